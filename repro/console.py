@@ -1,0 +1,179 @@
+"""What a person sees: progress while the run goes on, and a summary at its end.
+
+On a terminal a progress bar with the step's name, the time so far and the time left; otherwise plain lines. Progress
+goes to stderr. Colour follows NO_COLOR and TERM, as rich does.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from repro.records import Ending, Observation
+from repro.runner import Listener
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from repro.run import Result
+
+WIDTH = 110
+"""Columns where there is no terminal to ask."""
+COLOURS = {"good": "green", "bad": "bold red", "skip": "yellow"}
+
+
+@contextlib.contextmanager
+def listener() -> Iterator[Listener]:
+    """Progress on stderr, in the form that stderr can show."""
+    if not sys.stderr.isatty():
+        lines = PlainLines(sys.stderr)
+        try:
+            yield lines
+        finally:
+            lines.close()
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = _console(sys.stderr)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress)
+
+
+class PlainLines:
+    """A line for each step: its name when it starts, its verdict when it ends."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._open: str | None = None
+
+    def started(self, step: str) -> None:
+        """The first half of the line."""
+        self.close()
+        self._write(f"{step} ... ")
+        self._open = step
+
+    def progress(self, step: str, done: int, total: int, unit: str) -> None:
+        """Nothing: a log needs no bar."""
+
+    def ended(self, observation: Observation) -> None:
+        """The second half of the line."""
+        if observation.ending is Ending.NOT_RUN:
+            return  # the summary has them in one line
+        if self._open != observation.step:
+            self.close()
+            self._write(f"{observation.step} ... ")
+        self._write(f"{_words(observation)}\n")
+        self._open = None
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        self.close()
+        self._write(f"note: {text}\n")
+
+    def close(self) -> None:
+        """End a line that is still open."""
+        if self._open is not None:
+            self._write("\n")
+            self._open = None
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class Bar:
+    """A bar for the step that runs; a line above it for each that has ended."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+        self._task: Any = None
+
+    def started(self, step: str) -> None:
+        """A bar of unknown length."""
+        self._remove()
+        self._task = self._progress.add_task(step, total=None, count="")
+
+    def progress(self, step: str, done: int, total: int, unit: str) -> None:
+        """How far it is."""
+        if self._task is not None:
+            count = f"{done:,}/{total:,} {unit}"
+            self._progress.update(self._task, completed=done, total=total or None, count=count)
+
+    def ended(self, observation: Observation) -> None:
+        """The line that stays."""
+        if observation.ending is Ending.NOT_RUN:
+            return  # the summary has them in one line
+        from rich.text import Text
+
+        self._remove()
+        colour = COLOURS[observation.verdict.outcome.value]
+        line = Text.assemble(f"{observation.step} ", (_words(observation), colour))
+        self._progress.console.print(line, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        from rich.text import Text
+
+        self._progress.console.print(Text(f"note: {text}"), soft_wrap=True)
+
+    def _remove(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+def _words(observation: Observation) -> str:
+    """``good (1.2 s): 148 tensors``."""
+    verdict = observation.verdict
+    return f"{verdict.outcome.value} ({observation.seconds:.1f} s): {verdict.reason}"
+
+
+def summary(result: "Result", *, to_stderr: bool) -> None:
+    """Tables of steps and arms, the headline, where the report is, and the command that gives it again."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    document = result.document
+    console = _console(sys.stderr if to_stderr else sys.stdout)
+    ran = [step for step in document["steps"] if step["ending"] != "not_run"]
+    for title, key, rows in (
+        ("step", "step", [step for step in ran if not step["step"].startswith("arm:")]),
+        ("one change", "name", [arm for arm in document["arms"] if arm["ending"] != "not_run"]),
+    ):
+        if not rows:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column(title, no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("seconds", justify="right", no_wrap=True)
+        table.add_column("what was found", overflow="fold")
+        for row in rows:
+            verdict = Text(row["verdict"], style=COLOURS[row["verdict"]])
+            table.add_row(Text(row[key]), verdict, f"{row['seconds']:.1f}", Text(row["reason"]))
+        console.print(table)
+    left = [step["step"] for step in document["steps"] if step["ending"] == "not_run"]
+    if left:
+        console.print(Text(f"not run: {', '.join(left)}"), soft_wrap=True)
+    verdict = document["verdict"]
+    console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {document['headline']}"), soft_wrap=True)
+    if document["cures"]:
+        console.print(Text(f"cured by: {', '.join(document['cures'])}"), soft_wrap=True)
+    if document["model"]["weights"] == "random":
+        console.print(Text(f"weights: random, seed {document['model']['seed']}; no checkpoint was read"))
+    console.print(Text(f"report: {result.folder / 'report.md'}"), soft_wrap=True)
+    console.print(Text(f"again: {document['command']}"), soft_wrap=True)
+
+
+def _console(stream: IO[str]) -> "Console":
+    from rich.console import Console
+
+    return Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, emoji=False, markup=False)

@@ -1,0 +1,55 @@
+"""What can go wrong on the host's side, and the exit status of each.
+
+::
+
+    ReproError (125: could not tell)
+    +-- UsageError (2: the command line or the files it names)
+    +-- RecordError (a line or file that is no record of this schema)
+    +-- EvidenceError (the run folder cannot be read or written)
+    +-- CellError (the interpreter of the cell cannot run the kit)
+    +-- FetchError (a sample could not be fetched)
+    +-- Stopped (130: by Ctrl-C; 143: by SIGTERM)
+
+A message says what was wrong, what was found and what to do. It is raised once and printed once, in ``cli``.
+"""
+
+
+class ReproError(Exception):
+    """Base of every error that is printed as one line, without a traceback."""
+
+    exit_status = 125
+
+
+class UsageError(ReproError):
+    """The command line, or a path on it, cannot be used as it is."""
+
+    exit_status = 2
+
+
+class RecordError(ReproError):
+    """JSON data does not fit the record it should become."""
+
+
+class EvidenceError(ReproError):
+    """The run folder cannot be read or written."""
+
+
+class CellError(ReproError):
+    """The interpreter of the cell cannot run the probe kit."""
+
+
+class FetchError(ReproError):
+    """A sample could not be fetched, or is not what it should be."""
+
+
+class Stopped(ReproError):
+    """The run was told to stop, by Ctrl-C or by a scheduler's SIGTERM.
+
+    Args:
+        exit_status: 128 and the number of the signal.
+        command: The command that goes on where it stopped.
+    """
+
+    def __init__(self, exit_status: int, command: str) -> None:
+        super().__init__(f"stopped; what was recorded stays. To go on: {command}")
+        self.exit_status = exit_status

@@ -1,0 +1,323 @@
+"""Where is it born? Screen, look inside one module, walk back, name the element, confirm.
+
+The screen's first bad call is recorded operator by operator and the walk back from its bad output ends at the origin, or outside the
+module, or at a -inf that somebody meant. In the last two cases the recording is made wider, up to the whole pass, walked back from the
+model's own output. The answer is confirmed by repairing that one operator: the model's output must change where it was bad.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .blame import End, Origin, trace
+from .forward import Pass, main_output, run
+from .inputs import Inputs
+from .load import Loaded, file_tensor
+from .mechanism import classify, limit_of
+from .precision import widened
+from .reference import effect, finite_or_none, value_at, without_bad_values
+from .screen import Call, blocks
+from .summary import describe, dtype_name, first_bad_index, is_bad, unravel, widen
+from .tape import Ref, Tape, record
+from .watch import Address
+
+ROOT = ("", 0)
+SAMPLES = 3  # bad elements of one output that are walked back; the origin that ran first is the answer
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor that was there before the pass: a parameter, a buffer, or an attribute of a module."""
+
+    name: str
+    kind: str
+    index: Tuple[int, ...]
+
+
+@dataclass
+class Search:
+    """What was tried. ``innocent``: bad values that nothing bad followed from."""
+
+    loaded: Loaded
+    seen: Pass
+    innocent: List[Dict[str, Any]] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
+
+    def run(self) -> Any:
+        return run(self.loaded.model, self.seen.inputs)
+
+    def excuse(self, module: str, op: Optional[str], why: str) -> None:
+        self.innocent.append({"module": module, "op": op, "why": why})
+
+
+def bisect(loaded: Loaded, passes: List[Pass]) -> Tuple[str, str, Dict[str, Any]]:
+    """Verdict, reason and payload of the bisect step."""
+    number = next((i for i, seen in enumerate(passes) if seen.bad), 0)
+    seen = passes[number]
+    dtype = seen.output.dtype
+    payload: Dict[str, Any] = {
+        "origin": None,
+        "prompt": number,
+        "spread": list(seen.spread),
+        "headroom": headroom(loaded, seen),
+        "limit": limit_of(dtype),
+        "dtype": dtype_name(dtype),
+        "innocent": [],
+        "screened_calls": len(seen.calls),
+    }
+    if not seen.bad:
+        absorbed = sum(call.bad for call in seen.calls)
+        extra = "; {} module calls gave a NaN or Inf that never reached the output".format(absorbed) if absorbed else ""
+        return "good", "the output is finite: there is nothing to find{}".format(extra), payload
+    search = Search(loaded, seen)
+    found = find(search)
+    payload["innocent"] = search.innocent
+    if found is None:
+        return "skip", "no origin could be confirmed: {}".format("; ".join(search.notes) or "the walk back did not end"), payload
+    payload["origin"] = found
+    return "bad", sentence(found), payload
+
+
+def find(search: Search) -> Optional[Dict[str, Any]]:
+    """The origin as plain data, or None. Widens the recording until the walk back ends inside it."""
+    bad = [call for call in search.seen.calls if call.bad]
+    first = bad[0] if bad else None
+    doubtful: Optional[Dict[str, Any]] = None
+    for begin, end in _frames(first):
+        tape = record(search.loaded.model, search.run, begin, end)
+        origin = earliest(tape)
+        if origin is None:
+            search.notes.append("a repeated pass had no bad value at the end of {}".format(end[0] or "the model"))
+            continue
+        leaf = _leaf(search.loaded, tape, origin)
+        if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
+            continue  # it came in through the module's inputs: look further out
+        if origin.end is End.LITERAL or origin.end is End.LOST or origin.step is None:
+            op = origin.step.op.address if origin.step else None
+            why = "a -inf that was written on purpose" if origin.end is End.LITERAL else "the walk back did not end"
+            search.excuse(op.module if op else end[0], op.op if op else None, why)
+            continue
+        built = build(search, tape, origin, leaf)
+        built["confirmed"], built["repair"] = confirm(search, origin.step.op.address)
+        if built["confirmed"]:
+            return built
+        if end != ROOT:
+            search.excuse(built["module"], built["op"], "repaired, the model's output stays bad in the same places")
+        doubtful = built
+    if doubtful is not None:
+        doubtful["note"] = "; ".join(filter(None, [doubtful.get("note"), "repairing this operator alone does not change the bad output"]))
+    return doubtful
+
+
+def _frames(first: Optional[Call]) -> List[Tuple[Tuple[str, int], Tuple[str, int]]]:
+    """(begin, end) of the recordings to make, from the narrowest to the whole pass."""
+    frames = []
+    if first is not None and first.module:
+        call = (first.module, first.call_index)
+        frames = [(call, call), (ROOT, call)]
+    return frames + [(ROOT, ROOT)]
+
+
+def earliest(tape: Tape) -> Optional[Origin]:
+    """Of the walks from a few bad elements of the recorded outputs, the one whose origin ran first; None if no output is bad."""
+    origins: List[Origin] = []
+    for ref in tape.exit_refs:
+        values = ref.tensor()
+        if not is_bad(values):
+            continue
+        flat = (~torch.isfinite(widen(values))).reshape(-1).nonzero().flatten()
+        picks = {int(flat[i]) for i in {0, flat.numel() // 2, flat.numel() - 1}}
+        origins += [trace(tape, ref, unravel(pick, ref.shape)) for pick in sorted(picks)[:SAMPLES]]
+        break
+    ended = [origin for origin in origins if origin.end not in (End.LITERAL, End.LOST) and origin.step] or origins
+    return min(ended, key=lambda origin: origin.step.op.index if origin.step else -1) if ended else None
+
+
+def _leaf(loaded: Loaded, tape: Tape, origin: Origin) -> Optional[Leaf]:
+    """The tensor of the model in which the bad value lay, if it came from one."""
+    if origin.outside is None or origin.end is not End.OUTSIDE:
+        return None
+    ref, index = origin.outside
+    byte = ref.byte_of(list(index))
+    model = loaded.model
+    kinds = [("parameter", model.named_parameters()), ("buffer", model.named_buffers()), ("attribute", _attributes(model))]
+    for kind, tensors in kinds:
+        for name, tensor in tensors:
+            if tensor.numel() and not tensor.is_meta:
+                own = tape.ref(tensor.detach())
+                if own.store is ref.store:
+                    place = own.index_of(byte)
+                    if place is not None:
+                        return Leaf(name, kind, tuple(place))
+    return None
+
+
+def _attributes(model: torch.nn.Module) -> List[Tuple[str, Tensor]]:
+    return [
+        ("{}.{}".format(name, key) if name else key, value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+
+
+def confirm(search: Search, address: Address) -> Tuple[bool, str]:
+    """Whether the model's bad output follows from the operator: (confirmed, what the repair did)."""
+    output = without_bad_values(search.loaded.model, search.run, address)
+    after = main_output(output)[1] if output is not None else None
+    did = effect(search.seen.output, after)
+    return did != "unchanged", did
+
+
+def build(search: Search, tape: Tape, origin: Origin, leaf: Optional[Leaf]) -> Dict[str, Any]:
+    """The origin's record: DESIGN's keys, and what supports them."""
+    step = origin.step
+    assert step is not None  # find() has seen to it
+    if leaf is None and origin.end is End.BORN:
+        step = replace(step, index=tuple(_first_own(origin, step)))
+    mechanism, operator_value, note = _mechanism(search, replace(origin, step=step), leaf)
+    position = next((i for i, ref in enumerate(step.op.outputs) if ref is step.output), 0)
+    reference = _reference(search, mechanism, step.op.address, position, step.index, operator_value)
+    model, inputs = search.loaded.model, search.seen.inputs
+    where = locate(step.output.shape, step.index, inputs, model, step.op.address.module)
+    return {
+        "module": step.op.address.module,
+        "module_class": type(dict(model.named_modules())[step.op.address.module]).__name__,
+        "op": step.op.address.op,
+        "call_index": step.op.address.call_index,
+        "occurrence": step.op.address.occurrence,
+        "mechanism": mechanism,
+        **where,
+        "source": step.op.source,
+        "element": list(step.index),
+        "value": step.value if leaf is None else float(widen(step.output.tensor())[step.index]),
+        "tensor": leaf.name if leaf else None,
+        "tensor_index": list(leaf.index) if leaf else None,
+        "inputs": [describe(ref.tensor()) for ref in step.op.inputs()],
+        "output": describe(step.output.tensor()),
+        "reference_value": reference["value"] if reference else None,
+        "reference": reference,
+        "limit": limit_of(step.output.dtype) if step.output.dtype.is_floating_point else None,
+        "note": note,
+    }
+
+
+def _first_own(origin: Origin, step: Any) -> List[int]:
+    """Where all bad values of the output are the operator's own, the first of them; else the one that was followed."""
+    floats = [ref for ref in step.op.inputs() if ref.dtype.is_floating_point]
+    if any(is_bad(ref.tensor()) for ref in floats):
+        return list(step.index)
+    return first_bad_index(step.output.tensor())
+
+
+def _mechanism(search: Search, origin: Origin, leaf: Optional[Leaf]) -> Tuple[str, Optional[float], Optional[str]]:
+    if origin.end is End.UNWRITTEN:
+        return "unset_memory", None, "the operator hands out memory as it is, and the element was read before anything was written to it"
+    if leaf is None:
+        if origin.end is End.OUTSIDE:
+            return "unknown", None, "the value came in with the inputs of the model"
+        return classify(origin)
+    loaded = search.loaded
+    if leaf.kind == "attribute":
+        return "unknown", None, "the value lies in {}, a tensor that is neither parameter nor buffer".format(leaf.name)
+    if leaf.name in loaded.unset_buffers:
+        return "unset_memory", None, "no file covers the buffer {}, and a second load gives it other values".format(leaf.name)
+    place = loaded.from_file.get(leaf.name)
+    if place is not None:
+        on_file = float(widen(file_tensor(place))[leaf.index])
+        if math.isfinite(on_file):
+            return "overflow", on_file, "the file holds {:.6g} there, which this dtype cannot hold".format(on_file)
+        return "bad_weights", None, "{}[{}] is {} in the file".format(leaf.name, ", ".join(map(str, leaf.index)), on_file)
+    return "bad_weights", None, "the {} {} holds the value before the pass begins".format(leaf.kind, leaf.name)
+
+
+def _reference(
+    search: Search, mechanism: str, address: Address, output: int, index: Tuple[int, ...], operator_value: Optional[float]
+) -> Optional[Dict[str, Any]]:
+    """The value at the same place when the loaded numbers are run in float32, where the case is narrower; else the operator's in float64."""
+    if mechanism in ("bad_weights", "unset_memory", "masked_row"):
+        return None
+    if torch.finfo(search.loaded.dtype).bits < 32:
+        with widened(search.loaded.model, torch.float32):
+            value = finite_or_none(value_at(search.loaded.model, search.run, address, output, index))
+        if value is not None:
+            return {"value": value, "dtype": "float32", "scope": "model"}
+    value = finite_or_none(operator_value)
+    return {"value": value, "dtype": "float64", "scope": "operator"} if value is not None else None
+
+
+def locate(shape: Tuple[int, ...], index: Tuple[int, ...], inputs: Inputs, model: Any, module: str) -> Dict[str, Any]:
+    """Token, head and channel of an element, read from the shape of the operator's output.
+
+    Known layouts, with batch 1: (batch, seq, hidden), (batch * seq, hidden), (batch, heads, seq, ...), (batch, seq, heads, dim),
+    (batch * heads, seq, ...), (batch, seq). What the shape does not tell is None.
+    """
+    lengths = {inputs.input_ids.shape[-1]: inputs.tokens}
+    if inputs.decoder_input_ids is not None and "decoder" in module.split("."):
+        lengths = {inputs.decoder_input_ids.shape[-1]: inputs.decoder_tokens}
+    config = getattr(model, "config", None)
+    config = getattr(config, "text_config", None) or config
+    heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None) or getattr(config, "num_heads", None)
+    found: Dict[str, Any] = {"token_index": None, "token": None, "head_index": None, "channel_index": None}
+    rank = len(shape)
+    for length, tokens in lengths.items():
+        token = head = channel = None
+        if rank == 2 and shape[0] == length:
+            token, channel = index[0], index[1]
+        elif rank == 2 and shape[0] == 1 and shape[1] == length:
+            token = index[1]
+        elif rank == 3 and shape[0] == 1 and shape[1] == length and heads != 1:
+            token, channel = index[1], index[2]
+        elif rank == 3 and shape[1] == length and heads is not None and shape[0] % heads == 0:
+            token, head = index[1], index[0] % heads
+            channel = None if shape[2] == length else index[2]
+        elif rank == 3 and shape[0] == 1 and shape[1] == length:
+            token, channel = index[1], index[2]
+        elif rank == 4 and shape[2] == length and (heads is None or shape[1] == heads or shape[1] != length):
+            token, head = index[2], index[1]
+            channel = None if shape[3] == length else index[3]
+        elif rank == 4 and shape[1] == length:
+            token, head, channel = index[1], index[2], index[3]
+        if token is None:
+            continue
+        found.update(token_index=token, head_index=head, token=tokens[token] if tokens else None)
+        if channel is not None and shape[-1] > 1:
+            found["channel_index"] = channel
+    return found
+
+
+def headroom(loaded: Loaded, seen: Pass) -> List[Dict[str, Any]]:
+    """Largest magnitude of each repeated layer's output, and the dtype's limit divided by it (None where it is not finite)."""
+    wanted = set(blocks(loaded.model))
+    limit = limit_of(seen.output.dtype)
+    return [
+        {
+            "module": call.module,
+            "call_index": call.call_index,
+            "absmax": call.absmax,
+            "ratio": limit / call.absmax if not call.bad and call.absmax > 0 else None,
+        }
+        for call in seen.calls
+        if call.module in wanted
+    ]
+
+
+def sentence(origin: Dict[str, Any]) -> str:
+    """The origin in one line."""
+    text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or "the model itself", origin["op"], origin["source"])
+    if origin["tensor"]:
+        text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))
+    if origin["token_index"] is not None:
+        text += ", token {}".format(origin["token_index"])
+        if origin["token"] is not None:
+            text += " {!r}".format(origin["token"])
+    if origin["channel_index"] is not None:
+        text += ", channel {}".format(origin["channel_index"])
+    if origin["reference"]:
+        text += "; {} has {:.6g} there".format(origin["reference"]["dtype"], origin["reference_value"])
+        if origin["mechanism"] == "overflow":
+            text += ", the limit is {:.6g}".format(origin["limit"])
+    return text

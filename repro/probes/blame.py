@@ -1,0 +1,256 @@
+"""Walk back from a bad value to the operator that made it: a dynamic slice, one element at a time.
+
+At every operator the question is put by experiment: it is run again with its bad inputs made finite. Still bad: it is born here. Good
+again: the one bad input element that suffices to make the output bad is the next to follow, to the operator that last wrote that byte.
+So a mask filled with -inf that softmax absorbs, log(0) that a ``where`` drops, and ``empty`` memory that is written later are never
+met: nothing bad follows from them.
+"""
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .summary import first_bad_index, is_bad, is_float, tensors_in, unravel, widen
+from .tape import Op, Ref, Tape, rebuild
+
+STEPS = 20_000  # operators walked back before giving up: far above the number in a forward pass of the largest models
+
+# Operators that put a value that somebody chose into memory. A non-finite one from them is meant (a mask), not made.
+LITERAL = frozenset(
+    "full full_like new_full fill scalar_tensor masked_fill where constant_pad_nd lift_fresh lift_fresh_copy".split()
+)
+UNWRITTEN = frozenset("empty empty_like new_empty empty_strided new_empty_strided empty_permuted".split())
+RANDOM = frozenset("bernoulli dropout native_dropout rand rand_like randn randn_like normal uniform multinomial".split())
+
+
+class End(enum.Enum):
+    """How a walk back ends."""
+
+    BORN = "born"  # an operator made a bad value from inputs that were not to blame
+    LITERAL = "literal"  # somebody wrote -inf on purpose, and it never became NaN
+    UNWRITTEN = "unwritten"  # memory was read that nobody had written
+    OUTSIDE = "outside"  # the value was there before the recording began: a parameter, a buffer, or an input of the call
+    LOST = "lost"  # the walk did not end; nothing is claimed
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator on the walk, with the bad element of its output that was followed."""
+
+    op: Op
+    output: Ref
+    index: Tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a walk ended.
+
+    step: the operator to blame (for OUTSIDE, the one that read the value); None where there is none. outside: the tensor and the element
+    that came in bad. masked_row: the operator met a softmax row that is -inf throughout.
+    """
+
+    end: End
+    step: Optional[Step]
+    outside: Optional[Tuple[Ref, Tuple[int, ...]]] = None
+    masked_row: bool = False
+    path: Tuple[Step, ...] = ()
+
+
+def trace(tape: Tape, ref: Ref, index: List[int]) -> Origin:
+    """Walk back from the bad element ``index`` of ``ref``."""
+    path: List[Step] = []
+    seen = set()
+    while len(path) < STEPS:
+        written = tape.writer(ref, index)
+        if written is None:
+            return _settle(Origin(End.OUTSIDE, path[-1] if path else None, (ref, tuple(index)), path=tuple(path)))
+        op, output, place = written
+        value = float(widen(output.tensor())[tuple(place)])
+        step = Step(op, output, tuple(place), value)
+        key = (op.index, tuple(place))
+        if key in seen or math.isfinite(value):
+            return Origin(End.LOST, step, path=tuple(path))
+        seen.add(key)
+        path.append(step)
+        cause = _cause(op, output, place)
+        if isinstance(cause, End):
+            return _settle(Origin(cause, step, path=tuple(path)))
+        ref, indices = cause
+        index = indices[0]
+        if len(indices) > 1:
+            return _joint(tape, path, ref, indices)
+    return Origin(End.LOST, path[-1], path=tuple(path))
+
+
+def _joint(tape: Tape, path: List[Step], ref: Ref, indices: List[List[int]]) -> Origin:
+    """Several bad elements of one input are needed together: a row of -inf in a softmax.
+
+    A row that a mask filled (whether it wrote -inf, or its large negative number overflowed when it was added) is a masked row, and the
+    operator that made NaN of it is the origin. A row that an earlier operator overflowed into -inf is that operator's fault.
+    """
+    step = path[-1]
+    inner = trace(tape, ref, indices[0])
+    all_neginf = bool((widen(ref.tensor())[tuple(zip(*indices))] == -math.inf).all()) if ref.shape else False
+    if inner.end is End.BORN and inner.step is not None and not (all_neginf and _adds_a_mask(inner.step)):
+        return Origin(inner.end, inner.step, inner.outside, inner.masked_row, tuple(path) + inner.path)
+    if inner.end is End.OUTSIDE and not all_neginf:
+        return Origin(inner.end, inner.step or step, inner.outside, False, tuple(path) + inner.path)
+    if inner.end in (End.UNWRITTEN, End.LOST):
+        return Origin(inner.end, inner.step, inner.outside, False, tuple(path) + inner.path)
+    return Origin(End.BORN, step, None, all_neginf, tuple(path) + inner.path)
+
+
+def _adds_a_mask(step: Step) -> bool:
+    """Whether an addition met a summand near the lower limit of its dtype: a mask written as finfo.min."""
+    if step.op.base_name not in ("add", "sub", "baddbmm"):
+        return False
+    for ref in step.op.inputs():
+        if ref.dtype.is_floating_point and ref.shape and bool((widen(ref.tensor()) <= torch.finfo(ref.dtype).min / 2).any()):
+            return True
+    return False
+
+
+def _settle(origin: Origin) -> Origin:
+    """A walk that ended at a chosen -inf: if some operator on the way made NaN of it, that one is the origin."""
+    chosen = origin.end is End.LITERAL or (origin.end is End.OUTSIDE and _outside_is_neginf(origin))
+    if not chosen:
+        return origin
+    for step in reversed(origin.path):
+        if math.isnan(step.value) and step is not origin.path[-1]:
+            return Origin(End.BORN, step, origin.outside, False, origin.path)
+    if origin.end is End.OUTSIDE and origin.path and math.isnan(origin.path[-1].value):
+        return Origin(End.BORN, origin.path[-1], origin.outside, False, origin.path)
+    return origin
+
+
+def _outside_is_neginf(origin: Origin) -> bool:
+    if origin.outside is None:
+        return False
+    ref, index = origin.outside
+    return float(widen(ref.tensor())[index]) == -math.inf
+
+
+def _cause(op: Op, output: Ref, place: List[int]) -> Any:
+    """Why this element is bad: an End, or (input, elements of it) to follow."""
+    literal = op.base_name in LITERAL
+    inputs = [ref for ref in _distinct(op.inputs()) if ref.dtype.is_floating_point or ref.dtype.is_complex]
+    bad = [ref for ref in inputs if is_bad(ref.tensor())]
+    if not bad:
+        if op.base_name in UNWRITTEN:
+            return End.UNWRITTEN
+        return End.LITERAL if literal else End.BORN
+    if op.base_name in RANDOM:
+        return bad[0], [first_bad_index(bad[0].tensor())]
+    position = next(i for i, ref in enumerate(op.outputs + op.mutates) if ref is output or _same_place(ref, output))
+    again = _Again(op, position, tuple(place))
+    if again.bad_with({}):
+        return End.LITERAL if literal else End.BORN
+    for ref in bad:
+        if again.bad_with({id(ref): None}):
+            return ref, _smallest(again, ref, output, place)
+    ref = bad[0]  # only together: each alone is harmless, so any one of them leads back
+    return ref, [first_bad_index(ref.tensor())]
+
+
+def _distinct(refs: List[Ref]) -> List[Ref]:
+    return list({id(ref): ref for ref in refs}.values())
+
+
+def _same_place(one: Ref, two: Ref) -> bool:
+    return one.store is two.store and (one.offset, one.shape, one.stride) == (two.offset, two.shape, two.stride)
+
+
+class _Again:
+    """Runs one operator again on chosen inputs and looks at one element of its output."""
+
+    def __init__(self, op: Op, position: int, place: Tuple[int, ...]) -> None:
+        self._op, self._position, self._place = op, position, place
+        self._mutated = {(id(ref.store), ref.offset, ref.shape) for ref in op.mutates}
+
+    def bad_with(self, kept: Dict[int, Optional[Tensor]]) -> bool:
+        """Whether the element is still bad when of the bad input elements only those of ``kept`` stay.
+
+        kept: id of an input Ref -> boolean mask of the elements that stay as they are; None for all of them. Every other non-finite
+        element becomes 1, which no operator turns into an infinity or NaN by itself (0 would: 1/0, log(0)).
+        """
+
+        def make(ref: Ref) -> Tensor:
+            values = ref.tensor()
+            writes = (id(ref.store), ref.offset, ref.shape) in self._mutated
+            if not is_float(values):
+                return values.clone() if writes else values
+            stays = kept.get(id(ref), False)
+            if stays is None:
+                return values.clone() if writes else values
+            finite = torch.isfinite(values)
+            if isinstance(stays, Tensor):
+                finite = finite | stays
+            return torch.where(finite, values, torch.ones((), dtype=values.dtype, device=values.device))
+
+        args = rebuild(self._op.args, Ref, make)
+        kwargs = rebuild(self._op.kwargs, Ref, make)
+        with torch.no_grad():
+            results = list(tensors_in(self._op.func(*args, **kwargs)))
+        if self._position >= len(results):  # an operator that only writes to its argument
+            results = [tensor for tensor in tensors_in((args, kwargs))]
+            return any(is_bad(tensor) for tensor in results)
+        return not math.isfinite(float(widen(results[self._position])[self._place]))
+
+
+def _smallest(again: _Again, ref: Ref, output: Ref, place: List[int]) -> List[List[int]]:
+    """One bad element of ``ref`` that suffices, or several that are needed together. Halving: about log2(n) runs of one operator."""
+    values = ref.tensor()
+    bad = (~torch.isfinite(widen(values))).reshape(-1).nonzero().flatten()
+    if bad.numel() == 1:
+        return [unravel(int(bad[0]), ref.shape)]
+    guesses = [int(bad[0])]
+    aligned = _aligned(ref, output, place)
+    if aligned is not None and not math.isfinite(float(widen(values)[tuple(aligned)])):
+        guesses.insert(0, int(_flat(aligned, ref.shape)))
+    for guess in guesses:
+        if again.bad_with({id(ref): _mask(ref, torch.tensor([guess]))}):
+            return [unravel(guess, ref.shape)]
+    while bad.numel() > 1:
+        half = bad.numel() // 2
+        for part in (bad[:half], bad[half:]):
+            if again.bad_with({id(ref): _mask(ref, part)}):
+                bad = part
+                break
+        else:
+            break
+    return [unravel(int(flat), ref.shape) for flat in bad.tolist()]
+
+
+def _mask(ref: Ref, flat: Tensor) -> Tensor:
+    count = 1
+    for size in ref.shape:
+        count *= size
+    mask = torch.zeros(count, dtype=torch.bool, device=ref.store.device)
+    mask[flat.to(mask.device)] = True
+    return mask.reshape(ref.shape)
+
+
+def _aligned(ref: Ref, output: Ref, place: List[int]) -> Optional[List[int]]:
+    """The element of an input that stands at the same place as the output's under broadcasting, if the shapes broadcast."""
+    missing = len(output.shape) - len(ref.shape)
+    if missing < 0:
+        return None
+    index = []
+    for size, whole, at in zip(ref.shape, output.shape[missing:], place[missing:]):
+        if size not in (1, whole):
+            return None
+        index.append(at if size == whole else 0)
+    return index
+
+
+def _flat(index: List[int], shape: Tuple[int, ...]) -> int:
+    flat = 0
+    for at, size in zip(index, shape):
+        flat = flat * size + at
+    return flat

@@ -1,0 +1,129 @@
+"""What changes numbers: versions, processor, BLAS, threads, precision switches, and the variables that steer them.
+
+Built in the process that fails, from importlib.metadata: command-line tools that print such a list look at another process, and some
+of them crash in an environment without optional packages.
+"""
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from typing import Any, Dict, List, Optional
+
+import torch
+
+PACKAGES = (
+    "torch", "transformers", "safetensors", "tokenizers", "accelerate", "huggingface-hub", "numpy", "gguf",
+    "bitsandbytes", "peft", "flash-attn", "kernels", "triton", "deepspeed",
+)  # fmt: skip
+
+# Each is documented to change kernels, threads, precision or memory of PyTorch, of a BLAS beneath it, or of Transformers.
+VARIABLES = re.compile(
+    r"^(OMP_|MKL_|OPENBLAS_|BLIS_|VECLIB_|GOMP_|KMP_|DNNL_|ONEDNN_|ATEN_|TORCH_|PYTORCH_|CUDA_|CUBLAS_|CUDNN_|NVIDIA_TF32|NCCL_|"
+    r"HIP_|ROCBLAS_|MPS_|ACCELERATE_|TRANSFORMERS_|HF_HUB_OFFLINE|MALLOC_|LD_PRELOAD|DYLD_INSERT)"
+)
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
+
+
+def cpu_model() -> Optional[str]:
+    """The processor's name as the system gives it, or None."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.lower().startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def blas() -> Optional[str]:
+    """The BLAS that this PyTorch was built with, from its build settings; "accelerate" is Apple's."""
+    found = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    return found.group(1) if found else None
+
+
+def cpu_capability() -> Optional[str]:
+    """The vector instructions that PyTorch's CPU kernels picked (AVX2, AVX512, DEFAULT, ...); None before torch 2.0's call."""
+    ask = getattr(getattr(torch.backends, "cpu", None), "get_cpu_capability", None)
+    return str(ask()) if ask else None
+
+
+def accelerators() -> List[Dict[str, Any]]:
+    found: List[Dict[str, Any]] = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            card = torch.cuda.get_device_properties(index)
+            found.append(
+                {
+                    "type": "cuda",
+                    "name": card.name,
+                    "memory_bytes": card.total_memory,
+                    "capability": "{}.{}".format(card.major, card.minor),
+                    "runtime": torch.version.cuda or torch.version.hip,
+                    "cudnn": torch.backends.cudnn.version(),
+                }
+            )
+    if has_mps():
+        found.append({"type": "mps", "name": cpu_model(), "os": platform.mac_ver()[0]})
+    return found
+
+
+def has_mps() -> bool:
+    mps = getattr(torch.backends, "mps", None)
+    return bool(mps is not None and mps.is_available())
+
+
+def versions() -> Dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def measure() -> Dict[str, Any]:
+    """The environment as plain data. Sizes in bytes; a setting that this PyTorch does not know is None."""
+    packages = versions()
+    cuda = getattr(torch.backends, "cuda", None)
+    return {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "torch": torch.__version__,
+        "torch_git": torch.version.git_version,
+        "transformers": packages.get("transformers"),
+        "packages": packages,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": {"model": cpu_model(), "capability": cpu_capability(), "count": os.cpu_count()},
+        "blas": blas(),
+        "mkldnn": bool(torch.backends.mkldnn.is_available()),
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32": {
+            "matmul": bool(cuda.matmul.allow_tf32) if torch.cuda.is_available() and cuda else None,
+            "cudnn": bool(torch.backends.cudnn.allow_tf32) if torch.cuda.is_available() else None,
+        },
+        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
+        "flush_denormal": flushes_denormals(),
+        "accelerators": accelerators(),
+        "allocator": {
+            name: os.environ[name]
+            for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "LD_PRELOAD")
+            if name in os.environ
+        },
+        "variables": {
+            name: "(set, not shown)" if SECRET.search(name) else value
+            for name, value in sorted(os.environ.items())
+            if VARIABLES.match(name)
+        },
+    }
+
+
+def flushes_denormals() -> bool:
+    """Whether subnormal numbers are rounded to zero in this process: 1e-40 * 0.5 is 5e-41 where they are not."""
+    return bool((torch.tensor([1e-40]) * 0.5).item() == 0.0)

@@ -1,0 +1,137 @@
+"""Run the model: does the output hold NaN or Inf, is it nearly uniform, is it the same twice?"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .inputs import Inputs
+from .screen import Call, screened, spread_of
+from .summary import describe, digest, same_values, tensors_in, widen
+
+# Entropy of the next-token distribution as a part of log(vocabulary). A trained language model is far below: real Gemma 3 270M gives
+# 0.15 to 0.45 on plain prompts. Untrained (random) weights are above 0.95.
+UNIFORM_RATIO = 0.98
+OUTPUTS = ("logits", "prediction_logits", "last_hidden_state", "image_embeds", "pooler_output")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The forward passes of one prompt: what was put in, and what was seen."""
+
+    inputs: Inputs
+    output_name: str
+    output: Tensor
+    figures: Dict[str, Any]
+    entropy_ratio: Optional[float]
+    repeat_equal: Optional[bool]
+    calls: Tuple[Call, ...]
+    spread: Tuple[Dict[str, Any], ...]
+    seconds: float
+
+    @property
+    def bad(self) -> bool:
+        return is_bad_figures(self.figures)
+
+    @property
+    def uniform(self) -> bool:
+        return self.entropy_ratio is not None and self.entropy_ratio > UNIFORM_RATIO
+
+
+def is_bad_figures(figures: Dict[str, Any]) -> bool:
+    return bool(figures.get("nan", 0) or figures.get("posinf", 0) or figures.get("neginf", 0))
+
+
+def run(model: nn.Module, inputs: Inputs) -> Any:
+    """One plain forward pass, without gradients."""
+    with torch.no_grad():
+        return model(**inputs.arguments())
+
+
+def main_output(output: Any) -> Tuple[str, Tensor]:
+    """The output that is judged: the logits where there are any, else the last hidden state, else the first floating tensor."""
+    for name in OUTPUTS:
+        value = getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return name, value
+    for tensor in tensors_in(output):
+        if tensor.is_floating_point():
+            return "output", tensor
+    raise ValueError("The model's output has no floating tensor to judge: it is a {}.".format(type(output).__name__))
+
+
+def entropy_ratio(logits: Tensor) -> Optional[float]:
+    """Mean entropy of softmax over the last dimension, divided by the log of its size; None where the logits are not all finite.
+
+    1.0 means that the model prefers nothing. In float32, over at most 64 positions.
+    """
+    if logits.dim() < 2 or logits.shape[-1] < 2:
+        return None
+    rows = widen(logits.detach().reshape(-1, logits.shape[-1])[-64:])
+    if not bool(torch.isfinite(rows).all()):
+        return None
+    logp = torch.log_softmax(rows, dim=-1)
+    return float(-(logp.exp() * logp).sum(-1).mean()) / math.log(logits.shape[-1])
+
+
+def look(model: nn.Module, inputs: Inputs) -> Pass:
+    """Two forward passes: one under the screen, one plain, compared. Where the first was bad, the second also counts bad tokens by layer."""
+    with screened(model) as screen:
+        name, output = main_output(run(model, inputs))
+    calls = tuple(screen.calls())
+    figures = describe(output)
+    rows: List[Dict[str, Any]] = []
+    begin = time.monotonic()
+    if is_bad_figures(figures):
+        with spread_of(model) as rows:
+            _, again = main_output(run(model, inputs))
+    else:
+        _, again = main_output(run(model, inputs))
+    seconds = time.monotonic() - begin
+    ratio = entropy_ratio(output) if name.endswith("logits") else None
+    return Pass(inputs, name, output, figures, ratio, same_values(output, again), calls, tuple(rows), seconds)
+
+
+def record(seen: Pass) -> Dict[str, Any]:
+    """One row of the forward step's payload."""
+    return {
+        **seen.inputs.record(),
+        "output": seen.output_name,
+        "logits": seen.figures,
+        "entropy_ratio": seen.entropy_ratio,
+        "uniform": seen.uniform,
+        "repeat_equal": seen.repeat_equal,
+        "verdict": "bad" if seen.bad else "good",
+        "digest": digest(seen.output),
+        "absorbed": sum(call.bad for call in seen.calls) if not seen.bad else 0,
+    }
+
+
+def judge(passes: List[Pass], random_weights: bool) -> Tuple[str, str, Dict[str, Any]]:
+    """Verdict, reason and payload of the forward step."""
+    rows = [record(seen) for seen in passes]
+    bad = [seen for seen in passes if seen.bad]
+    worst = max(passes, key=lambda seen: sum(seen.figures.get(key, 0) for key in ("nan", "posinf", "neginf")))
+    payload = {
+        "output": worst.output_name,
+        "prompts": rows,
+        "logits": worst.figures,
+        "plain_seconds": min(seen.seconds for seen in passes),
+    }
+    of = " for {} of {} prompts".format(len(bad), len(passes)) if len(passes) > 1 else ""
+    if bad:
+        figures = worst.figures
+        total = math.prod(figures["shape"])
+        counts = ", ".join(
+            "{:,} {}".format(figures[key], word) for key, word in (("nan", "NaN"), ("posinf", "+inf"), ("neginf", "-inf")) if figures[key]
+        )
+        return "bad", "{} hold {} of {:,} values{}".format(worst.output_name, counts, total, of), payload
+    reason = "{} are finite, {:.6g} to {:.6g}".format(worst.output_name, worst.figures["min"], worst.figures["max"])
+    if any(seen.repeat_equal is False for seen in passes):
+        reason += "; a second run gave other numbers"
+    if any(seen.uniform for seen in passes):
+        reason += "; nearly uniform" + (", as untrained weights are" if random_weights else ", which a trained model is not")
+    return "good", reason, payload

@@ -1,0 +1,198 @@
+"""Is what was loaded what is on disk? Keys, values, alignment, tensors without memory, buffers that no file covers, tied weights."""
+
+import contextlib
+from typing import Any, Dict, Iterator, List, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .build import attn_argument, dtype_argument, quiet, skeleton
+from .load import Loaded, file_tensors, named_tensors
+from .summary import dtype_name, same_values
+
+LISTED = 50  # names in a list of findings; the counts are whole
+
+
+def check(loaded: Loaded) -> Tuple[str, str, Dict[str, Any]]:
+    """Verdict, reason and payload of the load step. Fills ``loaded.from_file``, ``unset_buffers`` and ``misaligned``."""
+    model = loaded.model
+    missing, unexpected = _keys(loaded, "missing_keys"), _keys(loaded, "unexpected_keys")
+    mismatched = [
+        {"tensor": str(item[0]), "file": list(item[1]), "model": list(item[2])} if isinstance(item, tuple) and len(item) == 3
+        else {"tensor": str(item)}
+        for item in loaded.info.get("mismatched_keys", [])
+    ]  # fmt: skip
+    meta = [name for name, tensor in named_tensors(model) if tensor.is_meta]
+    values = _compare_values(loaded) if not meta else {"compared": 0, "differ": [], "not_compared": 0}
+    crooked = [(name, tensor) for name, tensor in model.named_parameters() if _address(tensor) % max(tensor.element_size(), 1)]
+    loaded.misaligned = len(crooked)
+    unset, buffers = ([], 0) if meta else _unset_buffers(loaded)
+    loaded.unset_buffers = tuple(unset)
+    tied, untied = _tied(model)
+    payload = {
+        "class": loaded.class_name,
+        "model_type": getattr(loaded.config, "model_type", None),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": dtype_name(loaded.dtype),
+        "attn": loaded.attn,
+        "device": str(loaded.device),
+        "random_seed": loaded.source.seed,
+        "missing_keys": missing,
+        "unexpected_keys": unexpected,
+        "mismatched": mismatched,
+        "misaligned": len(crooked),
+        "misaligned_examples": [
+            {"tensor": name, "address_mod": _address(tensor) % tensor.element_size()} for name, tensor in crooked[:5]
+        ],
+        "meta": meta,
+        "unset_buffers": unset,
+        "buffers_checked": buffers,
+        "tied": tied,
+        "values": values,
+        "findings": [],
+    }
+    faults: List[str] = []
+    for names, text in (
+        (missing, "not in the file, so initialised at random"),
+        ([item["tensor"] for item in mismatched], "in the file with another shape"),
+        (meta, "left on the meta device, without values"),
+        (unset, "buffers that no file covers and that differ between two loads: unset memory"),
+        (values["differ"], "other values in memory than in the file"),
+        (untied, "declared tied to the input embedding, but with other values"),
+    ):
+        if names:
+            faults.append("{} ({}): {}".format(names[0], len(names), text))
+            payload["findings"].append({"problem": "{}: {}".format(", ".join(names[:5]), text), "severity": "bad"})
+    if unexpected:
+        payload["findings"].append({"problem": "the file has keys that the model does not: {}".format(", ".join(unexpected[:5])), "severity": "note"})
+    if crooked:
+        payload["findings"].append(
+            {"problem": "{} parameters are not aligned to their item size".format(len(crooked)), "severity": "note"}
+        )
+    if faults:
+        return "bad", "; ".join(faults), payload
+    reason = "{} with {:,} parameters in {}".format(loaded.class_name, payload["parameters"], payload["dtype"])
+    if loaded.source.seed is not None:
+        reason += ", random weights of seed {}".format(loaded.source.seed)
+    elif values["compared"]:
+        reason += ", {} tensors equal to the file".format(values["compared"])
+    if crooked:
+        reason += "; {} not aligned in memory (no fault by itself)".format(len(crooked))
+    return "good", reason, payload
+
+
+def _keys(loaded: Loaded, which: str) -> List[str]:
+    return sorted(str(key) for key in loaded.info.get(which, []))
+
+
+def _address(tensor: Tensor) -> int:
+    return 0 if tensor.is_meta else tensor.data_ptr()
+
+
+def _compare_values(loaded: Loaded) -> Dict[str, Any]:
+    """Each tensor of the file, cast to the loaded dtype, against the tensor of the same name in memory.
+
+    A name matches with or without the model's base prefix. A tensor that the library renames or fuses while loading has no match and
+    is counted as not compared.
+    """
+    source, model = loaded.source, loaded.model
+    differ: List[str] = []
+    compared = absent = 0
+    if source.folder is None:
+        return {"compared": 0, "differ": [], "not_compared": 0}
+    state = model.state_dict(keep_vars=True)
+    prefix = getattr(model, "base_model_prefix", "") or ""
+    mismatched = {str(item[0] if isinstance(item, tuple) else item) for item in loaded.info.get("mismatched_keys", [])}
+    for path, key, tensor in file_tensors(source.folder):
+        name = next((n for n in (key, prefix + "." + key, key[len(prefix) + 1 :] if key.startswith(prefix + ".") else "") if n in state), None)
+        if name is None or name in mismatched or state[name].shape != tensor.shape:
+            absent += 1
+            continue
+        compared += 1
+        actual = state[name].detach()
+        expected = tensor.to(device=actual.device, dtype=actual.dtype)
+        if same_values(actual, expected):
+            loaded.from_file[name] = (path, key)
+        else:
+            differ.append(name)
+    return {"compared": compared, "differ": differ[:LISTED], "not_compared": absent}
+
+
+@contextlib.contextmanager
+def poisoned_memory() -> Iterator[bool]:
+    """Memory that ``torch.empty`` hands out holds NaN (the largest integer, for integers). Yields whether this PyTorch can do that.
+
+    Two loads would often find the same old bytes in unset memory, so "equal twice" alone proves nothing.
+    Source: torch.utils.deterministic.fill_uninitialized_memory, since torch 2.2.
+    """
+    settings = getattr(torch.utils, "deterministic", None)
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = getattr(settings, "fill_uninitialized_memory", None)
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        if settings is not None:
+            settings.fill_uninitialized_memory = True
+        yield fill is not None
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warn)
+        if settings is not None and fill is not None:
+            settings.fill_uninitialized_memory = fill
+
+
+def _unset_buffers(loaded: Loaded) -> Tuple[List[str], int]:
+    """Buffers that no file covers and that a second load gives other values: (names, how many were checked).
+
+    The second load goes the library's own way, but is handed the parameters that are in memory already, so it costs neither time nor
+    memory in proportion to the model. In it, memory that nobody sets holds NaN.
+    """
+    model = loaded.model
+    ours = {name: buffer for name, buffer in model.named_buffers() if name not in loaded.from_file}
+    if not ours:
+        return [], 0
+    with quiet(), poisoned_memory(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            second = _second_load(loaded)
+        except Exception:
+            return [], 0  # this release has no such way in; "buffers_checked": 0 says that nothing was asked
+    theirs = dict(second.named_buffers())
+    unset = [name for name, buffer in ours.items() if name in theirs and not _same_on_cpu(buffer, theirs[name])]
+    return unset, sum(name in theirs for name in ours)
+
+
+def _same_on_cpu(one: Tensor, two: Tensor) -> bool:
+    if one.is_meta or two.is_meta:
+        return one.is_meta == two.is_meta
+    return same_values(one.detach().cpu(), two.detach().cpu().to(one.dtype))
+
+
+def _second_load(loaded: Loaded) -> nn.Module:
+    model = loaded.model
+    if loaded.source.folder is None:
+        return skeleton(model, loaded.dtype, loaded.attn)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name in loaded.from_file or name in _parameter_names(model)}
+    options = {**dtype_argument(loaded.dtype), **attn_argument(loaded.attn)}
+    second, _ = type(model).from_pretrained(None, config=model.config, state_dict=state, output_loading_info=True, **options)
+    return second
+
+
+def _parameter_names(model: nn.Module) -> List[str]:
+    return [name for name, _ in model.named_parameters(remove_duplicate=False)]
+
+
+def _tied(model: nn.Module) -> Tuple[List[List[str]], List[str]]:
+    """Groups of parameter names that share their storage, and output embeddings that should be tied and are not."""
+    groups: Dict[int, List[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    tied = [names for names in groups.values() if len(names) > 1]
+    config = getattr(model, "config", None)
+    untied: List[str] = []
+    if getattr(config, "tie_word_embeddings", False) and hasattr(model, "get_output_embeddings"):
+        head, table = model.get_output_embeddings(), model.get_input_embeddings()
+        one, two = getattr(head, "weight", None), getattr(table, "weight", None)
+        if one is not None and two is not None and one is not two and one.shape == two.shape and not one.is_meta:
+            if not same_values(one.detach(), two.detach()):
+                untied.append(next(name for name, p in model.named_parameters() if p is one))
+    return tied, untied

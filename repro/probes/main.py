@@ -1,0 +1,135 @@
+"""Run steps on a model, one process, one load; events go to standard output as JSON lines.
+
+    python probes.pyz run PLAN.json                 the steps of a plan (what the host sends)
+    python probes.pyz STEP MODEL [options]          one step and what it stands on; STEP: environment files weights load forward bisect
+
+Needs torch and transformers (safetensors comes with them). Exit status of a single step: 0 good, 1 bad, 125 could not tell, 2 wrong
+usage. ``run`` ends with 0 when the plan is done, whatever the verdicts: the events carry them.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any, Dict, List, Optional, Tuple
+
+from .wire import SCHEMA, Emitter, own_stdout
+
+STATUS = {"good": 0, "bad": 1, "skip": 125}
+# What each single step runs before it, so that its answer stands on checked ground.
+SINGLE = {
+    "environment": ("environment",),
+    "files": ("files",),
+    "weights": ("files", "weights"),
+    "load": ("files", "load"),
+    "forward": ("files", "load", "forward"),
+    "bisect": ("files", "load", "forward", "bisect"),
+}
+# A kernel that this device or build lacks says so in one of these ways; that is "could not tell", in plain words.
+LACKING = ("not implemented for", "does not support", "doesn't support", "not supported")
+
+
+def run_plan(plan: Dict[str, Any], emitter: Emitter) -> List[Tuple[str, str]]:
+    """Every step of the plan, announced before it starts. Returns (step, verdict) pairs."""
+    import platform
+
+    emitter.event("hello", schema=SCHEMA, pid=os.getpid(), python=platform.python_version())
+    missing = _missing_packages()
+    session: Any = None
+    verdicts = []
+    for step in plan["steps"]:
+        emitter.start(step)
+        begin = time.monotonic()
+        error: Optional[Dict[str, Any]] = None
+        payload: Optional[Dict[str, Any]]
+        if missing:
+            verdict, reason, payload = "skip", missing, {"fatal": True}
+        else:
+            try:
+                if session is None:
+                    from .session import Session
+
+                    session = Session(plan["case"], plan["cache"], emitter)
+                verdict, reason, payload = session.run(step)
+            except Exception as raised:  # whatever the model's own code raises is this step's answer, not the end of the run
+                verdict, reason, payload, error = _failed(raised)
+        emitter.event(
+            "end", step=step, verdict=verdict, reason=reason, seconds=time.monotonic() - begin, payload=payload, error=error
+        )
+        verdicts.append((step, verdict))
+        if payload and payload.get("fatal"):
+            break
+    emitter.event("done")
+    return verdicts
+
+
+def _missing_packages() -> Optional[str]:
+    import importlib.util
+
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    return "The interpreter {} has no {}. Give --python the interpreter of the environment that has it.".format(
+        sys.executable, " and no ".join(missing)
+    )
+
+
+def _failed(raised: Exception) -> Tuple[str, str, Optional[Dict[str, Any]], Dict[str, Any]]:
+    """(verdict, reason, payload, error) of a step that raised. An exception is never "bad": nothing was measured."""
+    name = type(raised).__name__
+    text = " ".join(str(raised).split())[:500]
+    error = {"type": name, "message": str(raised)[:4000], "traceback": traceback.format_exc()[-8000:]}
+    if name == "CannotResolve":
+        return "skip", text, {"fatal": True}, error
+    if name == "CannotLoad":
+        return "skip", text, None, error
+    if any(words in text for words in LACKING):
+        return "skip", "this PyTorch has no kernel for it here: {}".format(text), None, error
+    return "skip", "{}: {}".format(name, text), None, error
+
+
+def _arguments(argv: List[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="probes.pyz", description=(__doc__ or "").split("\n")[0], epilog="Exit status: 0 good, 1 bad, 125 could not tell, 2 wrong usage."
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="STEP")
+    plan = kinds.add_parser("run", help="run the steps of a plan")
+    plan.add_argument("plan")
+    for step in SINGLE:
+        single = kinds.add_parser(step, help="the {} step".format(step))
+        single.add_argument("model", nargs="?" if step == "environment" else None, help="Hub id, folder or .gguf file")
+        single.add_argument("--dtype", choices=("float64", "float32", "bfloat16", "float16"))
+        single.add_argument("--device", choices=("cpu", "cuda", "mps"))
+        single.add_argument("--attn", choices=("eager", "sdpa"))
+        single.add_argument("--prompt", action="append", default=[])
+        single.add_argument("--weights", default="checkpoint", help="checkpoint or random:SEED")
+        single.add_argument("--trust-remote-code", action="store_true")
+        single.add_argument("--cache", default=os.path.join(os.path.expanduser("~"), ".cache", "repro-kit"))
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Parse, run, and return the exit status."""
+    given = _arguments(sys.argv[1:] if argv is None else argv)
+    with own_stdout() as stream:
+        emitter = Emitter(stream)
+        try:
+            if given.kind == "run":
+                with open(given.plan, encoding="utf-8") as opened:
+                    plan = json.load(opened)
+                if plan.get("schema") != SCHEMA:
+                    print("{}: schema {} is not {}".format(given.plan, plan.get("schema"), SCHEMA), file=sys.stderr)
+                    return 125
+                run_plan(plan, emitter)
+                return 0
+            case = {
+                "model": given.model, "revision": None, "weights": given.weights, "config": None, "device": given.device,
+                "dtype": given.dtype, "attn": given.attn, "prompts": given.prompt, "trust_remote_code": given.trust_remote_code,
+            }  # fmt: skip
+            verdicts = run_plan({"steps": list(SINGLE[given.kind]), "case": case, "cache": given.cache}, emitter)
+            return STATUS[verdicts[-1][1]]
+        except (OSError, ValueError) as error:
+            print("probes.pyz: {}".format(error), file=sys.stderr)
+            return 125

@@ -1,0 +1,66 @@
+"""Two experiments on one operator of a whole forward pass: what another precision has there, and whether the fault goes away without it."""
+
+import math
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .summary import is_float, tensors_in, widen
+from .tape import rebuild
+from .watch import Address, StopPass, Watch, watched
+
+
+def value_at(model: nn.Module, run: Callable[[], Any], address: Address, output: int, index: Tuple[int, ...]) -> Optional[float]:
+    """The element ``index`` of the operator's ``output``-th result in this pass; None if the operator or the element is not there."""
+    found: List[float] = []
+
+    def visit(here: Address, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if here == address:
+            results = list(tensors_in(result))
+            if output < len(results) and results[output].dim() == len(index):
+                if all(at < size for at, size in zip(index, results[output].shape)):
+                    found.append(float(widen(results[output])[index]))
+            raise StopPass
+        return result
+
+    with watched(model, Watch(visit)):
+        run()
+    return found[0] if found else None
+
+
+def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Any]:
+    """The model's output when every NaN and Inf that the operator gives is replaced by 0 on the spot; None if it never ran."""
+    met: List[bool] = []
+
+    def visit(here: Address, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if here != address:
+            return result
+        met.append(True)
+        return rebuild(result, Tensor, finite)
+
+    def finite(tensor: Tensor) -> Tensor:
+        if not is_float(tensor):
+            return tensor
+        return tensor.copy_(torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device)))
+
+    result: List[Any] = []
+    with watched(model, Watch(visit)):
+        result.append(run())
+    return result[0] if met and result else None
+
+
+def effect(before: Tensor, after: Optional[Tensor]) -> str:
+    """"cured", "changed" or "unchanged": what a repair did to the set of bad elements of the model's output."""
+    if after is None or after.shape != before.shape:
+        return "unchanged"
+    bad_before, bad_after = ~torch.isfinite(widen(before)), ~torch.isfinite(widen(after))
+    if not bool(bad_after.any()):
+        return "cured"
+    return "unchanged" if torch.equal(bad_before, bad_after) else "changed"
+
+
+def finite_or_none(value: Optional[float]) -> Optional[float]:
+    return value if value is not None and not math.isnan(value) else None

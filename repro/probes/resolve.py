@@ -1,0 +1,142 @@
+"""MODEL -> where its files are.
+
+A folder or a ``.gguf`` file is taken as it is. A Hub id is looked for in the cache first and on the network if there is one; without
+either, the error says what was looked for and what can be done.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# What a forward pass needs; the same model in ONNX, TensorFlow or Flax form would only cost time.
+SUPPORT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
+
+
+class CannotResolve(Exception):
+    """The model's files are not to be had here. The message says what was looked for and what can be done."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    kind: "folder", "hub", "gguf" or "random" (no weight file is read; ``config`` names the architecture).
+    folder: what from_pretrained is given; for "gguf" it is set once the file is converted.
+    """
+
+    kind: str
+    folder: Optional[str]
+    revision: Optional[str] = None
+    gguf: Optional[str] = None
+    config: Optional[str] = None
+    seed: Optional[int] = None
+
+
+def seed_of(weights: str) -> Optional[int]:
+    """The seed of "random:SEED"; None for "checkpoint"."""
+    return int(weights.split(":", 1)[1]) if weights.startswith("random:") else None
+
+
+def resolve(case: Dict[str, Any]) -> Source:
+    """The source of ``case["model"]``.
+
+    Raises:
+        CannotResolve: neither a file here, nor in the Hub's cache, nor on the network.
+    """
+    model = str(case["model"])
+    seed = seed_of(str(case.get("weights") or "checkpoint"))
+    if seed is not None:
+        config = case.get("config") or _config_of(model, case.get("revision"))
+        return Source("random", None, config=str(config), seed=seed)
+    path = os.path.expanduser(model)
+    if os.path.isdir(path):
+        return Source("folder", os.path.abspath(path))
+    if os.path.isfile(path):
+        if not path.endswith(".gguf"):
+            raise CannotResolve(
+                "{} is a file, but not a .gguf file. Give a model folder, a .gguf file, or a Hub id.".format(model)
+            )
+        return Source("gguf", None, gguf=os.path.abspath(path))
+    identifier, revision = split_revision(model, case.get("revision"))
+    if not HUB_ID.match(identifier) or model.endswith(".gguf"):
+        raise CannotResolve("There is no file or folder {}. Check the path, or give a Hub id such as gpt2.".format(model))
+    folder, sha = _hub_folder(identifier, revision)
+    return Source("hub", folder, revision=sha)
+
+
+def split_revision(model: str, revision: Optional[str]) -> Tuple[str, Optional[str]]:
+    """("gpt2", "abc") from "gpt2@abc"."""
+    if "@" in model:
+        model, at = model.split("@", 1)
+        return model, at or revision
+    return model, revision
+
+
+def _config_of(model: str, revision: Optional[str]) -> str:
+    path = os.path.expanduser(model)
+    if os.path.isdir(path):
+        return path
+    identifier, revision = split_revision(model, revision)
+    if not HUB_ID.match(identifier):
+        raise CannotResolve("There is no folder {}, so its architecture is not known.".format(model))
+    folder, _ = _hub_folder(identifier, revision, weights=False)
+    return folder
+
+
+def _hub_folder(identifier: str, revision: Optional[str], weights: bool = True) -> Tuple[str, Optional[str]]:
+    """The snapshot folder of a Hub model, from the cache or the network.
+
+    A snapshot counts as cached when it holds config.json and, where ``weights`` are wanted, a weight file or its index: whether all
+    shards of that index are there is the files step's question, and it must be able to answer "no".
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    tried: List[str] = []
+    try:
+        folder = snapshot_download(identifier, revision=revision, local_files_only=True)
+        if _usable(folder, weights):
+            return folder, os.path.basename(folder)
+        tried.append("the cached snapshot {} has no {}".format(folder, "weights" if weights else "config.json"))
+    except Exception as error:  # the Hub library has a dozen error classes, and they differ from release to release
+        tried.append("it is not in the cache {} ({})".format(constants.HF_HUB_CACHE, type(error).__name__))
+    if constants.HF_HUB_OFFLINE:
+        tried.append("HF_HUB_OFFLINE is set, so the network was not asked")
+    else:
+        try:
+            folder = snapshot_download(identifier, revision=revision, allow_patterns=_patterns(identifier, revision, weights))
+            if _usable(folder, weights):
+                return folder, os.path.basename(folder)
+            tried.append("the Hub's copy has no {}".format("safetensors or pickle weights" if weights else "config.json"))
+        except Exception as error:
+            tried.append("the network did not bring it ({}: {})".format(type(error).__name__, first_line(error)))
+    at = "@" + revision if revision else ""
+    raise CannotResolve(
+        "{}{} could not be found: there is no folder of that name; {}. Download it where there is a network"
+        " (hf download {}), set HF_HOME to a cache that has it, or give a folder{}.".format(
+            identifier, at, "; ".join(tried), identifier, ", or build it with --weights random:0" if weights else ""
+        )
+    )
+
+
+def _patterns(identifier: str, revision: Optional[str], weights: bool) -> List[str]:
+    """Which of the repository's files to bring: one format of weights, safetensors before pickle."""
+    if not weights:
+        return ["*.json", "*.py"]
+    from huggingface_hub import HfApi
+
+    names = HfApi().list_repo_files(identifier, revision=revision)
+    safetensors = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    return list(SUPPORT_PATTERNS) + (safetensors or ["pytorch_model*.bin"])
+
+
+def _usable(folder: str, weights: bool) -> bool:
+    has = set(os.listdir(folder))
+    return "config.json" in has and (not weights or any(name in has for name in WEIGHT_FILES))
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,0 +1,134 @@
+"""What the steps of one process share, and the steps by name: the model is found once and loaded once."""
+
+import importlib.util
+import os
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from . import environment, files, weights
+from .build import CannotLoad
+from .resolve import CannotResolve, Source, resolve
+from .wire import Emitter
+
+Outcome = Tuple[str, str, Optional[Dict[str, Any]]]
+STEPS = ("environment", "files", "weights", "load", "forward", "bisect")
+NEEDS_MODEL = ("load", "forward", "bisect")
+
+
+class Session:
+    """One case in one process. Attributes are made when the first step needs them."""
+
+    def __init__(self, case: Dict[str, Any], cache: str, emitter: Emitter) -> None:
+        self.case = case
+        self.cache = cache
+        self.emitter = emitter
+        self._source: Optional[Source] = None
+        self._loaded: Any = None
+        self._load_outcome: Optional[Outcome] = None
+        self._inputs: Any = None
+        self._passes: Any = None
+
+    def source(self) -> Source:
+        """Where the files are; a .gguf file is converted into the cache the first time it is met.
+
+        Raises:
+            CannotResolve: they are not to be had here.
+        """
+        if self._source is None:
+            found = resolve(self.case)
+            if found.kind == "gguf":
+                from .convert import converted
+
+                found = converted(found, self.cache, self.emitter.progress)
+            self._source = found
+        return self._source
+
+    def loaded(self) -> Any:
+        """The model, loaded and checked."""
+        if self._loaded is None:
+            from .load import load
+            from .loadcheck import check
+
+            source = self.source()
+            if source.folder is not None:
+                listed = files.list_weights(source.folder)
+                refused = files.check_pickles(source.folder, listed) if listed.format == "pickle" else None
+                if refused:
+                    raise CannotLoad(refused)
+            loaded = load(self.case, source)
+            self._load_outcome = check(loaded)
+            self._loaded = loaded
+        return self._loaded
+
+    def inputs(self) -> Any:
+        if self._inputs is None:
+            from .inputs import make_inputs
+
+            self._inputs = make_inputs(self.loaded(), list(self.case.get("prompts") or []), bool(self.case.get("trust_remote_code")))
+        return self._inputs
+
+    def passes(self) -> Any:
+        """The case's own forward passes, made once."""
+        if self._passes is None:
+            from .forward import look
+
+            loaded = self.loaded()
+            self._passes = []
+            for done, made in enumerate(self.inputs(), 1):
+                self._passes.append(look(loaded.model, made))
+                self.emitter.progress(done, len(self.inputs()), "prompts")
+        return self._passes
+
+    # -- the steps ------------------------------------------------------------------------------------------------------
+
+    def environment(self) -> Outcome:
+        found = environment.measure()
+        reason = "Python {}, torch {}, transformers {}".format(found["python"], found["torch"], found["transformers"])
+        return "good", reason, found
+
+    def files(self) -> Outcome:
+        source = self.source()
+        if source.folder is None:
+            payload = {"source": source.kind, "folder": None, "revision": None, "format": "none", "files": [], "findings": []}
+            return "skip", "random weights of seed {}: no file is read".format(source.seed), payload
+        return files.check(source, self.emitter.progress)
+
+    def weights(self) -> Outcome:
+        source = self.source()
+        if source.folder is None:
+            return "skip", "random weights of seed {}: no file is read".format(source.seed), None
+        return weights.check(source.folder, self.emitter.progress)
+
+    def load(self) -> Outcome:
+        self.loaded()
+        assert self._load_outcome is not None  # loaded() sets both
+        return self._load_outcome
+
+    def forward(self) -> Outcome:
+        from .forward import judge
+
+        return judge(self.passes(), self.source().seed is not None)
+
+    def bisect(self) -> Outcome:
+        from .bisect import bisect
+
+        return bisect(self.loaded(), self.passes())
+
+    def arm(self, name: str) -> Outcome:
+        from . import arms
+
+        if name not in arms.ARMS:
+            return "skip", "there is no arm {!r}; known: {}".format(name, ", ".join(arms.ARMS)), None
+        return arms.check(name, self.loaded(), self._passes or [], self.inputs(), self.case)
+
+    def run(self, step: str) -> Outcome:
+        """One step by its name.
+
+        Raises:
+            CannotResolve, CannotLoad: with a message for the user. Anything else is a fault of the model's code or of this kit.
+        """
+        if step.startswith("arm:"):
+            return self.arm(step[len("arm:") :])
+        if step not in STEPS:
+            return "skip", "there is no step {!r}; known: {}, arm:NAME".format(step, ", ".join(STEPS)), None
+        found: Callable[[], Outcome] = getattr(self, step)
+        return found()

@@ -1,0 +1,101 @@
+"""Figures of one tensor, taken in float32 or wider; NaN, +inf and -inf counted apart."""
+
+import hashlib
+import math
+from typing import Any, Dict, Iterator, List, Tuple
+
+import torch
+from torch import Tensor
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """``tensor`` in float32, or float64 if it is that already; complex numbers as pairs of reals.
+
+    Old CPU builds have no float16 kernels for comparisons and sums, and a mean of float16 values overflows by itself.
+    """
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.to(torch.float32)
+
+
+def describe(tensor: Tensor) -> Dict[str, Any]:
+    """Shape, dtype, min, max, mean of the finite elements ("nan" where there are none), and the counts of the others."""
+    summary: Dict[str, Any] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype)}
+    if not is_float(tensor) or tensor.numel() == 0:
+        return summary
+    wide = widen(tensor.detach())
+    finite = torch.isfinite(wide)
+    bad = wide.numel() - int(finite.sum())
+    kept = wide if bad == 0 else wide[finite]
+    empty = kept.numel() == 0
+    summary["min"] = math.nan if empty else float(kept.min())
+    summary["max"] = math.nan if empty else float(kept.max())
+    summary["mean"] = math.nan if empty else float(kept.mean(dtype=torch.float64) if kept.device.type != "mps" else kept.mean())
+    nan = int(torch.isnan(wide).sum()) if bad else 0
+    posinf = int((wide == math.inf).sum()) if bad else 0
+    summary.update(nan=nan, posinf=posinf, neginf=bad - nan - posinf)
+    return summary
+
+
+def is_float(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).replace("torch.", "")
+
+
+def is_bad(tensor: Tensor) -> bool:
+    """Whether any element is NaN or infinite."""
+    return is_float(tensor) and not bool(torch.isfinite(widen(tensor)).all())
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of nested tuples, lists, dicts and model outputs, in order. Caches and other objects are not entered."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 over dtype, shape and bytes."""
+    dense = tensor.detach().cpu().contiguous()
+    sha = hashlib.sha256("{} {}".format(dtype_name(dense.dtype), tuple(dense.shape)).encode())
+    if dense.numel():
+        flat = dense.reshape(-1).view(torch.uint8) if not dense.dtype == torch.bool else dense.reshape(-1).to(torch.uint8)
+        storage = bytearray(flat.numel())
+        torch.frombuffer(storage, dtype=torch.uint8).copy_(flat)
+        sha.update(storage)
+    return sha.hexdigest()
+
+
+def same_values(actual: Tensor, expected: Tensor) -> bool:
+    """Bit-for-bit the same numbers, two NaNs at the same place counted as equal."""
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return False
+    if torch.equal(actual, expected):
+        return True
+    if not is_float(actual):
+        return False
+    a, b = widen(actual), widen(expected)
+    return bool(((a == b) | (torch.isnan(a) & torch.isnan(b))).all())
+
+
+def unravel(flat: int, shape: Tuple[int, ...]) -> List[int]:
+    """The index of the element that stands at ``flat`` in row-major order."""
+    index: List[int] = []
+    for size in reversed(shape):
+        index.append(flat % size)
+        flat //= size
+    return index[::-1]
+
+
+def first_bad_index(tensor: Tensor) -> List[int]:
+    """Index of the first NaN or Inf in row-major order; the tensor must have one."""
+    bad = ~torch.isfinite(widen(tensor.detach()))
+    return unravel(int(bad.reshape(-1).to(torch.uint8).argmax()), tuple(bad.shape))

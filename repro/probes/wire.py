@@ -1,0 +1,72 @@
+"""Events out: one JSON object a line on the process's own standard output.
+
+Whatever else prints in this process (a library, a model's own code) is sent to standard error, so that the reader of the events
+never meets a line that is not JSON.
+"""
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, Dict, Iterator, Optional, TextIO
+
+SCHEMA = 1
+PROGRESS_SECONDS = 0.1  # at most ten progress lines a second: more would cost the reader, and no eye follows them
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON data. Floats that are not finite become the strings "nan", "inf" and "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    return value
+
+
+class Emitter:
+    """Writes events. ``step`` is the step that progress belongs to."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._step: Optional[str] = None
+        self._last_progress = 0.0
+
+    def event(self, name: str, **fields: Any) -> None:
+        line = json.dumps(jsonable({"event": name, **fields}), allow_nan=False)
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def start(self, step: str) -> None:
+        self._step = step
+        self._last_progress = 0.0
+        self.event("start", step=step)
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if now - self._last_progress >= PROGRESS_SECONDS:
+            self._last_progress = now
+            self.event("progress", step=self._step, done=done, total=total, unit=unit)
+
+
+@contextlib.contextmanager
+def own_stdout() -> Iterator[TextIO]:
+    """The real standard output as a private stream; for everybody else, file descriptor 1 is standard error until the end."""
+    sys.stdout.flush()
+    private = os.dup(1)
+    stream = os.fdopen(private, "w", encoding="utf-8", newline="\n")
+    python_stdout = sys.stdout
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        yield stream
+    finally:
+        stream.flush()
+        sys.stdout = python_stdout
+        os.dup2(saved, 1)
+        os.close(saved)
+        stream.close()

@@ -1,0 +1,206 @@
+"""One run from a request to a verdict: folder, kit, runner, judge, report. Reads top to bottom as a list of steps."""
+
+import contextlib
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from repro import __version__, folders, runner
+from repro.cases import DEFAULT_PROMPT
+from repro.errors import EvidenceError, Stopped, UsageError
+from repro.evidence import NAME as EVIDENCE
+from repro.evidence import Evidence
+from repro.judge import judge
+from repro.kit import Kit, pack
+from repro.records import Case, Cell, Fault, Header, Plan, encode
+from repro.report.document import document
+from repro.report.redact import private_words
+from repro.report.render import render
+from repro.runner import NO_LIMITS, Limits, Listener, Setting
+
+ARMS = (
+    "arm:dtype=float32",
+    "arm:dtype=bfloat16",
+    "arm:dtype=float16",
+    "arm:attn=eager",
+    "arm:attn=sdpa",
+    "arm:aligned_copy",
+    "arm:attention_mask=none",
+    "arm:use_cache=false",
+    "arm:no_first_special_token",
+    "arm:threads=1",
+    "arm:second_prompt",
+)
+STEPS = {
+    "weights": ("environment", "files", "weights"),
+    "forward": ("environment", "files", "weights", "load", "forward"),
+    "bisect": ("environment", "files", "weights", "load", "forward", "bisect"),
+    "run": ("environment", "files", "weights", "load", "forward", "bisect", *ARMS),
+}
+"""Which steps each command asks for, in order."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, taken the way that Ctrl-C is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for. ``model`` is MODEL as it was written."""
+
+    command: str
+    model: str
+    case: Case
+    cell: Cell
+    python: str | None = None
+    arms: bool = True
+    fault: Fault = Fault.NONFINITE
+    limits: Limits = NO_LIMITS
+    out: Path | None = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps in order."""
+        steps = STEPS[self.command]
+        return steps if self.arms else tuple(step for step in steps if step not in ARMS)
+
+    @property
+    def deciding(self) -> str:
+        """The step that must be good for the run to be good."""
+        return "forward" if "forward" in self.steps else self.steps[-1]
+
+    def argv(self) -> tuple[str, ...]:
+        """The command that gives it again, without the folder, so that it is run again and not read again."""
+        argv = ["repro"] if self.command == "run" else ["repro", self.command]
+        argv.append(self.model)
+        named = {"--device": self.case.device, "--dtype": self.case.dtype, "--attn": self.case.attn}
+        if self.case.weights != "checkpoint":
+            named["--weights"] = self.case.weights
+        if self.fault is not Fault.NONFINITE:
+            named["--fault"] = self.fault.value
+        for seconds, option in ((self.limits.run_seconds, "--timeout"), (self.limits.step_seconds, "--step-timeout")):
+            named[option] = None if seconds is None else f"{seconds:g}"
+        named["--python"] = self.python
+        for option, value in named.items():
+            argv += [] if value is None else [option, value]
+        if self.case.prompts != (DEFAULT_PROMPT,):
+            for prompt in self.case.prompts:
+                argv += ["--prompt", prompt]
+        argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
+        argv += [] if self.arms or self.command != "run" else ["--no-arms"]
+        return tuple(argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run leaves: its folder and the content of verdict.json."""
+
+    folder: Path
+    document: dict[str, Any]
+
+
+def run(request: Request, listener: Listener) -> Result:
+    """Run the request, or go on with one that was stopped; write verdict.json and report.md.
+
+    Raises:
+        UsageError: the folder holds the evidence of another case.
+        EvidenceError: the folder cannot be written.
+        CellError: the interpreter cannot be started.
+        Stopped: Ctrl-C or SIGTERM; what was recorded stays.
+    """
+    kit = pack()
+    now = datetime.now(UTC)
+    folder = folders.make(request.out or folders.run_folder(request.case, now))
+    header = Header(
+        case=request.case,
+        cell=request.cell,
+        kit_sha256=kit.sha256,
+        tool=__version__,
+        command=request.argv(),
+        started=now.isoformat(timespec="seconds"),
+    )
+    evidence = _open(folder, header)
+    setting = _setting(request, kit, folder)
+    try:
+        with _terminable():
+            runner.run(setting, evidence.append, listener, evidence.finished())
+    except KeyboardInterrupt as error:
+        again = shlex.join([*request.argv(), "--out", str(request.out or _relative(folder))])
+        raise Stopped(143 if isinstance(error, _Terminated) else 130, again) from None
+    return _conclude(request, folder, evidence)
+
+
+def _open(folder: Path, header: Header) -> Evidence:
+    """The folder's evidence: begun, or found to be of the same case."""
+    evidence = Evidence(folder)
+    before = evidence.header
+    if before is None:
+        if evidence.observations:
+            raise EvidenceError(f"{evidence.path} has no header. Give another folder with --out.")
+        for name in ("verdict.json", "report.md", runner.PLAN):
+            if (folder / name).exists() and not evidence.path.exists():
+                raise UsageError(f"--out {folder} holds a {name} but no {EVIDENCE}: it is no run folder. Give another.")
+        evidence.begin(header)
+        return evidence
+    for what, old, new in (
+        ("case", before.case, header.case),
+        ("interpreter", before.cell, header.cell),
+        ("probe kit", before.kit_sha256, header.kit_sha256),
+    ):
+        if old != new:
+            raise UsageError(
+                f"--out {folder} holds a run of another {what} ({shlex.join(before.command)}). "
+                "Give another folder, or remove that one."
+            )
+    return evidence
+
+
+def _setting(request: Request, kit: Kit, folder: Path) -> Setting:
+    return Setting(
+        plan=Plan(request.steps, request.case, str(folders.cache_folder())),
+        cell=request.cell,
+        kit=kit.write(folder),
+        kit_sha256=kit.sha256,
+        folder=folder,
+        limits=request.limits,
+    )
+
+
+def _conclude(request: Request, folder: Path, evidence: Evidence) -> Result:
+    """Judge what was observed, and write the two files that say so."""
+    assert evidence.header is not None
+    asked = {o.step: o for o in evidence.observations if o.step in request.steps}
+    observations = {step: asked[step] for step in request.steps}
+    judgement = judge(observations, request.case, request.deciding, request.fault)
+    answer = document(judgement, observations, evidence.header, evidence.sha256(), request.argv())
+    folders.write(folder / "verdict.json", encode(answer, indent=1) + "\n")
+    folders.write(folder / "report.md", render(answer, private_words()))
+    return Result(folder, answer)
+
+
+def _relative(folder: Path) -> Path:
+    with contextlib.suppress(ValueError):
+        return folder.relative_to(Path.cwd())
+    return folder
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the run the way that Ctrl-C does: the kit is stopped and nothing that was recorded is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,36 @@
+"""Settings of the whole suite: no network, no cache but its own, and device markers that skip with a reason."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Set before anything imports huggingface_hub, which reads them once. Child processes inherit them.
+_HOME = tempfile.mkdtemp(prefix="repro-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ["HF_HOME"] = str(Path(_HOME, "huggingface"))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+for _inherited in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_TOKEN"):
+    os.environ.pop(_inherited, None)
+
+
+def _missing_device(name: str) -> str | None:
+    """Why tests with the marker `name` cannot run here; None where they can."""
+    import torch
+
+    if name == "cuda":
+        return None if torch.cuda.is_available() else "no CUDA device on this machine"
+    return None if torch.backends.mps.is_available() else "no Apple GPU (MPS) on this machine"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips the tests of devices that this machine lacks; torch is imported only where such a test was collected."""
+    for name in ("cuda", "mps"):
+        marked = [item for item in items if item.get_closest_marker(name)]
+        if marked and (reason := _missing_device(name)):
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))

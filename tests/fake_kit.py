@@ -1,0 +1,69 @@
+"""A stand-in for the probe kit that speaks its wire: what it answers stands in the file that ``FAKE_KIT`` names.
+
+The file is JSON: a step's name -> {"verdict", "reason", "payload", "before"}; ``before`` is a list of things to do between
+the step's start and its end: a signal's name (sent to itself), {"print": text} or {"stderr": text}, {"exit": status},
+{"sleep": seconds}, {"spawn": path} (a child that sleeps, its pid written to the path), {"progress": [done, total]}.
+The steps "hello" and "done" can be told to do things too. Run as the kit is: the plan is the last argument.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def say(**event):
+    print(json.dumps(event), flush=True)
+
+
+def act(thing, step):
+    if isinstance(thing, str):
+        signal.signal(signal.Signals[thing], signal.SIG_DFL) if thing != "SIGKILL" else None
+        os.kill(os.getpid(), signal.Signals[thing])
+    elif "print" in thing:
+        print(thing["print"], flush=True)
+    elif "stderr" in thing:
+        print(thing["stderr"], file=sys.stderr, flush=True)
+    elif "progress" in thing:
+        say(event="progress", step=step, done=thing["progress"][0], total=thing["progress"][1], unit="tensors")
+    elif "sleep" in thing:
+        time.sleep(thing["sleep"])
+    elif "spawn" in thing:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        Path(thing["spawn"]).write_text(str(child.pid))
+    elif "exit" in thing:
+        os._exit(thing["exit"])
+
+
+def main():
+    answers = json.loads(Path(os.environ["FAKE_KIT"]).read_text()) if "FAKE_KIT" in os.environ else {}
+    plan = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
+    for thing in answers.get("hello", {}).get("before", []):
+        act(thing, None)
+    say(event="hello", schema=answers.get("hello", {}).get("schema", 1), pid=os.getpid(), python="3.11.7")
+    for step in plan["steps"]:
+        answer = answers.get(step, {})
+        say(event="start", step=step)
+        for thing in answer.get("before", []):
+            act(thing, step)
+        say(
+            event="end",
+            step=step,
+            verdict=answer.get("verdict", "good"),
+            reason=answer.get("reason", f"{step} is fine"),
+            seconds=0.5,
+            payload=answer.get("payload"),
+            error=answer.get("error"),
+        )
+        for thing in answer.get("after", []):
+            act(thing, step)
+    say(event="done")
+    for thing in answers.get("done", {}).get("before", []):
+        act(thing, None)
+
+
+if __name__ == "__main__":
+    main()
