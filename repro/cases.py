@@ -92,7 +92,7 @@ def _place(model: str) -> Path | None:
             return _file(model, path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{model!r} cannot be read: {error}.") from None
-    if _looks_like_path(model):
+    if _looks_like_path(model.partition("@")[0]):
         raise UsageError(f"{model!r} does not exist (looked for {path.absolute()}). {_FORMS}")
     return None
 

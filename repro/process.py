@@ -151,19 +151,21 @@ class Process:
             self.log("[repro] the kit closed its stdout and did not end")
             self.stop()
             status = self._child.wait()
+        self._signal("SIGKILL")
         self._threads[1].join(TERMINATE_SECONDS)
         return status
 
     def stop(self) -> None:
-        """End the process and the group that it leads: first asked, then killed."""
-        if self._child.poll() is not None:
-            return
-        self._signal("SIGTERM")
-        try:
-            self._child.wait(TERMINATE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._signal("SIGKILL")
-            self._child.wait()
+        """End the process and the group that it leads: first asked, then killed.
+
+        A group outlives its leader, and its number is not given away as long as it has members.
+        """
+        if self._child.poll() is None:
+            self._signal("SIGTERM")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(TERMINATE_SECONDS)
+        self._signal("SIGKILL")
+        self._child.wait()
 
     def _signal(self, name: str) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

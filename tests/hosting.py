@@ -55,7 +55,7 @@ def observed(*observations):
 
 
 def answers(folder, **steps):
-    """Write what the fake kit answers; a step name's "arm:" stands as "arm_" here. Returns the variable that names it."""
+    """Write what the fake kit answers ("arm_" stands for "arm:"). Returns the variable that names the file."""
     path = folder / "answers.json"
     path.write_text(json.dumps({name.replace("arm_", "arm:"): value for name, value in steps.items()}))
     return {"FAKE_KIT": str(path)}

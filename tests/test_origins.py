@@ -11,7 +11,7 @@ import pytest
 from repro.probes.main import run_plan
 from repro.probes.wire import Emitter
 
-from .corpus.plants import PLANTS, Plant, Truth
+from corpus.plants import PLANTS, Plant, Truth
 
 STEPS = ("files", "weights", "load", "forward", "bisect")
 RUNNABLE = [plant for plant in PLANTS if plant.truth.signal is None]

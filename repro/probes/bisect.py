@@ -18,7 +18,7 @@ from .inputs import Inputs
 from .load import Loaded, file_tensor
 from .mechanism import classify, limit_of
 from .precision import widened
-from .reference import effect, finite_or_none, value_at, without_bad_values
+from .reference import effect, finite_or_none, value_at, with_only, without_bad_values
 from .screen import Call, blocks
 from .summary import describe, dtype_name, first_bad_index, is_bad, unravel, widen
 from .tape import Ref, Tape, record
@@ -43,14 +43,14 @@ class Search:
 
     loaded: Loaded
     seen: Pass
-    innocent: List[Dict[str, Any]] = field(default_factory=list)
+    innocent: Dict[Address, str] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
 
     def run(self) -> Any:
         return run(self.loaded.model, self.seen.inputs)
 
-    def excuse(self, module: str, op: Optional[str], why: str) -> None:
-        self.innocent.append({"module": module, "op": op, "why": why})
+    def excuse(self, address: Address, why: str) -> None:
+        self.innocent[address] = why
 
 
 def bisect(loaded: Loaded, passes: List[Pass]) -> Tuple[str, str, Dict[str, Any]]:
@@ -74,7 +74,7 @@ def bisect(loaded: Loaded, passes: List[Pass]) -> Tuple[str, str, Dict[str, Any]
         return "good", "the output is finite: there is nothing to find{}".format(extra), payload
     search = Search(loaded, seen)
     found = find(search)
-    payload["innocent"] = search.innocent
+    payload["innocent"] = [{"module": place.module, "op": place.op, "why": why} for place, why in search.innocent.items()]
     if found is None:
         return "skip", "no origin could be confirmed: {}".format("; ".join(search.notes) or "the walk back did not end"), payload
     payload["origin"] = found
@@ -82,10 +82,8 @@ def bisect(loaded: Loaded, passes: List[Pass]) -> Tuple[str, str, Dict[str, Any]
 
 
 def find(search: Search) -> Optional[Dict[str, Any]]:
-    """The origin as plain data, or None. Widens the recording until the walk back ends inside it."""
-    bad = [call for call in search.seen.calls if call.bad]
-    first = bad[0] if bad else None
-    doubtful: Optional[Dict[str, Any]] = None
+    """The origin as plain data, or None. Widens the recording until the walk back ends inside it and the answer is confirmed."""
+    first = next((call for call in search.seen.calls if call.bad), None)
     for begin, end in _frames(first):
         tape = record(search.loaded.model, search.run, begin, end)
         origin = earliest(tape)
@@ -95,21 +93,20 @@ def find(search: Search) -> Optional[Dict[str, Any]]:
         leaf = _leaf(search.loaded, tape, origin)
         if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
             continue  # it came in through the module's inputs: look further out
-        if origin.end is End.LITERAL or origin.end is End.LOST or origin.step is None:
-            op = origin.step.op.address if origin.step else None
+        if origin.end in (End.LITERAL, End.LOST) or origin.step is None:
+            address = origin.step.op.address if origin.step else Address(end[0], end[1], "", 0)
             why = "a -inf that was written on purpose" if origin.end is End.LITERAL else "the walk back did not end"
-            search.excuse(op.module if op else end[0], op.op if op else None, why)
+            search.excuse(address, why)
             continue
-        built = build(search, tape, origin, leaf)
-        built["confirmed"], built["repair"] = confirm(search, origin.step.op.address)
-        if built["confirmed"]:
-            return built
-        if end != ROOT:
-            search.excuse(built["module"], built["op"], "repaired, the model's output stays bad in the same places")
-        doubtful = built
-    if doubtful is not None:
-        doubtful["note"] = "; ".join(filter(None, [doubtful.get("note"), "repairing this operator alone does not change the bad output"]))
-    return doubtful
+        address = origin.step.op.address
+        confirmed, how = confirm(search, address)
+        if not confirmed and end == ROOT:
+            confirmed, how = True, "walked"  # this walk began at the model's own output, and every step of it was tried
+        if confirmed:
+            search.innocent.pop(address, None)
+            return {**build(search, tape, origin, leaf), "confirmed": True, "confirmed_by": how}
+        search.excuse(address, "neither cures the output when repaired, nor spoils it alone")
+    return None
 
 
 def _frames(first: Optional[Call]) -> List[Tuple[Tuple[str, int], Tuple[str, int]]]:
@@ -165,11 +162,21 @@ def _attributes(model: torch.nn.Module) -> List[Tuple[str, Tensor]]:
 
 
 def confirm(search: Search, address: Address) -> Tuple[bool, str]:
-    """Whether the model's bad output follows from the operator: (confirmed, what the repair did)."""
-    output = without_bad_values(search.loaded.model, search.run, address)
-    after = main_output(output)[1] if output is not None else None
-    did = effect(search.seen.output, after)
-    return did != "unchanged", did
+    """Whether the model's bad output follows from the operator: (confirmed, how that was seen).
+
+    "cured" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the output stays the same,
+    because later operators make bad values of their own, but with all of those repaired and this one left alone it is bad. (find() adds
+    "walked": two operators are needed together, and the walk back from the model's own output ends here.)
+    """
+    model = search.loaded.model
+    output = without_bad_values(model, search.run, address)
+    did = effect(search.seen.output, main_output(output)[1] if output is not None else None)
+    if did != "unchanged":
+        return True, did
+    alone = with_only(model, search.run, address)
+    if alone is not None and is_bad(main_output(alone)[1]):
+        return True, "suffices"
+    return False, "unchanged"
 
 
 def build(search: Search, tape: Tape, origin: Origin, leaf: Optional[Leaf]) -> Dict[str, Any]:
@@ -263,6 +270,8 @@ def locate(shape: Tuple[int, ...], index: Tuple[int, ...], inputs: Inputs, model
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None) or getattr(config, "num_heads", None)
     found: Dict[str, Any] = {"token_index": None, "token": None, "head_index": None, "channel_index": None}
     rank = len(shape)
+    if rank == 1 and shape[0] == getattr(config, "hidden_size", None):
+        found["channel_index"] = index[0]
     for length, tokens in lengths.items():
         token = head = channel = None
         if rank == 2 and shape[0] == length:
@@ -316,7 +325,7 @@ def sentence(origin: Dict[str, Any]) -> str:
             text += " {!r}".format(origin["token"])
     if origin["channel_index"] is not None:
         text += ", channel {}".format(origin["channel_index"])
-    if origin["reference"]:
+    if origin["reference"] and math.isfinite(origin["reference_value"]):
         text += "; {} has {:.6g} there".format(origin["reference"]["dtype"], origin["reference_value"])
         if origin["mechanism"] == "overflow":
             text += ", the limit is {:.6g}".format(origin["limit"])

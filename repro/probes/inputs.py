@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -15,6 +16,11 @@ SEED = 0
 SEEDED_TOKENS = 12
 DEFAULT_PROMPT = "The capital of France is"
 SECOND_PROMPT = "The quick brown fox jumps over the lazy dog. 12 + 30 ="
+
+
+# Files that hold a vocabulary. Without one of them AutoTokenizer of transformers 5 makes an empty tokenizer of the model's type, which
+# turns every prompt into nothing, or into unknown tokens.
+VOCABULARY = re.compile(r"tokenizer\.json|vocab\.(json|txt|model)|.*\.(model|tiktoken|spm|vocab)|tekken\.json|sentencepiece.*|.*bpe.*")
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[A
 
     A folder written by transformers 5 names a class that 4.x does not have; its tokenizer.json is readable all the same.
     """
-    if folder is None:
+    if folder is None or not any(VOCABULARY.fullmatch(name) for name in os.listdir(folder)):
         return None
     import transformers
 

@@ -6,9 +6,12 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from .summary import is_float, tensors_in, widen
-from .tape import rebuild
+from .blame import LITERAL, UNWRITTEN
+from .summary import is_bad, is_float, tensors_in, widen
 from .watch import Address, StopPass, Watch, watched
+
+# Operators whose non-finite values are meant, or are nobody's yet: they are never repaired.
+CHOSEN = tuple("aten." + name + ending for name in sorted(LITERAL | UNWRITTEN) for ending in (".", "_."))
 
 
 def value_at(model: nn.Module, run: Callable[[], Any], address: Address, output: int, index: Tuple[int, ...]) -> Optional[float]:
@@ -39,17 +42,50 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
         if here != address:
             return result
         met.append(True)
-        return rebuild(result, Tensor, finite)
-
-    def finite(tensor: Tensor) -> Tensor:
-        if not is_float(tensor):
-            return tensor
-        return tensor.copy_(torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device)))
+        for tensor in tensors_in(result):
+            if is_float(tensor):
+                _repair(tensor)
+        return result
 
     result: List[Any] = []
     with watched(model, Watch(visit)):
         result.append(run())
     return result[0] if met and result else None
+
+
+def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Any]:
+    """The model's output when ``address`` is the only operator that may make bad values; None if it never ran.
+
+    Every other operator that makes a NaN or Inf of finite inputs, or a NaN of inputs that are bad only by -inf, is repaired on the spot.
+    What follows from the values of ``address`` is left alone. So a bad output means that this operator suffices by itself, also where
+    later ones make the same fault again.
+    """
+    met: List[bool] = []
+
+    def visit(here: Address, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+        if here == address:
+            met.append(True)
+            return func(*args, **kwargs)
+        given = [tensor for tensor in tensors_in((args, kwargs)) if is_float(tensor)]
+        sound = all(not bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in map(widen, given))
+        finite_in = sound and not any(map(is_bad, given))
+        result = func(*args, **kwargs)
+        if not sound or str(func).startswith(CHOSEN):
+            return result
+        for tensor in tensors_in(result):
+            if is_float(tensor) and (is_bad(tensor) if finite_in else bool(torch.isnan(widen(tensor)).any())):
+                _repair(tensor)
+        return result
+
+    result: List[Any] = []
+    with watched(model, Watch(visit)):
+        result.append(run())
+    return result[0] if met and result else None
+
+
+def _repair(tensor: Tensor) -> Tensor:
+    """0 in place of every NaN and Inf, in the operator's own result."""
+    return tensor.copy_(torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device)))
 
 
 def effect(before: Tensor, after: Optional[Tensor]) -> str:

@@ -54,7 +54,8 @@ def redact(text: str, private: Private, keep: tuple[str, ...] = ()) -> str:
     text = TOKEN.sub("TOKEN", text)
     for name, word in ((private.host, "HOST"), (private.user, "USER")):
         for part in _names(name):
-            text = re.sub(rf"(?<![\w-]){re.escape(part)}(?![\w-])", word, text)
+            # Not inside a longer word, and not as a part of a dotted name: "model.layers.7" is nobody's user name.
+            text = re.sub(rf"(?<![\w.-]){re.escape(part)}(?![\w-]|\.\w)", word, text)
     return text
 
 

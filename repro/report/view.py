@@ -17,6 +17,7 @@ DIGITS = 6
 IDS = 48
 PROMPT_CHARACTERS = 400
 NAMES = 8
+SPREAD_ROWS = 12
 FIRST_ROWS, AROUND = 3, 3
 
 Row = list[str]
@@ -225,7 +226,11 @@ def _headroom(origin: Json | None, bisect: Json, rows: int) -> dict[str, Any] | 
         return None
     place = next((i for i, item in enumerate(items) if origin and item.get("module") == origin.get("module")), None)
     around = set() if place is None else set(range(place - AROUND, place + AROUND + 1))
-    chosen, note = _thin(items, rows, around)
+    known = [item for item in items if item.get("absmax") != "nan"]
+    chosen, note = _thin(known, rows, around)
+    if len(known) < len(items):
+        words = f"{len(items) - len(known)} modules are left out, because their largest magnitude is NaN."
+        note = f"{note} {words}" if note else words
     table = []
     for item in chosen:
         largest = number(item.get("absmax"))
@@ -243,9 +248,11 @@ def _share(ratio: float) -> str:
 
 def _spread(bisect: Json, rows: int) -> dict[str, Any] | None:
     items = [item for item in bisect.get("spread") or [] if isinstance(item, Mapping)]
-    if not items:
+    first = next((index for index, item in enumerate(items) if item.get("bad_tokens")), None)
+    if first is None:
         return None
-    chosen, note = _thin(items, min(rows, 16), set(range(6)))
+    items = items[max(first - 1, 0) :]
+    chosen, note = _thin(items, min(rows, SPREAD_ROWS), set(range(SPREAD_ROWS // 2)))
     table = []
     for item in chosen:
         tokens = list(item.get("bad_tokens") or [])

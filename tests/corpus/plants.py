@@ -715,7 +715,7 @@ def _custom_plants() -> Iterator[Plant]:
         ("norm-square", _square, "one_pass", square),
         ("norm-square-silent", _silent_square, "narrow", Truth(also_verdict=("bad",))),
     ):
-        fault = name.replace("-", "_") + "_overflow"
+        fault = "norm_square_overflow"
         yield plant(name, fault, _custom(planter, norm=norm), truth, "float16", f"{name}-sound")
         yield plant(f"{name}-sound", fault, _custom(planter, False, norm=norm), dtype="float16")
 
