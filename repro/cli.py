@@ -70,6 +70,8 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the command's name in front, wherever MODEL and the options stand."""
+        if ctx.resilient_parsing and not args:
+            return super().parse_args(ctx, args)
         if not args:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
@@ -104,7 +106,7 @@ class Commands(click.Group):
     def _refuse_misspelt(self, ctx: click.Context, name: str | None) -> None:
         """A word close to a command's name is a misspelt command, unless a file or a known model has that name."""
         close = difflib.get_close_matches(name or "", self.commands, n=1, cutoff=0.75)
-        if name is not None and close and not Path(name).exists():
+        if name is not None and close and not Path(name).exists() and not ctx.resilient_parsing:
             ctx.fail(f"no such command {name!r}: did you mean {close[0]!r}? (A model of that name: repro run {name})")
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":

@@ -144,7 +144,9 @@ def summary(result: "Result", *, to_stderr: bool) -> None:
 
     document = result.document
     console = _console(sys.stderr if to_stderr else sys.stdout)
-    ran = [step for step in document["steps"] if step["ending"] != "not_run"]
+    # Where the model was not found, the answer is one sentence, and a table would only say it twice.
+    nothing_ran = (document["files"] or {}).get("fatal") is True
+    ran = [step for step in document["steps"] if step["ending"] != "not_run" and not nothing_ran]
     for title, key, rows in (
         ("step", "step", [step for step in ran if not step["step"].startswith("arm:")]),
         ("one change", "name", [arm for arm in document["arms"] if arm["ending"] != "not_run"]),
@@ -161,7 +163,7 @@ def summary(result: "Result", *, to_stderr: bool) -> None:
             table.add_row(Text(row[key]), verdict, f"{row['seconds']:.1f}", Text(row["reason"]))
         console.print(table)
     left = [step["step"] for step in document["steps"] if step["ending"] == "not_run"]
-    if left:
+    if left and not nothing_ran:
         console.print(Text(f"not run: {', '.join(left)}"), soft_wrap=True)
     verdict = document["verdict"]
     console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {document['headline']}"), soft_wrap=True)

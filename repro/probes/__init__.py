@@ -1,7 +1,7 @@
 """The probe kit: small scripts that ask one question each of a model, in the environment where it hurts.
 
-The kit is the only part of repro that imports torch. It imports nothing of the host, parses on Python 3.9, and is packed into one
-file, ``probes.pyz``, that any interpreter with torch and transformers runs by itself::
+The kit is the only part of repro that imports torch. It imports nothing of the host, parses on Python 3.9, and is
+packed into one file, ``probes.pyz``, that any interpreter with torch and transformers runs by itself::
 
     python probes.pyz bisect MODEL --dtype float16
 

@@ -1,12 +1,12 @@
 """The same check with one thing changed, on the same loaded model; everything is put back afterwards."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable
 
 import torch
 
-from .build import transformers_version
 from .forward import Pass, is_bad_figures, main_output, run
 from .inputs import Inputs, accepts, second_inputs, without_first
 from .load import Loaded
@@ -26,20 +26,20 @@ class SameAsCase(Exception):
 class Setting:
     """What an arm runs with: the inputs in place of the case's, and a remark for its reason."""
 
-    inputs: Tuple[Inputs, ...]
+    inputs: tuple[Inputs, ...]
     remark: str = ""
 
 
-Arm = Callable[[Loaded, Tuple[Inputs, ...], Dict[str, Any]], "contextlib.AbstractContextManager[Setting]"]
+Arm = Callable[[Loaded, tuple[Inputs, ...], dict[str, Any]], "contextlib.AbstractContextManager[Setting]"]
 
 
 def dtype_arm(name: str) -> Arm:
     @contextlib.contextmanager
-    def arm(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+    def arm(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
         if dtype_name(loaded.dtype) == name:
             raise SameAsCase
         with in_dtype(loaded, getattr(torch, name)) as rounded:
-            remark = "from weights already rounded to {}".format(dtype_name(loaded.dtype)) if rounded else ""
+            remark = f"from weights already rounded to {dtype_name(loaded.dtype)}" if rounded else ""
             yield Setting(inputs, remark)
 
     return arm
@@ -47,7 +47,7 @@ def dtype_arm(name: str) -> Arm:
 
 def attention_arm(name: str) -> Arm:
     @contextlib.contextmanager
-    def arm(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+    def arm(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
         before = loaded.attn
         if before == name:
             raise SameAsCase
@@ -55,9 +55,11 @@ def attention_arm(name: str) -> Arm:
         if switch is None or before is None:
             import transformers
 
-            raise NotApplicable("transformers {} cannot change the attention of a loaded model".format(transformers.__version__))
+            raise NotApplicable(
+                f"transformers {transformers.__version__} cannot change the attention of a loaded model"
+            )
         if name == "sdpa" and not getattr(loaded.model, "_supports_sdpa", True):
-            raise NotApplicable("{} has no sdpa attention".format(loaded.class_name))
+            raise NotApplicable(f"{loaded.class_name} has no sdpa attention")
         try:
             switch(name)
         except Exception as error:
@@ -71,7 +73,7 @@ def attention_arm(name: str) -> Arm:
 
 
 @contextlib.contextmanager
-def aligned_copy(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+def aligned_copy(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     """Every parameter in memory of its own, which the allocator aligns to 64 bytes."""
     if loaded.misaligned == 0:
         raise NotApplicable("every parameter is aligned already")
@@ -79,37 +81,37 @@ def aligned_copy(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any
     try:
         for parameter, data in before:
             parameter.data = data.clone()
-        yield Setting(inputs, "{} parameters were not aligned".format(loaded.misaligned))
+        yield Setting(inputs, f"{loaded.misaligned} parameters were not aligned")
     finally:
         for parameter, data in before:
             parameter.data = data
 
 
 @contextlib.contextmanager
-def no_mask(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+def no_mask(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     if all(made.attention_mask is None for made in inputs):
         raise NotApplicable("the model takes no attention mask")
     yield Setting(tuple(replace(made, attention_mask=None) for made in inputs))
 
 
 @contextlib.contextmanager
-def no_cache(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+def no_cache(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     if not accepts(loaded.model, "use_cache"):
-        raise NotApplicable("{} takes no use_cache".format(loaded.class_name))
+        raise NotApplicable(f"{loaded.class_name} takes no use_cache")
     yield Setting(tuple(replace(made, options=(("use_cache", False),)) for made in inputs))
 
 
 @contextlib.contextmanager
-def no_first_special_token(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+def no_first_special_token(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     if not all(made.special_first and made.input_ids.shape[-1] > 1 for made in inputs):
         why = "the ids are seeded" if inputs[0].source == "seeded" else "the tokenizer puts no special token first"
         raise NotApplicable(why)
     token = inputs[0].tokens[0] if inputs[0].tokens else "the first token"
-    yield Setting(tuple(without_first(made) for made in inputs), "without {}".format(token))
+    yield Setting(tuple(without_first(made) for made in inputs), f"without {token}")
 
 
 @contextlib.contextmanager
-def one_thread(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+def one_thread(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     before = torch.get_num_threads()
     if before == 1:
         raise SameAsCase
@@ -121,14 +123,14 @@ def one_thread(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any])
 
 
 @contextlib.contextmanager
-def second_prompt(loaded: Loaded, inputs: Tuple[Inputs, ...], case: Dict[str, Any]) -> Iterator[Setting]:
+def second_prompt(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     other = second_inputs(loaded, inputs[0], bool(case.get("trust_remote_code")))
     remark = "seeded ids of seed 1" if other.source == "seeded" else repr(other.prompt)
     yield Setting((other,), remark)
 
 
 # name -> (what it changes, how)
-ARMS: Dict[str, Tuple[Dict[str, Any], Arm]] = {
+ARMS: dict[str, tuple[dict[str, Any], Arm]] = {
     "dtype=float32": ({"dtype": "float32"}, dtype_arm("float32")),
     "dtype=bfloat16": ({"dtype": "bfloat16"}, dtype_arm("bfloat16")),
     "dtype=float16": ({"dtype": "float16"}, dtype_arm("float16")),
@@ -143,10 +145,14 @@ ARMS: Dict[str, Tuple[Dict[str, Any], Arm]] = {
 }
 
 
-def check(name: str, loaded: Loaded, passes: List[Pass], inputs: List[Inputs], case: Dict[str, Any]) -> Tuple[str, str, Dict[str, Any]]:
-    """Verdict, reason and payload of one arm. ``passes``: the case's own forward passes, if they were made in this process."""
+def check(
+    name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], case: dict[str, Any]
+) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and payload of one arm. ``passes``: the case's own forward passes, if they were made in this
+    process.
+    """
     change, arm = ARMS[name]
-    payload: Dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
+    payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
     try:
         with arm(loaded, tuple(inputs), case) as setting:
             outputs = [main_output(run(loaded.model, made))[1] for made in setting.inputs]
@@ -160,9 +166,9 @@ def check(name: str, loaded: Loaded, passes: List[Pass], inputs: List[Inputs], c
     payload["logits"] = figures[bad.index(True) if any(bad) else 0]
     if passes and len(passes) == len(outputs):
         payload["equal_to_case"] = all(same_values(seen.output, output) for seen, output in zip(passes, outputs))
-    remark = " ({})".format(setting.remark) if setting.remark else ""
+    remark = f" ({setting.remark})" if setting.remark else ""
     if any(bad):
-        of = " for {} of {} prompts".format(sum(bad), len(bad)) if len(bad) > 1 else ""
-        return "bad", "the fault is there{}{}".format(of, remark), payload
+        of = f" for {sum(bad)} of {len(bad)} prompts" if len(bad) > 1 else ""
+        return "bad", f"the fault is there{of}{remark}", payload
     row = payload["logits"]
     return "good", "finite, {:.6g} to {:.6g}{}".format(row["min"], row["max"], remark), payload

@@ -1,27 +1,28 @@
 """Where is it born? Screen, look inside one module, walk back, name the element, confirm.
 
-The screen's first bad call is recorded operator by operator and the walk back from its bad output ends at the origin, or outside the
-module, or at a -inf that somebody meant. In the last two cases the recording is made wider, up to the whole pass, walked back from the
-model's own output. The answer is confirmed by repairing that one operator: the model's output must change where it was bad.
+The screen's first bad call is recorded operator by operator and the walk back from its bad output ends at the origin,
+or outside the module, or at a -inf that somebody meant. In the last two cases the recording is made wider, up to the
+whole pass, walked back from the model's own output. The answer is confirmed by repairing that one operator: the
+model's output must change where it was bad.
 """
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
 from .blame import End, Origin, trace
+from .element import locate
 from .forward import Pass, main_output, run
-from .inputs import Inputs
 from .load import Loaded, file_tensor
 from .mechanism import classify, limit_of
 from .precision import widened
 from .reference import effect, finite_or_none, value_at, with_only, without_bad_values
 from .screen import Call, blocks
 from .summary import describe, dtype_name, first_bad_index, is_bad, unravel, widen
-from .tape import Ref, Tape, record
+from .tape import Tape, record
 from .watch import Address
 
 ROOT = ("", 0)
@@ -34,7 +35,7 @@ class Leaf:
 
     name: str
     kind: str
-    index: Tuple[int, ...]
+    index: tuple[int, ...]
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Search:
 
     loaded: Loaded
     seen: Pass
-    innocent: Dict[Address, str] = field(default_factory=dict)
-    notes: List[str] = field(default_factory=list)
+    innocent: dict[Address, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def run(self) -> Any:
         return run(self.loaded.model, self.seen.inputs)
@@ -53,12 +54,12 @@ class Search:
         self.innocent[address] = why
 
 
-def bisect(loaded: Loaded, passes: List[Pass]) -> Tuple[str, str, Dict[str, Any]]:
+def bisect(loaded: Loaded, passes: list[Pass]) -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and payload of the bisect step."""
     number = next((i for i, seen in enumerate(passes) if seen.bad), 0)
     seen = passes[number]
     dtype = seen.output.dtype
-    payload: Dict[str, Any] = {
+    payload: dict[str, Any] = {
         "origin": None,
         "prompt": number,
         "spread": list(seen.spread),
@@ -70,19 +71,28 @@ def bisect(loaded: Loaded, passes: List[Pass]) -> Tuple[str, str, Dict[str, Any]
     }
     if not seen.bad:
         absorbed = sum(call.bad for call in seen.calls)
-        extra = "; {} module calls gave a NaN or Inf that never reached the output".format(absorbed) if absorbed else ""
-        return "good", "the output is finite: there is nothing to find{}".format(extra), payload
+        extra = f"; {absorbed} module calls gave a NaN or Inf that never reached the output" if absorbed else ""
+        return "good", f"the output is finite: there is nothing to find{extra}", payload
     search = Search(loaded, seen)
     found = find(search)
-    payload["innocent"] = [{"module": place.module, "op": place.op, "why": why} for place, why in search.innocent.items()]
+    payload["innocent"] = [
+        {"module": place.module, "op": place.op, "why": why} for place, why in search.innocent.items()
+    ]
     if found is None:
-        return "skip", "no origin could be confirmed: {}".format("; ".join(search.notes) or "the walk back did not end"), payload
+        return (
+            "skip",
+            "no origin could be confirmed: {}".format("; ".join(search.notes) or "the walk back did not end"),
+            payload,
+        )
     payload["origin"] = found
     return "bad", sentence(found), payload
 
 
-def find(search: Search) -> Optional[Dict[str, Any]]:
-    """The origin as plain data, or None. Widens the recording until the walk back ends inside it and the answer is confirmed."""
+def find(search: Search) -> Optional[dict[str, Any]]:
+    """The origin as plain data, or None.
+
+    Widens the recording until the walk back ends inside it and the answer is confirmed.
+    """
     first = next((call for call in search.seen.calls if call.bad), None)
     for begin, end in _frames(first):
         tape = record(search.loaded.model, search.run, begin, end)
@@ -109,18 +119,20 @@ def find(search: Search) -> Optional[Dict[str, Any]]:
     return None
 
 
-def _frames(first: Optional[Call]) -> List[Tuple[Tuple[str, int], Tuple[str, int]]]:
+def _frames(first: Optional[Call]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     """(begin, end) of the recordings to make, from the narrowest to the whole pass."""
     frames = []
     if first is not None and first.module:
         call = (first.module, first.call_index)
         frames = [(call, call), (ROOT, call)]
-    return frames + [(ROOT, ROOT)]
+    return [*frames, (ROOT, ROOT)]
 
 
 def earliest(tape: Tape) -> Optional[Origin]:
-    """Of the walks from a few bad elements of the recorded outputs, the one whose origin ran first; None if no output is bad."""
-    origins: List[Origin] = []
+    """Of the walks from a few bad elements of the recorded outputs, the one whose origin ran first; None if no output
+    is bad.
+    """
+    origins: list[Origin] = []
     for ref in tape.exit_refs:
         values = ref.tensor()
         if not is_bad(values):
@@ -140,7 +152,11 @@ def _leaf(loaded: Loaded, tape: Tape, origin: Origin) -> Optional[Leaf]:
     ref, index = origin.outside
     byte = ref.byte_of(list(index))
     model = loaded.model
-    kinds = [("parameter", model.named_parameters()), ("buffer", model.named_buffers()), ("attribute", _attributes(model))]
+    kinds = [
+        ("parameter", model.named_parameters()),
+        ("buffer", model.named_buffers()),
+        ("attribute", _attributes(model)),
+    ]
     for kind, tensors in kinds:
         for name, tensor in tensors:
             if tensor.numel() and not tensor.is_meta:
@@ -152,21 +168,22 @@ def _leaf(loaded: Loaded, tape: Tape, origin: Origin) -> Optional[Leaf]:
     return None
 
 
-def _attributes(model: torch.nn.Module) -> List[Tuple[str, Tensor]]:
+def _attributes(model: torch.nn.Module) -> list[tuple[str, Tensor]]:
     return [
-        ("{}.{}".format(name, key) if name else key, value)
+        (f"{name}.{key}" if name else key, value)
         for name, module in model.named_modules()
         for key, value in vars(module).items()
         if isinstance(value, Tensor)
     ]
 
 
-def confirm(search: Search, address: Address) -> Tuple[bool, str]:
+def confirm(search: Search, address: Address) -> tuple[bool, str]:
     """Whether the model's bad output follows from the operator: (confirmed, how that was seen).
 
-    "cured" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the output stays the same,
-    because later operators make bad values of their own, but with all of those repaired and this one left alone it is bad. (find() adds
-    "walked": two operators are needed together, and the walk back from the model's own output ends here.)
+    "cured" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the
+    output stays the same, because later operators make bad values of their own, but with all of those repaired and
+    this one left alone it is bad. (find() adds "walked": two operators are needed together, and the walk back from
+    the model's own output ends here.)
     """
     model = search.loaded.model
     output = without_bad_values(model, search.run, address)
@@ -179,7 +196,7 @@ def confirm(search: Search, address: Address) -> Tuple[bool, str]:
     return False, "unchanged"
 
 
-def build(search: Search, tape: Tape, origin: Origin, leaf: Optional[Leaf]) -> Dict[str, Any]:
+def build(search: Search, tape: Tape, origin: Origin, leaf: Optional[Leaf]) -> dict[str, Any]:
     """The origin's record: DESIGN's keys, and what supports them."""
     step = origin.step
     assert step is not None  # find() has seen to it
@@ -212,7 +229,7 @@ def build(search: Search, tape: Tape, origin: Origin, leaf: Optional[Leaf]) -> D
     }
 
 
-def _first_own(origin: Origin, step: Any) -> List[int]:
+def _first_own(origin: Origin, step: Any) -> list[int]:
     """Where all bad values of the output are the operator's own, the first of them; else the one that was followed."""
     floats = [ref for ref in step.op.inputs() if ref.dtype.is_floating_point]
     if any(is_bad(ref.tensor()) for ref in floats):
@@ -220,31 +237,50 @@ def _first_own(origin: Origin, step: Any) -> List[int]:
     return first_bad_index(step.output.tensor())
 
 
-def _mechanism(search: Search, origin: Origin, leaf: Optional[Leaf]) -> Tuple[str, Optional[float], Optional[str]]:
+def _mechanism(search: Search, origin: Origin, leaf: Optional[Leaf]) -> tuple[str, Optional[float], Optional[str]]:
     if origin.end is End.UNWRITTEN:
-        return "unset_memory", None, "the operator hands out memory as it is, and the element was read before anything was written to it"
+        return (
+            "unset_memory",
+            None,
+            "the operator hands out memory as it is, and the element was read before anything was written to it",
+        )
     if leaf is None:
         if origin.end is End.OUTSIDE:
             return "unknown", None, "the value came in with the inputs of the model"
         return classify(origin)
     loaded = search.loaded
     if leaf.kind == "attribute":
-        return "unknown", None, "the value lies in {}, a tensor that is neither parameter nor buffer".format(leaf.name)
+        return "unknown", None, f"the value lies in {leaf.name}, a tensor that is neither parameter nor buffer"
     if leaf.name in loaded.unset_buffers:
-        return "unset_memory", None, "no file covers the buffer {}, and a second load gives it other values".format(leaf.name)
+        return (
+            "unset_memory",
+            None,
+            f"no file covers the buffer {leaf.name}, and a second load gives it other values",
+        )
     place = loaded.from_file.get(leaf.name)
     if place is not None:
         on_file = float(widen(file_tensor(place))[leaf.index])
         if math.isfinite(on_file):
-            return "overflow", on_file, "the file holds {:.6g} there, which this dtype cannot hold".format(on_file)
-        return "bad_weights", None, "{}[{}] is {} in the file".format(leaf.name, ", ".join(map(str, leaf.index)), on_file)
-    return "bad_weights", None, "the {} {} holds the value before the pass begins".format(leaf.kind, leaf.name)
+            return "overflow", on_file, f"the file holds {on_file:.6g} there, which this dtype cannot hold"
+        return (
+            "bad_weights",
+            None,
+            "{}[{}] is {} in the file".format(leaf.name, ", ".join(map(str, leaf.index)), on_file),
+        )
+    return "bad_weights", None, f"the {leaf.kind} {leaf.name} holds the value before the pass begins"
 
 
 def _reference(
-    search: Search, mechanism: str, address: Address, output: int, index: Tuple[int, ...], operator_value: Optional[float]
-) -> Optional[Dict[str, Any]]:
-    """The value at the same place when the loaded numbers are run in float32, where the case is narrower; else the operator's in float64."""
+    search: Search,
+    mechanism: str,
+    address: Address,
+    output: int,
+    index: tuple[int, ...],
+    operator_value: Optional[float],
+) -> Optional[dict[str, Any]]:
+    """The value at the same place when the loaded numbers are run in float32, where the case is narrower; else the
+    operator's in float64.
+    """
     if mechanism in ("bad_weights", "unset_memory", "masked_row"):
         return None
     if torch.finfo(search.loaded.dtype).bits < 32:
@@ -256,50 +292,10 @@ def _reference(
     return {"value": value, "dtype": "float64", "scope": "operator"} if value is not None else None
 
 
-def locate(shape: Tuple[int, ...], index: Tuple[int, ...], inputs: Inputs, model: Any, module: str) -> Dict[str, Any]:
-    """Token, head and channel of an element, read from the shape of the operator's output.
-
-    Known layouts, with batch 1: (batch, seq, hidden), (batch * seq, hidden), (batch, heads, seq, ...), (batch, seq, heads, dim),
-    (batch * heads, seq, ...), (batch, seq). What the shape does not tell is None.
+def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
+    """Largest magnitude of each repeated layer's output, and the dtype's limit divided by it (None where it is not
+    finite).
     """
-    lengths = {inputs.input_ids.shape[-1]: inputs.tokens}
-    if inputs.decoder_input_ids is not None and "decoder" in module.split("."):
-        lengths = {inputs.decoder_input_ids.shape[-1]: inputs.decoder_tokens}
-    config = getattr(model, "config", None)
-    config = getattr(config, "text_config", None) or config
-    heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None) or getattr(config, "num_heads", None)
-    found: Dict[str, Any] = {"token_index": None, "token": None, "head_index": None, "channel_index": None}
-    rank = len(shape)
-    if rank == 1 and shape[0] == getattr(config, "hidden_size", None):
-        found["channel_index"] = index[0]
-    for length, tokens in lengths.items():
-        token = head = channel = None
-        if rank == 2 and shape[0] == length:
-            token, channel = index[0], index[1]
-        elif rank == 2 and shape[0] == 1 and shape[1] == length:
-            token = index[1]
-        elif rank == 3 and shape[0] == 1 and shape[1] == length and heads != 1:
-            token, channel = index[1], index[2]
-        elif rank == 3 and shape[1] == length and heads is not None and shape[0] % heads == 0:
-            token, head = index[1], index[0] % heads
-            channel = None if shape[2] == length else index[2]
-        elif rank == 3 and shape[0] == 1 and shape[1] == length:
-            token, channel = index[1], index[2]
-        elif rank == 4 and shape[2] == length and (heads is None or shape[1] == heads or shape[1] != length):
-            token, head = index[2], index[1]
-            channel = None if shape[3] == length else index[3]
-        elif rank == 4 and shape[1] == length:
-            token, head, channel = index[1], index[2], index[3]
-        if token is None:
-            continue
-        found.update(token_index=token, head_index=head, token=tokens[token] if tokens else None)
-        if channel is not None and shape[-1] > 1:
-            found["channel_index"] = channel
-    return found
-
-
-def headroom(loaded: Loaded, seen: Pass) -> List[Dict[str, Any]]:
-    """Largest magnitude of each repeated layer's output, and the dtype's limit divided by it (None where it is not finite)."""
     wanted = set(blocks(loaded.model))
     limit = limit_of(seen.output.dtype)
     return [
@@ -314,9 +310,11 @@ def headroom(loaded: Loaded, seen: Pass) -> List[Dict[str, Any]]:
     ]
 
 
-def sentence(origin: Dict[str, Any]) -> str:
+def sentence(origin: dict[str, Any]) -> str:
     """The origin in one line."""
-    text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or "the model itself", origin["op"], origin["source"])
+    text = "{} in {} ({}, {})".format(
+        origin["mechanism"], origin["module"] or "the model itself", origin["op"], origin["source"]
+    )
     if origin["tensor"]:
         text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))
     if origin["token_index"] is not None:

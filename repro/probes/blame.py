@@ -1,15 +1,15 @@
 """Walk back from a bad value to the operator that made it: a dynamic slice, one element at a time.
 
-At every operator the question is put by experiment: it is run again with its bad inputs made finite. Still bad: it is born here. Good
-again: the one bad input element that suffices to make the output bad is the next to follow, to the operator that last wrote that byte.
-So a mask filled with -inf that softmax absorbs, log(0) that a ``where`` drops, and ``empty`` memory that is written later are never
-met: nothing bad follows from them.
+At every operator the question is put by experiment: it is run again with its bad inputs made finite. Still bad: it is
+born here. Good again: the one bad input element that suffices to make the output bad is the next to follow, to the
+operator that last wrote that byte. So a mask filled with -inf that softmax absorbs, log(0) that a ``where`` drops,
+and ``empty`` memory that is written later are never met: nothing bad follows from them.
 """
 
 import enum
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -20,11 +20,17 @@ from .tape import Op, Ref, Tape, rebuild
 STEPS = 20_000  # operators walked back before giving up: far above the number in a forward pass of the largest models
 
 # Operators that put a value that somebody chose into memory. A non-finite one from them is meant (a mask), not made.
-LITERAL = frozenset(
-    "full full_like new_full fill scalar_tensor masked_fill where constant_pad_nd lift_fresh lift_fresh_copy".split()
-)
-UNWRITTEN = frozenset("empty empty_like new_empty empty_strided new_empty_strided empty_permuted".split())
-RANDOM = frozenset("bernoulli dropout native_dropout rand rand_like randn randn_like normal uniform multinomial".split())
+LITERAL = frozenset((
+    "full", "full_like", "new_full", "fill", "scalar_tensor", "masked_fill", "where", "constant_pad_nd",
+    "lift_fresh", "lift_fresh_copy",
+))  # fmt: skip
+UNWRITTEN = frozenset((
+    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted",
+))  # fmt: skip
+RANDOM = frozenset((
+    "bernoulli", "dropout", "native_dropout", "rand", "rand_like", "randn", "randn_like", "normal", "uniform",
+    "multinomial",
+))  # fmt: skip
 
 
 class End(enum.Enum):
@@ -33,7 +39,9 @@ class End(enum.Enum):
     BORN = "born"  # an operator made a bad value from inputs that were not to blame
     LITERAL = "literal"  # somebody wrote -inf on purpose, and it never became NaN
     UNWRITTEN = "unwritten"  # memory was read that nobody had written
-    OUTSIDE = "outside"  # the value was there before the recording began: a parameter, a buffer, or an input of the call
+    OUTSIDE = (
+        "outside"  # the value was there before the recording began: a parameter, a buffer, or an input of the call
+    )
     LOST = "lost"  # the walk did not end; nothing is claimed
 
 
@@ -43,7 +51,7 @@ class Step:
 
     op: Op
     output: Ref
-    index: Tuple[int, ...]
+    index: tuple[int, ...]
     value: float
 
 
@@ -51,20 +59,20 @@ class Step:
 class Origin:
     """Where a walk ended.
 
-    step: the operator to blame (for OUTSIDE, the one that read the value); None where there is none. outside: the tensor and the element
-    that came in bad. masked_row: the operator met a softmax row that is -inf throughout.
+    step: the operator to blame (for OUTSIDE, the one that read the value); None where there is none. outside: the
+    tensor and the element that came in bad. masked_row: the operator met a softmax row that is -inf throughout.
     """
 
     end: End
     step: Optional[Step]
-    outside: Optional[Tuple[Ref, Tuple[int, ...]]] = None
+    outside: Optional[tuple[Ref, tuple[int, ...]]] = None
     masked_row: bool = False
-    path: Tuple[Step, ...] = ()
+    path: tuple[Step, ...] = ()
 
 
-def trace(tape: Tape, ref: Ref, index: List[int]) -> Origin:
+def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
     """Walk back from the bad element ``index`` of ``ref``."""
-    path: List[Step] = []
+    path: list[Step] = []
     seen = set()
     while len(path) < STEPS:
         written = tape.writer(ref, index)
@@ -88,11 +96,12 @@ def trace(tape: Tape, ref: Ref, index: List[int]) -> Origin:
     return Origin(End.LOST, path[-1], path=tuple(path))
 
 
-def _joint(tape: Tape, path: List[Step], ref: Ref, indices: List[List[int]]) -> Origin:
+def _joint(tape: Tape, path: list[Step], ref: Ref, indices: list[list[int]]) -> Origin:
     """Several bad elements of one input are needed together: a row of -inf in a softmax.
 
-    A row that a mask filled (whether it wrote -inf, or its large negative number overflowed when it was added) is a masked row, and the
-    operator that made NaN of it is the origin. A row that an earlier operator overflowed into -inf is that operator's fault.
+    A row that a mask filled (whether it wrote -inf, or its large negative number overflowed when it was added) is a
+    masked row, and the operator that made NaN of it is the origin. A row that an earlier operator overflowed into
+    -inf is that operator's fault.
     """
     step = path[-1]
     inner = trace(tape, ref, indices[0])
@@ -111,7 +120,11 @@ def _adds_a_mask(step: Step) -> bool:
     if step.op.base_name not in ("add", "sub", "baddbmm"):
         return False
     for ref in step.op.inputs():
-        if ref.dtype.is_floating_point and ref.shape and bool((widen(ref.tensor()) <= torch.finfo(ref.dtype).min / 2).any()):
+        if (
+            ref.dtype.is_floating_point
+            and ref.shape
+            and bool((widen(ref.tensor()) <= torch.finfo(ref.dtype).min / 2).any())
+        ):
             return True
     return False
 
@@ -136,7 +149,7 @@ def _outside_is_neginf(origin: Origin) -> bool:
     return float(widen(ref.tensor())[index]) == -math.inf
 
 
-def _cause(op: Op, output: Ref, place: List[int]) -> Any:
+def _cause(op: Op, output: Ref, place: list[int]) -> Any:
     """Why this element is bad: an End, or (input, elements of it) to follow."""
     literal = op.base_name in LITERAL
     inputs = [ref for ref in _distinct(op.inputs()) if ref.dtype.is_floating_point or ref.dtype.is_complex]
@@ -158,7 +171,7 @@ def _cause(op: Op, output: Ref, place: List[int]) -> Any:
     return ref, [first_bad_index(ref.tensor())]
 
 
-def _distinct(refs: List[Ref]) -> List[Ref]:
+def _distinct(refs: list[Ref]) -> list[Ref]:
     return list({id(ref): ref for ref in refs}.values())
 
 
@@ -169,15 +182,16 @@ def _same_place(one: Ref, two: Ref) -> bool:
 class _Again:
     """Runs one operator again on chosen inputs and looks at one element of its output."""
 
-    def __init__(self, op: Op, position: int, place: Tuple[int, ...]) -> None:
+    def __init__(self, op: Op, position: int, place: tuple[int, ...]) -> None:
         self._op, self._position, self._place = op, position, place
         self._mutated = {(id(ref.store), ref.offset, ref.shape) for ref in op.mutates}
 
-    def bad_with(self, kept: Dict[int, Optional[Tensor]]) -> bool:
+    def bad_with(self, kept: dict[int, Optional[Tensor]]) -> bool:
         """Whether the element is still bad when of the bad input elements only those of ``kept`` stay.
 
-        kept: id of an input Ref -> boolean mask of the elements that stay as they are; None for all of them. Every other non-finite
-        element becomes 1, which no operator turns into an infinity or NaN by itself (0 would: 1/0, log(0)).
+        kept: id of an input Ref -> boolean mask of the elements that stay as they are; None for all of them. Every
+        other non-finite element becomes 1, which no operator turns into an infinity or NaN by itself (0 would: 1/0,
+        log(0)).
         """
 
         def make(ref: Ref) -> Tensor:
@@ -198,13 +212,15 @@ class _Again:
         with torch.no_grad():
             results = list(tensors_in(self._op.func(*args, **kwargs)))
         if self._position >= len(results):  # an operator that only writes to its argument
-            results = [tensor for tensor in tensors_in((args, kwargs))]
-            return any(is_bad(tensor) for tensor in results)
+            return any(is_bad(tensor) for tensor in tensors_in((args, kwargs)))
         return not math.isfinite(float(widen(results[self._position])[self._place]))
 
 
-def _smallest(again: _Again, ref: Ref, output: Ref, place: List[int]) -> List[List[int]]:
-    """One bad element of ``ref`` that suffices, or several that are needed together. Halving: about log2(n) runs of one operator."""
+def _smallest(again: _Again, ref: Ref, output: Ref, place: list[int]) -> list[list[int]]:
+    """One bad element of ``ref`` that suffices, or several that are needed together.
+
+    Halving: about log2(n) runs of one operator.
+    """
     values = ref.tensor()
     bad = (~torch.isfinite(widen(values))).reshape(-1).nonzero().flatten()
     if bad.numel() == 1:
@@ -236,8 +252,10 @@ def _mask(ref: Ref, flat: Tensor) -> Tensor:
     return mask.reshape(ref.shape)
 
 
-def _aligned(ref: Ref, output: Ref, place: List[int]) -> Optional[List[int]]:
-    """The element of an input that stands at the same place as the output's under broadcasting, if the shapes broadcast."""
+def _aligned(ref: Ref, output: Ref, place: list[int]) -> Optional[list[int]]:
+    """The element of an input that stands at the same place as the output's under broadcasting, if the shapes
+    broadcast.
+    """
     missing = len(output.shape) - len(ref.shape)
     if missing < 0:
         return None
@@ -249,7 +267,7 @@ def _aligned(ref: Ref, output: Ref, place: List[int]) -> Optional[List[int]]:
     return index
 
 
-def _flat(index: List[int], shape: Tuple[int, ...]) -> int:
+def _flat(index: list[int], shape: tuple[int, ...]) -> int:
     flat = 0
     for at, size in zip(index, shape):
         flat = flat * size + at

@@ -1,4 +1,5 @@
-"""Configuration -> model: which class, with which arguments, and the constructor run with or without memory for the parameters.
+"""Configuration -> model: which class, with which arguments, and the constructor run with or without memory for the
+parameters.
 
 What differs between Transformers releases in building a model is known here and nowhere else.
 """
@@ -7,14 +8,14 @@ import contextlib
 import copy
 import re
 import warnings
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from .resolve import Source
 from .summary import is_float
-
 
 DTYPE_FIELDS = ("dtype", "_dtype", "torch_dtype")  # a configuration's own dtype, in the spellings of several releases
 
@@ -23,20 +24,20 @@ class CannotLoad(Exception):
     """The model cannot be loaded here. The message says why and what can be done."""
 
 
-def transformers_version() -> Tuple[int, ...]:
+def transformers_version() -> tuple[int, ...]:
     import transformers
 
     return tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
-def dtype_argument(dtype: Optional[torch.dtype]) -> Dict[str, Any]:
+def dtype_argument(dtype: Optional[torch.dtype]) -> dict[str, Any]:
     """from_pretrained's name for the dtype: ``torch_dtype`` until transformers 4.56 renamed it."""
     if dtype is None:
         return {}
     return {"dtype" if transformers_version() >= (4, 56) else "torch_dtype": dtype}
 
 
-def attn_argument(attn: Optional[str]) -> Dict[str, Any]:
+def attn_argument(attn: Optional[str]) -> dict[str, Any]:
     """from_pretrained's argument for the attention implementation, unknown before transformers 4.36."""
     return {"attn_implementation": attn} if attn and transformers_version() >= (4, 36) else {}
 
@@ -50,7 +51,13 @@ def model_class(config: Any, trust_remote_code: bool) -> Any:
     import transformers
 
     remote = getattr(config, "auto_map", None) or {}
-    heads = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModelForImageTextToText", "AutoModel")
+    heads = (
+        "AutoModelForCausalLM",
+        "AutoModelForSeq2SeqLM",
+        "AutoModelForMaskedLM",
+        "AutoModelForImageTextToText",
+        "AutoModel",
+    )
     if trust_remote_code and remote:
         for name in heads:
             if name in remote:
@@ -80,13 +87,15 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
     """
     from transformers import AutoConfig
 
-    place = source.config or source.folder
+    place = source.config or source.folder or ""
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:
         text = str(error)
         if "trust_remote_code" in text:
-            raise CannotLoad("The model brings its own code. Look at it, then give --trust-remote-code to run it.") from error
+            raise CannotLoad(
+                "The model brings its own code. Look at it, then give --trust-remote-code to run it."
+            ) from error
         raise CannotLoad("The configuration in {} cannot be read: {}".format(place, text.split("\n")[0])) from error
 
 
@@ -119,18 +128,24 @@ def construct(chosen: Any, config: Any, attn: Optional[str], trust: bool) -> nn.
 
 
 def kept_in_float32(model: nn.Module, dtype: torch.dtype) -> Optional["re.Pattern[str]"]:
-    """Names of the parameters that Transformers keeps in float32 for ``dtype``: some for float16 only, the strict ones for both."""
-    names: List[str] = []
+    """Names of the parameters that Transformers keeps in float32 for ``dtype``: some for float16 only, the strict
+    ones for both.
+    """
+    names: list[str] = []
     if dtype == torch.float16:
         names += list(getattr(model, "_keep_in_fp32_modules", None) or [])
     if dtype in (torch.float16, torch.bfloat16):
         names += list(getattr(model, "_keep_in_fp32_modules_strict", None) or [])
-    return re.compile("|".join(r"((^|\.){}($|\.))".format(re.escape(name)) for name in names)) if names else None
+    return re.compile("|".join(rf"((^|\.){re.escape(name)}($|\.))" for name in names)) if names else None
 
 
-def config_parts(config: Any) -> List[Any]:
-    """A configuration and the configurations inside it (text, vision, ...): a model may read its dtype in any of them."""
-    return [config] + [part for part in vars(config).values() if hasattr(part, "model_type") and hasattr(part, "to_dict")]
+def config_parts(config: Any) -> list[Any]:
+    """A configuration and the configurations inside it (text, vision, ...): a model may read its dtype in any of
+    them.
+    """
+    return [config] + [
+        part for part in vars(config).values() if hasattr(part, "model_type") and hasattr(part, "to_dict")
+    ]
 
 
 @contextlib.contextmanager
@@ -147,8 +162,10 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _parameters_without_memory() -> Iterator[None]:
     """Constructors run as they are, but parameters end on the meta device and are not initialised; buffers are real."""
     register = nn.Module.register_parameter
-    originals: Dict[str, Any] = {
-        name: value for name, value in vars(nn.init).items() if name.endswith("_") and not name.startswith("_") and callable(value)
+    originals: dict[str, Any] = {
+        name: value
+        for name, value in vars(nn.init).items()
+        if name.endswith("_") and not name.startswith("_") and callable(value)
     }
 
     def on_meta(module: nn.Module, name: str, parameter: Optional[nn.Parameter]) -> None:
@@ -160,13 +177,14 @@ def _parameters_without_memory() -> Iterator[None]:
     def untouched(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return tensor
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]  # the one place through which every parameter goes
+    # the one place through which every parameter goes
+    setattr(nn.Module, "register_parameter", on_meta)  # noqa: B010 - an assignment does not type
     for name in originals:
         setattr(nn.init, name, untouched)
     try:
         yield
     finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]  # as found
+        setattr(nn.Module, "register_parameter", register)  # noqa: B010 - as above
         for name, value in originals.items():
             setattr(nn.init, name, value)
 
@@ -183,7 +201,9 @@ def skeleton(model: nn.Module, dtype: torch.dtype, attn: Optional[str]) -> nn.Mo
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype, attn: Optional[str]) -> None:
-    """Round the parameters of a model that was built in float32, for good, and give its buffers the constructor's values in ``dtype``."""
+    """Round the parameters of a model that was built in float32, for good, and give its buffers the constructor's
+    values in ``dtype``.
+    """
     kept = kept_in_float32(model, dtype)
     fresh = dict(skeleton(model, dtype, attn).named_buffers())
     for name, parameter in model.named_parameters():

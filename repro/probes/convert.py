@@ -1,4 +1,6 @@
-"""A .gguf file -> a folder that from_pretrained reads, once; the folder lies in the user's cache under the file's SHA-256."""
+"""A .gguf file -> a folder that from_pretrained reads, once; the folder lies in the user's cache under the file's
+SHA-256.
+"""
 
 import hashlib
 import importlib.util
@@ -7,7 +9,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import replace
-from typing import Any, Callable
+from typing import Callable
 
 from .build import quiet
 from .resolve import CannotResolve, Source, first_line
@@ -25,7 +27,7 @@ def converted(source: Source, cache: str, progress: Callable[[int, int, str], No
     path = source.gguf or ""
     with open(path, "rb") as stream:
         if stream.read(4) != b"GGUF":
-            raise CannotResolve("{} is no GGUF file: it does not begin with the letters GGUF.".format(path))
+            raise CannotResolve(f"{path} is no GGUF file: it does not begin with the letters GGUF.")
     sha = _sha256(path, progress)
     folder = os.path.join(cache, "gguf", sha)
     if not os.path.isfile(os.path.join(folder, DONE)):
@@ -47,7 +49,9 @@ def _convert(path: str, sha: str, folder: str) -> None:
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise CannotResolve(
-            "Reading {} needs {} beside transformers: pip install {}".format(path, " and ".join(missing), " ".join(missing))
+            "Reading {} needs {} beside transformers: pip install {}".format(
+                path, " and ".join(missing), " ".join(missing)
+            )
         )
     import torch
     import transformers
@@ -61,14 +65,16 @@ def _convert(path: str, sha: str, folder: str) -> None:
                 from .build import dtype_argument
 
                 tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=name)
-                model = transformers.AutoModelForCausalLM.from_pretrained(place, gguf_file=name, **dtype_argument(torch.float32))
+                model = transformers.AutoModelForCausalLM.from_pretrained(
+                    place, gguf_file=name, **dtype_argument(torch.float32)
+                )
             except Exception as error:
                 raise CannotResolve(
-                    "transformers {} cannot read {}: {}".format(transformers.__version__, path, first_line(error))
+                    f"transformers {transformers.__version__} cannot read {path}: {first_line(error)}"
                 ) from error
-            # What is saved are plain float32 tensors; without this the library refuses to save a model that came from GGUF.
-            model.hf_quantizer = None
-            model.is_quantized = False
+            # What is saved are plain float32 tensors; without this the library refuses to save a model that came from
+            # GGUF.
+            vars(model).update(hf_quantizer=None, is_quantized=False)
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
             model.save_pretrained(half)

@@ -1,7 +1,7 @@
 """What changes numbers: versions, processor, BLAS, threads, precision switches, and the variables that steer them.
 
-Built in the process that fails, from importlib.metadata: command-line tools that print such a list look at another process, and some
-of them crash in an environment without optional packages.
+Built in the process that fails, from importlib.metadata: command-line tools that print such a list look at another
+process, and some of them crash in an environment without optional packages.
 """
 
 import importlib.metadata
@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
 import torch
 
@@ -18,7 +18,8 @@ PACKAGES = (
     "bitsandbytes", "peft", "flash-attn", "kernels", "triton", "deepspeed",
 )  # fmt: skip
 
-# Each is documented to change kernels, threads, precision or memory of PyTorch, of a BLAS beneath it, or of Transformers.
+# Each is documented to change kernels, threads, precision or memory of PyTorch, of a BLAS beneath it, or of
+# Transformers.
 VARIABLES = re.compile(
     r"^(OMP_|MKL_|OPENBLAS_|BLIS_|VECLIB_|GOMP_|KMP_|DNNL_|ONEDNN_|ATEN_|TORCH_|PYTORCH_|CUDA_|CUBLAS_|CUDNN_|NVIDIA_TF32|NCCL_|"
     r"HIP_|ROCBLAS_|MPS_|ACCELERATE_|TRANSFORMERS_|HF_HUB_OFFLINE|MALLOC_|LD_PRELOAD|DYLD_INSERT)"
@@ -45,13 +46,15 @@ def blas() -> Optional[str]:
 
 
 def cpu_capability() -> Optional[str]:
-    """The vector instructions that PyTorch's CPU kernels picked (AVX2, AVX512, DEFAULT, ...); None before torch 2.0's call."""
+    """The vector instructions that PyTorch's CPU kernels picked (AVX2, AVX512, DEFAULT, ...); None before torch 2.0's
+    call.
+    """
     ask = getattr(getattr(torch.backends, "cpu", None), "get_cpu_capability", None)
     return str(ask()) if ask else None
 
 
-def accelerators() -> List[Dict[str, Any]]:
-    found: List[Dict[str, Any]] = []
+def accelerators() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(index)
@@ -60,7 +63,7 @@ def accelerators() -> List[Dict[str, Any]]:
                     "type": "cuda",
                     "name": card.name,
                     "memory_bytes": card.total_memory,
-                    "capability": "{}.{}".format(card.major, card.minor),
+                    "capability": f"{card.major}.{card.minor}",
                     "runtime": torch.version.cuda or torch.version.hip,
                     "cudnn": torch.backends.cudnn.version(),
                 }
@@ -75,7 +78,7 @@ def has_mps() -> bool:
     return bool(mps is not None and mps.is_available())
 
 
-def versions() -> Dict[str, str]:
+def versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
@@ -85,7 +88,7 @@ def versions() -> Dict[str, str]:
     return found
 
 
-def measure() -> Dict[str, Any]:
+def measure() -> dict[str, Any]:
     """The environment as plain data. Sizes in bytes; a setting that this PyTorch does not know is None."""
     packages = versions()
     cuda = getattr(torch.backends, "cuda", None)
@@ -113,7 +116,12 @@ def measure() -> Dict[str, Any]:
         "accelerators": accelerators(),
         "allocator": {
             name: os.environ[name]
-            for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "LD_PRELOAD")
+            for name in (
+                "PYTORCH_CUDA_ALLOC_CONF",
+                "PYTORCH_ALLOC_CONF",
+                "PYTORCH_NO_CUDA_MEMORY_CACHING",
+                "LD_PRELOAD",
+            )
             if name in os.environ
         },
         "variables": {

@@ -1,6 +1,7 @@
 """Are the files whole? Headers, shards, sizes, and in the Hub's cache every blob against the hash that is its name.
 
-Nothing here reads a tensor's values, and no pickle is run: pickle files are opened with ``weights_only`` on the meta device.
+Nothing here reads a tensor's values, and no pickle is run: pickle files are opened with ``weights_only`` on the meta
+device.
 """
 
 import hashlib
@@ -8,7 +9,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from .header import BadHeader, Header, read_header
 from .resolve import Source, first_line
@@ -22,13 +23,14 @@ class WeightFiles:
     """The weight files that from_pretrained would take from a folder, and what is wrong with them.
 
     format: "safetensors", "pickle" or "none". headers: of the safetensors files that are whole, in file order.
-    findings: {"file", "problem", "severity"}; severity "bad" means that the checkpoint is broken, "note" that it is worth knowing.
+    findings: {"file", "problem", "severity"}; severity "bad" means that the checkpoint is broken, "note" that it is
+    worth knowing.
     """
 
     format: str
-    names: List[str] = field(default_factory=list)
-    headers: List[Header] = field(default_factory=list)
-    findings: List[Dict[str, str]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    headers: list[Header] = field(default_factory=list)
+    findings: list[dict[str, str]] = field(default_factory=list)
 
     def find(self, file: str, problem: str, severity: str = "bad") -> None:
         self.findings.append({"file": file, "problem": problem, "severity": severity})
@@ -42,7 +44,7 @@ def list_weights(folder: str) -> WeightFiles:
     """Which weight files a folder has, in from_pretrained's own order of preference, each header read and checked."""
     if not os.path.isfile(os.path.join(folder, "config.json")):
         found = WeightFiles("none")
-        found.find("config.json", "it is not in {}: this is no model folder".format(folder))
+        found.find("config.json", f"it is not in {folder}: this is no model folder")
         return found
     for kind, whole, index in (
         ("safetensors", "model.safetensors", "model.safetensors.index.json"),
@@ -63,25 +65,25 @@ def list_weights(folder: str) -> WeightFiles:
         else:
             for name in found.names:
                 if not os.path.exists(os.path.join(folder, name)):
-                    found.find(name, "this shard is named in {} and is not there".format(index))
+                    found.find(name, f"this shard is named in {index} and is not there")
         return found
     found = WeightFiles("none")
-    found.find("model.safetensors", "there is no weight file in {}".format(folder))
+    found.find("model.safetensors", f"there is no weight file in {folder}")
     return found
 
 
-def _read_index(folder: str, name: str, found: WeightFiles) -> Dict[str, str]:
+def _read_index(folder: str, name: str, found: WeightFiles) -> dict[str, str]:
     try:
         with open(os.path.join(folder, name), encoding="utf-8") as stream:
             mapping = json.load(stream)["weight_map"]
         shards = {str(key): str(value) for key, value in mapping.items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        found.find(name, "the index cannot be read: {}".format(first_line(error)))
+        found.find(name, f"the index cannot be read: {first_line(error)}")
         return {}
     # a name that leaves the folder would make every later step read somebody else's file
     outside = sorted({shard for shard in shards.values() if os.path.basename(shard) != shard})
     for shard in outside:
-        found.find(name, "it names a shard outside the folder: {!r}".format(shard))
+        found.find(name, f"it names a shard outside the folder: {shard!r}")
     return {key: shard for key, shard in shards.items() if shard not in outside}
 
 
@@ -90,7 +92,7 @@ def _read_headers(folder: str, found: WeightFiles) -> None:
         path = os.path.join(folder, name)
         if not os.path.exists(path):
             gone = "a link to a blob that is gone" if os.path.islink(path) else "named in the index and not there"
-            found.find(name, "this shard is {}".format(gone))
+            found.find(name, f"this shard is {gone}")
             continue
         try:
             header = read_header(path)
@@ -98,32 +100,35 @@ def _read_headers(folder: str, found: WeightFiles) -> None:
             found.find(name, str(error))
             continue
         except OSError as error:
-            found.find(name, "it cannot be read: {}".format(first_line(error)))
+            found.find(name, f"it cannot be read: {first_line(error)}")
             continue
         found.headers.append(header)
         if header.data_start % 8:
             found.find(
                 name,
-                "the data start at byte {}, {} beyond a multiple of 8: tensors mapped from this file are not aligned".format(
-                    header.data_start, header.data_start % 8
-                ),
+                f"the data start at byte {header.data_start}, {header.data_start % 8} beyond a multiple of 8:"
+                " tensors mapped from this file are not aligned",
                 "note",
             )
 
 
-def _check_index(mapping: Dict[str, str], found: WeightFiles, index: str) -> None:
+def _check_index(mapping: dict[str, str], found: WeightFiles, index: str) -> None:
     """Every tensor that the index names is in the shard that it names; what else the shards hold is noted."""
     where = {entry.name: entry.file for header in found.headers for entry in header.entries}
     read = {os.path.basename(header.path) for header in found.headers}
     lost = sorted(name for name, shard in mapping.items() if shard in read and where.get(name) != shard)
     for name in lost[:20]:
-        found.find(index, "it puts tensor {!r} into {}, which does not have it".format(name, mapping[name]))
+        found.find(index, f"it puts tensor {name!r} into {mapping[name]}, which does not have it")
     extra = sorted(set(where) - set(mapping))
     if extra:
-        found.find(index, "{} tensors of the shards are not in the index, the first is {!r}".format(len(extra), extra[0]), "note")
+        found.find(
+            index,
+            f"{len(extra)} tensors of the shards are not in the index, the first is {extra[0]!r}",
+            "note",
+        )
 
 
-def check(source: Source, progress: Progress) -> Tuple[str, str, Dict[str, Any]]:
+def check(source: Source, progress: Progress) -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and payload of the files step for a folder or a Hub snapshot."""
     folder = source.folder or ""
     found = list_weights(folder)
@@ -136,7 +141,7 @@ def check(source: Source, progress: Progress) -> Tuple[str, str, Dict[str, Any]]
     payload = _payload(source, found, rows)
     bad = [finding for finding in found.findings if finding["severity"] == "bad"]
     if bad:
-        more = " ({} findings in all)".format(len(bad)) if len(bad) > 1 else ""
+        more = f" ({len(bad)} findings in all)" if len(bad) > 1 else ""
         payload["fatal"] = found.format == "none"
         verdict = "skip" if payload["fatal"] else "bad"
         return verdict, "{}: {}{}".format(bad[0]["file"], bad[0]["problem"], more), payload
@@ -144,15 +149,15 @@ def check(source: Source, progress: Progress) -> Tuple[str, str, Dict[str, Any]]
     tensors = sum(row["tensors"] or 0 for row in rows)
     reason = "{} weight file{} whole".format(len(found.names), "" if len(found.names) == 1 else "s")
     if found.format == "safetensors":
-        reason += ", {} tensors".format(tensors)
+        reason += f", {tensors} tensors"
     if checked:
-        reason += ", {} cached files have the hash of their name".format(checked)
+        reason += f", {checked} cached files have the hash of their name"
     if found.format == "pickle":
         reason += "; pickle files are untrusted: only opened with weights_only"
     return "good", reason, payload
 
 
-def _payload(source: Source, found: WeightFiles, rows: List[Dict[str, Any]]) -> Dict[str, Any]:
+def _payload(source: Source, found: WeightFiles, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "source": source.kind,
         "folder": source.folder,
@@ -164,7 +169,7 @@ def _payload(source: Source, found: WeightFiles, rows: List[Dict[str, Any]]) -> 
     }
 
 
-def _row(folder: str, name: str, found: WeightFiles, verdict: Optional[str]) -> Dict[str, Any]:
+def _row(folder: str, name: str, found: WeightFiles, verdict: Optional[str]) -> dict[str, Any]:
     path = os.path.join(folder, name)
     header = next((h for h in found.headers if os.path.basename(h.path) == name), None)
     return {
@@ -177,20 +182,21 @@ def _row(folder: str, name: str, found: WeightFiles, verdict: Optional[str]) -> 
     }
 
 
-def _check_blobs(folder: str, found: WeightFiles, progress: Progress) -> Dict[str, str]:
-    """In a Hub cache each file is a link to a blob whose name is its hash: SHA-256 for large files, git's SHA-1 for small ones.
+def _check_blobs(folder: str, found: WeightFiles, progress: Progress) -> dict[str, str]:
+    """In a Hub cache each file is a link to a blob whose name is its hash: SHA-256 for large files, git's SHA-1 for
+    small ones.
 
     Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     """
-    blobs: Dict[str, str] = {}
+    blobs: dict[str, str] = {}
     for name in sorted(os.listdir(folder)):
         real = os.path.realpath(os.path.join(folder, name))
-        if os.path.basename(os.path.dirname(real)) == "blobs" and os.path.isfile(real):
-            if re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", os.path.basename(real)):
-                blobs[name] = real
+        named_by_hash = re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", os.path.basename(real))
+        if named_by_hash and os.path.basename(os.path.dirname(real)) == "blobs" and os.path.isfile(real):
+            blobs[name] = real
     total = sum(os.path.getsize(real) for real in blobs.values())
     done = 0
-    verdicts: Dict[str, str] = {}
+    verdicts: dict[str, str] = {}
     for name, real in blobs.items():
         wanted = os.path.basename(real)
         sha: Any = hashlib.sha256() if len(wanted) == 64 else hashlib.sha1(b"blob %d\0" % os.path.getsize(real))
@@ -203,37 +209,43 @@ def _check_blobs(folder: str, found: WeightFiles, progress: Progress) -> Dict[st
         if verdicts[name] == "differs":
             found.find(
                 name,
-                "the cached blob is corrupt: its name is {}..., its bytes hash to {}...; delete it and download it again".format(
-                    wanted[:12], sha.hexdigest()[:12]
-                ),
+                f"the cached blob is corrupt: its name is {wanted[:12]}...,"
+                f" its bytes hash to {sha.hexdigest()[:12]}...;"
+                " delete it and download it again",
             )
     return verdicts
 
 
 def check_pickles(folder: str, found: WeightFiles) -> Optional[str]:
-    """Why a pickle file is refused, or None. Nothing is executed: the unpickler of ``weights_only`` knows tensors and containers."""
+    """Why a pickle file is refused, or None.
+
+    Nothing is executed: the unpickler of ``weights_only`` knows tensors and containers.
+    """
     for name in found.names:
         path = os.path.join(folder, name)
         if not os.path.exists(path):
             continue
-        found.find(name, "a pickle file: untrusted by nature, opened with weights_only; safetensors cannot carry code", "note")
+        found.find(
+            name, "a pickle file: untrusted by nature, opened with weights_only; safetensors cannot carry code", "note"
+        )
         try:
             load_pickle(path, "meta")
-        except Exception as error:  # UnpicklingError, RuntimeError, EOFError, zipfile errors: all mean "not loaded"
+        except Exception as error:  # noqa: BLE001 - of any kind: it was not loaded
             text = " ".join(str(error).split())
             wanted = re.search(r"Unsupported (?:global|class|operand)[^.]*|GLOBAL ([\w.]+)", text)
             detail = wanted.group(0)[:200] if wanted else first_line(error)
-            return "{} was refused and nothing of it was run: {}. Only plain tensors are loaded from pickle files; get the model as safetensors.".format(
-                name, detail
+            return (
+                f"{name} was refused and nothing of it was run: {detail}."
+                " Only plain tensors are loaded from pickle files; get the model as safetensors."
             )
     return None
 
 
-def load_pickle(path: str, device: str) -> Dict[str, Any]:
+def load_pickle(path: str, device: str) -> dict[str, Any]:
     """The tensors of a pickle file, by name, with ``weights_only``: no code of the file runs."""
     import torch
 
-    options: Dict[str, Any] = {"map_location": device, "weights_only": True}
+    options: dict[str, Any] = {"map_location": device, "weights_only": True}
     if device == "cpu":
         try:
             loaded = torch.load(path, mmap=True, **options)
@@ -242,5 +254,5 @@ def load_pickle(path: str, device: str) -> Dict[str, Any]:
     else:
         loaded = torch.load(path, **options)
     if not isinstance(loaded, dict):
-        raise ValueError("it holds a {}, not a state dict".format(type(loaded).__name__))
+        raise ValueError(f"it holds a {type(loaded).__name__}, not a state dict")
     return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}

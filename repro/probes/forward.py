@@ -2,8 +2,8 @@
 
 import math
 import time
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from .inputs import Inputs
 from .screen import Call, screened, spread_of
 from .summary import describe, digest, same_values, tensors_in, widen
 
-# Entropy of the next-token distribution as a part of log(vocabulary). A trained language model is far below: real Gemma 3 270M gives
-# 0.15 to 0.45 on plain prompts. Untrained (random) weights are above 0.95.
+# Entropy of the next-token distribution as a part of log(vocabulary). A trained language model is far below: real
+# Gemma 3 270M gives 0.15 to 0.45 on plain prompts. Untrained (random) weights are above 0.95.
 UNIFORM_RATIO = 0.98
 OUTPUTS = ("logits", "prediction_logits", "last_hidden_state", "image_embeds", "pooler_output")
 
@@ -25,11 +25,11 @@ class Pass:
     inputs: Inputs
     output_name: str
     output: Tensor
-    figures: Dict[str, Any]
+    figures: dict[str, Any]
     entropy_ratio: Optional[float]
     repeat_equal: Optional[bool]
-    calls: Tuple[Call, ...]
-    spread: Tuple[Dict[str, Any], ...]
+    calls: tuple[Call, ...]
+    spread: tuple[dict[str, Any], ...]
     seconds: float
 
     @property
@@ -41,7 +41,7 @@ class Pass:
         return self.entropy_ratio is not None and self.entropy_ratio > UNIFORM_RATIO
 
 
-def is_bad_figures(figures: Dict[str, Any]) -> bool:
+def is_bad_figures(figures: dict[str, Any]) -> bool:
     return bool(figures.get("nan", 0) or figures.get("posinf", 0) or figures.get("neginf", 0))
 
 
@@ -51,8 +51,10 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
         return model(**inputs.arguments())
 
 
-def main_output(output: Any) -> Tuple[str, Tensor]:
-    """The output that is judged: the logits where there are any, else the last hidden state, else the first floating tensor."""
+def main_output(output: Any) -> tuple[str, Tensor]:
+    """The output that is judged: the logits where there are any, else the last hidden state, else the first floating
+    tensor.
+    """
     for name in OUTPUTS:
         value = getattr(output, name, None)
         if isinstance(value, Tensor):
@@ -60,11 +62,12 @@ def main_output(output: Any) -> Tuple[str, Tensor]:
     for tensor in tensors_in(output):
         if tensor.is_floating_point():
             return "output", tensor
-    raise ValueError("The model's output has no floating tensor to judge: it is a {}.".format(type(output).__name__))
+    raise ValueError(f"The model's output has no floating tensor to judge: it is a {type(output).__name__}.")
 
 
 def entropy_ratio(logits: Tensor) -> Optional[float]:
-    """Mean entropy of softmax over the last dimension, divided by the log of its size; None where the logits are not all finite.
+    """Mean entropy of softmax over the last dimension, divided by the log of its size; None where the logits are not
+    all finite.
 
     1.0 means that the model prefers nothing. In float32, over at most 64 positions.
     """
@@ -78,12 +81,15 @@ def entropy_ratio(logits: Tensor) -> Optional[float]:
 
 
 def look(model: nn.Module, inputs: Inputs) -> Pass:
-    """Two forward passes: one under the screen, one plain, compared. Where the first was bad, the second also counts bad tokens by layer."""
+    """Two forward passes: one under the screen, one plain, compared.
+
+    Where the first was bad, the second also counts bad tokens by layer.
+    """
     with screened(model) as screen:
         name, output = main_output(run(model, inputs))
     calls = tuple(screen.calls())
     figures = describe(output)
-    rows: List[Dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     begin = time.monotonic()
     if is_bad_figures(figures):
         with spread_of(model) as rows:
@@ -95,7 +101,7 @@ def look(model: nn.Module, inputs: Inputs) -> Pass:
     return Pass(inputs, name, output, figures, ratio, same_values(output, again), calls, tuple(rows), seconds)
 
 
-def record(seen: Pass) -> Dict[str, Any]:
+def record(seen: Pass) -> dict[str, Any]:
     """One row of the forward step's payload."""
     return {
         **seen.inputs.record(),
@@ -110,7 +116,7 @@ def record(seen: Pass) -> Dict[str, Any]:
     }
 
 
-def judge(passes: List[Pass], random_weights: bool) -> Tuple[str, str, Dict[str, Any]]:
+def judge(passes: list[Pass], random_weights: bool) -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and payload of the forward step."""
     rows = [record(seen) for seen in passes]
     bad = [seen for seen in passes if seen.bad]
@@ -121,17 +127,21 @@ def judge(passes: List[Pass], random_weights: bool) -> Tuple[str, str, Dict[str,
         "logits": worst.figures,
         "plain_seconds": min(seen.seconds for seen in passes),
     }
-    of = " for {} of {} prompts".format(len(bad), len(passes)) if len(passes) > 1 else ""
+    of = f" for {len(bad)} of {len(passes)} prompts" if len(passes) > 1 else ""
     if bad:
         figures = worst.figures
         total = math.prod(figures["shape"])
         counts = ", ".join(
-            "{:,} {}".format(figures[key], word) for key, word in (("nan", "NaN"), ("posinf", "+inf"), ("neginf", "-inf")) if figures[key]
+            f"{figures[key]:,} {word}"
+            for key, word in (("nan", "NaN"), ("posinf", "+inf"), ("neginf", "-inf"))
+            if figures[key]
         )
-        return "bad", "{} hold {} of {:,} values{}".format(worst.output_name, counts, total, of), payload
+        return "bad", f"{worst.output_name} hold {counts} of {total:,} values{of}", payload
     reason = "{} are finite, {:.6g} to {:.6g}".format(worst.output_name, worst.figures["min"], worst.figures["max"])
     if any(seen.repeat_equal is False for seen in passes):
         reason += "; a second run gave other numbers"
     if any(seen.uniform for seen in passes):
-        reason += "; nearly uniform" + (", as untrained weights are" if random_weights else ", which a trained model is not")
+        reason += "; nearly uniform" + (
+            ", as untrained weights are" if random_weights else ", which a trained model is not"
+        )
     return "good", reason, payload

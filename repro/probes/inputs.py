@@ -4,7 +4,7 @@ import inspect
 import os
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,20 @@ DEFAULT_PROMPT = "The capital of France is"
 SECOND_PROMPT = "The quick brown fox jumps over the lazy dog. 12 + 30 ="
 
 
-# Files that hold a vocabulary. Without one of them AutoTokenizer of transformers 5 makes an empty tokenizer of the model's type, which
-# turns every prompt into nothing, or into unknown tokens.
-VOCABULARY = re.compile(r"tokenizer\.json|vocab\.(json|txt|model)|.*\.(model|tiktoken|spm|vocab)|tekken\.json|sentencepiece.*|.*bpe.*")
+# Files that hold a vocabulary. Without one of them AutoTokenizer of transformers 5 makes an empty tokenizer of the
+# model's type, which turns every prompt into nothing, or into unknown tokens.
+VOCABULARY = re.compile(
+    r"tokenizer\.json|vocab\.(json|txt|model)|.*\.(model|tiktoken|spm|vocab)|tekken\.json|sentencepiece.*|.*bpe.*"
+)
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What one forward pass is given.
 
-    input_ids: (1, seq), int64. attention_mask: the same shape, ones, or None. decoder_input_ids: (1, seq) for encoder-decoder models.
-    source: "tokenizer" or "seeded". special_first: whether the first token is one that the tokenizer put there by itself.
-    options: further keyword arguments, such as use_cache.
+    input_ids: (1, seq), int64. attention_mask: the same shape, ones, or None. decoder_input_ids: (1, seq) for
+    encoder-decoder models. source: "tokenizer" or "seeded". special_first: whether the first token is one that the
+    tokenizer put there by itself. options: further keyword arguments, such as use_cache.
     """
 
     prompt: Optional[str]
@@ -37,13 +39,13 @@ class Inputs:
     input_ids: Tensor
     attention_mask: Optional[Tensor]
     decoder_input_ids: Optional[Tensor] = None
-    tokens: Optional[Tuple[str, ...]] = None
-    decoder_tokens: Optional[Tuple[str, ...]] = None
+    tokens: Optional[tuple[str, ...]] = None
+    decoder_tokens: Optional[tuple[str, ...]] = None
     special_first: bool = False
-    options: Tuple[Tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
-    def arguments(self) -> Dict[str, Any]:
-        given: Dict[str, Any] = {"input_ids": self.input_ids}
+    def arguments(self) -> dict[str, Any]:
+        given: dict[str, Any] = {"input_ids": self.input_ids}
         if self.attention_mask is not None:
             given["attention_mask"] = self.attention_mask
         if self.decoder_input_ids is not None:
@@ -51,7 +53,7 @@ class Inputs:
         given.update(self.options)
         return given
 
-    def record(self) -> Dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         return {
             "prompt": self.prompt,
             "input_source": self.source,
@@ -64,13 +66,14 @@ class Inputs:
 
 def accepts(model: nn.Module, argument: str) -> bool:
     """Whether the model's forward has an argument of this name."""
-    return argument in inspect.signature(model.forward).parameters
+    return argument in inspect.signature(type(model).forward).parameters
 
 
 def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[Any]:
     """The tokenizer of a model folder, or None.
 
-    A folder written by transformers 5 names a class that 4.x does not have; its tokenizer.json is readable all the same.
+    A folder written by transformers 5 names a class that 4.x does not have; its tokenizer.json is readable all the
+    same.
     """
     if folder is None or not any(VOCABULARY.fullmatch(name) for name in os.listdir(folder)):
         return None
@@ -78,8 +81,10 @@ def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[A
 
     with quiet():
         try:
-            return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-        except Exception:
+            return transformers.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+        except Exception:  # noqa: BLE001 - whatever a tokenizer class raises, its file may still be readable
             path = os.path.join(folder, "tokenizer.json")
             if not os.path.isfile(path):
                 return None
@@ -88,14 +93,15 @@ def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[A
 
 def vocabulary(model: nn.Module) -> int:
     """Rows of the input embedding, so that every id below it is valid."""
-    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    find: Any = getattr(model, "get_input_embeddings", None)
+    table = find() if find else None
     weight = getattr(table, "weight", None)
     if weight is not None:
         return int(weight.shape[0])
     return int(getattr(model.config, "vocab_size", 2))
 
 
-def make_inputs(loaded: Loaded, prompts: List[str], trust_remote_code: bool) -> List[Inputs]:
+def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool) -> list[Inputs]:
     """One Inputs for each prompt. Without a tokenizer there is one set of seeded ids, whatever the prompts."""
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
     if tokenizer is None:
@@ -122,7 +128,7 @@ def tokenized(loaded: Loaded, tokenizer: Any, prompt: str) -> Inputs:
     encoded = tokenizer(prompt, return_tensors="pt")
     ids = encoded["input_ids"]
     if ids.shape[-1] == 0:
-        raise ValueError("The tokenizer makes no token of the prompt {!r}. Give another --prompt.".format(prompt))
+        raise ValueError(f"The tokenizer makes no token of the prompt {prompt!r}. Give another --prompt.")
     tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids[0].tolist()))
     plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     special = ids.shape[-1] > len(plain) and int(ids[0, 0]) in set(tokenizer.all_special_ids)
@@ -143,7 +149,7 @@ def _finish(loaded: Loaded, made: Inputs) -> Inputs:
         if start is None:
             start = getattr(model.config, "bos_token_id", None) or 0
         decoder = torch.cat([torch.full((1, 1), int(start)), made.input_ids[:, :-1]], dim=1).to(device)
-        decoder_tokens = None if made.tokens is None else ("<decoder start>",) + made.tokens[:-1]
+        decoder_tokens = None if made.tokens is None else ("<decoder start>", *made.tokens[:-1])
     return replace(
         made,
         input_ids=made.input_ids.to(device),

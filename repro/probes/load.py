@@ -1,13 +1,23 @@
 """Load the model, once for the whole run."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
-from .build import CannotLoad, attn_argument, cast_parameters, construct, dtype_argument, model_class, quiet, read_config
+from .build import (
+    CannotLoad,
+    attn_argument,
+    cast_parameters,
+    construct,
+    dtype_argument,
+    model_class,
+    quiet,
+    read_config,
+)
 from .environment import has_mps
 from .files import list_weights, load_pickle
 from .resolve import Source
@@ -17,9 +27,9 @@ from .resolve import Source
 class Loaded:
     """A model in memory, and what the loading said.
 
-    ``from_file``, ``unset_buffers`` and ``misaligned`` are empty until the load checks have filled them: from_file maps a state-dict name
-    to the (path, key) where its value was found unchanged, so that an arm in another dtype can begin from the file's own digits;
-    unset_buffers are those that differ between two loads.
+    ``from_file``, ``unset_buffers`` and ``misaligned`` are empty until the load checks have filled them: from_file
+    maps a state-dict name to the (path, key) where its value was found unchanged, so that an arm in another dtype can
+    begin from the file's own digits; unset_buffers are those that differ between two loads.
     """
 
     model: nn.Module
@@ -28,9 +38,9 @@ class Loaded:
     dtype: torch.dtype
     device: torch.device
     attn: Optional[str]
-    info: Dict[str, List[Any]]
-    from_file: Dict[str, Tuple[str, str]] = field(default_factory=dict)
-    unset_buffers: Tuple[str, ...] = ()
+    info: dict[str, list[Any]]
+    from_file: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unset_buffers: tuple[str, ...] = ()
     misaligned: int = 0
 
     @property
@@ -38,7 +48,7 @@ class Loaded:
         return self.model.config
 
 
-def load(case: Dict[str, Any], source: Source) -> Loaded:
+def load(case: dict[str, Any], source: Source) -> Loaded:
     """The model of ``case``, in evaluation mode, on its device.
 
     Raises:
@@ -93,11 +103,13 @@ def pick_device(name: Optional[str]) -> torch.device:
 
 
 def attention_of(model: nn.Module) -> Optional[str]:
-    """"eager", "sdpa", ...: the attention implementation that the model uses; None where it does not say."""
+    """ "eager", "sdpa", ...: the attention implementation that the model uses; None where it does not say."""
     return getattr(getattr(model, "config", None), "_attn_implementation", None)
 
 
-def _random(chosen: Any, config: Any, seed: int, dtype: Optional[torch.dtype], attn: Optional[str], trust: bool) -> nn.Module:
+def _random(
+    chosen: Any, config: Any, seed: int, dtype: Optional[torch.dtype], attn: Optional[str], trust: bool
+) -> nn.Module:
     """The architecture with seeded weights, drawn in float32 and then rounded: every dtype gets the same draw."""
     _check_memory(chosen, config)
     torch.manual_seed(seed)
@@ -122,29 +134,32 @@ def _config_dtype(config: Any) -> Optional[torch.dtype]:
 
 
 def _check_memory(chosen: Any, config: Any) -> None:
-    """Refuse a model that cannot fit, before the system kills the process for it (Linux; elsewhere nothing is known)."""
+    """Refuse a model that cannot fit, before the system kills the process for it (Linux; elsewhere nothing is
+    known).
+    """
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in construct(chosen, config, None, False).parameters())
         with open("/proc/meminfo", encoding="ascii") as lines:
             free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except Exception:  # only a forecast: a model that cannot be built on meta, or a system without /proc, is tried as it is
+    except Exception:  # noqa: BLE001 - only a forecast: a model that meta cannot build, or a system without /proc
         return
     if count * 4 > free:
         raise CannotLoad(
-            "{:,} parameters need {:.0f} GB in float32 while they are drawn, and {:.0f} GB are free.".format(
-                count, count * 4 / 1e9, free / 1e9
-            )
+            f"{count:,} parameters need {count * 4 / 1e9:.0f} GB in float32 while they are drawn,"
+            f" and {free / 1e9:.0f} GB are free."
         )
 
 
-def named_tensors(model: nn.Module) -> Iterator[Tuple[str, Tensor]]:
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
 
 
-def file_tensors(folder: str) -> Iterator[Tuple[str, str, Tensor]]:
-    """(path, key, tensor) of every tensor in a folder's weight files, one at a time; safetensors are mapped, not read."""
+def file_tensors(folder: str) -> Iterator[tuple[str, str, Tensor]]:
+    """(path, key, tensor) of every tensor in a folder's weight files, one at a time; safetensors are mapped, not
+    read.
+    """
     from safetensors import safe_open
 
     found = list_weights(folder)
@@ -152,14 +167,14 @@ def file_tensors(folder: str) -> Iterator[Tuple[str, str, Tensor]]:
         path = os.path.join(folder, name)
         if found.format == "safetensors":
             with safe_open(path, framework="pt") as opened:
-                for key in opened.keys():
+                for key in opened.keys():  # noqa: SIM118 - not a dict
                     yield path, key, opened.get_tensor(key)
         else:
             for key, tensor in load_pickle(path, "cpu").items():
                 yield path, key, tensor
 
 
-def file_tensor(place: Tuple[str, str]) -> Tensor:
+def file_tensor(place: tuple[str, str]) -> Tensor:
     """One tensor by (path, key)."""
     from safetensors import safe_open
 

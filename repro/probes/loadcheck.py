@@ -1,7 +1,10 @@
-"""Is what was loaded what is on disk? Keys, values, alignment, tensors without memory, buffers that no file covers, tied weights."""
+"""Is what was loaded what is on disk? Keys, values, alignment, tensors without memory, buffers that no file covers,
+tied weights.
+"""
 
 import contextlib
-from typing import Any, Dict, Iterator, List, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +16,27 @@ from .summary import dtype_name, same_values
 LISTED = 50  # names in a list of findings; the counts are whole
 
 
-def check(loaded: Loaded) -> Tuple[str, str, Dict[str, Any]]:
-    """Verdict, reason and payload of the load step. Fills ``loaded.from_file``, ``unset_buffers`` and ``misaligned``."""
+def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and payload of the load step.
+
+    Fills ``loaded.from_file``, ``unset_buffers`` and ``misaligned``.
+    """
     model = loaded.model
     missing, unexpected = _keys(loaded, "missing_keys"), _keys(loaded, "unexpected_keys")
-    mismatched = [
-        {"tensor": str(item[0]), "file": list(item[1]), "model": list(item[2])} if isinstance(item, tuple) and len(item) == 3
-        else {"tensor": str(item)}
-        for item in loaded.info.get("mismatched_keys", [])
-    ]  # fmt: skip
+    mismatched = [_mismatch(item) for item in loaded.info.get("mismatched_keys", [])]
     meta = [name for name, tensor in named_tensors(model) if tensor.is_meta]
-    values = _compare_values(loaded) if not meta else {"compared": 0, "differ": [], "not_compared": 0}
-    crooked = [(name, tensor) for name, tensor in model.named_parameters() if _address(tensor) % max(tensor.element_size(), 1)]
+    values: dict[str, Any] = {"compared": 0, "differ": [], "not_compared": 0}
+    if not meta:
+        values = _compare_values(loaded)
+    crooked = [
+        (name, tensor) for name, tensor in model.named_parameters() if _address(tensor) % max(tensor.element_size(), 1)
+    ]
     loaded.misaligned = len(crooked)
     unset, buffers = ([], 0) if meta else _unset_buffers(loaded)
     loaded.unset_buffers = tuple(unset)
     tied, untied = _tied(model)
-    payload = {
+    findings: list[dict[str, str]] = []
+    payload: dict[str, Any] = {
         "class": loaded.class_name,
         "model_type": getattr(loaded.config, "model_type", None),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -49,9 +56,9 @@ def check(loaded: Loaded) -> Tuple[str, str, Dict[str, Any]]:
         "buffers_checked": buffers,
         "tied": tied,
         "values": values,
-        "findings": [],
+        "findings": findings,
     }
-    faults: List[str] = []
+    faults: list[str] = []
     for names, text in (
         (missing, "not in the file, so initialised at random"),
         ([item["tensor"] for item in mismatched], "in the file with another shape"),
@@ -61,27 +68,39 @@ def check(loaded: Loaded) -> Tuple[str, str, Dict[str, Any]]:
         (untied, "declared tied to the input embedding, but with other values"),
     ):
         if names:
-            faults.append("{} ({}): {}".format(names[0], len(names), text))
-            payload["findings"].append({"problem": "{}: {}".format(", ".join(names[:5]), text), "severity": "bad"})
+            faults.append(f"{names[0]} ({len(names)}): {text}")
+            findings.append({"problem": "{}: {}".format(", ".join(names[:5]), text), "severity": "bad"})
     if unexpected:
-        payload["findings"].append({"problem": "the file has keys that the model does not: {}".format(", ".join(unexpected[:5])), "severity": "note"})
+        findings.append(
+            {
+                "problem": "the file has keys that the model does not: {}".format(", ".join(unexpected[:5])),
+                "severity": "note",
+            }
+        )
     if crooked:
-        payload["findings"].append(
-            {"problem": "{} parameters are not aligned to their item size".format(len(crooked)), "severity": "note"}
+        findings.append(
+            {"problem": f"{len(crooked)} parameters are not aligned to their item size", "severity": "note"}
         )
     if faults:
         return "bad", "; ".join(faults), payload
     reason = "{} with {:,} parameters in {}".format(loaded.class_name, payload["parameters"], payload["dtype"])
     if loaded.source.seed is not None:
-        reason += ", random weights of seed {}".format(loaded.source.seed)
+        reason += f", random weights of seed {loaded.source.seed}"
     elif values["compared"]:
         reason += ", {} tensors equal to the file".format(values["compared"])
     if crooked:
-        reason += "; {} not aligned in memory (no fault by itself)".format(len(crooked))
+        reason += f"; {len(crooked)} not aligned in memory (no fault by itself)"
     return "good", reason, payload
 
 
-def _keys(loaded: Loaded, which: str) -> List[str]:
+def _mismatch(item: Any) -> dict[str, Any]:
+    """(name, shape in the file, shape in the model), as most releases give it; only the name in others."""
+    if isinstance(item, tuple) and len(item) == 3:
+        return {"tensor": str(item[0]), "file": list(item[1]), "model": list(item[2])}
+    return {"tensor": str(item)}
+
+
+def _keys(loaded: Loaded, which: str) -> list[str]:
     return sorted(str(key) for key in loaded.info.get(which, []))
 
 
@@ -89,14 +108,14 @@ def _address(tensor: Tensor) -> int:
     return 0 if tensor.is_meta else tensor.data_ptr()
 
 
-def _compare_values(loaded: Loaded) -> Dict[str, Any]:
+def _compare_values(loaded: Loaded) -> dict[str, Any]:
     """Each tensor of the file, cast to the loaded dtype, against the tensor of the same name in memory.
 
-    A name matches with or without the model's base prefix. A tensor that the library renames or fuses while loading has no match and
-    is counted as not compared.
+    A name matches with or without the model's base prefix. A tensor that the library renames or fuses while loading
+    has no match and is counted as not compared.
     """
     source, model = loaded.source, loaded.model
-    differ: List[str] = []
+    differ: list[str] = []
     compared = absent = 0
     if source.folder is None:
         return {"compared": 0, "differ": [], "not_compared": 0}
@@ -104,7 +123,14 @@ def _compare_values(loaded: Loaded) -> Dict[str, Any]:
     prefix = getattr(model, "base_model_prefix", "") or ""
     mismatched = {str(item[0] if isinstance(item, tuple) else item) for item in loaded.info.get("mismatched_keys", [])}
     for path, key, tensor in file_tensors(source.folder):
-        name = next((n for n in (key, prefix + "." + key, key[len(prefix) + 1 :] if key.startswith(prefix + ".") else "") if n in state), None)
+        name = next(
+            (
+                n
+                for n in (key, prefix + "." + key, key[len(prefix) + 1 :] if key.startswith(prefix + ".") else "")
+                if n in state
+            ),
+            None,
+        )
         if name is None or name in mismatched or state[name].shape != tensor.shape:
             absent += 1
             continue
@@ -120,7 +146,8 @@ def _compare_values(loaded: Loaded) -> Dict[str, Any]:
 
 @contextlib.contextmanager
 def poisoned_memory() -> Iterator[bool]:
-    """Memory that ``torch.empty`` hands out holds NaN (the largest integer, for integers). Yields whether this PyTorch can do that.
+    """Memory that ``torch.empty`` hands out holds NaN (the largest integer, for integers). Yields whether this
+    PyTorch can do that.
 
     Two loads would often find the same old bytes in unset memory, so "equal twice" alone proves nothing.
     Source: torch.utils.deterministic.fill_uninitialized_memory, since torch 2.2.
@@ -140,11 +167,11 @@ def poisoned_memory() -> Iterator[bool]:
             settings.fill_uninitialized_memory = fill
 
 
-def _unset_buffers(loaded: Loaded) -> Tuple[List[str], int]:
+def _unset_buffers(loaded: Loaded) -> tuple[list[str], int]:
     """Buffers that no file covers and that a second load gives other values: (names, how many were checked).
 
-    The second load goes the library's own way, but is handed the parameters that are in memory already, so it costs neither time nor
-    memory in proportion to the model. In it, memory that nobody sets holds NaN.
+    The second load goes the library's own way, but is handed the parameters that are in memory already, so it costs
+    neither time nor memory in proportion to the model. In it, memory that nobody sets holds NaN.
     """
     model = loaded.model
     ours = {name: buffer for name, buffer in model.named_buffers() if name not in loaded.from_file}
@@ -154,7 +181,7 @@ def _unset_buffers(loaded: Loaded) -> Tuple[List[str], int]:
         torch.manual_seed(0)
         try:
             second = _second_load(loaded)
-        except Exception:
+        except Exception:  # noqa: BLE001
             return [], 0  # this release has no such way in; "buffers_checked": 0 says that nothing was asked
     theirs = dict(second.named_buffers())
     unset = [name for name, buffer in ours.items() if name in theirs and not _same_on_cpu(buffer, theirs[name])]
@@ -171,28 +198,35 @@ def _second_load(loaded: Loaded) -> nn.Module:
     model = loaded.model
     if loaded.source.folder is None:
         return skeleton(model, loaded.dtype, loaded.attn)
-    state = {name: tensor for name, tensor in model.state_dict().items() if name in loaded.from_file or name in _parameter_names(model)}
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in loaded.from_file or name in _parameter_names(model)
+    }
     options = {**dtype_argument(loaded.dtype), **attn_argument(loaded.attn)}
-    second, _ = type(model).from_pretrained(None, config=model.config, state_dict=state, output_loading_info=True, **options)
+    library_class: Any = type(model)
+    second, _ = library_class.from_pretrained(
+        None, config=model.config, state_dict=state, output_loading_info=True, **options
+    )
     return second
 
 
-def _parameter_names(model: nn.Module) -> List[str]:
+def _parameter_names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters(remove_duplicate=False)]
 
 
-def _tied(model: nn.Module) -> Tuple[List[List[str]], List[str]]:
+def _tied(model: nn.Module) -> tuple[list[list[str]], list[str]]:
     """Groups of parameter names that share their storage, and output embeddings that should be tied and are not."""
-    groups: Dict[int, List[str]] = {}
+    groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
     tied = [names for names in groups.values() if len(names) > 1]
     config = getattr(model, "config", None)
-    untied: List[str] = []
-    if getattr(config, "tie_word_embeddings", False) and hasattr(model, "get_output_embeddings"):
-        head, table = model.get_output_embeddings(), model.get_input_embeddings()
-        one, two = getattr(head, "weight", None), getattr(table, "weight", None)
-        if one is not None and two is not None and one is not two and one.shape == two.shape and not one.is_meta:
-            if not same_values(one.detach(), two.detach()):
-                untied.append(next(name for name, p in model.named_parameters() if p is one))
-    return tied, untied
+    ends: Any = model
+    if not getattr(config, "tie_word_embeddings", False) or not hasattr(ends, "get_output_embeddings"):
+        return tied, []
+    one, two = (getattr(end, "weight", None) for end in (ends.get_output_embeddings(), ends.get_input_embeddings()))
+    if one is None or two is None or one is two or one.shape != two.shape or one.is_meta:
+        return tied, []
+    same = same_values(one.detach(), two.detach())
+    return tied, [] if same else [next(name for name, parameter in model.named_parameters() if parameter is one)]

@@ -1,10 +1,11 @@
 """Run steps on a model, one process, one load; events go to standard output as JSON lines.
 
     python probes.pyz run PLAN.json                 the steps of a plan (what the host sends)
-    python probes.pyz STEP MODEL [options]          one step and what it stands on; STEP: environment files weights load forward bisect
+    python probes.pyz STEP MODEL [options]          one step and what it stands on; STEP: environment files weights
+    load forward bisect
 
-Needs torch and transformers (safetensors comes with them). Exit status of a single step: 0 good, 1 bad, 125 could not tell, 2 wrong
-usage. ``run`` ends with 0 when the plan is done, whatever the verdicts: the events carry them.
+Needs torch and transformers (safetensors comes with them). Exit status of a single step: 0 good, 1 bad, 125 could not
+tell, 2 wrong usage. ``run`` ends with 0 when the plan is done, whatever the verdicts: the events carry them.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 from .wire import SCHEMA, Emitter, own_stdout
 
@@ -31,7 +32,7 @@ SINGLE = {
 LACKING = ("not implemented for", "does not support", "doesn't support", "not supported")
 
 
-def run_plan(plan: Dict[str, Any], emitter: Emitter) -> List[Tuple[str, str]]:
+def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
     """Every step of the plan, announced before it starts. Returns (step, verdict) pairs."""
     import platform
 
@@ -42,8 +43,8 @@ def run_plan(plan: Dict[str, Any], emitter: Emitter) -> List[Tuple[str, str]]:
     for step in plan["steps"]:
         emitter.start(step)
         begin = time.monotonic()
-        error: Optional[Dict[str, Any]] = None
-        payload: Optional[Dict[str, Any]]
+        error: Optional[dict[str, Any]] = None
+        payload: Optional[dict[str, Any]]
         if missing:
             verdict, reason, payload = "skip", missing, {"fatal": True}
         else:
@@ -53,10 +54,16 @@ def run_plan(plan: Dict[str, Any], emitter: Emitter) -> List[Tuple[str, str]]:
 
                     session = Session(plan["case"], plan["cache"], emitter)
                 verdict, reason, payload = session.run(step)
-            except Exception as raised:  # whatever the model's own code raises is this step's answer, not the end of the run
+            except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: this step's answer
                 verdict, reason, payload, error = _failed(raised)
         emitter.event(
-            "end", step=step, verdict=verdict, reason=reason, seconds=time.monotonic() - begin, payload=payload, error=error
+            "end",
+            step=step,
+            verdict=verdict,
+            reason=reason,
+            seconds=time.monotonic() - begin,
+            payload=payload,
+            error=error,
         )
         verdicts.append((step, verdict))
         if payload and payload.get("fatal"):
@@ -76,7 +83,7 @@ def _missing_packages() -> Optional[str]:
     )
 
 
-def _failed(raised: Exception) -> Tuple[str, str, Optional[Dict[str, Any]], Dict[str, Any]]:
+def _failed(raised: Exception) -> tuple[str, str, Optional[dict[str, Any]], dict[str, Any]]:
     """(verdict, reason, payload, error) of a step that raised. An exception is never "bad": nothing was measured."""
     name = type(raised).__name__
     text = " ".join(str(raised).split())[:500]
@@ -86,19 +93,21 @@ def _failed(raised: Exception) -> Tuple[str, str, Optional[Dict[str, Any]], Dict
     if name == "CannotLoad":
         return "skip", text, None, error
     if any(words in text for words in LACKING):
-        return "skip", "this PyTorch has no kernel for it here: {}".format(text), None, error
-    return "skip", "{}: {}".format(name, text), None, error
+        return "skip", f"this PyTorch has no kernel for it here: {text}", None, error
+    return "skip", f"{name}: {text}", None, error
 
 
-def _arguments(argv: List[str]) -> argparse.Namespace:
+def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="probes.pyz", description=(__doc__ or "").split("\n")[0], epilog="Exit status: 0 good, 1 bad, 125 could not tell, 2 wrong usage."
+        prog="probes.pyz",
+        description=(__doc__ or "").split("\n")[0],
+        epilog="Exit status: 0 good, 1 bad, 125 could not tell, 2 wrong usage.",
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="STEP")
     plan = kinds.add_parser("run", help="run the steps of a plan")
     plan.add_argument("plan")
     for step in SINGLE:
-        single = kinds.add_parser(step, help="the {} step".format(step))
+        single = kinds.add_parser(step, help=f"the {step} step")
         single.add_argument("model", nargs="?" if step == "environment" else None, help="Hub id, folder or .gguf file")
         single.add_argument("--dtype", choices=("float64", "float32", "bfloat16", "float16"))
         single.add_argument("--device", choices=("cpu", "cuda", "mps"))
@@ -110,7 +119,7 @@ def _arguments(argv: List[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: Optional[list[str]] = None) -> int:
     """Parse, run, and return the exit status."""
     given = _arguments(sys.argv[1:] if argv is None else argv)
     with own_stdout() as stream:
@@ -125,11 +134,18 @@ def main(argv: Optional[List[str]] = None) -> int:
                 run_plan(plan, emitter)
                 return 0
             case = {
-                "model": given.model, "revision": None, "weights": given.weights, "config": None, "device": given.device,
-                "dtype": given.dtype, "attn": given.attn, "prompts": given.prompt, "trust_remote_code": given.trust_remote_code,
-            }  # fmt: skip
+                "model": given.model,
+                "revision": None,
+                "weights": given.weights,
+                "config": None,
+                "device": given.device,
+                "dtype": given.dtype,
+                "attn": given.attn,
+                "prompts": given.prompt,
+                "trust_remote_code": given.trust_remote_code,
+            }
             verdicts = run_plan({"steps": list(SINGLE[given.kind]), "case": case, "cache": given.cache}, emitter)
             return STATUS[verdicts[-1][1]]
         except (OSError, ValueError) as error:
-            print("probes.pyz: {}".format(error), file=sys.stderr)
+            print(f"probes.pyz: {error}", file=sys.stderr)
             return 125

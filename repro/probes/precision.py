@@ -1,12 +1,12 @@
 """The loaded model in another dtype and back, as from_pretrained would have loaded it in that dtype.
 
-``model.half()`` is something else: it rounds buffers such as rotary frequencies, which from_pretrained leaves in float32, and a way
-back to float32 keeps the digits that were lost. Here parameters come from the file's own digits, and buffers from the model's own
-constructor under the wanted default dtype.
+``model.half()`` is something else: it rounds buffers such as rotary frequencies, which from_pretrained leaves in
+float32, and a way back to float32 keeps the digits that were lost. Here parameters come from the file's own digits,
+and buffers from the model's own constructor under the wanted default dtype.
 """
 
 import contextlib
-from typing import Dict, Iterator, Tuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from .load import Loaded, file_tensor
 from .summary import is_float
 
 
-def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> Dict[str, Tensor]:
-    """Values for the floating buffers that no file covers, where the constructor gives what was loaded; else the loaded ones stay."""
+def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Values for the floating buffers that no file covers, where the constructor gives what was loaded; else the
+    loaded ones stay.
+    """
     model = loaded.model
     wanted = {name: b for name, b in model.named_buffers() if is_float(b) and name not in loaded.from_file}
     wanted = {name: b for name, b in wanted.items() if name not in loaded.unset_buffers}
@@ -26,7 +28,7 @@ def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> Dict[str, Tensor]:
     try:
         here = dict(skeleton(model, loaded.dtype, loaded.attn).named_buffers())
         there = dict(skeleton(model, dtype, loaded.attn).named_buffers())
-    except Exception:  # a constructor that needs real weights; then buffers stay as loaded
+    except Exception:  # noqa: BLE001 - a constructor that needs real weights; then buffers stay as loaded
         return {}
     found = {}
     for name, buffer in wanted.items():
@@ -37,8 +39,10 @@ def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> Dict[str, Tensor]:
     return found
 
 
-def _parameters_in(loaded: Loaded, dtype: torch.dtype) -> Iterator[Tuple[str, Tensor, bool]]:
-    """(name, value, rounded): ``rounded`` where only the loaded digits are there and they are fewer than ``dtype`` holds."""
+def _parameters_in(loaded: Loaded, dtype: torch.dtype) -> Iterator[tuple[str, Tensor, bool]]:
+    """(name, value, rounded): ``rounded`` where only the loaded digits are there and they are fewer than ``dtype``
+    holds.
+    """
     model = loaded.model
     kept = kept_in_float32(model, dtype)
     for name, parameter in model.named_parameters():
@@ -53,7 +57,10 @@ def _parameters_in(loaded: Loaded, dtype: torch.dtype) -> Iterator[Tuple[str, Te
 
 @contextlib.contextmanager
 def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
-    """The model as from_pretrained loads it in ``dtype``, while the context lasts. Yields how many parameters had fewer digits to give."""
+    """The model as from_pretrained loads it in ``dtype``, while the context lasts.
+
+    Yields how many parameters had fewer digits to give.
+    """
     model = loaded.model
     with _restored(model):
         rounded = 0
@@ -73,7 +80,9 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
 
 @contextlib.contextmanager
 def widened(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """The very numbers that are loaded, in a wider dtype: what is left of a difference is the arithmetic's, not the rounding of weights."""
+    """The very numbers that are loaded, in a wider dtype: what is left of a difference is the arithmetic's, not the
+    rounding of weights.
+    """
     with _restored(model):
         for _, tensor in list(model.named_parameters()) + list(model.named_buffers()):
             if is_float(tensor):
@@ -87,7 +96,10 @@ def _restored(model: nn.Module) -> Iterator[None]:
     """Parameters, buffers and the configuration's dtype are as before when the context ends."""
     tensors = [(tensor, tensor.data) for _, tensor in list(model.named_parameters()) + list(model.named_buffers())]
     fields = [
-        (part, name, vars(part)[name]) for part in config_parts(model.config) for name in DTYPE_FIELDS if name in vars(part)
+        (part, name, vars(part)[name])
+        for part in config_parts(model.config)
+        for name in DTYPE_FIELDS
+        if name in vars(part)
     ]
     try:
         yield

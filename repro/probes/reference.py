@@ -1,7 +1,9 @@
-"""Two experiments on one operator of a whole forward pass: what another precision has there, and whether the fault goes away without it."""
+"""Two experiments on one operator of a whole forward pass: what another precision has there, and whether the fault
+goes away without it.
+"""
 
 import math
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +16,21 @@ from .watch import Address, StopPass, Watch, watched
 CHOSEN = tuple("aten." + name + ending for name in sorted(LITERAL | UNWRITTEN) for ending in (".", "_."))
 
 
-def value_at(model: nn.Module, run: Callable[[], Any], address: Address, output: int, index: Tuple[int, ...]) -> Optional[float]:
-    """The element ``index`` of the operator's ``output``-th result in this pass; None if the operator or the element is not there."""
-    found: List[float] = []
+def value_at(
+    model: nn.Module, run: Callable[[], Any], address: Address, output: int, index: tuple[int, ...]
+) -> Optional[float]:
+    """The element ``index`` of the operator's ``output``-th result in this pass; None if the operator or the element
+    is not there.
+    """
+    found: list[float] = []
 
-    def visit(here: Address, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         if here == address:
             results = list(tensors_in(result))
-            if output < len(results) and results[output].dim() == len(index):
-                if all(at < size for at, size in zip(index, results[output].shape)):
-                    found.append(float(widen(results[output])[index]))
+            shape = results[output].shape if output < len(results) else ()
+            if len(shape) == len(index) and all(at < size for at, size in zip(index, shape)):
+                found.append(float(widen(results[output])[index]))
             raise StopPass
         return result
 
@@ -34,10 +40,12 @@ def value_at(model: nn.Module, run: Callable[[], Any], address: Address, output:
 
 
 def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Any]:
-    """The model's output when every NaN and Inf that the operator gives is replaced by 0 on the spot; None if it never ran."""
-    met: List[bool] = []
+    """The model's output when every NaN and Inf that the operator gives is replaced by 0 on the spot; None if it
+    never ran.
+    """
+    met: list[bool] = []
 
-    def visit(here: Address, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         if here != address:
             return result
@@ -47,7 +55,7 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
                 _repair(tensor)
         return result
 
-    result: List[Any] = []
+    result: list[Any] = []
     with watched(model, Watch(visit)):
         result.append(run())
     return result[0] if met and result else None
@@ -56,13 +64,13 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
 def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Any]:
     """The model's output when ``address`` is the only operator that may make bad values; None if it never ran.
 
-    Every other operator that makes a NaN or Inf of finite inputs, or a NaN of inputs that are bad only by -inf, is repaired on the spot.
-    What follows from the values of ``address`` is left alone. So a bad output means that this operator suffices by itself, also where
-    later ones make the same fault again.
+    Every other operator that makes a NaN or Inf of finite inputs, or a NaN of inputs that are bad only by -inf, is
+    repaired on the spot. What follows from the values of ``address`` is left alone. So a bad output means that this
+    operator suffices by itself, also where later ones make the same fault again.
     """
-    met: List[bool] = []
+    met: list[bool] = []
 
-    def visit(here: Address, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if here == address:
             met.append(True)
             return func(*args, **kwargs)
@@ -77,7 +85,7 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
                 _repair(tensor)
         return result
 
-    result: List[Any] = []
+    result: list[Any] = []
     with watched(model, Watch(visit)):
         result.append(run())
     return result[0] if met and result else None
@@ -85,11 +93,13 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
 
 def _repair(tensor: Tensor) -> Tensor:
     """0 in place of every NaN and Inf, in the operator's own result."""
-    return tensor.copy_(torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device)))
+    return tensor.copy_(
+        torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+    )
 
 
 def effect(before: Tensor, after: Optional[Tensor]) -> str:
-    """"cured", "changed" or "unchanged": what a repair did to the set of bad elements of the model's output."""
+    """ "cured", "changed" or "unchanged": what a repair did to the set of bad elements of the model's output."""
     if after is None or after.shape != before.shape:
         return "unchanged"
     bad_before, bad_after = ~torch.isfinite(widen(before)), ~torch.isfinite(widen(after))

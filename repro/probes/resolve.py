@@ -1,16 +1,21 @@
 """MODEL -> where its files are.
 
-A folder or a ``.gguf`` file is taken as it is. A Hub id is looked for in the cache first and on the network if there is one; without
-either, the error says what was looked for and what can be done.
+A folder or a ``.gguf`` file is taken as it is. A Hub id is looked for in the cache first and on the network if there
+is one; without either, the error says what was looked for and what can be done.
 """
 
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 # What a forward pass needs; the same model in ONNX, TensorFlow or Flax form would only cost time.
 SUPPORT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
 
@@ -40,7 +45,7 @@ def seed_of(weights: str) -> Optional[int]:
     return int(weights.split(":", 1)[1]) if weights.startswith("random:") else None
 
 
-def resolve(case: Dict[str, Any]) -> Source:
+def resolve(case: dict[str, Any]) -> Source:
     """The source of ``case["model"]``.
 
     Raises:
@@ -57,17 +62,17 @@ def resolve(case: Dict[str, Any]) -> Source:
     if os.path.isfile(path):
         if not path.endswith(".gguf"):
             raise CannotResolve(
-                "{} is a file, but not a .gguf file. Give a model folder, a .gguf file, or a Hub id.".format(model)
+                f"{model} is a file, but not a .gguf file. Give a model folder, a .gguf file, or a Hub id."
             )
         return Source("gguf", None, gguf=os.path.abspath(path))
     identifier, revision = split_revision(model, case.get("revision"))
     if not HUB_ID.match(identifier) or model.endswith(".gguf"):
-        raise CannotResolve("There is no file or folder {}. Check the path, or give a Hub id such as gpt2.".format(model))
+        raise CannotResolve(f"There is no file or folder {model}. Check the path, or give a Hub id such as gpt2.")
     folder, sha = _hub_folder(identifier, revision)
     return Source("hub", folder, revision=sha)
 
 
-def split_revision(model: str, revision: Optional[str]) -> Tuple[str, Optional[str]]:
+def split_revision(model: str, revision: Optional[str]) -> tuple[str, Optional[str]]:
     """("gpt2", "abc") from "gpt2@abc"."""
     if "@" in model:
         model, at = model.split("@", 1)
@@ -81,37 +86,41 @@ def _config_of(model: str, revision: Optional[str]) -> str:
         return path
     identifier, revision = split_revision(model, revision)
     if not HUB_ID.match(identifier):
-        raise CannotResolve("There is no folder {}, so its architecture is not known.".format(model))
+        raise CannotResolve(f"There is no folder {model}, so its architecture is not known.")
     folder, _ = _hub_folder(identifier, revision, weights=False)
     return folder
 
 
-def _hub_folder(identifier: str, revision: Optional[str], weights: bool = True) -> Tuple[str, Optional[str]]:
+def _hub_folder(identifier: str, revision: Optional[str], weights: bool = True) -> tuple[str, Optional[str]]:
     """The snapshot folder of a Hub model, from the cache or the network.
 
-    A snapshot counts as cached when it holds config.json and, where ``weights`` are wanted, a weight file or its index: whether all
-    shards of that index are there is the files step's question, and it must be able to answer "no".
+    A snapshot counts as cached when it holds config.json and, where ``weights`` are wanted, a weight file or its
+    index: whether all shards of that index are there is the files step's question, and it must be able to answer "no".
     """
     from huggingface_hub import constants, snapshot_download
 
-    tried: List[str] = []
+    tried: list[str] = []
     try:
         folder = snapshot_download(identifier, revision=revision, local_files_only=True)
         if _usable(folder, weights):
             return folder, os.path.basename(folder)
         tried.append("the cached snapshot {} has no {}".format(folder, "weights" if weights else "config.json"))
-    except Exception as error:  # the Hub library has a dozen error classes, and they differ from release to release
-        tried.append("it is not in the cache {} ({})".format(constants.HF_HUB_CACHE, type(error).__name__))
+    except Exception as error:  # noqa: BLE001 - the Hub library's dozen error classes differ by release
+        tried.append(f"it is not in the cache {constants.HF_HUB_CACHE} ({type(error).__name__})")
     if constants.HF_HUB_OFFLINE:
         tried.append("HF_HUB_OFFLINE is set, so the network was not asked")
     else:
         try:
-            folder = snapshot_download(identifier, revision=revision, allow_patterns=_patterns(identifier, revision, weights))
+            folder = snapshot_download(
+                identifier, revision=revision, allow_patterns=_patterns(identifier, revision, weights)
+            )
             if _usable(folder, weights):
                 return folder, os.path.basename(folder)
-            tried.append("the Hub's copy has no {}".format("safetensors or pickle weights" if weights else "config.json"))
-        except Exception as error:
-            tried.append("the network did not bring it ({}: {})".format(type(error).__name__, first_line(error)))
+            tried.append(
+                "the Hub's copy has no {}".format("safetensors or pickle weights" if weights else "config.json")
+            )
+        except Exception as error:  # noqa: BLE001 - as above
+            tried.append(f"the network did not bring it ({type(error).__name__}: {first_line(error)})")
     at = "@" + revision if revision else ""
     raise CannotResolve(
         "{}{} could not be found: there is no folder of that name; {}. Download it where there is a network"
@@ -121,7 +130,7 @@ def _hub_folder(identifier: str, revision: Optional[str], weights: bool = True) 
     )
 
 
-def _patterns(identifier: str, revision: Optional[str], weights: bool) -> List[str]:
+def _patterns(identifier: str, revision: Optional[str], weights: bool) -> list[str]:
     """Which of the repository's files to bring: one format of weights, safetensors before pickle."""
     if not weights:
         return ["*.json", "*.py"]

@@ -1,15 +1,13 @@
 """What the steps of one process share, and the steps by name: the model is found once and loaded once."""
 
-import importlib.util
-import os
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from . import environment, files, weights
 from .build import CannotLoad
-from .resolve import CannotResolve, Source, resolve
+from .resolve import Source, resolve
 from .wire import Emitter
 
-Outcome = Tuple[str, str, Optional[Dict[str, Any]]]
+Outcome = tuple[str, str, Optional[dict[str, Any]]]
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect")
 NEEDS_MODEL = ("load", "forward", "bisect")
 
@@ -17,7 +15,7 @@ NEEDS_MODEL = ("load", "forward", "bisect")
 class Session:
     """One case in one process. Attributes are made when the first step needs them."""
 
-    def __init__(self, case: Dict[str, Any], cache: str, emitter: Emitter) -> None:
+    def __init__(self, case: dict[str, Any], cache: str, emitter: Emitter) -> None:
         self.case = case
         self.cache = cache
         self.emitter = emitter
@@ -63,7 +61,9 @@ class Session:
         if self._inputs is None:
             from .inputs import make_inputs
 
-            self._inputs = make_inputs(self.loaded(), list(self.case.get("prompts") or []), bool(self.case.get("trust_remote_code")))
+            self._inputs = make_inputs(
+                self.loaded(), list(self.case.get("prompts") or []), bool(self.case.get("trust_remote_code"))
+            )
         return self._inputs
 
     def passes(self) -> Any:
@@ -78,7 +78,8 @@ class Session:
                 self.emitter.progress(done, len(self.inputs()), "prompts")
         return self._passes
 
-    # -- the steps ------------------------------------------------------------------------------------------------------
+    # -- the steps
+    # ------------------------------------------------------------------------------------------------------
 
     def environment(self) -> Outcome:
         found = environment.measure()
@@ -88,14 +89,21 @@ class Session:
     def files(self) -> Outcome:
         source = self.source()
         if source.folder is None:
-            payload = {"source": source.kind, "folder": None, "revision": None, "format": "none", "files": [], "findings": []}
-            return "skip", "random weights of seed {}: no file is read".format(source.seed), payload
+            payload: dict[str, Any] = {
+                "source": source.kind,
+                "folder": None,
+                "revision": None,
+                "format": "none",
+                "files": [],
+                "findings": [],
+            }
+            return "skip", f"random weights of seed {source.seed}: no file is read", payload
         return files.check(source, self.emitter.progress)
 
     def weights(self) -> Outcome:
         source = self.source()
         if source.folder is None:
-            return "skip", "random weights of seed {}: no file is read".format(source.seed), None
+            return "skip", f"random weights of seed {source.seed}: no file is read", None
         return weights.check(source.folder, self.emitter.progress)
 
     def load(self) -> Outcome:
@@ -124,7 +132,8 @@ class Session:
         """One step by its name.
 
         Raises:
-            CannotResolve, CannotLoad: with a message for the user. Anything else is a fault of the model's code or of this kit.
+            CannotResolve, CannotLoad: with a message for the user. Anything else is a fault of the model's code or of
+            this kit.
         """
         if step.startswith("arm:"):
             return self.arm(step[len("arm:") :])

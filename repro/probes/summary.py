@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from typing import Any, Dict, Iterator, List, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,11 @@ def widen(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.to(torch.float32)
 
 
-def describe(tensor: Tensor) -> Dict[str, Any]:
-    """Shape, dtype, min, max, mean of the finite elements ("nan" where there are none), and the counts of the others."""
-    summary: Dict[str, Any] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype)}
+def describe(tensor: Tensor) -> dict[str, Any]:
+    """Shape, dtype, min, max, mean of the finite elements ("nan" where there are none), and the counts of the
+    others.
+    """
+    summary: dict[str, Any] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype)}
     if not is_float(tensor) or tensor.numel() == 0:
         return summary
     wide = widen(tensor.detach())
@@ -30,7 +33,9 @@ def describe(tensor: Tensor) -> Dict[str, Any]:
     empty = kept.numel() == 0
     summary["min"] = math.nan if empty else float(kept.min())
     summary["max"] = math.nan if empty else float(kept.max())
-    summary["mean"] = math.nan if empty else float(kept.mean(dtype=torch.float64) if kept.device.type != "mps" else kept.mean())
+    summary["mean"] = (
+        math.nan if empty else float(kept.mean(dtype=torch.float64) if kept.device.type != "mps" else kept.mean())
+    )
     nan = int(torch.isnan(wide).sum()) if bad else 0
     posinf = int((wide == math.inf).sum()) if bad else 0
     summary.update(nan=nan, posinf=posinf, neginf=bad - nan - posinf)
@@ -51,7 +56,10 @@ def is_bad(tensor: Tensor) -> bool:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested tuples, lists, dicts and model outputs, in order. Caches and other objects are not entered."""
+    """The tensors of nested tuples, lists, dicts and model outputs, in order.
+
+    Caches and other objects are not entered.
+    """
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
@@ -65,9 +73,9 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def digest(tensor: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes."""
     dense = tensor.detach().cpu().contiguous()
-    sha = hashlib.sha256("{} {}".format(dtype_name(dense.dtype), tuple(dense.shape)).encode())
+    sha = hashlib.sha256(f"{dtype_name(dense.dtype)} {tuple(dense.shape)}".encode())
     if dense.numel():
-        flat = dense.reshape(-1).view(torch.uint8) if not dense.dtype == torch.bool else dense.reshape(-1).to(torch.uint8)
+        flat = dense.reshape(-1).view(torch.uint8) if dense.dtype != torch.bool else dense.reshape(-1).to(torch.uint8)
         storage = bytearray(flat.numel())
         torch.frombuffer(storage, dtype=torch.uint8).copy_(flat)
         sha.update(storage)
@@ -86,16 +94,16 @@ def same_values(actual: Tensor, expected: Tensor) -> bool:
     return bool(((a == b) | (torch.isnan(a) & torch.isnan(b))).all())
 
 
-def unravel(flat: int, shape: Tuple[int, ...]) -> List[int]:
+def unravel(flat: int, shape: tuple[int, ...]) -> list[int]:
     """The index of the element that stands at ``flat`` in row-major order."""
-    index: List[int] = []
+    index: list[int] = []
     for size in reversed(shape):
         index.append(flat % size)
         flat //= size
     return index[::-1]
 
 
-def first_bad_index(tensor: Tensor) -> List[int]:
+def first_bad_index(tensor: Tensor) -> list[int]:
     """Index of the first NaN or Inf in row-major order; the tensor must have one."""
     bad = ~torch.isfinite(widen(tensor.detach()))
     return unravel(int(bad.reshape(-1).to(torch.uint8).argmax()), tuple(bad.shape))

@@ -1,13 +1,14 @@
 """A recording of every operator inside one module call, from which any tensor can be had again as it was at any moment.
 
-Tensors are kept by reference. Before an operator writes into memory, that memory is copied once, so that what was read earlier stays
-what it was. Views are not writers: a value's writer is the last operator that wrote to its bytes.
+Tensors are kept by reference. Before an operator writes into memory, that memory is copied once, so that what was
+read earlier stays what it was. Views are not writers: a value's writer is the last operator that wrote to its bytes.
 """
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +22,15 @@ _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
 
 @dataclass
 class Store:
-    """One piece of memory. ``epoch`` counts the writes seen; ``snapshots`` holds the bytes as they were in an epoch that is over."""
+    """One piece of memory. ``epoch`` counts the writes seen; ``snapshots`` holds the bytes as they were in an epoch
+    that is over.
+    """
 
     storage: Any
     device: torch.device
     epoch: int = 0
-    snapshots: Dict[int, Any] = field(default_factory=dict)
-    writers: List[Tuple[int, "Ref"]] = field(default_factory=list)
+    snapshots: dict[int, Any] = field(default_factory=dict)
+    writers: list[tuple[int, "Ref"]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,20 +40,22 @@ class Ref:
     store: Store
     epoch: int
     dtype: torch.dtype
-    shape: Tuple[int, ...]
-    stride: Tuple[int, ...]
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
     offset: int
     itemsize: int
 
     def tensor(self) -> Tensor:
         """The values of that moment. Not to be written to."""
         storage = self.store.snapshots.get(self.epoch, self.store.storage)
-        return torch.empty(0, dtype=self.dtype, device=self.store.device).set_(storage, self.offset, self.shape, self.stride)
+        return torch.empty(0, dtype=self.dtype, device=self.store.device).set_(
+            storage, self.offset, self.shape, self.stride
+        )
 
-    def byte_of(self, index: List[int]) -> int:
+    def byte_of(self, index: list[int]) -> int:
         return (self.offset + sum(i * step for i, step in zip(index, self.stride))) * self.itemsize
 
-    def index_of(self, byte: int) -> Optional[List[int]]:
+    def index_of(self, byte: int) -> Optional[list[int]]:
         """The element that lies at ``byte`` of the memory, or None. For overlapping strides, the first such element."""
         if byte % self.itemsize:
             return None
@@ -67,26 +72,28 @@ class Ref:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operator call. In ``args`` and ``kwargs`` each tensor stands as a Ref; ``outputs`` are Refs in the order of the results.
+    """One operator call. In ``args`` and ``kwargs`` each tensor stands as a Ref; ``outputs`` are Refs in the order of
+    the results.
 
-    ``mutates``: the Refs, in their state before, of the memory that it wrote to. ``source``: "file.py:line" of the model's code.
+    ``mutates``: the Refs, in their state before, of the memory that it wrote to. ``source``: "file.py:line" of the
+    model's code.
     """
 
     index: int
     address: Address
     func: Any
-    args: Tuple[Any, ...]
-    kwargs: Dict[str, Any]
-    outputs: Tuple[Ref, ...]
-    mutates: Tuple[Ref, ...]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Ref, ...]
+    mutates: tuple[Ref, ...]
     source: Optional[str]
 
-    def inputs(self) -> List[Ref]:
+    def inputs(self) -> list[Ref]:
         return list(refs_in((self.args, self.kwargs)))
 
     @property
     def base_name(self) -> str:
-        """"add" of "aten.add_.Tensor"."""
+        """ "add" of "aten.add_.Tensor"."""
         parts = self.address.op.split(".")
         return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_") or parts[-1]
 
@@ -117,9 +124,9 @@ class Tape:
     """The recording. ``ops`` in order; ``exit_refs`` are the floating outputs of the call at which it stopped."""
 
     def __init__(self) -> None:
-        self.ops: List[Op] = []
-        self.exit_refs: List[Ref] = []
-        self._stores: Dict[Tuple[str, int], Store] = {}
+        self.ops: list[Op] = []
+        self.exit_refs: list[Ref] = []
+        self._stores: dict[tuple[str, int], Store] = {}
 
     def ref(self, tensor: Tensor) -> Ref:
         """Where ``tensor`` is now; memory that was never met before is taken up as it is."""
@@ -129,13 +136,19 @@ class Tape:
         if store is None:
             store = self._stores[key] = Store(storage, tensor.device)
         return Ref(
-            store, store.epoch, tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset(), tensor.element_size()
+            store,
+            store.epoch,
+            tensor.dtype,
+            tuple(tensor.shape),
+            tuple(tensor.stride()),
+            int(tensor.storage_offset()),
+            tensor.element_size(),
         )
 
     def knows(self, tensor: Tensor) -> bool:
         return (str(tensor.device), tensor.untyped_storage().data_ptr()) in self._stores
 
-    def visit(self, address: Address, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    def visit(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kept_args = rebuild(args, Tensor, self.ref)
         kept_kwargs = rebuild(kwargs, Tensor, self.ref)
         written = list(_written(func, args, kwargs))
@@ -146,8 +159,8 @@ class Tape:
         for ref in mutates:
             ref.store.epoch = ref.epoch + 1
         index = len(self.ops)
-        outputs: List[Ref] = []
-        targets = [tensor for tensor in tensors_in(result)] or written
+        outputs: list[Ref] = []
+        targets = list(tensors_in(result)) or written
         for tensor in targets:
             fresh = tensor.numel() > 0 and not self.knows(tensor)
             ref = self.ref(tensor)
@@ -160,8 +173,10 @@ class Tape:
         self.ops.append(Op(index, address, func, kept_args, kept_kwargs, tuple(outputs), mutates, source_line()))
         return result
 
-    def writer(self, ref: Ref, index: List[int]) -> Optional[Tuple[Op, Ref, List[int]]]:
-        """The operator that last wrote the element, with its place in that operator's output; None for memory from outside."""
+    def writer(self, ref: Ref, index: list[int]) -> Optional[tuple[Op, Ref, list[int]]]:
+        """The operator that last wrote the element, with its place in that operator's output; None for memory from
+        outside.
+        """
         byte = ref.byte_of(index)
         for position, written in reversed(ref.store.writers):
             if written.epoch <= ref.epoch:
@@ -171,7 +186,7 @@ class Tape:
         return None
 
 
-def _written(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Iterator[Tensor]:
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
     """The tensors that an operator writes to, by its schema."""
     for position, argument in enumerate(func._schema.arguments):
         alias = argument.alias_info
@@ -182,26 +197,28 @@ def _written(func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Iterat
 
 
 def source_line() -> Optional[str]:
-    """"file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
+    """ "file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
     frame = sys._getframe(1)
     inner: Optional[str] = None
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_KIT):
-            place = "{}:{}".format(os.path.basename(name), frame.f_lineno)
+            place = f"{os.path.basename(name)}:{frame.f_lineno}"
             if not name.startswith(_TORCH):
                 return place
-            inner = inner or (place if "{0}nn{0}modules{0}".format(os.sep) in name and not name.endswith("module.py") else None)
+            inner = inner or (
+                place if f"{os.sep}nn{os.sep}modules{os.sep}" in name and not name.endswith("module.py") else None
+            )
         elif inner is not None:
             return inner  # back at the kit's own call: the model is PyTorch's own from top to bottom
         frame = frame.f_back  # type: ignore[assignment]  # the loop ends at None
     return inner
 
 
-def record(
-    model: nn.Module, run: Callable[[], Any], begin: Tuple[str, int], end: Tuple[str, int]
-) -> Tape:
-    """Run the model and record from the start of call ``begin`` (module, call number) to the end of call ``end``, then stop."""
+def record(model: nn.Module, run: Callable[[], Any], begin: tuple[str, int], end: tuple[str, int]) -> Tape:
+    """Run the model and record from the start of call ``begin`` (module, call number) to the end of call ``end``,
+    then stop.
+    """
     tape = Tape()
     watch = Watch(tape.visit)
     watch.active = False
@@ -222,7 +239,7 @@ def record(
     return tape
 
 
-def output_tensors(output: Any) -> List[Tensor]:
+def output_tensors(output: Any) -> list[Tensor]:
     """The floating tensors of a module's output; the judged ones of a model's output first."""
     found = [tensor for tensor in tensors_in(output) if is_float(tensor) and tensor.numel()]
     logits = getattr(output, "logits", None)

@@ -1,12 +1,15 @@
-"""Every operator of a forward pass, with the module that ran it: the ground on which tape, counterfactual and reference stand.
+"""Every operator of a forward pass, with the module that ran it: the ground on which tape, counterfactual and
+reference stand.
 
-An operator's address is module path + call of that module + operator + how often that operator ran in that call before. It is the same
-in another dtype, and in another version that runs the same code, where a position in the whole trace is not.
+An operator's address is module path + call of that module + operator + how often that operator ran in that call
+before. It is the same in another dtype, and in another version that runs the same code, where a position in the whole
+trace is not.
 """
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @dataclass(frozen=True)
 class Address:
-    """One operator call: the ``occurrence``-th ``op`` that ``module`` itself (not a child) ran in its ``call_index``-th call."""
+    """One operator call: the ``occurrence``-th ``op`` that ``module`` itself (not a child) ran in its
+    ``call_index``-th call.
+    """
 
     module: str
     call_index: int
@@ -22,14 +27,14 @@ class Address:
     occurrence: int
 
 
-Visitor = Callable[[Address, Any, Tuple[Any, ...], Dict[str, Any]], Any]
+Visitor = Callable[[Address, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class StopPass(BaseException):
     """Ends a forward pass that has shown what was wanted. No Exception, so that no handler in the model swallows it."""
 
 
-class _Mode(TorchDispatchMode):  # type: ignore[misc]  # torch leaves this class without annotations in old releases
+class _Mode(TorchDispatchMode):
     def __init__(self, watch: "Watch") -> None:
         super().__init__()
         self._watch = watch
@@ -44,13 +49,13 @@ class Watch:
     def __init__(self, visit: Visitor) -> None:
         self._visit = visit
         self.active = True
-        self.stack: List[Tuple[str, int]] = []
-        self.calls: Dict[str, int] = {}
-        self._occurrences: Dict[Tuple[str, int, str], int] = {}
+        self.stack: list[tuple[str, int]] = []
+        self.calls: dict[str, int] = {}
+        self._occurrences: dict[tuple[str, int, str], int] = {}
         self.entered: Optional[Callable[[str, int], None]] = None
         self.left: Optional[Callable[[str, int, Any], None]] = None
 
-    def operator(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         module, call = self.stack[-1] if self.stack else ("", 0)
         name = str(func)
         key = (module, call, name)
@@ -88,11 +93,8 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(before(name)))
             handles.append(module.register_forward_hook(after(name)))
-        with _Mode(watch):
-            try:
-                yield
-            except StopPass:
-                pass
+        with _Mode(watch), contextlib.suppress(StopPass):
+            yield
     finally:
         for handle in handles:
             handle.remove()

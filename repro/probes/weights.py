@@ -1,13 +1,16 @@
-"""Every tensor of a checkpoint, streamed from the file: NaN, infinities, subnormals, zeros, constants, range, and what would overflow.
+"""Every tensor of a checkpoint, streamed from the file: NaN, infinities, subnormals, zeros, constants, range, and
+what would overflow.
 
-Bytes are read (not mapped) into one small buffer that stays in the processor's cache, so that memory does not grow with the model and a
-file cut while it is read gives an error, not a SIGBUS. Most chunks cost two passes, a minimum and maximum and a smallest magnitude;
-exact counts are taken only in chunks where those say that there is something to count.
+Bytes are read (not mapped) into one small buffer that stays in the processor's cache, so that memory does not grow
+with the model and a file cut while it is read gives an error, not a SIGBUS. Most chunks cost two passes, a minimum
+and maximum and a smallest magnitude; exact counts are taken only in chunks where those say that there is something to
+count.
 """
 
 import math
 import os
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
@@ -19,7 +22,7 @@ from .summary import dtype_name, is_float, unravel, widen
 CHUNK_BYTES = 1 << 20  # fits a second-level cache; measured fastest among 256 kB, 1, 4 and 16 MB
 Progress = Callable[[int, int, str], None]
 
-DTYPES: Dict[str, Optional[torch.dtype]] = {
+DTYPES: dict[str, Optional[torch.dtype]] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": getattr(torch, "float8_e4m3fn", None), "F8_E5M2": getattr(torch, "float8_e5m2", None),
 }  # fmt: skip
@@ -29,7 +32,7 @@ TARGETS = ("float16", "bfloat16", "float32")  # the dtypes for which an overflow
 class Tally:
     """Running figures of one tensor, fed chunk by chunk in order."""
 
-    def __init__(self, name: str, file: str, dtype: torch.dtype, shape: Tuple[int, ...]) -> None:
+    def __init__(self, name: str, file: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         self.name, self.file, self.dtype, self.shape = name, file, dtype, shape
         self.seen = 0
         self.min, self.max = math.inf, -math.inf
@@ -79,7 +82,7 @@ class Tally:
     def absmax(self) -> float:
         return max(abs(self.min), abs(self.max)) if self.min <= self.max else math.nan
 
-    def row(self) -> Dict[str, Any]:
+    def row(self) -> dict[str, Any]:
         empty = self.min > self.max
         return {
             "tensor": self.name,
@@ -98,7 +101,7 @@ class Tally:
         }
 
 
-def scan_file(path: str, entries: List[Entry], buffer: bytearray) -> Iterator[Tally]:
+def scan_file(path: str, entries: list[Entry], buffer: bytearray) -> Iterator[Tally]:
     """The tallies of the floating-point tensors of one safetensors file, in file order."""
     whole = torch.frombuffer(buffer, dtype=torch.uint8)
     view = memoryview(buffer)
@@ -116,7 +119,7 @@ def scan_file(path: str, entries: List[Entry], buffer: bytearray) -> Iterator[Ta
                 while filled < wanted:
                     got = stream.readinto(view[filled:wanted])
                     if not got:
-                        raise OSError("{} ends inside tensor {!r}".format(path, entry.name))
+                        raise OSError(f"{path} ends inside tensor {entry.name!r}")
                     filled += got
                 tally.feed(whole[:wanted].view(dtype))
                 left -= wanted
@@ -157,10 +160,10 @@ def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]
                     yield scan_tensor(key, name, widen(tensor) if tensor.is_complex() else tensor)
 
 
-def check(folder: str, progress: Progress) -> Tuple[str, str, Dict[str, Any]]:
+def check(folder: str, progress: Progress) -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and payload of the weights step."""
     found = list_weights(folder)
-    tallies: List[Tally] = list(scan(folder, found, progress))
+    tallies: list[Tally] = list(scan(folder, found, progress))
     payload = report(tallies)
     broken = [finding["file"] for finding in found.findings if finding["severity"] == "bad"]
     rows = payload["findings"]
@@ -175,20 +178,24 @@ def check(folder: str, progress: Progress) -> Tuple[str, str, Dict[str, Any]]:
             payload,
         )  # fmt: skip
     if broken:
-        return "skip", "not all tensors could be read, because of {}; those that could are finite".format(", ".join(broken[:3])), payload
+        return (
+            "skip",
+            "not all tensors could be read, because of {}; those that could are finite".format(", ".join(broken[:3])),
+            payload,
+        )
     if not tallies:
-        return "skip", "there are no floating-point tensors in {}".format(folder), payload
+        return "skip", f"there are no floating-point tensors in {folder}", payload
     reason = "{} tensors, all finite, largest magnitude {:.6g} in {}".format(
         len(tallies), payload["absmax"]["value"], payload["absmax"]["tensor"]
     )
     for dtype in TARGETS:
         count = len(payload["overflows_in"][dtype])
         if count:
-            reason += "; {} would overflow in {}".format(count, dtype)
+            reason += f"; {count} would overflow in {dtype}"
     return "good", reason, payload
 
 
-def report(tallies: List[Tally]) -> Dict[str, Any]:
+def report(tallies: list[Tally]) -> dict[str, Any]:
     """The payload of the weights step."""
     rows = [tally.row() for tally in tallies]
     finite = [tally for tally in tallies if tally.min <= tally.max]
@@ -207,7 +214,8 @@ def report(tallies: List[Tally]) -> Dict[str, Any]:
         "zero_tensors": [tally.name for tally in tallies if tally.seen and tally.zeros == tally.seen],
         "constant_tensors": sum(bool(row["constant"]) for row in rows),
         "overflows_in": {
-            name: [tally.name for tally in finite if tally.absmax > torch.finfo(getattr(torch, name)).max] for name in TARGETS
+            name: [tally.name for tally in finite if tally.absmax > torch.finfo(getattr(torch, name)).max]
+            for name in TARGETS
         },
         "absmax": {"tensor": largest.name, "value": largest.absmax} if largest else None,
         "stats": rows,

@@ -1,7 +1,7 @@
 """Events out: one JSON object a line on the process's own standard output.
 
-Whatever else prints in this process (a library, a model's own code) is sent to standard error, so that the reader of the events
-never meets a line that is not JSON.
+Whatever else prints in this process (a library, a model's own code) is sent to standard error, so that the reader of
+the events never meets a line that is not JSON.
 """
 
 import contextlib
@@ -10,7 +10,8 @@ import math
 import os
 import sys
 import time
-from typing import Any, Dict, Iterator, Optional, TextIO
+from collections.abc import Iterator
+from typing import Any, Optional, TextIO
 
 SCHEMA = 1
 PROGRESS_SECONDS = 0.1  # at most ten progress lines a second: more would cost the reader, and no eye follows them
@@ -54,7 +55,9 @@ class Emitter:
 
 @contextlib.contextmanager
 def own_stdout() -> Iterator[TextIO]:
-    """The real standard output as a private stream; for everybody else, file descriptor 1 is standard error until the end."""
+    """The real standard output as a private stream; for everybody else, file descriptor 1 is standard error until the
+    end.
+    """
     sys.stdout.flush()
     private = os.dup(1)
     stream = os.fdopen(private, "w", encoding="utf-8", newline="\n")

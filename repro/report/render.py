@@ -43,7 +43,7 @@ def _redacted(value: Any, private: Private, keep: tuple[str, ...]) -> Any:
     if isinstance(value, Mapping):
         return {key: _redacted(item, private, keep) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_redacted(item, private, keep) for item in value]
+        return [item if isinstance(item, int) else _redacted(item, private, keep) for item in value]
     return value
 
 

@@ -5,23 +5,17 @@ or None, and the template leaves its section out.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from repro.records import number
 from repro.report.markdown import block, cell, code, text
-from repro.wording import MECHANISMS, origin_dtype, plain
+from repro.report.opening import first_sentence, second_sentence, title
+from repro.report.origin import bisect_note, headroom, innocent, origin_rows, spread
+from repro.report.tables import DASH, DIGITS, Json, Row, first_of, listed, shown_number
 
-DASH = "-"
-DIGITS = 6
 IDS = 48
 PROMPT_CHARACTERS = 400
 NAMES = 8
-SPREAD_ROWS = 12
-FIRST_ROWS, AROUND = 3, 3
-
-Row = list[str]
-Json = Mapping[str, Any]
 
 
 def view(document: Json, rows: int) -> dict[str, Any]:
@@ -33,23 +27,23 @@ def view(document: Json, rows: int) -> dict[str, Any]:
     """
     origin, bisect = document["origin"], document["bisect"] or {}
     return {
-        "title": text(_title(document)),
-        "headline": text(document["headline"]),
-        "second_sentence": text(_second_sentence(document)),
+        "title": text(title(document)),
+        "headline": text(first_sentence(document["headline"])),
+        "second_sentence": text(second_sentence(document)),
         "random": document["model"]["weights"] == "random",
         "seed": document["model"]["seed"],
         "model_rows": _model_rows(document),
         "digits": DIGITS,
-        "origin_rows": _origin_rows(origin, bisect),
+        "origin_rows": origin_rows(origin, bisect),
         "origin_note": text(origin["note"]) if origin and origin.get("note") else None,
-        "headroom": _headroom(origin, bisect, rows),
-        "spread": _spread(bisect, rows),
-        "innocent": _innocent(bisect, rows),
-        "bisect_note": _bisect_note(document),
+        "headroom": headroom(origin, bisect, rows),
+        "spread": spread(bisect, rows),
+        "innocent": innocent(bisect, rows),
+        "bisect_note": bisect_note(document),
         "steps": [_step_row(step) for step in document["steps"] if not step["step"].startswith("arm:")],
         "stderr": _stderr(document),
         "arms": [_arm_row(arm) for arm in document["arms"] if arm["ending"] != "not_run"],
-        "cures": _list([cell(name) for name in document["cures"]]),
+        "cures": listed([cell(name) for name in document["cures"]]),
         "findings": _findings(document, rows),
         "tensors": _tensors(document["weights"] or {}, rows),
         "owner": _owner(document["owner"]),
@@ -62,95 +56,8 @@ def view(document: Json, rows: int) -> dict[str, Any]:
     }
 
 
-def _name(document: Json) -> str:
-    """The model by its Hub id, or by the last part of its path."""
-    model = str(document["model"]["id"])
-    name = Path(model).name if "\\" in model or model.startswith(("/", "~")) else model
-    return f"{name} with random weights" if document["model"]["weights"] == "random" else name
-
-
-def _title(document: Json) -> str:
-    name, origin, kind = _name(document), document["origin"], document["kind"]
-    if document["verdict"] == "good":
-        return f"{name}: good"
-    if document["verdict"] == "skip":
-        return f"{name}: the process crashed" if kind == "crash" else f"{name}: no verdict"
-    if kind == "nonfinite" and origin:
-        what = MECHANISMS.get(origin.get("mechanism"), "first bad value").partition(" (")[0]
-        dtype = origin_dtype(origin, document["bisect"] or {})
-        return f"{name}: {dtype + ' ' if dtype else ''}{what} in {origin.get('module') or 'the model itself'}"
-    titles = {
-        "files": "the files are not whole",
-        "weights": "the weights hold bad values",
-        "load": "what was loaded is not sound",
-        "crash": "the process crashed",
-    }
-    return f"{name}: {titles.get(str(kind), 'NaN or Inf in the output')}"
-
-
-def _second_sentence(document: Json) -> str:
-    forward = document["forward"]
-    arms = [arm for arm in document["arms"] if arm["ending"] != "not_run"]
-    if document["verdict"] == "skip":
-        return "Nothing follows from this run about whether the model is sound."
-    if document["verdict"] == "good":
-        skipped = [step["step"] for step in document["steps"] if step["verdict"] == "skip"]
-        return f"{len(document['steps']) - len(skipped)} steps gave an answer" + (
-            f"; skipped were {_list(skipped)}." if skipped else "; none was skipped."
-        )
-    if forward is None:
-        return "The forward pass was not asked for."
-    if forward["verdict"] == "good":
-        return "The forward pass of the inputs below is finite all the same."
-    if forward["verdict"] == "skip":
-        return f"The forward pass gave no answer: {forward['reason']}"
-    if not arms:
-        return "No other setting was tried."
-    repeats = [item.get("repeat_equal") for item in forward.get("prompts") or []]
-    bad = [arm["name"] for arm in arms if arm["verdict"] == "bad"]
-    return _cured(document["cures"], bad, len(arms), steady=False not in repeats)
-
-
-def _cured(cures: Sequence[str], bad: Sequence[str], tried: int, *, steady: bool) -> str:
-    words = [f"{tried} single changes were tried" if tried > 1 else "One single change was tried"]
-    words.append(f"good with {_list(cures)}" if cures else "none of them cures it")
-    if bad and cures:
-        words.append(f"still bad with {_list(bad)}")
-    if not steady:
-        words.append("but a repeat of the same gave other numbers, so a good row may be chance")
-    return "; ".join(words) + "."
-
-
-def _list(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
-
-
-def _number(value: object) -> str:
-    """A number as the report gives it; a dash where there is none."""
-    found = number(value)
-    if found is None:
-        return DASH
-    return f"{value:,}" if isinstance(value, int) else plain(found, DIGITS)
-
-
 def _verdict(value: str) -> str:
     return {"bad": "**bad**"}.get(value, value)
-
-
-def _thin(items: Sequence[Any], rows: int, keep: set[int]) -> tuple[list[Any], str | None]:
-    """At most ``rows`` items in order: those to keep first, then the first, the last, and some evenly between."""
-    if len(items) <= rows:
-        return list(items), None
-    wanted = [index for index in sorted(keep) if 0 <= index < len(items)]
-    wanted += [*range(FIRST_ROWS), *range(len(items) - FIRST_ROWS, len(items))]
-    wanted += [round(place * (len(items) - 1) / (rows - 1)) for place in range(rows)] if rows > 1 else []
-    chosen = sorted(list(dict.fromkeys(wanted))[:rows])
-    return [items[index] for index in chosen], f"{len(chosen)} of {len(items)} rows are shown; verdict.json has all."
-
-
-def _first(items: Sequence[Any], rows: int, what: str) -> tuple[list[Any], str | None]:
-    shown = list(items[:rows])
-    return shown, f"The first {rows} of {len(items):,} {what} are shown." if len(items) > rows else None
 
 
 def _model_rows(document: Json) -> list[Row]:
@@ -158,133 +65,13 @@ def _model_rows(document: Json) -> list[Row]:
     rows = [["model", cell(model["id"])]]
     for name, value in (("revision", model["revision"]), ("class", model["class"])):
         rows += [[name, cell(value)]] if value else []
-    rows += [["parameters", _number(model["parameters"])]] if model["parameters"] else []
+    rows += [["parameters", shown_number(model["parameters"])]] if model["parameters"] else []
     rows.append(["weights", f"random, seed {model['seed']}" if model["weights"] == "random" else "checkpoint"])
     for name in ("dtype", "device", "attn"):
         rows += [[name, cell(where[name])]] if where[name] else []
     versions = [f"{name} {where[name]}" for name in ("torch", "transformers", "python") if where[name]]
     rows += [["versions", text(", ".join(versions))]] if versions else []
     return rows
-
-
-def _origin_rows(origin: Json | None, bisect: Json) -> list[Row]:
-    if not origin:
-        return []
-    module_class = f" ({text(origin['module_class'])})" if origin.get("module_class") else ""
-    rows = [["module", cell(origin.get("module") or "the model itself") + module_class]]
-    dtype = origin_dtype(origin, bisect)
-    named = [
-        ("call of the module", origin.get("call_index")),
-        ("operator", origin.get("op")),
-        ("source", origin.get("source")),
-        ("mechanism", MECHANISMS.get(str(origin.get("mechanism")), origin.get("mechanism"))),
-        ("dtype", dtype),
-        ("weight", origin.get("tensor")),
-        ("index in the weight", origin.get("tensor_index")),
-    ]
-    rows += [[name, cell(value)] for name, value in named if value is not None]
-    if origin.get("token_index") is not None:
-        token = f" {cell(origin['token'])}" if origin.get("token") is not None else ""
-        rows.append(["token", f"{origin['token_index']}{token}"])
-    for name, key in (("head", "head_index"), ("channel", "channel_index")):
-        rows += [[name, str(origin[key])]] if origin.get(key) is not None else []
-    reference = origin.get("reference") or {}
-    if number(origin.get("reference_value")) is not None:
-        scope = {"model": "the whole model", "operator": "this operator alone"}.get(str(reference.get("scope")))
-        by = ", ".join(str(part) for part in (reference.get("dtype"), scope and f"{scope} run in it") if part)
-        value = _number(origin["reference_value"])
-        rows.append(["reference value there", f"{value} ({text(by)})" if by else value])
-    limit = origin.get("limit") if origin.get("limit") is not None else bisect.get("limit")
-    if number(limit) is not None:
-        rows.append(["largest finite value of the dtype", _number(limit)])
-    for index, stats in enumerate(origin.get("inputs") or []):
-        rows.append([f"input {index}", _stats(stats)])
-    rows += [["output", _stats(origin["output"])]] if origin.get("output") else []
-    if origin.get("confirmed") is not None:
-        rows.append(["operator repeated alone gives the same", "yes" if origin["confirmed"] else "no"])
-    return rows
-
-
-def _stats(stats: object) -> str:
-    """Statistics of a tensor in one cell."""
-    if not isinstance(stats, Mapping):
-        return cell(stats)
-    head = " ".join(str(stats[key]) for key in ("dtype", "shape") if stats.get(key) is not None)
-    parts = [text(head)] if head else []
-    for name, key in (("min", "min"), ("max", "max"), ("NaN", "nan"), ("+Inf", "posinf"), ("-Inf", "neginf")):
-        value = stats.get(key)
-        if value is not None and not (value == 0 and key in ("nan", "posinf", "neginf")):
-            parts.append(f"{name} {_number(value)}")
-    return ", ".join(parts) or cell(dict(stats))
-
-
-def _headroom(origin: Json | None, bisect: Json, rows: int) -> dict[str, Any] | None:
-    """Largest magnitude by module, in order of the forward pass, against the dtype's limit."""
-    items = [item for item in bisect.get("headroom") or [] if isinstance(item, Mapping)]
-    limit = number(bisect.get("limit"))
-    if not items or not limit:
-        return None
-    place = next((i for i, item in enumerate(items) if origin and item.get("module") == origin.get("module")), None)
-    around = set() if place is None else set(range(place - AROUND, place + AROUND + 1))
-    known = [item for item in items if item.get("absmax") != "nan"]
-    chosen, note = _thin(known, rows, around)
-    if len(known) < len(items):
-        words = f"{len(items) - len(known)} modules are left out, because their largest magnitude is NaN."
-        note = f"{note} {words}" if note else words
-    table = []
-    for item in chosen:
-        largest = number(item.get("absmax"))
-        share = DASH if largest is None or largest != largest else _share(largest / limit)
-        here = " (origin)" if origin and item.get("module") == origin.get("module") else ""
-        table.append([cell(item.get("module") or "the model itself") + here, _number(item.get("absmax")), share])
-    return {"rows": table, "note": note, "limit": plain(limit, DIGITS), "dtype": text(bisect.get("dtype") or "")}
-
-
-def _share(ratio: float) -> str:
-    if ratio == float("inf"):
-        return "beyond"
-    return f"{100 * ratio:.1f} %" if ratio >= 0.001 else "below 0.1 %"
-
-
-def _spread(bisect: Json, rows: int) -> dict[str, Any] | None:
-    items = [item for item in bisect.get("spread") or [] if isinstance(item, Mapping)]
-    first = next((index for index, item in enumerate(items) if item.get("bad_tokens")), None)
-    if first is None:
-        return None
-    items = items[max(first - 1, 0) :]
-    chosen, note = _thin(items, min(rows, SPREAD_ROWS), set(range(SPREAD_ROWS // 2)))
-    table = []
-    for item in chosen:
-        tokens = list(item.get("bad_tokens") or [])
-        which = ", ".join(str(token) for token in tokens[:12]) + (", ..." if len(tokens) > 12 else "")
-        total = item.get("tokens")
-        all_of_them = total is not None and len(tokens) == total
-        table.append(
-            [
-                cell(item.get("module") or "the model itself"),
-                f"{len(tokens)} of {total}" if total is not None else str(len(tokens)),
-                "all" if all_of_them and len(tokens) > 1 else which,
-            ]
-        )
-    return {"rows": table, "note": note}
-
-
-def _innocent(bisect: Json, rows: int) -> list[Row]:
-    items = bisect.get("innocent") or []
-    return [
-        [cell(item.get("module") or "the model itself"), cell(item.get("op")), text(item.get("why"))]
-        for item in items[: min(rows, 8)]
-    ]
-
-
-def _bisect_note(document: Json) -> str | None:
-    """Why there is no origin although the forward pass is bad."""
-    bisect, forward = document["bisect"], document["forward"]
-    if document["origin"] or forward is None or forward["verdict"] != "bad":
-        return None
-    if bisect is None:
-        return "The bisect step was not asked for."
-    return text(bisect["reason"])
 
 
 def _step_row(step: Json) -> Row:
@@ -314,10 +101,12 @@ def _arm_row(arm: Json) -> Row:
     return [
         cell(arm["name"]),
         _ending(arm),
-        _number(logits.get("min")),
-        _number(logits.get("max")),
-        _number(logits.get("nan")),
-        _number(int(sum(value or 0 for value in infinite))) if any(value is not None for value in infinite) else DASH,
+        shown_number(logits.get("min")),
+        shown_number(logits.get("max")),
+        shown_number(logits.get("nan")),
+        shown_number(int(sum(value or 0 for value in infinite)))
+        if any(value is not None for value in infinite)
+        else DASH,
         text(arm["reason"]),
     ]
 
@@ -351,7 +140,7 @@ def _findings(document: Json, rows: int) -> list[str]:
     found += _names("weights: tensors of zeros only", weights.get("zero_tensors") or [])
     for dtype, names in (weights.get("overflows_in") or {}).items():
         found += _names(f"weights: beyond the limit of {text(dtype)}", names)
-    shown, more = _first(found, rows, "findings")
+    shown, more = first_of(found, rows, "findings")
     return shown + ([more] if more else [])
 
 
@@ -367,13 +156,13 @@ def _tensors(weights: Json, rows: int) -> dict[str, Any] | None:
     items = weights.get("findings") or []
     if not items:
         return None
-    chosen, note = _first(items, rows, "tensors")
+    chosen, note = first_of(items, rows, "tensors")
     table = [
         [
             cell(item.get("tensor")),
             cell(item.get("file")),
             text(f"{item.get('dtype')} {item.get('shape')}"),
-            *(_number(item.get(key)) for key in ("nan", "posinf", "neginf")),
+            *(shown_number(item.get(key)) for key in ("nan", "posinf", "neginf")),
             text(item.get("first_index")),
         ]
         for item in chosen
