@@ -1,9 +1,9 @@
 """A stand-in for the probe kit that speaks its wire: what it answers stands in the file that ``FAKE_KIT`` names.
 
-The file is JSON: a step's name -> {"verdict", "reason", "payload", "error", "before", "after"}. ``before`` is a list of
-things to do between the step's start and its end: a signal's name (sent to itself), {"print": text} or {"stderr": text},
-{"exit": status}, {"sleep": seconds}, {"spawn": path} (a child that sleeps, its pid written to the path),
-{"progress": [done, total]}. ``after`` is the same, behind the end.
+The file is JSON: a step's name -> {"verdict", "reason", "payload", "error", "before", "after"}. ``before`` lists
+things to do between the step's start and its end: a signal's name (sent to itself), {"print": text} or
+{"stderr": text}, {"exit": status}, {"sleep": seconds}, {"spawn": path} (a child that sleeps, its pid written to the
+path), {"progress": [done, total]}. ``after`` is the same, behind the end.
 The steps "hello" and "done" can be told to do things too. Run as the kit is: the plan is the last argument.
 """
 

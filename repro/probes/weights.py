@@ -1,15 +1,18 @@
-"""Every tensor of a checkpoint, streamed from the file: NaN, infinities, subnormals, zeros, constants, range, and
-what would overflow.
+"""Every tensor of a checkpoint, streamed from the file: NaN, infinities, subnormals, zeros, range, what would overflow.
 
-Bytes are read (not mapped) into one small buffer that stays in the processor's cache, so that memory does not grow
-with the model and a file cut while it is read gives an error, not a SIGBUS. Most chunks cost two passes, a minimum
-and maximum and a smallest magnitude; exact counts are taken only in chunks where those say that there is something to
-count.
+Each thread reads chunks into one small buffer that stays in its core's cache, so that memory does not grow with the
+model, and a file that is cut meanwhile gives an error where a mapped one would kill the process. Most chunks cost a
+minimum and maximum and a smallest magnitude; exact counts are taken only in chunks where those say that there is
+something to count.
 """
 
 import math
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import torch
@@ -17,9 +20,10 @@ from torch import Tensor
 
 from .files import WeightFiles, list_weights, load_pickle
 from .header import Entry
-from .summary import dtype_name, is_float, unravel, widen
+from .summary import dtype_name, is_float, unravel
 
-CHUNK_BYTES = 1 << 20  # fits a second-level cache; measured fastest among 256 kB, 1, 4 and 16 MB
+CHUNK_BYTES = 1 << 20  # stays in a core's own cache between the passes over it
+PIECE_BYTES = 1 << 24  # what one thread takes at a time
 Progress = Callable[[int, int, str], None]
 
 DTYPES: dict[str, Optional[torch.dtype]] = {
@@ -27,37 +31,65 @@ DTYPES: dict[str, Optional[torch.dtype]] = {
     "F8_E4M3": getattr(torch, "float8_e4m3fn", None), "F8_E5M2": getattr(torch, "float8_e5m2", None),
 }  # fmt: skip
 TARGETS = ("float16", "bfloat16", "float32")  # the dtypes for which an overflow is forecast
+EXPONENT = 0x7F800000  # the exponent bits of a float32: all zero in a zero and in a subnormal, and nowhere else
 
 
+@dataclass
 class Tally:
-    """Running figures of one tensor, fed chunk by chunk in order."""
+    """Figures of one tensor, or of a part of it; parts are added in order. min and max are over the finite elements."""
 
-    def __init__(self, name: str, file: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        self.name, self.file, self.dtype, self.shape = name, file, dtype, shape
-        self.seen = 0
-        self.min, self.max = math.inf, -math.inf
-        self.nan = self.posinf = self.neginf = self.zeros = self.subnormal = 0
-        self.first_bad: Optional[int] = None
-        self.tiny = torch.finfo(dtype).tiny
+    name: str
+    file: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    seen: int = 0
+    min: float = math.inf
+    max: float = -math.inf
+    nan: int = 0
+    posinf: int = 0
+    neginf: int = 0
+    zeros: int = 0
+    subnormal: int = 0
+    first_bad: Optional[int] = None
 
-    def feed(self, chunk: Tensor) -> None:
-        """Count one flat chunk, any floating dtype."""
+    def add(self, part: "Tally") -> None:
+        """Take in the part that follows."""
+        if self.first_bad is None and part.first_bad is not None:
+            self.first_bad = self.seen + part.first_bad
+        self.min, self.max = min(self.min, part.min), max(self.max, part.max)
+        for count in ("seen", "nan", "posinf", "neginf", "zeros", "subnormal"):
+            setattr(self, count, getattr(self, count) + getattr(part, count))
+
+    def feed(self, chunk: Tensor, scratch: Tensor) -> None:
+        """Count one flat chunk, any floating dtype, that follows what was seen.
+
+        scratch: float32, at least as long, to be overwritten.
+        """
         values = chunk if chunk.dtype in (torch.float32, torch.float64) else chunk.to(torch.float32)
-        low, high = (float(bound) for bound in torch.aminmax(values))
+        low, high = (bound.item() for bound in torch.aminmax(values))
         if not (math.isfinite(low) and math.isfinite(high)):
             values = self._count_bad(values)
-            if values.numel():
-                low, high = (float(bound) for bound in torch.aminmax(values))
-            else:
-                low, high = math.inf, -math.inf
+            low, high = (bound.item() for bound in torch.aminmax(values)) if values.numel() else (math.inf, -math.inf)
         self.min, self.max = min(self.min, low), max(self.max, high)
         if values.numel():
-            magnitude = values.abs()
-            if float(magnitude.amin()) < self.tiny:
-                zeros = values.numel() - int(torch.count_nonzero(values))
-                self.zeros += zeros
-                self.subnormal += int(torch.count_nonzero(magnitude < self.tiny)) - zeros
+            room = scratch[: values.numel()] if values.dtype == torch.float32 else None
+            magnitude = torch.abs(values, out=room)
+            tiny = torch.finfo(self.dtype).tiny
+            if magnitude.amin().item() < tiny:
+                self._count_small(values, magnitude, tiny)
         self.seen += chunk.numel()
+
+    def _count_small(self, values: Tensor, magnitude: Tensor, tiny: float) -> None:
+        """Zeros and subnormals; for float32 by their bits, which is faster than comparing. Overwrites ``magnitude``."""
+        if self.dtype == torch.float32:
+            bits = magnitude.view(torch.int32)
+            zeros = values.numel() - int(torch.count_nonzero(bits))
+            below = values.numel() - int(torch.count_nonzero(bits.bitwise_and_(EXPONENT)))
+        else:
+            zeros = values.numel() - int(torch.count_nonzero(values))
+            below = int(torch.count_nonzero(magnitude < tiny))
+        self.zeros += zeros
+        self.subnormal += below - zeros
 
     def _count_bad(self, values: Tensor) -> Tensor:
         """Count the elements that are not finite; returns the finite ones."""
@@ -101,38 +133,76 @@ class Tally:
         }
 
 
-def scan_file(path: str, entries: list[Entry], buffer: bytearray) -> Iterator[Tally]:
-    """The tallies of the floating-point tensors of one safetensors file, in file order."""
-    whole = torch.frombuffer(buffer, dtype=torch.uint8)
-    view = memoryview(buffer)
-    with open(path, "rb", buffering=0) as stream:
+def scan_file(path: str, entries: list[Entry]) -> Iterator[Tally]:
+    """The tallies of the floating-point tensors of one safetensors file, in file order.
+
+    Raises:
+        OSError: the file cannot be read, or ends inside a tensor.
+    """
+    with _threads() as pool:
+        work = []
         for entry in entries:
             dtype = DTYPES.get(entry.dtype)
-            if dtype is None or entry.end == entry.begin:
-                continue
-            tally = Tally(entry.name, entry.file, dtype, entry.shape)
-            stream.seek(entry.begin)
-            left = entry.end - entry.begin
-            while left:
-                wanted = min(left, len(buffer))
-                filled = 0
-                while filled < wanted:
-                    got = stream.readinto(view[filled:wanted])
-                    if not got:
-                        raise OSError(f"{path} ends inside tensor {entry.name!r}")
-                    filled += got
-                tally.feed(whole[:wanted].view(dtype))
-                left -= wanted
+            if dtype is not None and entry.end > entry.begin:
+                tally = Tally(entry.name, entry.file, dtype, entry.shape)
+                starts = range(entry.begin, entry.end, PIECE_BYTES)
+                parts = [pool.submit(_piece, path, tally, at, min(at + PIECE_BYTES, entry.end)) for at in starts]
+                work.append((tally, parts))
+        for tally, parts in work:
+            for part in parts:
+                tally.add(part.result())
             yield tally
+
+
+class _Room(threading.local):
+    """A worker's own memory, used again for every chunk: fresh memory would cost as much as the looking."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray(CHUNK_BYTES)
+        self.view = memoryview(self.bytes)
+        self.chunk = torch.frombuffer(self.bytes, dtype=torch.uint8)
+        self.scratch = torch.empty(CHUNK_BYTES, dtype=torch.float32)  # as many elements as a chunk of one-byte floats
+
+
+_room = _Room()
+
+
+def _piece(path: str, whole: Tally, begin: int, end: int) -> Tally:
+    """The tally of the bytes from ``begin`` to ``end`` of a file."""
+    part = Tally(whole.name, whole.file, whole.dtype, whole.shape)
+    with open(path, "rb", buffering=0) as stream:
+        stream.seek(begin)
+        while begin < end:
+            wanted = min(end - begin, CHUNK_BYTES)
+            filled = 0
+            while filled < wanted:
+                got = stream.readinto(_room.view[filled:wanted])
+                if not got:
+                    raise OSError(f"{path} ends inside tensor {whole.name!r}")
+                filled += got
+            part.feed(_room.chunk[:wanted].view(whole.dtype), _room.scratch)
+            begin += wanted
+    return part
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """As many workers as PyTorch has threads, each of which uses one: none waits for another behind every operator."""
+    count = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(count)  # the workers' setting reaches the BLAS of the whole process
 
 
 def scan_tensor(name: str, file: str, tensor: Tensor) -> Tally:
     """The tally of a tensor in memory."""
     tally = Tally(name, file, tensor.dtype, tuple(tensor.shape))
     flat = tensor.detach().reshape(-1)
-    step = CHUNK_BYTES // max(flat.element_size(), 1)
+    step = CHUNK_BYTES // flat.element_size()
     for begin in range(0, flat.numel(), step):
-        tally.feed(flat[begin : begin + step])
+        tally.feed(flat[begin : begin + step], _room.scratch)
     return tally
 
 
@@ -140,14 +210,13 @@ def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]
     """The tallies of all floating-point tensors of a checkpoint folder.
 
     Raises:
-        OSError: a file ends inside a tensor or cannot be read.
+        OSError: a file cannot be read.
     """
     if found.format == "safetensors":
         total = sum(len(header.entries) for header in found.headers)
         done = 0
-        buffer = bytearray(CHUNK_BYTES)
         for header in found.headers:
-            for tally in scan_file(header.path, list(header.entries), buffer):
+            for tally in scan_file(header.path, list(header.entries)):
                 done += 1
                 progress(done, total, "tensors")
                 yield tally
@@ -157,7 +226,7 @@ def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]
             for done, (key, tensor) in enumerate(tensors.items(), 1):
                 progress(done, len(tensors), "tensors")
                 if is_float(tensor) and tensor.numel():
-                    yield scan_tensor(key, name, widen(tensor) if tensor.is_complex() else tensor)
+                    yield scan_tensor(key, name, torch.view_as_real(tensor) if tensor.is_complex() else tensor)
 
 
 def check(folder: str, progress: Progress) -> tuple[str, str, dict[str, Any]]:
@@ -169,14 +238,11 @@ def check(folder: str, progress: Progress) -> tuple[str, str, dict[str, Any]]:
     rows = payload["findings"]
     if rows:
         worst = rows[0]
-        return (
-            "bad",
-            "{} tensor{} not finite; the first is {}: {} NaN, {} +inf, {} -inf, first at {}".format(
-                len(rows), " is" if len(rows) == 1 else "s are", worst["tensor"], worst["nan"], worst["posinf"], worst["neginf"],
-                worst["first_index"],
-            ),
-            payload,
-        )  # fmt: skip
+        reason = (
+            f"{len(rows)} tensor{' is' if len(rows) == 1 else 's are'} not finite; the first is {worst['tensor']}:"
+            f" {worst['nan']} NaN, {worst['posinf']} +inf, {worst['neginf']} -inf, first at {worst['first_index']}"
+        )
+        return "bad", reason, payload
     if broken:
         return (
             "skip",
