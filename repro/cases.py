@@ -12,9 +12,6 @@ from repro.records import Case
 MODELS = Path(__file__).parent / "models"
 """Configurations that ship with the package, for ``--weights random:SEED`` without a network."""
 
-DEFAULT_PROMPT = "Question: Who is the richest person in the world?\nAnswer:"
-"""The prompt of the first report of this kind (Gemma 3, 2025); every case says which prompt it ran."""
-
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 """What the Hub takes as the name of a repository: an optional namespace, then letters, digits and ``._-``."""
 
@@ -68,7 +65,7 @@ def case_from(
         device=device,
         dtype=dtype,
         attn=attn,
-        prompts=prompts or (DEFAULT_PROMPT,),
+        prompts=prompts,
         trust_remote_code=trust_remote_code,
     )
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from repro import __version__, folders, runner
-from repro.cases import DEFAULT_PROMPT
 from repro.errors import EvidenceError, Stopped, UsageError
 from repro.evidence import NAME as EVIDENCE
 from repro.evidence import Evidence
@@ -88,9 +87,8 @@ class Request:
         named["--python"] = self.python
         for option, value in named.items():
             argv += [] if value is None else [option, value]
-        if self.case.prompts != (DEFAULT_PROMPT,):
-            for prompt in self.case.prompts:
-                argv += ["--prompt", prompt]
+        for prompt in self.case.prompts:
+            argv += ["--prompt", prompt]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
         argv += [] if self.arms or self.command != "run" else ["--no-arms"]
         return tuple(argv)

@@ -29,6 +29,7 @@ ORIGIN = {
     "limit": 65504.0,
     "reference": {"value": 68394.8671875, "dtype": "float32", "scope": "model"},
     "confirmed": True,
+    "confirmed_by": "cured",
 }
 BISECT = {"origin": ORIGIN, "prompt": 0, "limit": 65504.0, "dtype": "float16", "spread": [], "headroom": []}
 NAN_FORWARD = {"verdict": "bad", "reason": "every logit is NaN", "payload": {"logits": {"nan": 60}, "prompts": []}}

@@ -5,7 +5,7 @@ import sys
 import pytest
 from hosting import model_folder
 
-from repro.cases import DEFAULT_PROMPT, MODELS, SHIPPED, case_from
+from repro.cases import MODELS, SHIPPED, case_from
 from repro.cells import cell_from
 from repro.errors import UsageError
 
@@ -111,11 +111,11 @@ def test_random_weights_of_a_folder_use_its_own_configuration(tmp_path):
     assert case_from(str(model_folder(tmp_path)), weights="random:7").config is None
 
 
-def test_the_default_prompt_is_recorded_in_the_case():
-    assert case_from("gpt2").prompts == (DEFAULT_PROMPT,)
+def test_without_a_prompt_the_choice_is_the_kit_s():
+    assert case_from("gpt2").prompts == ()
 
 
-def test_prompts_replace_the_default():
+def test_prompts_are_kept_in_order():
     assert case_from("gpt2", prompts=("a", "b")).prompts == ("a", "b")
 
 

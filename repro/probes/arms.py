@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 import torch
 
-from .forward import Pass, is_bad_figures, main_output, run
+from .forward import Pass, bad_words, is_bad_figures, main_output, run
 from .inputs import Inputs, accepts, second_inputs, without_first
 from .load import Loaded
 from .precision import in_dtype
@@ -169,6 +169,6 @@ def check(
     remark = f" ({setting.remark})" if setting.remark else ""
     if any(bad):
         of = f" for {sum(bad)} of {len(bad)} prompts" if len(bad) > 1 else ""
-        return "bad", f"the fault is there{of}{remark}", payload
+        return "bad", f"{bad_words(payload['logits'])}{of}{remark}", payload
     row = payload["logits"]
     return "good", "finite, {:.6g} to {:.6g}{}".format(row["min"], row["max"], remark), payload

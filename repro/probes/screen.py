@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from .summary import tensors_in
 
@@ -41,36 +42,32 @@ class Call:
 
 
 class Screen:
-    """Collects while its hooks are on; ``calls()`` reads everything back."""
+    """Collects while it is on; ``calls()`` reads everything back."""
 
-    def __init__(self) -> None:
-        self._names: list[tuple[str, str, int]] = []
-        self._spans: list[tuple[int, int]] = []  # which bounds belong to which call
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = {id(module): (name, type(module).__name__) for name, module in model.named_modules()}
+        self._seen: list[tuple[int, list[int]]] = []  # (module, which bounds belong to this call of it)
         self._bounds: list[tuple[Tensor, Tensor]] = []
-        self._counts: dict[str, int] = {}
         # The last tensor measured: a module that only passes on what its child returned costs nothing.
         self._last: Optional[Tensor] = None
         self._last_version = -1
 
-    def see(self, name: str, class_name: str, output: Any) -> None:
-        index = self._counts.get(name, 0)
-        self._counts[name] = index + 1
-        begin = len(self._bounds)
+    def see(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A hook for every module's forward."""
+        key = id(module)
+        if key not in self._modules:
+            return
+        mine = []
         for tensor in (output,) if isinstance(output, Tensor) else tensors_in(output):
-            if not tensor.is_floating_point() or tensor.numel() == 0 or tensor.is_meta:
-                continue
-            version = tensor._version
-            if tensor is self._last and version == self._last_version:
-                self._bounds.append(self._bounds[-1])
-                continue
-            values = tensor.detach()
-            self._bounds.append(
-                torch.aminmax(values) if values.element_size() > 1 else torch.aminmax(values.to(torch.float32))
-            )
-            self._last, self._last_version = tensor, version
-        if len(self._bounds) > begin:
-            self._names.append((name, class_name, index))
-            self._spans.append((begin, len(self._bounds)))
+            if tensor is self._last and version_of(tensor) == self._last_version:
+                mine.append(len(self._bounds) - 1)
+            elif tensor.is_floating_point() and tensor.numel() and not tensor.is_meta:
+                values = tensor.detach()
+                self._bounds.append(torch.aminmax(values if values.element_size() > 1 else values.to(torch.float32)))
+                self._last, self._last_version = tensor, version_of(tensor)
+                mine.append(len(self._bounds) - 1)
+        if mine:
+            self._seen.append((key, mine))
 
     def calls(self) -> list[Call]:
         """All calls in order; the one place where the device is waited for."""
@@ -78,41 +75,41 @@ class Screen:
         groups: dict[tuple[torch.dtype, torch.device], list[int]] = {}
         for position, (low, _) in enumerate(self._bounds):
             groups.setdefault((low.dtype, low.device), []).append(position)
-        read: list[tuple[float, float]] = [(0.0, 0.0)] * len(self._bounds)
+        read: dict[int, list[float]] = {}
         for positions in groups.values():
-            stacked = torch.stack([bound for position in positions for bound in self._bounds[position]]).to(
-                torch.float64 if positions and self._bounds[positions[0]][0].dtype == torch.float64 else torch.float32
-            )
-            flat = stacked.tolist()
-            for row, position in enumerate(positions):
-                read[position] = (flat[2 * row], flat[2 * row + 1])
+            flat = torch.stack([bound for position in positions for bound in self._bounds[position]]).tolist()
+            read.update({position: flat[2 * row : 2 * row + 2] for row, position in enumerate(positions)})
+        counts: dict[int, int] = {}
         calls = []
-        for (name, class_name, index), (begin, end) in zip(self._names, self._spans):
-            lows, highs = [low for low, _ in read[begin:end]], [high for _, high in read[begin:end]]
-            nan = any(math.isnan(bound) for bound in lows + highs)
-            calls.append(Call(name, class_name, index, math.nan if nan else min(lows), math.nan if nan else max(highs)))
+        for key, mine in self._seen:
+            index = counts[key] = counts.get(key, -1) + 1
+            bounds = [bound for position in mine for bound in read[position]]
+            nan = any(math.isnan(bound) for bound in bounds)
+            name, class_name = self._modules[key]
+            calls.append(
+                Call(name, class_name, index, math.nan if nan else min(bounds), math.nan if nan else max(bounds))
+            )
         return calls
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often the tensor was written to in place; inference tensors do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @contextlib.contextmanager
 def screened(model: nn.Module) -> Iterator[Screen]:
-    """The model under the screen; every hook is gone afterwards, also when the forward pass raises."""
-    screen = Screen()
-    handles = []
+    """The model under the screen; nothing is left behind afterwards, also when the forward pass raises.
 
-    def hook_for(name: str, class_name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            screen.see(name, class_name, output)
-
-        return hook
-
+    One hook for all modules of the process, which looks only at this model's: putting one on each module and taking it
+    off again costs more than what it then does on a short prompt.
+    """
+    screen = Screen(model)
+    handle = register_module_forward_hook(screen.see)
     try:
-        for name, module in model.named_modules():
-            handles.append(module.register_forward_hook(hook_for(name, type(module).__name__)))
         yield screen
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def blocks(model: nn.Module) -> list[str]:

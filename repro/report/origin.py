@@ -10,6 +10,13 @@ from repro.wording import MECHANISMS, origin_dtype, plain
 
 AROUND = 3
 """How many modules before and behind the origin the headroom table always shows."""
+CONFIRMED = {
+    "cured": "with only this operator's bad values replaced by 0, the model's whole output is finite",
+    "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
+    "suffices": "with every later operator that makes bad values of its own repaired, this one alone spoils the output",
+    "walked": "the walk back from the model's output, operator by operator, ends here",
+}
+"""What was seen when the operator was put to the test."""
 SPREAD_ROWS = 12
 INNOCENT_ROWS = 8
 
@@ -47,8 +54,10 @@ def origin_rows(origin: Json | None, bisect: Json) -> list[Row]:
     for index, stats in enumerate(origin.get("inputs") or []):
         rows.append([f"input {index}", _stats(stats)])
     rows += [["output", _stats(origin["output"])]] if origin.get("output") else []
-    if origin.get("confirmed") is not None:
-        rows.append(["operator repeated alone gives the same", "yes" if origin["confirmed"] else "no"])
+    if origin.get("confirmed_by") in CONFIRMED:
+        rows.append(["confirmed by", CONFIRMED[origin["confirmed_by"]]])
+    if origin.get("note"):
+        rows.append(["note", text(origin["note"])])
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What several test files need: safetensors bytes by hand, small modules as the kit's `Loaded`, and one operator's record.
+"""What several test files need: files by hand, small modules as the kit's `Loaded`, and one operator's record.
 
 Nothing here judges anything: the expected answers stand in the tests.
 """

@@ -140,7 +140,9 @@ def test_nan_at_the_same_place_is_equal():
 
 
 def test_nan_with_another_payload_is_equal():
-    one, two = (torch.frombuffer(bytearray(struct.pack("<I", bits)), dtype=torch.float32) for bits in (0x7FC00000, 0xFFC00001))
+    one, two = (
+        torch.frombuffer(bytearray(struct.pack("<I", bits)), dtype=torch.float32) for bits in (0x7FC00000, 0xFFC00001)
+    )
     assert same_values(one, two)
 
 

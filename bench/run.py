@@ -1,0 +1,215 @@
+"""The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
+
+    python bench/run.py [screen] [weights] [start] [whole]
+
+Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
+machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+MODELS = Path(__file__).parent.parent / "repro" / "models"
+CLICK = [sys.executable, "-c", "import click"]
+REPRO = [sys.executable, "-m", "repro"]
+
+
+# Peak memory of the weights step in a process of its own. On Linux from VmHWM: ru_maxrss of getrusage begins with what
+# the parent process had, because it survives fork and exec.
+PEAK = """
+import pathlib, re, resource, sys
+from repro.probes import weights
+weights.check(sys.argv[1], lambda done, total, unit: None)
+status = pathlib.Path("/proc/self/status")
+if status.exists():
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) * 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured promise. ``limit`` is the most that ``value`` may be, or the least where ``at_least``."""
+
+    name: str
+    value: float
+    limit: float | None
+    unit: str = "x"
+    at_least: bool = False
+
+    @property
+    def kept(self) -> bool:
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+def seconds(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def paired(one: Callable[[], object], other: Callable[[], object], rounds: int) -> float:
+    """Median of time(one) / time(other), in turn, after a round that is not counted."""
+    one(), other()
+    return statistics.median(seconds(one) / seconds(other) for _ in range(rounds))
+
+
+def build(name: str) -> Any:
+    """A shipped architecture with seeded weights, in float32."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(MODELS / f"{name}.json")
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def bench_screen() -> list[Figure]:
+    """A forward pass under the screen against the plain one, and Transformers' own debug tool beside it."""
+    import torch
+    from transformers.debug_utils import DebugUnderflowOverflow
+
+    from repro.probes.screen import screened
+
+    model = build("gpt2")
+    figures = []
+
+    def plain() -> None:
+        with torch.no_grad():
+            model(input_ids=ids)
+
+    def under_screen() -> None:
+        with screened(model) as screen, torch.no_grad():
+            model(input_ids=ids)
+        screen.calls()
+
+    for tokens in (32, 256):
+        ids = torch.randint(0, 50257, (1, tokens), generator=torch.Generator().manual_seed(0))
+        rounds = 25 if tokens == 32 else 15
+        figures.append(
+            Figure(f"forward under the screen, {tokens} tokens / plain", paired(under_screen, plain, rounds), 1.05)
+        )
+    ids = ids[:, :32]
+    DebugUnderflowOverflow(model, max_frames_to_save=1)  # it leaves its hooks on the model for good, so it comes last
+    fresh = build("gpt2")
+
+    def untouched() -> None:
+        with torch.no_grad():
+            fresh(input_ids=ids)
+
+    ratio = paired(plain, untouched, 9)
+    figures.append(Figure("DebugUnderflowOverflow, 32 tokens / plain (for comparison)", ratio, None))
+    return figures
+
+
+def bench_weights() -> list[Figure]:
+    """The weights step against from_pretrained with isnan and isinf on each parameter, and the step's peak memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from repro.probes import weights
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = build("gpt2-medium")
+        largest = max(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+        model.save_pretrained(folder)
+        del model
+
+        def usual() -> None:
+            loaded = AutoModelForCausalLM.from_pretrained(folder)
+            for _, parameter in loaded.named_parameters():
+                bool(torch.isnan(parameter).any()), bool(torch.isinf(parameter).any())
+
+        def ours() -> None:
+            weights.check(folder, lambda done, total, unit: None)
+
+        ratio = paired(usual, ours, 9)
+        peak_bytes = int(subprocess.check_output([sys.executable, "-c", PEAK, folder], text=True))
+    return [
+        Figure("from_pretrained + isnan/isinf / weights step, GPT-2 medium", ratio, 5.0, at_least=True),
+        Figure("peak memory of the weights step - largest tensor", (peak_bytes - largest) / 1e6, 300.0, "MB"),
+    ]
+
+
+def bench_start() -> list[Figure]:
+    """`repro --help` and a usage error against importing click, as whole processes."""
+
+    def process(command: list[str]) -> Callable[[], object]:
+        return lambda: subprocess.run(command, capture_output=True, check=False)
+
+    commands = {
+        "--help": ["--help"],
+        "an unknown option": ["gpt2", "--nonsense"],
+        "a missing folder": ["./no-such-model"],
+    }
+    return [
+        Figure(f"repro {name} / import click", paired(process(REPRO + given), process(CLICK), 11), 3.0)
+        for name, given in commands.items()
+    ]
+
+
+def bench_whole() -> list[Figure]:
+    """The whole run on GPT-2 medium with random weights: loads, and the steps beside the load in plain forward passes.
+
+    Importing PyTorch is part of the start of the process, not of a step, and is taken off the environment step, which
+    is where it falls.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "run")
+        command = [*REPRO, "gpt2-medium", "--device", "cpu", "--weights", "random:0", "--out", str(out)]
+        wall = seconds(lambda: subprocess.run(command, capture_output=True, check=True))
+        records = [json.loads(line) for line in (out / "evidence.jsonl").read_text("utf-8").splitlines()]
+    steps = {record["step"]: record for record in records if "step" in record}
+    imports = seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
+    plain = steps["forward"]["payload"]["plain_seconds"]
+    beside = {name: step["seconds"] for name, step in steps.items() if not name.startswith("arm:") and name != "load"}
+    arms = sum(step["seconds"] for name, step in steps.items() if name.startswith("arm:"))
+    beside["environment"] = max(beside["environment"] - imports, 0.0)
+    return [
+        Figure("whole run, steps beside the load / plain forward, GPT-2 medium", sum(beside.values()) / plain, 12.0),
+        Figure("whole run, arms / plain forward (for comparison)", arms / plain, None),
+        Figure("whole run, load step", steps["load"]["seconds"], None, "s"),
+        Figure("whole run, wall time", wall, None, "s"),
+    ]
+
+
+BENCHES = {"screen": bench_screen, "weights": bench_weights, "start": bench_start, "whole": bench_whole}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all, and print a line for each figure."""
+    unknown = sorted(set(names) - set(BENCHES))
+    if unknown:
+        print(f"bench/run.py: no benchmark {', '.join(unknown)}; known: {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    kept = True
+    for name in names or BENCHES:
+        for figure in BENCHES[name]():
+            limit = ""
+            if figure.limit is not None:
+                word = "at least" if figure.at_least else "at most"
+                limit = f"{word} {figure.limit:g} {figure.unit}: {'kept' if figure.kept else 'NOT KEPT'}"
+            print(f"{figure.name:66} {figure.value:8.2f} {figure.unit:3} {limit}", flush=True)
+            kept = kept and figure.kept
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
