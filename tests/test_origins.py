@@ -1,17 +1,20 @@
-"""The kit against the corpus of planted faults: the answer must name the planted place, not a consumer, and a sound twin must be good."""
+"""The kit against the corpus of planted faults.
+
+The answer must name the planted place, not a consumer, and a sound twin must be good.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from corpus.plants import PLANTS, Plant, Truth
 
 from repro.probes.main import run_plan
 from repro.probes.wire import Emitter
-
-from corpus.plants import PLANTS, Plant, Truth
 
 STEPS = ("files", "weights", "load", "forward", "bisect")
 RUNNABLE = [plant for plant in PLANTS if plant.truth.signal is None]
@@ -20,14 +23,19 @@ RUNNABLE = [plant for plant in PLANTS if plant.truth.signal is None]
 
 def run_steps(plant: Plant, folder: Path) -> dict[str, dict[str, Any]]:
     """Every step's end event, by step, and the arms that the truth names."""
-    import json
-
     steps = [*STEPS, *("arm:" + name for name in plant.truth.cures)]
     stream = io.StringIO()
     case = {
-        "model": str(folder), "revision": None, "weights": "checkpoint", "config": None, "device": "cpu", "dtype": plant.dtype,
-        "attn": plant.attn, "prompts": [plant.prompt] if plant.prompt else [], "trust_remote_code": plant.family == "custom",
-    }  # fmt: skip
+        "model": str(folder),
+        "revision": None,
+        "weights": "checkpoint",
+        "config": None,
+        "device": "cpu",
+        "dtype": plant.dtype,
+        "attn": plant.attn,
+        "prompts": [plant.prompt] if plant.prompt else [],
+        "trust_remote_code": plant.trust_remote_code,
+    }
     run_plan({"steps": steps, "case": case, "cache": str(folder / "cache")}, Emitter(stream))
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     return {event["step"]: event for event in events if event["event"] == "end"}

@@ -21,7 +21,7 @@ from .mechanism import classify, limit_of
 from .precision import widened
 from .reference import effect, finite_or_none, value_at, with_only, without_bad_values
 from .screen import Call, blocks
-from .summary import describe, dtype_name, first_bad_index, is_bad, unravel, widen
+from .summary import describe, dtype_name, finite_mask, first_bad_index, is_bad, scalar, unravel
 from .tape import Tape, record
 from .watch import Address
 
@@ -137,7 +137,7 @@ def earliest(tape: Tape) -> Optional[Origin]:
         values = ref.tensor()
         if not is_bad(values):
             continue
-        flat = (~torch.isfinite(widen(values))).reshape(-1).nonzero().flatten()
+        flat = (~finite_mask(values)).reshape(-1).nonzero().flatten()
         picks = {int(flat[i]) for i in {0, flat.numel() // 2, flat.numel() - 1}}
         origins += [trace(tape, ref, unravel(pick, ref.shape)) for pick in sorted(picks)[:SAMPLES]]
         break
@@ -217,14 +217,14 @@ def build(search: Search, tape: Tape, origin: Origin, leaf: Optional[Leaf]) -> d
         **where,
         "source": step.op.source,
         "element": list(step.index),
-        "value": step.value if leaf is None else float(widen(step.output.tensor())[step.index]),
+        "value": step.value if leaf is None else scalar(step.output.tensor(), step.index),
         "tensor": leaf.name if leaf else None,
         "tensor_index": list(leaf.index) if leaf else None,
         "inputs": [describe(ref.tensor()) for ref in step.op.inputs()],
         "output": describe(step.output.tensor()),
         "reference_value": reference["value"] if reference else None,
         "reference": reference,
-        "limit": limit_of(step.output.dtype) if step.output.dtype.is_floating_point else None,
+        "limit": limit_of(step.output.dtype),
         "note": note,
     }
 
@@ -245,8 +245,11 @@ def _mechanism(search: Search, origin: Origin, leaf: Optional[Leaf]) -> tuple[st
             "the operator hands out memory as it is, and the element was read before anything was written to it",
         )
     if leaf is None:
-        if origin.end is End.OUTSIDE:
-            return "unknown", None, "the value came in with the inputs of the model"
+        if origin.outside is not None and origin.end is End.OUTSIDE:
+            given = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(search.seen.inputs.arguments())}
+            came = origin.outside[0].store.storage.data_ptr() in given
+            words = "the value came in with the inputs of the model" if came else "the value is a constant of the code"
+            return "unknown", None, words
         return classify(origin)
     loaded = search.loaded
     if leaf.kind == "attribute":
@@ -259,7 +262,7 @@ def _mechanism(search: Search, origin: Origin, leaf: Optional[Leaf]) -> tuple[st
         )
     place = loaded.from_file.get(leaf.name)
     if place is not None:
-        on_file = float(widen(file_tensor(place))[leaf.index])
+        on_file = scalar(file_tensor(place), leaf.index)
         if math.isfinite(on_file):
             return "overflow", on_file, f"the file holds {on_file:.6g} there, which this dtype cannot hold"
         return (

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .summary import first_bad_index, is_bad, is_float, tensors_in, unravel, widen
+from .summary import finite_mask, first_bad_index, is_bad, is_float, scalar, tensors_in, unravel, widen
 from .tape import Op, Ref, Tape, rebuild
 
 STEPS = 20_000  # operators walked back before giving up: far above the number in a forward pass of the largest models
@@ -31,6 +31,10 @@ RANDOM = frozenset((
     "bernoulli", "dropout", "native_dropout", "rand", "rand_like", "randn", "randn_like", "normal", "uniform",
     "multinomial",
 ))  # fmt: skip
+
+# What a bad input element is replaced by when it is made finite. No operator is known that makes an infinity or a NaN
+# of both: 1 is a pole of atanh, erfinv and logit, 0.5 is outside of acosh; 0 would be 1/0 and log(0).
+STAND_INS = (0.5, 1.0)
 
 
 class End(enum.Enum):
@@ -79,7 +83,7 @@ def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
         if written is None:
             return _settle(Origin(End.OUTSIDE, path[-1] if path else None, (ref, tuple(index)), path=tuple(path)))
         op, output, place = written
-        value = float(widen(output.tensor())[tuple(place)])
+        value = scalar(output.tensor(), place)
         step = Step(op, output, tuple(place), value)
         key = (op.index, tuple(place))
         if key in seen or math.isfinite(value):
@@ -105,7 +109,7 @@ def _joint(tape: Tape, path: list[Step], ref: Ref, indices: list[list[int]]) -> 
     """
     step = path[-1]
     inner = trace(tape, ref, indices[0])
-    all_neginf = bool((widen(ref.tensor())[tuple(zip(*indices))] == -math.inf).all()) if ref.shape else False
+    all_neginf = all(scalar(ref.tensor(), index) == -math.inf for index in indices)
     if inner.end is End.BORN and inner.step is not None and not (all_neginf and _adds_a_mask(inner.step)):
         return Origin(inner.end, inner.step, inner.outside, inner.masked_row, tuple(path) + inner.path)
     if inner.end is End.OUTSIDE and not all_neginf:
@@ -146,7 +150,7 @@ def _outside_is_neginf(origin: Origin) -> bool:
     if origin.outside is None:
         return False
     ref, index = origin.outside
-    return float(widen(ref.tensor())[index]) == -math.inf
+    return scalar(ref.tensor(), index) == -math.inf
 
 
 def _cause(op: Op, output: Ref, place: list[int]) -> Any:
@@ -161,14 +165,24 @@ def _cause(op: Op, output: Ref, place: list[int]) -> Any:
     if op.base_name in RANDOM:
         return bad[0], [first_bad_index(bad[0].tensor())]
     position = next(i for i, ref in enumerate(op.outputs + op.mutates) if ref is output or _same_place(ref, output))
-    again = _Again(op, position, tuple(place))
-    if again.bad_with({}):
-        return End.LITERAL if literal else End.BORN
+    again = _Again(op, position, tuple(place), math.isnan(scalar(output.tensor(), place)))
+    if not again.can_be_repaired():
+        before = None if literal else _bad_at_the_same_place(bad, output, place)
+        return before or (End.LITERAL if literal else End.BORN)
     for ref in bad:
         if again.bad_with({id(ref): None}):
             return ref, _smallest(again, ref, output, place)
-    ref = bad[0]  # only together: each alone is harmless, so any one of them leads back
-    return ref, [first_bad_index(ref.tensor())]
+    # Only together: inf - inf. Each alone gives an infinity and no NaN, so any one of them leads back.
+    return _bad_at_the_same_place(bad, output, place) or (bad[0], [first_bad_index(bad[0].tensor())])
+
+
+def _bad_at_the_same_place(bad: list[Ref], output: Ref, place: list[int]) -> Optional[tuple[Ref, list[list[int]]]]:
+    """The bad input element that stands where the output's does, if there is one."""
+    for ref in bad:
+        same = aligned(ref, output, place)
+        if same is not None and not math.isfinite(scalar(ref.tensor(), same)):
+            return ref, [same]
+    return None
 
 
 def _distinct(refs: list[Ref]) -> list[Ref]:
@@ -182,38 +196,46 @@ def _same_place(one: Ref, two: Ref) -> bool:
 class _Again:
     """Runs one operator again on chosen inputs and looks at one element of its output."""
 
-    def __init__(self, op: Op, position: int, place: tuple[int, ...]) -> None:
-        self._op, self._position, self._place = op, position, place
+    def __init__(self, op: Op, position: int, place: tuple[int, ...], nan: bool) -> None:
+        self._op, self._position, self._place, self._nan = op, position, place, nan
         self._mutated = {(id(ref.store), ref.offset, ref.shape) for ref in op.mutates}
+        self._stand_in = STAND_INS[0]
+
+    def can_be_repaired(self) -> bool:
+        """Whether the element is finite once all bad inputs are. If not, the operator needs no bad input to make it."""
+        for stand_in in STAND_INS:
+            self._stand_in = stand_in
+            if math.isfinite(self._value({})):
+                return True
+        return False
 
     def bad_with(self, kept: dict[int, Optional[Tensor]]) -> bool:
-        """Whether the element is still bad when of the bad input elements only those of ``kept`` stay.
+        """Whether the element is bad in the same way when of the bad input elements only those of ``kept`` stay.
 
-        kept: id of an input Ref -> boolean mask of the elements that stay as they are; None for all of them. Every
-        other non-finite element becomes 1, which no operator turns into an infinity or NaN by itself (0 would: 1/0,
-        log(0)).
+        kept: id of an input Ref -> boolean mask of the elements that stay as they are; None for all of them.
         """
+        value = self._value(kept)
+        return math.isnan(value) if self._nan else not math.isfinite(value)
 
+    def _value(self, kept: dict[int, Optional[Tensor]]) -> float:
         def make(ref: Ref) -> Tensor:
             values = ref.tensor()
             writes = (id(ref.store), ref.offset, ref.shape) in self._mutated
-            if not is_float(values):
-                return values.clone() if writes else values
             stays = kept.get(id(ref), False)
-            if stays is None:
+            if not is_float(values) or stays is None:
                 return values.clone() if writes else values
             finite = torch.isfinite(values)
             if isinstance(stays, Tensor):
                 finite = finite | stays
-            return torch.where(finite, values, torch.ones((), dtype=values.dtype, device=values.device))
+            return torch.where(finite, values, torch.full((), self._stand_in, dtype=values.dtype, device=values.device))
 
         args = rebuild(self._op.args, Ref, make)
         kwargs = rebuild(self._op.kwargs, Ref, make)
         with torch.no_grad():
             results = list(tensors_in(self._op.func(*args, **kwargs)))
         if self._position >= len(results):  # an operator that only writes to its argument
-            return any(is_bad(tensor) for tensor in tensors_in((args, kwargs)))
-        return not math.isfinite(float(widen(results[self._position])[self._place]))
+            return math.nan if any(is_bad(tensor) for tensor in tensors_in((args, kwargs))) else 0.0
+        return scalar(results[self._position], self._place)
 
 
 def _smallest(again: _Again, ref: Ref, output: Ref, place: list[int]) -> list[list[int]]:
@@ -222,13 +244,13 @@ def _smallest(again: _Again, ref: Ref, output: Ref, place: list[int]) -> list[li
     Halving: about log2(n) runs of one operator.
     """
     values = ref.tensor()
-    bad = (~torch.isfinite(widen(values))).reshape(-1).nonzero().flatten()
+    bad = (~finite_mask(values)).reshape(-1).nonzero().flatten()
     if bad.numel() == 1:
         return [unravel(int(bad[0]), ref.shape)]
     guesses = [int(bad[0])]
-    aligned = _aligned(ref, output, place)
-    if aligned is not None and not math.isfinite(float(widen(values)[tuple(aligned)])):
-        guesses.insert(0, int(_flat(aligned, ref.shape)))
+    same = aligned(ref, output, place)
+    if same is not None and not math.isfinite(scalar(values, same)):
+        guesses.insert(0, _flat(same, ref.shape))
     for guess in guesses:
         if again.bad_with({id(ref): _mask(ref, torch.tensor([guess]))}):
             return [unravel(guess, ref.shape)]
@@ -252,7 +274,7 @@ def _mask(ref: Ref, flat: Tensor) -> Tensor:
     return mask.reshape(ref.shape)
 
 
-def _aligned(ref: Ref, output: Ref, place: list[int]) -> Optional[list[int]]:
+def aligned(ref: Ref, output: Ref, place: list[int]) -> Optional[list[int]]:
     """The element of an input that stands at the same place as the output's under broadcasting, if the shapes
     broadcast.
     """

@@ -106,9 +106,9 @@ def quiet() -> Iterator[None]:
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()
-    bars = getattr(logging, "disable_progress_bar", None)
+    bars = getattr(logging, "is_progress_bar_enabled", lambda: False)()
     if bars:
-        bars()
+        logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -114,9 +114,12 @@ def _read_headers(folder: str, found: WeightFiles) -> None:
 
 def _check_index(mapping: dict[str, str], found: WeightFiles, index: str) -> None:
     """Every tensor that the index names is in the shard that it names; what else the shards hold is noted."""
-    where = {entry.name: entry.file for header in found.headers for entry in header.entries}
+    where: dict[str, set[str]] = {}
+    for header in found.headers:
+        for entry in header.entries:
+            where.setdefault(entry.name, set()).add(entry.file)
     read = {os.path.basename(header.path) for header in found.headers}
-    lost = sorted(name for name, shard in mapping.items() if shard in read and where.get(name) != shard)
+    lost = sorted(name for name, shard in mapping.items() if shard in read and shard not in where.get(name, ()))
     for name in lost[:20]:
         found.find(index, f"it puts tensor {name!r} into {mapping[name]}, which does not have it")
     extra = sorted(set(where) - set(mapping))

@@ -81,7 +81,7 @@ def read_header(path: str) -> Header:
         raw = stream.read(length)
     try:
         parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadHeader(f"the header is no JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise BadHeader(f"the header is a JSON {type(parsed).__name__}, not an object")
@@ -96,15 +96,9 @@ def read_header(path: str) -> Header:
 
 def _entry(path: str, name: str, about: Any, data_start: int) -> Entry:
     try:
-        begin, end = (int(offset) for offset in about["data_offsets"])
-        entry = Entry(
-            name,
-            os.path.basename(path),
-            str(about["dtype"]),
-            tuple(int(n) for n in about["shape"]),
-            data_start + begin,
-            data_start + end,
-        )
+        begin, end = _whole(about["data_offsets"])
+        shape = _whole(about["shape"])
+        entry = Entry(name, os.path.basename(path), str(about["dtype"]), shape, data_start + begin, data_start + end)
     except (KeyError, TypeError, ValueError):
         raise BadHeader(f"the entry of {name!r} lacks dtype, shape or data_offsets: {about!r}") from None
     item = ITEM_BYTES.get(entry.dtype)
@@ -116,6 +110,13 @@ def _entry(path: str, name: str, about: Any, data_start: int) -> Entry:
             f" its shape {list(entry.shape)} in {entry.dtype} needs {entry.numel * item}"
         )
     return entry
+
+
+def _whole(numbers: Any) -> tuple[int, ...]:
+    """A list of whole numbers as it is; anything that only looks like one is refused."""
+    if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
+        raise TypeError(numbers)
+    return tuple(numbers)
 
 
 def _check_cover(entries: list[Entry], data_start: int, file_bytes: int) -> None:

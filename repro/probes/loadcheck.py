@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .build import attn_argument, dtype_argument, quiet, skeleton
-from .load import Loaded, file_tensors, named_tensors
+from .load import Loaded, file_tensor, file_tensors, named_tensors
 from .summary import dtype_name, same_values
 
 LISTED = 50  # names in a list of findings; the counts are whole
@@ -111,37 +111,51 @@ def _address(tensor: Tensor) -> int:
 def _compare_values(loaded: Loaded) -> dict[str, Any]:
     """Each tensor of the file, cast to the loaded dtype, against the tensor of the same name in memory.
 
-    A name matches with or without the model's base prefix. A tensor that the library renames or fuses while loading
-    has no match and is counted as not compared.
+    A name matches with or without the model's base prefix. A tensor that the library renames while loading is matched
+    by its values, if exactly one tensor that is left over in memory has them; one that it fuses or splits has no match
+    and is counted as not compared.
     """
     source, model = loaded.source, loaded.model
-    differ: list[str] = []
-    compared = absent = 0
     if source.folder is None:
         return {"compared": 0, "differ": [], "not_compared": 0}
     state = model.state_dict(keep_vars=True)
-    prefix = getattr(model, "base_model_prefix", "") or ""
-    mismatched = {str(item[0] if isinstance(item, tuple) else item) for item in loaded.info.get("mismatched_keys", [])}
+    differ: list[str] = []
+    renamed: list[tuple[str, str]] = []
+    matched = {str(item[0] if isinstance(item, tuple) else item) for item in loaded.info.get("mismatched_keys", [])}
     for path, key, tensor in file_tensors(source.folder):
-        name = next(
-            (
-                n
-                for n in (key, prefix + "." + key, key[len(prefix) + 1 :] if key.startswith(prefix + ".") else "")
-                if n in state
-            ),
-            None,
-        )
-        if name is None or name in mismatched or state[name].shape != tensor.shape:
-            absent += 1
+        name = next((name for name in _spellings(model, key) if name in state), None)
+        if name is None or state[name].shape != tensor.shape:
+            renamed.append((path, key))
             continue
-        compared += 1
-        actual = state[name].detach()
-        expected = tensor.to(device=actual.device, dtype=actual.dtype)
-        if same_values(actual, expected):
+        matched.add(name)
+        if _holds(state[name], tensor):
             loaded.from_file[name] = (path, key)
         else:
             differ.append(name)
+    absent = 0
+    for path, key in renamed:
+        tensor = file_tensor((path, key))
+        same = [name for name in state if name not in matched and _holds(state[name], tensor)]
+        if len(same) == 1:
+            matched.add(same[0])
+            loaded.from_file[same[0]] = (path, key)
+        else:
+            absent += 1
+    compared = len(loaded.from_file) + len(differ)
     return {"compared": compared, "differ": differ[:LISTED], "not_compared": absent}
+
+
+def _spellings(model: nn.Module, key: str) -> list[str]:
+    """A file's key as it is, and with the model's base prefix put on or taken off."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return [key, prefix + key] + ([key[len(prefix) :]] if key.startswith(prefix) else [])
+
+
+def _holds(actual: Tensor, expected: Tensor) -> bool:
+    """Whether a tensor in memory is the file's, rounded to its dtype."""
+    if actual.shape != expected.shape:
+        return False
+    return same_values(actual.detach(), expected.to(device=actual.device, dtype=actual.dtype))
 
 
 @contextlib.contextmanager

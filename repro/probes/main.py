@@ -16,6 +16,7 @@ import time
 import traceback
 from typing import Any, Optional
 
+from .resolve import seed_of
 from .wire import SCHEMA, Emitter, own_stdout
 
 STATUS = {"good": 0, "bad": 1, "skip": 125}
@@ -97,6 +98,15 @@ def _failed(raised: Exception) -> tuple[str, str, Optional[dict[str, Any]], dict
     return "skip", f"{name}: {text}", None, error
 
 
+def weights_source(text: str) -> str:
+    """--weights as it is, if it means something."""
+    try:
+        seed_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="probes.pyz",
@@ -113,7 +123,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         single.add_argument("--device", choices=("cpu", "cuda", "mps"))
         single.add_argument("--attn", choices=("eager", "sdpa"))
         single.add_argument("--prompt", action="append", default=[])
-        single.add_argument("--weights", default="checkpoint", help="checkpoint or random:SEED")
+        single.add_argument("--weights", default="checkpoint", type=weights_source, help="checkpoint or random:SEED")
         single.add_argument("--trust-remote-code", action="store_true")
         single.add_argument("--cache", default=os.path.join(os.path.expanduser("~"), ".cache", "repro-kit"))
     return parser.parse_args(argv)
@@ -128,8 +138,9 @@ def main(argv: Optional[list[str]] = None) -> int:
             if given.kind == "run":
                 with open(given.plan, encoding="utf-8") as opened:
                     plan = json.load(opened)
-                if plan.get("schema") != SCHEMA:
-                    print("{}: schema {} is not {}".format(given.plan, plan.get("schema"), SCHEMA), file=sys.stderr)
+                schema = plan.get("schema") if isinstance(plan, dict) else None
+                if schema != SCHEMA:
+                    print(f"{given.plan}: no plan of schema {SCHEMA}: its schema is {schema}", file=sys.stderr)
                     return 125
                 run_plan(plan, emitter)
                 return 0

@@ -4,28 +4,34 @@ Names of operators only decide where arithmetic cannot: 1/0 and an overflow both
 """
 
 import math
-from typing import Any, Optional
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
-from .blame import Origin, Step
-from .summary import is_float, tensors_in, widen
-from .tape import Op, Ref, rebuild
+from .blame import Origin, Step, aligned
+from .summary import is_float, scalar, tensors_in
+from .tape import Ref, rebuild
 
-POLES = frozenset((
-    "div", "true_divide", "reciprocal", "rsqrt", "log", "log2", "log10", "log1p", "pow", "floor_divide",
-    "remainder", "digamma", "lgamma", "atanh",
+# Functions with a pole, and where it is.
+POLES = {
+    "div": 0.0, "true_divide": 0.0, "reciprocal": 0.0, "rsqrt": 0.0, "log": 0.0, "log2": 0.0, "log10": 0.0,
+    "log1p": -1.0, "pow": 0.0, "floor_divide": 0.0, "remainder": 0.0, "digamma": 0.0, "lgamma": 0.0, "atanh": 1.0,
+}  # fmt: skip
+LINEAR = frozenset((
+    "mm", "bmm", "addmm", "baddbmm", "addmv", "mv", "dot", "linear", "matmul", "convolution", "sum", "mean", "cumsum",
 ))  # fmt: skip
-NORMS = frozenset((
+SQUARES = frozenset((
     "native_layer_norm", "native_group_norm", "native_batch_norm", "_fused_rms_norm", "rms_norm", "layer_norm",
+    "var", "var_mean", "std", "norm", "linalg_vector_norm",
 ))  # fmt: skip
-PRODUCTS = frozenset((
-    "mm", "bmm", "addmm", "baddbmm", "addmv", "mv", "dot", "linear", "matmul", "convolution",
+# Operators without partial results: if float64 disagrees with one of these, its kernel is wrong.
+ELEMENTWISE = frozenset((
+    "add", "sub", "mul", "div", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "silu", "gelu",
+    "erf", "sin", "cos", "pow", "reciprocal", "where", "clamp", "maximum",
+    "minimum", "softmax", "log_softmax", "_softmax", "_log_softmax",
 ))  # fmt: skip
-SUMS = frozenset((
-    "sum", "mean", "var", "var_mean", "std", "cumsum", "norm", "linalg_vector_norm", "prod",
-)) | NORMS  # fmt: skip
 FUSED_ATTENTION = "scaled_dot_product"
 
 
@@ -34,40 +40,34 @@ def limit_of(dtype: torch.dtype) -> float:
     return float(torch.finfo(dtype).max)
 
 
-def in_float64(step: Step) -> Optional[float]:
-    """The value that the same operator gives at the same place, from the same inputs, in float64 on the CPU; None if
-    it cannot run so.
+def in_float64(step: Step, change: Callable[[Tensor], Tensor] = lambda values: values) -> Optional[float]:
+    """The value that the same operator gives at the same place, from the same inputs, in float64 on the CPU.
+
+    change: applied to each floating input first. None where the operator cannot run so: no float64 kernel, or bound to
+    its device; then there is no reference, and none is claimed.
     """
     op = step.op
 
     def wide(ref: Ref) -> Tensor:
         values = ref.tensor().detach().cpu()
-        return values.to(torch.float64) if is_float(values) else values.clone()
+        if values.is_complex():
+            return change(values.to(torch.complex128))
+        return change(values.to(torch.float64)) if is_float(values) else values.clone()
 
+    def widest(dtype: torch.dtype) -> torch.dtype:
+        return torch.complex128 if dtype.is_complex else torch.float64 if dtype.is_floating_point else dtype
+
+    def on_cpu(tree: Any) -> Any:
+        return rebuild(
+            rebuild(rebuild(tree, Ref, wide), torch.dtype, widest), torch.device, lambda _: torch.device("cpu")
+        )
+
+    position = next((i for i, ref in enumerate(op.outputs) if ref is step.output), 0)
     try:
-        args = rebuild(
-            rebuild(op.args, Ref, wide), torch.dtype, lambda dtype: torch.float64 if dtype.is_floating_point else dtype
-        )
-        kwargs = rebuild(
-            rebuild(op.kwargs, Ref, wide),
-            torch.dtype,
-            lambda dtype: torch.float64 if dtype.is_floating_point else dtype,
-        )
-        kwargs = {
-            name: torch.device("cpu") if isinstance(value, torch.device) else value for name, value in kwargs.items()
-        }
         with torch.no_grad():
-            results = list(tensors_in(op.func(*args, **kwargs)))
-        position = next(
-            (
-                i
-                for i, ref in enumerate(op.outputs)
-                if ref.store is step.output.store and ref.shape == step.output.shape
-            ),
-            0,
-        )
-        return float(results[position][step.index])
-    except Exception:  # noqa: BLE001 - no float64 kernel, or an operator bound to its device: then there is no reference, and none is claimed
+            results = list(tensors_in(op.func(*on_cpu(op.args), **on_cpu(op.kwargs))))
+        return scalar(results[position], step.index)
+    except Exception:  # noqa: BLE001 - see above
         return None
 
 
@@ -94,53 +94,75 @@ def classify(origin: Origin) -> tuple[str, Optional[float], Optional[str]]:
     if math.isnan(reference):
         return "invalid", reference, None
     if math.isinf(reference):
-        if op.base_name in POLES and not _quotient_overflows(op, step):
+        if _at_pole(step):
             return "divide_by_zero", reference, None
         return "overflow", reference, "the result is beyond float64 as well"
     if abs(reference) > limit:
         return "overflow", reference, None
-    largest = _largest_partial(op)
+    mechanism, note = _inside(step, limit)
+    return mechanism, reference, note
+
+
+def _inside(step: Step, limit: float) -> tuple[str, str]:
+    """(mechanism, note) of a bad value where float64 gives a finite one within the limit: what happened on the way."""
+    op = step.op
+    numbers = [value for value in numbers_in((op.args, op.kwargs)) if math.isfinite(value) and abs(value) > limit]
+    if numbers:
+        return "overflow", f"the number {numbers[0]:.6g} in the model's code is beyond the dtype"
+    largest = _largest_partial(step)
     if largest is not None and largest > limit:
-        return (
-            "overflow",
-            reference,
-            f"the result itself fits; a partial result of up to {largest:.6g} inside the operator does not",
-        )
-    if step.op.address.op.startswith("aten._to_copy") or step.op.base_name in ("copy", "to"):
-        return "unknown", reference, None
-    return (
-        "kernel",
-        reference,
-        "from the same finite inputs, float64 arithmetic gives a finite result within the dtype's range",
-    )
+        return "overflow", f"the result fits; a partial result of up to {largest:.6g} inside the operator does not"
+    if largest is None and op.base_name not in ELEMENTWISE:
+        return "unknown", "float64 gives a finite result here; what the operator does inside is not known"
+    return "kernel", "from the same finite inputs, float64 arithmetic gives a finite result in the dtype's range"
 
 
-def _quotient_overflows(op: Op, step: Step) -> bool:
-    """A quotient of nonzero numbers that is infinite in float64 overflowed; it did not divide by zero."""
-    if op.base_name not in ("div", "true_divide"):
+def numbers_in(tree: Any) -> Iterator[float]:
+    """The Python numbers among an operator's arguments."""
+    if isinstance(tree, (int, float)) and not isinstance(tree, bool):
+        yield float(tree)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from numbers_in(item)
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from numbers_in(item)
+
+
+def _at_pole(step: Step) -> bool:
+    """Whether the operator stands at a pole of its function at this element: a divisor of 0, log(0), atanh(1)."""
+    op = step.op
+    if op.base_name not in POLES:
         return False
     refs = op.inputs()
-    return len(refs) > 1 and not bool((widen(refs[1].tensor()) == 0).any())
+    divides = op.base_name in ("div", "true_divide", "floor_divide", "remainder")
+    if divides and len(refs) < 2:
+        return 0.0 in list(numbers_in(op.args))
+    ref = refs[1] if divides else refs[0]
+    place = aligned(ref, step.output, list(step.index))
+    if place is None:
+        return False
+    value = scalar(ref.tensor(), place)
+    return value == POLES[op.base_name] or (op.base_name == "atanh" and value == -1.0)
 
 
-def _largest_partial(op: Op) -> Optional[float]:
-    """A bound of the partial results inside products and reductions: sums of magnitudes, in float64; None for other
-    operators.
+def _largest_partial(step: Step) -> Optional[float]:
+    """A bound of the partial results inside sums and products, in float64; None for other operators.
+
+    Sums of products: the same operator on magnitudes. Products: on magnitudes of at least 1. Norms: sums of squares.
     """
-    tensors = [ref.tensor().detach().cpu().to(torch.float64) for ref in op.inputs() if ref.dtype.is_floating_point]
-    if not tensors or any(not bool(torch.isfinite(tensor).all()) for tensor in tensors):
-        return None
-    name = op.base_name
-    try:
-        if name in PRODUCTS and len(tensors) >= 2 and name != "convolution":
-            left, right = tensors[-2].abs(), tensors[-1].abs()
-            return float((left @ right).max())
-        if name in SUMS:
-            values = tensors[0]
-            power = 2 if name in NORMS or name in ("var", "var_mean", "std", "norm", "linalg_vector_norm") else 1
-            return float((values.abs() ** power).sum(-1).max()) if values.dim() else float(values.abs() ** power)
-    except (RuntimeError, IndexError):  # shapes that only the operator itself knows how to multiply
-        return None
+    name = step.op.base_name
+    if name in LINEAR:
+        bound = in_float64(step, torch.abs)
+        if bound is None or name != "mean":
+            return bound
+        whole, kept = (math.prod(ref.shape) for ref in (step.op.inputs()[0], step.output))
+        return bound * whole / max(kept, 1)
+    if name == "prod":
+        return in_float64(step, lambda values: values.abs().clamp(min=1))
+    if name in SQUARES:
+        values = step.op.inputs()[0].tensor().detach().cpu().to(torch.float64)
+        return float((values**2).sum(-1).max()) if values.dim() else float(values**2)
     return None
 
 
@@ -176,8 +198,3 @@ def _fused_attention(step: Step) -> Optional[tuple[str, Optional[float], Optiona
     if math.isfinite(reference):
         return "kernel", reference, "softmax(q k^T) v in float64 is finite from the same inputs"
     return None
-
-
-def figures(refs: list[Ref], describe: Any) -> list[dict[str, Any]]:
-    """Shape, dtype and figures of some recorded tensors."""
-    return [describe(ref.tensor()) for ref in refs]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .blame import LITERAL, UNWRITTEN
-from .summary import is_bad, is_float, tensors_in, widen
+from .summary import finite_mask, is_bad, is_float, scalar, tensors_in, widen
 from .watch import Address, StopPass, Watch, watched
 
 # Operators whose non-finite values are meant, or are nobody's yet: they are never repaired.
@@ -30,7 +30,7 @@ def value_at(
             results = list(tensors_in(result))
             shape = results[output].shape if output < len(results) else ()
             if len(shape) == len(index) and all(at < size for at, size in zip(index, shape)):
-                found.append(float(widen(results[output])[index]))
+                found.append(scalar(results[output], index))
             raise StopPass
         return result
 
@@ -102,7 +102,7 @@ def effect(before: Tensor, after: Optional[Tensor]) -> str:
     """ "cured", "changed" or "unchanged": what a repair did to the set of bad elements of the model's output."""
     if after is None or after.shape != before.shape:
         return "unchanged"
-    bad_before, bad_after = ~torch.isfinite(widen(before)), ~torch.isfinite(widen(after))
+    bad_before, bad_after = ~finite_mask(before), ~finite_mask(after)
     if not bool(bad_after.any()):
         return "cured"
     return "unchanged" if torch.equal(bad_before, bad_after) else "changed"

@@ -41,8 +41,16 @@ class Source:
 
 
 def seed_of(weights: str) -> Optional[int]:
-    """The seed of "random:SEED"; None for "checkpoint"."""
-    return int(weights.split(":", 1)[1]) if weights.startswith("random:") else None
+    """The seed of "random:SEED"; None for "checkpoint".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if weights == "checkpoint":
+        return None
+    if not re.fullmatch(r"random:[0-9]+", weights):
+        raise ValueError(f"weights are checkpoint or random:SEED with a whole number for SEED, not {weights!r}")
+    return int(weights.split(":", 1)[1])
 
 
 def resolve(case: dict[str, Any]) -> Source:

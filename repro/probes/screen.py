@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from .summary import tensors_in
+from .watch import ALWAYS
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Screen:
         key = id(module)
         if key not in self._modules:
             return
-        mine = []
+        mine: list[int] = []
         for tensor in (output,) if isinstance(output, Tensor) else tensors_in(output):
             if tensor is self._last and version_of(tensor) == self._last_version:
                 mine.append(len(self._bounds) - 1)
@@ -66,8 +67,7 @@ class Screen:
                 self._bounds.append(torch.aminmax(values if values.element_size() > 1 else values.to(torch.float32)))
                 self._last, self._last_version = tensor, version_of(tensor)
                 mine.append(len(self._bounds) - 1)
-        if mine:
-            self._seen.append((key, mine))
+        self._seen.append((key, mine))
 
     def calls(self) -> list[Call]:
         """All calls in order; the one place where the device is waited for."""
@@ -84,6 +84,8 @@ class Screen:
         for key, mine in self._seen:
             index = counts[key] = counts.get(key, -1) + 1
             bounds = [bound for position in mine for bound in read[position]]
+            if not bounds:
+                continue  # no floating output, or a call that raised: counted, and nothing to say about it
             nan = any(math.isnan(bound) for bound in bounds)
             name, class_name = self._modules[key]
             calls.append(
@@ -105,7 +107,7 @@ def screened(model: nn.Module) -> Iterator[Screen]:
     off again costs more than what it then does on a short prompt.
     """
     screen = Screen(model)
-    handle = register_module_forward_hook(screen.see)
+    handle = register_module_forward_hook(screen.see, **ALWAYS)
     try:
         yield screen
     finally:

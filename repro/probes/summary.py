@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,9 +50,22 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).replace("torch.", "")
 
 
+def finite_mask(tensor: Tensor) -> Tensor:
+    """True where an element is finite; a complex one where both its parts are. The tensor's shape."""
+    return torch.isfinite(tensor if tensor.is_complex() else widen(tensor))
+
+
 def is_bad(tensor: Tensor) -> bool:
     """Whether any element is NaN or infinite."""
-    return is_float(tensor) and not bool(torch.isfinite(widen(tensor)).all())
+    return is_float(tensor) and not bool(finite_mask(tensor).all())
+
+
+def scalar(tensor: Tensor, index: Sequence[int]) -> float:
+    """One element as a Python float; of a complex number, the part that is NaN, else the one of larger magnitude."""
+    value = tensor[tuple(index)].item()
+    if isinstance(value, complex):
+        return max(value.real, value.imag, key=lambda part: math.inf if math.isnan(part) else abs(part))
+    return float(value)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -83,7 +96,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def same_values(actual: Tensor, expected: Tensor) -> bool:
-    """Bit-for-bit the same numbers, two NaNs at the same place counted as equal."""
+    """The same numbers everywhere, two NaNs at the same place counted as equal."""
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return False
     if torch.equal(actual, expected):
@@ -105,5 +118,5 @@ def unravel(flat: int, shape: tuple[int, ...]) -> list[int]:
 
 def first_bad_index(tensor: Tensor) -> list[int]:
     """Index of the first NaN or Inf in row-major order; the tensor must have one."""
-    bad = ~torch.isfinite(widen(tensor.detach()))
+    bad = ~finite_mask(tensor.detach())
     return unravel(int(bad.reshape(-1).to(torch.uint8).argmax()), tuple(bad.shape))

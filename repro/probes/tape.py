@@ -4,6 +4,7 @@ Tensors are kept by reference. Before an operator writes into memory, that memor
 read earlier stays what it was. Views are not writers: a value's writer is the last operator that wrote to its bytes.
 """
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from .summary import is_float, tensors_in
 from .watch import Address, StopPass, Watch, watched
 
-_KIT = os.path.dirname(os.path.abspath(__file__))
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__))
+_KIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # not torchvision, which is beside it
 
 
 @dataclass
@@ -53,11 +54,18 @@ class Ref:
         )
 
     def byte_of(self, index: list[int]) -> int:
-        return (self.offset + sum(i * step for i, step in zip(index, self.stride))) * self.itemsize
+        """Where an element begins; for a complex one, where the part begins that is not finite, if only one is not."""
+        begin = (self.offset + sum(i * step for i, step in zip(index, self.stride))) * self.itemsize
+        if self.dtype.is_complex and math.isfinite(self.tensor()[tuple(index)].real.item()):
+            return begin + self.itemsize // 2
+        return begin
 
     def index_of(self, byte: int) -> Optional[list[int]]:
-        """The element that lies at ``byte`` of the memory, or None. For overlapping strides, the first such element."""
-        if byte % self.itemsize:
+        """The element that lies at ``byte`` of the memory (a complex one: at either of its parts), or None.
+
+        For overlapping strides, the first such element.
+        """
+        if byte % (self.itemsize // 2 if self.dtype.is_complex else self.itemsize):
             return None
         rest = byte // self.itemsize - self.offset
         if rest < 0 or 0 in self.shape:

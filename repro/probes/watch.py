@@ -7,6 +7,7 @@ trace is not.
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -26,6 +27,9 @@ class Address:
     op: str
     occurrence: int
 
+
+# Hooks that also run when a module's forward raises (and the model catches that), which torch has since 2.1.
+ALWAYS = {"always_call": True} if "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters else {}
 
 Visitor = Callable[[Address, Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -73,8 +77,9 @@ class Watch:
             self.entered(name, index)
 
     def leave(self, name: str, output: Any) -> None:
+        """``output`` is None where the call raised and the model may go on without it."""
         _, index = self.stack.pop()
-        if self.left:
+        if self.left and output is not None:
             self.left(name, index, output)
 
 
@@ -92,7 +97,7 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(before(name)))
-            handles.append(module.register_forward_hook(after(name)))
+            handles.append(module.register_forward_hook(after(name), **ALWAYS))
         with _Mode(watch), contextlib.suppress(StopPass):
             yield
     finally:

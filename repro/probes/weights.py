@@ -28,6 +28,7 @@ Progress = Callable[[int, int, str], None]
 
 DTYPES: dict[str, Optional[torch.dtype]] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "C64": torch.float32,  # as pairs of reals
     "F8_E4M3": getattr(torch, "float8_e4m3fn", None), "F8_E5M2": getattr(torch, "float8_e5m2", None),
 }  # fmt: skip
 TARGETS = ("float16", "bfloat16", "float32")  # the dtypes for which an overflow is forecast
@@ -108,7 +109,7 @@ class Tally:
     @property
     def mask_like(self) -> bool:
         """Only -inf and 0: an attention mask that was saved with the weights. Softmax absorbs it, so it is no fault."""
-        return self.bad == self.neginf > 0 and self.zeros + self.neginf == self.seen
+        return self.bad == self.neginf > 0 < self.zeros and self.zeros + self.neginf == self.seen
 
     @property
     def absmax(self) -> float:
@@ -144,7 +145,8 @@ def scan_file(path: str, entries: list[Entry]) -> Iterator[Tally]:
         for entry in entries:
             dtype = DTYPES.get(entry.dtype)
             if dtype is not None and entry.end > entry.begin:
-                tally = Tally(entry.name, entry.file, dtype, entry.shape)
+                shape = (*entry.shape, 2) if entry.dtype == "C64" else entry.shape
+                tally = Tally(entry.name, entry.file, dtype, shape)
                 starts = range(entry.begin, entry.end, PIECE_BYTES)
                 parts = [pool.submit(_piece, path, tally, at, min(at + PIECE_BYTES, entry.end)) for at in starts]
                 work.append((tally, parts))
@@ -261,6 +263,11 @@ def check(folder: str, progress: Progress) -> tuple[str, str, dict[str, Any]]:
     return "good", reason, payload
 
 
+def overflows(value: float, dtype: torch.dtype) -> bool:
+    """Whether a finite number becomes infinite in ``dtype``: 65519.9 rounds to float16's largest, 65520 does not."""
+    return bool(torch.isinf(torch.tensor(value, dtype=torch.float64).to(dtype)))
+
+
 def report(tallies: list[Tally]) -> dict[str, Any]:
     """The payload of the weights step."""
     rows = [tally.row() for tally in tallies]
@@ -280,8 +287,7 @@ def report(tallies: list[Tally]) -> dict[str, Any]:
         "zero_tensors": [tally.name for tally in tallies if tally.seen and tally.zeros == tally.seen],
         "constant_tensors": sum(bool(row["constant"]) for row in rows),
         "overflows_in": {
-            name: [tally.name for tally in finite if tally.absmax > torch.finfo(getattr(torch, name)).max]
-            for name in TARGETS
+            name: [tally.name for tally in finite if overflows(tally.absmax, getattr(torch, name))] for name in TARGETS
         },
         "absmax": {"tensor": largest.name, "value": largest.absmax} if largest else None,
         "stats": rows,

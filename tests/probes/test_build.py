@@ -106,7 +106,6 @@ def test_quiet_puts_the_verbosity_back():
     assert logging.get_verbosity() == before
 
 
-@pytest.mark.xfail(strict=True, reason="they are switched on whatever they were")
 def test_quiet_puts_the_progress_bars_back_as_they_were():
     from transformers.utils import logging
 

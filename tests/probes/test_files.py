@@ -127,7 +127,6 @@ def test_a_tensor_in_no_shard_is_named(tmp_path):
     assert "'lost'" in problem
 
 
-@pytest.mark.xfail(strict=True, reason="the last shard read hides the others")
 def test_a_tensor_that_two_shards_hold_is_in_the_one_that_the_index_names(tmp_path):
     sharded(tmp_path, {"a": ONE, "b": TWO}, {ONE: {"a": [1.0]}, TWO: {"a": [1.0], "b": [2.0]}})
     assert problems(tmp_path) == []

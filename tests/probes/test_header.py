@@ -190,17 +190,14 @@ def test_a_missing_file_is_an_os_error(tmp_path):
         read_header(str(tmp_path / "gone"))
 
 
-@pytest.mark.xfail(strict=True, reason="OverflowError is raised, not BadHeader")
 def test_a_number_that_is_infinite(tmp_path):
     refused(tmp_path, raw_safetensors(b'{"a": {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 4]}}', bytes(4)))
 
 
-@pytest.mark.xfail(strict=True, reason="RecursionError is raised, not BadHeader")
 def test_a_nest_that_is_too_deep(tmp_path):
     refused(tmp_path, raw_safetensors(b"[" * 100_000))
 
 
-@pytest.mark.xfail(strict=True, reason='int() takes 1.5, 0.2, "1" and true')
 @pytest.mark.parametrize(("shape", "offsets"), [([1.5], [0, 4]), ([1], [0.2, 4.9]), (["1"], [0, 4]), ([True], [0, 4])])
 def test_what_is_no_whole_number(tmp_path, shape, offsets):
     about = {"dtype": "F32", "shape": shape, "data_offsets": offsets}

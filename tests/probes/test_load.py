@@ -40,20 +40,7 @@ def test_a_sound_folder_is_good(checkpoints, family, dtype):
     assert (payload["values"]["differ"], payload["unset_buffers"], payload["meta"]) == ([], [], [])
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param(
-            family,
-            marks=pytest.mark.xfail(
-                family == "gpt_neox",
-                strict=True,
-                reason="transformers 5 names the file's embed_out lm_head, and the kit does not match them",
-            ),
-        )
-        for family in families.FAMILIES
-    ],
-)
+@pytest.mark.parametrize("family", families.FAMILIES)
 def test_every_tensor_of_the_file_is_compared(checkpoints, family):
     payload = checked(checkpoints[family])[2]
     assert payload["values"]["compared"] == len(files.read(checkpoints[family] / files.WEIGHTS))

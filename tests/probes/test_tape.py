@@ -185,7 +185,6 @@ def test_an_expanded_elements_writer_is_that_of_its_memory():
     assert written_by(tape, op_named(tape, "add").inputs()[0], [1, 2]) == ("aten.mul.Tensor", [1, 0])
 
 
-@pytest.mark.xfail(strict=True, reason="a complex element is not found by the byte of its second half")
 def test_the_imaginary_part_of_a_complex_product_has_a_writer():
     def function(x):
         turned = torch.view_as_complex(x * 1) * torch.tensor(1j)
@@ -272,7 +271,6 @@ def test_a_model_that_is_pytorchs_own_names_pytorchs_line():
     assert source.startswith("linear.py:")
 
 
-@pytest.mark.xfail(strict=True, reason="a prefix without a separator: torchvision counts as torch")
 def test_a_library_whose_folder_begins_with_torch_is_not_pytorch():
     """torchvision and torchtune stand beside torch: their lines are the model's own."""
     path = str(Path(torch.__file__).parent) + "vision/layers.py"
@@ -344,7 +342,6 @@ class Falls(Small):
         return x + 1
 
 
-@pytest.mark.xfail(strict=True, reason="a call that raises is never left")
 def test_a_child_that_raised_does_not_own_what_follows():
     tape = tape_of(Falls(), torch.ones(1))
     assert [(op.base_name, op.address.module) for op in tape.ops] == [("mul", "slow"), ("add", "")]
