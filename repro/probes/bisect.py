@@ -21,7 +21,7 @@ from .mechanism import classify, limit_of
 from .precision import widened
 from .reference import effect, finite_or_none, value_at, with_only, without_bad_values
 from .screen import Call, blocks
-from .summary import describe, dtype_name, finite_mask, first_bad_index, is_bad, scalar, unravel
+from .summary import describe, dtype_name, finite_mask, first_bad_index, is_bad, scalar, tensors_in, unravel
 from .tape import Tape, record
 from .watch import Address
 
