@@ -14,8 +14,9 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from .nest import rebuild
 from .summary import finite_mask, first_bad_index, is_bad, is_float, scalar, tensors_in, unravel, widen
-from .tape import Op, Ref, Tape, rebuild
+from .tape import Op, Ref, Tape
 
 STEPS = 20_000  # operators walked back before giving up: far above the number in a forward pass of the largest models
 

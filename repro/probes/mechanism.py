@@ -4,15 +4,15 @@ Names of operators only decide where arithmetic cannot: 1/0 and an overflow both
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
 from .blame import Origin, Step, aligned
+from .nest import items_in, rebuild
 from .summary import is_float, scalar, tensors_in
-from .tape import Ref, rebuild
+from .tape import Op, Ref
 
 # Functions with a pole, and where it is.
 POLES = {
@@ -106,7 +106,7 @@ def classify(origin: Origin) -> tuple[str, Optional[float], Optional[str]]:
 def _inside(step: Step, limit: float) -> tuple[str, str]:
     """(mechanism, note) of a bad value where float64 gives a finite one within the limit: what happened on the way."""
     op = step.op
-    numbers = [value for value in numbers_in((op.args, op.kwargs)) if math.isfinite(value) and abs(value) > limit]
+    numbers = [value for value in _numbers(op) if math.isfinite(value) and abs(value) > limit]
     if numbers:
         return "overflow", f"the number {numbers[0]:.6g} in the model's code is beyond the dtype"
     largest = _largest_partial(step)
@@ -117,16 +117,10 @@ def _inside(step: Step, limit: float) -> tuple[str, str]:
     return "kernel", "from the same finite inputs, float64 arithmetic gives a finite result in the dtype's range"
 
 
-def numbers_in(tree: Any) -> Iterator[float]:
+def _numbers(op: Op) -> list[float]:
     """The Python numbers among an operator's arguments."""
-    if isinstance(tree, (int, float)) and not isinstance(tree, bool):
-        yield float(tree)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from numbers_in(item)
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from numbers_in(item)
+    found = items_in((op.args, op.kwargs), (int, float))
+    return [float(number) for number in found if not isinstance(number, bool)]
 
 
 def _at_pole(step: Step) -> bool:
@@ -137,7 +131,7 @@ def _at_pole(step: Step) -> bool:
     refs = op.inputs()
     divides = op.base_name in ("div", "true_divide", "floor_divide", "remainder")
     if divides and len(refs) < 2:
-        return 0.0 in list(numbers_in(op.args))
+        return 0.0 in _numbers(op)
     ref = refs[1] if divides else refs[0]
     place = aligned(ref, step.output, list(step.index))
     if place is None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .blame import LITERAL, UNWRITTEN
 from .summary import finite_mask, is_bad, is_float, scalar, tensors_in, widen
-from .watch import Address, StopPass, Watch, watched
+from .watch import Address, StopPass, Visitor, Watch, watched
 
 # Operators whose non-finite values are meant, or are nobody's yet: they are never repaired.
 CHOSEN = tuple("aten." + name + ending for name in sorted(LITERAL | UNWRITTEN) for ending in (".", "_."))
@@ -55,10 +55,7 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
                 _repair(tensor)
         return result
 
-    result: list[Any] = []
-    with watched(model, Watch(visit)):
-        result.append(run())
-    return result[0] if met and result else None
+    return _watched_output(model, run, visit, met)
 
 
 def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Any]:
@@ -85,6 +82,11 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
                 _repair(tensor)
         return result
 
+    return _watched_output(model, run, visit, met)
+
+
+def _watched_output(model: nn.Module, run: Callable[[], Any], visit: Visitor, met: list[bool]) -> Optional[Any]:
+    """The model's output under a visitor; None if the visitor did not meet its operator."""
     result: list[Any] = []
     with watched(model, Watch(visit)):
         result.append(run())

@@ -9,7 +9,6 @@ from .wire import Emitter
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect")
-NEEDS_MODEL = ("load", "forward", "bisect")
 
 
 class Session:

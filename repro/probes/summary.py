@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .nest import items_in
+
 
 def widen(tensor: Tensor) -> Tensor:
     """``tensor`` in float32, or float64 if it is that already; complex numbers as pairs of reals.
@@ -68,19 +70,9 @@ def scalar(tensor: Tensor, index: Sequence[int]) -> float:
     return float(value)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of nested tuples, lists, dicts and model outputs, in order.
-
-    Caches and other objects are not entered.
-    """
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
+def tensors_in(nest: Any) -> Iterator[Tensor]:
+    """The tensors of a nest, in order."""
+    return items_in(nest, Tensor)
 
 
 def digest(tensor: Tensor) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
+from .nest import items_in, rebuild
 from .summary import is_float, tensors_in
 from .watch import Address, StopPass, Watch, watched
 
@@ -97,35 +98,13 @@ class Op:
     source: Optional[str]
 
     def inputs(self) -> list[Ref]:
-        return list(refs_in((self.args, self.kwargs)))
+        return list(items_in((self.args, self.kwargs), Ref))
 
     @property
     def base_name(self) -> str:
         """ "add" of "aten.add_.Tensor"."""
         parts = self.address.op.split(".")
         return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_") or parts[-1]
-
-
-def refs_in(tree: Any) -> Iterator[Ref]:
-    if isinstance(tree, Ref):
-        yield tree
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from refs_in(item)
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from refs_in(item)
-
-
-def rebuild(tree: Any, kind: type, make: Callable[[Any], Any]) -> Any:
-    """The same nest of lists, tuples and dicts with every ``kind`` replaced by ``make`` of it."""
-    if isinstance(tree, kind):
-        return make(tree)
-    if isinstance(tree, dict):
-        return {key: rebuild(item, kind, make) for key, item in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(rebuild(item, kind, make) for item in tree)
-    return tree
 
 
 class Tape:

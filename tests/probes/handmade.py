@@ -23,8 +23,9 @@ from repro.probes.forward import look
 from repro.probes.inputs import Inputs
 from repro.probes.load import Loaded, load
 from repro.probes.loadcheck import check
+from repro.probes.nest import rebuild
 from repro.probes.resolve import Source, resolve
-from repro.probes.tape import Op, Ref, Tape, rebuild, record
+from repro.probes.tape import Op, Ref, Tape, record
 from repro.probes.watch import Address
 from repro.probes.wire import Emitter
 
