@@ -11,6 +11,6 @@ Read it in this order::
     session   what the steps share: the model is found once, loaded once
     resolve -> files -> weights -> load -> inputs -> forward -> bisect -> arms          the steps
     header, convert, build, loadcheck, precision                                        what the steps stand on
-    screen -> tape -> blame -> mechanism -> reference, element                          how bisect finds the origin
+    screen -> tape -> blame -> mechanism -> reference, element, origin                  how bisect finds the origin
     nest, summary, watch, wire                                                          what several of them need
 """

@@ -10,7 +10,7 @@ import torch
 from .forward import Pass, bad_words, is_bad_figures, main_output, run
 from .inputs import Inputs, accepts, second_inputs, without_first
 from .load import Loaded
-from .precision import in_dtype
+from .precision import DigitsLost, in_dtype
 from .summary import describe, dtype_name, same_values
 
 
@@ -38,9 +38,12 @@ def dtype_arm(name: str) -> Arm:
     def arm(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
         if dtype_name(loaded.dtype) == name:
             raise SameAsCase
-        with in_dtype(loaded, getattr(torch, name)) as rounded:
-            remark = f"from weights already rounded to {dtype_name(loaded.dtype)}" if rounded else ""
-            yield Setting(inputs, remark)
+        try:
+            with in_dtype(loaded, getattr(torch, name)) as rounded:
+                remark = f"from weights already rounded to {dtype_name(loaded.dtype)}" if rounded else ""
+                yield Setting(inputs, remark)
+        except DigitsLost as error:
+            raise NotApplicable(str(error)) from error
 
     return arm
 

@@ -82,7 +82,7 @@ def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
     while len(path) < STEPS:
         written = tape.writer(ref, index)
         if written is None:
-            return _settle(Origin(End.OUTSIDE, path[-1] if path else None, (ref, tuple(index)), path=tuple(path)))
+            return Origin(End.OUTSIDE, path[-1] if path else None, (ref, tuple(index)), path=tuple(path))
         op, output, place = written
         value = scalar(output.tensor(), place)
         step = Step(op, output, tuple(place), value)
@@ -93,7 +93,8 @@ def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
         path.append(step)
         cause = _cause(op, output, place)
         if isinstance(cause, End):
-            return _settle(Origin(cause, step, path=tuple(path)))
+            origin = Origin(cause, step, path=tuple(path))
+            return _turned(origin, path[:-1]) if cause is End.LITERAL else origin
         ref, indices = cause
         index = indices[0]
         if len(indices) > 1:
@@ -134,24 +135,21 @@ def _adds_a_mask(step: Step) -> bool:
     return False
 
 
-def _settle(origin: Origin) -> Origin:
-    """A walk that ended at a chosen -inf: if some operator on the way made NaN of it, that one is the origin."""
-    chosen = origin.end is End.LITERAL or (origin.end is End.OUTSIDE and _outside_is_neginf(origin))
-    if not chosen:
+def chosen(origin: Origin) -> Origin:
+    """The same walk, if what came in from outside was put there on purpose: a mask in a buffer, or a constant.
+
+    Only -inf is ever meant. Where an operator made NaN of it, that operator is the origin; else it did no harm.
+    """
+    if origin.outside is None or scalar(origin.outside[0].tensor(), origin.outside[1]) != -math.inf:
         return origin
-    for step in reversed(origin.path):
-        if math.isnan(step.value) and step is not origin.path[-1]:
-            return Origin(End.BORN, step, origin.outside, False, origin.path)
-    if origin.end is End.OUTSIDE and origin.path and math.isnan(origin.path[-1].value):
-        return Origin(End.BORN, origin.path[-1], origin.outside, False, origin.path)
-    return origin
+    literal = Origin(End.LITERAL, origin.step, origin.outside, path=origin.path)
+    return _turned(literal, list(origin.path))
 
 
-def _outside_is_neginf(origin: Origin) -> bool:
-    if origin.outside is None:
-        return False
-    ref, index = origin.outside
-    return scalar(ref.tensor(), index) == -math.inf
+def _turned(origin: Origin, path: list[Step]) -> Origin:
+    """A walk that ended at a chosen value: the first operator that made NaN of it is the origin, if any did."""
+    first = next((step for step in reversed(path) if math.isnan(step.value)), None)
+    return origin if first is None else Origin(End.BORN, first, None, False, origin.path)
 
 
 def _cause(op: Op, output: Ref, place: list[int]) -> Any:
@@ -167,12 +165,15 @@ def _cause(op: Op, output: Ref, place: list[int]) -> Any:
         return bad[0], [first_bad_index(bad[0].tensor())]
     position = next(i for i, ref in enumerate(op.outputs + op.mutates) if ref is output or _same_place(ref, output))
     again = _Again(op, position, tuple(place), math.isnan(scalar(output.tensor(), place)))
-    if not again.can_be_repaired():
-        before = None if literal else _bad_at_the_same_place(bad, output, place)
-        return before or (End.LITERAL if literal else End.BORN)
+    repairable = again.can_be_repaired()
+    if literal and not repairable:
+        return End.LITERAL
+    again.tame = not repairable  # it makes a bad value by itself as well; did one come in before, whatever it adds?
     for ref in bad:
         if again.bad_with({id(ref): None}):
             return ref, _smallest(again, ref, output, place)
+    if not repairable:
+        return End.BORN
     # Only together: inf - inf. Each alone gives an infinity and no NaN, so any one of them leads back.
     return _bad_at_the_same_place(bad, output, place) or (bad[0], [first_bad_index(bad[0].tensor())])
 
@@ -201,6 +202,7 @@ class _Again:
         self._op, self._position, self._place, self._nan = op, position, place, nan
         self._mutated = {(id(ref.store), ref.offset, ref.shape) for ref in op.mutates}
         self._stand_in = STAND_INS[0]
+        self.tame = False  # whether finite inputs are replaced too, so that only what is kept can make a bad value
 
     def can_be_repaired(self) -> bool:
         """Whether the element is finite once all bad inputs are. If not, the operator needs no bad input to make it."""
@@ -223,9 +225,11 @@ class _Again:
             values = ref.tensor()
             writes = (id(ref.store), ref.offset, ref.shape) in self._mutated
             stays = kept.get(id(ref), False)
-            if not is_float(values) or stays is None:
+            if stays is None:
+                stays = ~torch.isfinite(values)
+            if not is_float(values):
                 return values.clone() if writes else values
-            finite = torch.isfinite(values)
+            finite = torch.isfinite(values) & (not self.tame)
             if isinstance(stays, Tensor):
                 finite = finite | stays
             return torch.where(finite, values, torch.full((), self._stand_in, dtype=values.dtype, device=values.device))

@@ -10,7 +10,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from .build import quiet
+from .build import CannotLoad, quiet
 from .load import Loaded
 
 SEED = 0
@@ -104,7 +104,14 @@ def vocabulary(model: nn.Module) -> int:
 
 
 def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool) -> list[Inputs]:
-    """One Inputs for each prompt. Without a tokenizer there is one set of seeded ids, whatever the prompts."""
+    """One Inputs for each prompt. Without a tokenizer there is one set of seeded ids, whatever the prompts.
+
+    Raises:
+        CannotLoad: the model takes no token ids.
+    """
+    main = getattr(loaded.model, "main_input_name", "input_ids")
+    if main != "input_ids" and not accepts(loaded.model, "input_ids"):
+        raise CannotLoad(f"{loaded.class_name} takes {main}, not token ids; only models of token ids can be run.")
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
     if tokenizer is None:
         return [seeded(loaded, SEED)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .build import DTYPE_FIELDS, config_parts, kept_in_float32, skeleton
 from .load import Loaded, file_tensor
-from .summary import is_float
+from .summary import dtype_name, is_bad, is_float
 
 
 def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -52,7 +52,13 @@ def _parameters_in(loaded: Loaded, dtype: torch.dtype) -> Iterator[tuple[str, Te
         place = loaded.from_file.get(name)
         value = file_tensor(place) if place is not None else parameter.detach()
         rounded = place is None and torch.finfo(parameter.dtype).bits < torch.finfo(wanted).bits
+        if place is None and loaded.source.folder is not None and is_bad(parameter):
+            raise DigitsLost(f"{name} is not finite in {dtype_name(parameter.dtype)}, and no tensor of the file is it")
         yield name, value.to(device=parameter.device, dtype=wanted), rounded
+
+
+class DigitsLost(Exception):
+    """The wider values of a parameter are not to be had from what was loaded. The message says of which."""
 
 
 @contextlib.contextmanager

@@ -70,11 +70,11 @@ class Session:
         if self._passes is None:
             from .forward import look
 
-            loaded = self.loaded()
-            self._passes = []
+            model, passes = self.loaded().model, []
             for done, made in enumerate(self.inputs(), 1):
-                self._passes.append(look(loaded.model, made))
+                passes.append(look(model, made))
                 self.emitter.progress(done, len(self.inputs()), "prompts")
+            self._passes = passes
         return self._passes
 
     # -- the steps
