@@ -111,14 +111,19 @@ def _joint(tape: Tape, path: list[Step], ref: Ref, indices: list[list[int]]) -> 
     """
     step = path[-1]
     inner = trace(tape, ref, indices[0])
-    all_neginf = all(scalar(ref.tensor(), index) == -math.inf for index in indices)
-    if inner.end is End.BORN and inner.step is not None and not (all_neginf and _adds_a_mask(inner.step)):
+    masked = _is_softmax(step.op) and all(scalar(ref.tensor(), index) == -math.inf for index in indices)
+    if inner.end is End.BORN and inner.step is not None and not (masked and _adds_a_mask(inner.step)):
         return Origin(inner.end, inner.step, inner.outside, inner.masked_row, tuple(path) + inner.path)
-    if inner.end is End.OUTSIDE and not all_neginf:
+    if inner.end is End.OUTSIDE and not masked:
         return Origin(inner.end, inner.step or step, inner.outside, False, tuple(path) + inner.path)
     if inner.end in (End.UNWRITTEN, End.LOST):
         return Origin(inner.end, inner.step, inner.outside, False, tuple(path) + inner.path)
-    return Origin(End.BORN, step, None, all_neginf, tuple(path) + inner.path)
+    return Origin(End.BORN, step, None, masked, tuple(path) + inner.path)
+
+
+def _is_softmax(op: Op) -> bool:
+    """Whether the operator normalises rows of scores, for which -inf means: leave this one out."""
+    return any(word in op.address.op for word in ("softmax", "logsumexp", "scaled_dot_product"))
 
 
 def _adds_a_mask(step: Step) -> bool:
