@@ -55,6 +55,12 @@ class Model(_ParamType):
 
     name = "model"
 
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """MODEL as it was written; an empty word would stand for the current folder."""
+        if not value.strip():
+            self.fail("it is empty", param, ctx)
+        return value
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
         """Names of shipped configurations, then files."""
         from click.shell_completion import CompletionItem
@@ -186,7 +192,7 @@ def repro() -> None:
     """
 
 
-@repro.command(context_settings=SETTINGS, epilog=EXAMPLES)
+@repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
 @_options
 @click.option("--arms/--no-arms", default=True, help="Whether to try single changes (dtype, attention, ...).")
 def run(**options: Any) -> None:
@@ -194,28 +200,28 @@ def run(**options: Any) -> None:
     _investigate("run", options)
 
 
-@repro.command(context_settings=SETTINGS)
+@repro.command(context_settings=SETTINGS, short_help="Only the files and the weights of MODEL.")
 @_options
 def weights(**options: Any) -> None:
     """Only the files and the weights of MODEL, streamed; nothing is loaded."""
     _investigate("weights", options)
 
 
-@repro.command(context_settings=SETTINGS)
+@repro.command(context_settings=SETTINGS, short_help="As weights, and one forward pass of MODEL.")
 @_options
 def forward(**options: Any) -> None:
     """Files, weights, load, and one forward pass of MODEL."""
     _investigate("forward", options)
 
 
-@repro.command(context_settings=SETTINGS)
+@repro.command(context_settings=SETTINGS, short_help="As forward, and where a NaN or Inf is born.")
 @_options
 def bisect(**options: Any) -> None:
     """As forward, and where a NaN or Inf in MODEL is born; without the single changes."""
     _investigate("bisect", options)
 
 
-@repro.command(context_settings=SETTINGS)
+@repro.command(context_settings=SETTINGS, short_help="Fetch a sample model and print its path.")
 @click.argument("name", metavar="NAME")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def fetch(name: str, debug: bool) -> None:
@@ -226,7 +232,7 @@ def fetch(name: str, debug: bool) -> None:
 
 
 @repro.command(context_settings=SETTINGS)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of SHELL.
 
@@ -276,9 +282,13 @@ def _investigate(command: str, options: dict[str, Any]) -> None:
     )
     with console.listener() as listener:
         result = investigate(request, listener)
-    console.summary(result, to_stderr=options["as_json"])
-    if options["as_json"]:
-        click.echo(encode(result.document, indent=1))
+    try:
+        console.summary(result, listener.told, to_stderr=options["as_json"])
+        if options["as_json"]:
+            click.echo(encode(result.document, indent=1))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()  # `| head` has seen enough; the answer is on disk, and the status says it too
     sys.exit(EXIT_STATUS[result.document["verdict"]])
 
 
@@ -311,7 +321,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def _with_hint(error: click.UsageError) -> str:
     """The message, and where to read more."""
     path = error.ctx.command_path if error.ctx is not None else "repro"
-    return f"{error.format_message().rstrip('.')}. See '{path} --help'."
+    message = error.format_message()
+    return f"{message if message.endswith(('.', '?')) else message + '.'} See '{path} --help'."
 
 
 def _refuse(error: Exception, debug: bool) -> int:

@@ -1,30 +1,42 @@
 """What a person sees: progress while the run goes on, and a summary at its end.
 
 On a terminal a progress bar with the step's name, the time so far and the time left; otherwise plain lines. Progress
-goes to stderr. Colour follows NO_COLOR and TERM, as rich does.
+goes to stderr, the summary to stdout. Where both go to the same place, the summary does not say again what the progress
+has said. Colour follows NO_COLOR and TERM, as rich does.
 """
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from repro.records import Ending, Observation
 from repro.runner import Listener
+from repro.wording import listed, unused_prompt
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
     from repro.run import Result
 
 WIDTH = 110
 """Columns where there is no terminal to ask."""
+ARM = "arm:"
 COLOURS = {"good": "green", "bad": "bold red", "skip": "yellow"}
 
 
+class Teller(Listener, Protocol):
+    """A listener that knows which steps it has told of."""
+
+    told: set[str]
+
+
 @contextlib.contextmanager
-def listener() -> Iterator[Listener]:
+def listener() -> Iterator[Teller]:
     """Progress on stderr, in the form that stderr can show."""
     if not sys.stderr.isatty():
         lines = PlainLines(sys.stderr)
@@ -51,6 +63,7 @@ class PlainLines:
     """A line for each step: its name when it starts, its verdict when it ends."""
 
     def __init__(self, stream: IO[str]) -> None:
+        self.told: set[str] = set()
         self._stream = stream
         self._open: str | None = None
 
@@ -72,6 +85,7 @@ class PlainLines:
             self._write(f"{observation.step} ... ")
         self._write(f"{_words(observation)}\n")
         self._open = None
+        self.told.add(observation.step)
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -93,6 +107,7 @@ class Bar:
     """A bar for the step that runs; a line above it for each that has ended."""
 
     def __init__(self, progress: "Progress") -> None:
+        self.told: set[str] = set()
         self._progress = progress
         self._task: Any = None
 
@@ -117,6 +132,7 @@ class Bar:
         colour = COLOURS[observation.verdict.outcome.value]
         line = Text.assemble(f"{observation.step} ", (_words(observation), colour))
         self._progress.console.print(line, soft_wrap=True)
+        self.told.add(observation.step)
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -136,46 +152,86 @@ def _words(observation: Observation) -> str:
     return f"{verdict.outcome.value} ({observation.seconds:.1f} s): {verdict.reason}"
 
 
-def summary(result: "Result", *, to_stderr: bool) -> None:
-    """Tables of steps and arms, the headline, where the report is, and the command that gives it again."""
-    from rich import box
-    from rich.table import Table
+def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr: bool) -> None:
+    """Tables of steps and arms, the headline, where the report is, and the command that gives it again.
+
+    Args:
+        result: The run's.
+        told: Steps that stderr has told of.
+        to_stderr: The summary goes there too, and stdout stays free for something else.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
     from rich.text import Text
 
     document = result.document
-    console = _console(sys.stderr if to_stderr else sys.stdout)
+    stream = sys.stderr if to_stderr else sys.stdout
+    console = _console(stream)
     # Where the model was not found, the answer is one sentence, and a table would only say it twice.
     nothing_ran = (document["files"] or {}).get("fatal") is True
-    ran = [step for step in document["steps"] if step["ending"] != "not_run" and not nothing_ran]
-    for title, key, rows in (
-        ("step", "step", [step for step in ran if not step["step"].startswith("arm:")]),
-        ("one change", "name", [arm for arm in document["arms"] if arm["ending"] != "not_run"]),
-    ):
-        if not rows:
-            continue
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column(title, no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
-        table.add_column("seconds", justify="right", no_wrap=True)
-        table.add_column("what was found", overflow="fold")
-        for row in rows:
-            verdict = Text(row["verdict"], style=COLOURS[row["verdict"]])
-            table.add_row(Text(row[key]), verdict, f"{row['seconds']:.1f}", Text(row["reason"]))
-        console.print(table)
+    known = told if _same_place(stream, sys.stderr) else frozenset()
+    steps = [step for step in document["steps"] if not step["step"].startswith(ARM) and step["step"] not in known]
+    arms = [{**arm, "step": arm["name"]} for arm in document["arms"] if ARM + arm["name"] not in known]
+    for title, rows in (("step", steps), ("one change", arms)):
+        ran = [row for row in rows if row["ending"] != "not_run"]
+        if ran and not nothing_ran:
+            console.print(_table(title, ran))
     left = [step["step"] for step in document["steps"] if step["ending"] == "not_run"]
     if left and not nothing_ran:
-        console.print(Text(f"not run: {', '.join(left)}"), soft_wrap=True)
+        console.print(Text(f"not run: {_few(left)}"), soft_wrap=True)
     verdict = document["verdict"]
     console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {document['headline']}"), soft_wrap=True)
     if document["cures"]:
         console.print(Text(f"cured by: {', '.join(document['cures'])}"), soft_wrap=True)
+    note = unused_prompt(document)
+    if note:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
     if document["model"]["weights"] == "random":
         console.print(Text(f"weights: random, seed {document['model']['seed']}; no checkpoint was read"))
     console.print(Text(f"report: {result.folder / 'report.md'}"), soft_wrap=True)
     console.print(Text(f"again: {document['command']}"), soft_wrap=True)
 
 
+def _table(title: str, rows: Iterable[Mapping[str, Any]]) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(title, no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("what was found", overflow="fold")
+    for row in rows:
+        verdict = Text(row["verdict"], style=COLOURS[row["verdict"]])
+        table.add_row(Text(row["step"]), verdict, f"{row['seconds']:.1f}", Text(row["reason"]))
+    return table
+
+
+def _few(steps: Sequence[str]) -> str:
+    """The names of steps; of several arms only how many they are."""
+    named = [step for step in steps if not step.startswith(ARM)]
+    arms = len(steps) - len(named)
+    return listed([*named, f"{arms} single changes"] if arms > 1 else steps)
+
+
+def _same_place(first: IO[str], second: IO[str]) -> bool:
+    """Whether what is written to both comes out in one place: one terminal, or one file or pipe."""
+    if first.isatty() and second.isatty():
+        return True
+    try:
+        one, other = os.fstat(first.fileno()), os.fstat(second.fileno())
+    except (OSError, ValueError):
+        return False
+    return one.st_ino != 0 and os.path.samestat(one, other)
+
+
 def _console(stream: IO[str]) -> "Console":
     from rich.console import Console
 
-    return Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, emoji=False, markup=False)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with 1, which means "bad" here
+
+    return Plain(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, emoji=False, markup=False)

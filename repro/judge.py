@@ -9,12 +9,14 @@ from typing import Any
 
 from repro.errors import RecordError
 from repro.records import Arm, Case, Ending, Fault, Judgement, Kind, Observation, Outcome, Owner, Verdict
-from repro.wording import origin_sentence, sentence
+from repro.wording import listed, origin_dtype, origin_sentence, sentence
 
 KINDS = {"files": Kind.FILES, "weights": Kind.WEIGHTS, "load": Kind.LOAD, "forward": Kind.NONFINITE}
 """Steps that judge the case, in order of precedence, and the kind of fault that each can show."""
 
 ARM = "arm:"
+WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
+"""Arms with a dtype of float32's range."""
 OTHER_QUESTIONS = frozenset({"second_prompt"})
 """Arms that ask about another input: where they are good, the case is not cured."""
 
@@ -41,7 +43,7 @@ def judge(
     nonfinite = verdict.outcome is Outcome.BAD and _outcome(observations, "forward") is Outcome.BAD
     good = tuple(arm.name for arm in arms if arm.verdict.outcome is Outcome.GOOD and arm.name not in OTHER_QUESTIONS)
     source, _, seed = case.weights.partition(":")
-    if source == "random":
+    if source == "random" and "random weights" not in verdict.reason.lower():
         verdict = Verdict(verdict.outcome, f"With random weights (seed {seed}): {verdict.reason}")
     return Judgement(
         verdict=verdict,
@@ -50,7 +52,7 @@ def judge(
         origin=origin,
         arms=arms,
         cures=good if nonfinite else (),
-        owner=_owner(kind, observations, case) if verdict.outcome is Outcome.BAD else None,
+        owner=_owner(kind, observations, case, origin, good) if verdict.outcome is Outcome.BAD else None,
     )
 
 
@@ -141,7 +143,13 @@ def _origin(observations: Mapping[str, Observation], arms: tuple[Arm, ...]) -> M
     return origin
 
 
-def _owner(kind: Kind | None, observations: Mapping[str, Observation], case: Case) -> Owner:
+def _owner(
+    kind: Kind | None,
+    observations: Mapping[str, Observation],
+    case: Case,
+    origin: Mapping[str, Any] | None,
+    good: tuple[str, ...],
+) -> Owner:
     """Whose fault it is, where a step supports an answer."""
     if case.weights != "checkpoint":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
@@ -156,6 +164,15 @@ def _owner(kind: Kind | None, observations: Mapping[str, Observation], case: Cas
         if case.trust_remote_code:
             return Owner(None, "A buffer is left as unset memory, and the model's own code was allowed to run.")
         return Owner("transformers", "from_pretrained leaves a buffer of one of its own model classes as unset memory.")
+    wider = [name for name in good if name in WIDER]
+    sound = all(_outcome(observations, step) is Outcome.GOOD for step in ("files", "weights", "load"))
+    if kind is Kind.NONFINITE and origin is not None and origin.get("mechanism") == "overflow" and wider and sound:
+        dtype = origin_dtype(origin, (observations["bisect"].payload or {})) or "the dtype"
+        return Owner(
+            None,
+            f"Files, weights and loading are sound, and the output is finite with {listed(wider)}: numbers of this "
+            f"model are too large for {dtype}. Whether it should run in {dtype} is for its makers to say.",
+        )
     return Owner(None, "No step of this run tells whose fault it is: versions and a minimal script would be needed.")
 
 

@@ -123,10 +123,14 @@ def run(request: Request, listener: Listener) -> Result:
         started=now.isoformat(timespec="seconds"),
     )
     evidence = _open(folder, header)
+    before = [done for done in evidence.finished() if done.step in request.steps]
+    if before:
+        steps = f"{len(before)} of {len(request.steps)} steps"
+        listener.note(f"going on in {_relative(folder)}: {steps} are recorded there")
     setting = _setting(request, kit, folder)
     try:
         with _terminable():
-            runner.run(setting, evidence.append, listener, evidence.finished())
+            runner.run(setting, evidence.append, listener, before)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or _relative(folder))])
         raise Stopped(143 if isinstance(error, _Terminated) else 130, again) from None

@@ -1,6 +1,6 @@
 """The sentences that a verdict is given in. Numbers are rounded to six significant digits here, and nowhere before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from repro.records import number
@@ -21,11 +21,8 @@ MECHANISMS = {
 def origin_sentence(origin: Mapping[str, Any], bisect: Mapping[str, Any]) -> str:
     """One sentence that names the place: mechanism, module, operator, source line, element, reference, limit."""
     mechanism = str(origin.get("mechanism") or "unknown")
-    what = MECHANISMS.get(mechanism, mechanism)
-    dtype = origin_dtype(origin, bisect)
-    if dtype is not None and mechanism in ("overflow", "divide_by_zero", "invalid"):
-        what = f"{dtype} {what}"
-    else:
+    what = named_mechanism(origin, bisect)
+    if what == MECHANISMS.get(mechanism, mechanism):  # no dtype's own spelling stands first
         what = what[:1].upper() + what[1:]
     where = f"{what} in {origin.get('module') or 'the model itself'}"
     if origin.get("tensor"):
@@ -38,6 +35,13 @@ def origin_sentence(origin: Mapping[str, Any], bisect: Mapping[str, Any]) -> str
     if details:
         where += ("; " if origin.get("tensor") else ": ") + "; ".join(details)
     return where + "."
+
+
+def named_mechanism(origin: Mapping[str, Any], bisect: Mapping[str, Any]) -> str:
+    """The mechanism in words, with the dtype where it is arithmetic."""
+    mechanism = str(origin.get("mechanism") or "unknown")
+    what, dtype = MECHANISMS.get(mechanism, mechanism), origin_dtype(origin, bisect)
+    return f"{dtype} {what}" if dtype is not None and mechanism in ("overflow", "divide_by_zero", "invalid") else what
 
 
 def origin_dtype(origin: Mapping[str, Any], bisect: Mapping[str, Any]) -> str | None:
@@ -83,6 +87,19 @@ def plain(value: float, digits: int = 6) -> str:
     if "e+" in text and abs(value) < 1e9:
         return f"{value:.0f}"
     return text
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+
+
+def unused_prompt(document: Mapping[str, Any]) -> str | None:
+    """A sentence where a prompt was given and the model was not asked it, for want of a tokenizer."""
+    asked = (document.get("forward") or {}).get("prompts") or []
+    if not document["case"]["prompts"] or not asked or any(item.get("input_source") != "seeded" for item in asked):
+        return None
+    return "the prompt was not used: there is no tokenizer, so the token ids were drawn from a seed."
 
 
 def sentence(reason: str) -> str:

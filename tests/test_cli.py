@@ -12,6 +12,7 @@ import pytest
 from hosting import BISECT, NAN_FORWARD, answers, command, environment, fake_python, model_folder, repro
 
 ALL_STEPS = 17
+NOTE = "note: going on in out: {} of 6 steps are recorded there\n"
 
 
 @pytest.fixture
@@ -69,6 +70,33 @@ def test_progress_is_plain_lines_on_stderr(place):
     ran = ask(place, "--no-arms", weights={"reason": "148 tensors"})
     assert ran.stderr.splitlines()[2] == "weights ... good (0.5 s): 148 tensors"
     assert "\x1b" not in ran.stderr + ran.stdout
+
+
+def test_what_the_progress_said_is_not_said_again_in_the_same_place(place):
+    words = command("weights", "model", "--python", "./fake-python", "--out", "out")
+    together = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    ran = subprocess.run(words, cwd=place, env=environment(), check=True, **together)
+    assert ran.stdout.count("weights is fine") == 2  # as it ended, and in the headline
+    again = subprocess.run(words, cwd=place, env=environment(), check=True, **together)
+    assert "what was found" in again.stdout  # nothing was told this time, so the table is
+
+
+def test_steps_that_were_not_run_are_told_in_few_words(place):
+    ran = ask(place, load={"verdict": "skip", "reason": "no such device"})
+    assert "not run: forward, bisect and 11 single changes\n" in ran.stdout
+
+
+def test_a_prompt_that_no_tokenizer_could_read_is_said_to_be_unused(place):
+    told = {"forward": {"payload": {"prompts": [{"input_source": "seeded", "input_ids": [1]}]}}}
+    assert "note: the prompt was not used" in ask(place, "--prompt", "a", **told).stdout
+    assert "The prompt was not used" in (place / "out" / "report.md").read_text()
+
+
+def test_random_weights_are_not_said_twice_in_one_sentence(place):
+    told = {"weights": {"verdict": "skip", "reason": "random weights of seed 0: no file is read"}}
+    args = ("weights", "gpt2", "--weights", "random:0", "--python", "./fake-python", "--out", "out")
+    ran = repro(*args, cwd=place, env=answers(place, **told))
+    assert "SKIP: Random weights of seed 0: no file is read\n" in ran.stdout
 
 
 def test_json_alone_is_on_stdout(place):
@@ -147,7 +175,9 @@ def test_the_plan_has_what_was_asked_for(place):
         (["empty"], "repro: the folder 'empty' is empty: it needs a config.json and the weights."),
         (["notes.txt"], "repro: 'notes.txt' is a file, and only .gguf files are models by themselves."),
         (["gpt2", "--devise", "cpu"], "No such option '--devise'. Did you mean '--device'?"),
-        (["--divice", "cpu", "gpt2"], "No such option '--divice'. Did you mean '--device'?"),
+        (["--divice", "cpu", "gpt2"], "No such option '--divice'. Did you mean '--device'? See 'repro run --help'."),
+        ([""], "Invalid value for 'MODEL': it is empty."),
+        (["completion", "tcsh"], "Invalid value for 'SHELL': 'tcsh' is not one of 'bash', 'zsh', 'fish'."),
         (
             ["weigths", "gpt2"],
             "no such command 'weigths': did you mean 'weights'? (A model of that name: repro run weig",
@@ -229,7 +259,7 @@ def test_an_earlier_run_goes_on_and_nothing_is_repeated(place):
     ask(place, "--no-arms", forward={"before": ["SIGSEGV"]})
     before = (place / "out" / "evidence.jsonl").read_bytes()
     ran = ask(place, "--no-arms")
-    assert (ran.returncode, ran.stderr) == (125, "")
+    assert (ran.returncode, ran.stderr) == (125, NOTE.format(6))
     assert (place / "out" / "evidence.jsonl").read_bytes() == before
 
 
@@ -238,7 +268,7 @@ def test_a_torn_last_line_is_run_again(place):
     path = place / "out" / "evidence.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     ran = ask(place, "--no-arms")
-    assert (ran.returncode, ran.stderr) == (0, "bisect ... good (0.5 s): bisect is fine\n")
+    assert (ran.returncode, ran.stderr) == (0, NOTE.format(5) + "bisect ... good (0.5 s): bisect is fine\n")
 
 
 @pytest.mark.parametrize("args", [("--dtype", "float16"), ("--prompt", "other")])
@@ -293,7 +323,7 @@ def test_a_stopped_run_keeps_its_records_and_says_how_to_go_on(place, number, st
     steps = [json.loads(line).get("step") for line in (place / "out" / "evidence.jsonl").read_text().splitlines()]
     assert steps == [None, "environment", "files", "weights"]
     ran = ask(place, "--no-arms", "--prompt", "two words")
-    assert (ran.returncode, ran.stderr.split(" ")[0]) == (0, "load")
+    assert (ran.returncode, ran.stderr.split("\n")[1].split(" ")[0]) == (0, "load")
 
 
 def test_a_fatal_files_step_is_125_with_its_reason(place):
@@ -351,6 +381,19 @@ def test_a_closed_stdout_is_no_traceback(place):
     )
     assert "Traceback" not in ran.stderr
     assert "Exception ignored" not in ran.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell is POSIX's")
+@pytest.mark.parametrize("extra", [(), ("--json",)])
+def test_a_reader_that_goes_away_does_not_change_the_status(place, extra):
+    told = answers(place, forward={**NAN_FORWARD, "reason": "many words " * 20_000})
+    args = command("model", "--python", "./fake-python", "--out", "out", *extra)
+    with subprocess.Popen(
+        args, cwd=place, env=environment(**told), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        process.stdout.close()
+    assert process.returncode == 1
+    assert verdict(place)["verdict"] == "bad"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal is POSIX's")

@@ -22,7 +22,7 @@ import transformers
 from corpus import families, files
 from corpus.plants import BY_NAME, CHANNEL, FAULTY, FUSED, MARKER, PLANTS, POSITION, TOKEN, Plant
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, dynamic_module_utils
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import logging as transformers_logging
 
 RELEASE = int(transformers.__version__.split(".")[0])
@@ -35,10 +35,8 @@ LITERAL = ("aten.full", "aten.empty", "aten.new_empty", "aten.new_full", "aten.m
 
 
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No chatter, and custom code is copied to a folder of the test run."""
-    modules = tmp_path_factory.getbasetemp() / "modules"
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(modules))
+def _quiet() -> Iterator[None]:
+    """No chatter."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -92,6 +92,60 @@ def test_the_report_opens_with_title_place_for_words_and_summary():
     )
 
 
+def arms(**verdicts):
+    return [observation(f"arm:{name}", verdict, f"{name} is {verdict}") for name, verdict in verdicts.items()]
+
+
+def test_cures_come_by_name_and_what_does_not_help_as_a_number():
+    lines = render(answer(*arms(a="bad", b="bad", c="skip", second_prompt="good"))).splitlines()
+    assert lines[4].endswith(
+        "5 single changes were tried; good with dtype=float32; still bad with the other 3; another prompt is good."
+    )
+
+
+def test_a_change_that_does_not_apply_is_in_no_table():
+    text = render(answer(*arms(aligned_copy="skip")))
+    assert "Not applicable here: `aligned_copy` (aligned_copy is skip)." in text
+    assert "| `aligned_copy` |" not in text
+
+
+def test_a_good_run_says_what_else_was_good():
+    every = "Every step gave an answer; 2 single changes were tried, and the output is bad with attn=eager."
+    assert every in render(good())
+    skipped = observation("weights", "skip", "no file is read")
+    assert "No answer came from weights; 2 single changes" in render(
+        answer(skipped, observation("forward"), observation("bisect", payload={"origin": None}))
+    )
+
+
+def test_the_origin_is_said_once_in_the_steps():
+    assert "| `bisect` | **bad** | 0.5 | the origin, as above |" in render(answer())
+
+
+def test_a_note_of_the_origin_stands_once():
+    origin = {**BISECT["origin"], "note": "a remarkable note"}
+    assert render(answer(observation("bisect", "bad", payload={**BISECT, "origin": origin}))).count("remarkable") == 1
+
+
+def test_a_gguf_file_is_said_to_have_been_expanded():
+    files = observation("files", payload={"source": "gguf", "files": [], "findings": []})
+    assert "| weights | checkpoint, expanded by Transformers from the .gguf file |" in render(answer(files))
+
+
+def test_the_folders_of_this_machine_are_left_out():
+    case = Case("/data/secret/project/my-model")
+    result = answer(
+        observation("load", "skip", "no /data/secret/project/my-model/x, see /opt/venv/lib/y.py"), case=case
+    )
+    result["cell"]["executable"] = "/opt/venv/bin/python"
+    result["command"] = "repro /data/secret/project/my-model --python /opt/venv/bin/python"
+    text = render(result)
+    assert text.startswith("# my-model: ")
+    assert "repro ./my-model --python ENV/bin/python\n" in text
+    assert "no ./my-model/x, see ENV/lib/y.py" in text.replace("No ./", "no ./")
+    assert not re.search("secret|/opt", text)
+
+
 def test_the_report_has_the_origin_the_command_and_the_hashes():
     text = render(answer())
     for part in (
@@ -208,7 +262,7 @@ def test_bad_tensors_and_findings_are_listed():
         )
     )
     assert "| `wte` | `m` | F32 \\[2, 2\\] | 1 | 0 | 0 | \\[0, 1\\] |" in text
-    assert "- load: missing keys: 20 (`k0`, `k1`" in text
+    assert "- load: missing keys, not in the file and so initialised at random: 20 (`k0`, `k1`" in text
     assert "- load: 28 parameters are misaligned in memory (a precondition of some faults, no fault by itself)" in text
     assert "- files: `f`: p (a note, no fault by itself)" in text
 
@@ -246,6 +300,67 @@ def test_even_a_reason_beyond_all_measure_is_cut_below_the_limit():
     assert "This report was cut here" in text
 
 
+def test_a_model_far_from_its_limits_gets_a_line_and_no_table():
+    rows = [{"module": f"layers.{n}", "absmax": 10.0 * n, "ratio": 6550.4} for n in range(5)]
+    forward = observation("forward", payload={"logits": {}, "prompts": [PROMPT]})
+    far = render(answer(forward, observation("bisect", payload={**BISECT, "origin": None, "headroom": rows})))
+    assert "output is 40, in `layers.4`: below 0.1 % of 65504, the largest finite float16." in far
+    assert "share of the limit" not in far
+    rows[2]["absmax"] = "nan"
+    assert "share of the limit" in render(
+        answer(forward, observation("bisect", payload={**BISECT, "origin": None, "headroom": rows}))
+    )
+
+
+def test_the_spread_ends_where_all_tokens_are_bad():
+    bad = [[], [0], *[[0, 1, 2]] * 9]
+    rows = [{"module": f"layers.{n}", "bad_tokens": tokens, "tokens": 3} for n, tokens in enumerate(bad)]
+    text = render(answer(observation("bisect", "bad", payload={**BISECT, "spread": rows})))
+    assert "| `layers.2` | 3 of 3 | all |\n\nSo it stays in the 8 layers behind it." in text
+
+
+def test_what_load_found_is_said_once_and_with_a_number():
+    problems = ["k0: not in the file", "2 parameters are not aligned to their item size", "declared tied"]
+    found = [{"problem": problem, "severity": "bad"} for problem in problems]
+    shapes = {"tensor": "w", "file": [2, 3], "model": [3, 2]}
+    load = {**LOAD, "missing_keys": ["k0"], "mismatched": [shapes], "misaligned": 2, "findings": found}
+    text = render(answer(observation("load", "bad", payload=load)))
+    assert (text.count("k0"), text.count("aligned"), text.count("declared tied")) == (1, 1, 1)
+    assert "- load: mismatched shapes: 1 (`w [2, 3] in the file, [3, 2] in the model`)" in text
+
+
+def test_a_limit_and_a_dtype_belong_to_arithmetic_only():
+    masked = {**BISECT["origin"], "mechanism": "masked_row", "element": [0, 3, 1]}
+    text = render(answer(observation("bisect", "bad", payload={**BISECT, "origin": masked})))
+    assert text.startswith("# org/model: softmax of a fully masked row in model.layers.7\n")
+    assert "largest finite value of the dtype" not in text
+    assert "| element of the output | \\[0, 3, 1\\] |" in text
+
+
+def test_no_headroom_where_no_layer_is_left():
+    rows = [{"module": "layers.0", "absmax": "nan", "ratio": None}]
+    assert "## Headroom" not in render(answer(observation("bisect", "bad", payload={**BISECT, "headroom": rows})))
+
+
+def test_a_good_run_with_random_weights_says_so_once():
+    text = render(good(case=Case("gpt2", weights="random:3")))
+    assert text.splitlines()[4].startswith("No fault was found with random weights (seed 3): forward is good.")
+
+
+def test_a_crash_names_the_settings_without_one():
+    crash = observation("forward", "skip", "the process was ended by SIGSEGV", ending="crashed")
+    assert "SIGSEGV. It does not crash with dtype=float32." in render(answer(crash, observation("bisect", "skip")))
+
+
+def test_the_same_last_words_stand_once():
+    words = ("Fatal", '  File "/x/run/probes.pyz/probes/forward.py", line 51 in run', "Extension modules: torch._C")
+    crashes = [observation(step, "skip", "x", ending="crashed", stderr_tail=words) for step in ("forward", "bisect")]
+    text = render(answer(*crashes))
+    assert text.count("Last words of") == 1
+    assert '  File "probes.pyz/probes/forward.py", line 51 in run' in text
+    assert "Extension modules" not in text
+
+
 ALICE = Private(home="/home/alice", user="alice", host="wonder.land.example")
 
 
@@ -262,6 +377,9 @@ ALICE = Private(home="/home/alice", user="alice", host="wonder.land.example")
         ("https://alice:secret@host/x", "https://TOKEN@host/x"),
         ("malice.layers.7 and alice.layers", "malice.layers.7 and alice.layers"),
         ("wonderful", "wonderful"),
+        ('File "/my runs/x/probes.pyz/probes/forward.py", line 5', 'File "probes.pyz/probes/forward.py", line 5'),
+        ('"a" in /x/run/kit.log, see "b"', '"a" in kit.log, see "b"'),
+        ("/x/plan.json /y/probes.pyz/", "plan.json probes.pyz/"),
     ],
 )
 def test_what_is_private_is_left_out(said, left):

@@ -1,16 +1,22 @@
 """The title of the report and its two sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from repro.report.tables import Json, listed
-from repro.wording import MECHANISMS, origin_dtype
+from repro.report.tables import Json
+from repro.wording import listed, named_mechanism, sentence
+
+NAMED = 2
+"""How many changes that do not help are named."""
 
 
 def _name(document: Json) -> str:
-    """The model by its Hub id, or by the last part of its path."""
+    """The model by its Hub id, or by the last part of its path and its class."""
     model = str(document["model"]["id"])
-    name = Path(model).name if "\\" in model or model.startswith(("/", "~")) else model
+    name = model
+    if "\\" in model or model.startswith(("/", "~", "./")):
+        name = Path(model).name
+        name += f" ({document['model']['class']})" if document["model"]["class"] else ""
     return f"{name} with random weights" if document["model"]["weights"] == "random" else name
 
 
@@ -20,15 +26,15 @@ def first_sentence(sentence: str) -> str:
 
 
 def title(document: Json) -> str:
+    """Model, dtype, mechanism and place, as far as they are known."""
     name, origin, kind = _name(document), document["origin"], document["kind"]
     if document["verdict"] == "good":
         return f"{name}: good"
     if document["verdict"] == "skip":
         return f"{name}: the process crashed" if kind == "crash" else f"{name}: no verdict"
     if kind == "nonfinite" and origin:
-        what = MECHANISMS.get(origin.get("mechanism"), "first bad value").partition(" (")[0]
-        dtype = origin_dtype(origin, document["bisect"] or {})
-        return f"{name}: {dtype + ' ' if dtype else ''}{what} in {origin.get('module') or 'the model itself'}"
+        what = named_mechanism(origin, document["bisect"] or {}).partition(" (")[0]
+        return f"{name}: {what} in {origin.get('module') or 'the model itself'}"
     titles = {
         "files": "the files are not whole",
         "weights": "the weights hold bad values",
@@ -38,34 +44,66 @@ def title(document: Json) -> str:
     return f"{name}: {titles.get(str(kind), 'NaN or Inf in the output')}"
 
 
+def headline(document: Json) -> str:
+    """The answer in one sentence."""
+    said = first_sentence(document["headline"])
+    if document["verdict"] != "good":
+        return said
+    among, model = "", document["model"]
+    if model["weights"] == "random":
+        among = f" with random weights (seed {model['seed']})"
+        said = said.removeprefix(f"{among.strip().capitalize()}: ")
+    return f"No fault was found{among}: {said}"
+
+
 def second_sentence(document: Json) -> str:
-    forward = document["forward"]
-    arms = [arm for arm in document["arms"] if arm["ending"] != "not_run"]
+    """What else is known: of a good run whether other settings are good too, of a bad one what cures it."""
+    forward, arms = document["forward"], _tried(document)
+    if document["kind"] == "crash":
+        alive = [name for name, verdict in arms.items() if verdict == "good"]
+        return f"It does not crash with {listed(alive)}." if alive else "No setting without a crash is known."
     if document["verdict"] == "skip":
         return "Nothing follows from this run about whether the model is sound."
     if document["verdict"] == "good":
-        skipped = [step["step"] for step in document["steps"] if step["verdict"] == "skip"]
-        return f"{len(document['steps']) - len(skipped)} steps gave an answer" + (
-            f"; skipped were {listed(skipped)}." if skipped else "; none was skipped."
-        )
+        return _also_good(document, arms)
     if forward is None:
         return "The forward pass was not asked for."
     if forward["verdict"] == "good":
         return "The forward pass of the inputs below is finite all the same."
     if forward["verdict"] == "skip":
-        return f"The forward pass gave no answer: {forward['reason']}"
+        return f"The forward pass gave no answer: {first_sentence(forward['reason'].removeprefix('not run: '))}"
     if not arms:
         return "No other setting was tried."
     repeats = [item.get("repeat_equal") for item in forward.get("prompts") or []]
-    bad = [arm["name"] for arm in arms if arm["verdict"] == "bad"]
-    return _cured(document["cures"], bad, len(arms), steady=False not in repeats)
+    return _cured(document["cures"], arms, steady=False not in repeats)
 
 
-def _cured(cures: Sequence[str], bad: Sequence[str], tried: int, *, steady: bool) -> str:
-    words = [f"{tried} single changes were tried" if tried > 1 else "One single change was tried"]
-    words.append(f"good with {listed(cures)}" if cures else "none of them cures it")
-    if bad and cures:
-        words.append(f"still bad with {listed(bad)}")
+def _tried(document: Json) -> dict[str, str]:
+    """Verdict by name of the changes that gave an answer."""
+    return {arm["name"]: arm["verdict"] for arm in document["arms"] if arm["verdict"] != "skip"}
+
+
+def _also_good(document: Json, arms: Mapping[str, str]) -> str:
+    silent = [step["step"] for step in document["steps"] if step["verdict"] == "skip" and step["step"][:4] != "arm:"]
+    words = [f"no answer came from {listed(silent)}" if silent else "every step gave an answer"]
+    if document["model"]["weights"] == "random" and set(silent) <= {"files", "weights"}:
+        words = ["no file was read"]
+    bad = [name for name, verdict in arms.items() if verdict == "bad"]
+    if arms:
+        tried = "one single change was tried" if len(arms) == 1 else f"{len(arms)} single changes were tried"
+        words.append(f"{tried}, and " + (f"the output is bad with {listed(bad)}" if bad else "the output stays good"))
+    return f"{sentence('; '.join(words))}."
+
+
+def _cured(cures: Sequence[str], arms: Mapping[str, str], *, steady: bool) -> str:
+    """Cures first and by name; what does not help only where that is short."""
+    bad = [name for name, verdict in arms.items() if verdict == "bad"]
+    words = [f"{len(arms)} single changes were tried" if len(arms) > 1 else "One single change was tried"]
+    words.append(f"good with {listed(cures)}" if cures else "none of them cures it" if len(arms) > 1 else "still bad")
+    if cures and bad:
+        words.append(f"still bad with {listed(bad) if len(bad) <= NAMED else f'the other {len(bad)}'}")
+    if arms.get("second_prompt") == "good":
+        words.append("another prompt is good")
     if not steady:
         words.append("but a repeat of the same gave other numbers, so a good row may be chance")
     return "; ".join(words) + "."

@@ -18,6 +18,8 @@ CONFIRMED = {
 }
 """What was seen when the operator was put to the test."""
 SPREAD_ROWS = 12
+WORTH_A_TABLE = 0.01
+"""Where no layer comes within this share of the dtype's limit, one line says so."""
 INNOCENT_ROWS = 8
 
 
@@ -28,7 +30,7 @@ def origin_rows(origin: Json | None, bisect: Json) -> list[Row]:
     rows = [["module", cell(origin.get("module") or "the model itself") + module_class]]
     dtype = origin_dtype(origin, bisect)
     named = [
-        ("call of the module", origin.get("call_index")),
+        ("call of the module, from 0", origin.get("call_index") or None),
         ("operator", origin.get("op")),
         ("source", origin.get("source")),
         ("mechanism", MECHANISMS.get(str(origin.get("mechanism")), origin.get("mechanism"))),
@@ -48,8 +50,10 @@ def origin_rows(origin: Json | None, bisect: Json) -> list[Row]:
         by = ", ".join(str(part) for part in (reference.get("dtype"), scope and f"{scope} run in it") if part)
         value = shown_number(origin["reference_value"])
         rows.append(["reference value there", f"{value} ({text(by)})" if by else value])
+    element = origin.get("element")
+    rows += [["element of the output", text(list(element))]] if element else []
     limit = origin.get("limit") if origin.get("limit") is not None else bisect.get("limit")
-    if number(limit) is not None:
+    if number(limit) is not None and origin.get("mechanism") == "overflow":
         rows.append(["largest finite value of the dtype", shown_number(limit)])
     for index, stats in enumerate(origin.get("inputs") or []):
         rows.append([f"input {index}", _stats(stats)])
@@ -80,20 +84,29 @@ def headroom(origin: Json | None, bisect: Json, rows: int) -> dict[str, Any] | N
     limit = number(bisect.get("limit"))
     if not items or not limit:
         return None
+    against = f"{plain(limit, DIGITS)}, the largest finite {text(bisect.get('dtype') or '')}"
+    largest = [number(item.get("absmax")) or 0.0 for item in items]
+    if not origin and all(value < WORTH_A_TABLE * limit for value in largest):  # false where one is NaN
+        peak = items[largest.index(max(largest))]
+        where = cell(peak.get("module") or "the model itself")
+        said = f"The largest magnitude in any layer's output is {plain(max(largest), DIGITS)}, in {where}: "
+        return {"rows": [], "note": f"{said}{_share(max(largest) / limit)} of {against}."}
     place = next((i for i, item in enumerate(items) if origin and item.get("module") == origin.get("module")), None)
     around = set() if place is None else set(range(place - AROUND, place + AROUND + 1))
     known = [item for item in items if item.get("absmax") != "nan"]
+    if not known:
+        return None
     chosen, note = thinned(known, rows, around)
     if len(known) < len(items):
-        words = f"{len(items) - len(known)} modules are left out, because their largest magnitude is NaN."
-        note = f"{note} {words}" if note else words
+        left_out = f"{len(items) - len(known)} layers are left out, because their largest magnitude is NaN."
+        note = f"{note} {left_out}" if note else left_out
     table = []
     for item in chosen:
-        largest = number(item.get("absmax"))
-        share = DASH if largest is None or largest != largest else _share(largest / limit)
+        value = number(item.get("absmax"))
+        share = DASH if value is None or value != value else _share(value / limit)
         here = " (origin)" if origin and item.get("module") == origin.get("module") else ""
         table.append([cell(item.get("module") or "the model itself") + here, shown_number(item.get("absmax")), share])
-    return {"rows": table, "note": note, "limit": plain(limit, DIGITS), "dtype": text(bisect.get("dtype") or "")}
+    return {"rows": table, "note": note, "against": against}
 
 
 def _share(ratio: float) -> str:
@@ -108,21 +121,33 @@ def spread(bisect: Json, rows: int) -> dict[str, Any] | None:
     if first is None:
         return None
     items = items[max(first - 1, 0) :]
+    behind = 0
+    while len(items) > 2 and _whole(items[-1]) and _whole(items[-2]):
+        items, behind = items[:-1], behind + 1
     chosen, note = thinned(items, min(rows, SPREAD_ROWS), set(range(SPREAD_ROWS // 2)))
     table = []
     for item in chosen:
         tokens = list(item.get("bad_tokens") or [])
         which = ", ".join(str(token) for token in tokens[:12]) + (", ..." if len(tokens) > 12 else "")
         total = item.get("tokens")
-        all_of_them = total is not None and len(tokens) == total
         table.append(
             [
                 cell(item.get("module") or "the model itself"),
                 f"{len(tokens)} of {total}" if total is not None else str(len(tokens)),
-                "all" if all_of_them and len(tokens) > 1 else which,
+                "all" if _whole(item) and len(tokens) > 1 else which,
             ]
         )
+    if behind:
+        said = (
+            "So it stays in the layer behind it." if behind == 1 else f"So it stays in the {behind} layers behind it."
+        )
+        note = f"{said} {note}" if note else said
     return {"rows": table, "note": note}
+
+
+def _whole(item: Mapping[str, Any]) -> bool:
+    """Whether all tokens are bad."""
+    return item.get("tokens") is not None and len(item.get("bad_tokens") or []) == item["tokens"]
 
 
 def innocent(bisect: Json, rows: int) -> list[Row]:

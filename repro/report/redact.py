@@ -13,6 +13,12 @@ TOKEN = re.compile(
 )
 """Access tokens by their published prefixes, a password inside a URL, and a bearer header."""
 
+PATHS = re.compile(r"""\"[^"\n]*\"|[^\s"'`|]+""")
+"""What may be a path: between quotes, or a word. Found in one go, however long the text."""
+
+RUN = re.compile(r"[/\\](?=(?:probes\.pyz|plan\.json|kit\.log)\b)")
+"""Where the folder of a run ends, before the names of its files."""
+
 HOMES = re.compile(r"(?:/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s'\"`|:,;)]+")
 """Home folders by the places where systems keep them, whoever they belong to."""
 
@@ -22,11 +28,14 @@ COMMON_NAMES = frozenset({"root", "user", "admin", "ubuntu", "runner", "localhos
 
 @dataclass(frozen=True, slots=True)
 class Private:
-    """What must not be in a report: the home folder, and the names of the user and the host."""
+    """What must not be in a report: the home folder, the names of the user and the host, and other folders, each with
+    the word that stands for it.
+    """
 
     home: str | None = None
     user: str | None = None
     host: str | None = None
+    folders: tuple[tuple[str, str], ...] = ()
 
 
 def private_words() -> Private:
@@ -48,15 +57,23 @@ def redact(text: str, private: Private, keep: tuple[str, ...] = ()) -> str:
         pattern = "|".join(re.escape(word) for word in sorted(kept, key=len, reverse=True))
         parts = re.split(f"({pattern})", text)
         return "".join(part if index % 2 else redact(part, private) for index, part in enumerate(parts))
+    for folder, word in sorted(private.folders, key=lambda pair: -len(pair[0])):
+        text = re.sub(rf"(?<![\w./~-]){re.escape(folder)}(?=[/\\])", word, text)
     if private.home and len(private.home) > 1:
         text = re.sub(rf"{re.escape(private.home)}(?![\w-])", "~", text)
-    text = HOMES.sub("~", text)
+    text = HOMES.sub("~", PATHS.sub(_without_run, text))
     text = TOKEN.sub("TOKEN", text)
     for name, word in ((private.host, "HOST"), (private.user, "USER")):
         for part in _names(name):
             # Not inside a longer word, and not as a part of a dotted name: "model.layers.7" is nobody's user name.
             text = re.sub(rf"(?<![\w.-]){re.escape(part)}(?![\w-]|\.\w)", word, text)
     return text
+
+
+def _without_run(path: re.Match[str]) -> str:
+    """A path below the folder of a run from there on; everything else as it is."""
+    parts = RUN.split(path[0])
+    return path[0] if len(parts) == 1 else ('"' if path[0].startswith('"') else "") + parts[-1]
 
 
 def _names(name: str | None) -> list[str]:

@@ -1,5 +1,6 @@
 """verdict.json's content -> report.md, by way of REPORT_TEMPLATE.md."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from repro.report.view import view
 NAME = "REPORT_TEMPLATE.md"
 LIMIT = 65_536
 """GitHub's limit for the body of an issue, in characters; held in bytes here, which is never more."""
+PUBLIC = frozenset({"/", "/usr", "/usr/local"})
+"""Folders that are the same on every machine."""
 NOTHING_PRIVATE = Private()
 ROWS = (40, 24, 12, 6, 3)
 """How many rows a table may have, tried in this order until the report is below the limit."""
@@ -27,7 +30,7 @@ def render(document: Mapping[str, Any], private: Private = NOTHING_PRIVATE) -> s
     template = _template()
     model = str(document["model"]["id"])
     keep = (model,) if not Path(model).is_absolute() and "/" in model else ()
-    clean = _redacted(document, private, keep)
+    clean = _redacted(document, dataclasses.replace(private, folders=_folders(document)), keep)
     filled = ""
     for rows in ROWS:
         filled = template.render(view(clean, rows))
@@ -35,6 +38,14 @@ def render(document: Mapping[str, Any], private: Private = NOTHING_PRIVATE) -> s
             return filled
     end = "\n\nThis report was cut here, at the limit of an issue's length. verdict.json has all of it.\n"
     return filled.encode("utf-8", "backslashreplace")[: LIMIT - 1 - len(end)].decode("utf-8", "ignore") + end
+
+
+def _folders(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Where a local model and the environment lie, which is nobody's business, and what stands for it."""
+    model, executable = Path(str(document["model"]["id"])), Path(str(document["cell"]["executable"]))
+    pairs = [(model.parent, ".")] if model.is_absolute() else []
+    pairs += [(executable.parent.parent, "ENV")] if executable.is_absolute() else []
+    return tuple((str(folder), word) for folder, word in pairs if str(folder) not in PUBLIC)
 
 
 def _redacted(value: Any, private: Private, keep: tuple[str, ...]) -> Any:

@@ -15,10 +15,6 @@ Row = list[str]
 Json = Mapping[str, Any]
 
 
-def listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
-
-
 def shown_number(value: object) -> str:
     """A number as the report gives it; a dash where there is none."""
     found = number(value)

@@ -7,15 +7,31 @@ or None, and the template leaves its section out.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repro.records import number
+from repro.report import opening
 from repro.report.markdown import block, cell, code, text
-from repro.report.opening import first_sentence, second_sentence, title
 from repro.report.origin import bisect_note, headroom, innocent, origin_rows, spread
-from repro.report.tables import DASH, DIGITS, Json, Row, first_of, listed, shown_number
+from repro.report.tables import DIGITS, Json, Row, first_of, shown_number
+from repro.wording import listed, sentence, unused_prompt
 
 IDS = 48
 PROMPT_CHARACTERS = 400
 NAMES = 8
+OWNERS = {
+    "pytorch": "PyTorch's",
+    "transformers": "Transformers'",
+    "checkpoint": "The checkpoint's",
+    "caller": "The caller's",
+}
+LISTS = {
+    "missing_keys": "missing keys, not in the file and so initialised at random",
+    "unexpected_keys": "unexpected keys, in the file and not in the model",
+    "mismatched": "mismatched shapes",
+    "meta": "tensors left without storage",
+    "unset_buffers": "buffers left as unset memory",
+}
+"""Lists of the load step, and what they are."""
+ELSEWHERE = frozenset({"executable"})
+"""What of the environment only verdict.json has: a path of this machine."""
 
 
 def view(document: Json, rows: int) -> dict[str, Any]:
@@ -27,27 +43,28 @@ def view(document: Json, rows: int) -> dict[str, Any]:
     """
     origin, bisect = document["origin"], document["bisect"] or {}
     return {
-        "title": text(title(document)),
-        "headline": text(first_sentence(document["headline"])),
-        "second_sentence": text(second_sentence(document)),
+        "title": text(opening.title(document)),
+        "headline": text(opening.headline(document)),
+        "second_sentence": text(opening.second_sentence(document)),
         "random": document["model"]["weights"] == "random",
         "seed": document["model"]["seed"],
         "model_rows": _model_rows(document),
         "digits": DIGITS,
         "origin_rows": origin_rows(origin, bisect),
-        "origin_note": text(origin["note"]) if origin and origin.get("note") else None,
         "headroom": headroom(origin, bisect, rows),
         "spread": spread(bisect, rows),
         "innocent": innocent(bisect, rows),
         "bisect_note": bisect_note(document),
-        "steps": [_step_row(step) for step in document["steps"] if not step["step"].startswith("arm:")],
+        "steps": [_step_row(step, origin) for step in document["steps"] if not step["step"].startswith("arm:")],
         "stderr": _stderr(document),
-        "arms": [_arm_row(arm) for arm in document["arms"] if arm["ending"] != "not_run"],
+        "arms": [_arm_row(arm) for arm in document["arms"] if arm["ending"] != "not_run" and not _passed_over(arm)],
+        "passed_over": [_why_not(arm) for arm in document["arms"] if _passed_over(arm)],
         "cures": listed([cell(name) for name in document["cures"]]),
         "findings": _findings(document, rows),
         "tensors": _tensors(document["weights"] or {}, rows),
         "owner": _owner(document["owner"]),
         "inputs": _inputs(document["forward"] or {}, rows),
+        "inputs_note": text(sentence(unused_prompt(document) or "")),
         "environment": _environment(document["environment"] or {}),
         "command": block(document["command"], "sh"),
         "tool": text(document["tool"]),
@@ -66,7 +83,10 @@ def _model_rows(document: Json) -> list[Row]:
     for name, value in (("revision", model["revision"]), ("class", model["class"])):
         rows += [[name, cell(value)]] if value else []
     rows += [["parameters", shown_number(model["parameters"])]] if model["parameters"] else []
-    rows.append(["weights", f"random, seed {model['seed']}" if model["weights"] == "random" else "checkpoint"])
+    source = "checkpoint"
+    if (document["files"] or {}).get("source") == "gguf":
+        source += ", expanded by Transformers from the .gguf file"
+    rows.append(["weights", f"random, seed {model['seed']}" if model["weights"] == "random" else source])
     for name in ("dtype", "device", "attn"):
         rows += [[name, cell(where[name])]] if where[name] else []
     versions = [f"{name} {where[name]}" for name in ("torch", "transformers", "python") if where[name]]
@@ -74,8 +94,9 @@ def _model_rows(document: Json) -> list[Row]:
     return rows
 
 
-def _step_row(step: Json) -> Row:
-    return [cell(step["step"]), _ending(step), f"{step['seconds']:.1f}", text(step["reason"])]
+def _step_row(step: Json, origin: Json | None) -> Row:
+    found = "the origin, as above" if step["step"] == "bisect" and origin else text(step["reason"])
+    return [cell(step["step"]), _ending(step), f"{step['seconds']:.1f}", found]
 
 
 def _ending(item: Json) -> str:
@@ -87,47 +108,45 @@ def _ending(item: Json) -> str:
 
 
 def _stderr(document: Json) -> list[dict[str, str]]:
-    """The last words of steps that crashed."""
-    return [
-        {"step": cell(step["step"]), "lines": block("\n".join(step["stderr_tail"][:25]))}
-        for step in document["steps"]
-        if step["ending"] == "crashed" and step["stderr_tail"]
-    ][:2]
+    """The last words of steps that crashed, once for each place."""
+    said: dict[tuple[str, ...], dict[str, str]] = {}
+    for step in document["steps"]:
+        lines = [line for line in step["stderr_tail"][:25] if not line.startswith("Extension modules:")]
+        if step["ending"] == "crashed" and lines:
+            place = tuple(line for line in lines if line.lstrip().startswith("File "))[:3] or tuple(lines)
+            said.setdefault(place, {"step": cell(step["step"]), "lines": block("\n".join(lines))})
+    return list(said.values())[:2]
+
+
+def _passed_over(arm: Json) -> bool:
+    """The change does not apply to this case; a crash or a time-out is an answer of its own."""
+    return bool(arm["verdict"] == "skip" and arm["ending"] == "ended")
+
+
+def _why_not(arm: Json) -> str:
+    return f"{code(arm['name'])} ({text(arm['reason'])})"
 
 
 def _arm_row(arm: Json) -> Row:
-    logits = arm["logits"] or {}
-    infinite = [number(logits.get(key)) for key in ("posinf", "neginf")]
-    return [
-        cell(arm["name"]),
-        _ending(arm),
-        shown_number(logits.get("min")),
-        shown_number(logits.get("max")),
-        shown_number(logits.get("nan")),
-        shown_number(int(sum(value or 0 for value in infinite)))
-        if any(value is not None for value in infinite)
-        else DASH,
-        text(arm["reason"]),
-    ]
+    return [cell(arm["name"]), _ending(arm), text(arm["reason"])]
 
 
 def _findings(document: Json, rows: int) -> list[str]:
     """What the files, weights and load steps found, one line each."""
     found = []
+    load = document["load"] or {}
+    lists = {words: load.get(key) or [] for key, words in LISTS.items()}
+    listed_names = [_name(names[0]) for names in lists.values() if names]
     for part in ("files", "load"):
         for item in (document[part] or {}).get("findings") or []:
+            problem = str(item.get("problem"))
+            if part == "load" and (any(name in problem for name in listed_names) or "not aligned" in problem):
+                continue  # it is below, with a number
             where = f"{cell(item['file'])}: " if item.get("file") else ""
             note = " (a note, no fault by itself)" if item.get("severity") == "note" else ""
-            found.append(f"{part}: {where}{text(item.get('problem'))}{note}")
-    load = document["load"] or {}
-    for key, words in (
-        ("missing_keys", "missing keys"),
-        ("unexpected_keys", "unexpected keys"),
-        ("mismatched", "mismatched shapes"),
-        ("meta", "tensors left without storage"),
-        ("unset_buffers", "buffers left as unset memory"),
-    ):
-        found += _names(f"load: {words}", load.get(key) or [])
+            found.append(f"{part}: {where}{text(problem)}{note}")
+    for words, names in lists.items():
+        found += _names(f"load: {words}", [_name(item) for item in names])
     found += _names("load: values that differ from the file's", (load.get("values") or {}).get("differ") or [])
     if load.get("misaligned"):
         examples = [str(item.get("tensor")) for item in load.get("misaligned_examples") or []]
@@ -142,6 +161,14 @@ def _findings(document: Json, rows: int) -> list[str]:
         found += _names(f"weights: beyond the limit of {text(dtype)}", names)
     shown, more = first_of(found, rows, "findings")
     return shown + ([more] if more else [])
+
+
+def _name(item: object) -> str:
+    """A tensor's name, also where its shapes stand beside it."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    shapes = f" {item['file']} in the file, {item['model']} in the model" if "file" in item and "model" in item else ""
+    return f"{item.get('tensor')}{shapes}"
 
 
 def _names(what: str, names: Sequence[object]) -> list[str]:
@@ -173,7 +200,7 @@ def _tensors(weights: Json, rows: int) -> dict[str, Any] | None:
 def _owner(owner: Json | None) -> str | None:
     if owner is None:
         return None
-    return f"{text(owner['project'] or 'Not known')}. {text(owner['reason'])}"
+    return f"{OWNERS.get(owner['project'], 'Not known')}. {text(owner['reason'])}"
 
 
 def _inputs(forward: Json, rows: int) -> list[str]:
@@ -201,7 +228,7 @@ def _environment(environment: Json) -> list[Row]:
     """What changes numbers, one row each; nested settings as name=value."""
     rows = []
     for key, value in environment.items():
-        if value in (None, {}, [], ""):
+        if value in (None, {}, [], "") or key in ELSEWHERE:
             continue
         if isinstance(value, Mapping):
             shown = ", ".join(f"{name}={_plain(item)}" for name, item in value.items() if item is not None)
