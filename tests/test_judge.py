@@ -199,6 +199,15 @@ def test_an_owner_only_where_a_step_supports_one(changed, project):
     assert owner.reason.endswith(".")
 
 
+def test_an_overflow_that_a_wider_dtype_cures_is_put_down_to_the_models_numbers():
+    found = (BAD_FORWARD, observation("bisect", "bad", payload=BISECT), observation("arm:dtype=bfloat16"))
+    owner = judged(*found).owner
+    assert owner.project is None
+    assert "finite with dtype=bfloat16: numbers of this model are too large for float16." in owner.reason
+    unsure = judged(*found, observation("weights", "skip")).owner
+    assert "too large" not in unsure.reason
+
+
 def test_no_owner_with_random_weights_or_foreign_code():
     assert judged(observation("weights", "bad"), case=Case("gpt2", weights="random:0")).owner.project is None
     unset = observation("load", "bad", payload={"unset_buffers": ["x"]})
