@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from typing import Callable
 
@@ -30,9 +31,12 @@ def converted(source: Source, cache: str, progress: Callable[[int, int, str], No
             raise CannotResolve(f"{path} is no GGUF file: it does not begin with the letters GGUF.")
     sha = _sha256(path, progress)
     folder = os.path.join(cache, "gguf", sha)
+    note = "converted from GGUF before"
     if not os.path.isfile(os.path.join(folder, DONE)):
+        begin = time.monotonic()
         _convert(path, sha, folder)
-    return replace(source, folder=folder)
+        note = f"converted from GGUF in {time.monotonic() - begin:.0f} s"
+    return replace(source, folder=folder, note=note)
 
 
 def _sha256(path: str, progress: Callable[[int, int, str], None]) -> str:

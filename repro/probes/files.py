@@ -68,7 +68,7 @@ def list_weights(folder: str) -> WeightFiles:
                     found.find(name, f"this shard is named in {index} and is not there")
         return found
     found = WeightFiles("none")
-    found.find("model.safetensors", f"there is no weight file in {folder}")
+    found.find("model.safetensors", f"there is no weight file in {folder}; --weights random:0 would need none")
     return found
 
 

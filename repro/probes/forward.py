@@ -137,7 +137,8 @@ def judge(passes: list[Pass], random_weights: bool) -> tuple[str, str, dict[str,
     of = f" for {len(bad)} of {len(passes)} prompts" if len(passes) > 1 else ""
     if bad:
         return "bad", f"{worst.output_name}: {bad_words(worst.figures)}{of}", payload
-    reason = "{} are finite, {:.6g} to {:.6g}".format(worst.output_name, worst.figures["min"], worst.figures["max"])
+    verb = "are" if worst.output_name.endswith("s") else "is"
+    reason = f"{worst.output_name} {verb} finite, {worst.figures['min']:.6g} to {worst.figures['max']:.6g}"
     if any(seen.repeat_equal is False for seen in passes):
         reason += "; a second run gave other numbers"
     if any(seen.uniform for seen in passes):

@@ -63,12 +63,13 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
         (missing, "not in the file, so initialised at random"),
         ([item["tensor"] for item in mismatched], "in the file with another shape"),
         (meta, "left on the meta device, without values"),
-        (unset, "buffers that no file covers and that differ between two loads: unset memory"),
+        (unset, "no file covers it and two loads give it different values: unset memory"),
         (values["differ"], "other values in memory than in the file"),
         (untied, "declared tied to the input embedding, but with other values"),
     ):
         if names:
-            faults.append(f"{names[0]} ({len(names)}): {text}")
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            faults.append(f"{names[0]}{more}: {text}")
             findings.append({"problem": "{}: {}".format(", ".join(names[:5]), text), "severity": "bad"})
     if unexpected:
         findings.append(

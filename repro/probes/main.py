@@ -79,7 +79,7 @@ def _missing_packages() -> Optional[str]:
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if not missing:
         return None
-    return "The interpreter {} has no {}. Give --python the interpreter of the environment that has it.".format(
+    return "The interpreter {} has no {}. Give --python the interpreter of an environment with both.".format(
         sys.executable, " and no ".join(missing)
     )
 

@@ -7,11 +7,11 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .blame import End, Origin
+from .blame import End, Origin, Step, aligned
 from .element import locate
 from .forward import Pass, run
 from .load import Loaded, file_tensor, file_tensors
-from .mechanism import classify, limit_of
+from .mechanism import ELEMENTWISE, classify, limit_of
 from .precision import widened
 from .reference import finite_or_none, value_at
 from .summary import describe, first_bad_index, is_bad, is_float, scalar, tensors_in, widen
@@ -84,6 +84,7 @@ def describe_origin(loaded: Loaded, seen: Pass, origin: Origin, leaf: Optional[L
         "value": step.value if leaf is None else scalar(step.output.tensor(), step.index),
         "tensor": leaf.name if leaf else None,
         "tensor_index": list(leaf.index) if leaf else None,
+        "operands": operands(step),
         "inputs": [describe(ref.tensor()) for ref in step.op.inputs()],
         "output": describe(step.output.tensor()),
         "reference_value": reference["value"] if reference else None,
@@ -91,6 +92,15 @@ def describe_origin(loaded: Loaded, seen: Pass, origin: Origin, leaf: Optional[L
         "limit": limit_of(step.output.dtype),
         "note": note,
     }
+
+
+def operands(step: Step) -> list[Optional[float]]:
+    """What the inputs of an elementwise operator have at the place of the element; empty for other operators."""
+    if step.op.base_name not in ELEMENTWISE:
+        return []
+    floats = [ref for ref in step.op.inputs() if ref.dtype.is_floating_point]
+    places = [(ref, aligned(ref, step.output, list(step.index))) for ref in floats]
+    return [None if place is None else scalar(ref.tensor(), place) for ref, place in places]
 
 
 def _first_own(origin: Origin, step: Any) -> list[int]:

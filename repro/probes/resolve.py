@@ -29,6 +29,7 @@ class Source:
     """Where a model's files are.
 
     kind: "folder", "hub", "gguf" or "random" (no weight file is read; ``config`` names the architecture).
+    note: what was done to get there, if anything was.
     folder: what from_pretrained is given; for "gguf" it is set once the file is converted.
     """
 
@@ -38,6 +39,7 @@ class Source:
     gguf: Optional[str] = None
     config: Optional[str] = None
     seed: Optional[int] = None
+    note: Optional[str] = None
 
 
 def seed_of(weights: str) -> Optional[int]:

@@ -97,7 +97,8 @@ class Session:
                 "findings": [],
             }
             return "skip", f"random weights of seed {source.seed}: no file is read", payload
-        return files.check(source, self.emitter.progress)
+        verdict, reason, payload = files.check(source, self.emitter.progress)
+        return verdict, "; ".join(filter(None, [reason, source.note])), payload
 
     def weights(self) -> Outcome:
         source = self.source()

@@ -57,6 +57,9 @@ def origin_rows(origin: Json | None, bisect: Json) -> list[Row]:
         rows.append(["largest finite value of the dtype", shown_number(limit)])
     for index, stats in enumerate(origin.get("inputs") or []):
         rows.append([f"input {index}", _stats(stats)])
+    there = [value for value in origin.get("operands") or [] if value is not None]
+    if there and len(there) == len(origin.get("operands") or []):
+        rows.append(["inputs at that element", ", ".join(shown_number(value) for value in there)])
     rows += [["output", _stats(origin["output"])]] if origin.get("output") else []
     if origin.get("confirmed_by") in CONFIRMED:
         rows.append(["confirmed by", CONFIRMED[origin["confirmed_by"]]])
