@@ -96,7 +96,7 @@ def bench_screen() -> list[Figure]:
             model(input_ids=ids)
 
     def under_screen() -> None:
-        with screened(model) as screen, torch.no_grad():
+        with screened(model, outline=True) as screen, torch.no_grad():
             model(input_ids=ids)
         screen.calls()
 

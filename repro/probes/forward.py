@@ -85,20 +85,22 @@ def look(model: nn.Module, inputs: Inputs) -> Pass:
 
     Where the first was bad, the second also counts bad tokens by layer.
     """
-    with screened(model) as screen:
+    with screened(model, outline=True) as screen:
         name, output = main_output(run(model, inputs))
-    calls = tuple(screen.calls())
+    calls = screen.calls()
     figures = describe(output)
     rows: list[dict[str, Any]] = []
     begin = time.monotonic()
     if is_bad_figures(figures):
-        with spread_of(model) as rows:
+        with spread_of(model) as rows, screened(model) as whole:
             _, again = main_output(run(model, inputs))
+        within = whole.calls()
+        calls = within if any(call.bad for call in within) else calls
     else:
         _, again = main_output(run(model, inputs))
     seconds = time.monotonic() - begin
     ratio = entropy_ratio(output) if name.endswith("logits") else None
-    return Pass(inputs, name, output, figures, ratio, same_values(output, again), calls, tuple(rows), seconds)
+    return Pass(inputs, name, output, figures, ratio, same_values(output, again), tuple(calls), tuple(rows), seconds)
 
 
 def record(seen: Pass) -> dict[str, Any]:

@@ -45,8 +45,13 @@ class Call:
 class Screen:
     """Collects while it is on; ``calls()`` reads everything back."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = {id(module): (name, type(module).__name__) for name, module in model.named_modules()}
+    def __init__(self, model: nn.Module, outline: bool = False) -> None:
+        layers = tuple(name + "." for name in blocks(model)) if outline else ()
+        self._modules = {
+            id(module): (name, type(module).__name__)
+            for name, module in model.named_modules()
+            if not (layers and name.startswith(layers))
+        }
         self._seen: list[tuple[int, list[int]]] = []  # (module, which bounds belong to this call of it)
         self._bounds: list[tuple[Tensor, Tensor]] = []
         # The last tensor measured: a module that only passes on what its child returned costs nothing.
@@ -100,13 +105,16 @@ def version_of(tensor: Tensor) -> int:
 
 
 @contextlib.contextmanager
-def screened(model: nn.Module) -> Iterator[Screen]:
+def screened(model: nn.Module, outline: bool = False) -> Iterator[Screen]:
     """The model under the screen; nothing is left behind afterwards, also when the forward pass raises.
+
+    outline: look at the repeated layers and at what is outside of them, not into them. A bad value that reaches the
+    model's output leaves its layer on the way, so this tells a good pass from a bad one at a fraction of the cost.
 
     One hook for all modules of the process, which looks only at this model's: putting one on each module and taking it
     off again costs more than what it then does on a short prompt.
     """
-    screen = Screen(model)
+    screen = Screen(model, outline)
     handle = register_module_forward_hook(screen.see, **ALWAYS)
     try:
         yield screen

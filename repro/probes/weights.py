@@ -22,7 +22,7 @@ from .files import WeightFiles, list_weights, load_pickle
 from .header import Entry
 from .summary import dtype_name, is_float, unravel
 
-CHUNK_BYTES = 1 << 20  # stays in a core's own cache between the passes over it
+CHUNK_BYTES = 1 << 21  # stays in a core's own cache between the passes; measured fastest among 0.5, 1, 2 and 4 MiB
 PIECE_BYTES = 1 << 24  # what one thread takes at a time
 Progress = Callable[[int, int, str], None]
 
@@ -61,10 +61,10 @@ class Tally:
         for count in ("seen", "nan", "posinf", "neginf", "zeros", "subnormal"):
             setattr(self, count, getattr(self, count) + getattr(part, count))
 
-    def feed(self, chunk: Tensor, scratch: Tensor) -> None:
+    def feed(self, chunk: Tensor, ours: bool = False) -> None:
         """Count one flat chunk, any floating dtype, that follows what was seen.
 
-        scratch: float32, at least as long, to be overwritten.
+        ours: whether the chunk may be overwritten; room for its magnitudes would not fit into the cache beside it.
         """
         values = chunk if chunk.dtype in (torch.float32, torch.float64) else chunk.to(torch.float32)
         low, high = (bound.item() for bound in torch.aminmax(values))
@@ -73,8 +73,7 @@ class Tally:
             low, high = (bound.item() for bound in torch.aminmax(values)) if values.numel() else (math.inf, -math.inf)
         self.min, self.max = min(self.min, low), max(self.max, high)
         if values.numel():
-            room = scratch[: values.numel()] if values.dtype == torch.float32 else None
-            magnitude = torch.abs(values, out=room)
+            magnitude = values.abs_() if ours or values is not chunk else values.abs()
             tiny = torch.finfo(self.dtype).tiny
             if magnitude.amin().item() < tiny:
                 self._count_small(values, magnitude, tiny)
@@ -163,7 +162,6 @@ class _Room(threading.local):
         self.bytes = bytearray(CHUNK_BYTES)
         self.view = memoryview(self.bytes)
         self.chunk = torch.frombuffer(self.bytes, dtype=torch.uint8)
-        self.scratch = torch.empty(CHUNK_BYTES, dtype=torch.float32)  # as many elements as a chunk of one-byte floats
 
 
 _room = _Room()
@@ -182,7 +180,7 @@ def _piece(path: str, whole: Tally, begin: int, end: int) -> Tally:
                 if not got:
                     raise OSError(f"{path} ends inside tensor {whole.name!r}")
                 filled += got
-            part.feed(_room.chunk[:wanted].view(whole.dtype), _room.scratch)
+            part.feed(_room.chunk[:wanted].view(whole.dtype), ours=True)
             begin += wanted
     return part
 
@@ -204,7 +202,7 @@ def scan_tensor(name: str, file: str, tensor: Tensor) -> Tally:
     flat = tensor.detach().reshape(-1)
     step = CHUNK_BYTES // flat.element_size()
     for begin in range(0, flat.numel(), step):
-        tally.feed(flat[begin : begin + step], _room.scratch)
+        tally.feed(flat[begin : begin + step])
     return tally
 
 

@@ -121,15 +121,15 @@ def test_integers_and_booleans_are_no_business_of_this_step(tmp_path):
 # --- places ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", [0, CHUNK_BYTES // 4 - 1, CHUNK_BYTES // 4, CHUNK_BYTES // 2 + 7, 599_999])
+@pytest.mark.parametrize("place", [0, CHUNK_BYTES // 4 - 1, CHUNK_BYTES // 4, CHUNK_BYTES // 2 + 7, 1_199_999])
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_the_first_bad_value_of_a_tensor_of_several_chunks(tmp_path, place, value):
-    content = bytearray(600_000 * 4)
+    content = bytearray(1_200_000 * 4)
     struct.pack_into("<f", content, place * 4, value)
-    struct.pack_into("<f", content, 599_999 * 4, value)
-    struct.pack_into("<f", content, 599_998 * 4 if place < 599_998 else 0, 1.0)
-    first = min(place, 599_999)
-    _, reason, payload = answer(tmp_path, a=("F32", [3, 200_000], bytes(content)))
+    struct.pack_into("<f", content, 1_199_999 * 4, value)
+    struct.pack_into("<f", content, 1_199_998 * 4 if place < 1_199_998 else 0, 1.0)
+    first = min(place, 1_199_999)
+    _, reason, payload = answer(tmp_path, a=("F32", [6, 200_000], bytes(content)))
     (finding,) = payload["findings"]
     assert finding["first_index"] == [first // 200_000, first % 200_000]
     assert f"[{first // 200_000}, {first % 200_000}]" in reason
@@ -166,9 +166,9 @@ def test_no_more_than_one_chunk_is_looked_at_at_once(tmp_path, monkeypatch):
     sizes = []
 
     class Feeds(weights.Tally):
-        def feed(self, chunk, *more):
+        def feed(self, chunk, **more):
             sizes.append(chunk.numel() * chunk.element_size())
-            super().feed(chunk, *more)
+            super().feed(chunk, **more)
 
     monkeypatch.setattr(weights, "Tally", Feeds)
     answer(tmp_path, a=("F32", [700_000], bytes(2_800_000)), b=floats(1.0))
