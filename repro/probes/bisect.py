@@ -99,7 +99,8 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             search.excuse(address, why)
             continue
         address = origin.step.op.address
-        confirmed, how = confirm(search, address)
+        # a wider recording may lead to the same operator: it has been put to the test already
+        confirmed, how = (False, "unchanged") if address in search.innocent else confirm(search, address)
         if not confirmed and end == ROOT:
             confirmed, how = True, "walked"  # this walk began at the model's own output, and every step of it was tried
         if confirmed:

@@ -276,10 +276,7 @@ def _smallest(again: _Again, ref: Ref, output: Ref, place: list[int]) -> list[li
 
 
 def _mask(ref: Ref, flat: Tensor) -> Tensor:
-    count = 1
-    for size in ref.shape:
-        count *= size
-    mask = torch.zeros(count, dtype=torch.bool, device=ref.store.device)
+    mask = torch.zeros(math.prod(ref.shape), dtype=torch.bool, device=ref.store.device)
     mask[flat.to(mask.device)] = True
     return mask.reshape(ref.shape)
 

@@ -68,7 +68,10 @@ def describe_origin(loaded: Loaded, seen: Pass, origin: Origin, leaf: Optional[L
         step = replace(step, index=tuple(_first_own(origin, step)))
     mechanism, operator_value, note = _mechanism(loaded, seen, replace(origin, step=step), leaf)
     position = next((i for i, ref in enumerate(step.op.outputs) if ref is step.output), 0)
-    reference = _reference(loaded, seen, mechanism, step.op.address, position, step.index, operator_value)
+    if leaf is None:
+        reference = _reference(loaded, seen, mechanism, step.op.address, position, step.index, operator_value)
+    else:  # operator_value is what the file holds, where it is another number than what was loaded
+        reference = None if operator_value is None else {"value": operator_value, "dtype": "the file", "scope": "file"}
     model, inputs = loaded.model, seen.inputs
     where = locate(step.output.shape, step.index, inputs, model, step.op.address.module)
     return {

@@ -77,9 +77,6 @@ class Session:
             self._passes = passes
         return self._passes
 
-    # -- the steps
-    # ------------------------------------------------------------------------------------------------------
-
     def environment(self) -> Outcome:
         found = environment.measure()
         reason = "Python {}, torch {}, transformers {}".format(found["python"], found["torch"], found["transformers"])
