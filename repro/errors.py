@@ -7,6 +7,7 @@
     +-- RecordError (a line or file that is no record of this schema)
     +-- EvidenceError (the run folder cannot be read or written)
     +-- CellError (the interpreter of the cell cannot run the kit)
+    +-- BuildError (the environment of a cell cannot be built here)
     +-- FetchError (a sample could not be fetched)
     +-- Stopped (130: by Ctrl-C; 143: by SIGTERM)
 
@@ -36,6 +37,10 @@ class EvidenceError(ReproError):
 
 class CellError(ReproError):
     """The interpreter of the cell cannot run the probe kit."""
+
+
+class BuildError(ReproError):
+    """The environment of a cell cannot be built or run on this machine: an answer for that cell, not the run's end."""
 
 
 class FetchError(ReproError):

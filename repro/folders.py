@@ -1,5 +1,6 @@
 """Where things are kept: the user's cache, and the folder of a run."""
 
+import contextlib
 import os
 import re
 from datetime import datetime
@@ -22,10 +23,13 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("repro-kit")).absolute()
 
 
-def run_folder(case: Case, now: datetime) -> Path:
-    """``repro-runs/MODEL-STAMP`` below the current folder: new for every second, readable, free of odd characters."""
+def run_folder(case: Case, now: datetime, what: str = "") -> Path:
+    """``repro-runs/MODEL-STAMP`` below the current folder: new for every second, readable, free of odd characters.
+
+    ``what`` is a word for runs that are more than one: ``MODEL-matrix-STAMP``.
+    """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(case.model).name).strip("-.") or "model"
-    stem = Path(RUNS) / f"{name[:60]}-{now:%Y%m%d-%H%M%S}"
+    stem = Path(RUNS) / f"{name[:60]}-{what}{'-' if what else ''}{now:%Y%m%d-%H%M%S}"
     folder, number = stem, 2
     while folder.exists():
         folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
@@ -45,6 +49,13 @@ def make(folder: Path) -> Path:
             f"could not create the run folder {folder}: {error.strerror}. Give another folder with --out."
         ) from error
     return folder.absolute()
+
+
+def relative(folder: Path) -> Path:
+    """As it is written from the current folder, where it lies below that."""
+    with contextlib.suppress(ValueError):
+        return folder.relative_to(Path.cwd())
+    return folder
 
 
 def write(path: Path, text: str) -> None:

@@ -11,8 +11,14 @@ from repro.errors import RecordError
 from repro.records import Arm, Case, Ending, Fault, Judgement, Kind, Observation, Outcome, Owner, Verdict
 from repro.wording import listed, origin_dtype, origin_sentence, sentence
 
-KINDS = {"files": Kind.FILES, "weights": Kind.WEIGHTS, "load": Kind.LOAD, "forward": Kind.NONFINITE}
-"""Steps that judge the case, in order of precedence, and the kind of fault that each can show."""
+KINDS: Mapping[str, Kind | None] = {
+    "files": Kind.FILES,
+    "weights": Kind.WEIGHTS,
+    "load": Kind.LOAD,
+    "forward": Kind.NONFINITE,
+    "script": None,
+}
+"""Steps that judge the case, in order of precedence, and the kind of fault that each can show; a script does not say."""
 
 ARM = "arm:"
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})

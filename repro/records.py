@@ -11,6 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from repro.errors import RecordError
@@ -68,8 +69,8 @@ class Verdict:
 class Case:
     """Model, weights source, inputs, dtype, device and settings, as the kit reads them from the plan.
 
-    ``model`` is a Hub id, or the absolute path of a folder or a .gguf file. ``weights`` is "checkpoint" or
-    "random:SEED". ``config`` is the path of a configuration that ships with the package (random weights only).
+    ``model`` is a Hub id, or the absolute path of a folder, a .gguf file or a script (.py). ``weights`` is "checkpoint"
+    or "random:SEED". ``config`` is the path of a configuration that ships with the package (random weights only).
     None for ``device``, ``dtype`` or ``attn`` leaves the choice to the kit, which records it.
     """
 
@@ -83,12 +84,40 @@ class Case:
     prompts: tuple[str, ...] = ()
     trust_remote_code: bool = False
 
+    @property
+    def is_script(self) -> bool:
+        """A script answers by its own exit status; no model is loaded for it."""
+        return self.model.endswith(".py") and Path(self.model).is_absolute()
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
     """One environment: the interpreter that runs the kit."""
 
     python: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a cell is built from.
+
+    ``python`` is a version such as "3.13", ``pins`` maps each package that is asked for to one exact version, and
+    ``why`` is one sentence: what this cell can tell that no other can. ``lock`` is the path of a file with every
+    package of the closure, or None where the closure is resolved when the cell is built.
+    """
+
+    id: str
+    python: str
+    device: str
+    why: str
+    pins: Mapping[str, str]
+    lock: str | None = None
+
+    @property
+    def words(self) -> str:
+        """``Python 3.13, torch 2.9.1, transformers 4.57.3``."""
+        named = [f"{name} {self.pins[name]}" for name in ("torch", "transformers") if name in self.pins]
+        return ", ".join([f"Python {self.python}", *named])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -195,6 +224,18 @@ def to_json(value: object) -> Any:
 def encode(value: object, *, indent: int | None = None) -> str:
     """JSON text of a record or of plain data; one line unless ``indent`` is given."""
     return json.dumps(to_json(value), allow_nan=False, indent=indent)
+
+
+def from_text(text: str) -> Any:
+    """JSON data.
+
+    Raises:
+        RecordError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RecordError(f"no JSON: {error}") from None
 
 
 def plan_text(plan: Plan) -> str:

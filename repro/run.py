@@ -40,11 +40,14 @@ STEPS = {
     "forward": ("environment", "files", "weights", "load", "forward"),
     "bisect": ("environment", "files", "weights", "load", "forward", "bisect"),
     "run": ("environment", "files", "weights", "load", "forward", "bisect", *ARMS),
+    "trace": ("environment", "files", "load", "trace"),
 }
 """Which steps each command asks for, in order."""
+OF_SCRIPT = {"run": ("environment", "script"), "forward": ("environment", "script"), "trace": ("environment", "trace")}
+"""The same for a script, which has no weights and gives its verdict by itself."""
 
 
-class _Terminated(KeyboardInterrupt):
+class Terminated(KeyboardInterrupt):
     """SIGTERM, taken the way that Ctrl-C is."""
 
 
@@ -65,12 +68,16 @@ class Request:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps in order."""
+        if self.case.is_script:
+            return OF_SCRIPT[self.command]
         steps = STEPS[self.command]
         return steps if self.arms else tuple(step for step in steps if step not in ARMS)
 
     @property
     def deciding(self) -> str:
         """The step that must be good for the run to be good."""
+        if self.case.is_script:
+            return self.steps[-1]
         return "forward" if "forward" in self.steps else self.steps[-1]
 
     def argv(self) -> tuple[str, ...]:
@@ -106,11 +113,13 @@ def run(request: Request, listener: Listener) -> Result:
     """Run the request, or go on with one that was stopped; write verdict.json and report.md.
 
     Raises:
-        UsageError: the folder holds the evidence of another case.
+        UsageError: the folder holds the evidence of another case, or a script is asked what only a model can answer.
         EvidenceError: the folder cannot be written.
         CellError: the interpreter cannot be started.
         Stopped: Ctrl-C or SIGTERM; what was recorded stays.
     """
+    if request.case.is_script and request.command not in OF_SCRIPT:
+        raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {', '.join(OF_SCRIPT)}.")
     kit = pack()
     now = datetime.now(UTC)
     folder = folders.make(request.out or folders.run_folder(request.case, now))
@@ -126,14 +135,14 @@ def run(request: Request, listener: Listener) -> Result:
     before = [done for done in evidence.finished() if done.step in request.steps]
     if before:
         steps = f"{len(before)} of {len(request.steps)} steps"
-        listener.note(f"going on in {_relative(folder)}: {steps} are recorded there")
+        listener.note(f"going on in {folders.relative(folder)}: {steps} are recorded there")
     setting = _setting(request, kit, folder)
     try:
-        with _terminable():
+        with terminable():
             runner.run(setting, evidence.append, listener, before)
     except KeyboardInterrupt as error:
-        again = shlex.join([*request.argv(), "--out", str(request.out or _relative(folder))])
-        raise Stopped(143 if isinstance(error, _Terminated) else 130, again) from None
+        again = shlex.join([*request.argv(), "--out", str(request.out or folders.relative(folder))])
+        raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
     return _conclude(request, folder, evidence)
 
 
@@ -185,21 +194,15 @@ def _conclude(request: Request, folder: Path, evidence: Evidence) -> Result:
     return Result(folder, answer)
 
 
-def _relative(folder: Path) -> Path:
-    with contextlib.suppress(ValueError):
-        return folder.relative_to(Path.cwd())
-    return folder
-
-
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends the run the way that Ctrl-C does: the kit is stopped and nothing that was recorded is lost."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(*_: object) -> None:
-        raise _Terminated
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:

@@ -19,7 +19,7 @@ from repro.records import SCHEMA, Cell, Ending, Failure, Observation, Outcome, P
 
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
-NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|arm:.*")
+NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|trace|arm:.*")
 
 
 @dataclass(frozen=True, slots=True)

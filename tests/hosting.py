@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from repro.records import Case, Cell, Ending, Observation, Outcome, Plan, Verdict
@@ -129,3 +130,17 @@ def repro(*args, cwd, env=None):
         stdin=subprocess.DEVNULL,
         check=False,
     )
+
+
+def is_gone(pid):
+    """Whether a process has ended; it may take a moment after the signal. A zombie that nobody reaps has ended."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False

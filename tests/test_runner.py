@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hosting import Listener, answers, fake_python, observation, setting
+from hosting import Listener, answers, fake_python, is_gone, observation, setting
 
 from repro.errors import CellError
 from repro.process import death
@@ -251,20 +251,6 @@ def test_an_end_is_seen_although_a_grandchild_holds_the_pipe(tmp_path, monkeypat
     known, _, _ = follow(tmp_path, monkeypatch, "weights", weights={"before": [{"spawn": str(pid_file)}, {"exit": 5}]})
     assert known["weights"].exit_status == 5
     assert is_gone(int(pid_file.read_text()))
-
-
-def is_gone(pid):
-    """Whether a process has ended; it may take a moment after the signal. A zombie that nobody reaps has ended."""
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        stat = Path(f"/proc/{pid}/stat")
-        if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z":
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_no_thread_is_left_behind(tmp_path, monkeypatch):

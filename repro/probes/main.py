@@ -2,7 +2,8 @@
 
     python probes.pyz run PLAN.json                 the steps of a plan (what the host sends)
     python probes.pyz STEP MODEL [options]          one step and what it stands on; STEP: environment files weights
-    load forward bisect
+    load forward bisect trace
+    python probes.pyz script|trace SCRIPT.py        a script that ends with 0 (good), 1 (bad) or 125 (could not tell)
 
 Needs torch and transformers (safetensors comes with them). Exit status of a single step: 0 good, 1 bad, 125 could not
 tell, 2 wrong usage. ``run`` ends with 0 when the plan is done, whatever the verdicts: the events carry them.
@@ -16,7 +17,8 @@ import time
 import traceback
 from typing import Any, Optional
 
-from .resolve import seed_of
+from .failures import in_words
+from .resolve import is_script, seed_of
 from .wire import SCHEMA, Emitter, own_stdout
 
 STATUS = {"good": 0, "bad": 1, "skip": 125}
@@ -28,9 +30,10 @@ SINGLE = {
     "load": ("files", "load"),
     "forward": ("files", "load", "forward"),
     "bisect": ("files", "load", "forward", "bisect"),
+    "trace": ("files", "load", "trace"),
+    "script": ("script",),
 }
-# A kernel that this device or build lacks says so in one of these ways; that is "could not tell", in plain words.
-LACKING = ("not implemented for", "does not support", "doesn't support", "not supported")
+MODEL_HELP = ("Hub id, folder, .gguf file, or a script (.py) to trace", "the script, a .py file")
 
 
 def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
@@ -87,15 +90,11 @@ def _missing_packages() -> Optional[str]:
 def _failed(raised: Exception) -> tuple[str, str, Optional[dict[str, Any]], dict[str, Any]]:
     """(verdict, reason, payload, error) of a step that raised. An exception is never "bad": nothing was measured."""
     name = type(raised).__name__
-    text = " ".join(str(raised).split())[:500]
     error = {"type": name, "message": str(raised)[:4000], "traceback": traceback.format_exc()[-8000:]}
-    if name == "CannotResolve":
-        return "skip", text, {"fatal": True}, error
-    if name == "CannotLoad":
-        return "skip", text, None, error
-    if any(words in text for words in LACKING):
-        return "skip", f"this PyTorch has no kernel for it here: {text}", None, error
-    return "skip", f"{name}: {text}", None, error
+    if name in ("CannotResolve", "CannotLoad"):  # their messages are whole sentences for the user
+        text = " ".join(str(raised).split())[:500]
+        return "skip", text, {"fatal": True} if name == "CannotResolve" else None, error
+    return "skip", in_words(raised), None, error
 
 
 def weights_source(text: str) -> str:
@@ -118,7 +117,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     plan.add_argument("plan")
     for step in SINGLE:
         single = kinds.add_parser(step, help=f"the {step} step")
-        single.add_argument("model", nargs="?" if step == "environment" else None, help="Hub id, folder or .gguf file")
+        single.add_argument("model", nargs="?" if step == "environment" else None, help=MODEL_HELP[step == "script"])
         single.add_argument("--dtype", choices=("float64", "float32", "bfloat16", "float16"))
         single.add_argument("--device", choices=("cpu", "cuda", "mps"))
         single.add_argument("--attn", choices=("eager", "sdpa"))
@@ -145,7 +144,7 @@ def main(argv: Optional[list[str]] = None) -> int:
                 run_plan(plan, emitter)
                 return 0
             case = {
-                "model": given.model,
+                "model": os.path.abspath(given.model) if is_script(given.model) else given.model,
                 "revision": None,
                 "weights": given.weights,
                 "config": None,
@@ -155,7 +154,8 @@ def main(argv: Optional[list[str]] = None) -> int:
                 "prompts": given.prompt,
                 "trust_remote_code": given.trust_remote_code,
             }
-            verdicts = run_plan({"steps": list(SINGLE[given.kind]), "case": case, "cache": given.cache}, emitter)
+            steps = [given.kind] if is_script(given.model) else list(SINGLE[given.kind])
+            verdicts = run_plan({"steps": steps, "case": case, "cache": given.cache}, emitter)
             return STATUS[verdicts[-1][1]]
         except (OSError, ValueError) as error:
             print(f"probes.pyz: {error}", file=sys.stderr)

@@ -55,6 +55,11 @@ def seed_of(weights: str) -> Optional[int]:
     return int(weights.split(":", 1)[1])
 
 
+def is_script(model: Optional[str]) -> bool:
+    """Whether MODEL is a script: the path of a .py file, which need not be there."""
+    return model is not None and model.endswith(".py") and not os.path.isdir(os.path.expanduser(model))
+
+
 def resolve(case: dict[str, Any]) -> Source:
     """The source of ``case["model"]``.
 

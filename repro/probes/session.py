@@ -4,11 +4,12 @@ from typing import Any, Callable, Optional
 
 from . import environment, files, weights
 from .build import CannotLoad
-from .resolve import Source, resolve
+from .resolve import Source, is_script, resolve
 from .wire import Emitter
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
-STEPS = ("environment", "files", "weights", "load", "forward", "bisect")
+STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "trace", "script")
+SCRIPT_STEPS = ("environment", "script", "trace")
 
 
 class Session:
@@ -125,6 +126,18 @@ class Session:
             return "skip", "there is no arm {!r}; known: {}".format(name, ", ".join(arms.ARMS)), None
         return arms.check(name, self.loaded(), self._passes or [], self.inputs(), self.case)
 
+    def script(self) -> Outcome:
+        from .script import run_script
+
+        return run_script(self.case["model"]).outcome
+
+    def trace(self) -> Outcome:
+        from . import trace
+
+        if is_script(self.case.get("model")):
+            return trace.of_script(self.case["model"])
+        return trace.of_model(self.loaded(), self.inputs()[0])
+
     def run(self, step: str) -> Outcome:
         """One step by its name.
 
@@ -132,6 +145,11 @@ class Session:
             CannotResolve, CannotLoad: with a message for the user. Anything else is a fault of the model's code or of
             this kit.
         """
+        scripted = is_script(self.case.get("model"))
+        if scripted and step not in SCRIPT_STEPS:
+            return "skip", f"a script has no {step} step: what it ends with is the answer", None
+        if step == "script" and not scripted:
+            return "skip", "{} is no script: a script is a .py file".format(self.case.get("model")), None
         if step.startswith("arm:"):
             return self.arm(step[len("arm:") :])
         if step not in STEPS:

@@ -5,8 +5,6 @@ read earlier stays what it was. Views are not writers: a value's writer is the l
 """
 
 import math
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
@@ -15,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .nest import items_in, rebuild
+from .source import source_line
 from .summary import is_float, tensors_in
 from .watch import Address, StopPass, Watch, watched
-
-_KIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
-_TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # not torchvision, which is beside it
 
 
 @dataclass
@@ -138,7 +134,7 @@ class Tape:
     def visit(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kept_args = rebuild(args, Tensor, self.ref)
         kept_kwargs = rebuild(kwargs, Tensor, self.ref)
-        written = list(_written(func, args, kwargs))
+        written = list(written_by(func, args, kwargs))
         mutates = tuple(self.ref(tensor) for tensor in written)
         for ref in mutates:
             ref.store.snapshots.setdefault(ref.epoch, ref.store.storage.clone())
@@ -173,7 +169,7 @@ class Tape:
         return None
 
 
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
     """The tensors that an operator writes to, by its schema."""
     for position, argument in enumerate(func._schema.arguments):
         alias = argument.alias_info
@@ -181,25 +177,6 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterat
             continue
         value = args[position] if position < len(args) else kwargs.get(argument.name)
         yield from tensors_in(value)
-
-
-def source_line() -> Optional[str]:
-    """ "file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
-    frame = sys._getframe(1)
-    inner: Optional[str] = None
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_KIT):
-            place = f"{os.path.basename(name)}:{frame.f_lineno}"
-            if not name.startswith(_TORCH):
-                return place
-            inner = inner or (
-                place if f"{os.sep}nn{os.sep}modules{os.sep}" in name and not name.endswith("module.py") else None
-            )
-        elif inner is not None:
-            return inner  # back at the kit's own call: the model is PyTorch's own from top to bottom
-        frame = frame.f_back  # type: ignore[assignment]  # the loop ends at None
-    return inner
 
 
 def record(model: nn.Module, run: Callable[[], Any], begin: tuple[str, int], end: tuple[str, int]) -> Tape:

@@ -8,11 +8,14 @@ trace is not.
 
 import contextlib
 import inspect
+import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -48,10 +51,14 @@ class _Mode(TorchDispatchMode):
 
 
 class Watch:
-    """Knows which module is running and hands each operator to ``visit`` while ``active``."""
+    """Knows which module is running and hands each operator to ``visit`` while ``active``.
 
-    def __init__(self, visit: Visitor) -> None:
+    outside: module and call of an operator that runs while no module does.
+    """
+
+    def __init__(self, visit: Visitor, outside: tuple[str, int] = ("", 0)) -> None:
         self._visit = visit
+        self._outside = outside
         self.active = True
         self.stack: list[tuple[str, int]] = []
         self.calls: dict[str, int] = {}
@@ -60,7 +67,7 @@ class Watch:
         self.left: Optional[Callable[[str, int, Any], None]] = None
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        module, call = self.stack[-1] if self.stack else ("", 0)
+        module, call = self.stack[-1] if self.stack else self._outside
         name = str(func)
         key = (module, call, name)
         occurrence = self._occurrences.get(key, 0)
@@ -77,16 +84,36 @@ class Watch:
             self.entered(name, index)
 
     def leave(self, name: str, output: Any) -> None:
-        """``output`` is None where the call raised and the model may go on without it."""
-        _, index = self.stack.pop()
+        """``output`` is None where the call raised and the model may go on without it.
+
+        A call inside that raised, and of which no hook told (before torch 2.1), ends with this one.
+        """
+        inner, index = self.stack.pop()
+        while inner != name:
+            inner, index = self.stack.pop()
         if self.left and output is not None:
             self.left(name, index, output)
 
 
 @contextlib.contextmanager
+def _running(watch: Watch, handles: Iterator[Any]) -> Iterator[None]:
+    """Operators go to ``watch``; the hooks are put on one by one as ``handles`` gives them, and are gone afterwards."""
+    held: list[Any] = []
+    try:
+        held.extend(handles)
+        with _Mode(watch), contextlib.suppress(StopPass):
+            yield
+    finally:
+        for handle in held:
+            handle.remove()
+
+
+@contextlib.contextmanager
 def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
-    """``model`` under ``watch``; a StopPass from inside ends the block quietly, and the hooks are gone afterwards."""
-    handles = []
+    """``model`` under ``watch``; a StopPass from inside ends the block quietly, and the hooks are gone afterwards.
+
+    The hooks stand behind the model's own ones, so that what those change is seen.
+    """
 
     def before(name: str) -> Any:
         return lambda module, args: watch.enter(name)
@@ -94,12 +121,84 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
     def after(name: str) -> Any:
         return lambda module, args, output: watch.leave(name, output)
 
-    try:
+    def handles() -> Iterator[Any]:
         for name, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(before(name)))
-            handles.append(module.register_forward_hook(after(name), **ALWAYS))
-        with _Mode(watch), contextlib.suppress(StopPass):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+            yield module.register_forward_pre_hook(before(name))
+            yield module.register_forward_hook(after(name), **ALWAYS)
+
+    with _running(watch, handles()):
+        yield
+
+
+class Names:
+    """The path of each module that runs: below the outermost module that is being called.
+
+    The first such root is "", the next one "root1", and so on, by order of their first calls. A module that its root
+    does not hold (one in a plain list, one made during the call) is named by its caller and its class:
+    "layer.<Linear>". ``classes``: the class of every name that was given.
+    """
+
+    def __init__(self) -> None:
+        self.classes: dict[str, str] = {}
+        # Weak references, for a script may make and drop more modules than fit into memory; they also tell a module
+        # from a later one at the same address.
+        self._roots: dict[int, tuple[Any, str]] = {}
+        self._paths: dict[int, str] = {}
+        self._count = 0
+        self._running: list[tuple[int, str]] = []
+
+    def enter(self, module: nn.Module) -> str:
+        name = self._inside(module) if self._running else self._root(module)
+        self._running.append((id(module), name))
+        self.classes.setdefault(name, type(module).__name__)
+        return name
+
+    def leave(self, module: nn.Module) -> str:
+        """The name that ``enter`` gave. A call inside that raised, and of which no hook told, ends with it."""
+        key, name = self._running.pop()
+        while key != id(module):
+            key, name = self._running.pop()
+        return name
+
+    def _root(self, module: nn.Module) -> str:
+        known, label = self._roots.get(id(module), (None, ""))
+        if known is None or known() is not module:
+            label = f"root{self._count}" if self._count else ""
+            self._count += 1
+            self._roots[id(module)] = (weakref.ref(module), label)
+        self._paths = self._below(module, label)
+        return label
+
+    @staticmethod
+    def _below(root: nn.Module, label: str) -> dict[int, str]:
+        return {id(module): ".".join(filter(None, (label, path))) for path, module in root.named_modules()}
+
+    def _inside(self, module: nn.Module) -> str:
+        if id(module) in self._paths:
+            return self._paths[id(module)]
+        return ".".join(filter(None, (self._running[-1][1], f"<{type(module).__name__}>")))
+
+
+@contextlib.contextmanager
+def watched_everywhere(watch: Watch, names: Names) -> Iterator[None]:
+    """Every module of the process under ``watch``, also those that are made inside, by their ``names``.
+
+    No module gets a hook of its own: PyTorch's transformer layers leave their fused path where they find one. Only
+    this thread is watched: a dispatch mode sees no other, and calls of several threads do not nest.
+    """
+    here = threading.get_ident()
+
+    def before(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == here:
+            watch.enter(names.enter(module))
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == here:
+            watch.leave(names.leave(module), output)
+
+    def handles() -> Iterator[Any]:
+        yield register_module_forward_pre_hook(before)
+        yield register_module_forward_hook(after, **ALWAYS)
+
+    with _running(watch, handles()):
+        yield

@@ -52,6 +52,7 @@ def document(
         "weights": _section(observations, "weights"),
         "load": _section(observations, "load"),
         "forward": _section(observations, "forward"),
+        "script": _section(observations, "script"),
         "origin": to_json(judgement.origin),
         "bisect": _section(observations, "bisect"),
         "arms": [_arm(judgement, observations, index) for index in range(len(judgement.arms))],

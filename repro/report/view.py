@@ -7,7 +7,7 @@ or None, and the template leaves its section out.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repro.report import opening
+from repro.report import cells, opening
 from repro.report.markdown import block, cell, code, text
 from repro.report.origin import bisect_note, headroom, innocent, origin_rows, spread
 from repro.report.tables import DIGITS, Json, Row, first_of, shown_number
@@ -30,8 +30,8 @@ LISTS = {
     "unset_buffers": "buffers left as unset memory",
 }
 """Lists of the load step, and what they are."""
-ELSEWHERE = frozenset({"executable"})
-"""What of the environment only verdict.json has: a path of this machine."""
+ELSEWHERE = frozenset({"executable", "distributions", "closures"})
+"""What of the environment only verdict.json has: a path of this machine, and lists of everything that is installed."""
 
 
 def view(document: Json, rows: int) -> dict[str, Any]:
@@ -41,11 +41,14 @@ def view(document: Json, rows: int) -> dict[str, Any]:
         document: The content of verdict.json, redacted.
         rows: The most rows that a table may have.
     """
-    origin, bisect = document["origin"], document["bisect"] or {}
+    document = cells.complete(document)
+    origin, bisect, lead = document["origin"], document["bisect"] or {}, cells.lead(document)
     return {
-        "title": text(opening.title(document)),
+        "title": text(opening.title(document) + cells.title_place(document)),
         "headline": text(opening.headline(document)),
-        "second_sentence": text(opening.second_sentence(document)),
+        "second_sentence": text(opening.second_sentence(document) if lead is None else lead),
+        "cells": cells.cells(document, rows),
+        "versions": cells.versions(document, rows),
         "random": document["model"]["weights"] == "random",
         "seed": document["model"]["seed"],
         "model_rows": _model_rows(document),

@@ -1,0 +1,94 @@
+"""Rows of cells, from one machine or several, as one answer: verdict.json and report.md of the whole table."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from repro import folders
+from repro.errors import RecordError
+from repro.records import Case, Cell, Header, Judgement, Verdict, encode, from_text
+from repro.report.document import document
+from repro.report.redact import private_words
+from repro.report.render import render
+from repro.rows import Row
+from repro.table import matrix_part, matrix_verdict
+from repro.wording import sentence
+
+
+def join(rows: Sequence[Row], folder: Path, argv: tuple[str, ...], tool: str, case: Case) -> dict[str, Any]:
+    """The content of verdict.json for a table of cells.
+
+    The cell that a maintainer would ask for first, the newest of those that are bad (else of those that are good),
+    stands for all of them: its steps, origin and environment are the report's. The verdict is the whole table's.
+
+    Args:
+        rows: Of the cells.
+        folder: The matrix's folder, below which ``row["folder"]`` is each cell's run.
+        argv: The command that gives all of it again.
+        tool: The version of this toolkit.
+        case: What was asked, for the case that no cell could be.
+    """
+    verdict = matrix_verdict(rows)
+    shown = _newest(rows)
+    base = None if shown is None else read_document(folder / str(shown["folder"]))
+    if shown is None or base is None:
+        shown, base = None, nothing(verdict, case, argv, tool)
+    reason = sentence(verdict.reason) + "."
+    headline = reason if shown is None else f"{reason} In {shown['id']}: {base['headline']}"
+    return {
+        **base,
+        "verdict": verdict.outcome.value,
+        "reason": reason,
+        "headline": headline,
+        "command": shlex.join(argv),
+        "shown_cell": None if shown is None else shown["id"],
+        **matrix_part(rows),
+    }
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write verdict.json and report.md.
+
+    Raises:
+        EvidenceError: they cannot be written.
+    """
+    folders.write(folder / "verdict.json", encode(content, indent=1) + "\n")
+    folders.write(folder / "report.md", render(content, private_words()))
+
+
+def _newest(rows: Sequence[Row]) -> Row | None:
+    """The cell that stands for all: bad before good, then by torch, Transformers and Python."""
+    for verdict in ("bad", "good"):
+        found = [row for row in rows if row["verdict"] == verdict and row["folder"]]
+        if found:
+            return max(found, key=lambda row: [_version(row[key]) for key in ("torch", "transformers", "python")])
+    return None
+
+
+def _version(text: object) -> Version:
+    """A version to order by; one that is none comes first."""
+    try:
+        return Version(str(text))
+    except InvalidVersion:
+        return Version("0")
+
+
+def read_document(folder: Path) -> dict[str, Any] | None:
+    """The verdict.json of a run; None where there is none that can be read."""
+    try:
+        content: dict[str, Any] = from_text((folder / "verdict.json").read_text(encoding="utf-8"))
+    except (OSError, RecordError):
+        return None
+    return content
+
+
+def nothing(verdict: Verdict, case: Case, argv: tuple[str, ...], tool: str) -> dict[str, Any]:
+    """A document with every part absent."""
+    judgement = Judgement(verdict, None, verdict.reason, None, (), (), None)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    header = Header(case=case, cell=Cell(""), kit_sha256="", tool=tool, command=argv, started=started)
+    return document(judgement, {}, header, None, argv)

@@ -1,0 +1,279 @@
+"""The same question in many cells: build, ask, keep each answer, join them. Reads top to bottom as a list of steps.
+
+Each cell has a folder of its own below the matrix's, with the whole run in it and ``row.json``, its row of the table.
+So Ctrl-C and a crash lose the cell in flight and no other, and what was asked before need not be asked again.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import shlex
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from repro import __version__, folders
+from repro.child import Answer, Children
+from repro.environments import Progress, Store, fingerprint, missing_device
+from repro.errors import BuildError, RecordError, Stopped, UsageError
+from repro.joining import join, write
+from repro.records import SCHEMA, Cell, Recipe, encode, from_text, to_json
+from repro.rows import Row, answered, unanswered
+from repro.run import Request, Result, Terminated, terminable
+
+HEADER = "matrix.json"
+ROW = "row.json"
+POLL_SECONDS = 0.5
+"""How often the wait for a cell looks up: a lock that is never left would not see Ctrl-C on Windows."""
+READS_GGUF = "gguf"
+"""The package without which a cell cannot read a .gguf file that nobody has converted yet."""
+CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """What is asked, and where.
+
+    Attributes:
+        request: The run that each cell is asked for; its cell, device and folder are each cell's own.
+        known: Every recipe there is.
+        asked: Those to be run, in order.
+        out: The matrix's folder; None for a new one.
+        jobs: How many cells run side by side.
+        resume: Whether a folder that holds a matrix already may be gone on with.
+    """
+
+    request: Request
+    known: tuple[Recipe, ...]
+    asked: tuple[Recipe, ...]
+    out: Path | None = None
+    jobs: int = 1
+    resume: bool = False
+
+    @property
+    def question(self) -> tuple[str, ...]:
+        """The command that asks every cell, without the folder."""
+        argv = self.request.argv()
+        return ("repro", "matrix", *argv[1:])
+
+    def argv(self, cells: Iterable[str]) -> tuple[str, ...]:
+        """The command that asks these cells; none of them is named where they are all that there are."""
+        chosen = list(cells)
+        every = {recipe.id for recipe in self.known} == set(chosen)
+        return (*self.question, *(() if every else [word for cell in chosen for word in ("--cell", cell)]))
+
+
+class Announcer(Protocol):
+    """Is told what happens while it happens."""
+
+    def line(self, text: str) -> None: ...
+
+    def task(self, name: str) -> contextlib.AbstractContextManager[Progress]: ...
+
+
+def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
+    """Ask every cell, and write the table that joins the answers.
+
+    Raises:
+        UsageError: the folder holds something else, or a matrix that nobody said to go on with.
+        EvidenceError: the folder cannot be written.
+        Stopped: Ctrl-C or SIGTERM; the cells that have answered stay.
+    """
+    folder = folders.make(matrix.out or folders.run_folder(matrix.request.case, datetime.now(UTC), "matrix"))
+    _begin(matrix, folder)
+    asking = _Asking(matrix, folder, store, announcer)
+    try:
+        with terminable():
+            asking.prepare()
+            asking.all()
+    except KeyboardInterrupt as error:
+        _conclude(matrix, folder)
+        again = [*matrix.argv(recipe.id for recipe in matrix.asked), "--out", str(folders.relative(folder)), "--resume"]
+        raise Stopped(143 if isinstance(error, Terminated) else 130, shlex.join(again)) from None
+    return _conclude(matrix, folder)
+
+
+def _conclude(matrix: Matrix, folder: Path) -> Result:
+    """The table of every cell that has answered, now or before."""
+    rows = [data["row"] for _, data in answers(folder) if data["row"] is not None]
+    document = join(rows, folder, matrix.argv(row["id"] for row in rows), __version__, matrix.request.case)
+    write(folder, document)
+    return Result(folder, document)
+
+
+def _begin(matrix: Matrix, folder: Path) -> None:
+    """Write what is asked, or find that the folder asks the same."""
+    header = {"schema": SCHEMA, "case": to_json(matrix.request.case), "command": list(matrix.question)}
+    path = folder / HEADER
+    if not path.exists():
+        if any((folder / name).exists() for name in ("verdict.json", "evidence.jsonl")):
+            raise UsageError(f"--out {folder} holds another run. Give another folder.")
+        folders.write(path, encode(header, indent=1) + "\n")
+        return
+    try:
+        before = from_text(path.read_text(encoding="utf-8"))
+    except (OSError, RecordError) as error:
+        raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
+    if not isinstance(before, dict) or before.get("command") != header["command"]:
+        asked = before.get("command") if isinstance(before, dict) else None
+        raise UsageError(
+            f"--out {folder} holds a matrix of another question ({shlex.join(asked or [])}). Give another folder."
+        )
+    if not matrix.resume:
+        raise UsageError(f"--out {folder} holds this matrix already. Give --resume to go on with it, or another folder.")
+
+
+class _Asking:
+    """The state of one call of ``run``."""
+
+    def __init__(self, matrix: Matrix, folder: Path, store: Store, announcer: Announcer) -> None:
+        self.matrix, self.folder, self.store, self.announcer = matrix, folder, store, announcer
+        self.children = Children()
+        self.seconds: list[float] = []
+
+    def prepare(self) -> None:
+        """Convert a .gguf file once, in a cell that can, for all those that cannot."""
+        model = Path(self.matrix.request.case.model)
+        if model.suffix != ".gguf" or _converted(model):
+            return
+        able = [recipe for recipe in self.matrix.known if READS_GGUF in recipe.pins and recipe.device == "cpu"]
+        if not able:
+            return  # each cell says for itself that it cannot read the file
+        recipe = next((recipe for recipe in self.matrix.asked if recipe in able), able[0])
+        self.announcer.line(f"{model.name} is converted once, in cell {recipe.id}")
+        with contextlib.suppress(BuildError):  # as above
+            cell = self.build(recipe)
+            request = dataclasses.replace(self.matrix.request, command="weights")
+            self.children.ask(request, cell, self.folder / "conversion", aloud=self.matrix.jobs == 1)
+
+    def all(self) -> None:
+        """Each cell in turn, as many side by side as were asked for; environments are built one at a time."""
+        with concurrent.futures.ThreadPoolExecutor(self.matrix.jobs) as pool:
+            running: set[concurrent.futures.Future[None]] = set()
+            try:
+                for number, recipe in enumerate(self.matrix.asked, 1):
+                    running = _wait(running, self.matrix.jobs - 1)
+                    self.announcer.line(self.title(number, recipe))
+                    cell = self.cell(recipe)
+                    if cell is not None:
+                        running.add(pool.submit(self.ask, recipe, cell))
+                _wait(running, 0)
+            except BaseException:
+                self.children.stop()  # before the pool is left, which waits for them
+                raise
+
+    def title(self, number: int, recipe: Recipe) -> str:
+        """``[3/10] seed-2.9.1: Python 3.13, torch 2.9.1, ..., about 6 min left``."""
+        text = f"[{number}/{len(self.matrix.asked)}] {recipe.id}: {recipe.words}, {recipe.device}"
+        if self.seconds:
+            left = sum(self.seconds) / len(self.seconds) * (len(self.matrix.asked) - number + 1) / self.matrix.jobs
+            text += f"; about {max(1, round(left / 60))} min left"
+        return text
+
+    def cell(self, recipe: Recipe) -> Cell | None:
+        """The cell, ready to be asked; None where it has answered before or cannot run here."""
+        place = self.folder / recipe.id
+        before = _read(place)
+        if before is not None and before["fingerprint"] == fingerprint(recipe) and before["ran"]:
+            self.say(before["row"], "answered before")
+            return None
+        if before is None or before["fingerprint"] != fingerprint(recipe):
+            shutil.rmtree(place, ignore_errors=True)  # of another environment: nothing in it may be gone on with
+        self.keep(recipe, None)
+        reason = missing_device(recipe.device)
+        if reason is None:
+            try:
+                return self.build(recipe)
+            except BuildError as error:
+                reason = f"not built: {error}"
+        self.keep(recipe, unanswered(recipe, reason, self.command(recipe)))
+        return None
+
+    def build(self, recipe: Recipe) -> Cell:
+        """The environment, with its progress where it is not there yet."""
+        standing = self.store.built(recipe)
+        if standing is not None:
+            return standing
+        begin = time.monotonic()
+        with self.announcer.task(f"building {recipe.id}") as progress:
+            cell = self.store.build(recipe, progress)
+        self.announcer.line(f"{recipe.id} was built in {time.monotonic() - begin:.0f} s")
+        return cell
+
+    def ask(self, recipe: Recipe, cell: Cell) -> None:
+        """One cell's run, from its start to its row. Runs beside others."""
+        begin = time.monotonic()
+        case = dataclasses.replace(self.matrix.request.case, device=recipe.device)
+        request = dataclasses.replace(self.matrix.request, case=case)
+        answer = self.children.ask(request, cell, self.folder / recipe.id, aloud=self.matrix.jobs == 1)
+        self.take(recipe, answer, time.monotonic() - begin)
+
+    def take(self, recipe: Recipe, answer: Answer, seconds: float) -> None:
+        """Keep an answer; one that gave no verdict is a row too, and is asked again by a run that goes on."""
+        self.seconds.append(seconds)
+        if answer.document is not None:
+            self.keep(recipe, answered(recipe, answer.document, seconds, self.command(recipe)), ran=True)
+        else:
+            self.keep(recipe, unanswered(recipe, str(answer.reason), self.command(recipe), seconds))
+
+    def command(self, recipe: Recipe) -> str:
+        """What gives this cell's answer again."""
+        return shlex.join(self.matrix.argv([recipe.id]))
+
+    def keep(self, recipe: Recipe, row: Row | None, *, ran: bool = False) -> None:
+        """Write a cell's row; None marks one that has begun."""
+        place = folders.make(self.folder / recipe.id)
+        data = {"schema": SCHEMA, "fingerprint": fingerprint(recipe), "ran": ran, "row": row}
+        folders.write(place / ROW, encode(data, indent=1) + "\n")
+        if row is not None:
+            self.say(row)
+
+    def say(self, row: Row, note: str = "") -> None:
+        """One line for a cell that has its row."""
+        words = f" ({note})" if note else ""
+        self.announcer.line(f"{row['id']}: {row['verdict']}{words}: {row['reason']}")
+
+
+def _wait(
+    running: set[concurrent.futures.Future[None]], most: int
+) -> set[concurrent.futures.Future[None]]:
+    """Those that still run, once at most ``most`` do; what one of them raised is raised here."""
+    while len(running) > most:
+        done, running = concurrent.futures.wait(
+            running, timeout=POLL_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED
+        )
+        for future in done:
+            future.result()
+    return running
+
+
+def _read(place: Path) -> dict[str, Any] | None:
+    """A cell's ``row.json``; None where there is none that can be used."""
+    try:
+        data = from_text((place / ROW).read_text(encoding="utf-8"))
+    except (OSError, RecordError):
+        return None
+    known = isinstance(data, dict) and data.keys() >= {"fingerprint", "ran", "row"} and data.get("schema") == SCHEMA
+    return data if known else None
+
+
+def answers(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(folder, content of its row.json) of each cell below a matrix's folder, in order."""
+    for path in sorted(folder.glob(f"*/{ROW}")):
+        data = _read(path.parent)
+        if data is not None:
+            yield path.parent, data
+
+
+def _converted(model: Path) -> bool:
+    """Whether the cache holds the conversion of a .gguf file, where the kit (probes/convert.py) puts it."""
+    digest = hashlib.sha256()
+    with model.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return (folders.cache_folder() / "gguf" / digest.hexdigest() / "converted.json").is_file()

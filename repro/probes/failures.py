@@ -1,0 +1,12 @@
+"""An exception of the model's, the script's or a library's code in words."""
+
+# A kernel that this device or build lacks says so in one of these ways; that is "could not tell", in plain words.
+LACKING = ("not implemented for", "does not support", "doesn't support", "not supported")
+
+
+def in_words(raised: BaseException) -> str:
+    """One line: what was raised, and whether it only says that a kernel is missing."""
+    text = " ".join(str(raised).split())[:500]
+    if any(words in text for words in LACKING):
+        return f"this PyTorch has no kernel for it here: {text}"
+    return f"{type(raised).__name__}: {text}"

@@ -1,0 +1,32 @@
+"""Which line of the model's, or the script's, own code is running an operator."""
+
+import os
+import sys
+from typing import Optional
+
+import torch
+
+_TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # not torchvision, which is beside it
+
+
+def source_line() -> Optional[str]:
+    """ "file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
+    frame = sys._getframe(1)
+    inner: Optional[str] = None
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_KIT):
+            place = f"{os.path.basename(name)}:{frame.f_lineno}"
+            if not name.startswith(_TORCH):
+                return place
+            inner = inner or (
+                place if f"{os.sep}nn{os.sep}modules{os.sep}" in name and not name.endswith("module.py") else None
+            )
+        elif inner is not None:
+            return inner  # back at the kit's own call: the model is PyTorch's own from top to bottom
+        frame = frame.f_back  # type: ignore[assignment]  # the loop ends at None
+    return inner
+
+
+# Read from a code object as frames are: a kit that was started by a relative path has relative names in its frames.
+_KIT = os.path.join(os.path.dirname(source_line.__code__.co_filename), "")
