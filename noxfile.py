@@ -179,7 +179,7 @@ def oldest(session: nox.Session) -> None:
 def boundaries(session: nox.Session) -> None:
     """The examples' known boundaries, each found by bisection in real environments; names behind -- choose some."""
     command = host(session)
-    if call(session, command[0], "examples/check.py", *session.posargs):
+    if call(session, command[0], "tests/check_boundaries.py", *session.posargs):
         session.error("not every boundary was found where it is known to be")
 
 

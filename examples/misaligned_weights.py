@@ -32,7 +32,7 @@ def load(folder):
     """The model from such a file. Its dtype is left at the default, float32: naming one can make a copy."""
     from transformers import GPT2Config, GPT2Model
 
-    model = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=8, vocab_size=16))
+    model = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=16, bos_token_id=0, eos_token_id=0))
     model.config.save_pretrained(folder)
     write_unpadded(Path(folder, "model.safetensors"), model.named_parameters())
     return GPT2Model.from_pretrained(folder)

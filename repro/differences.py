@@ -30,7 +30,8 @@ class Pair:
     """A bad cell beside a good one, with all that differs.
 
     ``good`` is None where no good cell took part. ``nearest`` is False for a pair that is given only because a single
-    axis differs and something stands in the way of a statement. ``in_the_way`` names it; ``note`` is a sentence.
+    axis differs and something stands in the way of each statement about it: the nearest such pair for that axis.
+    ``in_the_way`` names it; ``note`` is a sentence.
     """
 
     bad: str
@@ -104,12 +105,17 @@ def _system(row: Row) -> str:
 
 
 def _pairs(bad: str, gaps: Mapping[str, Gap], recorded: bool) -> list[Pair]:
-    """The nearest pair of a bad cell, then those in which a single axis differs and a statement is barred."""
+    """The nearest pair of a bad cell; then for each axis of which nothing can be said the nearest that shows why."""
     if not gaps:
         why = "no good cell took part" if recorded else "its environment was not recorded"
         return [Pair(bad, None, nearest=True, note=f"There is nothing to compare it with: {why}.")]
     first, *others = sorted(gaps, key=lambda good: (*gaps[good].size, good))
-    shown = [first, *(good for good in others if len(gaps[good].axes) == 1 and not gaps[good].alone)]
+    shown, settled = [first], {gap.alone for gap in gaps.values()} | {change.name for change in gaps[first].axes[:1]}
+    for good in others:
+        axes = gaps[good].axes
+        if len(axes) == 1 and axes[0].name not in settled:
+            shown.append(good)
+            settled.add(axes[0].name)
     return [_pair(bad, good, gaps[good], nearest=good == first) for good in shown]
 
 

@@ -377,6 +377,16 @@ def test_a_pair_that_a_package_bars_is_given_beside_the_nearest():
     ]
 
 
+def test_of_the_pairs_that_are_barred_one_stands_for_each_axis():
+    barred = [cell(f"o{n}", torch="2.4.1", transformers=f"4.{n}", installed={"accelerate": "1"}) for n in range(3)]
+    assert [pair.good for pair in compare([*torch_pair(), *barred]).pairs] == ["new", "o0"]
+
+
+def test_a_barred_pair_is_left_out_where_another_bears_the_statement():
+    barred = cell("old-too", torch="2.5.0", installed={"accelerate": "1"})
+    assert [pair.good for pair in compare([*torch_pair(), barred]).pairs] == ["new"]
+
+
 def test_many_things_in_the_way_are_counted_in_the_note():
     different = {f"p{n}": "1" for n in range(6)}
     note = compare(torch_pair(good={"installed": different})).pairs[0].note

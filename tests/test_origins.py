@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus.plants import PLANTS, Plant, Truth
+from corpus.answers import STEPS, case_of, check_answer
+from corpus.plants import PLANTS, Plant
 
 from repro.probes.main import run_plan
 from repro.probes.wire import Emitter
 
-STEPS = ("files", "weights", "load", "forward", "bisect")
 RUNNABLE = [plant for plant in PLANTS if plant.truth.signal is None]
 """Plants that kill their process have their test in test_crash.py, where a process of its own is killed."""
 
@@ -25,71 +25,13 @@ def run_steps(plant: Plant, folder: Path) -> dict[str, dict[str, Any]]:
     """Every step's end event, by step, and the arms that the truth names."""
     steps = [*STEPS, *("arm:" + name for name in plant.truth.cures)]
     stream = io.StringIO()
-    case = {
-        "model": str(folder),
-        "revision": None,
-        "weights": "checkpoint",
-        "config": None,
-        "device": "cpu",
-        "dtype": plant.dtype,
-        "attn": plant.attn,
-        "prompts": [plant.prompt] if plant.prompt else [],
-        "trust_remote_code": plant.trust_remote_code,
-    }
-    run_plan({"steps": steps, "case": case, "cache": str(folder / "cache")}, Emitter(stream))
+    run_plan({"steps": steps, "case": case_of(plant, folder), "cache": str(folder / "cache")}, Emitter(stream))
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     return {event["step"]: event for event in events if event["event"] == "end"}
-
-
-def check_origin(origin: dict[str, Any], truth: Truth) -> None:
-    """The origin names the planted place."""
-    if truth.module is not None:
-        assert origin["module"] in (truth.module, *truth.also_module)
-    if truth.op is not None:
-        assert origin["op"].startswith(truth.op)
-    if truth.mechanism is not None:
-        assert origin["mechanism"] in (truth.mechanism, *truth.also_mechanism)
-    if truth.token_index is not None:
-        assert origin["token_index"] == truth.token_index
-    if truth.channel_index is not None:
-        assert origin["channel_index"] == truth.channel_index
-    if truth.tensor is not None:
-        assert origin["tensor"] in (truth.tensor, *truth.also_tensor)
-    if truth.tensor_index is not None:
-        assert tuple(origin["tensor_index"]) == truth.tensor_index
-    assert origin["confirmed"] is True
 
 
 @pytest.mark.parametrize("plant", RUNNABLE, ids=lambda plant: plant.name)
 def test_the_answer_is_the_planted_place(plant: Plant, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     plant.build(folder)
-    truth = plant.truth
-    ends = run_steps(plant, folder)
-    verdicts = {step: end["verdict"] for step, end in ends.items()}
-    reasons = {step: end["reason"] for step, end in ends.items()}
-    wanted = {truth.verdict, *truth.also_verdict}
-
-    if truth.verdict == "good":
-        seen = {"bad"} & set(verdicts.values())
-        assert not seen or "bad" in wanted, reasons
-        assert verdicts["forward"] == "good" or "bad" in wanted, reasons
-    else:
-        assert verdicts[truth.step] in wanted, reasons
-    if truth.misaligned:
-        assert ends["load"]["payload"]["misaligned"] > 0
-    if truth.missing_keys:
-        assert tuple(ends["load"]["payload"]["missing_keys"]) == truth.missing_keys
-    if truth.unexpected_keys:
-        assert tuple(ends["load"]["payload"]["unexpected_keys"]) == truth.unexpected_keys
-    if truth.mismatched:
-        assert tuple(row["tensor"] for row in ends["load"]["payload"]["mismatched"]) == truth.mismatched
-    if truth.unset_buffers:
-        assert tuple(ends["load"]["payload"]["unset_buffers"]) == truth.unset_buffers
-    if truth.missing_file:
-        assert truth.missing_file in {finding["file"] for finding in ends["files"]["payload"]["findings"]}
-    if verdicts.get("forward") == "bad" and truth.verdict == "bad":
-        assert verdicts["bisect"] == "bad", reasons
-        check_origin(ends["bisect"]["payload"]["origin"], truth)
-    for name in truth.cures:
-        assert verdicts["arm:" + name] == "good", reasons
+    check_answer(plant.truth, run_steps(plant, folder))

@@ -125,7 +125,7 @@ def test_good_cells_alone_need_no_statement():
 def test_many_packages_are_counted():
     different = {f"p{n}": "1" for n in range(11)}
     assert "`p8` none, 1" not in (text := render(matrix(TWO[0], cell("b", torch="2.5.1", installed=different))))
-    assert "and 4 more" in text
+    assert "and 3 more" in text
 
 
 def test_each_cell_has_its_command():
@@ -157,13 +157,11 @@ def test_a_cell_that_was_not_run_shows_dashes():
 
 
 def test_the_terminal_and_the_report_name_the_same_cells_and_arms():
-    part = matrix(*TWO)
-    text = section(render(part), "Cells")
-    assert [str(item) for item in next(iter(cells_table(TWO).columns)).cells] == re.findall(
-        r"^\| `(\S+)` \| 3", text, re.M
-    )
-    names = [str(column.header).replace("\n", "") for column in arms_table(TWO).columns[2:]]
-    assert names == re.findall(r"`([^`]+)`", re.search(r"^\| cell \| as asked \|.*$", text, re.M)[0])
+    text = section(render(matrix(*TWO)), "Cells")
+    cells = [str(item) for item in next(iter(cells_table(TWO).columns)).cells]
+    arms = [str(column.header).replace("\n", "") for column in arms_table(TWO).columns[2:]]
+    assert cells == re.findall(r"^\| `(\S+)` \| 3", text, re.M)
+    assert arms == re.findall(r"`([^`]+)`", re.search(r"^\| cell \| as asked \|.*$", text, re.M)[0])
 
 
 # Versions

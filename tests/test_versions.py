@@ -119,6 +119,16 @@ def test_a_window_is_found_by_a_walk_and_both_of_its_sides_are_told():
     )
 
 
+TWO_GOOD_ENDS = (
+    "torch 1.3.0 was said to be bad and is good, as 1.0.0 is: no boundary lies between two good ends; --all walks the "
+    "whole range, for a fault that is bad only in a window"
+)
+TWO_BAD_ENDS = (
+    "torch 1.0.0 was said to be good and is bad, as 1.3.0 is: no boundary lies between two bad ends; choose another "
+    "--good, or let --all walk the whole range"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "options", "outcome", "reason"),
     [
@@ -126,15 +136,13 @@ def test_a_window_is_found_by_a_walk_and_both_of_its_sides_are_told():
             "gbbg",
             {},
             GOOD,
-            "torch 1.3.0 was said to be bad and is good, as 1.0.0 is: no boundary lies between two good ends; --all "
-            "walks the whole range, for a fault that is bad only in a window",
+            TWO_GOOD_ENDS,
         ),
         (
             "bggb",
             {},
             SKIP,
-            "torch 1.0.0 was said to be good and is bad, as 1.3.0 is: no boundary lies between two bad ends; choose "
-            "another --good, or let --all walk the whole range",
+            TWO_BAD_ENDS,
         ),
         ("sgb", {}, SKIP, "the search needs both ends, with 1.0.0 skipped (skip it is); choose another end"),
         ("sgs", {}, SKIP, "the search needs both ends, with 1.0.0, 1.2.0 skipped (skip it is); choose another end"),
@@ -253,7 +261,7 @@ def test_too_few_bad_runs_are_told_in_the_reason():
 def test_an_environment_that_did_not_come_into_being_is_asked_once():
     nothing = Trial(Verdict(SKIP, "no wheel"), "repro", None, None, 0.0)
     released = {"torch": numbered(3)}
-    answer, laboratory, _ = ask(lambda pins: nothing if pins["torch"] == "1.2.0" else GOOD, released, runs=4)
+    answer, _, _ = ask(lambda pins: nothing if pins["torch"] == "1.2.0" else GOOD, released, runs=4)
     assert [len(probe.trials) for probe in answer.probes] == [4, 1]
     assert answer.environments == 2
     assert answer.probes[1].votes == "skip in 1 of 1"
@@ -267,10 +275,8 @@ def test_different_kinds_of_bad_are_pointed_out():
         return Trial(Verdict(BAD if kind else GOOD, "so"), "repro", kind, "folder", 1.0)
 
     answer, _, _ = ask(truth, {"torch": numbered(4)})
-    assert answer.notes == (
-        "The bad releases do not show the same kind of fault: load in 1.3.0; nonfinite in 1.1.0. The boundary may be "
-        "that of another fault.",
-    )
+    (note,) = answer.notes
+    assert note.startswith("The bad releases do not show the same kind of fault: load in 1.3.0; nonfinite in 1.1.0. ")
 
 
 # Two axes. In the tables below "good" or "bad" follows from both versions.
@@ -410,7 +416,8 @@ def test_without_a_common_partner_the_pairs_are_listed_before_anything_is_built(
 def test_a_release_with_no_partner_at_all_is_skipped_and_says_so():
     answer, _, said = two(from_("4.2.0"), {"4.1.0": [">=3"], "4.0.0": ["<2.1"], "4.3.0": [">=2.1"]})
     assert answer.boundaries[0].skipped[0].verdict.reason == (
-        "no release of torch for this Python goes with it: transformers 4.1.0 requires torch>=3, which excludes torch 2.2.0"
+        "no release of torch for this Python goes with it: transformers 4.1.0 requires torch>=3, which excludes torch "
+        "2.2.0"
     )
     assert "transformers 4.1.0: no torch fits." in said
 
@@ -482,7 +489,7 @@ def specifiers(subset):
 
 
 def test_every_small_set_of_declarations_is_kept_to():
-    """Of three releases and three partners: what is built is declared to go together, and changes as seldom as can be."""
+    """Of three releases and three partners: what is built goes together, and changes as seldom as can be."""
     subsets = [subset for size in (1, 2, 3) for subset in itertools.combinations(range(3), size)]
     models = MODELS[:3]
     for sets in itertools.product(subsets, repeat=3):

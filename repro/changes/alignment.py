@@ -107,9 +107,9 @@ def _by_value_then_form(values: Sequence[list[Any]], forms: Sequence[list[Any]])
     """Pairs in order: the longest runs of equal values, and between them the longest runs of equal forms."""
     pairs: list[tuple[int, int]] = []
     i = j = 0
-    for block in difflib.SequenceMatcher(None, *values, autojunk=False).get_matching_blocks():
+    for block in difflib.SequenceMatcher(None, values[0], values[1], autojunk=False).get_matching_blocks():
         between = forms[0][i : block.a], forms[1][j : block.b]
-        for inner in difflib.SequenceMatcher(None, *between, autojunk=False).get_matching_blocks():
+        for inner in difflib.SequenceMatcher(None, between[0], between[1], autojunk=False).get_matching_blocks():
             pairs += [(i + inner.a + n, j + inner.b + n) for n in range(inner.size)]
         pairs += [(block.a + n, block.b + n) for n in range(block.size)]
         i, j = block.a + block.size, block.b + block.size

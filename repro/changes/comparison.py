@@ -105,10 +105,10 @@ class _Comparison:
         # Masks are filled with -inf on purpose: a new operator's Inf says nothing in a module that has some when good.
         masked = {row.module for row in self.good if row.inf}
         for j in self.new:
-            row, found = self.bad[j], _Found((j, 0, 0), "new", (), None, j)
-            bad = row.nan or (row.inf and row.module not in masked)
-            if bad and not _prepares(row) and not self._without_effect(found):
-                yield found
+            row, new = self.bad[j], _Found((j, 0, 0), "new", (), None, j)
+            not_finite = row.nan or (row.inf and row.module not in masked)
+            if not_finite and not _prepares(row) and not self._without_effect(new):
+                yield new
         for i, j in self.pairs.items():
             good, bad = self.good[i], self.bad[j]
             if not _prepares(bad) and ((bad.nan and good.nan == 0) or (bad.inf and good.inf == good.nan == 0)):

@@ -31,7 +31,7 @@ def sentence(changes: Changes) -> str:
 
 def change_words(change: Change) -> str:
     """One change with both source lines."""
-    what = f"{change.op} in {_where(change.module, change.module_class, change.call_index)}"
+    what = f"{change.op} {_where(change.module, change.module_class, change.call_index)}"
     if change.kind == "gone":
         words = f"{what} is gone ({_line(change.good_source)} in the good version"
         words += f"; the bad one passes {change.bad_source}" if change.bad_source else ""
@@ -76,8 +76,8 @@ def _not_finite(figures: Figures) -> str:
 
 def _where(module: str, class_name: str | None, call_index: int) -> str:
     if call_index < 0:
-        return "no module"
-    name = module or "the model itself"
+        return "outside of any module"
+    name = "in " + (module or "the model itself")
     called = f", call {call_index + 1}" if call_index else ""
     return name + (f" ({class_name}{called})" if class_name else called)
 
@@ -91,15 +91,15 @@ def _place_key(change: Change) -> tuple[str, str, int, str, int]:
 
 
 def numeric_words(numeric: Numeric) -> str:
-    where = f"{numeric.op} in {_where(numeric.module, None, numeric.call_index)} ({_line(numeric.bad_source)})"
+    """The first other digits, and whether rounding can be their reason."""
+    where = f"{numeric.op} {_where(numeric.module, None, numeric.call_index)} ({_line(numeric.bad_source)})"
     if numeric.exact:
         return f"Other values come first from {where}: whole numbers or truth values, which no rounding explains."
     size = numeric.largest_relative_difference
     if size is None:
         return f"Other digits come first from {where}."
-    return (
-        f"Other digits come first from {where}: its minimum and maximum differ by {plain(size, 2)} at most, relatively."
-    )
+    differ = f"differ by at most {plain(size, 2)} of their size" if size else "are the same"
+    return f"Other digits come first from {where}; its minimum and maximum {differ}."
 
 
 def _modules(changes: Changes) -> list[str]:

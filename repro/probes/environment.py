@@ -13,6 +13,8 @@ from typing import Any, Optional
 
 import torch
 
+from .packages import closure, installed
+
 PACKAGES = (
     "torch", "transformers", "safetensors", "tokenizers", "accelerate", "huggingface-hub", "numpy", "gguf",
     "bitsandbytes", "peft", "flash-attn", "kernels", "triton", "deepspeed",
@@ -92,6 +94,7 @@ def measure() -> dict[str, Any]:
     """The environment as plain data. Sizes in bytes; a setting that this PyTorch does not know is None."""
     packages = versions()
     cuda = getattr(torch.backends, "cuda", None)
+    found = installed()
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -99,6 +102,8 @@ def measure() -> dict[str, Any]:
         "torch_git": torch.version.git_version,
         "transformers": packages.get("transformers"),
         "packages": packages,
+        "distributions": {name: distribution.version for name, distribution in found.items()},
+        "closures": {name: closure(name, found) for name in ("torch", "transformers")},
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": {"model": cpu_model(), "capability": cpu_capability(), "count": os.cpu_count()},

@@ -1,6 +1,7 @@
 """The process as it was found, after code has run in it that may change anything: a user's script."""
 
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -37,7 +38,7 @@ def _python() -> Iterator[Restore]:
     for name in ("argv", "path", "stdin", "stdout", "stderr"):
         value = getattr(sys, name)
         kept = list(value) if isinstance(value, list) else value
-        yield lambda name=name, value=value, kept=kept: _replace(name, value, kept)
+        yield functools.partial(_replace, name, value, kept)
     main = sys.modules["__main__"]
     yield lambda: sys.modules.__setitem__("__main__", main)
     variables = dict(os.environ)
@@ -83,7 +84,12 @@ def _hooks() -> Iterator[Restore]:
     """The hooks for all modules of the process."""
     for held in vars(modules).values():
         if isinstance(held, OrderedDict):
-            yield lambda held=held, kept=dict(held): (held.clear(), held.update(kept))
+            yield functools.partial(_refill, held, dict(held))
+
+
+def _refill(held: dict[Any, Any], kept: dict[Any, Any]) -> None:
+    held.clear()
+    held.update(kept)
 
 
 def _forget(known: set[str], folder: str) -> None:

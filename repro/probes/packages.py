@@ -25,7 +25,7 @@ def installed() -> dict[str, Any]:
     """Canonical name -> distribution, of everything installed; the first on the path is the one that is imported."""
     found: dict[str, Any] = {}
     for distribution in metadata.distributions():
-        name = distribution.metadata["Name"] if distribution.metadata is not None else None
+        name = distribution.metadata.get("Name")
         if name:  # a folder that an interrupted installation left has none
             found.setdefault(canonical(name), distribution)
     return dict(sorted(found.items()))
@@ -50,9 +50,8 @@ def closure(package: str, distributions: dict[str, Any]) -> list[str]:
 
 def wanted(requirement: str, extra: str = "") -> list[tuple[str, str]]:
     """(distribution, extra) pairs that a requirement asks for here; none where its marker does not hold."""
-    text, _, marker = requirement.partition(";")
-    if " @ " in requirement or "@" in text:  # an address may hold a semicolon; the marker stands behind " ;"
-        text, _, marker = requirement.partition(" ;")
+    # An address may hold a semicolon itself: there the marker stands behind a space.
+    text, _, marker = requirement.partition(" ;" if "@" in requirement.partition(";")[0] else ";")
     found = NAME.match(text)
     if found is None or (marker.strip() and not holds(marker, extra)):
         return []

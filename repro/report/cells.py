@@ -91,7 +91,7 @@ def _cell_row(item: Json, platforms: bool) -> Row:
     took = DASH if seconds is None else f"{seconds:.1f}"
     return [
         _label(item),
-        *(text(value or DASH) for value in values),
+        *(_or_dash(value) for value in values),
         _word(item["verdict"]),
         took,
         text(item["reason"]),
@@ -100,6 +100,10 @@ def _cell_row(item: Json, platforms: bool) -> Row:
 
 def _label(item: Json) -> str:
     return cell(item.get("label") or item["id"])
+
+
+def _or_dash(value: object) -> str:
+    return text(value) if value else DASH
 
 
 def _word(verdict: str) -> str:
@@ -168,7 +172,7 @@ def versions(document: Json, rows: int) -> dict[str, Any] | None:
     return {
         "facts": _facts(found),
         "sentences": [text(first_sentence(said)) for said in (*sentences, found.get("attribution")) if said],
-        "boundaries": [[text(item.get(key) or DASH) for key in ENDS] + [_listed(item)] for item in boundaries],
+        "boundaries": [[_or_dash(item.get(key)) for key in ENDS] + [_listed(item)] for item in boundaries],
         "boundaries_note": more,
         "rows": [_probe_row(item) for item in chosen],
         "note": note,
@@ -196,4 +200,4 @@ def _pins(pins: Mapping[str, object]) -> str:
 def _probe_row(item: Json) -> Row:
     votes = item.get("votes")
     counted = ", ".join(map(str, votes)) if isinstance(votes, list | tuple) else votes
-    return [_pins(item["pins"]), _word(item["verdict"]), text(counted or DASH), text(item["reason"])]
+    return [_pins(item["pins"]), _word(item["verdict"]), _or_dash(counted), text(item["reason"])]
