@@ -1,6 +1,6 @@
 """The project's sessions, each in an environment with pinned versions.
 
-    python noxfile.py -s "repro(torch-2.13.0)"      the main job in one cell: the float16 NaN of real Gemma 3 270M weights
+    python noxfile.py -s "repro(CELL)"              the main job in one cell: the float16 NaN of real Gemma 3 270M
     python noxfile.py -s repro                      the same in every cell under envs/ that this machine can run
     python noxfile.py -s repro -- MODEL [OPTION]... the same on a model of yours
     python noxfile.py -s tests                      the whole test suite
@@ -74,7 +74,6 @@ except ModuleNotFoundError:
 
 sys.path.insert(0, str(ROOT))
 from repro.cells import chosen, recipes  # noqa: E402 - of this very checkout, and only where its Python is new enough
-
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 CELLS = recipes(ENVS)

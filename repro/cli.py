@@ -183,9 +183,7 @@ def _investigate(command: str, options: dict[str, Any]) -> None:
     with console.listener() as listener:
         result = investigate(request, listener)
     as_json = options["as_json"]
-    conclude(
-        result.document, lambda: console.summary(result, listener.told, to_stderr=as_json), as_json=as_json
-    )
+    conclude(result.document, lambda: console.summary(result, listener.told, to_stderr=as_json), as_json=as_json)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repro.options import ARMS, AS_JSON, CASE, DEBUG, DEVICE, LIMITS, MODEL, SETTINGS, conclude, out, request_from, together
+from repro.options import (
+    ARMS,
+    AS_JSON,
+    CASE,
+    DEBUG,
+    DEVICE,
+    LIMITS,
+    MODEL,
+    SETTINGS,
+    conclude,
+    out,
+    request_from,
+    together,
+)
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from repro.records import Recipe
 
 MATRIX_EXAMPLES = """
 \b
@@ -25,7 +37,8 @@ Examples:
   repro matrix gpt2 --weights random:0 --out runs/gpt2 --resume
 
 \b
-Exit status: 0 good in every cell that answered, 1 bad in at least one, 125 no cell answered, 2 wrong usage, 130 Ctrl-C.
+Exit status: 0 good in every cell that answered, 1 bad in at least one, 125 no cell answered, 2 wrong usage,
+130 Ctrl-C.
 """
 CELLS_EXAMPLES = """
 \b
@@ -36,7 +49,8 @@ Examples:
 
 \b
 Where wheels come from: pip's own settings hold (index-url, extra-index-url, find-links), unless uv has settings of its
-own (UV_DEFAULT_INDEX and the like). UV_TORCH_BACKEND=cpu gives CPU cells PyTorch's CPU-only wheels, a tenth of the size.
+own (UV_DEFAULT_INDEX and the like). UV_TORCH_BACKEND=cpu gives CPU cells the CPU-only wheels of PyTorch's own index,
+a tenth of the size.
 """
 
 
@@ -215,13 +229,13 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
 @click.command(context_settings=SETTINGS, epilog=VERSIONS_EXAMPLES, short_help="The release where the answer changed.")
 @together(
     MODEL,
-    click.option("--package", required=True, metavar="NAME", help="The package whose releases are searched, such as torch."),
+    click.option("--package", required=True, metavar="NAME", help="The package to search, such as torch."),
     click.option("--good", required=True, metavar="VERSION", help="A release that is good; older or newer than --bad."),
     click.option("--bad", required=True, metavar="VERSION", help="A release that is bad."),
-    click.option("--with", "pins", multiple=True, metavar="NAME==VERSION", help="Held in every environment; more than once."),
-    click.option("--py", metavar="3.N", help="The Python of the environments. Default: that of the interpreter of repro."),
+    click.option("--with", "pins", multiple=True, metavar="NAME==VERSION", help="Held everywhere; more than once."),
+    click.option("--py", metavar="3.N", help="The Python of the environments. Default: that of repro itself."),
     click.option("--all", "walk_all", is_flag=True, help="Ask every release: for a fault that comes and goes."),
-    click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each release at most."),
+    click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each release."),
     click.option(
         "--bad-from",
         type=click.IntRange(min=1),

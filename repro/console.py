@@ -277,7 +277,9 @@ def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: in
         words = [row["id"], row["python"], *pins, row["device"], size, row["why"]]
         listed_rows.add_row(*(Text(str(word)) for word in words))
     console.print(listed_rows)
-    where = f"{stored_bytes / 1e9:.1f} GB in {folder}, files that cells share counted once; uv's cache links to the same"
+    where = (
+        f"{stored_bytes / 1e9:.1f} GB in {folder}, files that cells share counted once; uv's cache links to the same"
+    )
     console.print(Text(where), soft_wrap=True)
 
 

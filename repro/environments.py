@@ -32,6 +32,8 @@ BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 TAIL_LINES = 60
 """How much of uv's output is kept for the reason of a failure; the whole is in the log."""
 REASON_CHARACTERS = 400
+CROSS = "\N{MULTIPLICATION SIGN}"
+"""What uv puts before its explanation of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +213,10 @@ class _Uv:
 def _reason(tail: deque[str], status: int) -> str:
     """uv's own explanation as one line: what stands behind its cross or its ``error:``."""
     lines = [line.strip(" │╰─▶") for line in tail if line.strip()]
-    start = next((place for place, line in enumerate(lines) if line.startswith(("×", "error:"))), None)
+    start = next((place for place, line in enumerate(lines) if line.startswith((CROSS, "error:"))), None)
     if start is None:
         return f"uv ended with exit status {status}" + (f": {lines[-1]}" if lines else "")
-    text = " ".join(lines[start:]).removeprefix("×").strip()
+    text = " ".join(lines[start:]).removeprefix(CROSS).strip()
     return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS] + " ..."
 
 
@@ -242,7 +244,7 @@ def _variables() -> dict[str, str]:
     """
     variables = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
     variables.update(uv_settings())
-    # The machine's certificates, as pip takes them, not those that uv brings; the name before uv 0.11 and the one since.
+    # The machine's certificates, as pip takes them, not those that uv brings; its older name and its newer one.
     variables.update(UV_NATIVE_TLS="1", UV_SYSTEM_CERTS="1")
     root = Path(variables.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     if "PYENV_VERSION" not in variables and root.is_dir():
@@ -251,7 +253,7 @@ def _variables() -> dict[str, str]:
 
 
 def _backend(recipe: Recipe) -> list[str]:
-    """CPU-only wheels for CPU cells, where the user lets uv choose a PyTorch index; other cells take the user's word."""
+    """CPU-only wheels for CPU cells, where the user lets uv choose a PyTorch index; others take the user's word."""
     return ["--torch-backend", "cpu"] if recipe.device == "cpu" and os.environ.get("UV_TORCH_BACKEND") else []
 
 
@@ -279,7 +281,7 @@ def _silent(done: int, total: int, unit: str) -> None:
 def _files(folder: Path) -> Iterator[os.stat_result]:
     for place, _, names in os.walk(folder):
         for name in names:
-            yield os.lstat(os.path.join(place, name))
+            yield Path(place, name).lstat()
 
 
 def _sizes(folder: Path) -> tuple[int, int]:

@@ -18,7 +18,7 @@ KINDS: Mapping[str, Kind | None] = {
     "forward": Kind.NONFINITE,
     "script": None,
 }
-"""Steps that judge the case, in order of precedence, and the kind of fault that each can show; a script does not say."""
+"""Steps that judge the case, in order of precedence, and the kind of fault that each can show. A script says none."""
 
 ARM = "arm:"
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})

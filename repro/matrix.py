@@ -125,7 +125,9 @@ def _begin(matrix: Matrix, folder: Path) -> None:
             f"--out {folder} holds a matrix of another question ({shlex.join(asked or [])}). Give another folder."
         )
     if not matrix.resume:
-        raise UsageError(f"--out {folder} holds this matrix already. Give --resume to go on with it, or another folder.")
+        raise UsageError(
+            f"--out {folder} holds this matrix already. --resume goes on with it; else give another folder."
+        )
 
 
 class _Asking:
@@ -239,9 +241,7 @@ class _Asking:
         self.announcer.line(f"{row['id']}: {row['verdict']}{words}: {row['reason']}")
 
 
-def _wait(
-    running: set[concurrent.futures.Future[None]], most: int
-) -> set[concurrent.futures.Future[None]]:
+def _wait(running: set[concurrent.futures.Future[None]], most: int) -> set[concurrent.futures.Future[None]]:
     """Those that still run, once at most ``most`` do; what one of them raised is raised here."""
     while len(running) > most:
         done, running = concurrent.futures.wait(

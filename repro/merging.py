@@ -41,7 +41,9 @@ def merge(places: Sequence[Path], out: Path | None) -> Result:
     for place in places:
         here = list(_in(place))
         if not here:
-            raise UsageError(f"{place} holds no cell's {ROW} and no run's verdict.json: there is nothing to join in it.")
+            raise UsageError(
+                f"{place} holds no cell's {ROW} and no run's verdict.json: there is nothing to join in it."
+            )
         found += here
     for other in found[1:]:
         if _question(other.case) != _question(found[0].case):
@@ -104,7 +106,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _question(case: Case) -> str:
-    """What was asked, without the place where this machine keeps the model, and without the device, which cells choose."""
+    """What was asked, without the place where a machine keeps the model, and without the device, which cells choose."""
     name = Path(case.model).name if Path(case.model).is_absolute() else case.model
     parts = [name, case.revision, case.weights, case.dtype, case.attn, *case.prompts]
     return " ".join(str(part) for part in parts if part is not None)
@@ -115,7 +117,9 @@ def _names(found: Sequence[_Found]) -> list[str]:
     shared.
     """
     ids = Counter(item.row["id"] for item in found)
-    names = [item.row["id"] if ids[item.row["id"]] == 1 else f"{item.row['id']}@{_platform(item.row)}" for item in found]
+    names = [
+        item.row["id"] if ids[item.row["id"]] == 1 else f"{item.row['id']}@{_platform(item.row)}" for item in found
+    ]
     seen: Counter[str] = Counter()
     numbered = []
     for name in names:

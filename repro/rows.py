@@ -40,7 +40,7 @@ def answered(recipe: Recipe, document: Mapping[str, Any], seconds: float, comman
 
 
 def unanswered(recipe: Recipe, reason: str, command: str, seconds: float = 0.0) -> Row:
-    """The row of a cell that could not be built on this machine, or whose run left no verdict: skip, with the reason."""
+    """The row of a cell that could not be built here, or whose run left no verdict: skip, with the reason."""
     return {
         **_asked(recipe),
         **dict.fromkeys(OF_CELL),

@@ -119,7 +119,8 @@ def run(request: Request, listener: Listener) -> Result:
         Stopped: Ctrl-C or SIGTERM; what was recorded stays.
     """
     if request.case.is_script and request.command not in OF_SCRIPT:
-        raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {', '.join(OF_SCRIPT)}.")
+        commands = ", ".join(OF_SCRIPT)
+        raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {commands}.")
     kit = pack()
     now = datetime.now(UTC)
     folder = folders.make(request.out or folders.run_folder(request.case, now))

@@ -40,6 +40,7 @@ class Question:
         runs: How many times each release is asked at most.
         bad_from: How many bad runs make a release bad.
         walk_all: Whether every release of the range is asked, for a fault that comes and goes.
+        alone: Whether the partner is not wanted at all, as for a script that does not import it.
     """
 
     package: str
@@ -50,6 +51,7 @@ class Question:
     runs: int = 1
     bad_from: int = 1
     walk_all: bool = False
+    alone: bool = False
 
     @property
     def held(self) -> dict[str, str]:
@@ -60,7 +62,7 @@ class Question:
     def partner(self) -> str | None:
         """The package that must go together with the one searched and that no pin holds; None where there is none."""
         partner = PARTNERS.get(self.package)
-        return None if partner in self.held else partner
+        return None if self.alone or partner in self.held else partner
 
 
 @dataclass(frozen=True, slots=True)

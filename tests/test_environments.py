@@ -28,7 +28,9 @@ def wheel(folder, name, version, requires=()):
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as made:
         made.writestr(f"{name}/__init__.py", f"__version__ = {version!r}\n" + "#" * 100_000)
         made.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
-        made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         made.writestr(f"{info}/RECORD", "")
 
 
@@ -221,7 +223,10 @@ def test_a_cpu_cell_needs_nothing():
     assert missing_device("cpu") is None
 
 
-@pytest.mark.parametrize(("device", "backend", "wanted"), [("cpu", "auto", ["--torch-backend", "cpu"]), ("cuda", "auto", []), ("cpu", "", [])])
+@pytest.mark.parametrize(
+    ("device", "backend", "wanted"),
+    [("cpu", "auto", ["--torch-backend", "cpu"]), ("cuda", "auto", []), ("cpu", "", [])],
+)
 def test_cpu_cells_take_cpu_wheels_where_uv_chooses_the_index(monkeypatch, device, backend, wanted):
     monkeypatch.setenv("UV_TORCH_BACKEND", backend)
     made = Recipe(id="x", python=PYTHON, device=device, why="", pins={})

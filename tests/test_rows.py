@@ -12,8 +12,8 @@ DOCUMENT = {
     "kind": "nonfinite",
     "origin": ORIGIN,
     "cell": {
-        "python": "3.11.7", "torch": "2.4.1+cu121", "transformers": "4.57.3", "platform": "Linux-6.1", "dtype": "float16",
-        "attn": "sdpa", "device": "cpu", "executable": "/home/me/python",
+        "python": "3.11.7", "torch": "2.4.1+cu121", "transformers": "4.57.3", "platform": "Linux-6.1",
+        "dtype": "float16", "attn": "sdpa", "device": "cpu", "executable": "/home/me/python",
     },
     "arms": [{"name": "dtype=float32", "verdict": "good", "reason": "finite", "logits": {"nan": 0}}],
     "cures": ["dtype=float32"],
@@ -23,7 +23,13 @@ DOCUMENT = {
 
 def test_a_row_has_what_the_cell_found_and_what_was_asked():
     row = answered(RECIPE, DOCUMENT, 3.5, "repro matrix m --cell a")
-    assert (row["id"], row["why"], row["verdict"], row["kind"], row["seconds"]) == ("a", "a test", "bad", "nonfinite", 3.5)
+    assert (row["id"], row["why"], row["verdict"], row["kind"], row["seconds"]) == (
+        "a",
+        "a test",
+        "bad",
+        "nonfinite",
+        3.5,
+    )
     assert (row["python"], row["torch"], row["machine"]) == ("3.11.7", "2.4.1+cu121", "x86_64")
     assert row["asked"] == {"python": "3.11", "torch": "2.4.1", "transformers": "4.57.3"}
     assert row["arms"] == [{"name": "dtype=float32", "verdict": "good", "reason": "finite"}]
@@ -36,7 +42,12 @@ def test_a_row_does_not_name_the_interpreters_path():
 
 def test_a_cell_without_an_answer_is_a_skip_with_its_reason_on_this_platform():
     row, other = unanswered(RECIPE, "not built: no Python 3.11", "again"), answered(RECIPE, DOCUMENT, 1.0, "")
-    assert (row["verdict"], row["reason"], row["environment"], row["torch"]) == ("skip", "not built: no Python 3.11", None, None)
+    assert (row["verdict"], row["reason"], row["environment"], row["torch"]) == (
+        "skip",
+        "not built: no Python 3.11",
+        None,
+        None,
+    )
     assert row["platform"]
     assert row["device"] == "cpu"
     assert row.keys() == other.keys()

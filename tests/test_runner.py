@@ -1,10 +1,7 @@
 """The runner against a real process that speaks the wire, and that really dies."""
 
-import os
 import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
 from hosting import Listener, answers, fake_python, is_gone, observation, setting

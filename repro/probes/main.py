@@ -21,6 +21,7 @@ from .failures import in_words
 from .resolve import is_script, seed_of
 from .wire import SCHEMA, Emitter, own_stdout
 
+NEEDED = ("torch", "transformers")
 STATUS = {"good": 0, "bad": 1, "skip": 125}
 # What each single step runs before it, so that its answer stands on checked ground.
 SINGLE = {
@@ -41,7 +42,8 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
     import platform
 
     emitter.event("hello", schema=SCHEMA, pid=os.getpid(), python=platform.python_version())
-    missing = _missing_packages()
+    # A script that needs Transformers says so by itself.
+    missing = _missing(NEEDED[:1] if is_script(plan["case"].get("model")) else NEEDED)
     session: Any = None
     verdicts = []
     for step in plan["steps"]:
@@ -76,14 +78,14 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
     return verdicts
 
 
-def _missing_packages() -> Optional[str]:
+def _missing(needed: tuple[str, ...]) -> Optional[str]:
     import importlib.util
 
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if not missing:
         return None
-    return "The interpreter {} has no {}. Give --python the interpreter of an environment with both.".format(
-        sys.executable, " and no ".join(missing)
+    return "The interpreter {} has no {}. Give --python the interpreter of an environment with {}.".format(
+        sys.executable, " and no ".join(missing), " and ".join(needed)
     )
 
 

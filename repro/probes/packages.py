@@ -25,7 +25,7 @@ def installed() -> dict[str, Any]:
     """Canonical name -> distribution, of everything installed; the first on the path is the one that is imported."""
     found: dict[str, Any] = {}
     for distribution in metadata.distributions():
-        name = distribution.metadata.get("Name")
+        name: Any = distribution.metadata["Name"]
         if name:  # a folder that an interrupted installation left has none
             found.setdefault(canonical(name), distribution)
     return dict(sorted(found.items()))

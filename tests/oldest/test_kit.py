@@ -97,6 +97,6 @@ def test_a_model_is_traced_there(python: str, tmp_path: Path) -> None:
     plant = BY_NAME["gpt2-sound-float32"]
     plant.build(tmp_path / "model")
     payload = run(python, tmp_path, ["load", "trace"], case_of(plant, tmp_path / "model"))["trace"]["payload"]
-    rows = [dict(zip(payload["columns"], row)) for row in payload["rows"]]
+    rows = [dict(zip(payload["columns"], row, strict=True)) for row in payload["rows"]]
     norms = [row for row in rows if row["op"] == "aten.native_layer_norm.default"]
     assert {"transformer.h.0.ln_1", "transformer.ln_f"} <= {row["module"] for row in norms}
