@@ -83,7 +83,7 @@ def compare(rows: Sequence[Row]) -> Differences:
         gap = between(row, other)
         if gap.alone and row.get("kind") == other.get("kind"):
             statements.append(_statement((first, second), gap, agree=f"both are bad{_places(row, other)}"))
-    kept = [one for one in statements if not any(_nearer(other, one) for other in statements)]
+    kept = _between_nearest(statements)
     return Differences(tuple(pairs), tuple(sorted(kept, key=lambda one: (not one.follows, list(AXES).index(one.axis)))))
 
 
@@ -158,13 +158,24 @@ def _places(first: Row, second: Row) -> str:
     return f", but not in one place ({places[0]}; {places[1]})" if all(places) and places[0] != places[1] else ""
 
 
-def _nearer(other: Statement, one: Statement) -> bool:
-    """Whether ``other`` says the same of one of the two cells and a version in between."""
-    beyond = [index for index in (0, 1) if other.cells[index] not in one.cells]
-    if (other.axis, other.follows) != (one.axis, one.follows) or len(beyond) != 1:
-        return False
+def _between_nearest(statements: Sequence[Statement]) -> list[Statement]:
+    """Those of which no other says the same of one of the two cells and a version in between."""
+    nearest: dict[tuple[str, bool, str, bool], Version] = {}
+    for one in statements:
+        for end, (own, other) in _ends(one):
+            found = nearest.get(end, other)
+            nearest[end] = min(found, other) if other > own else max(found, other)
+    return [one for one in statements if all(nearest[end] == other for end, (_, other) in _ends(one))]
+
+
+def _ends(one: Statement) -> list[tuple[tuple[str, bool, str, bool], tuple[Version, Version]]]:
+    """Of each cell: what is said of it and on which side the other version lies; then its own version and the other.
+
+    Nothing for a platform or a device, which have no order.
+    """
     try:
-        low, high = sorted(map(Version, one.values))
-        return low < Version(other.values[beyond[0]]) < high
-    except InvalidVersion:  # a platform or a device has no order
-        return False
+        first, second = map(Version, one.values)
+    except InvalidVersion:
+        return []
+    pairs = ((one.cells[0], first, second), (one.cells[1], second, first))
+    return [((one.axis, one.follows, cell, other > own), (own, other)) for cell, own, other in pairs]

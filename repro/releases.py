@@ -48,7 +48,8 @@ class Declared:
 def releases(package: str, python_version: str, *, pre: bool = False, pip: Sequence[str] = ()) -> tuple[str, ...]:
     """The releases with a wheel for this platform and Python, oldest first; asked once in a process.
 
-    A local version (2.13.0+cpu) is the release that it was built from (2.13.0).
+    A local version (2.13.0+cpu) is the release that it was built from (2.13.0). pip before 26.0 also lists releases
+    that have a source archive alone, whatever it is asked for; such a release is found out when it does not install.
 
     Args:
         package: Name of the package.

@@ -173,7 +173,10 @@ def test_the_plan_has_what_was_asked_for(place):
     [
         (["./gone"], "repro: './gone' does not exist (looked for "),
         (["empty"], "repro: the folder 'empty' is empty: it needs a config.json and the weights."),
-        (["notes.txt"], "repro: 'notes.txt' is a file, and only .gguf files are models by themselves."),
+        (
+            ["notes.txt"],
+            "repro: 'notes.txt' is a file, and only .gguf files are models by themselves (a .py file is run as a",
+        ),
         (["gpt2", "--devise", "cpu"], "No such option '--devise'. Did you mean '--device'?"),
         (["--divice", "cpu", "gpt2"], "No such option '--divice'. Did you mean '--device'? See 'repro run --help'."),
         ([""], "Invalid value for 'MODEL': it is empty."),

@@ -1,6 +1,5 @@
 """The project's files agree with each other: documents, sessions, locks, dependencies, configurations."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -9,12 +8,12 @@ import sys
 import tomllib
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "repro/models/README.md"]
@@ -37,6 +36,11 @@ PARAMETERS = {
     "pythia-1b": 1_011_781_632,
     "pythia-410m": 405_334_016,
 }
+
+
+ALONE = [("torch-2.4.1", "torch-2.5.1", "torch"), ("transformers-4.42.4", "transformers-4.43.0", "transformers")]
+"""Two cells, and the one package in which they differ."""
+COMMANDS = {"run", "weights", "forward", "bisect", "trace", "fetch", "completion", "matrix", "merge", "versions"}
 
 
 def read(name: str) -> str:
@@ -116,6 +120,7 @@ def test_sessions_table_is_whole() -> None:
 
 def test_first_screen_has_the_two_commands() -> None:
     first_screen = "\n".join(read("README.md").splitlines()[:24])
+    assert f'python noxfile.py -s "repro({project()["tool"]["repro"]["cell"]})"' in first_screen
     assert "python noxfile.py -s repro" in first_screen
     assert "python noxfile.py -s tests" in first_screen
 
@@ -127,9 +132,9 @@ def test_readme_commands_are_understood() -> None:
     assert len(commands) > 5
     for command in commands:
         words = shlex.split(command)[1:]
-        single = words[0] if words[0] in ("weights", "forward", "bisect", "fetch") else "run"
+        named = words[:1] if words[0] in COMMANDS else words[:2] if words[0] == "cells" else ["run"]
         for option in (word for word in words if word.startswith("--")):
-            assert re.search(rf"{option}\b", repro_help(single)), command
+            assert re.search(rf"{option}\b", repro_help(*named)), command
 
 
 def test_readme_options_are_the_programs() -> None:
@@ -230,31 +235,36 @@ def test_lock_holds_what_is_declared(name: str) -> None:
     assert {canonicalize_name(Requirement(line).name) for line in declared} <= locked
 
 
-@pytest.fixture(scope="module")
-def noxfile() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("noxfile", ROOT / "noxfile.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def test_the_matrix_has_a_session_for_each_cell() -> None:
+    """As nox itself lists them."""
+    command = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), "-s", "repro", "--list", "--json"]
+    listed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    names = {session["session"] for session in listed if session["name"] == "repro"}
+    assert names == {f"repro({cell})" for cell in CELLS}
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("why", "wye"), "unknown key 'wye'|'why' must be"),
-        (('device = "cpu"\n', ""), "'device' must be of type str, got None"),
-        (('"cpu"', "1"), "'device' must be of type str, got 1"),
-        (('transformers = "5', 'transformers = ">=5'), "pins.transformers must be one exact version"),
-    ],
-)
-def test_cell_loader_is_strict(noxfile: ModuleType, tmp_path: Path, change: tuple[str, str], message: str) -> None:
-    cell = tmp_path / "cell.toml"
-    cell.write_text(read(f"envs/{CELLS[0]}.toml").replace(*change, 1), "utf-8")
-    with pytest.raises(ValueError, match=message) as caught:
-        noxfile.load_cell(cell)
-    assert str(cell) in str(caught.value)
+def test_one_cell_has_the_newest_of_both() -> None:
+    """The one that a maintainer asks for first."""
+    newest = {
+        package: max(Version(cell_pins(cell)[package]) for cell in CELLS) for package in ("torch", "transformers")
+    }
+    assert newest in [{package: Version(cell_pins(cell)[package]) for package in newest} for cell in CELLS]
+
+
+@pytest.mark.parametrize(("first", "second", "package"), ALONE)
+def test_neighbouring_cells_differ_in_one_package_and_what_it_brings(first: str, second: str, package: str) -> None:
+    """Their locks have the same version of everything that does not come with torch or is the package itself."""
+    data = [tomllib.loads(read(f"envs/{name}.toml")) for name in (first, second)]
+    assert data[0]["python"] == data[1]["python"]
+    locks = [set(read(f"envs/{name}.txt").splitlines()) for name in (first, second)]
+    names = {Requirement(line).name for line in locks[0] ^ locks[1]}
+    brought = {"torch", "triton", "sympy", "setuptools"} if package == "torch" else {package}
+    assert {name for name in names if not name.startswith("nvidia-")} <= brought
+    assert package in names
+
+
+def cell_pins(name: str) -> dict[str, str]:
+    return dict(tomllib.loads(read(f"envs/{name}.toml"))["pins"])
 
 
 # Configurations that ship with the package

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import zipfile
+from importlib.metadata import version
 
 import pytest
 
@@ -202,7 +203,6 @@ def registry(request, tmp_path, monkeypatch):
     for version in ("1.9", "1.10", "1.10+cpu", "2.0rc1"):
         wheel(folder, version)
     wheel(folder, "2.0", "Requires-Python: >=3.11", NEEDS_TORCH, "Provides-Extra: torch")
-    (folder / "demo-1.0.tar.gz").write_bytes(b"no wheel")
     limits = {"demo-2.0-py3-none-any.whl": ' data-requires-python="&gt;=3.11"'}
     names = sorted(path.name for path in folder.iterdir())
     links = "".join(f'<a href="{name}"{limits.get(name, "")}>{name}</a>' for name in names)
@@ -233,10 +233,19 @@ def test_the_real_pip_tells_what_a_release_declares(registry):
 
 
 def test_a_release_for_another_python_is_none_for_this_one(registry):
-    if registry == "index":
-        assert releases("demo", "3.10") == ("1.9", "1.10")
+    if registry == "find-links":
+        pytest.skip("files in a folder do not tell which Python they are for; an index does")
+    assert releases("demo", "3.10") == ("1.9", "1.10")
     with pytest.raises(FetchError, match=r"could not read what demo==2\.0 declares"):
         declared("demo", "2.0", "3.10")
+
+
+@pytest.mark.skipif(int(version("pip").split(".")[0]) < 26, reason="pip before 26.0 lists releases without wheels too")
+def test_a_release_without_a_wheel_is_none(registry, tmp_path):
+    (tmp_path / "simple" / "demo" / "demo-1.0.tar.gz").write_bytes(b"no wheel")
+    with (tmp_path / "simple" / "demo" / "index.html").open("a") as index:
+        index.write('<a href="demo-1.0.tar.gz">demo-1.0.tar.gz</a>')
+    assert releases("demo", "3.12") == ("1.9", "1.10", "2.0")
 
 
 def test_a_package_that_is_not_there_is_an_error(registry):

@@ -342,6 +342,24 @@ def test_what_cannot_be_read_is_skipped_with_the_error_and_not_read_again():
         assert laboratory.read.count("4.1.0") == 1
 
 
+def test_an_end_that_cannot_be_read_is_skipped_with_the_error():
+    answer, laboratory, _ = two(from_("4.2.0"), {"4.0.0": FetchError("the registry is down")})
+    assert answer.verdict.outcome is SKIP
+    assert "the registry is down" in answer.verdict.reason
+    assert [pins["transformers"] for pins in laboratory.asked] == ["4.3.0"]
+
+
+def test_a_partner_that_cannot_be_read_is_not_chosen():
+    answer, _, _ = two(lambda torch, _: GOOD, {"4.3.0": FetchError("damaged")}, package="torch")
+    assert answer.pairs[0] == ("2.0.0", "4.2.0")
+
+
+def test_a_package_that_is_searched_alone_gets_no_partner():
+    answer, laboratory, _ = ask(lambda pins: GOOD, {"torch": TORCHES}, pins=(), alone=True)
+    assert laboratory.asked == [{"torch": "2.0.0"}, {"torch": "2.2.0"}]
+    assert answer.pairs[0] == ("2.0.0", None)
+
+
 def test_the_newest_partner_that_goes_with_all_is_taken():
     answer, laboratory, said = two(from_("4.2.0"), {"4.0.0": ["<2.2"], "4.3.0": [">=2.1"]})
     assert {pins["torch"] for pins in laboratory.asked} == {"2.1.0"}

@@ -76,8 +76,8 @@ def _settings() -> Iterator[Restore]:
     yield lambda: torch.set_rng_state(state)
     yield lambda: torch.set_flush_denormal(denormals)
     yield lambda: torch.set_default_device(device)
-    printing = dict(vars(torch._tensor_str.PRINT_OPTS))
-    yield lambda: vars(torch._tensor_str.PRINT_OPTS).update(printing)
+    printing = vars(torch._tensor_str.PRINT_OPTS)
+    yield functools.partial(_refill, printing, dict(printing))
 
 
 def _hooks() -> Iterator[Restore]:

@@ -6,7 +6,7 @@ from typing import Any
 from repro.report.markdown import block, cell, text
 from repro.report.opening import first_sentence
 from repro.report.tables import DASH, Json, Row, first_of, thinned
-from repro.wording import listed, plain
+from repro.wording import listed, plain, sentence
 
 NAMES = 8
 """How many packages or settings that differ are named in one cell of a table."""
@@ -17,7 +17,7 @@ NOTHING_ALONE = "No bad and good cell differ in one thing alone, so it is not kn
 # A run over several environments has no single model, environment or step: what it does not have is absent here.
 ABSENT: Json = {
     **dict.fromkeys(("kind", "files", "weights", "load", "forward", "origin", "bisect", "owner", "environment")),
-    **dict.fromkeys(("versions", "differences", "kit_sha256", "evidence_sha256")),
+    **dict.fromkeys(("versions", "differences", "kit_sha256", "evidence_sha256", "shown_cell")),
     **dict.fromkeys(("arms", "cures", "steps", "cells"), ()),
 }
 MODEL = dict.fromkeys(("revision", "seed", "class", "parameters"))
@@ -81,6 +81,7 @@ def cells(document: Json, rows: int) -> dict[str, Any] | None:
         "pairs": _pairs(document["differences"] or {}, rows),
         "statements": [text(line) for line in statements] + ([more] if more else []),
         "commands": _commands(chosen),
+        "shown": cell(document["shown_cell"]) if document["shown_cell"] else None,
     }
 
 
@@ -167,11 +168,13 @@ def versions(document: Json, rows: int) -> dict[str, Any] | None:
     keep = {index for index, item in enumerate(probes) if item["pins"].get(found["package"]) in ends}
     chosen, note = thinned(probes, rows, keep)
     boundaries, more = first_of(found.get("boundaries") or (), rows, "boundaries")
-    said = found.get("sentence")
-    sentences = [None if said == document["headline"] else said, (found.get("changes") or {}).get("sentence")]
+    answer = found.get("sentence")
+    compared = found.get("all_changes") or [found.get("changes") or {}]
+    said = [None if answer == document["headline"] else answer, *(item.get("sentence") for item in compared)]
+    said += [found.get("attribution"), *(found.get("notes") or ())]
     return {
         "facts": _facts(found),
-        "sentences": [text(first_sentence(said)) for said in (*sentences, found.get("attribution")) if said],
+        "sentences": [text(first_sentence(sentence(line))) for line in said if line],
         "boundaries": [[_or_dash(item.get(key)) for key in ENDS] + [_listed(item)] for item in boundaries],
         "boundaries_note": more,
         "rows": [_probe_row(item) for item in chosen],
@@ -186,7 +189,9 @@ def _facts(found: Json) -> list[Row]:
     rows += [["direction", text(DIRECTIONS.get(direction, direction))]] if direction else []
     rows += [[key.replace("_", " "), cell(found[key])] for key in ENDS if found.get(key)]
     rows += [["skipped between them", _listed(found)]] if found.get("skipped") else []
-    return rows + ([["with", _pins(found["with"])]] if found.get("with") else [])
+    rows += [["with", _pins(found["with"])]] if found.get("with") else []
+    counts = (("python", "Python"), ("releases", "releases in the range"), ("environments", "environments"))
+    return rows + [[words, text(found[key])] for key, words in counts if found.get(key) is not None]
 
 
 def _listed(found: Json) -> str:
