@@ -3,7 +3,8 @@
 A safetensors file whose header is not padded, so that its data start one byte behind a multiple of 4. Such a file is
 valid. from_pretrained used to copy its tensors; since PR#31771 it maps them, and they stay where the file has them.
 On x86-64 the numbers are the same all the same; on arm64 macOS kernels have crashed on such weights (pytorch#191238).
-Expected: every address is a multiple of the element's 4 bytes. Bad: from transformers 4.43.0. Good: up to 4.42.4.
+Expected: every address is a multiple of the element's 4 bytes. Good: up to transformers 4.42.4. Bad: 4.43.0 to 4.45.2.
+Then copied again in 4.46.1 to 4.49.0, the last that was walked; mapped in 4.57.3 and in 5.23.0.
 
 Exit status, as `git bisect run` reads it: 0 the fault is gone, 1 it is there, 125 it could not be asked here.
 """

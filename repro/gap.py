@@ -115,9 +115,16 @@ def _public(version: object) -> str:
 
 
 def _distributions(row: Row) -> dict[str, Any]:
-    """What is installed besides the axes; of an environment without that list, the packages it names."""
+    """What is installed besides the axes; of an environment without that list, the packages it names.
+
+    The many parts of CUDA come last, so that a list cut short shows the others.
+    """
     found = row["environment"].get("distributions") or row["environment"].get("packages") or {}
-    return {name: found[name] for name in sorted(found) if name not in PACKAGES}
+    return {name: found[name] for name in sorted(found, key=_parts_of_cuda_last) if name not in PACKAGES}
+
+
+def _parts_of_cuda_last(name: str) -> tuple[bool, str]:
+    return name.startswith("nvidia-"), name
 
 
 def _settings(row: Row) -> dict[str, Any]:

@@ -8,7 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from repro.records import Case, Cell, Ending, Observation, Outcome, Plan, Verdict
+from repro.errors import BuildError
+from repro.matrix import Matrix
+from repro.matrix import run as run_matrix
+from repro.options import request_from
+from repro.records import Case, Cell, Ending, Observation, Outcome, Plan, Recipe, Verdict
 from repro.runner import Limits, Setting
 
 FAKE_KIT = Path(__file__).parent / "fake_kit.py"
@@ -73,7 +77,7 @@ def fake_python(folder):
 
 def model_folder(folder):
     """The least that the host takes for a model."""
-    (folder / "model").mkdir()
+    (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "config.json").write_text("{}")
     return folder / "model"
 
@@ -144,3 +148,64 @@ def is_gone(pid):
             return True
         time.sleep(0.05)
     return False
+
+
+OPTIONS = {
+    "weights": "checkpoint", "dtype": None, "attn": None, "prompts": (), "trust_remote_code": False,
+    "fault": "nonfinite", "timeout": None, "step_timeout": None, "arms": False,
+}  # fmt: skip
+
+
+class Told:
+    """An announcer that keeps what it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+    def task(self, name):
+        raise AssertionError(f"{name}: everything stands in these tests")
+
+
+class Store:
+    """Cells that stand; those in ``broken`` cannot be built."""
+
+    def __init__(self, python, broken=()):
+        self.python, self.broken = python, broken
+
+    def built(self, recipe):
+        if recipe.id in self.broken:
+            raise BuildError("no Python 3.11 on this machine")
+        return Cell(str(self.python))
+
+
+def recipe(name, **more):
+    pins = {"torch": "2.4.1", "transformers": "4.57.3"}
+    return Recipe(**{"id": name, "python": "3.11", "device": "cpu", "why": "a test", "pins": pins, **more})
+
+
+def ask_cells(
+    folder, monkeypatch, *known, steps=None, only=None, broken=(), out="out", resume=False, jobs=1, options=None
+):
+    """A matrix of a small model, each cell with a fake interpreter; returns its document, and the lines that were told.
+
+    Args:
+        folder: Where model, interpreter and the matrix's own folder are.
+        monkeypatch: Sets the variable that names the answers.
+        known: The recipes.
+        steps: What the fake kit answers.
+        only: The ids that are asked; None for all.
+        broken: The ids that cannot be built.
+        out, resume, jobs: Of the matrix.
+        options: In place of those of the command line.
+    """
+    model, python = model_folder(folder), fake_python(folder)
+    for name, value in answers(folder, **(steps or {})).items():
+        monkeypatch.setenv(name, value)
+    request = request_from("run", {**OPTIONS, "model": str(model), **(options or {})})
+    chosen = tuple(item for item in known if only is None or item.id in only)
+    told = Told()
+    matrix = Matrix(request, tuple(known), chosen, folder / out, jobs, resume)
+    return run_matrix(matrix, Store(python, broken), told).document, told.lines

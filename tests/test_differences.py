@@ -357,6 +357,12 @@ def test_a_pair_lists_all_that_differs():
     ]
 
 
+def test_the_parts_of_cuda_come_last():
+    good = {"installed": {"nvidia-cublas": "1", "numpy": "1", "zlib": "1"}}
+    packages = compare(torch_pair(good=good)).pairs[0].packages
+    assert [change.name for change in packages] == ["numpy", "zlib", "nvidia-cublas"]
+
+
 def test_a_pair_with_several_axes_has_no_note():
     assert compare(torch_pair(good={"python": "3.10.1", "installed": {"numpy": "1"}})).pairs[0].note is None
 

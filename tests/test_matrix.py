@@ -1,5 +1,6 @@
 """Many cells through the real command, each with a fake interpreter that speaks the wire; the store hands them out."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -7,67 +8,30 @@ import sys
 import time
 
 import pytest
-from hosting import BISECT, NAN_FORWARD, ROOT, answers, environment, fake_python, is_gone, model_folder
+from hosting import (
+    BISECT,
+    NAN_FORWARD,
+    ROOT,
+    Store,
+    answers,
+    ask_cells,
+    environment,
+    fake_python,
+    is_gone,
+    model_folder,
+    recipe,
+)
 
 from repro.cells import recipes
 from repro.environments import STAMP, _Stamp, fingerprint
-from repro.errors import BuildError, Stopped, UsageError
-from repro.matrix import Matrix
-from repro.matrix import run as ask
-from repro.options import request_from
-from repro.records import Cell, Recipe, encode
-
-OPTIONS = {
-    "weights": "checkpoint", "dtype": None, "attn": None, "prompts": (), "trust_remote_code": False,
-    "fault": "nonfinite", "timeout": None, "step_timeout": None, "arms": False,
-}  # fmt: skip
-
-
-class Told:
-    """An announcer that keeps what it is told."""
-
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-    def task(self, name):
-        raise AssertionError(f"{name}: everything stands in these tests")
-
-
-class Store:
-    """Cells that stand; those in ``broken`` cannot be built."""
-
-    def __init__(self, python, broken=()):
-        self.python, self.broken = python, broken
-
-    def built(self, recipe):
-        if recipe.id in self.broken:
-            raise BuildError("no Python 3.11 on this machine")
-        return Cell(str(self.python))
-
-
-def recipe(name, **more):
-    pins = {"torch": "2.4.1", "transformers": "4.57.3"}
-    return Recipe(**{"id": name, "python": "3.11", "device": "cpu", "why": "a test", "pins": pins, **more})
+from repro.errors import Stopped, UsageError
+from repro.records import Cell, encode
 
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """Ask cells of a small model; returns (exit document, lines)."""
-    model, python = model_folder(tmp_path), fake_python(tmp_path)
-
-    def run(*known, steps=None, only=None, broken=(), out="out", resume=False, jobs=1, options=None):
-        for name, value in answers(tmp_path, **(steps or {})).items():
-            monkeypatch.setenv(name, value)
-        request = request_from("run", {**OPTIONS, "model": str(model), **(options or {})})
-        chosen = tuple(item for item in known if only is None or item.id in only)
-        told = Told()
-        matrix = Matrix(request, tuple(known), chosen, tmp_path / out, jobs, resume)
-        return ask(matrix, Store(python, broken), told).document, told.lines
-
-    return run
+    """Ask cells of a small model; returns (document, lines)."""
+    return functools.partial(ask_cells, tmp_path, monkeypatch)
 
 
 def rows(document):

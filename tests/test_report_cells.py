@@ -204,14 +204,14 @@ def test_boundaries_are_a_table_where_there_are_any():
 def test_what_changed_and_whose_it_is_are_said():
     text = section(render(bisected()), "Versions")
     assert text.strip().startswith(
-        "torch 2.4.1 is bad and 2.5.1 is good.\n\naten.\\_softmax is gone.\n\nBoth are needed.\n\n| | |"
+        "torch 2.4.1 is bad and 2.5.1 is good.\n\naten.\\_softmax is gone.\n\nboth are needed.\n\n| | |"
     )
 
 
 def test_each_boundary_has_its_change_and_each_note_a_line():
     changes = [{"sentence": "one is gone"}, {"sentence": "another is new"}]
     text = section(render(bisected(changes=changes[0], all_changes=changes, notes=["numpy was held"])), "Versions")
-    assert all(f"\n\n{line}.\n\n" in text for line in ("One is gone", "Another is new", "Numpy was held"))
+    assert all(f"\n\n{line}.\n\n" in text for line in ("one is gone", "another is new", "numpy was held"))
     assert text.count("ne is gone") == 1
 
 

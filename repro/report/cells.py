@@ -6,7 +6,7 @@ from typing import Any
 from repro.report.markdown import block, cell, text
 from repro.report.opening import first_sentence
 from repro.report.tables import DASH, Json, Row, first_of, thinned
-from repro.wording import listed, plain, sentence
+from repro.wording import listed, plain
 
 NAMES = 8
 """How many packages or settings that differ are named in one cell of a table."""
@@ -174,7 +174,7 @@ def versions(document: Json, rows: int) -> dict[str, Any] | None:
     said += [found.get("attribution"), *(found.get("notes") or ())]
     return {
         "facts": _facts(found),
-        "sentences": [text(first_sentence(sentence(line))) for line in said if line],
+        "sentences": [text(first_sentence(line)) for line in said if line],
         "boundaries": [[_or_dash(item.get(key)) for key in ENDS] + [_listed(item)] for item in boundaries],
         "boundaries_note": more,
         "rows": [_probe_row(item) for item in chosen],

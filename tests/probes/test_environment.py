@@ -130,6 +130,8 @@ def test_a_marker_holds_where_packaging_says_so(marker, extra):
     assert holds(marker, extra) == Marker(marker).evaluate({"extra": extra})
 
 
-@pytest.mark.parametrize("marker", ["no marker at all", "python_version >=", "(os_name == 'x'", "a == 'b'", "os_name ? 'x'"])
+@pytest.mark.parametrize(
+    "marker", ["no marker at all", "python_version >=", "(os_name == 'x'", "a == 'b'", "os_name ? 'x'"]
+)
 def test_a_marker_that_cannot_be_read_leaves_nothing_out(marker):
     assert holds(marker)
