@@ -49,7 +49,7 @@ def environment(home: Path, locks: list[Path], wanted: list[str]) -> tuple[int, 
     if stamp.exists() and stamp.read_text("utf-8") == content:
         return 0, str(python)
     print(f"noxfile.py: making {home.relative_to(ROOT)} with {', '.join(wanted)}", file=sys.stderr)
-    venv.create(home, clear=True, with_pip=True)
+    venv.create(home, clear=True, with_pip=True, symlinks=os.name != "nt")  # as `python -m venv` does
     held = [word for path in locks for word in ("--constraint", str(path))]
     status = subprocess.call([str(python), "-m", "pip", "install", "--quiet", *held, *wanted])
     if status == 0:

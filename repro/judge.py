@@ -157,6 +157,8 @@ def _owner(
     good: tuple[str, ...],
 ) -> Owner:
     """Whose fault it is, where a step supports an answer."""
+    if case.is_script:
+        return Owner(None, "A script answers by itself, and nothing in this run tells whose fault it is.")
     if case.weights != "checkpoint":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
     if kind is Kind.FILES:

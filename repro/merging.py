@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from repro import __version__, folders
@@ -107,7 +107,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _question(case: Case) -> str:
     """What was asked, without the place where a machine keeps the model, and without the device, which cells choose."""
-    name = Path(case.model).name if Path(case.model).is_absolute() else case.model
+    # A path of another system than this one is a path all the same.
+    kinds = [kind(case.model) for kind in (PurePosixPath, PureWindowsPath)]
+    name = next((path.name for path in kinds if path.is_absolute()), case.model)
     parts = [name, case.revision, case.weights, case.dtype, case.attn, *case.prompts]
     return " ".join(str(part) for part in parts if part is not None)
 

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from repro.changes import compare, sentence
-from repro.changes import alignment
+from repro.changes import alignment, compare, sentence
 from repro.changes.alignment import align, rows_of
 from repro.errors import RecordError
 from repro.records import encode
@@ -119,7 +118,11 @@ def test_what_stands_in_the_place_of_another_is_named():
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [({"shape": [2, 1]}, ("shape",)), ({"dtype": "float16"}, ("dtype",)), ({"shape": [1], "dtype": "x"}, ("shape", "dtype"))],
+    [
+        ({"shape": [2, 1]}, ("shape",)),
+        ({"dtype": "float16"}, ("dtype",)),
+        ({"shape": [1], "dtype": "x"}, ("shape", "dtype")),
+    ],
 )
 def test_another_form_is_a_change(change, expected):
     found = compare(trace(*BASE), trace(MM, changed(MASK, digest="e", **change), SOFTMAX, OUT))
@@ -129,7 +132,10 @@ def test_another_form_is_a_change(change, expected):
 
 def test_the_earlier_of_form_and_finiteness_is_first():
     odd = changed(OUT, dtype="float16", digest="e")
-    early, late = trace(nan(MM), MASK, SOFTMAX, odd), trace(changed(MM, dtype="float16", digest="e"), MASK, SOFTMAX, nan(OUT))
+    early, late = (
+        trace(nan(MM), MASK, SOFTMAX, odd),
+        trace(changed(MM, dtype="float16", digest="e"), MASK, SOFTMAX, nan(OUT)),
+    )
     assert compare(trace(*BASE), early).first.what == ("finite",)
     assert compare(trace(*BASE), late).first.what == ("dtype",)
 
@@ -187,7 +193,9 @@ def test_the_same_bytes_made_in_another_way_are_counted_and_not_named():
 
 
 def test_equal_bytes_of_another_module_do_not_excuse_a_change():
-    found = compare(trace(*BASE, op("relu", "r", module="mlp")), trace(op("clamp", "r"), *BASE, op("relu", "r", module="mlp")))
+    found = compare(
+        trace(*BASE, op("relu", "r", module="mlp")), trace(op("clamp", "r"), *BASE, op("relu", "r", module="mlp"))
+    )
     assert (found.without_effect, found.first.op) == (0, "aten.clamp")
 
 
@@ -327,5 +335,5 @@ def test_what_is_no_trace_is_refused(payload):
 
 
 def test_the_answer_is_json():
-    found = encode(compare(trace(*BASE), trace(op("clamp", "x"), *BASE[:3], nan(OUT))))
-    assert json.loads(json.dumps(found))["first"]["op"] == "aten.clamp"
+    text = encode(compare(trace(*BASE), trace(op("clamp", "x"), *BASE[:3], nan(OUT))))
+    assert json.loads(text)["first"]["op"] == "aten.clamp"

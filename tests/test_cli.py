@@ -425,3 +425,60 @@ def test_a_terminal_gets_a_bar_and_colour_unless_told_otherwise(place, extra, co
     assert process.returncode == 0
     assert b"3/148 tensors" in shown
     assert (b"\x1b[32m" in shown) is coloured
+
+
+@pytest.mark.parametrize(("code", "status", "found"), [
+    ("import torch; print('row 2 is NaN'); raise SystemExit(1)", 1, "BAD: row 2 is NaN"),
+    ("print('all finite')", 0, "GOOD: all finite"),
+    ("raise RuntimeError('no such thing')", 125, "no such thing"),
+])  # fmt: skip
+def test_a_script_answers_by_its_exit_status(tmp_path, code, status, found):
+    """Through the real kit."""
+    (tmp_path / "asks.py").write_text(code)
+    done = repro("asks.py", cwd=tmp_path)
+    assert (done.returncode, found in done.stdout) == (status, True), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [["--dtype", "float16"], ["--prompt", "a"], ["--weights", "random:0"], ["--trust-remote-code"]]
+)
+def test_a_script_takes_no_setting_of_a_model(tmp_path, option):
+    (tmp_path / "asks.py").write_text("")
+    done = repro("asks.py", *option, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"asks.py is a script, which takes no {option[0]}" in done.stderr
+
+
+def test_a_script_has_no_weights(tmp_path):
+    (tmp_path / "asks.py").write_text("")
+    done = repro("weights", "asks.py", cwd=tmp_path)
+    assert (done.returncode, "it has no weights and no layers" in done.stderr) == (2, True)
+
+
+def test_cells_are_listed_as_data_for_other_programs(tmp_path):
+    done = repro("cells", "list", "--json", cwd=tmp_path, env={"REPRO_CACHE_DIR": str(tmp_path)})
+    rows = {row["id"]: row for row in json.loads(done.stdout)}
+    assert rows["seed-2.9.1"]["python"] == "3.13"
+    assert rows["seed-2.9.1"]["pins"] == {"torch": "2.9.1", "transformers": "4.57.3"}
+    assert {(row["built"], row["shipped"]) for row in rows.values()} == {(False, True)}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["matrix", "gpt2", "--cell", "nope"], "there is no cell 'nope'. Cells: seed-2.0.1, "),
+        (["cells", "remove"], "name the cells to remove, or give --all"),
+        (["cells", "remove", "nope"], "the cell 'nope' is not built. Built: none."),
+        (["cells", "build", "nope"], "there is no cell 'nope'"),
+        (["versions", "gpt2", "--package", "torch", "--good", "1"], "Missing option '--bad'"),
+        (
+            ["versions", "gpt2", "--package", "torch", "--good", "1", "--bad", "2", "--with", "x"],
+            "expected NAME==VERSION",
+        ),
+        (["merge", "nowhere"], "'nowhere' does not exist"),
+    ],
+)
+def test_wrong_usage_of_the_commands_of_many_environments(tmp_path, args, message):
+    done = repro(*args, cwd=tmp_path, env={"REPRO_CACHE_DIR": str(tmp_path)})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr

@@ -234,3 +234,14 @@ def test_the_sentence_says_what_is_known_and_no_more(origin, words):
     from repro.wording import origin_sentence
 
     assert words in origin_sentence(origin, {"dtype": "float16"})
+
+
+def test_a_script_that_is_bad_has_no_kind_and_no_owner():
+    found = judge(observed(observation("script", "bad", "status 1")), Case("/tmp/asks.py"), "script")
+    assert (found.verdict.outcome, found.kind, found.owner.project) == (Outcome.BAD, None, None)
+    assert "script" in found.owner.reason
+
+
+def test_a_script_that_could_not_tell_is_a_skip():
+    found = judge(observed(observation("script", "skip", "status 125")), Case("/tmp/asks.py"), "script")
+    assert (found.verdict.outcome, found.verdict.reason) == (Outcome.SKIP, "Status 125")

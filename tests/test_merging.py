@@ -71,6 +71,16 @@ def test_other_questions_do_not_share_a_table(machine, tmp_path):
         merge([one, two], tmp_path / "merged")
 
 
+def test_the_place_of_a_local_model_is_no_part_of_the_question(machine, tmp_path):
+    """The same folder on Linux and on Windows."""
+    places = [machine(name, "Linux-6.1", "x86_64", recipe(name)) for name in ("one", "two")]
+    header = tmp_path / "two" / "matrix.json"
+    data = json.loads(header.read_text())
+    data["case"]["model"] = "D:\\work\\model"
+    header.write_text(json.dumps(data))
+    assert rows(merge(places, tmp_path / "merged").document) == {"one": "good", "two": "good"}
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match="there is nothing to join in it"):
         merge([tmp_path], tmp_path / "merged")

@@ -433,3 +433,17 @@ def test_a_code_span_shows_its_value(value, span):
 )
 def test_prose_reads_as_it_was(value, line):
     assert markdown.text(value) == line
+
+
+def test_the_report_of_a_script_speaks_of_a_script():
+    steps = observed(
+        observation("environment", payload=ENVIRONMENT),
+        observation("script", "bad", "NaN in row 2", {"exit_status": 1}),
+    )
+    case = Case("/home/me/asks.py")
+    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "asks.py"), "2026")
+    report = render(document(judge(steps, case, "script"), steps, header, None, ("repro", "asks.py")))
+    assert report.startswith("# asks.py: bad, as the script says itself")
+    assert "it ended with exit status 1" in report
+    assert "weights" not in report
+    assert "/home/me" not in report

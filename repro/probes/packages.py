@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\]]*)\])?")
 TOKEN = re.compile(r"\s*(?:(\(|\))|(<=|>=|===|==|~=|!=|<|>)|('[^']*'|\"[^\"]*\")|([A-Za-z_][A-Za-z0-9_.]*))")
-RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)$")
+RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)((?:a|b|rc)\d+)?(?:\+.*)?$")
 
 
 def canonical(name: str) -> str:
@@ -151,6 +151,8 @@ def _compare(left: str, operator: str, right: str) -> bool:
     if a is None or b is None:
         return {"==": left == right, "!=": left != right, "<": left < right, "<=": left <= right,
                 ">": left > right, ">=": left >= right}[operator]  # fmt: skip
+    if _is_early(left) and not wildcard and _padded(a, b) == _padded(b, a):  # 3.15.0a1 comes before 3.15, and is none
+        return operator in ("<=", "!=")
     if operator == "~=":
         return _padded(a, b) >= _padded(b, a) and a[: len(b) - 1] == b[:-1]
     if wildcard:
@@ -162,6 +164,12 @@ def _compare(left: str, operator: str, right: str) -> bool:
 def _release(text: str) -> Optional[tuple[int, ...]]:
     found = RELEASE.match(text.strip())
     return tuple(int(part) for part in found.group(1).split(".")) if found else None
+
+
+def _is_early(text: str) -> bool:
+    """Whether a version is one before its release: 3.15.0a1."""
+    found = RELEASE.match(text.strip())
+    return found is not None and found.group(2) is not None
 
 
 def _padded(numbers: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:

@@ -80,7 +80,8 @@ class Session:
 
     def environment(self) -> Outcome:
         found = environment.measure()
-        reason = "Python {}, torch {}, transformers {}".format(found["python"], found["torch"], found["transformers"])
+        known = [("Python", "python"), ("torch", "torch"), ("transformers", "transformers")]
+        reason = ", ".join(f"{name} {found[key]}" for name, key in known if found[key])
         return "good", reason, found
 
     def files(self) -> Outcome:

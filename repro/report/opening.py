@@ -35,6 +35,8 @@ def title(document: Json) -> str:
     if kind == "nonfinite" and origin:
         what = named_mechanism(origin, document["bisect"] or {}).partition(" (")[0]
         return f"{name}: {what} in {origin.get('module') or 'the model itself'}"
+    if document.get("script"):
+        return f"{name}: bad, as the script says itself"
     titles = {
         "files": "the files are not whole",
         "weights": "the weights hold bad values",
@@ -66,6 +68,9 @@ def second_sentence(document: Json) -> str:
         return "Nothing follows from this run about whether the model is sound."
     if document["verdict"] == "good":
         return _also_good(document, arms)
+    if document.get("script"):
+        status = document["script"].get("exit_status")
+        return "" if status is None else f"This is the script's own answer: it ended with exit status {status}."
     if forward is None:
         return "The forward pass was not asked for."
     if forward["verdict"] == "good":

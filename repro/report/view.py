@@ -82,14 +82,15 @@ def _verdict(value: str) -> str:
 
 def _model_rows(document: Json) -> list[Row]:
     model, where = document["model"], document["cell"]
-    rows = [["model", cell(model["id"])]]
+    rows = [["script" if document.get("script") else "model", cell(model["id"])]]
     for name, value in (("revision", model["revision"]), ("class", model["class"])):
         rows += [[name, cell(value)]] if value else []
     rows += [["parameters", shown_number(model["parameters"])]] if model["parameters"] else []
     source = "checkpoint"
     if (document["files"] or {}).get("source") == "gguf":
         source += ", expanded by Transformers from the .gguf file"
-    rows.append(["weights", f"random, seed {model['seed']}" if model["weights"] == "random" else source])
+    if not document.get("script"):
+        rows.append(["weights", f"random, seed {model['seed']}" if model["weights"] == "random" else source])
     for name in ("dtype", "device", "attn"):
         rows += [[name, cell(where[name])]] if where[name] else []
     versions = [f"{name} {where[name]}" for name in ("torch", "transformers", "python") if where[name]]

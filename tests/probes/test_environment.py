@@ -1,9 +1,13 @@
 """What is installed and what of it a package requires: held against importlib.metadata and the packaging library."""
 
 import json
+import platform
+import sys
 from importlib import metadata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -135,3 +139,74 @@ def test_a_marker_holds_where_packaging_says_so(marker, extra):
 )
 def test_a_marker_that_cannot_be_read_leaves_nothing_out(marker):
     assert holds(marker)
+
+
+@pytest.mark.parametrize("version", ["3.15.0a1", "3.14.0rc2", "3.14.0", "3.13.1+"])
+@pytest.mark.parametrize("operator", ["<", "<=", "==", "!=", ">=", ">", "~="])
+@pytest.mark.parametrize("other", ["3.14", "3.15", "3.15.0", "3.13.1"])
+def test_a_python_before_its_release_is_compared_as_packaging_does(monkeypatch, version, operator, other):
+    monkeypatch.setattr(platform, "python_version", lambda: version)
+    marker = f"python_full_version {operator} '{other}'"
+    assert holds(marker) == Marker(marker).evaluate({"python_full_version": version})
+
+
+VERSIONS = st.sampled_from(["3", "3.9", "3.10", "3.11", "3.11.7", "3.12", "99", "3.1.0"])
+SIMPLE = st.one_of(
+    st.builds(
+        lambda name, operator, version: f"{name} {operator} '{version}'",
+        st.sampled_from(["python_version", "python_full_version", "implementation_version"]),
+        st.sampled_from(["<", "<=", "==", "!=", ">=", ">"]),
+        VERSIONS,
+    ),
+    st.builds(lambda version: f"python_version ~= '{version}'", VERSIONS.filter(lambda text: "." in text)),
+    st.builds(lambda v, operator: f"python_version {operator} '{v}.*'", VERSIONS, st.sampled_from(["==", "!="])),
+    st.builds(
+        lambda name, operator, value: f"{name} {operator} '{value}'",
+        st.sampled_from(["sys_platform", "platform_machine", "platform_system", "os_name", "implementation_name"]),
+        st.sampled_from(["==", "!=", "in", "not in"]),
+        st.sampled_from(["linux", "darwin", "x86_64", "arm64", "Linux", "posix", "cpython", "linux darwin"]),
+    ),
+    st.builds(lambda name: f'extra == "{name}"', st.sampled_from(["a", "B_c", "d"])),
+)
+MARKERS = st.recursive(
+    SIMPLE,
+    lambda inner: st.builds(lambda a, word, b: f"({a}) {word} {b}", inner, st.sampled_from(["and", "or"]), inner),
+    max_leaves=5,
+)
+
+
+@given(MARKERS, st.sampled_from(["", "a", "b-c"]))
+def test_markers_of_any_depth_hold_where_packaging_says_so(text, extra):
+    assert holds(text, extra) == Marker(text).evaluate({"extra": extra})
+
+
+def test_every_requirement_installed_here_is_read_as_packaging_reads_it():
+    found = [(item, text) for item in metadata.distributions() for text in item.requires or []]
+    assert len(found) > 100
+    for item, text in found:
+        marker = Requirement(text).marker
+        for extra in ["", *(item.metadata.get_all("Provides-Extra") or [])]:
+            expected = marker is None or marker.evaluate({"extra": extra})
+            assert bool(wanted(text, canonical(extra))) == expected, text
+
+
+# --- what counts as installed --------------------------------------------------------------------------------------
+
+
+def plant(folder, text):
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\n{text}")
+
+
+def test_of_two_the_first_on_the_path_is_installed(tmp_path, monkeypatch):
+    for place, version in (("a", "1.0"), ("b", "2.0")):
+        plant(tmp_path / place / f"torch-{version}.dist-info", f"Name: torch\nVersion: {version}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert installed()["torch"].version == "1.0"
+
+
+def test_a_folder_without_a_name_is_not_installed(tmp_path, monkeypatch):
+    """An interrupted installation leaves such."""
+    plant(tmp_path / "broken-1.0.dist-info", "")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert installed() == {}

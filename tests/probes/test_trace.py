@@ -158,9 +158,7 @@ def test_memory_that_nobody_wrote_has_no_figures():
     assert (found["shape"], found["digest"], found["nan"]) == ([2], None, None)
 
 
-@pytest.mark.parametrize(
-    "tensor", [torch.empty(2, device="meta"), torch.eye(2).to_sparse()], ids=["meta", "sparse"]
-)
+@pytest.mark.parametrize("tensor", [torch.empty(2, device="meta"), torch.eye(2).to_sparse()], ids=["meta", "sparse"])
 def test_what_cannot_be_read_has_no_figures(tensor):
     assert figures(tensor)["digest"] is None
 
@@ -306,7 +304,11 @@ def test_a_long_trace_is_cut_and_says_so(tmp_path, monkeypatch):
 
 
 def hooks():
-    return [len(held) for name, held in sorted(vars(modules).items()) if name.startswith("_global") and hasattr(held, "values")]
+    return [
+        len(held)
+        for name, held in sorted(vars(modules).items())
+        if name.startswith("_global") and hasattr(held, "values")
+    ]
 
 
 @pytest.mark.parametrize("function", [lambda x: x, lambda x: 1 // 0])
