@@ -1,6 +1,6 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
-    python bench/run.py [screen] [weights] [start] [whole]
+    python bench/run.py [screen] [weights] [start] [whole] [cells]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -15,10 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from repro.environments import Store
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -190,7 +193,39 @@ def bench_whole() -> list[Figure]:
     ]
 
 
-BENCHES = {"screen": bench_screen, "weights": bench_weights, "start": bench_start, "whole": bench_whole}
+def bench_cells() -> list[Figure]:
+    """A second `nox -s "repro(CELL)"`, its cell built, against the probe's own process with the same plan."""
+    root = Path(__file__).resolve().parents[1]
+    cell = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["repro"]["cell"]
+    question = ["gpt2", "--device", "cpu", "--weights", "random:0"]
+    subprocess.run([*REPRO, "cells", "build", cell], check=True, capture_output=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        python = str(Store().folder / cell / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+        command = [*REPRO, *question, "--no-arms", "--python", python, "--out", folder]
+        subprocess.run(command, check=True, capture_output=True)
+        probe = [python, str(Path(folder, "probes.pyz")), "run", str(Path(folder, "plan.json"))]
+        asked = [question[0], *question[3:], "--no-arms"]
+        session = [sys.executable, str(root / "noxfile.py"), "-s", f"repro({cell})", "--", *asked]
+
+        def through_nox() -> None:
+            subprocess.run(session, check=True, capture_output=True)
+
+        def alone() -> None:
+            subprocess.run(probe, check=True, capture_output=True)
+
+        through_nox(), alone()
+        added = statistics.median(seconds(through_nox) - seconds(alone) for _ in range(5))
+    return [Figure("a second nox -s repro with a built cell - the probe's own process", added, 10.0, "s")]
+
+
+BENCHES = {
+    "screen": bench_screen,
+    "weights": bench_weights,
+    "start": bench_start,
+    "whole": bench_whole,
+    "cells": bench_cells,
+}
 
 
 def main(names: list[str]) -> int:

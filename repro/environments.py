@@ -247,8 +247,12 @@ def _variables() -> dict[str, str]:
     # The machine's certificates, as pip takes them, not those that uv brings; its older name and its newer one.
     variables.update(UV_NATIVE_TLS="1", UV_SYSTEM_CERTS="1")
     root = Path(variables.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    if "PYENV_VERSION" not in variables and root.is_dir():
-        variables["PYENV_VERSION"] = ":".join(sorted((path.name for path in root.iterdir()), reverse=True))
+    if root.is_dir():
+        # The one that is selected stays first: pyenv's own `python` hands it on to what it starts.
+        selected = [variables["PYENV_VERSION"]] if variables.get("PYENV_VERSION") else []
+        variables["PYENV_VERSION"] = ":".join(
+            [*selected, *sorted((path.name for path in root.iterdir()), reverse=True)]
+        )
     return variables
 
 

@@ -231,3 +231,13 @@ def test_cpu_cells_take_cpu_wheels_where_uv_chooses_the_index(monkeypatch, devic
     monkeypatch.setenv("UV_TORCH_BACKEND", backend)
     made = Recipe(id="x", python=PYTHON, device=device, why="", pins={})
     assert environments._backend(made) == wanted
+
+
+def test_every_pyenv_version_can_be_found_and_the_selected_one_stays_first(monkeypatch, tmp_path):
+    for version in ("3.10.13", "3.13.0"):
+        (tmp_path / "versions" / version).mkdir(parents=True)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PYENV_VERSION", "3.10.13")
+    assert environments._variables()["PYENV_VERSION"] == "3.10.13:3.13.0:3.10.13"
+    monkeypatch.delenv("PYENV_VERSION")
+    assert environments._variables()["PYENV_VERSION"] == "3.13.0:3.10.13"

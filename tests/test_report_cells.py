@@ -309,3 +309,10 @@ def test_what_is_installed_is_not_listed_in_the_environment():
     text = render(document)
     assert "numpy" not in text
     assert "closures" not in text
+
+
+def test_the_folders_of_the_cells_are_left_out():
+    row = cell("a", "skip", environment={"executable": "/opt/cells/a/bin/python"})
+    text = render(matrix({**row, "reason": "no /opt/cells/a/lib/x.py"}))
+    assert "ENV/lib/x.py" in text
+    assert "/opt" not in text

@@ -6,6 +6,8 @@ What differs between Transformers releases in building a model is known here and
 
 import contextlib
 import copy
+import json
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -96,7 +98,25 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
             raise CannotLoad(
                 "The model brings its own code. Look at it, then give --trust-remote-code to run it."
             ) from error
+        if isinstance(error, KeyError) or "does not recognize this architecture" in text:
+            import transformers
+
+            kind = declared_type(place)
+            raise CannotLoad(
+                f"transformers {transformers.__version__} does not know the model type {kind!r}."
+            ) from error
         raise CannotLoad("The configuration in {} cannot be read: {}".format(place, text.split("\n")[0])) from error
+
+
+def declared_type(place: str) -> Optional[str]:
+    """The model type that a configuration declares, read without Transformers."""
+    path = os.path.join(place, "config.json") if os.path.isdir(place) else place
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if found is None else str(found)
 
 
 @contextlib.contextmanager

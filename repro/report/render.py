@@ -42,9 +42,12 @@ def render(document: Mapping[str, Any], private: Private = NOTHING_PRIVATE) -> s
 
 def _folders(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Where a local model and the environment lie, which is nobody's business, and what stands for it."""
-    model, executable = Path(str(document["model"]["id"])), Path(str(document["cell"]["executable"]))
+    model = Path(str(document["model"]["id"]))
     pairs = [(model.parent, ".")] if model.is_absolute() else []
-    pairs += [(executable.parent.parent, "ENV")] if executable.is_absolute() else []
+    rows = [row.get("environment") or {} for row in document.get("cells") or ()]
+    for found in (document["cell"]["executable"], *(row.get("executable") for row in rows)):
+        executable = Path(str(found))
+        pairs += [(executable.parent.parent, "ENV")] if executable.is_absolute() else []
     return tuple((str(folder), word) for folder, word in pairs if str(folder) not in PUBLIC)
 
 

@@ -174,6 +174,32 @@ def test_a_model_that_is_not_there_ends_in_125(tmp_path, capfd):
     assert "There is no file or folder" in ends(events)["files"]["reason"]
 
 
+@pytest.mark.parametrize("step", ["script", "trace"])
+@pytest.mark.parametrize(("ending", "expected"), [("0", 0), ("1", 1), ("125", 125), ("7", 125)])
+def test_a_script_alone_is_answered_by_its_status(tmp_path, capfd, monkeypatch, step, ending, expected):
+    (tmp_path / "asks.py").write_text(f"import sys\nprint('seen')\nsys.exit({ending})\n")
+    monkeypatch.chdir(tmp_path)
+    assert main([step, "asks.py"]) == expected
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [event["step"] for event in events if event["event"] == "start"] == [step]
+
+
+def test_a_trace_of_a_model_stands_on_its_files_and_its_load(checkpoints, tmp_path, capfd):
+    assert main(["trace", str(checkpoints["gpt2"]), "--cache", str(tmp_path)]) == 0
+    found = ends([json.loads(line) for line in capfd.readouterr().out.splitlines()])
+    assert list(found) == ["files", "load", "trace"]
+    assert found["trace"]["payload"]["classes"]["transformer.ln_f"] == "LayerNorm"
+
+
+def test_a_trace_of_a_bad_model_ends_in_1_with_its_rows(checkpoints, tmp_path, capfd):
+    folder = spoilt(tmp_path / "model", checkpoints["gpt2"])
+    assert main(["trace", str(folder), "--cache", str(tmp_path)]) == 1
+    found = ends([json.loads(line) for line in capfd.readouterr().out.splitlines()])
+    payload = found["trace"]["payload"]
+    bad = [row for row in payload["rows"] if row[payload["columns"].index("nan")]]
+    assert bad[0][0] == "transformer.ln_f"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

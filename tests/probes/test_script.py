@@ -260,7 +260,7 @@ def state():
         "argv": (id(sys.argv), list(sys.argv)),
         "path": (id(sys.path), list(sys.path)),
         "main": sys.modules["__main__"],
-        "folder": os.getcwd(),
+        "folder": Path.cwd(),
         "variables": dict(os.environ),
         "random": random.getstate(),
         "torch random": torch.get_rng_state().tolist(),
@@ -288,7 +288,8 @@ def test_a_script_does_change_what_is_put_back(tmp_path):
     """Without this the test above could pass on a script that upsets nothing."""
     shown = (
         "import torch, os, torch.nn.modules.module as modules\n"
-        "assert torch.get_default_dtype() == torch.float64 and os.getcwd() == '/' and len(modules._global_forward_hooks)\n"
+        "assert torch.get_default_dtype() == torch.float64 and os.getcwd() == '/'\n"
+        "assert len(modules._global_forward_hooks) and os.environ['OMP_PLANTED'] == '1'\n"
         "assert str(torch.empty(0).device) == 'meta' and torch.are_deterministic_algorithms_enabled()\n"
     )
     (tmp_path / "asks.py").write_text(UPSETS.replace("raise {how}", shown))
