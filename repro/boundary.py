@@ -18,7 +18,7 @@ from repro.environments import Store
 from repro.errors import RecordError, Stopped, UsageError
 from repro.joining import nothing, read_document, write
 from repro.laboratory import RealLaboratory
-from repro.matrix import Announcer
+from repro.matrix import Announcer, disk_use
 from repro.records import SCHEMA, Case, encode, from_text, to_json
 from repro.run import Request, Result, Terminated, terminable
 from repro.versions import Answer, Change, Probe, Question, investigate
@@ -127,6 +127,8 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
         laboratory.children.stop()
         again = shlex.join([*search.argv(), "--out", str(search.out or folders.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
+    if laboratory.built_some:
+        announcer.line(disk_use(store))
     content = _content(search, answer, extra, compared, folder)
     write(folder, content)
     return Result(folder, content)

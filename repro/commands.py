@@ -218,7 +218,7 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
     if bool(ids) == every:
         raise UsageError("name the cells to remove, or give --all.")
     store = Store()
-    built = [item.recipe.id for item in store.standing()]
+    built = store.names()
     for name in ids:
         if name not in built:
             raise UsageError(f"the cell {name!r} is not built. Built: {', '.join(built) or 'none'}.")

@@ -107,6 +107,10 @@ class Store:
                 found.append(Standing(stamp.recipe, folder, total, own))
         return tuple(found)
 
+    def names(self) -> tuple[str, ...]:
+        """The ids of all cells that have a folder, half-built ones too, in order."""
+        return tuple(sorted(path.name for path in self.folder.glob("*/")))
+
     def stored_bytes(self) -> int:
         """What all cells take together, a file that several of them link to counted once."""
         return sum({(entry.st_dev, entry.st_ino): entry.st_size for entry in _files(self.folder)}.values())
@@ -120,6 +124,8 @@ class Store:
         Raises:
             BuildError: a folder cannot be removed, or uv cannot clean its cache.
         """
+        if not ids:
+            return 0
         before = shutil.disk_usage(self.folder).free
         packages = set().union(*(_installed(self.folder / name) for name in ids)) if cache else set()
         try:

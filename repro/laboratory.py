@@ -38,6 +38,7 @@ class RealLaboratory:
         self._request, self._python, self._extra = request, python, dict(extra)
         self._folder, self._store, self._announcer = folder, store, announcer
         self.children = Children()
+        self.built_some = False
 
     def releases(self, package: str) -> tuple[str, ...]:
         """As ``Laboratory`` says."""
@@ -87,6 +88,7 @@ class RealLaboratory:
         cell = self._store.built(recipe)
         if cell is not None:
             return cell
+        self.built_some = True
         with self._announcer.task(f"building {recipe.id}") as progress:
             return self._store.build(recipe, progress)
 

@@ -91,6 +91,8 @@ def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
         with terminable():
             asking.prepare()
             asking.all()
+        if asking.built_some:
+            announcer.line(disk_use(store))
     except KeyboardInterrupt as error:
         _conclude(matrix, folder)
         again = [*matrix.argv(recipe.id for recipe in matrix.asked), "--out", str(folders.relative(folder)), "--resume"]
@@ -137,6 +139,7 @@ class _Asking:
         self.matrix, self.folder, self.store, self.announcer = matrix, folder, store, announcer
         self.children = Children()
         self.seconds: list[float] = []
+        self.built_some = False
 
     def prepare(self) -> None:
         """Convert a .gguf file once, in a cell that can, for all those that cannot."""
@@ -205,6 +208,7 @@ class _Asking:
         with self.announcer.task(f"building {recipe.id}") as progress:
             cell = self.store.build(recipe, progress)
         self.announcer.line(f"{recipe.id} was built in {time.monotonic() - begin:.0f} s")
+        self.built_some = True
         return cell
 
     def ask(self, recipe: Recipe, cell: Cell) -> None:
@@ -239,6 +243,12 @@ class _Asking:
         """One line for a cell that has its row."""
         words = f" ({note})" if note else ""
         self.announcer.line(f"{row['id']}: {row['verdict']}{words}: {row['reason']}")
+
+
+def disk_use(store: Store) -> str:
+    """What all cells take, for those who have just built one."""
+    size = store.stored_bytes() / 1e9
+    return f"all cells together take {size:.1f} GB in {store.folder}; `repro cells remove` frees what is not needed"
 
 
 def _wait(running: set[concurrent.futures.Future[None]], most: int) -> set[concurrent.futures.Future[None]]:

@@ -35,6 +35,7 @@ class Planted:
     def __init__(self, request, python, extra, folder, store, announcer):
         self.extra, self.folder = extra, folder
         self.children = self
+        self.built_some = False
 
     def stop(self):
         """Nothing runs."""

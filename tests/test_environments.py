@@ -241,3 +241,14 @@ def test_every_pyenv_version_can_be_found_and_the_selected_one_stays_first(monke
     assert environments._variables()["PYENV_VERSION"] == "3.10.13:3.13.0:3.10.13"
     monkeypatch.delenv("PYENV_VERSION")
     assert environments._variables()["PYENV_VERSION"] == "3.13.0:3.10.13"
+
+
+def test_a_half_built_cell_has_a_name_and_can_be_removed(store):
+    (store.folder / "half" / "bin").mkdir(parents=True)
+    assert (store.names(), store.standing()) == (("half",), ())
+    store.remove(["half"])
+    assert store.names() == ()
+
+
+def test_to_remove_nothing_is_no_error(store):
+    assert store.remove([]) == 0

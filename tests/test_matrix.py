@@ -1,5 +1,6 @@
 """Many cells through the real command, each with a fake interpreter that speaks the wire; the store hands them out."""
 
+import contextlib
 import functools
 import json
 import signal
@@ -13,6 +14,7 @@ from hosting import (
     NAN_FORWARD,
     ROOT,
     Store,
+    Told,
     answers,
     ask_cells,
     environment,
@@ -61,6 +63,18 @@ def test_a_cell_that_cannot_be_built_is_skipped_with_its_reason_and_the_others_r
     assert rows(document)["a"]["reason"] == "not built: no Python 3.11 on this machine"
     assert rows(document)["b"]["verdict"] == "good"
     assert "a: skip: not built: no Python 3.11 on this machine" in lines
+
+
+def test_a_cell_that_was_built_is_told_with_the_disk_that_all_take(asked, monkeypatch):
+    """Built means here: it does not stand, and the store makes it."""
+    monkeypatch.setattr(Store, "built", lambda store, recipe: None)
+    monkeypatch.setattr(Store, "build", lambda store, recipe, progress: Cell(str(store.python)), raising=False)
+    monkeypatch.setattr(Store, "stored_bytes", lambda store: 5_200_000_000, raising=False)
+    monkeypatch.setattr(Store, "folder", "cells", raising=False)
+    monkeypatch.setattr(Told, "task", lambda told, name: contextlib.nullcontext(lambda done, total, unit: None))
+    _, lines = asked(recipe("a"))
+    assert any(line.startswith("a was built in ") for line in lines)
+    assert "all cells together take 5.2 GB in cells" in " ".join(lines)
 
 
 def test_where_no_cell_answers_the_matrix_is_a_skip_with_a_report(asked, tmp_path):
