@@ -31,13 +31,12 @@ def write_unpadded(path, tensors):
 
 def load(folder):
     """The model from such a file. Its dtype is left at the default, float32: naming one can make a copy."""
-    from transformers import LlamaConfig, LlamaModel
+    from transformers import GPT2Config, GPT2Model
 
-    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-    model = LlamaModel(LlamaConfig(num_attention_heads=2, **sizes))
+    model = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=16, bos_token_id=0, eos_token_id=0))
     model.config.save_pretrained(folder)
     write_unpadded(Path(folder, "model.safetensors"), model.named_parameters())
-    return LlamaModel.from_pretrained(folder)
+    return GPT2Model.from_pretrained(folder)
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "environments": WORDS | {"folders", "indexes"},
     "search": WORDS,
     "releases": WORDS,
-    "versions": WORDS | {"releases", "search"},
+    "versions": WORDS | {"releases", "search", "versions"},
     "changes": WORDS | {"changes", "wording"},
     "gap": WORDS,
     "differences": WORDS | {"gap", "wording"},

@@ -102,6 +102,15 @@ def test_the_requirements_are_the_lines_of_the_report(fake):
     assert declared("demo", "2.0", "3.10", pip=pip).requires_python == ">=3.9"
 
 
+def test_the_metadata_is_asked_in_a_dry_run_that_old_pips_take_as_well(fake, tmp_path):
+    """Before 23.1 pip takes --python-version only beside --target."""
+    declared("demo", "2.0", "3.10", pip=fake(report=report()))
+    (call,) = calls(tmp_path)
+    assert call.startswith("install --dry-run ")
+    assert call.endswith(" --python-version 3.10 --only-binary :all: demo==2.0")
+    assert " --target " in call
+
+
 def test_a_release_that_declares_nothing_has_no_requirements(fake):
     pip = fake(report=report())
     assert (declared("demo", "2.0", "3.10", pip=pip)) == module.Declared((), None)

@@ -184,4 +184,4 @@ def changed(way):
 
 
 def test_a_cover_takes_the_largest_choice_that_serves_the_whole_stretch():
-    assert cover([(0, 1, 2), (0, 1), (), (1,), (2, 3), (3,)]) == (1, 1, None, 1, 3, 3)
+    assert cover([(0, 1, 2), (0, 1), (), (2, 3), (2, 3, 4)]) == (1, 1, None, 3, 3)

@@ -406,6 +406,12 @@ def test_the_search_begins_again_where_a_release_in_between_excludes_the_partner
     assert [pins["torch"] for pins in laboratory.asked][:3] == ["2.2.0", "2.2.0", "2.1.0"]
 
 
+def test_a_walk_reads_all_first_and_never_begins_again():
+    answer, laboratory, _ = two(from_("4.2.0"), {"4.1.0": ["<2.2"]}, walk_all=True)
+    assert [pins["torch"] for pins in laboratory.asked] == ["2.1.0"] * 4
+    assert answer.notes == ()
+
+
 def test_a_new_beginning_with_ends_that_then_agree_speaks_of_the_ends_alone():
     """The middle was asked before with the partner that one stretch has again; it is no end."""
     requires = {"4.0.0": [], "4.1.0": ["==2.0"], "4.2.0": ["==2.2"], "4.3.0": ["==2.2"]}
