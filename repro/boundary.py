@@ -14,6 +14,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from repro import __version__, changes, folders
+from repro.cells import recipes
+from repro.conversion import convert_once
 from repro.environments import Store
 from repro.errors import RecordError, Stopped, UsageError
 from repro.joining import nothing, read_document, write
@@ -121,6 +123,9 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
     laboratory = RealLaboratory(search.request, question.python, extra, folder, store, announcer)
     try:
         with terminable():
+            convert_once(
+                search.request, recipes(), store.build, laboratory.children, folder / "conversion", announcer.line
+            )
             answer = investigate(question, laboratory, announcer.line)
             compared = [_compare(change, laboratory) for change in answer.boundaries] if search.trace else []
     except KeyboardInterrupt as error:

@@ -7,7 +7,6 @@ So Ctrl-C and a crash lose the cell in flight and no other, and what was asked b
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import shlex
 import shutil
 import time
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 
 from repro import __version__, folders
 from repro.child import Answer, Children
+from repro.conversion import convert_once
 from repro.environments import Progress, Store, fingerprint, missing_device
 from repro.errors import BuildError, RecordError, Stopped, UsageError
 from repro.joining import join, write
@@ -30,9 +30,6 @@ HEADER = "matrix.json"
 ROW = "row.json"
 POLL_SECONDS = 0.5
 """How often the wait for a cell looks up: a lock that is never left would not see Ctrl-C on Windows."""
-READS_GGUF = "gguf"
-"""The package without which a cell cannot read a .gguf file that nobody has converted yet."""
-CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +139,11 @@ class _Asking:
         self.built_some = False
 
     def prepare(self) -> None:
-        """Convert a .gguf file once, in a cell that can, for all those that cannot."""
-        model = Path(self.matrix.request.case.model)
-        if model.suffix != ".gguf" or _converted(model):
-            return
-        able = [recipe for recipe in self.matrix.known if READS_GGUF in recipe.pins and recipe.device == "cpu"]
-        if not able:
-            return  # each cell says for itself that it cannot read the file
-        recipe = next((recipe for recipe in self.matrix.asked if recipe in able), able[0])
-        self.announcer.line(f"{model.name} is converted once, in cell {recipe.id}")
-        with contextlib.suppress(BuildError):  # as above
-            cell = self.build(recipe)
-            request = dataclasses.replace(self.matrix.request, command="weights")
-            self.children.ask(request, cell, self.folder / "conversion", aloud=self.matrix.jobs == 1)
+        """What every cell would otherwise have to do for itself; a cell that is asked anyway is preferred for it."""
+        matrix = self.matrix
+        place = self.folder / "conversion"
+        recipes = (*matrix.asked, *matrix.known)
+        convert_once(matrix.request, recipes, self.build, self.children, place, self.announcer.line)
 
     def all(self) -> None:
         """Each cell in turn, as many side by side as were asked for; environments are built one at a time."""
@@ -278,12 +267,3 @@ def answers(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         data = _read(path.parent)
         if data is not None:
             yield path.parent, data
-
-
-def _converted(model: Path) -> bool:
-    """Whether the cache holds the conversion of a .gguf file, where the kit (probes/convert.py) puts it."""
-    digest = hashlib.sha256()
-    with model.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return (folders.cache_folder() / "gguf" / digest.hexdigest() / "converted.json").is_file()

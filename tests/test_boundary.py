@@ -70,7 +70,9 @@ def searched(script, tmp_path, monkeypatch, laboratory=Planted, out="out", trace
     request = request_from("forward", {**OPTIONS, "model": str(script)})
     question = boundary.question(**{**ASKED, "good": "2.5.1", "bad": "2.3.1", **asked}, case=request.case)
     told = Told()
-    return boundary.run(boundary.Search(request, question, tmp_path / out, trace), None, told).document, told.lines
+    return boundary.run(
+        boundary.Search(request, question, tmp_path / out, trace), Store(None), told
+    ).document, told.lines
 
 
 def test_the_answer_is_the_planted_boundary(script, tmp_path, monkeypatch):
@@ -173,6 +175,9 @@ class Store:
 
     def __init__(self, python, broken="nothing"):
         self.python, self.broken, self.asked = python, broken, []
+
+    def build(self, recipe, progress=None):
+        raise AssertionError(f"{recipe.id} stands")
 
     def built(self, recipe):
         self.asked.append(recipe)

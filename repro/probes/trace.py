@@ -48,7 +48,7 @@ class Trace:
             return result
         found = list(tensors_in(result)) or (list(written_by(func, args, kwargs)) if hasattr(func, "_schema") else [])
         output = next((tensor for tensor in found if is_float(tensor)), found[0] if found else None)
-        with torch._C.DisableTorchFunction():  # a script's default device would move what the figures are made with
+        with torch._C.DisableTorchFunction():  # a mode of the script's own would see, and could change, the figures
             figures = figures_of(output, func)
         place = [address.module, address.call_index, address.op, address.occurrence, source_line()]
         self.rows.append([*place, *figures])

@@ -9,6 +9,7 @@ import torch.nn.modules.module as modules
 from torch import nn
 
 from repro.probes import trace
+from repro.probes.script import run_script
 from repro.probes.summary import digest
 from repro.probes.trace import COLUMNS, OUTSIDE, Trace, figures_of, of_model, of_script
 from repro.probes.watch import Names, Watch, watched_everywhere
@@ -232,13 +233,13 @@ def test_without_a_hook_for_calls_that_raise_the_next_end_sets_it_right(monkeypa
 
     def fall(x):
         try:
-            Function(lambda y: 1 // 0)(x)
+            Function(Function(lambda y: 1 // 0))(x)
         except ZeroDivisionError:
             return x
 
-    model = nn.Sequential(Function(fall), Function(lambda x: x + 1))
-    rows, _ = traced(lambda: model(torch.ones(1)))
-    assert places(rows)[-1] == ("1", 0, "aten.add.Tensor", 0)
+    falls = Function(fall)
+    rows, _ = traced(lambda: Function(lambda x: falls(x) + 1)(torch.ones(1)))
+    assert places(rows)[-1] == ("", 0, "aten.add.Tensor", 0)
 
 
 def test_another_thread_does_not_disturb():
@@ -276,10 +277,28 @@ def test_a_script_that_ends_otherwise_keeps_its_rows(tmp_path, ending, verdict):
 
 
 def test_a_default_device_of_the_script_does_not_move_the_figures(tmp_path):
-    """Made on "meta", the buffer for the digest would hold nothing."""
     x = torch.ones(2)
     _, _, payload = scripted(tmp_path, "x = torch.ones(2)\ntorch.set_default_device('meta')\nx + 1\n")
     assert rows_of(payload)[-1]["digest"] == digest(x + 1)
+
+
+def test_a_mode_of_the_script_does_not_see_the_figures(tmp_path):
+    text = """
+    from torch.overrides import TorchFunctionMode
+    class Seen(TorchFunctionMode):
+        names = []
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.names.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+    x = torch.ones(2, requires_grad=True)
+    y = x.sin().sum()
+    with Seen():
+        torch.autograd.backward(y)
+    print(Seen.names)
+    """
+    path = tmp_path / "plain.py"
+    path.write_text("import torch\n" + textwrap.dedent(text))
+    assert scripted(tmp_path, text)[1].split("; ")[1] == run_script(str(path)).reason
 
 
 def test_inference_mode_and_transforms_are_traced_too(tmp_path):
