@@ -132,7 +132,11 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         UsageError: one of them cannot be used.
     """
     from repro import cases, cells
+    from repro.errors import UsageError
 
+    model, place = options["model"], options.get("out")
+    if place is not None and place.absolute() == Path(model).absolute():
+        raise UsageError(f"--out {place} is where MODEL would be looked for as well. Give another folder.")
     case = cases.case_from(
         options["model"],
         weights=options["weights"],
