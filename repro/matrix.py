@@ -203,8 +203,9 @@ class _Asking:
     def ask(self, recipe: Recipe, cell: Cell) -> None:
         """One cell's run, from its start to its row. Runs beside others."""
         begin = time.monotonic()
-        case = dataclasses.replace(self.matrix.request.case, device=recipe.device)
-        request = dataclasses.replace(self.matrix.request, case=case)
+        request = self.matrix.request
+        if not request.case.is_script:  # a script chooses its device by itself
+            request = dataclasses.replace(request, case=dataclasses.replace(request.case, device=recipe.device))
         answer = self.children.ask(request, cell, self.folder / recipe.id, aloud=self.matrix.jobs == 1)
         self.take(recipe, answer, time.monotonic() - begin)
 

@@ -57,6 +57,13 @@ def test_one_bad_cell_makes_the_matrix_bad_and_its_origin_is_the_reports(asked, 
     assert "model.layers.7" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_a_script_is_asked_in_every_cell(asked, tmp_path):
+    (tmp_path / "asks.py").write_text("")
+    steps = {"script": {"verdict": "bad", "reason": "row 2 is NaN"}}
+    document, _ = asked(recipe("a"), recipe("b"), steps=steps, options={"model": str(tmp_path / "asks.py")})
+    assert {(row["verdict"], row["reason"]) for row in document["cells"]} == {("bad", "row 2 is NaN")}
+
+
 def test_a_cell_that_cannot_be_built_is_skipped_with_its_reason_and_the_others_run(asked):
     document, lines = asked(recipe("a"), recipe("b"), broken=["a"])
     assert rows(document)["a"]["verdict"] == "skip"
