@@ -1,10 +1,10 @@
 """transformers PR#31771, pytorch#191238: float32 weights at addresses that no float32 should have.
 
-A safetensors file whose header is not padded, so that its data start one byte behind a multiple of 4. Such a file is
-valid. from_pretrained used to copy its tensors; since PR#31771 it maps them, and they stay where the file has them.
+A safetensors file whose header is not padded, so that its data start one byte behind a multiple of 4, is valid.
+from_pretrained used to copy its tensors; since PR#31771 it maps them, and they stay where the file has them.
 On x86-64 the numbers are the same all the same; on arm64 macOS kernels have crashed on such weights (pytorch#191238).
-Expected: every address is a multiple of the element's 4 bytes. Good: up to transformers 4.42.4. Bad: 4.43.0 to 4.45.2.
-Then copied again in 4.46.1 to 4.49.0, the last that was walked; mapped in 4.57.3 and in 5.23.0.
+Expected: every address is a multiple of the element's 4 bytes. Good: up to transformers 4.42.4. Bad: 4.43.0 to 4.45.2,
+and from 4.51.1 on. In between GPT-2, though not Llama, was copied again; 4.51.0 does not load it without accelerate.
 
 Exit status, as `git bisect run` reads it: 0 the fault is gone, 1 it is there, 125 it could not be asked here.
 """
@@ -25,8 +25,7 @@ def write_unpadded(path, tensors):
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, len(data)]}
     # In front of the data stand 8 bytes, which hold the header's length, and the header.
     header["__metadata__"]["pad"] = "x" * ((1 - len(json.dumps(header))) % 4)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    path.write_bytes(struct.pack("<Q", len(json.dumps(header))) + json.dumps(header).encode() + data)
 
 
 def load(folder):
