@@ -16,7 +16,14 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "repro/models/README.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/architecture.md",
+    "repro/models/README.md",
+    "examples/README.md",
+]
 LOCKS = sorted(path.name for path in (ROOT / "envs").glob("*.txt"))
 CELLS = sorted(path.stem for path in (ROOT / "envs").glob("*.toml"))
 
