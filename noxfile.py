@@ -192,7 +192,7 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Makes the locks afresh: one for each cell, and one for the tools that agrees with the sessions' cell."""
-    session.install("--constraint", str(TOOLS_LOCK), "uv")
+    session.install(*HELD, "uv")
     compile_ = ["uv", "pip", "compile", "--universal", "--upgrade", "--quiet", "--no-annotate"]
     # The machine's certificates, as pip takes them, not those that uv brings.
     compile_ += ["--system-certs", "--custom-compile-command", "nox -s lock"]
