@@ -130,7 +130,11 @@ def _pairs(differences: Json, rows: int) -> dict[str, Any] | None:
         [cell(pair["bad"]), cell(pair["good"]), *(_changes(pair[part]) for part in ("axes", "packages", "settings"))]
         for pair in nearest
     ]
-    said = [f"{_beside(pair)}: {text(pair['note'])}" for pair in pairs if pair["note"]]
+    remarks: dict[str, list[str]] = {}
+    for pair in pairs:
+        if pair["note"]:
+            remarks.setdefault(pair["note"], []).append(_beside(pair))
+    said = [f"{listed(names)}: {text(note)}" for note, names in remarks.items()]
     notes, more = first_of(said, rows, "remarks")
     return {"rows": table, "note": note, "notes": notes + ([more] if more else [])} if table or notes else None
 

@@ -151,7 +151,7 @@ class _Inquiry:
         package, partner = self._question.package, self._question.partner
         old, new = pairs[bracket.last_good][1], pairs[bracket.first_bad][1]
         if partner is None or old == new:
-            why = f"the two environments were asked for with a different {package} and nothing else"
+            why = f"The two environments were asked for with a different {package} and nothing else"
             return Change(direction, good, bad, skipped, package, why)
         self._say(f"The two sides differ in {partner} as well: each {package} with the {partner} of the other.")
         crossed = self._ask(good.version, new), self._ask(bad.version, old)
