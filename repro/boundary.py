@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from repro import __version__, changes, folders
 from repro.cells import recipes
 from repro.conversion import convert_once
 from repro.environments import Store
-from repro.errors import RecordError, Stopped, UsageError
+from repro.errors import FetchError, RecordError, Stopped, UsageError
 from repro.joining import nothing, read_document, write
 from repro.laboratory import RealLaboratory
 from repro.matrix import Announcer, disk_use
@@ -128,6 +129,10 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
             )
             answer = investigate(question, laboratory, announcer.line)
             compared = [_compare(change, laboratory) for change in answer.boundaries] if search.trace else []
+    except (UsageError, FetchError):
+        if search.out is None:  # nothing was asked, and nobody named the folder: it would only be in the way
+            shutil.rmtree(folder)
+        raise
     except KeyboardInterrupt as error:
         laboratory.children.stop()
         again = shlex.join([*search.argv(), "--out", str(search.out or folders.relative(folder))])

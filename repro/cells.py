@@ -80,9 +80,12 @@ def recipes(folder: Path | None = None) -> tuple[Recipe, ...]:
     """Every recipe of a folder, by default of the shipped one, in order of their ids.
 
     Raises:
-        UsageError: one of them cannot be used.
+        UsageError: there is none, or one of them cannot be used.
     """
-    paths = sorted((folder or recipes_folder()).glob("*.toml"), key=lambda path: path.stem)
+    place = folder or recipes_folder()
+    paths = sorted(place.glob("*.toml"), key=lambda path: path.stem)
+    if not paths:
+        raise UsageError(f"{place} holds no recipe of a cell (ID.toml).")
     return tuple(read_recipe(path) for path in paths)
 
 

@@ -71,7 +71,7 @@ def searched(script, tmp_path, monkeypatch, laboratory=Planted, out="out", trace
     question = boundary.question(**{**ASKED, "good": "2.5.1", "bad": "2.3.1", **asked}, case=request.case)
     told = Told()
     return boundary.run(
-        boundary.Search(request, question, tmp_path / out, trace), Store(None), told
+        boundary.Search(request, question, out and tmp_path / out, trace), Store(None), told
     ).document, told.lines
 
 
@@ -165,6 +165,13 @@ def test_ctrl_c_says_how_to_go_on(script, tmp_path, monkeypatch):
 def test_a_question_without_an_answer_is_refused(script, tmp_path, monkeypatch, asked, message):
     with pytest.raises(UsageError, match=message):
         searched(script, tmp_path, monkeypatch, **asked)
+
+
+def test_a_question_without_an_answer_leaves_no_folder(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        searched(script, tmp_path, monkeypatch, out=None, good="2.9.9")
+    assert list((tmp_path / "repro-runs").iterdir()) == []
 
 
 # The real laboratory

@@ -85,3 +85,8 @@ def test_the_shipped_recipes_are_found_and_each_has_its_lock():
 
 def test_the_cell_without_an_argument_is_this_interpreter():
     assert cell_from(None).python == sys.executable
+
+
+def test_a_folder_without_a_recipe_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no recipe of a cell \(ID\.toml\)"):
+        recipes(tmp_path)
