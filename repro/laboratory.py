@@ -12,6 +12,7 @@ from repro.child import Children
 from repro.environments import Store
 from repro.errors import BuildError
 from repro.evidence import Evidence
+from repro.folders import relative
 from repro.kit import NAME as KIT
 from repro.matrix import Announcer
 from repro.records import Case, Cell, Outcome, Recipe, Verdict
@@ -103,14 +104,14 @@ class RealLaboratory:
         return shlex.join(["uv", "run", "--no-project", *self._environment(pins), "--", "python", "-V"])
 
     def _command(self, pins: Mapping[str, str], place: Path) -> str:
-        """The command that asks this release again, on any machine with uv and the folder of the search."""
-        case = self._request.case
+        """The command that asks this release again, from the current folder, with uv and the folder of the search."""
+        case, run = self._request.case, relative(self._folder / place)
         if case.is_script:
             asked = ["python", self._request.model]
         elif case.config is None:
-            asked = ["python", str(place / KIT), "forward", self._request.model, *_kit_options(case)]
+            asked = ["python", str(run / KIT), "forward", self._request.model, *_kit_options(case)]
         else:  # a shipped configuration: the kit by itself knows none
-            asked = ["python", str(place / KIT), "run", str(place / PLAN)]
+            asked = ["python", str(run / KIT), "run", str(run / PLAN)]
         return shlex.join(["uv", "run", "--no-project", *self._environment(pins), "--", *asked])
 
     def _environment(self, pins: Mapping[str, str]) -> list[str]:

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "matrix": WORDS | {"__init__", "child", "conversion", "environments", "folders", "joining", "rows", "run"},
     "merging": WORDS | {"__init__", "folders", "joining", "matrix", "rows", "run"},
     "laboratory": WORDS
-    | {"child", "environments", "evidence", "kit", "matrix", "releases", "run", "runner", "versions"},
+    | {"child", "environments", "evidence", "folders", "kit", "matrix", "releases", "run", "runner", "versions"},
     "boundary": WORDS
     | {
         "__init__",

@@ -225,12 +225,13 @@ def test_a_trial_has_the_runs_verdict_kind_and_folder(real, tmp_path):
     assert dict(store.asked[0].pins) == {"numpy": "1.26.4", **PINS}
 
 
-def test_the_command_of_a_trial_needs_uv_and_the_searchs_folder_alone(real):
+def test_the_command_of_a_trial_needs_uv_and_the_searchs_folder_alone(real, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     made, _ = real(options={"dtype": "float16", "prompts": ("a b",)})
     command = made.probe(PINS, "x").command
     assert command.startswith("uv run --no-project --python 3.11 --with numpy==1.26.4 --with torch==2.4.1")
     assert command.endswith("--dtype float16 --prompt 'a b'")
-    assert "python probes/x/probes.pyz forward" in command
+    assert "python out/probes/x/probes.pyz forward" in command
 
 
 def test_a_release_that_does_not_install_is_a_skip_that_is_not_asked_again(real):
