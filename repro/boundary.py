@@ -17,12 +17,11 @@ from packaging.version import InvalidVersion, Version
 from repro import __version__, changes, folders
 from repro.cells import recipes
 from repro.conversion import convert_once
-from repro.environments import Store
-from repro.errors import FetchError, RecordError, Stopped, UsageError
+from repro.environments import Announcer, Store, disk_use
+from repro.errors import FetchError, Stopped, UsageError
 from repro.joining import nothing, read_document, write
 from repro.laboratory import RealLaboratory
-from repro.matrix import Announcer, disk_use
-from repro.records import SCHEMA, Case, encode, from_text, to_json
+from repro.records import Case, to_json
 from repro.run import Request, Result, Terminated, terminable
 from repro.versions import Answer, Change, Probe, Question, investigate
 
@@ -116,7 +115,7 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
         Stopped: Ctrl-C or SIGTERM; the releases that have answered stay.
     """
     folder = folders.make(search.out or folders.run_folder(search.request.case, datetime.now(UTC), "versions"))
-    _begin(search, folder)
+    folders.claim(folder / HEADER, search.argv(), "a search for")
     question, extra = search.question, _held_numpy(search.question)
     if extra:
         held = ", ".join(f"{name} {version}" for name, version in extra.items())
@@ -130,7 +129,8 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
             answer = investigate(question, laboratory, announcer.line)
             compared = [_compare(change, laboratory) for change in answer.boundaries] if search.trace else []
     except (UsageError, FetchError):
-        if search.out is None:  # nothing was asked, and nobody named the folder: it would only be in the way
+        # Nobody named the folder, and where nothing was asked yet it would only be in the way.
+        if search.out is None and [path.name for path in folder.iterdir()] == [HEADER]:
             shutil.rmtree(folder)
         raise
     except KeyboardInterrupt as error:
@@ -142,23 +142,6 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
     content = _content(search, answer, extra, compared, folder)
     write(folder, content)
     return Result(folder, content)
-
-
-def _begin(search: Search, folder: Path) -> None:
-    """Write what is asked, or find that the folder asks the same."""
-    path = folder / HEADER
-    if path.exists():
-        try:
-            before = from_text(path.read_text(encoding="utf-8")).get("command")
-        except (OSError, RecordError, AttributeError) as error:
-            raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
-        if before != list(search.argv()):
-            asked = shlex.join(before or [])
-            raise UsageError(f"--out {folder} holds a search for another question ({asked}). Give another folder.")
-        return
-    if any((folder / name).exists() for name in ("verdict.json", "evidence.jsonl")):
-        raise UsageError(f"--out {folder} holds another run. Give another folder.")
-    folders.write(path, encode({"schema": SCHEMA, "command": list(search.argv())}, indent=1) + "\n")
 
 
 def _held_numpy(question: Question) -> Mapping[str, str]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import RecordError
+from repro.folders import read_object
 from repro.process import death
-from repro.records import Cell, from_text
+from repro.records import Cell
 from repro.run import Request
 
 LOG = "host.log"
@@ -85,9 +86,8 @@ def _answer(folder: Path, status: int) -> Answer:
     """The verdict of a run that ended with ``status``."""
     if status in ANSWERS:
         try:
-            document = from_text((folder / "verdict.json").read_text(encoding="utf-8"))
-            return Answer(document)
-        except (OSError, RecordError) as error:
+            return Answer(read_object(folder / "verdict.json"))
+        except RecordError as error:
             return Answer(None, f"its verdict.json cannot be read ({error})")
     _, what = death(status)
     return Answer(None, f"the run {what}{_last_words(folder)}")

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from repro.records import Ending, Observation
 from repro.runner import Listener
+from repro.table import COLOURS, arms_table, cells_table
 from repro.wording import listed, unused_prompt
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 WIDTH = 110
 """Columns where there is no terminal to ask."""
 ARM = "arm:"
-COLOURS = {"good": "green", "bad": "bold red", "skip": "yellow"}
 
 
 class Teller(Listener, Protocol):
@@ -218,8 +218,6 @@ def table(result: "Result", *, to_stderr: bool) -> None:
         BrokenPipeError: nobody reads any more.
     """
     from rich.text import Text
-
-    from repro.table import arms_table, cells_table
 
     document = result.document
     console = _console(sys.stderr if to_stderr else sys.stdout)

@@ -5,6 +5,7 @@ in common, and a cell downloads nothing that another one has brought. A file wri
 from: a folder without it, or with another one, is built anew.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from repro.errors import BuildError, RecordError
 from repro.folders import cache_folder
@@ -34,6 +36,14 @@ TAIL_LINES = 60
 REASON_CHARACTERS = 400
 CROSS = "\N{MULTIPLICATION SIGN}"
 """What uv puts before its explanation of a failure."""
+
+
+class Announcer(Protocol):
+    """Is told what happens while it happens."""
+
+    def line(self, text: str) -> None: ...
+
+    def task(self, name: str) -> contextlib.AbstractContextManager[Progress]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,12 @@ class Store:
         if packages:
             _Uv(self.folder, self.folder / "cache.log", _silent)("cache", "clean", *sorted(packages))
         return max(shutil.disk_usage(self.folder).free - before, 0)
+
+
+def disk_use(store: Store) -> str:
+    """What all cells take, for those who have just built one."""
+    size = store.stored_bytes() / 1e9
+    return f"all cells together take {size:.1f} GB in {store.folder}; `repro cells remove` frees what is not needed"
 
 
 def fingerprint(recipe: Recipe) -> str:

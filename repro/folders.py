@@ -3,11 +3,14 @@
 import contextlib
 import os
 import re
+import shlex
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from repro.errors import EvidenceError
-from repro.records import Case
+from repro.errors import EvidenceError, RecordError, UsageError
+from repro.records import SCHEMA, Case, encode, from_text
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
 RUNS = "repro-runs"
@@ -49,6 +52,50 @@ def make(folder: Path) -> Path:
             f"could not create the run folder {folder}: {error.strerror}. Give another folder with --out."
         ) from error
     return folder.absolute()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        RecordError: the file cannot be read, or holds something else.
+    """
+    try:
+        data = from_text(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(error.strerror or str(error)) from None
+    if not isinstance(data, dict):
+        raise RecordError(f"no JSON object: it is of type {type(data).__name__}")
+    return data
+
+
+def claim(path: Path, question: Sequence[str], what: str, **more: object) -> bool:
+    """Take a folder for one question, by the file ``path`` in it that says which; True where it was taken before.
+
+    Args:
+        path: The file.
+        question: The command that asks it.
+        what: What the folder then holds, for the message: "a matrix of".
+        more: What else is written down beside the question.
+
+    Raises:
+        UsageError: the folder holds another question, or something else.
+        EvidenceError: it cannot be written.
+    """
+    folder = path.parent
+    if not path.exists():
+        if any((folder / name).exists() for name in ("verdict.json", "evidence.jsonl")):
+            raise UsageError(f"--out {folder} holds another run. Give another folder.")
+        write(path, encode({"schema": SCHEMA, **more, "command": question}, indent=1) + "\n")
+        return False
+    try:
+        before = read_object(path).get("command") or []
+    except RecordError as error:
+        raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
+    if before != list(question):
+        asked = shlex.join(map(str, before))
+        raise UsageError(f"--out {folder} holds {what} another question ({asked}). Give another folder.")
+    return True
 
 
 def relative(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from repro import folders
 from repro.errors import RecordError
-from repro.records import Case, Cell, Header, Judgement, Verdict, encode, from_text
+from repro.records import Case, Cell, Header, Judgement, Verdict, encode
 from repro.report.document import document
 from repro.report.redact import private_words
 from repro.report.render import render
@@ -80,10 +80,9 @@ def _version(text: object) -> Version:
 def read_document(folder: Path) -> dict[str, Any] | None:
     """The verdict.json of a run; None where there is none that can be read."""
     try:
-        content: dict[str, Any] = from_text((folder / "verdict.json").read_text(encoding="utf-8"))
-    except (OSError, RecordError):
+        return folders.read_object(folder / "verdict.json")
+    except RecordError:
         return None
-    return content
 
 
 def nothing(verdict: Verdict, case: Case, argv: tuple[str, ...], tool: str) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from typing import Any
 
 from repro import releases
 from repro.child import Children
-from repro.environments import Store
+from repro.environments import Announcer, Store
 from repro.errors import BuildError
 from repro.evidence import Evidence
 from repro.folders import relative
 from repro.kit import NAME as KIT
-from repro.matrix import Announcer
 from repro.records import Case, Cell, Outcome, Recipe, Verdict
 from repro.run import Request
 from repro.runner import PLAN

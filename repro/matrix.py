@@ -5,7 +5,6 @@ So Ctrl-C and a crash lose the cell in flight and no other, and what was asked b
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import shlex
 import shutil
@@ -14,15 +13,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from repro import __version__, folders
 from repro.child import Answer, Children
 from repro.conversion import convert_once
-from repro.environments import Progress, Store, fingerprint, missing_device
+from repro.environments import Announcer, Store, disk_use, fingerprint, missing_device
 from repro.errors import BuildError, RecordError, Stopped, UsageError
 from repro.joining import join, write
-from repro.records import SCHEMA, Cell, Recipe, encode, from_text, to_json
+from repro.records import SCHEMA, Cell, Recipe, encode
 from repro.rows import Row, answered, unanswered
 from repro.run import Request, Result, Terminated, terminable
 
@@ -65,14 +64,6 @@ class Matrix:
         return (*self.question, *(() if every else [word for cell in chosen for word in ("--cell", cell)]))
 
 
-class Announcer(Protocol):
-    """Is told what happens while it happens."""
-
-    def line(self, text: str) -> None: ...
-
-    def task(self, name: str) -> contextlib.AbstractContextManager[Progress]: ...
-
-
 def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
     """Ask every cell, and write the table that joins the answers.
 
@@ -82,7 +73,11 @@ def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
         Stopped: Ctrl-C or SIGTERM; the cells that have answered stay.
     """
     folder = folders.make(matrix.out or folders.run_folder(matrix.request.case, datetime.now(UTC), "matrix"))
-    _begin(matrix, folder)
+    taken = folders.claim(folder / HEADER, matrix.question, "a matrix of", case=matrix.request.case)
+    if taken and not matrix.resume:
+        raise UsageError(
+            f"--out {folder} holds this matrix already. --resume goes on with it; else give another folder."
+        )
     asking = _Asking(matrix, folder, store, announcer)
     try:
         with terminable():
@@ -103,30 +98,6 @@ def _conclude(matrix: Matrix, folder: Path) -> Result:
     document = join(rows, folder, matrix.argv(row["id"] for row in rows), __version__, matrix.request.case)
     write(folder, document)
     return Result(folder, document)
-
-
-def _begin(matrix: Matrix, folder: Path) -> None:
-    """Write what is asked, or find that the folder asks the same."""
-    header = {"schema": SCHEMA, "case": to_json(matrix.request.case), "command": list(matrix.question)}
-    path = folder / HEADER
-    if not path.exists():
-        if any((folder / name).exists() for name in ("verdict.json", "evidence.jsonl")):
-            raise UsageError(f"--out {folder} holds another run. Give another folder.")
-        folders.write(path, encode(header, indent=1) + "\n")
-        return
-    try:
-        before = from_text(path.read_text(encoding="utf-8"))
-    except (OSError, RecordError) as error:
-        raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
-    if not isinstance(before, dict) or before.get("command") != header["command"]:
-        asked = before.get("command") if isinstance(before, dict) else None
-        raise UsageError(
-            f"--out {folder} holds a matrix of another question ({shlex.join(asked or [])}). Give another folder."
-        )
-    if not matrix.resume:
-        raise UsageError(
-            f"--out {folder} holds this matrix already. --resume goes on with it; else give another folder."
-        )
 
 
 class _Asking:
@@ -235,12 +206,6 @@ class _Asking:
         self.announcer.line(f"{row['id']}: {row['verdict']}{words}: {row['reason']}")
 
 
-def disk_use(store: Store) -> str:
-    """What all cells take, for those who have just built one."""
-    size = store.stored_bytes() / 1e9
-    return f"all cells together take {size:.1f} GB in {store.folder}; `repro cells remove` frees what is not needed"
-
-
 def _wait(running: set[concurrent.futures.Future[None]], most: int) -> set[concurrent.futures.Future[None]]:
     """Those that still run, once at most ``most`` do; what one of them raised is raised here."""
     while len(running) > most:
@@ -255,10 +220,10 @@ def _wait(running: set[concurrent.futures.Future[None]], most: int) -> set[concu
 def _read(place: Path) -> dict[str, Any] | None:
     """A cell's ``row.json``; None where there is none that can be used."""
     try:
-        data = from_text((place / ROW).read_text(encoding="utf-8"))
-    except (OSError, RecordError):
+        data = folders.read_object(place / ROW)
+    except RecordError:
         return None
-    known = isinstance(data, dict) and data.keys() >= {"fingerprint", "ran", "row"} and data.get("schema") == SCHEMA
+    known = data.keys() >= {"fingerprint", "ran", "row"} and data.get("schema") == SCHEMA
     return data if known else None
 
 

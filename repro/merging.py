@@ -12,7 +12,7 @@ from repro import __version__, folders
 from repro.errors import RecordError, UsageError
 from repro.joining import join, write
 from repro.matrix import HEADER, ROW, answers
-from repro.records import Case, Recipe, decode, from_text
+from repro.records import Case, Recipe, decode
 from repro.rows import Row, answered
 from repro.run import Result
 
@@ -97,12 +97,9 @@ def _case(path: Path) -> Case:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = from_text(path.read_text(encoding="utf-8"))
-    except (OSError, RecordError) as error:
+        return folders.read_object(path)
+    except RecordError as error:
         raise UsageError(f"{path} cannot be read ({error}).") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} holds no JSON object.")
-    return data
 
 
 def _question(case: Case) -> str:

@@ -39,12 +39,12 @@ MAY_IMPORT = {
     "table": WORDS | {"differences", "gap", "wording"},
     "rows": WORDS,
     "joining": WORDS | {"folders", "report", "rows", "table", "wording"},
-    "child": WORDS | {"process", "run"},
+    "child": WORDS | {"folders", "process", "run"},
     "conversion": WORDS | {"child", "folders", "run"},
     "matrix": WORDS | {"__init__", "child", "conversion", "environments", "folders", "joining", "rows", "run"},
     "merging": WORDS | {"__init__", "folders", "joining", "matrix", "rows", "run"},
     "laboratory": WORDS
-    | {"child", "environments", "evidence", "folders", "kit", "matrix", "releases", "run", "runner", "versions"},
+    | {"child", "environments", "evidence", "folders", "kit", "releases", "run", "runner", "versions"},
     "boundary": WORDS
     | {
         "__init__",
@@ -55,7 +55,6 @@ MAY_IMPORT = {
         "folders",
         "joining",
         "laboratory",
-        "matrix",
         "run",
         "versions",
     },

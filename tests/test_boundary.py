@@ -7,7 +7,7 @@ import pytest
 from hosting import NAN_FORWARD, OPTIONS, Told, answers, fake_python, model_folder
 
 from repro import boundary, laboratory
-from repro.errors import BuildError, Stopped, UsageError
+from repro.errors import BuildError, FetchError, Stopped, UsageError
 from repro.laboratory import RealLaboratory
 from repro.options import request_from
 from repro.records import Cell, Outcome, Verdict
@@ -172,6 +172,18 @@ def test_a_question_without_an_answer_leaves_no_folder(script, tmp_path, monkeyp
     with pytest.raises(UsageError):
         searched(script, tmp_path, monkeypatch, out=None, good="2.9.9")
     assert list((tmp_path / "repro-runs").iterdir()) == []
+
+
+def test_what_was_recorded_stays_where_the_registry_fails_on_the_way(script, tmp_path, monkeypatch):
+    class Failing(Planted):
+        def probe(self, pins, label):
+            (self.folder / "probes").mkdir()
+            raise FetchError("the registry is gone")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FetchError):
+        searched(script, tmp_path, monkeypatch, Failing, out=None)
+    assert len(list((tmp_path / "repro-runs").glob("*/probes"))) == 1
 
 
 # The real laboratory
