@@ -5,6 +5,7 @@ process, and some of them crash in an environment without optional packages.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -27,6 +28,9 @@ VARIABLES = re.compile(
     r"HIP_|ROCBLAS_|MPS_|ACCELERATE_|TRANSFORMERS_|HF_HUB_OFFLINE|MALLOC_|LD_PRELOAD|DYLD_INSERT)"
 )
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
+OF_NO_ONE_ELSE = re.compile(r"(^|_)(ip|host|hosts|hostfile|role|profile|name|zone|env|image|uri|file|commands?)(_|$)")
+"""Settings of Accelerate's configuration that name machines, accounts and files, not how numbers are computed."""
+DRIVER = re.compile(r"Kernel Module(?: for \S+)?\s+(\d[\d.]*)")
 
 
 def cpu_model() -> Optional[str]:
@@ -80,6 +84,92 @@ def has_mps() -> bool:
     return bool(mps is not None and mps.is_available())
 
 
+def accelerator() -> Optional[str]:
+    """The kind of accelerator that PyTorch can use here, as Transformers and Accelerate name it; None without one."""
+    if torch.cuda.is_available():
+        return "CUDA"
+    for name in ("xpu", "npu", "hpu"):
+        ask = getattr(getattr(torch, name, None), "is_available", None)
+        if ask is not None and ask():
+            return name.upper()
+    return "MPS" if has_mps() else None
+
+
+def gpu_driver() -> Optional[str]:
+    """The version of Nvidia's driver as its kernel module tells it; None where there is no such module."""
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as lines:
+            found = DRIVER.search(lines.read())
+    except OSError:
+        return None
+    return found.group(1) if found else None
+
+
+def system() -> Optional[str]:
+    """The operating system by its own name, such as "Debian GNU/Linux 12 (bookworm)"; None where it has none."""
+    if sys.platform == "darwin":
+        return f"macOS {platform.mac_ver()[0]}"
+    if sys.platform == "win32":
+        return f"Windows {platform.version()}"
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if line.startswith("PRETTY_NAME="):
+                        return line.partition("=")[2].strip().strip("\"'")
+        except OSError:
+            continue
+    return None
+
+
+def memory_bytes() -> Optional[int]:
+    """The machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def build() -> dict[str, Any]:
+    """How this PyTorch was built. ``cuda`` and ``hip`` are None for a build without them."""
+    return {
+        "debug": bool(torch.version.debug),
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "xnnpack": bool(getattr(getattr(torch.backends, "xnnpack", None), "enabled", False)),
+    }
+
+
+def accelerate_config() -> dict[str, str]:
+    """The user's default configuration of Accelerate: its settings of one value each; empty where there is no such
+    file.
+
+    Read without a YAML library, which the kit may not count on: ``key: value`` lines at the margin, or a JSON object.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    home = os.path.expanduser(os.environ.get("HF_HOME") or os.path.join(caches, "huggingface"))
+    for name in ("default_config.yaml", "default_config.json"):
+        try:
+            with open(os.path.join(home, "accelerate", name), encoding="utf-8", errors="replace") as text:
+                pairs = _settings(text.read())
+        except OSError:
+            continue
+        return {key: value for key, value in pairs if not OF_NO_ONE_ELSE.search(key) and not SECRET.search(key)}
+    return {}
+
+
+def _settings(text: str) -> list[tuple[str, str]]:
+    """The pairs of a JSON object, or of the lines of a YAML mapping that have a value beside their key."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        data = None
+    if isinstance(data, dict):
+        return [(str(key), str(value)) for key, value in data.items() if not isinstance(value, (dict, list))]
+    found = [re.match(r"([A-Za-z_]\w*): +(\S.*)$", line) for line in text.splitlines()]
+    return [(match.group(1), match.group(2).strip().strip("'\"")) for match in found if match]
+
+
 def versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
@@ -104,8 +194,13 @@ def measure() -> dict[str, Any]:
         "packages": packages,
         "distributions": {name: distribution.version for name, distribution in found.items()},
         "closures": {name: closure(name, found) for name in ("torch", "transformers")},
+        "python_build": f"{' '.join(sys.version.split())} ({64 if sys.maxsize > 2**32 else 32}-bit runtime)",
+        "build": build(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "system": system(),
+        "libc": "-".join(filter(None, platform.libc_ver())) or None,
+        "memory_bytes": memory_bytes(),
         "cpu": {"model": cpu_model(), "capability": cpu_capability(), "count": os.cpu_count()},
         "blas": blas(),
         "mkldnn": bool(torch.backends.mkldnn.is_available()),
@@ -118,7 +213,10 @@ def measure() -> dict[str, Any]:
         },
         "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
         "flush_denormal": flushes_denormals(),
+        "accelerator": accelerator(),
         "accelerators": accelerators(),
+        "gpu_driver": gpu_driver(),
+        "accelerate_config": accelerate_config(),
         "allocator": {
             name: os.environ[name]
             for name in (

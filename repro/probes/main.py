@@ -2,7 +2,7 @@
 
     python probes.pyz run PLAN.json                 the steps of a plan (what the host sends)
     python probes.pyz STEP MODEL [options]          one step and what it stands on; STEP: environment files weights
-    load forward bisect trace
+    load forward bisect reduce trace
     python probes.pyz script|trace SCRIPT.py        a script that ends with 0 (good), 1 (bad) or 125 (could not tell)
 
 Needs torch and transformers (safetensors comes with them). Exit status of a single step: 0 good, 1 bad, 125 could not
@@ -31,6 +31,7 @@ SINGLE = {
     "load": ("files", "load"),
     "forward": ("files", "load", "forward"),
     "bisect": ("files", "load", "forward", "bisect"),
+    "reduce": ("files", "load", "forward", "bisect", "reduce"),
     "trace": ("files", "load", "trace"),
     "script": ("script",),
 }
@@ -58,7 +59,7 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
                 if session is None:
                     from .session import Session
 
-                    session = Session(plan["case"], plan["cache"], emitter)
+                    session = Session(plan["case"], plan["cache"], emitter, plan.get("trials"))
                 verdict, reason, payload = session.run(step)
             except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: this step's answer
                 verdict, reason, payload, error = _failed(raised)

@@ -1,5 +1,6 @@
 """What the steps of one process share, and the steps by name: the model is found once and loaded once."""
 
+import functools
 from typing import Any, Callable, Optional
 
 from . import environment, files, weights
@@ -8,15 +9,22 @@ from .resolve import Source, is_script, resolve
 from .wire import Emitter
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
-STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "trace", "script")
+STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "reduce", "trace", "script")
 SCRIPT_STEPS = ("environment", "script", "trace")
 
 
 class Session:
     """One case in one process. Attributes are made when the first step needs them."""
 
-    def __init__(self, case: dict[str, Any], cache: str, emitter: Emitter) -> None:
+    def __init__(
+        self,
+        case: dict[str, Any],
+        cache: str,
+        emitter: Emitter,
+        trials: Optional[dict[str, Optional[bool]]] = None,
+    ) -> None:
         self.case = case
+        self.trials = trials
         self.cache = cache
         self.emitter = emitter
         self._source: Optional[Source] = None
@@ -24,6 +32,7 @@ class Session:
         self._load_outcome: Optional[Outcome] = None
         self._inputs: Any = None
         self._passes: Any = None
+        self._bisected: Optional[Outcome] = None
 
     def source(self) -> Source:
         """Where the files are; a .gguf file is converted into the cache the first time it is met.
@@ -118,7 +127,17 @@ class Session:
     def bisect(self) -> Outcome:
         from .bisect import bisect
 
-        return bisect(self.loaded(), self.passes())
+        self._bisected = bisect(self.loaded(), self.passes())
+        return self._bisected
+
+    def reduce(self) -> Outcome:
+        from .reduce import reduce
+        from .trials import Trials
+
+        found = (self._bisected or self.bisect())[2] or {}
+        trials = Trials(functools.partial(self.emitter.event, step="reduce"), self.trials)
+        trust = bool(self.case.get("trust_remote_code"))
+        return reduce(self.loaded(), self.passes(), found.get("origin"), trials, trust)
 
     def arm(self, name: str) -> Outcome:
         from . import arms

@@ -1,0 +1,241 @@
+"""A program made small: plain memory, small shapes, values by a rule. After every change the fault is the same one.
+
+Nothing here knows an operator. Which dimensions belong together is found by trying: a wrong guess is refused by the
+operator, or shows no fault.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from .program import Call, Fault, Leaf, Program, argument, look
+from .summary import is_float, widen
+from .trials import Trials
+from .values import Rule, leaf, make, simplest
+
+Dim = tuple[int, int]  # number of the leaf, dimension
+LINKED = 3  # dimensions that are cut together, where not all of a size are
+ROUNDS = 4
+
+
+def shrink(program: Program, fault: Fault, trials: Trials) -> Optional[dict[str, Any]]:
+    """The smallest program found, as it travels to the host; None where it needs more values than a script should
+    have.
+    """
+    program, layouts = _plain_memory(program, fault, trials)
+    rules: list[Optional[Rule]] = []
+    for _ in range(ROUNDS):  # plain values allow smaller shapes, and these plainer values
+        before = program
+        if not any(layouts):
+            program = _without_dims(_smaller(program, fault, trials), fault, trials)
+        if rules and program is before:
+            break
+        program, rules = _by_rules(program, fault, trials, layouts)
+    if None in rules:
+        return None
+    return payload(program, fault, [rule for rule in rules if rule], layouts)
+
+
+def _plain_memory(program: Program, fault: Fault, trials: Trials) -> tuple[Program, list[Any]]:
+    """Contiguous, aligned copies where the fault survives that; else the layouts that it needs."""
+    copies = tuple(tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in program.leaves)
+    if trials.ask("memory contiguous and aligned", lambda: fault.shown_by(program.given(copies))):
+        return program.given(copies), [None] * len(copies)
+    leaves = list(program.leaves)
+    for number, copy in enumerate(copies):
+        changed = (*leaves[:number], copy, *leaves[number + 1 :])
+        if trials.ask(f"memory of input {number}", lambda changed=changed: fault.shown_by(program.given(changed))):
+            leaves[number] = copy
+    layouts = [None if mine is copy else _layout(mine) for mine, copy in zip(leaves, copies)]
+    return program.given(tuple(leaves)), layouts
+
+
+def _layout(tensor: Tensor) -> dict[str, Any]:
+    return {"stride": list(tensor.stride()), "misaligned_bytes": tensor.data_ptr() % tensor.element_size()}
+
+
+def _smaller(program: Program, fault: Fault, trials: Trials) -> Program:
+    """Along each dimension, or several together, as few positions as the fault needs."""
+    tried: set[tuple[Dim, ...]] = set()
+    while True:
+        for dims in _linked(program):
+            if dims in tried:
+                continue
+            tried.add(dims)
+            cut = _cut(program, dims, fault, trials)
+            if cut is not program:
+                program = cut
+                break
+        else:
+            return program
+
+
+def _linked(program: Program) -> Iterator[tuple[Dim, ...]]:
+    """Sets of dimensions of one size that may belong together: all of them, then fewer; the largest sizes first."""
+    sizes: dict[int, list[Dim]] = {}
+    for number, tensor in enumerate(program.leaves):
+        for dim, size in enumerate(tensor.shape):
+            sizes.setdefault(int(size), []).append((number, dim))
+    for size in sorted(sizes, reverse=True):
+        if size > 1:
+            dims = sizes[size]
+            yield tuple(dims)
+            for count in range(min(LINKED, len(dims) - 1), 0, -1):
+                yield from itertools.combinations(dims, count)
+
+
+def _cut(program: Program, dims: tuple[Dim, ...], fault: Fault, trials: Trials) -> Program:
+    """The program with as few positions along ``dims`` as keep the fault; the same object where none can go."""
+    size = program.leaves[dims[0][0]].shape[dims[0][1]]
+
+    def taken(positions: list[int]) -> Program:
+        return _taken(program, dims, positions)
+
+    def holds(positions: list[int]) -> bool:
+        words = "{} of {} positions".format(len(positions), size)
+        return trials.ask(words, lambda: fault.shown_by(taken(positions)))
+
+    for at in _candidates(program, dims):
+        if holds([at]):
+            return taken([at])
+    kept = list(range(size))
+    part = (size + 1) // 2
+    while part >= 1:
+        begin = 0
+        while begin < len(kept) and len(kept) > 1:
+            rest = kept[:begin] + kept[begin + part :]
+            if rest and holds(rest):
+                kept = rest
+            elif len(kept) == size and part < size // 4:
+                return program  # a quarter cannot be done without anywhere: these dimensions do not belong together
+            else:
+                begin += part
+        part //= 2
+    return program if len(kept) == size else taken(kept)
+
+
+def _candidates(program: Program, dims: tuple[Dim, ...]) -> list[int]:
+    """Positions that may do alone: of the bad element, of the largest magnitude in each input, the first."""
+    found: list[int] = []
+    seen = look(program)
+    size = program.leaves[dims[0][0]].shape[dims[0][1]]
+    if seen is not None:
+        found += [at for at in seen.index if at < size]
+    for number, dim in dims:
+        tensor = program.leaves[number]
+        if is_float(tensor):
+            others = [other for other in range(tensor.dim()) if other != dim]
+            magnitude = widen(tensor).abs()
+            found.append(int((magnitude.amax(others) if others else magnitude).argmax()))
+    return list(dict.fromkeys([*found, 0]))
+
+
+def _taken(program: Program, dims: tuple[Dim, ...], positions: list[int]) -> Program:
+    """The program with only ``positions`` along ``dims``; lists of sizes among its constants follow."""
+    leaves = list(program.leaves)
+    size = leaves[dims[0][0]].shape[dims[0][1]]
+    for number, dim in dims:
+        index = torch.tensor(positions, device=leaves[number].device)
+        leaves[number] = leaves[number].index_select(dim, index)
+
+    def resized(nest: Any) -> Any:
+        if isinstance(nest, (list, tuple)) and nest and all(type(item) is int for item in nest):
+            return type(nest)(len(positions) if item == size else item for item in nest)
+        return type(nest)(resized(item) for item in nest) if isinstance(nest, (list, tuple)) else nest
+
+    calls = tuple(Call(call.func, resized(call.args), call.kwargs) for call in program.calls)
+    return Program(tuple(leaves), calls)
+
+
+def _without_dims(program: Program, fault: Fault, trials: Trials) -> Program:
+    """Without leading dimensions of size 1."""
+    while True:
+        able = [tensor for tensor in program.leaves if tensor.dim() > 1 and tensor.shape[0] == 1]
+        if not able:
+            return program
+        most = max(tensor.dim() for tensor in able)
+        for chosen in ([t for t in able if t.dim() == most], able):
+            leaves = tuple(t[0] if any(t is one for one in chosen) else t for t in program.leaves)
+            smaller = program.given(leaves)
+            if trials.ask("a dimension less", lambda smaller=smaller: fault.shown_by(smaller)):
+                program = smaller
+                break
+        else:
+            return program
+
+
+def _by_rules(
+    program: Program, fault: Fault, trials: Trials, layouts: list[Any]
+) -> tuple[Program, list[Optional[Rule]]]:
+    """Each input's values by the simplest rule that keeps the fault; None where the values have to stay as they are."""
+    rules: list[Optional[Rule]] = []
+    for number, tensor in enumerate(program.leaves):
+
+        def with_rule(rule: Rule, number: int = number, tensor: Tensor = tensor) -> Program:
+            made = laid_out(make(rule, tuple(tensor.shape), tensor.dtype), layouts[number]).to(tensor.device)
+            return program.given((*program.leaves[:number], made, *program.leaves[number + 1 :]))
+
+        rule = simplest(tensor, lambda rule: fault.shown_by(with_rule(rule)), trials, f"values of input {number}")
+        if rule is not None:
+            program = with_rule(rule)
+        rules.append(rule)
+    return program, rules
+
+
+def laid_out(values: Tensor, layout: Any) -> Tensor:
+    """The same values in memory with given strides and misalignment; ``layout`` None: as they are."""
+    if layout is None:
+        return values
+    last = sum((size - 1) * step for size, step in zip(values.shape, layout["stride"])) + 1
+    width = values.element_size()
+    memory = bytearray((last + 1) * width)
+    begin = (layout["misaligned_bytes"] - torch.frombuffer(memory, dtype=torch.uint8).data_ptr()) % width
+    flat = torch.frombuffer(memory, dtype=values.dtype, offset=begin, count=last)
+    return flat.as_strided(values.shape, layout["stride"]).copy_(values)
+
+
+def payload(program: Program, fault: Fault, rules: list[Rule], layouts: list[Any]) -> dict[str, Any]:
+    """The program as it travels to the host."""
+    names = _names(program)
+    results = [f"out{number}" if len(program.calls) > 1 else "out" for number in range(len(program.calls))]
+    seen = look(program)
+    assert seen is not None  # every change was tried
+    calls = [
+        {
+            "op": str(call.func),
+            "args": [argument(item, names, results) for item in call.args],
+            "kwargs": {name: argument(item, names, results) for name, item in call.kwargs.items()},
+            "name": name,
+        }
+        for call, name in zip(program.calls, results)
+    ]
+    device = next((str(tensor.device) for tensor in program.leaves), "cpu")
+    return {
+        "leaves": [
+            leaf(name, tensor, rule, layout)
+            for name, tensor, rule, layout in zip(names, program.leaves, rules, layouts)
+        ],
+        "calls": calls,
+        "output": {"call": len(calls) - 1, "result": seen.output, "index": list(seen.index)},
+        "seen": seen.value,
+        "expected": None if seen.expected is None else {"value": seen.expected, "dtype": "float64"},
+        "mechanism": fault.mechanism,
+        "limit": seen.limit,
+        "device": device,
+    }
+
+
+def _names(program: Program) -> list[str]:
+    """The arguments' own names where each is of another; else letters."""
+    names: dict[int, str] = {}
+    for call in program.calls:
+        for argument_, item in zip(call.func._schema.arguments, call.args):
+            if isinstance(item, Leaf):
+                names.setdefault(item.number, {"self": "x", "mat2": "y", "other": "y"}.get(argument_.name, argument_.name))
+    found = [names.get(number, "") for number in range(len(program.leaves))]
+    if len(set(found)) == len(found) and all(name.isidentifier() for name in found):
+        return found
+    return [chr(ord("a") + number) if number < 26 else f"a{number}" for number in range(len(found))]
