@@ -14,6 +14,7 @@ from repro.errors import EvidenceError, RecordError
 from repro.records import SCHEMA, Ending, Header, Observation, decode, encode, to_json
 
 NAME = "evidence.jsonl"
+TRIALS = "trials.jsonl"
 
 
 class Evidence:
@@ -103,3 +104,41 @@ class Evidence:
         if not self._regular or not self.path.exists():
             return None
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+class TrialLog:
+    """The trials of a reduction on disk: each one before it starts, and its answer. A line, flushed, for each.
+
+    ``known``: the answers by the trial's name; None for a trial that has none, because it killed its process.
+
+    Raises:
+        EvidenceError: the file cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / TRIALS
+        self.known: dict[str, bool | None] = {}
+        try:
+            lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        except OSError as error:
+            raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
+        for line in lines:
+            try:
+                data = json.loads(line)
+                self.known[str(data["trial"])] = data["holds"] if data["holds"] is None else bool(data["holds"])
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short by the end of its process: the trial is asked again
+
+    @property
+    def open(self) -> int:
+        """How many trials have no answer."""
+        return sum(holds is None for holds in self.known.values())
+
+    def append(self, trial: str, holds: bool | None) -> None:
+        """Write that a trial begins (None), or its answer."""
+        self.known[trial] = holds
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"trial": trial, "holds": holds}) + "\n")
+        except OSError as error:
+            raise EvidenceError(f"could not write {self.path}: {error.strerror}. Make room and go on.") from error

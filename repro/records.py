@@ -122,11 +122,15 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """What the kit is asked: the steps in order, the case, and the folder it may keep things in."""
+    """What the kit is asked: the steps in order, the case, and the folder it may keep things in.
+
+    ``trials`` are answers of a reduction that is gone on with, by the trial's name; None for one that never ended.
+    """
 
     steps: tuple[str, ...]
     case: Case
     cache: str
+    trials: Mapping[str, bool | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from repro.errors import CellError, EvidenceError
+from repro.evidence import TrialLog
 from repro.process import LOG, Process, death
 from repro.records import SCHEMA, Cell, Ending, Failure, Observation, Outcome, Plan, Verdict, number, plan_text
 
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
-NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|trace|arm:.*")
+NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|reduce|trace|arm:.*")
+CRASHES = 12
+"""How many trials of a reduction may kill their process before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ def run(
     record: Callable[[Observation], None],
     listener: Listener,
     finished: Iterable[Observation] = (),
+    trials: TrialLog | None = None,
 ) -> dict[str, Observation]:
     """Every step of the plan, each as one observation, by name.
 
@@ -70,13 +74,15 @@ def run(
         record: Is given each observation as soon as it is known.
         listener: Is told what happens meanwhile.
         finished: Observations of an earlier run into the same folder; they are not repeated.
+        trials: Where the trials of a reduction are kept. With it, a step whose trial killed the process goes on behind
+            that trial.
 
     Raises:
         CellError: the interpreter cannot be started, or its kit speaks another schema.
         EvidenceError: the run folder cannot be written.
         KeyboardInterrupt: passed on, after the kit and what it started are gone.
     """
-    return _Run(setting, record, listener, finished).to_the_end()
+    return _Run(setting, record, listener, finished, trials).to_the_end()
 
 
 class _Run:
@@ -88,7 +94,9 @@ class _Run:
         record: Callable[[Observation], None],
         listener: Listener,
         finished: Iterable[Observation],
+        trials: TrialLog | None,
     ) -> None:
+        self.trials = trials
         self.setting = setting
         self.record = record
         self.listener = listener
@@ -106,12 +114,16 @@ class _Run:
                 return self.known
             if _is_past(self.deadline):
                 return self.give_up(_time_is_up(self.setting.limits))
-            before = len(self.known)
+            before = self.progress()
             with Process(self.command(), self.setting.folder) as process:
                 process.log(f"[repro] steps: {' '.join(self.left())}")
                 _Follower(self, process).follow()
-                if len(self.known) == before:
+                if self.progress() == before:
                     return self.give_up(_no_answer(process))
+
+    def progress(self) -> tuple[int, int]:
+        """What each process has to add to: known steps, or trials."""
+        return len(self.known), 0 if self.trials is None else len(self.trials.known)
 
     def left(self) -> tuple[str, ...]:
         """The steps that have no observation yet."""
@@ -135,9 +147,10 @@ class _Run:
         path = folder / PLAN
         try:
             path.write_text(plan_text(plan), encoding="utf-8")
-            if self.left() != plan.steps:
+            known = self.trials.known if self.trials is not None else {}
+            if self.left() != plan.steps or known:
                 path = folder / PLAN_OF_RESTART
-                path.write_text(plan_text(replace(plan, steps=self.left())), encoding="utf-8")
+                path.write_text(plan_text(replace(plan, steps=self.left(), trials=known or None)), encoding="utf-8")
         except OSError as error:
             raise EvidenceError(
                 f"could not write {path}: {error.strerror}. Make room or give another folder with --out."
@@ -153,6 +166,7 @@ class _Follower:
         self.process = process
         self.asked = run.left()
         self.current: str | None = None
+        self.trial: str | None = None
         self.announced = time.monotonic()
         self.over = False
         process.deadline = run.deadline
@@ -171,8 +185,17 @@ class _Follower:
         seconds = time.monotonic() - self.announced
         if self.process.timed_out:
             self.run.conclude(self.timed_out(self.current or self.run.left()[0], seconds))
-        elif self.current is not None:
+        elif self.current is not None and not self.goes_on():
             self.run.conclude(self.crashed(self.current, seconds))
+
+    def goes_on(self) -> bool:
+        """Whether the process died in a trial of a reduction, which is then skipped: the step itself is not over."""
+        trials = self.run.trials
+        if trials is None or self.trial is None or trials.known.get(self.trial) is not None or trials.open > CRASHES:
+            return False
+        _, what = death(self.process.exit_status())
+        self.run.listener.note(f"the process {what} in trial {self.trial}; going on behind it")
+        return True
 
     def take(self, event: dict[str, Any]) -> None:
         """One event."""
@@ -184,12 +207,14 @@ class _Follower:
         if name == "done":
             self.process.finish()
             self.over = True
-        elif name not in ("start", "progress", "end"):
+        elif name not in ("start", "progress", "trial", "end"):
             return
         elif step not in self.asked or step in self.run.known:
             self.process.log(f"[repro] ignored, for the step was not asked for or has ended: {event!r}")
         elif name == "start":
             self.start(str(step))
+        elif name == "trial":
+            self.tried(event)
         elif name == "progress":
             self.run.listener.progress(str(step), *_progress(event))
         else:
@@ -201,6 +226,13 @@ class _Follower:
         if step != "load":
             self.process.deadline = _earliest(self.run.deadline, _after(self.run.setting.limits.step_seconds))
         self.run.listener.started(step)
+
+    def tried(self, event: dict[str, Any]) -> None:
+        """A trial begins, or has its answer."""
+        holds = event.get("holds")
+        self.trial = str(event.get("trial"))
+        if self.run.trials is not None:
+            self.run.trials.append(self.trial, holds if holds is None else bool(holds))
 
     def end(self, event: dict[str, Any]) -> None:
         """A step has its answer. What it forbids is not waited for: the process is left, and so stopped."""

@@ -141,21 +141,25 @@ def build() -> dict[str, Any]:
 
 
 def accelerate_config() -> dict[str, str]:
-    """The user's default configuration of Accelerate: its settings of one value each; empty where there is no such
-    file.
+    """The user's default configuration of Accelerate: its settings of one value each, as Accelerate shows them; empty
+    where there is no such file.
 
-    Read without a YAML library, which the kit may not count on: ``key: value`` lines at the margin, or a JSON object.
+    Read without a YAML library, which the kit may not count on: ``key: value`` lines at the margin, or the JSON that
+    Accelerate itself also writes into that file.
     """
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     home = os.path.expanduser(os.environ.get("HF_HOME") or os.path.join(caches, "huggingface"))
-    for name in ("default_config.yaml", "default_config.json"):
-        try:
-            with open(os.path.join(home, "accelerate", name), encoding="utf-8", errors="replace") as text:
-                pairs = _settings(text.read())
-        except OSError:
-            continue
-        return {key: value for key, value in pairs if not OF_NO_ONE_ELSE.search(key) and not SECRET.search(key)}
-    return {}
+    try:
+        with open(os.path.join(home, "accelerate", "default_config.yaml"), encoding="utf-8", errors="replace") as file:
+            pairs = _settings(file.read())
+    except OSError:
+        return {}
+    shown = {"true": "True", "false": "False"}
+    return {
+        key: shown.get(value, value)
+        for key, value in pairs
+        if value != "null" and not OF_NO_ONE_ELSE.search(key) and not SECRET.search(key)
+    }
 
 
 def _settings(text: str) -> list[tuple[str, str]]:
@@ -163,11 +167,14 @@ def _settings(text: str) -> list[tuple[str, str]]:
     try:
         data = json.loads(text)
     except ValueError:
-        data = None
-    if isinstance(data, dict):
-        return [(str(key), str(value)) for key, value in data.items() if not isinstance(value, (dict, list))]
-    found = [re.match(r"([A-Za-z_]\w*): +(\S.*)$", line) for line in text.splitlines()]
-    return [(match.group(1), match.group(2).strip().strip("'\"")) for match in found if match]
+        found = [re.match(r"([A-Za-z_]\w*): +(\S.*)$", line) for line in text.splitlines()]
+        return [(match.group(1), match.group(2).strip().strip("'\"")) for match in found if match]
+    plain = data.items() if isinstance(data, dict) else ()
+    return [
+        (str(key), value if isinstance(value, str) else json.dumps(value))
+        for key, value in plain
+        if not isinstance(value, (dict, list))
+    ]
 
 
 def versions() -> dict[str, str]:
@@ -194,7 +201,7 @@ def measure() -> dict[str, Any]:
         "packages": packages,
         "distributions": {name: distribution.version for name, distribution in found.items()},
         "closures": {name: closure(name, found) for name in ("torch", "transformers")},
-        "python_build": f"{' '.join(sys.version.split())} ({64 if sys.maxsize > 2**32 else 32}-bit runtime)",
+        "python_build": f"{sys.version} ({sys.maxsize.bit_length() + 1}-bit runtime)".replace("\n", " "),
         "build": build(),
         "platform": platform.platform(),
         "machine": platform.machine(),

@@ -5,6 +5,7 @@ weights are replaced, one tensor after the other, by values that a script can wr
 """
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from .screen import blocks
 from .summary import dtype_name, first_bad_index, is_bad, is_float, scalar, tensors_in
 from .tokens import Place
 from .trials import Trials
-from .values import Rule, leaf, make, simplest
+from .values import Rule, described, make, simplest
 from .watch import StopPass, Watch, watched
 
 # Of a configuration: what is no setting of the architecture, or is set here.
@@ -76,7 +77,9 @@ class Given:
             return block(*rebuild(self.args, Leaf, give), **rebuild(self.kwargs, Leaf, give))
 
 
-def reduced(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trials) -> tuple[Optional[dict[str, Any]], str]:
+def reduced(
+    loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trials
+) -> tuple[Optional[dict[str, Any]], str]:
     """The module as it travels to the host, or None; and what is to be said of it."""
     path = block_of(loaded.model, origin["module"])
     if not path:
@@ -89,7 +92,7 @@ def reduced(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Tria
     if given is None:
         return None, f"the arguments of {path} are not all tensors and plain values"
     for small in small_models(loaded, path, origin):
-        if trials.ask("{} alone".format(small.path), lambda small=small: shows(small, given)):
+        if trials.ask(f"{small.path} alone", functools.partial(shows, small, given)):
             return by_rules(small, given, trials)
     return None, f"{path} does not show the fault by itself"
 
@@ -148,7 +151,10 @@ def small_models(loaded: Loaded, path: str, origin: dict[str, Any]) -> Iterator[
     for name in _ancestors(path):
         outer = loaded.model.get_submodule(name) if name else loaded.model
         kind, config = type(outer), getattr(outer, "config", None)
-        if not isinstance(outer, transformers.PreTrainedModel) or getattr(transformers, kind.__name__, None) is not kind:
+        if (
+            not isinstance(outer, transformers.PreTrainedModel)
+            or getattr(transformers, kind.__name__, None) is not kind
+        ):
             continue
         inner = path[len(name) + 1 :] if name else path
         for settings, place in _settings(config, inner):
@@ -308,11 +314,12 @@ def payload(small: Small, given: Given, rules: dict[str, Rule], leaf_rules: list
     outputs = list(tensors_in(given.call(small.block)))
     number = next(at for at, tensor in enumerate(outputs) if is_bad(tensor))
     index = first_bad_index(outputs[number])
+    parameters = small.block.named_parameters()
+    own = {name: described(name, parameter, rules[name]) for name, parameter in parameters}
     wide = list(tensors_in(given.call(small.block.float(), torch.float32)))
     expected = scalar(wide[number], index)
     names = list(given.names)
     config: Any = small.model.config
-    parameters = dict(small.block.named_parameters())
     return {
         "model_class": type(small.model).__name__,
         "config_class": type(config).__name__,
@@ -321,8 +328,8 @@ def payload(small: Small, given: Given, rules: dict[str, Rule], leaf_rules: list
         "attn": getattr(config, "_attn_implementation", None),
         "path": small.path,
         "class": type(small.block).__name__,
-        "parameters": [leaf(name, parameters[name], rule) for name, rule in sorted(rules.items())],
-        "leaves": [leaf(name, tensor, rule) for name, tensor, rule in zip(names, given.leaves, leaf_rules)],
+        "parameters": [own[name] for name in sorted(own)],
+        "leaves": [described(name, tensor, rule) for name, tensor, rule in zip(names, given.leaves, leaf_rules)],
         "args": [argument(item, names, []) for item in given.args],
         "kwargs": {name: argument(item, names, []) for name, item in given.kwargs.items()},
         "output": {"result": number, "index": list(index)},

@@ -76,13 +76,13 @@ def classify(origin: Origin) -> tuple[str, Optional[float], Optional[str]]:
     step = origin.step
     if step is None:
         return "unknown", None, None
-    if origin.masked_row:
-        return "masked_row", None, "every score of the row is -inf"
     op = step.op
     if FUSED_ATTENTION in op.address.op:
         fused = _fused_attention(step)
         if fused is not None:
             return fused
+    if origin.masked_row:
+        return "masked_row", None, "every score of the row is -inf"
     reference = in_float64(step)
     limit = limit_of(step.output.dtype)
     if reference is None:
@@ -184,9 +184,10 @@ def _fused_attention(step: Step) -> Optional[tuple[str, Optional[float], Optiona
         shape = [*query.shape[:3], key.shape[2]]
         line = mask.expand(shape)[batch, head, row]
         scores = torch.where(line, scores, -math.inf) if line.dtype == torch.bool else scores + line.to(torch.float64)
+    # Also where no key is left: kernels take keys and values of two lengths and read what lies behind; this refuses.
+    reference = float((torch.softmax(scores, -1) @ value[batch, head // group])[channel])
     if bool((scores == -math.inf).all()):
         return "masked_row", None, "no key is left for this query: the mask excludes all of them"
-    reference = float((torch.softmax(scores, -1) @ value[batch, head // group])[channel])
     if raw > limit_of(step.output.dtype):
         return "overflow", reference, f"a score of {raw:.6g} before scaling is beyond the dtype"
     if math.isfinite(reference):

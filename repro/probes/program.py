@@ -13,13 +13,14 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .blame import End, trace
-from .mechanism import classify, in_float64, limit_of
+from .blame import End, chosen, trace
+from .mechanism import FUSED_ATTENTION, classify, in_float64, limit_of
 from .nest import items_in, rebuild
 from .summary import first_bad_index, is_bad, is_float
 from .tape import Op, Ref, Tape
 from .watch import Address
 
+MASKED = "masked_row"  # the one mechanism for which -inf in an input is sound
 CALLS = 24  # operators that a script may hold; a fault that needs more is shown by the module
 
 
@@ -78,14 +79,19 @@ class Seen:
 
 @dataclass(frozen=True)
 class Fault:
-    """What must stay the same: the operator and the mechanism; ``nan``: whether its bad value is a NaN."""
+    """What must stay the same: the operator and the mechanism; ``nan``: whether its bad value is a NaN; ``finite``:
+    whether every leaf is, else a mask among them holds -inf.
+    """
 
     op: str
     mechanism: str
     nan: bool
+    finite: bool
 
     def shown_by(self, program: Program) -> bool:
-        """Whether the program's last operator has this fault, from finite leaves."""
+        """Whether the program's last operator has this fault, from leaves as sound."""
+        if self.finite and any(map(is_bad, program.leaves)):
+            return False
         seen = look(program)
         return (
             seen is not None
@@ -98,7 +104,8 @@ class Fault:
 
 def look(program: Program) -> Optional[Seen]:
     """What the program shows; None where its last operator makes no bad value by itself."""
-    tape, results = Tape(), []
+    tape = Tape()
+    results: list[list[Tensor]] = []
     with torch.no_grad():
         for call in program.calls:
 
@@ -113,7 +120,7 @@ def look(program: Program) -> Optional[Seen]:
     for position, ref in enumerate(last.outputs):
         values = ref.tensor()
         if is_float(values) and is_bad(values):
-            origin = trace(tape, ref, first_bad_index(values))
+            origin = chosen(trace(tape, ref, first_bad_index(values)))
             if origin.end is not End.BORN or origin.step is None or origin.step.op is not last:
                 return None
             mechanism, expected, _ = classify(origin)
@@ -126,7 +133,7 @@ def look(program: Program) -> Optional[Seen]:
 
 
 def _sound(leaf: Tensor, mechanism: str) -> bool:
-    if mechanism != "masked_row" or not is_float(leaf):
+    if mechanism != MASKED or not is_float(leaf):
         return not is_bad(leaf)
     return not bool((torch.isnan(leaf) | (leaf == math.inf)).any())
 
@@ -173,9 +180,10 @@ def program_of(tape: Tape, last: Op) -> Optional[Program]:
 def _producer(tape: Tape, reader: Op, ref: Ref) -> Optional[tuple[Op, int]]:
     """The operator that gave ``reader`` this very tensor, if that is not finite, and which of its results it is.
 
-    None for a finite one, and for one from outside: both are leaves.
+    None for a finite one, for one from outside, and for the mask of a fused attention, of which -inf is a rightful
+    value: these are leaves.
     """
-    if not is_bad(ref.tensor()):
+    if not is_bad(ref.tensor()) or (FUSED_ATTENTION in reader.address.op and _sound(ref.tensor(), MASKED)):
         return None
     for op in reversed(tape.ops[: reader.index]):
         for number, output in enumerate(op.outputs):
@@ -213,7 +221,7 @@ def fault_of(program: Program, origin_op: str, mechanism: str) -> Optional[Fault
     op = str(program.calls[-1].func)
     if op != origin_op and functional_name(origin_op) != op:
         return None
-    return Fault(op, mechanism, math.isnan(seen.value))
+    return Fault(op, mechanism, math.isnan(seen.value), not any(map(is_bad, program.leaves)))
 
 
 def functional_name(op: str) -> str:

@@ -59,9 +59,7 @@ def _fewest_tokens(
     return seen.inputs, origin, False
 
 
-def _operator(
-    loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trials, payload: dict[str, Any]
-) -> None:
+def _operator(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trials, payload: dict[str, Any]) -> None:
     """The operator alone with its inputs, or with those before it that it needs."""
     call = (origin["module"], origin["call_index"])
     for begin in (call, ROOT):

@@ -52,7 +52,7 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
         met.append(True)
         for tensor in tensors_in(result):
             if is_float(tensor):
-                _repair(tensor)
+                repair(tensor)
         return result
 
     return _watched_output(model, run, visit, met)
@@ -79,7 +79,7 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
             return result
         for tensor in tensors_in(result):
             if is_float(tensor) and (is_bad(tensor) if finite_in else bool(torch.isnan(widen(tensor)).any())):
-                _repair(tensor)
+                repair(tensor)
         return result
 
     return _watched_output(model, run, visit, met)
@@ -93,7 +93,7 @@ def _watched_output(model: nn.Module, run: Callable[[], Any], visit: Visitor, me
     return result[0] if met and result else None
 
 
-def _repair(tensor: Tensor) -> Tensor:
+def repair(tensor: Tensor) -> Tensor:
     """0 in place of every NaN and Inf, in the operator's own result."""
     return tensor.copy_(
         torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))

@@ -10,7 +10,7 @@ from .wire import Emitter
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "reduce", "trace", "script")
-SCRIPT_STEPS = ("environment", "script", "trace")
+SCRIPT_STEPS = ("environment", "script", "bisect", "reduce", "trace")
 
 
 class Session:
@@ -33,6 +33,7 @@ class Session:
         self._inputs: Any = None
         self._passes: Any = None
         self._bisected: Optional[Outcome] = None
+        self._suspect: Any = None
 
     def source(self) -> Source:
         """Where the files are; a .gguf file is converted into the cache the first time it is met.
@@ -125,19 +126,27 @@ class Session:
         return judge(self.passes(), self.source().seed is not None)
 
     def bisect(self) -> Outcome:
+        if is_script(self.case.get("model")):
+            from . import suspects
+
+            verdict, reason, payload, self._suspect = suspects.find(self.case["model"])
+            self._bisected = (verdict, reason, payload)
+            return self._bisected
         from .bisect import bisect
 
         self._bisected = bisect(self.loaded(), self.passes())
         return self._bisected
 
     def reduce(self) -> Outcome:
-        from .reduce import reduce
+        from . import reduce, suspects
         from .trials import Trials
 
-        found = (self._bisected or self.bisect())[2] or {}
+        verdict, reason, payload = self._bisected or self.bisect()
         trials = Trials(functools.partial(self.emitter.event, step="reduce"), self.trials)
+        if is_script(self.case.get("model")):
+            return suspects.reduce(self._suspect, trials) if verdict == "bad" else (verdict, reason, None)
         trust = bool(self.case.get("trust_remote_code"))
-        return reduce(self.loaded(), self.passes(), found.get("origin"), trials, trust)
+        return reduce.reduce(self.loaded(), self.passes(), (payload or {}).get("origin"), trials, trust)
 
     def arm(self, name: str) -> Outcome:
         from . import arms

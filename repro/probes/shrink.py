@@ -4,19 +4,22 @@ Nothing here knows an operator. Which dimensions belong together is found by try
 operator, or shows no fault.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
 from .program import Call, Fault, Leaf, Program, argument, look
+from .several import fewer_calls
 from .summary import is_float, widen
 from .trials import Trials
-from .values import Rule, leaf, make, simplest
+from .values import Rule, described, make, simplest
 
 Dim = tuple[int, int]  # number of the leaf, dimension
+LETTERS = {"self": "x", "mat2": "y", "other": "y"}
 LINKED = 3  # dimensions that are cut together, where not all of a size are
 ROUNDS = 4
 
@@ -25,7 +28,7 @@ def shrink(program: Program, fault: Fault, trials: Trials) -> Optional[dict[str,
     """The smallest program found, as it travels to the host; None where it needs more values than a script should
     have.
     """
-    program, layouts = _plain_memory(program, fault, trials)
+    program, layouts = _plain_memory(fewer_calls(program, fault, trials), fault, trials)
     rules: list[Optional[Rule]] = []
     for _ in range(ROUNDS):  # plain values allow smaller shapes, and these plainer values
         before = program
@@ -47,7 +50,7 @@ def _plain_memory(program: Program, fault: Fault, trials: Trials) -> tuple[Progr
     leaves = list(program.leaves)
     for number, copy in enumerate(copies):
         changed = (*leaves[:number], copy, *leaves[number + 1 :])
-        if trials.ask(f"memory of input {number}", lambda changed=changed: fault.shown_by(program.given(changed))):
+        if trials.ask(f"memory of input {number}", functools.partial(fault.shown_by, program.given(changed))):
             leaves[number] = copy
     layouts = [None if mine is copy else _layout(mine) for mine, copy in zip(leaves, copies)]
     return program.given(tuple(leaves)), layouts
@@ -95,7 +98,7 @@ def _cut(program: Program, dims: tuple[Dim, ...], fault: Fault, trials: Trials) 
         return _taken(program, dims, positions)
 
     def holds(positions: list[int]) -> bool:
-        words = "{} of {} positions".format(len(positions), size)
+        words = f"{len(positions)} of {size} positions"
         return trials.ask(words, lambda: fault.shown_by(taken(positions)))
 
     for at in _candidates(program, dims):
@@ -160,7 +163,7 @@ def _without_dims(program: Program, fault: Fault, trials: Trials) -> Program:
         for chosen in ([t for t in able if t.dim() == most], able):
             leaves = tuple(t[0] if any(t is one for one in chosen) else t for t in program.leaves)
             smaller = program.given(leaves)
-            if trials.ask("a dimension less", lambda smaller=smaller: fault.shown_by(smaller)):
+            if trials.ask("a dimension less", functools.partial(fault.shown_by, smaller)):
                 program = smaller
                 break
         else:
@@ -172,17 +175,24 @@ def _by_rules(
 ) -> tuple[Program, list[Optional[Rule]]]:
     """Each input's values by the simplest rule that keeps the fault; None where the values have to stay as they are."""
     rules: list[Optional[Rule]] = []
-    for number, tensor in enumerate(program.leaves):
-
-        def with_rule(rule: Rule, number: int = number, tensor: Tensor = tensor) -> Program:
-            made = laid_out(make(rule, tuple(tensor.shape), tensor.dtype), layouts[number]).to(tensor.device)
-            return program.given((*program.leaves[:number], made, *program.leaves[number + 1 :]))
-
-        rule = simplest(tensor, lambda rule: fault.shown_by(with_rule(rule)), trials, f"values of input {number}")
-        if rule is not None:
-            program = with_rule(rule)
+    for number, layout in enumerate(layouts):
+        put = functools.partial(_with_rule, program, number, layout)
+        holds = functools.partial(_holds, fault, put)
+        rule = simplest(program.leaves[number], holds, trials, f"values of input {number}")
+        program = program if rule is None else put(rule)
         rules.append(rule)
     return program, rules
+
+
+def _with_rule(program: Program, number: int, layout: Any, rule: Rule) -> Program:
+    """The program with the values of one input by a rule."""
+    leaf = program.leaves[number]
+    made = laid_out(make(rule, tuple(leaf.shape), leaf.dtype), layout).to(leaf.device)
+    return program.given((*program.leaves[:number], made, *program.leaves[number + 1 :]))
+
+
+def _holds(fault: Fault, put: Callable[[Rule], Program], rule: Rule) -> bool:
+    return fault.shown_by(put(rule))
 
 
 def laid_out(values: Tensor, layout: Any) -> Tensor:
@@ -215,7 +225,7 @@ def payload(program: Program, fault: Fault, rules: list[Rule], layouts: list[Any
     device = next((str(tensor.device) for tensor in program.leaves), "cpu")
     return {
         "leaves": [
-            leaf(name, tensor, rule, layout)
+            described(name, tensor, rule, layout)
             for name, tensor, rule, layout in zip(names, program.leaves, rules, layouts)
         ],
         "calls": calls,
@@ -232,9 +242,10 @@ def _names(program: Program) -> list[str]:
     """The arguments' own names where each is of another; else letters."""
     names: dict[int, str] = {}
     for call in program.calls:
-        for argument_, item in zip(call.func._schema.arguments, call.args):
+        given = [(argument.name, item) for argument, item in zip(call.func._schema.arguments, call.args)]
+        for name, item in [*given, *call.kwargs.items()]:
             if isinstance(item, Leaf):
-                names.setdefault(item.number, {"self": "x", "mat2": "y", "other": "y"}.get(argument_.name, argument_.name))
+                names.setdefault(item.number, LETTERS.get(name, name))
     found = [names.get(number, "") for number in range(len(program.leaves))]
     if len(set(found)) == len(found) and all(name.isidentifier() for name in found):
         return found

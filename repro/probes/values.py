@@ -163,12 +163,12 @@ def _bases(flat: Tensor) -> list[Any]:
     return [0.0, 1.0]
 
 
-def rounded_to(value: float, digits: int) -> float:
+def rounded_to(value: Any, digits: int) -> float:
     """``value`` with so many significant digits."""
     return float(f"{value:.{digits - 1}e}") if math.isfinite(value) else value
 
 
-def leaf(name: str, tensor: Tensor, rule: Rule, layout: Any = None) -> dict[str, Any]:
+def described(name: str, tensor: Tensor, rule: Rule, layout: Any = None) -> dict[str, Any]:
     """A tensor of a script as it travels to the host."""
     return {
         "name": name,
