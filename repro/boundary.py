@@ -14,12 +14,12 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from repro import __version__, changes, folders
+from repro import __version__, changes, folders, output
 from repro.cells import recipes
 from repro.conversion import convert_once
 from repro.environments import Announcer, Store, disk_use
 from repro.errors import FetchError, Stopped, UsageError
-from repro.joining import nothing, read_document, write
+from repro.joining import nothing, read_document
 from repro.laboratory import RealLaboratory
 from repro.records import Case, to_json
 from repro.run import Request, Result, Terminated, terminable
@@ -140,7 +140,7 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
     if laboratory.built_some:
         announcer.line(disk_use(store))
     content = _content(search, answer, extra, compared, folder)
-    write(folder, content)
+    content = output.write(folder, content, whole=True)
     return Result(folder, content)
 
 

@@ -15,7 +15,9 @@ import click
 
 from repro import __version__
 from repro.commands import cells, matrix, merge, versions
-from repro.options import ARMS, DEBUG, RUN, SETTINGS, conclude, drop_stdout, request_from
+from repro.delivery import lint, report
+from repro.options import ARMS, BUNDLE, DEBUG, PRIVATE, REDUCE, RUN, SETTINGS, conclude, drop_stdout, request_from
+from repro.replay_command import replay
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -109,8 +111,13 @@ def repro() -> None:
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
 @RUN
 @ARMS
+@REDUCE
+@BUNDLE
+@PRIVATE
 def run(**options: Any) -> None:
-    """All steps on MODEL: files, weights, load, forward, bisect, and single changes. The default command."""
+    """All steps on MODEL: files, weights, load, forward, bisect, single changes, the smallest script. The default
+    command.
+    """
     _investigate("run", options)
 
 
@@ -142,7 +149,7 @@ def trace(**options: Any) -> None:
     _investigate("trace", options)
 
 
-for command in (matrix, versions, cells, merge):
+for command in (matrix, versions, cells, merge, report, lint, replay):
     repro.add_command(command)
 
 

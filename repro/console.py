@@ -137,7 +137,7 @@ class Bar:
     def progress(self, step: str, done: int, total: int, unit: str) -> None:
         """How far it is."""
         if self._task is not None:
-            count = f"{done:,}/{total:,} {unit}"
+            count = f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}"
             self._progress.update(self._task, completed=done, total=total or None, count=count)
 
     def ended(self, observation: Observation) -> None:

@@ -10,10 +10,8 @@ from packaging.version import InvalidVersion, Version
 
 from repro import folders
 from repro.errors import RecordError
-from repro.records import Case, Cell, Header, Judgement, Verdict, encode
+from repro.records import Case, Cell, Header, Judgement, Verdict
 from repro.report.document import document
-from repro.report.redact import private_words
-from repro.report.render import render
 from repro.rows import Row
 from repro.table import matrix_part, matrix_verdict
 from repro.wording import sentence
@@ -50,16 +48,6 @@ def join(rows: Sequence[Row], folder: Path, argv: tuple[str, ...], tool: str, ca
     }
 
 
-def write(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write verdict.json and report.md.
-
-    Raises:
-        EvidenceError: they cannot be written.
-    """
-    folders.write(folder / "verdict.json", encode(content, indent=1) + "\n")
-    folders.write(folder / "report.md", render(content, private_words()))
-
-
 def _newest(rows: Sequence[Row]) -> Row | None:
     """The cell that stands for all: bad before good, then by torch, Transformers and Python."""
     for verdict in ("bad", "good"):
@@ -87,7 +75,7 @@ def read_document(folder: Path) -> dict[str, Any] | None:
 
 def nothing(verdict: Verdict, case: Case, argv: tuple[str, ...], tool: str) -> dict[str, Any]:
     """A document with every part absent."""
-    judgement = Judgement(verdict, None, verdict.reason, None, (), (), None)
+    judgement = Judgement(verdict, None, verdict.reason, None, (), ())
     started = datetime.now(UTC).isoformat(timespec="seconds")
     header = Header(case=case, cell=Cell(""), kit_sha256="", tool=tool, command=argv, started=started)
     return document(judgement, {}, header, None, argv)

@@ -1,4 +1,4 @@
-"""Observations of one run -> verdict, kind, origin, arms, owner, each with its reason. Pure: no file, no clock.
+"""Observations of one run -> verdict, kind, origin and arms, each with its reason. Pure: no file, no clock.
 
 Precedence where several things are bad: files, weights, load, then the forward pass. What comes earlier explains what
 comes later, and never the other way round.
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.errors import RecordError
-from repro.records import Arm, Case, Ending, Fault, Judgement, Kind, Observation, Outcome, Owner, Verdict
-from repro.wording import listed, origin_dtype, origin_sentence, sentence
+from repro.records import Arm, Case, Ending, Fault, Judgement, Kind, Observation, Outcome, Verdict
+from repro.wording import origin_sentence, sentence
 
 KINDS: Mapping[str, Kind | None] = {
     "files": Kind.FILES,
@@ -21,8 +21,6 @@ KINDS: Mapping[str, Kind | None] = {
 """Steps that judge the case, in order of precedence, and the kind of fault that each can show. A script says none."""
 
 ARM = "arm:"
-WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
-"""Arms with a dtype of float32's range."""
 OTHER_QUESTIONS = frozenset({"second_prompt"})
 """Arms that ask about another input: where they are good, the case is not cured."""
 
@@ -58,7 +56,6 @@ def judge(
         origin=origin,
         arms=arms,
         cures=good if nonfinite else (),
-        owner=_owner(kind, observations, case, origin, good) if verdict.outcome is Outcome.BAD else None,
     )
 
 
@@ -147,47 +144,3 @@ def _origin(observations: Mapping[str, Observation], arms: tuple[Arm, ...]) -> M
     if cured and misaligned and _outcome(observations, "forward") is Outcome.BAD:
         return {**origin, "mechanism": "misaligned"}
     return origin
-
-
-def _owner(
-    kind: Kind | None,
-    observations: Mapping[str, Observation],
-    case: Case,
-    origin: Mapping[str, Any] | None,
-    good: tuple[str, ...],
-) -> Owner:
-    """Whose fault it is, where a step supports an answer."""
-    if case.is_script:
-        return Owner(None, "A script answers by itself, and nothing in this run tells whose fault it is.")
-    if case.weights != "checkpoint":
-        return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
-    if kind is Kind.FILES:
-        return _files_owner(observations["files"])
-    if kind is Kind.WEIGHTS and _outcome(observations, "weights") is Outcome.BAD:
-        return Owner(
-            "checkpoint", "The values are in the file already: they were counted before any model was built from it."
-        )
-    load = observations.get("load")
-    if kind is Kind.LOAD and load is not None and (load.payload or {}).get("unset_buffers"):
-        if case.trust_remote_code:
-            return Owner(None, "A buffer is left as unset memory, and the model's own code was allowed to run.")
-        return Owner("transformers", "from_pretrained leaves a buffer of one of its own model classes as unset memory.")
-    wider = [name for name in good if name in WIDER]
-    sound = all(_outcome(observations, step) is Outcome.GOOD for step in ("files", "weights", "load"))
-    if kind is Kind.NONFINITE and origin is not None and origin.get("mechanism") == "overflow" and wider and sound:
-        dtype = origin_dtype(origin, (observations["bisect"].payload or {})) or "the dtype"
-        return Owner(
-            None,
-            f"Files, weights and loading are sound, and the output is finite with {listed(wider)}: numbers of this "
-            f"model are too large for {dtype}. Whether it should run in {dtype} is for its makers to say.",
-        )
-    return Owner(None, "No step of this run tells whose fault it is: versions and a minimal script would be needed.")
-
-
-def _files_owner(files: Observation) -> Owner:
-    hashes = [item.get("sha256") for item in (files.payload or {}).get("files", ()) if isinstance(item, Mapping)]
-    if "differs" in hashes:
-        return Owner("caller", "The copy on this machine is not the published file: its SHA-256 differs from its name.")
-    if hashes and all(value == "match" for value in hashes):
-        return Owner("checkpoint", "The files are as published: the SHA-256 of each is the one that the Hub names.")
-    return Owner(None, "There is no published hash to tell a damaged copy from a damaged original.")

@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, folders
+from repro import __version__, folders, output
 from repro.child import Answer, Children
 from repro.conversion import convert_once
 from repro.environments import Announcer, Store, disk_use, fingerprint, missing_device
 from repro.errors import BuildError, RecordError, Stopped, UsageError
-from repro.joining import join, write
+from repro.joining import join
 from repro.records import SCHEMA, Cell, Recipe, encode
 from repro.rows import Row, answered, unanswered
 from repro.run import Request, Result, Terminated, terminable
@@ -96,7 +96,7 @@ def _conclude(matrix: Matrix, folder: Path) -> Result:
     """The table of every cell that has answered, now or before."""
     rows = [data["row"] for _, data in answers(folder) if data["row"] is not None]
     document = join(rows, folder, matrix.argv(row["id"] for row in rows), __version__, matrix.request.case)
-    write(folder, document)
+    document = output.write(folder, document, whole=True)
     return Result(folder, document)
 
 

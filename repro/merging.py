@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from repro import __version__, folders
+from repro import __version__, folders, output
 from repro.errors import RecordError, UsageError
-from repro.joining import join, write
+from repro.joining import join
 from repro.matrix import HEADER, ROW, answers
 from repro.records import Case, Recipe, decode
 from repro.rows import Row, answered
@@ -62,7 +62,7 @@ def merge(places: Sequence[Path], out: Path | None) -> Result:
     rows.sort(key=lambda row: str(row["id"]))
     argv = ("repro", "merge", *map(str, places))
     document = join(rows, folder, argv, __version__, found[0].case)
-    write(folder, document)
+    document = output.write(folder, document, whole=True)
     return Result(folder, document)
 
 

@@ -97,6 +97,13 @@ LIMITS: tuple[Decorator, ...] = (
         help="What is hunted. A crash is bad only with --fault crash; else it is skip.",
     ),
 )
+REDUCE = click.option(
+    "--reduce/--no-reduce", default=True, help="Whether to look for a smaller case and write a verified script."
+)
+BUNDLE = click.option("--bundle/--no-bundle", "deliver", default=True, help="Whether to write report.html and bundle.zip.")
+PRIVATE = click.option(
+    "--private-prompts", is_flag=True, help="Leave the texts of prompts out of everything that is handed on."
+)
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
@@ -159,6 +166,9 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         cell=cell,
         python=options.get("python"),
         arms=options.get("arms", False),
+        reduce=options.get("reduce", False),
+        deliver=options.get("deliver", False),
+        private_prompts=options.get("private_prompts", False),
         fault=Fault(options["fault"]),
         limits=Limits(run_seconds=options["timeout"], step_seconds=options["step_timeout"]),
         out=options.get("out"),

@@ -191,10 +191,14 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose fault it is, where the evidence supports an answer; else ``project`` is None and the reason says why."""
+    """Whose fault it is, where the evidence supports an answer; else ``project`` is None and the reason says why.
+
+    ``advice`` says how to call it instead, where the call is at fault.
+    """
 
     project: str | None
     reason: str
+    advice: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,7 +211,6 @@ class Judgement:
     origin: Mapping[str, Any] | None
     arms: tuple[Arm, ...]
     cures: tuple[str, ...]
-    owner: Owner | None
 
 
 def to_json(value: object) -> Any:

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from repro import __version__, folders, runner
+from repro import __version__, folders, output, runner
+from repro.catalogue import excluded, looks_like
 from repro.errors import EvidenceError, Stopped, UsageError
 from repro.evidence import NAME as EVIDENCE
-from repro.evidence import Evidence
+from repro.evidence import Evidence, TrialLog
 from repro.judge import judge
 from repro.kit import Kit, pack
-from repro.records import Case, Cell, Fault, Header, Plan, encode
+from repro.ownership import owner
+from repro.records import Case, Cell, Fault, Header, Plan, to_json
 from repro.report.document import document
-from repro.report.redact import private_words
-from repro.report.render import render
+from repro.reproducer.offer import offer
 from repro.runner import NO_LIMITS, Limits, Listener, Setting
 
 ARMS = (
@@ -35,15 +36,16 @@ ARMS = (
     "arm:threads=1",
     "arm:second_prompt",
 )
+REDUCE = "reduce"
 STEPS = {
     "weights": ("environment", "files", "weights"),
     "forward": ("environment", "files", "weights", "load", "forward"),
     "bisect": ("environment", "files", "weights", "load", "forward", "bisect"),
-    "run": ("environment", "files", "weights", "load", "forward", "bisect", *ARMS),
+    "run": ("environment", "files", "weights", "load", "forward", "bisect", *ARMS, REDUCE),
     "trace": ("environment", "files", "load", "trace"),
 }
 """Which steps each command asks for, in order."""
-OF_SCRIPT = {"run": ("environment", "script"), "forward": ("environment", "script"), "trace": ("environment", "trace")}
+OF_SCRIPT = {"run": ("environment", "script", "bisect", REDUCE), "forward": ("environment", "script"), "trace": ("environment", "trace")}
 """The same for a script, which has no weights and gives its verdict by itself."""
 
 
@@ -53,7 +55,11 @@ class Terminated(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for. ``model`` is MODEL as it was written."""
+    """What the command line asks for. ``model`` is MODEL as it was written.
+
+    ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: write what is looked at and
+    handed on, report.html and bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
+    """
 
     command: str
     model: str
@@ -61,6 +67,9 @@ class Request:
     cell: Cell
     python: str | None = None
     arms: bool = True
+    reduce: bool = True
+    deliver: bool = True
+    private_prompts: bool = False
     fault: Fault = Fault.NONFINITE
     limits: Limits = NO_LIMITS
     out: Path | None = None
@@ -68,16 +77,15 @@ class Request:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps in order."""
-        if self.case.is_script:
-            return OF_SCRIPT[self.command]
-        steps = STEPS[self.command]
-        return steps if self.arms else tuple(step for step in steps if step not in ARMS)
+        steps = OF_SCRIPT[self.command] if self.case.is_script else STEPS[self.command]
+        left_out = (*(() if self.arms else ARMS), *(() if self.reduce else (REDUCE,)))
+        return tuple(step for step in steps if step not in left_out)
 
     @property
     def deciding(self) -> str:
         """The step that must be good for the run to be good."""
         if self.case.is_script:
-            return self.steps[-1]
+            return "script" if "script" in self.steps else self.steps[-1]
         return "forward" if "forward" in self.steps else self.steps[-1]
 
     def argv(self) -> tuple[str, ...]:
@@ -97,7 +105,10 @@ class Request:
         for prompt in self.case.prompts:
             argv += ["--prompt", prompt]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
-        argv += [] if self.arms or self.command != "run" else ["--no-arms"]
+        argv += ["--private-prompts"] if self.private_prompts else []
+        if self.command == "run":
+            switches = {"--no-arms": self.arms, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
+            argv += [switch for switch, on in switches.items() if not on]
         return tuple(argv)
 
 
@@ -140,11 +151,11 @@ def run(request: Request, listener: Listener) -> Result:
     setting = _setting(request, kit, folder)
     try:
         with terminable():
-            runner.run(setting, evidence.append, listener, before)
+            runner.run(setting, evidence.append, listener, before, TrialLog(folder))
+            return _conclude(request, folder, evidence, listener)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or folders.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
-    return _conclude(request, folder, evidence)
 
 
 def _open(folder: Path, header: Header) -> Evidence:
@@ -183,16 +194,19 @@ def _setting(request: Request, kit: Kit, folder: Path) -> Setting:
     )
 
 
-def _conclude(request: Request, folder: Path, evidence: Evidence) -> Result:
-    """Judge what was observed, and write the two files that say so."""
+def _conclude(request: Request, folder: Path, evidence: Evidence, listener: Listener) -> Result:
+    """Judge what was observed, verify the script that shows it, and write what says so."""
     assert evidence.header is not None
     asked = {o.step: o for o in evidence.observations if o.step in request.steps}
     observations = {step: asked[step] for step in request.steps}
     judgement = judge(observations, request.case, request.deciding, request.fault)
     answer = document(judgement, observations, evidence.header, evidence.sha256(), request.argv())
-    folders.write(folder / "verdict.json", encode(answer, indent=1) + "\n")
-    folders.write(folder / "report.md", render(answer, private_words()))
-    return Result(folder, answer)
+    if request.reduce and request.command == "run" and answer["verdict"] == "bad":
+        answer["reproducer"] = offer(answer, request.cell.python, folder, listener)
+    answer["private_prompts"] = request.private_prompts
+    answer["owner"] = to_json(owner(answer, excluded(answer)))
+    answer["looks_like"] = to_json(looks_like(answer))
+    return Result(folder, output.write(folder, answer, whole=request.deliver and request.command == "run"))
 
 
 @contextlib.contextmanager

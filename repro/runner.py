@@ -233,6 +233,7 @@ class _Follower:
         self.trial = str(event.get("trial"))
         if self.run.trials is not None:
             self.run.trials.append(self.trial, holds if holds is None else bool(holds))
+            self.run.listener.progress(str(event["step"]), len(self.run.trials.known), 0, "trials")
 
     def end(self, event: dict[str, Any]) -> None:
         """A step has its answer. What it forbids is not waited for: the process is left, and so stopped."""

@@ -1,4 +1,4 @@
-"""Observations -> verdict, kind, origin, arms, owner: every rule, and every pair of faults in order of precedence."""
+"""Observations -> verdict, kind, origin, arms: every rule, and every pair of faults in order of precedence."""
 
 import itertools
 
@@ -28,7 +28,7 @@ def test_a_sound_run_is_good():
     result = judged()
     assert answer(result) == (Outcome.GOOD, None)
     assert result.verdict.reason == "forward is good"
-    assert (result.owner, result.origin, result.cures) == (None, None, ())
+    assert (result.origin, result.cures) == (None, ())
 
 
 @pytest.mark.parametrize("step", KINDS)
@@ -182,39 +182,6 @@ def test_random_weights_are_said_first():
 
 
 @pytest.mark.parametrize(
-    ("changed", "project"),
-    [
-        (observation("weights", "bad"), "checkpoint"),
-        (observation("files", "bad", payload={"files": [{"sha256": "differs"}]}), "caller"),
-        (observation("files", "bad", payload={"files": [{"sha256": "match"}]}), "checkpoint"),
-        (observation("files", "bad", payload={"files": [{"sha256": None}]}), None),
-        (observation("load", "bad", payload={"unset_buffers": ["x"]}), "transformers"),
-        (observation("load", "bad", payload={"missing_keys": ["x"]}), None),
-        (BAD_FORWARD, None),
-    ],
-)
-def test_an_owner_only_where_a_step_supports_one(changed, project):
-    owner = judged(changed).owner
-    assert owner.project == project
-    assert owner.reason.endswith(".")
-
-
-def test_an_overflow_that_a_wider_dtype_cures_is_put_down_to_the_models_numbers():
-    found = (BAD_FORWARD, observation("bisect", "bad", payload=BISECT), observation("arm:dtype=bfloat16"))
-    owner = judged(*found).owner
-    assert owner.project is None
-    assert "finite with dtype=bfloat16: numbers of this model are too large for float16." in owner.reason
-    unsure = judged(*found, observation("weights", "skip")).owner
-    assert "too large" not in unsure.reason
-
-
-def test_no_owner_with_random_weights_or_foreign_code():
-    assert judged(observation("weights", "bad"), case=Case("gpt2", weights="random:0")).owner.project is None
-    unset = observation("load", "bad", payload={"unset_buffers": ["x"]})
-    assert judged(unset, case=Case("gpt2", trust_remote_code=True)).owner.project is None
-
-
-@pytest.mark.parametrize(
     ("origin", "words"),
     [
         ({}, "First bad value in the model itself."),
@@ -236,10 +203,9 @@ def test_the_sentence_says_what_is_known_and_no_more(origin, words):
     assert words in origin_sentence(origin, {"dtype": "float16"})
 
 
-def test_a_script_that_is_bad_has_no_kind_and_no_owner():
+def test_a_script_that_is_bad_has_no_kind():
     found = judge(observed(observation("script", "bad", "status 1")), Case("/tmp/asks.py"), "script")
-    assert (found.verdict.outcome, found.kind, found.owner.project) == (Outcome.BAD, None, None)
-    assert "script" in found.owner.reason
+    assert (found.verdict.outcome, found.kind) == (Outcome.BAD, None)
 
 
 def test_a_script_that_could_not_tell_is_a_skip():

@@ -30,6 +30,7 @@ VARIABLES = re.compile(
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
 OF_NO_ONE_ELSE = re.compile(r"(^|_)(ip|host|hosts|hostfile|role|profile|name|zone|env|image|uri|file|commands?)(_|$)")
 """Settings of Accelerate's configuration that name machines, accounts and files, not how numbers are computed."""
+DRIVER_FILE = "/proc/driver/nvidia/version"
 DRIVER = re.compile(r"Kernel Module(?: for \S+)?\s+(\d[\d.]*)")
 
 
@@ -98,7 +99,7 @@ def accelerator() -> Optional[str]:
 def gpu_driver() -> Optional[str]:
     """The version of Nvidia's driver as its kernel module tells it; None where there is no such module."""
     try:
-        with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as lines:
+        with open(DRIVER_FILE, encoding="utf-8", errors="replace") as lines:
             found = DRIVER.search(lines.read())
     except OSError:
         return None

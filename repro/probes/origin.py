@@ -83,6 +83,7 @@ def describe_origin(loaded: Loaded, seen: Pass, origin: Origin, leaf: Optional[L
         "mechanism": mechanism,
         **where,
         "source": step.op.source,
+        "code": code_of(model, step.op.address.module),
         "element": list(step.index),
         "value": step.value if leaf is None else scalar(step.output.tensor(), step.index),
         "tensor": leaf.name if leaf else None,
@@ -95,6 +96,16 @@ def describe_origin(loaded: Loaded, seen: Pass, origin: Origin, leaf: Optional[L
         "limit": limit_of(step.output.dtype),
         "note": note,
     }
+
+
+def code_of(model: torch.nn.Module, path: str) -> str:
+    """The package whose code the module runs; for a layer of PyTorch, that of the module that holds it."""
+    modules = dict(model.named_modules())
+    while True:
+        package = type(modules[path]).__module__.split(".")[0]
+        if package != "torch" or not path:
+            return package
+        path = path.rpartition(".")[0]
 
 
 def operands(step: Step) -> list[Optional[float]]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from types import FrameType
 from typing import Optional
 
 import torch
@@ -11,20 +12,29 @@ _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # n
 
 def source_line() -> Optional[str]:
     """ "file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
-    frame = sys._getframe(1)
-    inner: Optional[str] = None
+    frame = _own_frame()
+    return None if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def source_package() -> Optional[str]:
+    """The top-level package that this frame's code belongs to; "__main__" for a script."""
+    frame = _own_frame()
+    return None if frame is None else str(frame.f_globals.get("__name__", "")).split(".")[0]
+
+
+def _own_frame() -> Optional[FrameType]:
+    frame: Optional[FrameType] = sys._getframe(1)
+    inner: Optional[FrameType] = None
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_KIT):
-            place = f"{os.path.basename(name)}:{frame.f_lineno}"
             if not name.startswith(_TORCH):
-                return place
-            inner = inner or (
-                place if f"{os.sep}nn{os.sep}modules{os.sep}" in name and not name.endswith("module.py") else None
-            )
+                return frame
+            if f"{os.sep}nn{os.sep}modules{os.sep}" in name and not name.endswith("module.py"):
+                inner = inner or frame
         elif inner is not None:
             return inner  # back at the kit's own call: the model is PyTorch's own from top to bottom
-        frame = frame.f_back  # type: ignore[assignment]  # the loop ends at None
+        frame = frame.f_back
     return inner
 
 

@@ -18,6 +18,7 @@ from .program import Program, fault_of, look, program_of
 from .reference import CHOSEN, repair
 from .script import run_script
 from .shrink import shrink
+from .source import source_package
 from .summary import describe, is_bad, is_float, tensors_in, widen
 from .tape import Tape
 from .trace import OUTSIDE
@@ -35,6 +36,7 @@ class Found:
 
     address: Address
     source: Optional[str]
+    code: Optional[str]
     program: Program
     module_class: str
     inputs: list[dict[str, Any]]
@@ -111,9 +113,11 @@ def _captured(session: Session, address: Address) -> Optional[Found]:
     """
     tape = Tape()
     alone = Tape()
+    code: list[Optional[str]] = []
 
     def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if here == address and not alone.ops:
+            code.append(source_package())
             alone.visit(here, func, rebuild(args, Tensor, Tensor.clone), rebuild(kwargs, Tensor, Tensor.clone))
             if any(is_bad(ref.tensor()) for ref in alone.ops[0].inputs()):
                 return tape.visit(here, func, args, kwargs)
@@ -131,7 +135,7 @@ def _captured(session: Session, address: Address) -> Optional[Found]:
     op = alone.ops[0]
     inputs = [describe(ref.tensor()) for ref in op.inputs()]
     output = next(ref.tensor() for ref in op.outputs if is_bad(ref.tensor()))
-    return Found(address, op.source, program, names.classes.get(address.module, ""), inputs, describe(output))
+    return Found(address, op.source, code[0], program, names.classes.get(address.module, ""), inputs, describe(output))
 
 
 def _is_shown(program: Program) -> bool:
@@ -152,6 +156,7 @@ def describe_origin(found: Found) -> dict[str, Any]:
         "mechanism": "unknown" if seen is None else seen.mechanism,
         **dict.fromkeys(("token_index", "token", "head_index", "channel_index")),
         "source": found.source,
+        "code": found.code,
         "element": None if seen is None else list(seen.index),
         "value": None if seen is None else seen.value,
         "tensor": None,

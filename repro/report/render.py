@@ -1,6 +1,5 @@
 """verdict.json's content -> report.md, by way of REPORT_TEMPLATE.md."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,57 +7,49 @@ from typing import Any
 import jinja2
 
 from repro.errors import ReproError
-from repro.report.redact import Private, redact
+from repro.report.redact import Private, redact, redact_json, scope
 from repro.report.view import view
 
 NAME = "REPORT_TEMPLATE.md"
 LIMIT = 65_536
 """GitHub's limit for the body of an issue, in characters; held in bytes here, which is never more."""
-PUBLIC = frozenset({"/", "/usr", "/usr/local"})
-"""Folders that are the same on every machine."""
 NOTHING_PRIVATE = Private()
 ROWS = (40, 24, 12, 6, 3)
 """How many rows a table may have, tried in this order until the report is below the limit."""
 
 
-def render(document: Mapping[str, Any], private: Private = NOTHING_PRIVATE) -> str:
+def render(
+    document: Mapping[str, Any], private: Private = NOTHING_PRIVATE, scripts: Mapping[str, str] | None = None
+) -> str:
     """The report: redacted, below 65,536 bytes, every table thinned as little as that needs.
+
+    Args:
+        document: The content of verdict.json.
+        private: What must not be in it.
+        scripts: The text of each script that goes with it, by its file's name.
 
     Raises:
         ReproError: the template is not where it should be.
     """
     template = _template()
-    model = str(document["model"]["id"])
-    keep = (model,) if not Path(model).is_absolute() and "/" in model else ()
-    clean = _redacted(document, dataclasses.replace(private, folders=_folders(document)), keep)
+    words, keep = scope(document, private)
+    clean = redact_json(document, words, keep)
+    shown = {name: redact(script, words, keep) for name, script in (scripts or {}).items()}
     filled = ""
     for rows in ROWS:
-        filled = template.render(view(clean, rows))
+        filled = template.render(view(clean, rows, shown))
         if len(filled.encode("utf-8", "backslashreplace")) < LIMIT:
             return filled
     end = "\n\nThis report was cut here, at the limit of an issue's length. verdict.json has all of it.\n"
     return filled.encode("utf-8", "backslashreplace")[: LIMIT - 1 - len(end)].decode("utf-8", "ignore") + end
 
 
-def _folders(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Where a local model and the environment lie, which is nobody's business, and what stands for it."""
-    model = Path(str(document["model"]["id"]))
-    pairs = [(model.parent, ".")] if model.is_absolute() else []
-    rows = [row.get("environment") or {} for row in document.get("cells") or ()]
-    for found in (document["cell"]["executable"], *(row.get("executable") for row in rows)):
-        executable = Path(str(found))
-        pairs += [(executable.parent.parent, "ENV")] if executable.is_absolute() else []
-    return tuple((str(folder), word) for folder, word in pairs if str(folder) not in PUBLIC)
-
-
-def _redacted(value: Any, private: Private, keep: tuple[str, ...]) -> Any:
-    if isinstance(value, str):
-        return redact(value, private, keep)
-    if isinstance(value, Mapping):
-        return {key: _redacted(item, private, keep) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [item if isinstance(item, int) else _redacted(item, private, keep) for item in value]
-    return value
+def scripts_of(folder: Path, document: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each script that the document names and the folder of the run has, by its file's name."""
+    first = document.get("reproducer") or {}
+    names = [str(item.get("path")) for item in (first, *(first.get("others") or ()))] if first else []
+    paths = [folder / name for name in dict.fromkeys(names) if Path(name).name == name]  # none from elsewhere
+    return {path.name: path.read_text("utf-8", "replace") for path in paths if path.is_file()}
 
 
 def _template() -> jinja2.Template:

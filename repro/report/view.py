@@ -5,14 +5,17 @@ or None, and the template leaves its section out.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from repro.report import cells, opening
 from repro.report.markdown import block, cell, code, text
 from repro.report.origin import bisect_note, headroom, innocent, origin_rows, spread
+from repro.report.smallest import looks_like, smallest
 from repro.report.tables import DIGITS, Json, Row, first_of, shown_number
 from repro.wording import listed, sentence, unused_prompt
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 IDS = 48
 PROMPT_CHARACTERS = 400
 NAMES = 8
@@ -34,12 +37,13 @@ ELSEWHERE = frozenset({"executable", "distributions", "closures"})
 """What of the environment only verdict.json has: a path of this machine, and lists of everything that is installed."""
 
 
-def view(document: Json, rows: int) -> dict[str, Any]:
+def view(document: Json, rows: int, scripts: Mapping[str, str] = NOTHING) -> dict[str, Any]:
     """The template's variables.
 
     Args:
         document: The content of verdict.json, redacted.
         rows: The most rows that a table may have.
+        scripts: The text of each script, by its file's name, redacted.
     """
     document = cells.complete(document)
     origin, bisect, lead = document["origin"], document["bisect"] or {}, cells.lead(document)
@@ -65,6 +69,8 @@ def view(document: Json, rows: int) -> dict[str, Any]:
         "cures": listed([cell(name) for name in document["cures"]]),
         "findings": _findings(document, rows),
         "tensors": _tensors(document["weights"] or {}, rows),
+        "smallest": smallest(document, scripts),
+        "looks_like": looks_like(document),
         "owner": _owner(document["owner"]),
         "inputs": _inputs(document["forward"] or {}, rows),
         "inputs_note": text(sentence(unused_prompt(document) or "")),
@@ -204,7 +210,9 @@ def _tensors(weights: Json, rows: int) -> dict[str, Any] | None:
 def _owner(owner: Json | None) -> str | None:
     if owner is None:
         return None
-    return f"{OWNERS.get(owner['project'], 'Not known')}. {text(owner['reason'])}"
+    advice = owner.get("advice")
+    mend = f" To mend the call: {text(advice)}." if advice else ""
+    return f"{OWNERS.get(owner['project'], 'Not known')}. {text(owner['reason'])}{mend}"
 
 
 def _inputs(forward: Json, rows: int) -> list[str]:

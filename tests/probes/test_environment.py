@@ -4,15 +4,18 @@ import json
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from repro.probes.environment import measure
+from repro.probes import environment
+from repro.probes.environment import accelerate_config, gpu_driver, measure
 from repro.probes.packages import canonical, closure, holds, installed, wanted
 from repro.probes.wire import jsonable
 
@@ -210,3 +213,103 @@ def test_a_folder_without_a_name_is_not_installed(tmp_path, monkeypatch):
     plant(tmp_path / "broken-1.0.dist-info", "")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert installed() == {}
+
+
+# --- what the forms of other projects ask for ------------------------------------------------------------------------
+
+
+def test_how_torch_was_built_is_what_torch_says():
+    found = measure()["build"]
+    assert found["debug"] is torch.version.debug
+    assert (found["cuda"], found["hip"]) == (torch.version.cuda, torch.version.hip)
+
+
+def test_the_python_build_is_that_of_this_interpreter():
+    said = measure()["python_build"]
+    assert said == f"{sys.version} (64-bit runtime)".replace("\n", " ")
+
+
+@pytest.mark.skipif(not Path("/etc/os-release").exists(), reason="there is no os-release file here")
+def test_the_system_is_named_as_it_names_itself():
+    assert measure()["system"] == platform.freedesktop_os_release()["PRETTY_NAME"]
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="there is no /proc here")
+def test_the_memory_is_that_of_the_machine():
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+    assert measure()["memory_bytes"] == int(total.split()[1]) * 1024
+
+
+def test_without_an_accelerator_none_is_named():
+    if torch.cuda.is_available() or environment.has_mps():
+        pytest.skip("there is an accelerator here")
+    found = measure()
+    assert (found["accelerator"], found["accelerators"]) == (None, [])
+
+
+def planted_config(folder, monkeypatch, text):
+    (folder / "accelerate").mkdir()
+    (folder / "accelerate" / "default_config.yaml").write_text(text)
+    monkeypatch.setenv("HF_HOME", str(folder))
+    return accelerate_config()
+
+
+YAML = """\
+# a comment
+compute_environment: LOCAL_MACHINE
+debug: false
+fsdp_config:
+  fsdp_offload_params: true
+mixed_precision: 'bf16'
+num_processes: 1
+main_process_ip: 10.0.0.5
+same_network: null
+"""
+
+
+def test_the_default_configuration_of_accelerate_is_read_as_yaml(tmp_path, monkeypatch):
+    found = planted_config(tmp_path, monkeypatch, YAML)
+    assert found == {
+        "compute_environment": "LOCAL_MACHINE",
+        "debug": "False",
+        "mixed_precision": "bf16",
+        "num_processes": "1",
+    }
+
+
+def test_the_default_configuration_of_accelerate_may_be_json(tmp_path, monkeypatch):
+    """Accelerate writes that into the same file."""
+    text = json.dumps({"debug": True, "mixed_precision": "no", "num_machines": 2, "fsdp_config": {}, "a": None})
+    found = planted_config(tmp_path, monkeypatch, text)
+    assert found == {"debug": "True", "mixed_precision": "no", "num_machines": "2"}
+
+
+@pytest.mark.parametrize(
+    "key", ["main_process_ip", "deepspeed_hostfile", "iam_role_name", "profile", "tpu_zone", "image_uri", "hub_token"]
+)
+def test_a_setting_that_names_machines_or_accounts_is_not_read(tmp_path, monkeypatch, key):
+    assert planted_config(tmp_path, monkeypatch, f"{key}: something\nuse_cpu: true\n") == {"use_cpu": "True"}
+
+
+def test_without_a_configuration_of_accelerate_it_is_empty(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert accelerate_config() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n", "535.104.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build\n", "570.86.10"),
+        ("something else\n", None),
+    ],
+)
+def test_the_driver_is_the_one_that_its_kernel_module_tells(tmp_path, monkeypatch, text, version):
+    (tmp_path / "version").write_text(text)
+    monkeypatch.setattr(environment, "DRIVER_FILE", str(tmp_path / "version"))
+    assert gpu_driver() == version
+
+
+def test_without_the_kernel_module_there_is_no_driver(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "DRIVER_FILE", str(tmp_path / "version"))
+    assert gpu_driver() is None

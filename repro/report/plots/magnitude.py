@@ -1,0 +1,218 @@
+"""The largest magnitude of each layer's output on a logarithmic axis, against the limits of the dtypes."""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from repro.records import number
+from repro.report.plots.chart import (
+    BAD,
+    CROSSED,
+    INK,
+    LABEL_PIXELS,
+    LIMIT,
+    LINE,
+    MUTED,
+    Plot,
+    Spec,
+    chart,
+    layer,
+    ordinal,
+    short,
+)
+from repro.report.plots.layers import chosen, names, origin_place
+from repro.report.tables import DIGITS, Json, shown_number, thinned
+from repro.wording import listed, plain
+
+WIDTH, HEIGHT, TOP = 340, 230, 30
+"""Units of the plane; between 0 and ``TOP`` lies what is beyond every number."""
+LAYERS = 160
+"""How many layers a plane of this width can tell apart."""
+SAID = 16
+"""How many layers the words for the plot name one by one."""
+LARGE = 40
+"""With more layers than that, points are small."""
+IN_VIEW = 1e6
+"""A limit farther than so many times from every magnitude is not drawn: it would squash the rest."""
+ALIKE = 1.1
+"""Limits whose quotient is below that share a line: those of bfloat16 and float32 differ by 0.4 %."""
+DECADES = 8
+"""Powers of ten that the axis names."""
+LOWEST = -323
+"""The smallest power of ten that is a float64."""
+LIMITS = {"float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127, "float32": (2 - 2**-23) * 2.0**127}
+"""The largest finite number of each dtype: (2 - 2**-m) * 2**e for m bits of mantissa and the largest exponent e."""
+KINDS = {"Inf": (BAD, "triangle-up"), "NaN": (BAD, CROSSED), "0": (MUTED, "circle")}
+"""What has no place on a logarithmic axis: its colour and its shape."""
+
+
+def magnitude(document: Json) -> Plot | None:
+    """Magnitude by layer; None where no layer was measured."""
+    origin: Json = document.get("origin") or {}
+    every = [item for item in (document.get("bisect") or {}).get("headroom") or () if _known(item)]
+    if not every:
+        return None
+    items, thinned_note = chosen(every, LAYERS, origin_place(every, origin))
+    said, title = names(items)
+    place = origin_place(items, origin)
+    born = None if place is None else said[place]
+    values = [{"layer": name, **_value(item)} for name, item in zip(said, items, strict=True)]
+    references = [] if born is None else [{**item, "layer": born} for item in _reference(origin)]
+    arms = _float32_arm(document)
+    sizes = [item["absmax"] for item in (*values, *references, *arms) if item["absmax"]]
+    limits = _limits(sizes)
+    y = {"field": "absmax", "type": "quantitative", **_decades([*sizes, *(item["absmax"] for item in limits)])}
+    x = ordinal("layer", said, _layer_axis(said, title))
+    early = place is not None and 2 * place < len(items)
+    layers = [
+        *_rules(limits, y, LIMIT, early=early),
+        *_rules(arms, y, LINE, early=early),
+        *_line(values, x, y),
+        *_without_place(values, x),
+        *(_origin(born, references, x, y) if born is not None else ()),
+    ]
+    others = "".join(f" {item['says']}." for item in (*references, *arms))
+    notes = [*(f"The diamond: {item['says']}." for item in references), *_outside(limits)]
+    return Plot(
+        name="magnitude",
+        title="Largest magnitude by layer, against each dtype's limit",
+        figures=f"{_in_words(values, born, title)}{others} Largest finite numbers: {_said_limits(list(LIMITS))}.",
+        note=" ".join([*notes, *([thinned_note] if thinned_note else ())]) or None,
+        spec=chart(layers, WIDTH, HEIGHT),
+    )
+
+
+def _known(item: object) -> bool:
+    return isinstance(item, dict) and number(item.get("absmax")) is not None
+
+
+def _value(item: Json) -> dict[str, Any]:
+    """The magnitude where it has a place on the axis, and what it is where it has none."""
+    value = number(item["absmax"]) or 0.0
+    if math.isfinite(value):
+        return {"kind": "finite", "absmax": value} if value > 0 else {"kind": "0", "absmax": None}
+    return {"kind": "NaN" if math.isnan(value) else "Inf", "absmax": None}
+
+
+def _reference(origin: Json) -> list[dict[str, Any]]:
+    """What other arithmetic has at the element that overflows; elsewhere it says nothing about magnitudes."""
+    value = abs(number(origin.get("reference_value")) or 0.0)
+    if origin.get("mechanism") != "overflow" or not 0 < value < math.inf:
+        return []
+    dtype = short((origin.get("reference") or {}).get("dtype") or "the reference")
+    return [{"absmax": value, "says": f"{dtype} has {plain(value, DIGITS)} at the origin"}]
+
+
+def _float32_arm(document: Json) -> list[dict[str, Any]]:
+    """The largest magnitude of the same model in float32, where it was measured."""
+    found = []
+    for arm in document.get("arms") or ():
+        value = number(arm.get("headroom_max")) or 0.0
+        if (arm.get("change") or {}).get("dtype") == "float32" and 0 < value < math.inf:
+            found.append({"absmax": value, "says": f"the largest in float32 {plain(value, DIGITS)}"})
+    return found
+
+
+def _limits(sizes: Sequence[float]) -> list[dict[str, Any]]:
+    """The limits within view, those that are nearly the same as one."""
+    found: list[dict[str, Any]] = []
+    for name, limit in LIMITS.items():
+        words = f"{name} {plain(limit, DIGITS if limit < 1e6 else 3)}"
+        if not sizes or not min(sizes) / IN_VIEW <= limit <= IN_VIEW * max(sizes):
+            continue
+        if found and limit < ALIKE * found[-1]["absmax"]:
+            last = found[-1]
+            found[-1] = {"absmax": limit, "dtypes": [*last["dtypes"], name], "says": f"{last['says']}, {words}"}
+        else:
+            found.append({"absmax": limit, "dtypes": [name], "says": f"largest {words}"})
+    return found
+
+
+def _outside(limits: Sequence[Json]) -> list[str]:
+    """A sentence on the limits that are not drawn."""
+    left = [name for name in LIMITS if not any(name in item["dtypes"] for item in limits)]
+    return [f"Outside this view: the largest {_said_limits(left)}."] if left else []
+
+
+def _said_limits(dtypes: Sequence[str]) -> str:
+    return listed([f"{name} {plain(LIMITS[name], DIGITS)}" for name in dtypes])
+
+
+def _layer_axis(said: Sequence[str], title: str) -> Spec:
+    flat = all(len(name) <= len("000") for name in said)
+    return {"title": title, "labelOverlap": True, "labelLimit": LABEL_PIXELS, "labelAngle": 0 if flat else -60}
+
+
+def _decades(sizes: Sequence[float]) -> Spec:
+    """A logarithmic scale from a power of ten to a little above the largest, and its axis."""
+    low = max(math.floor(math.log10(min(sizes))), LOWEST) if sizes else 0
+    top = min(max(max(sizes, default=1.0) * 1.6, 10.0**low * 2), sys.float_info.max)
+    high = math.floor(math.log10(top))
+    every = max(1, math.ceil((high - low) / DECADES))
+    ticks = [float(f"1e{power}") for power in range(low, high + 1, every)]
+    axis = {
+        "values": ticks,
+        "format": "~g" if ticks[-1] < 1e7 else "~e",
+        "title": "largest magnitude, logarithmic",
+        "titlePadding": 14,  # room for a font that is wider than the one laid out with
+        "grid": True,
+    }
+    return {"scale": {"type": "log", "domain": [ticks[0], top], "range": [HEIGHT, TOP], "nice": False}, "axis": axis}
+
+
+def _rules(values: Sequence[Json], y: Spec, colour: str, *, early: bool) -> list[Spec]:
+    """A dashed line for each value, with its words above the end that is farther from an origin."""
+    words = {"type": "text", "fill": colour, "baseline": "bottom", "dy": -2}
+    words |= {"align": "right", "dx": -4} if early else {"align": "left", "dx": 4}
+    return [
+        layer(values, {"type": "rule", "color": colour, "strokeDash": [6, 3]}, y=y),
+        layer(values, words, x={"value": WIDTH if early else 0}, y=y, text={"field": "says", "type": "nominal"}),
+    ]
+
+
+def _line(values: Sequence[Json], x: Spec, y: Spec) -> list[Spec]:
+    """The magnitudes; the line is broken where one has no place on the axis."""
+    point = {"type": "point", "filled": True, "color": LINE, "size": 36 if len(values) <= LARGE else 10, "opacity": 1}
+    return [
+        layer(values, {"type": "line", "color": LINE, "strokeWidth": 2}, x=x, y=y),
+        layer([value for value in values if value["kind"] == "finite"], point, x=x, y=y),
+    ]
+
+
+def _without_place(values: Sequence[Json], x: Spec) -> list[Spec]:
+    """Inf and NaN above every number, 0 below."""
+    kinds = [kind for kind in KINDS if any(value["kind"] == kind for value in values)]
+    by = {"field": "kind", "type": "nominal"}
+    colour = {**by, "scale": {"domain": kinds, "range": [KINDS[kind][0] for kind in kinds]}}
+    shape = {**by, "scale": {"domain": kinds, "range": [KINDS[kind][1] for kind in kinds]}}
+    mark = {"type": "point", "filled": True, "size": 50 if len(values) <= LARGE else 14, "opacity": 1}
+    found = []
+    for here, y in ((("Inf", "NaN"), TOP // 2), (("0",), HEIGHT - 5)):
+        there = [value for value in values if value["kind"] in here]
+        found += [layer(there, mark, x=x, y={"value": y}, color=colour, shape=shape)] if there else []
+    return found
+
+
+def _origin(name: str, references: Sequence[Json], x: Spec, y: Spec) -> list[Spec]:
+    """A line through the origin's layer, and what other arithmetic has there."""
+    here = [{"layer": name, "says": "origin"}]
+    words = {"type": "text", "fill": INK, "fontWeight": "bold", "baseline": "bottom"}
+    diamond = {"type": "point", "shape": "diamond", "filled": False, "color": INK, "size": 90, "strokeWidth": 2}
+    return [
+        layer(here, {"type": "rule", "color": INK, "strokeDash": [2, 2]}, x=x),
+        layer(here, words, x=x, y={"value": -3}, text={"field": "says", "type": "nominal"}),
+        layer(references, {**diamond, "opacity": 1}, x=x, y=y),
+    ]
+
+
+def _in_words(values: Sequence[Json], born: str | None, title: str) -> str:
+    """The figures in words, thinned where they are many."""
+    place = {index for index, value in enumerate(values) if value["layer"] == born}
+    few, _ = thinned(values, SAID, place)
+    said = []
+    for value in few:
+        size = shown_number(value["absmax"]) if value["kind"] == "finite" else value["kind"]
+        said.append(f"{value['layer']}: {size}{' (origin)' if value['layer'] == born else ''}")
+    some = f" ({len(few)} of {len(values)})" if len(few) < len(values) else ""
+    return f"By {title}{some}: {', '.join(said)}."

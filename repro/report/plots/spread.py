@@ -1,0 +1,118 @@
+"""Which tokens are bad in which layer's output: layers x tokens."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from repro.report.plots.chart import BAD, INK, LABEL_PIXELS, Plot, Spec, chart, layer, ordinal, short
+from repro.report.plots.layers import chosen, names, origin_place
+from repro.report.tables import Json, thinned
+from repro.wording import listed
+
+WIDTH, TALL, LOW = 300, 16, 5
+"""Units of the plane, and of a layer where these are few or many."""
+LARGE = 40
+"""With more layers than that, they are low."""
+LAYERS = 96
+COLUMNS = 64
+"""Where tokens are more than that, neighbours share a column."""
+NAMED = 16
+"""Where tokens are more than that, an axis counts them."""
+TOKEN = 14
+"""Characters of a token's text."""
+SAID = 12
+
+
+def spread(document: Json) -> Plot | None:
+    """Bad tokens by layer; None where no layer has one, or it is not known how many tokens there are."""
+    bisect: Json = document.get("bisect") or {}
+    origin: Json = document.get("origin") or {}
+    every = [item for item in bisect.get("spread") or () if isinstance(item, dict) and item.get("tokens")]
+    if not any(item.get("bad_tokens") for item in every):
+        return None
+    items, thinned_note = chosen(every, LAYERS, origin_place(every, origin))
+    said, title = names(items)
+    place = origin_place(items, origin)
+    tokens = max(int(item["tokens"]) for item in items)
+    each = -(-tokens // COLUMNS)
+    runs = [run for name, item in zip(said, items, strict=True) for run in _runs(name, item, each)]
+
+    step = TALL if len(items) <= LARGE else LOW
+    words = _words(document, tokens)
+    y_axis = {"title": title, "labelOverlap": True, "labelLimit": LABEL_PIXELS, "ticks": False, "grid": False}
+    y_axis |= {"titleAngle": 0, "titleAlign": "left", "titleBaseline": "bottom", "titleX": 0, "titleY": -6}
+    y = {**ordinal("layer", said, y_axis), "scale": {"domain": said, "type": "band", "paddingInner": 0.15}}
+    x_axis: Spec = {"title": "token, from 0", "format": "d", "tickMinStep": 1, "grid": False}
+    if words:
+        x_axis = {"title": None, "labels": False, "ticks": False, "grid": True, "values": list(range(1, tokens))}
+    x = {"field": "start", "type": "quantitative", "scale": {"domain": [0, tokens], "nice": False}, "axis": x_axis}
+    layers = [
+        layer(runs, {"type": "rect", "color": BAD}, x=x, x2={"field": "end"}, y=y),
+        *_named(words, step * len(items)),
+    ]
+    if place is not None:
+        layers += _origin(said[place], y)
+    return Plot(
+        name="spread",
+        title="Bad tokens in each layer's output",
+        figures=_in_words(said, items, None if place is None else said[place], title),
+        note=" ".join(_notes(each, tokens, thinned_note)),
+        spec=chart(layers, WIDTH, step * len(items)),
+    )
+
+
+def _runs(name: str, item: Json, each: int) -> list[dict[str, Any]]:
+    """Bad tokens side by side as one bar, from the start of the first column to the end of the last."""
+    columns = sorted({int(token) // each for token in item["bad_tokens"] or ()})
+    found = []
+    for _, group in groupby(enumerate(columns), key=lambda pair: pair[1] - pair[0]):
+        run = [column for _, column in group]
+        found.append({"layer": name, "start": run[0] * each, "end": min((run[-1] + 1) * each, item["tokens"])})
+    return found
+
+
+def _words(document: Json, tokens: int) -> list[str]:
+    """The tokens where they are few: by number, and by name where that is known."""
+    prompts = (document.get("forward") or {}).get("prompts") or ()
+    asked = (document.get("bisect") or {}).get("prompt")
+    known = prompts[asked].get("tokens") or () if isinstance(asked, int) and 0 <= asked < len(prompts) else ()
+    if tokens > NAMED:
+        return []
+    texts = [short(token, TOKEN) for token in known] if len(known) == tokens else [""] * tokens
+    return [f"{index} {text}".strip() for index, text in enumerate(texts)]
+
+
+def _named(words: Sequence[str], height: int) -> list[Spec]:
+    """The tokens below the plane, slanted where they have names."""
+    values = [{"at": index + 0.5, "says": name} for index, name in enumerate(words)]
+    slanted = {"angle": 300, "align": "right", "baseline": "middle"}
+    mark = {"type": "text", **({"baseline": "top"} if all(map(str.isdecimal, words)) else slanted)}
+    at = {"field": "at", "type": "quantitative"}
+    return (
+        [layer(values, mark, x=at, y={"value": height + 8}, text={"field": "says", "type": "nominal"})] if words else []
+    )
+
+
+def _origin(name: str, y: Spec) -> list[Spec]:
+    """A word at the right end of the origin's layer."""
+    mark = {"type": "text", "fill": INK, "fontWeight": "bold", "align": "left", "baseline": "middle", "dx": 5}
+    middle = {**y, "bandPosition": 0.5}
+    says = {"field": "says", "type": "nominal"}
+    return [layer([{"layer": name, "says": "origin"}], mark, x={"value": WIDTH}, y=middle, text=says)]
+
+
+def _notes(each: int, tokens: int, thinned_note: str | None) -> list[str]:
+    said = ["Filled: NaN or Inf at this token; empty: finite."]
+    if each > 1:
+        said.append(f"Each column stands for {each} of the {tokens:,} tokens, and is filled if one of them is bad.")
+    return said + ([thinned_note] if thinned_note else [])
+
+
+def _in_words(said: Sequence[str], items: Sequence[Json], born: str | None, title: str) -> str:
+    """How many tokens are bad, layer by layer, from the last sound layer before the first bad one."""
+    rows = [(name, len(item["bad_tokens"] or ()), item["tokens"]) for name, item in zip(said, items, strict=True)]
+    first = next(index for index, (_, bad, _) in enumerate(rows) if bad)
+    few, _ = thinned(rows[max(first - 1, 0) :], SAID, set())
+    counted = [f"{name}{' (origin)' if name == born else ''}: {bad} of {tokens}" for name, bad, tokens in few]
+    which = [str(token) for token in (items[first]["bad_tokens"] or ())[:SAID]]
+    return f"Bad tokens by {title}: {', '.join(counted)}. First bad: token {listed(which)} in layer {rows[first][0]}."

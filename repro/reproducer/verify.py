@@ -1,0 +1,197 @@
+"""Runs a script in a clean interpreter, several times, and says whether it shows its fault each time."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.errors import CellError
+from repro.process import death
+
+RUNS = 3
+TIMEOUT_SECONDS = 900.0
+OUTPUT = 8_000
+"""How many characters of what a script prints are kept, from its end."""
+REASON = 200
+"""How many characters of an exception stand in a reason."""
+GOOD, BAD, SKIP = 0, 1, 125
+UNCAUGHT = 70
+"""What the launcher ends with where a script let an exception through. Source: EX_SOFTWARE in sysexits.h."""
+LAUNCHER = f"""
+import sys
+
+def refuse(event, given):
+    if event == "socket.connect":
+        import socket
+        if given[0].family == getattr(socket, "AF_UNIX", None):
+            return
+    elif event not in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto"):
+        return
+    raise OSError(f"no network while a script is verified ({{event}})")
+
+sys.addaudithook(refuse)
+sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit({UNCAUGHT})
+del sys.argv[0]
+with open(sys.argv[0], encoding="utf-8") as stream:
+    code = compile(stream.read(), sys.argv[0], "exec")
+exec(code, {{"__name__": "__main__", "__file__": sys.argv[0], "__builtins__": __builtins__}})
+"""
+"""Runs a script as ``__main__``, without network, and tells an exception that nobody caught from the fault itself.
+Source of the events' names: https://docs.python.org/3/library/audit_events.html"""
+KEPT = (
+    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "ZE_AFFINITY_MASK", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE",
+)  # fmt: skip
+"""Variables that a process needs to start, to see its devices, and to find files that were downloaded before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What the runs of a script came to.
+
+    Args:
+        exit_statuses: One for each run; minus a signal's number where one ended it; None for a run out of time.
+        output: What the last run printed on its standard output.
+        verified: Whether every run ended with 1, which says that the fault is there.
+        reason: A sentence why, or why not.
+    """
+
+    exit_statuses: tuple[int | None, ...]
+    output: str
+    verified: bool
+    reason: str
+
+
+def verify(
+    python: str,
+    text: str,
+    argv: Sequence[str] = (),
+    runs: int = RUNS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    name: str = "reproducer.py",
+) -> Verification:
+    """Run a script in ``python -I``, in an empty folder, without network, with few variables.
+
+    A run that gives no answer (neither 0 nor 1) is the last one.
+
+    Args:
+        python: The interpreter, with what the script needs installed.
+        text: The script.
+        argv: Its arguments.
+        runs: How often all in all; every run must end with 1.
+        timeout_seconds: For each run.
+        name: The file's name, as it stands in a traceback.
+
+    Raises:
+        CellError: the interpreter cannot be started.
+    """
+    statuses: list[int | None] = []
+    output = errors = ""
+    with tempfile.TemporaryDirectory(prefix="repro-verify-", ignore_cleanup_errors=True) as scratch:
+        place = Path(scratch)
+        script = place / "script" / name
+        script.parent.mkdir()
+        script.write_text(text, encoding="utf-8", newline="\n")
+        command = [python, "-I", "-B", "-X", "utf8", "-c", LAUNCHER, str(script), *argv]
+        for number in range(runs):
+            empty, home = place / f"empty{number}", place / f"home{number}"
+            empty.mkdir()
+            home.mkdir()
+            status, output, errors = _run(command, empty, _environment(home), timeout_seconds)
+            statuses.append(status)
+            if status not in (GOOD, BAD):
+                break
+        output, errors = (said.replace(str(script.parent) + os.sep, "") for said in (output, errors))
+    verified = statuses == [BAD] * runs
+    return Verification(tuple(statuses), output, verified, _reason(statuses, runs, errors, timeout_seconds))
+
+
+def _environment(home: Path) -> Mapping[str, str]:
+    """A new home, so that no setting of the user is read; the Hub's files where they are, and no way to the Hub."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return {
+        **kept,
+        **dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "HF_MODULES_CACHE"), str(home)),
+        "HF_HOME": os.environ.get("HF_HOME") or str(caches / "huggingface"),
+        **dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1"),
+        **dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "NO_COLOR"), "1"),
+    }
+
+
+def _run(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], seconds: float
+) -> tuple[int | None, str, str]:
+    """(exit status, stdout, stderr) of one process. Its output goes to files: a grandchild that holds a pipe open
+    would keep the host waiting.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            child = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CellError(f"{command[0]} cannot be started: {error.strerror}. Give another with --python.") from None
+        status: int | None = None
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = child.wait(seconds)
+        finally:
+            _end(child)
+        said = []
+        for stream in (out, err):
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - OUTPUT))
+            said.append(stream.read().decode("utf-8", "replace"))
+    return status, said[0].strip(), said[1].strip()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of the process's group behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            child.kill()
+        else:
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _reason(statuses: Sequence[int | None], runs: int, errors: str, seconds: float) -> str:
+    """What the runs came to, as one sentence."""
+    if list(statuses) == [BAD] * runs:
+        return f"Run {runs} times in a clean interpreter, each time with exit status 1: the fault is there."
+    if len(set(statuses)) > 1:
+        ends = ", ".join("out of time" if status is None else str(status) for status in statuses)
+        return f"The runs disagree: exit statuses {ends}."
+    status, said = statuses[-1], _last_line(errors)
+    if status is None:
+        return f"It did not end within {seconds:g} seconds."
+    if status == GOOD:
+        return "The fault does not show: it ended with exit status 0."
+    if status == SKIP:
+        return f"It could not be asked: {said or 'exit status 125'}."
+    if status == UNCAUGHT:
+        return f"It ended by an exception that it did not catch: {said}."
+    signal_name, words = death(status)
+    if signal_name is None:
+        return f"It ended with exit status {status}, which is no answer: {said}."
+    return f"Its process {words}."
+
+
+def _last_line(text: str) -> str:
+    """The last line of a traceback, which names the exception."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = lines[-1] if lines else ""
+    return (said if len(said) <= REASON else said[: REASON - 3] + "...").rstrip(".")
