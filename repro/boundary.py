@@ -140,8 +140,7 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
     if laboratory.built_some:
         announcer.line(disk_use(store))
     content = _content(search, answer, extra, compared, folder)
-    content = output.write(folder, content, whole=True)
-    return Result(folder, content)
+    return Result(folder, output.write(folder, content, whole=True))
 
 
 def _held_numpy(question: Question) -> Mapping[str, str]:

@@ -41,16 +41,17 @@ class Children:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def ask(self, request: Request, cell: Cell, folder: Path, *, aloud: bool) -> Answer:
+    def ask(self, request: Request, cell: Cell, folder: Path, *, aloud: bool, reduce: bool = False) -> Answer:
         """Run ``request`` in ``cell`` into ``folder``, to its end.
 
         Args:
             request: What is asked; its own cell and folder are replaced.
             cell: Where.
             folder: Of this run.
+            reduce: Whether it also looks for a smaller case; a run that has ended goes on with that alone.
             aloud: Its progress goes to this process's stderr. Otherwise to host.log, with the rest of what it prints.
         """
-        asked = replace(request, cell=cell, python=cell.python, reduce=False, deliver=False)
+        asked = replace(request, cell=cell, python=cell.python, reduce=reduce, deliver=False)
         command = [sys.executable, "-c", MAIN, *asked.argv()[1:], "--out", str(folder)]
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOG).open("ab") as log:

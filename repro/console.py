@@ -207,8 +207,28 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
         console.print(Text(f"note: {note}"), soft_wrap=True)
     if document["model"]["weights"] == "random":
         console.print(Text(f"weights: random, seed {document['model']['seed']}; no checkpoint was read"))
-    console.print(Text(f"report: {result.folder / 'report.md'}"), soft_wrap=True)
+    for line in _handed_on(result):
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(f"again: {document['command']}"), soft_wrap=True)
+
+
+def _handed_on(result: "Result") -> Iterator[str]:
+    """Whose fault it is, the scripts, and where the report is."""
+    document, folder = result.document, result.folder
+    owner, first = document.get("owner"), document.get("reproducer")
+    if owner is not None:
+        yield f"whose fault: {owner['project'] or 'not known'}. {owner['reason']}"
+        if owner.get("advice"):
+            yield f"to mend the call: {owner['advice']}"
+    for script in (first, *first["others"]) if first else ():
+        if script["path"] is not None:
+            how = f"verified {script['runs']} times" if script["verified"] else "not verified"
+            yield f"script: {folder / script['path']} (needs {', '.join(script['needs']) or 'Python alone'}; {how})"
+    for match in document.get("looks_like") or ():
+        yield str(match["sentence"])
+    yield f"report: {folder / 'report.md'}"
+    for name in (document.get("delivered") or {}).values():
+        yield f"        {folder / name}"
 
 
 def table(result: "Result", *, to_stderr: bool) -> None:
@@ -229,7 +249,8 @@ def table(result: "Result", *, to_stderr: bool) -> None:
         console.print(Text(statement["text"]), soft_wrap=True)
     verdict = document["verdict"]
     console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {document['headline']}"), soft_wrap=True)
-    console.print(Text(f"report: {result.folder / 'report.md'}"), soft_wrap=True)
+    for line in _handed_on(result):
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(f"again: {document['command']}"), soft_wrap=True)
 
 

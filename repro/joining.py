@@ -12,6 +12,7 @@ from repro import folders
 from repro.errors import RecordError
 from repro.records import Case, Cell, Header, Judgement, Verdict
 from repro.report.document import document
+from repro.report.render import scripts_of
 from repro.rows import Row
 from repro.table import matrix_part, matrix_verdict
 from repro.wording import sentence
@@ -31,7 +32,7 @@ def join(rows: Sequence[Row], folder: Path, argv: tuple[str, ...], tool: str, ca
         case: What was asked, for the case that no cell could be.
     """
     verdict = matrix_verdict(rows)
-    shown = _newest(rows)
+    shown = newest(rows)
     base = None if shown is None else read_document(folder / str(shown["folder"]))
     if shown is None or base is None:
         shown, base = None, nothing(verdict, case, argv, tool)
@@ -48,7 +49,7 @@ def join(rows: Sequence[Row], folder: Path, argv: tuple[str, ...], tool: str, ca
     }
 
 
-def _newest(rows: Sequence[Row]) -> Row | None:
+def newest(rows: Sequence[Row]) -> Row | None:
     """The cell that stands for all: bad before good, then by torch, Transformers and Python."""
     for verdict in ("bad", "good"):
         found = [row for row in rows if row["verdict"] == verdict and row["folder"]]
@@ -63,6 +64,17 @@ def _version(text: object) -> Version:
         return Version(str(text))
     except InvalidVersion:
         return Version("0")
+
+
+def bring_scripts(folder: Path, content: Mapping[str, Any]) -> None:
+    """Copy the scripts of the cell that stands for all to the folder of the table.
+
+    Raises:
+        EvidenceError: they cannot be written.
+    """
+    place = next((row["folder"] for row in content["cells"] if row["id"] == content["shown_cell"]), None)
+    for name, text in scripts_of(folder / str(place), content).items() if place else ():
+        folders.write(folder / name, text)
 
 
 def read_document(folder: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from repro.child import Answer, Children
 from repro.conversion import convert_once
 from repro.environments import Announcer, Store, disk_use, fingerprint, missing_device
 from repro.errors import BuildError, RecordError, Stopped, UsageError
-from repro.joining import join
+from repro.joining import bring_scripts, join, newest, read_document
 from repro.records import SCHEMA, Cell, Recipe, encode
 from repro.rows import Row, answered, unanswered
 from repro.run import Request, Result, Terminated, terminable
@@ -83,6 +83,7 @@ def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
         with terminable():
             asking.prepare()
             asking.all()
+            asking.script()
         if asking.built_some:
             announcer.line(disk_use(store))
     except KeyboardInterrupt as error:
@@ -96,8 +97,8 @@ def _conclude(matrix: Matrix, folder: Path) -> Result:
     """The table of every cell that has answered, now or before."""
     rows = [data["row"] for _, data in answers(folder) if data["row"] is not None]
     document = join(rows, folder, matrix.argv(row["id"] for row in rows), __version__, matrix.request.case)
-    document = output.write(folder, document, whole=True)
-    return Result(folder, document)
+    bring_scripts(folder, document)
+    return Result(folder, output.write(folder, document, whole=True))
 
 
 class _Asking:
@@ -131,6 +132,25 @@ class _Asking:
             except BaseException:
                 self.children.stop()  # before the pool is left, which waits for them
                 raise
+
+    def script(self) -> None:
+        """The smallest script, made in the cell that stands for all, where that is bad and was not asked for one."""
+        shown = newest([data["row"] for _, data in answers(self.folder) if data["row"] is not None])
+        recipe = next((known for known in self.matrix.known if shown is not None and known.id == shown["id"]), None)
+        cell = None if recipe is None else self.store.built(recipe)
+        if shown is None or shown["verdict"] != "bad" or recipe is None or cell is None:
+            return
+        before = read_document(self.folder / recipe.id)
+        if before is not None and before.get("reproducer") is None and before.get("reduction") is None:
+            self.announcer.line(f"{recipe.id}: looking for the smallest script")
+            self.children.ask(self.request(recipe), cell, self.folder / recipe.id, aloud=True, reduce=True)
+
+    def request(self, recipe: Recipe) -> Request:
+        """What is asked in this cell. A script chooses its device by itself."""
+        request = self.matrix.request
+        if request.case.is_script:
+            return request
+        return dataclasses.replace(request, case=dataclasses.replace(request.case, device=recipe.device))
 
     def title(self, number: int, recipe: Recipe) -> str:
         """``[3/10] seed-2.9.1: Python 3.13, torch 2.9.1, ..., about 6 min left``."""
@@ -174,10 +194,7 @@ class _Asking:
     def ask(self, recipe: Recipe, cell: Cell) -> None:
         """One cell's run, from its start to its row. Runs beside others."""
         begin = time.monotonic()
-        request = self.matrix.request
-        if not request.case.is_script:  # a script chooses its device by itself
-            request = dataclasses.replace(request, case=dataclasses.replace(request.case, device=recipe.device))
-        answer = self.children.ask(request, cell, self.folder / recipe.id, aloud=self.matrix.jobs == 1)
+        answer = self.children.ask(self.request(recipe), cell, self.folder / recipe.id, aloud=self.matrix.jobs == 1)
         self.take(recipe, answer, time.monotonic() - begin)
 
     def take(self, recipe: Recipe, answer: Answer, seconds: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from repro import __version__, folders, output
 from repro.errors import RecordError, UsageError
-from repro.joining import join
+from repro.joining import bring_scripts, join
 from repro.matrix import HEADER, ROW, answers
 from repro.records import Case, Recipe, decode
 from repro.rows import Row, answered
@@ -62,8 +62,8 @@ def merge(places: Sequence[Path], out: Path | None) -> Result:
     rows.sort(key=lambda row: str(row["id"]))
     argv = ("repro", "merge", *map(str, places))
     document = join(rows, folder, argv, __version__, found[0].case)
-    document = output.write(folder, document, whole=True)
-    return Result(folder, document)
+    bring_scripts(folder, document)
+    return Result(folder, output.write(folder, document, whole=True))
 
 
 def _in(place: Path) -> Iterator[_Found]:

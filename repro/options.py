@@ -100,7 +100,9 @@ LIMITS: tuple[Decorator, ...] = (
 REDUCE = click.option(
     "--reduce/--no-reduce", default=True, help="Whether to look for a smaller case and write a verified script."
 )
-BUNDLE = click.option("--bundle/--no-bundle", "deliver", default=True, help="Whether to write report.html and bundle.zip.")
+BUNDLE = click.option(
+    "--bundle/--no-bundle", "deliver", default=True, help="Whether to write report.html and bundle.zip."
+)
 PRIVATE = click.option(
     "--private-prompts", is_flag=True, help="Leave the texts of prompts out of everything that is handed on."
 )

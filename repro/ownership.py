@@ -92,8 +92,9 @@ def _operator(document: Json) -> Owner | None:
             f"{where} gives NaN for a query whose mask leaves no key, from finite queries, keys and values. "
             "Since PyTorch 2.5 its own answer to such a query is zeros (pytorch#103749).",
         )
-    fits = value is not None and abs(value) <= (number(program.get("limit")) or 0.0)
-    if fits and (mechanism == "kernel" or FUSED in op):
+    if value is None or not abs(value) <= (number(program.get("limit")) or 0.0):
+        return None
+    if mechanism == "kernel" or FUSED in op:
         return Owner(
             "pytorch",
             f"{where} gives {program['seen']} from finite inputs, where float64 arithmetic has {plain(value)}.",
@@ -156,8 +157,9 @@ def _cast(document: Json, origin: Json) -> Owner | None:
 
 def _verified(document: Json, levels: frozenset[str]) -> Json | None:
     """The verified script of one of these levels."""
-    first = document.get("reproducer") or {}
-    for script in (first, *(first.get("others") or ())):
+    first: Json = document.get("reproducer") or {}
+    scripts: tuple[Json, ...] = (first, *(first.get("others") or ()))
+    for script in scripts:
         if script.get("verified") and script.get("level") in levels:
             return script
     return None

@@ -20,6 +20,7 @@ from repro.kit import Kit, pack
 from repro.ownership import owner
 from repro.records import Case, Cell, Fault, Header, Plan, to_json
 from repro.report.document import document
+from repro.report.private import without_prompts
 from repro.reproducer.offer import offer
 from repro.runner import NO_LIMITS, Limits, Listener, Setting
 
@@ -45,7 +46,11 @@ STEPS = {
     "trace": ("environment", "files", "load", "trace"),
 }
 """Which steps each command asks for, in order."""
-OF_SCRIPT = {"run": ("environment", "script", "bisect", REDUCE), "forward": ("environment", "script"), "trace": ("environment", "trace")}
+OF_SCRIPT = {
+    "run": ("environment", "script", "bisect", REDUCE),
+    "forward": ("environment", "script"),
+    "trace": ("environment", "trace"),
+}
 """The same for a script, which has no weights and gives its verdict by itself."""
 
 
@@ -79,6 +84,8 @@ class Request:
         """The steps in order."""
         steps = OF_SCRIPT[self.command] if self.case.is_script else STEPS[self.command]
         left_out = (*(() if self.arms else ARMS), *(() if self.reduce else (REDUCE,)))
+        if self.case.is_script and not self.reduce:
+            left_out = (*left_out, "bisect")  # what a script ends with is its whole answer
         return tuple(step for step in steps if step not in left_out)
 
     @property
@@ -202,7 +209,9 @@ def _conclude(request: Request, folder: Path, evidence: Evidence, listener: List
     judgement = judge(observations, request.case, request.deciding, request.fault)
     answer = document(judgement, observations, evidence.header, evidence.sha256(), request.argv())
     if request.reduce and request.command == "run" and answer["verdict"] == "bad":
-        answer["reproducer"] = offer(answer, request.cell.python, folder, listener)
+        # What a script says about tokens is public.
+        said = without_prompts(answer) if request.private_prompts else answer
+        answer["reproducer"] = offer(said, request.cell.python, folder, listener)
     answer["private_prompts"] = request.private_prompts
     answer["owner"] = to_json(owner(answer, excluded(answer)))
     answer["looks_like"] = to_json(looks_like(answer))

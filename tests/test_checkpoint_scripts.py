@@ -20,7 +20,8 @@ from repro.reproducer.verify import verify
 def document(folder, kind, **parts):
     """verdict.json of a bad run of a local model, as far as scripts read it."""
     found = {
-        "tool": "0.1.0", "verdict": "bad", "kind": kind, "script": None, "reduction": None, "owner": None, "origin": None,
+        "tool": "0.1.0", "verdict": "bad", "kind": kind, "script": None, "reduction": None, "owner": None,
+        "origin": None,
         "model": {"id": str(folder), "class": None, "weights": "checkpoint"}, "steps": [],
         "cell": {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "device": "cpu", "dtype": "float32"},
         "case": {"dtype": "float32", "attn": None, "trust_remote_code": False},
@@ -89,7 +90,8 @@ def other_shape(path):
 
 
 def twice(path):
-    text = b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}'
+    entry = b'"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}'
+    text = b"{" + entry + b", " + entry + b"}"
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"\0")
 
 
@@ -285,7 +287,7 @@ def test_a_sound_model_shows_nothing(tmp_path):
     made = document(folder, "nonfinite", forward=forward([44, 47]), load={"class": "LlamaForCausalLM"})
     found = offered(folder, tmp_path / "run", made)
     assert not found["verified"]
-    assert found["output"].startswith("expected 0 of ")
+    assert found["output"].endswith("seen 0 others (torch.float32)")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no fork")
@@ -312,15 +314,28 @@ def test_a_child_that_lives_shows_none(tmp_path):
 def of_hub(folder):
     made = document(folder, "load", load={"class": "LlamaForCausalLM", "missing_keys": ["x"]})
     made["model"] = {**made["model"], "id": "org/tiny"}
-    made["files"] = {**made["files"], "source": "hub", "revision": "0123abc"}
+    made["files"] = {**made["files"], "source": "hub", "revision": "0123456789abcdef0123456789abcdef01234567"}
     return made
 
 
 def test_a_model_of_the_hub_is_named_with_its_revision(folder):
     script = scripts(of_hub(folder), {"model.safetensors": "00" * 32})[0]
-    assert 'snapshot_download("org/tiny", revision="0123abc"' in script.text
+    assert 'snapshot_download("org/tiny", revision="0123456789abcdef0123456789abcdef01234567"' in script.text
     assert script.argv == script.usage == ()
-    assert script.checkpoint == {"id": "org/tiny", "revision": "0123abc", "sha256": {"model.safetensors": "00" * 32}}
+    assert script.checkpoint == {
+        "id": "org/tiny",
+        "revision": "0123456789abcdef0123456789abcdef01234567",
+        "sha256": {"model.safetensors": "00" * 32},
+    }
+
+
+def test_a_model_of_the_hub_is_read_from_the_cache_without_network(tmp_path, monkeypatch):
+    snapshot = tmp_path / "hub" / "models--org--tiny" / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    BY_NAME["llama-missing-key"].build(snapshot)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    found = offered(snapshot, tmp_path / "run", of_hub(snapshot))
+    assert found["verified"], found["reason"]
+    assert found["usage"] == []
 
 
 def test_a_gguf_file_is_loaded_by_its_name(folder):

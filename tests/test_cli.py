@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hosting import BISECT, NAN_FORWARD, answers, command, environment, fake_python, model_folder, repro
 
-ALL_STEPS = 17
-NOTE = "note: going on in out: {} of 6 steps are recorded there\n"
+ALL_STEPS = 18
+NOTE = "note: going on in out: {} of 7 steps are recorded there\n"
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_what_the_progress_said_is_not_said_again_in_the_same_place(place):
 
 def test_steps_that_were_not_run_are_told_in_few_words(place):
     ran = ask(place, load={"verdict": "skip", "reason": "no such device"})
-    assert "not run: forward, bisect and 11 single changes\n" in ran.stdout
+    assert "not run: forward, bisect, reduce and 11 single changes\n" in ran.stdout
 
 
 def test_a_prompt_that_no_tokenizer_could_read_is_said_to_be_unused(place):
@@ -178,7 +178,7 @@ def test_the_plan_has_what_was_asked_for(place):
             "repro: 'notes.txt' is a file, and only .gguf files are models by themselves (a .py file is run as a",
         ),
         (["gpt2", "--devise", "cpu"], "No such option '--devise'. Did you mean '--device'?"),
-        (["--divice", "cpu", "gpt2"], "No such option '--divice'. Did you mean '--device'? See 'repro run --help'."),
+        (["--devic", "cpu", "gpt2"], "No such option '--devic'. Did you mean '--device'? See 'repro run --help'."),
         ([""], "Invalid value for 'MODEL': it is empty."),
         (["completion", "tcsh"], "Invalid value for 'SHELL': 'tcsh' is not one of 'bash', 'zsh', 'fish'."),
         (
@@ -262,7 +262,7 @@ def test_an_earlier_run_goes_on_and_nothing_is_repeated(place):
     ask(place, "--no-arms", forward={"before": ["SIGSEGV"]})
     before = (place / "out" / "evidence.jsonl").read_bytes()
     ran = ask(place, "--no-arms")
-    assert (ran.returncode, ran.stderr) == (125, NOTE.format(6))
+    assert (ran.returncode, ran.stderr) == (125, NOTE.format(7))
     assert (place / "out" / "evidence.jsonl").read_bytes() == before
 
 
@@ -271,7 +271,7 @@ def test_a_torn_last_line_is_run_again(place):
     path = place / "out" / "evidence.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     ran = ask(place, "--no-arms")
-    assert (ran.returncode, ran.stderr) == (0, NOTE.format(5) + "bisect ... good (0.5 s): bisect is fine\n")
+    assert (ran.returncode, ran.stderr) == (0, NOTE.format(6) + "reduce ... good (0.5 s): reduce is fine\n")
 
 
 @pytest.mark.parametrize("args", [("--dtype", "float16"), ("--prompt", "other")])

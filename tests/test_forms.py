@@ -172,7 +172,7 @@ def test_what_the_scripts_own_inputs_give_is_expected_of_that_script(tmp_path):
 
 
 def test_place_and_cures_come_before_a_second_script_where_room_is_short(tmp_path):
-    made = filled(tmp_path, "transformers", script=long_script(200), module=MODULE)
+    made = filled(tmp_path, "transformers", script=long_script(300), module=MODULE)
     _, given = parameters(made.filled.url)
     assert "#### Where it is born" in given["reproduction"]
     assert "#### One change at a time" in given["reproduction"]

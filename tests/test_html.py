@@ -13,9 +13,8 @@ from test_report import PROMPT, answer, good, many
 from repro.errors import ReproError
 from repro.records import Case
 from repro.report.html import NOT_DRAWN, PLACES, TEMPLATE, render_html
-from repro.report.render import scripts_of
 from repro.report.redact import Private
-from repro.report.render import render
+from repro.report.render import render, scripts_of
 
 SCRIPT = 'import torch\n\nprint("</code><script>x</script>", 1 < 2)  # é\n'
 VOID = {"meta", "br", "hr", "img", "input", "link", "col"}
@@ -231,7 +230,7 @@ def test_scripts_are_shown_whole_and_first():
     scripts = {"reproducer.py": SCRIPT, "reproducer_module.py": "pass"}
     page = Page(render_html({**EVERY["run"], "reproducer": reproducer}, scripts=scripts))
     assert "".join(page.sections["the-smallest-script"]).count(SCRIPT.strip()) == 1
-    assert list(page.sections)[0] == "the-smallest-script"
+    assert next(iter(page.sections)) == "the-smallest-script"
 
 
 def test_the_scripts_are_those_of_the_document_that_lie_in_the_folder(tmp_path):

@@ -426,14 +426,22 @@ def test_a_layer_of_transformers_shows_the_fault():
     assert 'parameters["down_proj.weight"][3, 0] = 1.0' in script.text
 
 
+def test_a_layer_is_of_its_parameters_dtype_where_its_input_is_wider():
+    wider = {**MODULE, "leaves": [leaf("x", (1, 1, 8), 100.0, "float32")], "dtype": "float32"}
+    text = scripts(document(module=wider))[0].text
+    assert "LlamaModel(config).to(torch.float16)" in text
+    assert "beyond 65504, the largest float16" in prose(text)
+
+
 def test_a_parameter_that_is_not_there_is_no_answer():
     other = {**MODULE, "parameters": [leaf("lost.weight", (8, 8), 2.0), *MODULE["parameters"]]}
     assert run(scripts(document(module=other))[0]).exit_statuses == (125,)
 
 
 def test_transformers_as_the_owner_is_said_of_its_layer():
-    assert "The operators are right: the numbers that LlamaMLP gives them are not." in prose(
-        scripts(document(module=MODULE, owner="transformers"))[0].text
+    assert (
+        "This is not a PyTorch bug: in LlamaMLP the operator is right, and its inputs are too large for float16."
+        in prose(scripts(document(module=MODULE, owner="transformers"))[0].text)
     )
 
 
@@ -456,7 +464,9 @@ def test_a_script_that_does_not_show_it_is_said_not_to(tmp_path):
     sound = {**ADD, "leaves": [leaf("a", (1,), 1.0), leaf("b", (1,), 1.0)]}
     found = offered(tmp_path, sound)
     assert not found["verified"]
-    assert found["reason"] == "The script has a + b alone, without the model. The fault does not show: it ended with exit status 0."
+    assert found["reason"] == (
+        "The script has a + b alone, without the model. The fault does not show: it ended with exit status 0."
+    )
     assert (tmp_path / "reproducer.py").exists()
 
 
@@ -482,6 +492,12 @@ def test_another_bad_value_is_another_fault(tmp_path):
     assert found["reason"].endswith(
         "It shows another value than nan, so another fault: expected 68384.0 (float64), seen inf (float16)"
     )
+
+
+def test_scripts_of_an_earlier_run_do_not_stay(tmp_path):
+    (tmp_path / "reproducer_module.py").write_text("old")
+    offered(tmp_path, ADD)
+    assert [path.name for path in tmp_path.iterdir()] == ["reproducer.py"]
 
 
 def test_the_listener_is_told_of_each_script(tmp_path):

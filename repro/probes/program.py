@@ -13,14 +13,15 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .blame import End, chosen, trace
-from .mechanism import FUSED_ATTENTION, classify, in_float64, limit_of
+from .mechanism import FUSED_ATTENTION
 from .nest import items_in, rebuild
-from .summary import first_bad_index, is_bad, is_float
+from .seen import MASK, Seen, kinds_in, last_of
+from .summary import is_bad
 from .tape import Op, Ref, Tape
 from .watch import Address
 
-MASKED = "masked_row"  # the one mechanism for which -inf in an input is sound
+# What a script can write down beside tensors.
+PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 CALLS = 24  # operators that a script may hold; a fault that needs more is shown by the module
 
 
@@ -57,24 +58,6 @@ class Program:
 
     def given(self, leaves: tuple[Tensor, ...]) -> "Program":
         return replace(self, leaves=leaves)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the last operator of a program shows at its first bad element.
-
-    value: there. expected: the operator's in float64 from the same inputs, None where it cannot be had. output: which
-    of its results. limit: the largest number of its dtype. sound: whether every leaf is finite; the -inf of a mask is
-    sound where a masked row is the fault.
-    """
-
-    mechanism: str
-    value: float
-    expected: Optional[float]
-    output: int
-    index: tuple[int, ...]
-    limit: float
-    sound: bool
 
 
 @dataclass(frozen=True)
@@ -116,33 +99,14 @@ def look(program: Program) -> Optional[Seen]:
             kwargs = rebuild(call.kwargs, (Leaf, Result), give)
             outcome = tape.visit(Address("", 0, str(call.func), len(results)), call.func, args, kwargs)
             results.append(list(items_in(outcome, Tensor)))
-    last = tape.ops[-1]
-    for position, ref in enumerate(last.outputs):
-        values = ref.tensor()
-        if is_float(values) and is_bad(values):
-            origin = chosen(trace(tape, ref, first_bad_index(values)))
-            if origin.end is not End.BORN or origin.step is None or origin.step.op is not last:
-                return None
-            mechanism, expected, _ = classify(origin)
-            if expected is None:
-                expected = in_float64(origin.step)
-            sound = all(_sound(leaf, mechanism) for leaf in program.leaves)
-            index, limit = tuple(origin.step.index), limit_of(values.dtype)
-            return Seen(mechanism, origin.step.value, expected, position, index, limit, sound)
-    return None
-
-
-def _sound(leaf: Tensor, mechanism: str) -> bool:
-    if mechanism != MASKED or not is_float(leaf):
-        return not is_bad(leaf)
-    return not bool((torch.isnan(leaf) | (leaf == math.inf)).any())
+    return last_of(tape, program.leaves)
 
 
 def program_of(tape: Tape, last: Op) -> Optional[Program]:
     """The operator ``last`` of a recording, and before it those whose results it needs because they are not finite.
 
     Finite inputs become leaves, as they were. None where the operators cannot be repeated so: what they read was
-    written to in between, or there are too many of them.
+    written to in between, an argument is neither tensor nor plain value, or there are too many of them.
     """
     wanted: dict[int, Op] = {last.index: last}
     queue = [last]
@@ -170,11 +134,20 @@ def program_of(tape: Tape, last: Op) -> Optional[Program]:
     calls = []
     for op in ops:
         func = functional(op.func)
-        if func is None:
+        if func is None or not _is_plain((op.args, op.kwargs)):
             return None
         put = functools.partial(place, op)
         calls.append(Call(func, rebuild(op.args, Ref, put), rebuild(op.kwargs, Ref, put)))
     return Program(tuple(tensor for _, tensor in leaves.values()), tuple(calls))
+
+
+def _is_plain(nest: Any) -> bool:
+    """Whether arguments are Refs and what a script can write down: no generator, no complex number."""
+    if isinstance(nest, dict):
+        return all(map(_is_plain, nest.values()))
+    if isinstance(nest, (list, tuple)):
+        return all(map(_is_plain, nest))
+    return isinstance(nest, (Ref, *PLAIN))
 
 
 def _producer(tape: Tape, reader: Op, ref: Ref) -> Optional[tuple[Op, int]]:
@@ -183,7 +156,7 @@ def _producer(tape: Tape, reader: Op, ref: Ref) -> Optional[tuple[Op, int]]:
     None for a finite one, for one from outside, and for the mask of a fused attention, of which -inf is a rightful
     value: these are leaves.
     """
-    if not is_bad(ref.tensor()) or (FUSED_ATTENTION in reader.address.op and _sound(ref.tensor(), MASKED)):
+    if not is_bad(ref.tensor()) or (FUSED_ATTENTION in reader.address.op and kinds_in([ref.tensor()]) <= MASK):
         return None
     for op in reversed(tape.ops[: reader.index]):
         for number, output in enumerate(op.outputs):

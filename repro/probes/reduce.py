@@ -4,22 +4,25 @@ Each stage keeps the fault that the origin names: the same operator, the same me
 "It still fails" would not do: a search with that question ends at an input that is NaN already.
 """
 
+import functools
 from typing import Any, Optional
 
+from . import depth
 from .bisect import ROOT, Search, find
 from .forward import Pass, look, run
 from .inputs import Inputs
-from .layer import reduced
+from .layer import block_of, reduced
 from .load import Loaded
-from .program import fault_of, program_of
+from .program import Fault, Program, fault_of, program_of
 from .shrink import shrink
 from .tape import Op, Tape, record
-from .tokens import Place, fewest
+from .tokens import Place, fewest, shows
 from .tokens import record as token_record
 from .trials import Trials
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
 GIVEN = ("bad_weights", "unset_memory")  # the values were there before any operator ran
+SAME = ("module", "op", "source", "mechanism", "tensor")  # of two origins that are one fault
 
 
 def reduce(
@@ -32,49 +35,66 @@ def reduce(
         return "skip", "the origin is not known, so a smaller case could not be told from another fault", None
     seen = next(seen for seen in passes if seen.bad)
     payload: dict[str, Any] = {"inputs": None, "layers": None, "program": None, "module": None, "notes": []}
-    inputs, origin, confirmed = _fewest_tokens(loaded, seen, origin, trials)
-    payload["inputs"] = {**token_record(loaded, seen.inputs, inputs, trust_remote_code), "trials": trials.asked}
-    if not confirmed:
-        payload["notes"].append("with fewer tokens the fault could not be shown to be the same one")
+    trials.begin("fewer tokens")
+    inputs, origin = _fewest_tokens(loaded, seen, origin, trials, payload)
+    payload["inputs"] = {
+        **token_record(loaded, seen.inputs, inputs, trust_remote_code),
+        "prompts": len(passes),
+        "trials": trials.asked,
+    }
     if origin["tensor"] is None and origin["mechanism"] not in GIVEN:
+        trials.begin("the operator alone")
         _operator(loaded, inputs, origin, trials, payload)
+        trials.begin("the module alone")
         _module(loaded, inputs, origin, trials, payload)
     payload.update(trials=trials.asked, crashed_trials=trials.crashed)
-    if trials.over:
-        payload["notes"].append("the time for trials was up: a smaller case may exist")
+    payload["notes"] += trials.notes
     return "bad", in_words(payload), payload
 
 
 def _fewest_tokens(
-    loaded: Loaded, seen: Pass, origin: dict[str, Any], trials: Trials
-) -> tuple[Inputs, dict[str, Any], bool]:
-    """The reduced inputs with their own origin; the case's own, and False, where that is another one."""
+    loaded: Loaded, seen: Pass, origin: dict[str, Any], trials: Trials, payload: dict[str, Any]
+) -> tuple[Inputs, dict[str, Any]]:
+    """The reduced inputs with their own origin; the case's own where that is another one."""
     place = Place.of(origin)
+    if not trials.ask("all tokens", lambda: shows(loaded, seen.inputs, place)):
+        payload["notes"].append("the fault could not be told from others in a repeated pass: the tokens are all kept")
+        return seen.inputs, origin
     inputs = fewest(loaded, seen.inputs, place, origin["token_index"], trials)
     if inputs is seen.inputs:
-        return inputs, origin, True
-    again = find(Search(loaded, look(loaded.model, inputs)))
-    if again is not None and all(again[key] == origin[key] for key in ("module", "op", "mechanism", "tensor")):
-        return inputs, again, True
-    return seen.inputs, origin, False
+        return inputs, origin
+    again = trials.attempt("the origin with fewer tokens", lambda: find(Search(loaded, look(loaded.model, inputs))))
+    if again is not None and all(again[key] == origin[key] for key in SAME):
+        return inputs, again
+    payload["notes"].append("with fewer tokens the fault could not be shown to be the same one")
+    return seen.inputs, origin
 
 
 def _operator(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trials, payload: dict[str, Any]) -> None:
     """The operator alone with its inputs, or with those before it that it needs."""
     call = (origin["module"], origin["call_index"])
-    for begin in (call, ROOT):
-        tape = record(loaded.model, lambda: run(loaded.model, inputs), begin, call)
-        last = _find(tape, origin)
-        program = None if last is None else program_of(tape, last)
-        fault = None if program is None else fault_of(program, origin["op"], origin["mechanism"])
-        if program is not None and fault is not None:
+    for begin in dict.fromkeys((call, ROOT)):
+        take = functools.partial(_taken_out, loaded, inputs, origin, begin)
+        found = trials.attempt(f"the operators from {begin[0] or 'the model'} on", take)
+        if found is not None:
             break
     else:
         payload["notes"].append("the operator does not show the fault with its inputs alone")
         return
-    payload["program"] = shrink(program, fault, trials)
+    payload["program"] = shrink(*found, trials)
     if payload["program"] is None:
         payload["notes"].append("the operator needs more values than a script should have")
+
+
+def _taken_out(
+    loaded: Loaded, inputs: Inputs, origin: dict[str, Any], begin: tuple[str, int]
+) -> Optional[tuple[Program, Fault]]:
+    """The operator out of a recording from a call's begin on, and the fault that it shows; None where it does not."""
+    tape = record(loaded.model, lambda: run(loaded.model, inputs), begin, (origin["module"], origin["call_index"]))
+    last = _find(tape, origin)
+    program = None if last is None else program_of(tape, last)
+    fault = None if program is None else fault_of(program, origin["op"], origin["mechanism"])
+    return None if program is None or fault is None else (program, fault)
 
 
 def _find(tape: Tape, origin: dict[str, Any]) -> Optional[Op]:
@@ -88,14 +108,20 @@ def _find(tape: Tape, origin: dict[str, Any]) -> Optional[Op]:
 
 
 def _module(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trials, payload: dict[str, Any]) -> None:
-    before = trials.asked
+    """The module alone; where it does not show the fault so, the model with as few layers as do."""
+    before, block = trials.asked, block_of(loaded.model, origin["module"])
     payload["module"], note = reduced(loaded, inputs, origin, trials)
     if note:
         payload["notes"].append(note)
-    if payload["module"] is not None:
+    path, _, number = block.rpartition(".")
+    if payload["module"] is None:
+        trials.begin("fewer layers")
+        payload["layers"] = depth.fewest(loaded, inputs, origin, block, trials)
+    elif number.isdigit():
         payload["layers"] = {
-            "path": origin["module"],
-            "kept": [payload["module"]["path"]],
+            "path": path,
+            "total": len(list(loaded.model.get_submodule(path).children())),
+            "kept": [int(number)],
             "trials": trials.asked - before,
             "fed": "captured hidden states",
         }
@@ -111,4 +137,6 @@ def in_words(payload: dict[str, Any]) -> str:
         parts.append("{} on inputs of {}".format(" then ".join(ops), shapes))
     if module is not None:
         parts.append("{} alone".format(module["class"]))
+    elif payload["layers"] is not None:
+        parts.append("{} of {} layers".format(len(payload["layers"]["kept"]), payload["layers"]["total"]))
     return "{}; {} trials".format("; ".join(parts), payload["trials"])

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import operator
 import os
+from collections.abc import Iterator
 from typing import Any, Optional
 
 import torch
@@ -91,36 +92,37 @@ def from_graph(graph: fx.Graph, inputs: list[Tensor]) -> Optional[Program]:
 
 
 def bypassed(program: Program, fault: Fault, trials: Trials) -> Program:
-    """Each operator but the last is tried without, its first tensor put in the place of its result.
+    """Each operator but the last is tried without, one of its tensors put in the place of its result.
 
     The minifier does not try that: an operator that only passes values on (a cast, a copy) stays there. And where
     there is no minifier, this is what is left.
     """
     for number in range(len(program.calls) - 2, -1, -1):
-        candidate = _without(program, number)
-        if candidate is None:
-            continue
-        if trials.ask(f"without {program.calls[number].func}", functools.partial(fault.shown_by, candidate)):
-            program = candidate
+        for candidate in _without(program, number):
+            if trials.ask(f"without {program.calls[number].func}", functools.partial(fault.shown_by, candidate)):
+                program = candidate
+                break
     return program
 
 
-def _without(program: Program, number: int) -> Optional[Program]:
-    first = next(items_in((program.calls[number].args, program.calls[number].kwargs), (Leaf, Result)), None)
-    if first is None:
-        return None
+def _without(program: Program, number: int) -> Iterator[Program]:
+    """The programs without a call: for each tensor that it is given, the one that has that tensor in its place."""
+    gone = program.calls[number]
+    for given in dict.fromkeys(items_in((gone.args, gone.kwargs), (Leaf, Result))):
+        move = functools.partial(_moved, number, given)
+        calls = [
+            Call(call.func, rebuild(call.args, (Leaf, Result), move), rebuild(call.kwargs, (Leaf, Result), move))
+            for at, call in enumerate(program.calls)
+            if at != number
+        ]
+        yield used(Program(program.leaves, tuple(calls)))
 
-    def moved(item: Any) -> Any:
-        if isinstance(item, Leaf) or item.call < number:
-            return item
-        return first if item.call == number else Result(item.call - 1, item.output)
 
-    calls = [
-        Call(call.func, rebuild(call.args, (Leaf, Result), moved), rebuild(call.kwargs, (Leaf, Result), moved))
-        for at, call in enumerate(program.calls)
-        if at != number
-    ]
-    return used(Program(program.leaves, tuple(calls)))
+def _moved(number: int, given: Any, item: Any) -> Any:
+    """What stands for ``item`` once call ``number`` is gone, and ``given`` is in its place."""
+    if isinstance(item, Leaf) or item.call < number:
+        return item
+    return given if item.call == number else Result(item.call - 1, item.output)
 
 
 def used(program: Program) -> Program:

@@ -7,14 +7,15 @@ operator, or shows no fault.
 import functools
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import torch
-from torch import Tensor
 
+from .layout import laid_out, layout_of
 from .program import Call, Fault, Leaf, Program, argument, look
 from .several import fewer_calls
-from .summary import is_float, widen
+from .summary import widen
 from .trials import Trials
 from .values import Rule, described, make, simplest
 
@@ -24,40 +25,42 @@ LINKED = 3  # dimensions that are cut together, where not all of a size are
 ROUNDS = 4
 
 
+@dataclass(frozen=True)
+class Written:
+    """A program whose leaves are made by ``rules``."""
+
+    program: Program
+    rules: tuple[Rule, ...]
+
+
 def shrink(program: Program, fault: Fault, trials: Trials) -> Optional[dict[str, Any]]:
     """The smallest program found, as it travels to the host; None where it needs more values than a script should
-    have.
+    have, or does not show the fault each time.
     """
-    program, layouts = _plain_memory(fewer_calls(program, fault, trials), fault, trials)
-    rules: list[Optional[Rule]] = []
+    program = _plain_memory(fewer_calls(program, fault, trials), fault, trials)
+    best: Optional[Written] = None
     for _ in range(ROUNDS):  # plain values allow smaller shapes, and these plainer values
-        before = program
-        if not any(layouts):
-            program = _without_dims(_smaller(program, fault, trials), fault, trials)
-        if rules and program is before:
+        smaller = _without_dims(_smaller(program, fault, trials), fault, trials)
+        if best is not None and smaller is program:
             break
-        program, rules = _by_rules(program, fault, trials, layouts)
-    if None in rules:
-        return None
-    return payload(program, fault, [rule for rule in rules if rule], layouts)
+        written = _by_rules(smaller, fault, trials, best)
+        if written is None:
+            break  # the larger shape may have done with a plain rule
+        best, program = written, written.program
+    return None if best is None else payload(best, fault)
 
 
-def _plain_memory(program: Program, fault: Fault, trials: Trials) -> tuple[Program, list[Any]]:
-    """Contiguous, aligned copies where the fault survives that; else the layouts that it needs."""
+def _plain_memory(program: Program, fault: Fault, trials: Trials) -> Program:
+    """Contiguous, aligned copies where the fault survives that; each leaf that it does not survive stays as it lies."""
     copies = tuple(tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in program.leaves)
     if trials.ask("memory contiguous and aligned", lambda: fault.shown_by(program.given(copies))):
-        return program.given(copies), [None] * len(copies)
+        return program.given(copies)
     leaves = list(program.leaves)
     for number, copy in enumerate(copies):
         changed = (*leaves[:number], copy, *leaves[number + 1 :])
         if trials.ask(f"memory of input {number}", functools.partial(fault.shown_by, program.given(changed))):
             leaves[number] = copy
-    layouts = [None if mine is copy else _layout(mine) for mine, copy in zip(leaves, copies)]
-    return program.given(tuple(leaves)), layouts
-
-
-def _layout(tensor: Tensor) -> dict[str, Any]:
-    return {"stride": list(tensor.stride()), "misaligned_bytes": tensor.data_ptr() % tensor.element_size()}
+    return program.given(tuple(leaves))
 
 
 def _smaller(program: Program, fault: Fault, trials: Trials) -> Program:
@@ -129,7 +132,7 @@ def _candidates(program: Program, dims: tuple[Dim, ...]) -> list[int]:
         found += [at for at in seen.index if at < size]
     for number, dim in dims:
         tensor = program.leaves[number]
-        if is_float(tensor):
+        if tensor.is_floating_point() and tensor.numel():
             others = [other for other in range(tensor.dim()) if other != dim]
             magnitude = widen(tensor).abs()
             found.append(int((magnitude.amax(others) if others else magnitude).argmax()))
@@ -141,15 +144,18 @@ def _taken(program: Program, dims: tuple[Dim, ...], positions: list[int]) -> Pro
     leaves = list(program.leaves)
     size = leaves[dims[0][0]].shape[dims[0][1]]
     for number, dim in dims:
-        index = torch.tensor(positions, device=leaves[number].device)
-        leaves[number] = leaves[number].index_select(dim, index)
+        leaf = leaves[number]
+        index = torch.tensor(positions, device=leaf.device)
+        leaves[number] = laid_out(leaf.index_select(dim, index), layout_of(leaf))
 
     def resized(nest: Any) -> Any:
         if isinstance(nest, (list, tuple)) and nest and all(type(item) is int for item in nest):
             return type(nest)(len(positions) if item == size else item for item in nest)
+        if isinstance(nest, dict):
+            return {name: resized(item) for name, item in nest.items()}
         return type(nest)(resized(item) for item in nest) if isinstance(nest, (list, tuple)) else nest
 
-    calls = tuple(Call(call.func, resized(call.args), call.kwargs) for call in program.calls)
+    calls = tuple(Call(call.func, resized(call.args), resized(call.kwargs)) for call in program.calls)
     return Program(tuple(leaves), calls)
 
 
@@ -170,24 +176,27 @@ def _without_dims(program: Program, fault: Fault, trials: Trials) -> Program:
             return program
 
 
-def _by_rules(
-    program: Program, fault: Fault, trials: Trials, layouts: list[Any]
-) -> tuple[Program, list[Optional[Rule]]]:
-    """Each input's values by the simplest rule that keeps the fault; None where the values have to stay as they are."""
-    rules: list[Optional[Rule]] = []
-    for number, layout in enumerate(layouts):
-        put = functools.partial(_with_rule, program, number, layout)
+def _by_rules(program: Program, fault: Fault, trials: Trials, before: Optional[Written]) -> Optional[Written]:
+    """Each input's values by the simplest rule that keeps the fault; None where some have to stay as they are, and are
+    too many.
+    """
+    rules: list[Rule] = []
+    for number, leaf in enumerate(program.leaves):
+        made_by = before.rules[number] if before is not None and before.program.leaves[number] is leaf else None
+        put = functools.partial(_with_rule, program, number)
         holds = functools.partial(_holds, fault, put)
-        rule = simplest(program.leaves[number], holds, trials, f"values of input {number}")
-        program = program if rule is None else put(rule)
+        rule = simplest(leaf, holds, trials, f"values of input {number}", made_by=made_by)
+        if rule is None:
+            return None
+        program = program if rule is made_by else put(rule)
         rules.append(rule)
-    return program, rules
+    return Written(program, tuple(rules))
 
 
-def _with_rule(program: Program, number: int, layout: Any, rule: Rule) -> Program:
+def _with_rule(program: Program, number: int, rule: Rule) -> Program:
     """The program with the values of one input by a rule."""
     leaf = program.leaves[number]
-    made = laid_out(make(rule, tuple(leaf.shape), leaf.dtype), layout).to(leaf.device)
+    made = laid_out(make(rule, tuple(leaf.shape), leaf.dtype).to(leaf.device), layout_of(leaf))
     return program.given((*program.leaves[:number], made, *program.leaves[number + 1 :]))
 
 
@@ -195,24 +204,14 @@ def _holds(fault: Fault, put: Callable[[Rule], Program], rule: Rule) -> bool:
     return fault.shown_by(put(rule))
 
 
-def laid_out(values: Tensor, layout: Any) -> Tensor:
-    """The same values in memory with given strides and misalignment; ``layout`` None: as they are."""
-    if layout is None:
-        return values
-    last = sum((size - 1) * step for size, step in zip(values.shape, layout["stride"])) + 1
-    width = values.element_size()
-    memory = bytearray((last + 1) * width)
-    begin = (layout["misaligned_bytes"] - torch.frombuffer(memory, dtype=torch.uint8).data_ptr()) % width
-    flat = torch.frombuffer(memory, dtype=values.dtype, offset=begin, count=last)
-    return flat.as_strided(values.shape, layout["stride"]).copy_(values)
-
-
-def payload(program: Program, fault: Fault, rules: list[Rule], layouts: list[Any]) -> dict[str, Any]:
-    """The program as it travels to the host."""
+def payload(written: Written, fault: Fault) -> Optional[dict[str, Any]]:
+    """The program as it travels to the host; None where it does not show the fault again."""
+    program = written.program
     names = _names(program)
     results = [f"out{number}" if len(program.calls) > 1 else "out" for number in range(len(program.calls))]
     seen = look(program)
-    assert seen is not None  # every change was tried
+    if seen is None:
+        return None
     calls = [
         {
             "op": str(call.func),
@@ -225,8 +224,8 @@ def payload(program: Program, fault: Fault, rules: list[Rule], layouts: list[Any
     device = next((str(tensor.device) for tensor in program.leaves), "cpu")
     return {
         "leaves": [
-            described(name, tensor, rule, layout)
-            for name, tensor, rule, layout in zip(names, program.leaves, rules, layouts)
+            described(name, tensor, rule, layout_of(tensor))
+            for name, tensor, rule in zip(names, program.leaves, written.rules)
         ],
         "calls": calls,
         "output": {"call": len(calls) - 1, "result": seen.output, "index": list(seen.index)},

@@ -1,31 +1,33 @@
 """Which operator of a script makes it bad: each one that makes a NaN or Inf by itself is repaired, and the script run
 again. The first whose repair makes the script good is the origin.
 
-A script has no output to walk back from; what it ends with is its answer. So the experiment is all there is, and it is
-enough: nothing bad follows from an operator whose repair changes nothing.
+A script has no output to walk back from; what it ends with is its answer. So the experiment is all there is. Where the
+same fault is made several times, no single repair helps: then the first one that suffices, with all the others
+repaired, is the origin.
 """
 
+import time
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
-from torch import Tensor
 
 from .bisect import sentence
 from .mechanism import limit_of
-from .nest import rebuild
 from .program import Program, fault_of, look, program_of
 from .reference import CHOSEN, repair
 from .script import run_script
+from .seen import MASK, kinds_in
 from .shrink import shrink
 from .source import source_package
 from .summary import describe, is_bad, is_float, tensors_in, widen
 from .tape import Tape
 from .trace import OUTSIDE
 from .trials import Trials
-from .watch import Address, Names, Visitor, Watch, watched_everywhere
+from .watch import Address, Names, StopPass, Visitor, Watch, watched_everywhere
 
 SUSPECTS = 32  # operators that are put to the test; a script that makes NaN everywhere is soon found out
+SECONDS = 300.0  # each test is a run of the script
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
 
@@ -55,92 +57,124 @@ class Session:
         names = Names()
         return run_script(self.path, watched_everywhere(Watch(visit, OUTSIDE), names)).verdict, names
 
+    def repaired(self, which: Callable[[Address], bool]) -> str:
+        """The script's verdict when the NaN and Inf that these operators make by themselves are replaced by 0 on the
+        spot.
+        """
+
+        def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result, made = visited(func, args, kwargs)
+            for tensor in tensors_in(result) if made and which(here) else ():
+                if is_float(tensor):
+                    repair(tensor)
+            return result
+
+        return self.run(visit)[0]
+
 
 def find(path: str) -> tuple[str, str, Optional[dict[str, Any]], Optional[Found]]:
     """Verdict, reason and payload of the bisect step of a script, and the operator to reduce."""
-    session = Session(path)
+    session, end = Session(path), time.monotonic() + SECONDS
     suspects: list[Address] = []
 
     def note(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        sound = is_sound(args, kwargs)
-        result = func(*args, **kwargs)
-        if sound and len(suspects) < SUSPECTS and not str(func).startswith(CHOSEN) and is_made_bad(result):
+        result, made = visited(func, args, kwargs)
+        if made and len(suspects) < SUSPECTS:
             suspects.append(here)
         return result
 
     verdict, _ = session.run(note)
     if verdict != "bad":
         return verdict, f"the script is {verdict}: there is nothing to find", None, None
-    for address in suspects:
-        if _cured(session, address):
-            found = _captured(session, address)
-            if found is not None:
-                origin = describe_origin(found)
-                return "bad", sentence(origin), {"origin": origin, **_around(session, origin)}, found
-        session.innocent.append(address)
+    for how, is_guilty in (("cured", _cures), ("suffices", _suffices)):
+        if how == "suffices" and (len(suspects) < 2 or session.repaired(lambda here: True) != "good"):
+            break  # what is bad with all of them repaired does not come from them
+        for address in suspects:
+            if time.monotonic() > end:
+                return "skip", f"no origin was found in {SECONDS:g} s of runs of the script", None, None
+            if is_guilty(session, address):
+                found = _captured(session, address)
+                if found is not None:
+                    origin = {**describe_origin(found), "confirmed": True, "confirmed_by": how}
+                    session.innocent = session.innocent if how == "cured" else []
+                    return "bad", sentence(origin), {"origin": origin, **_around(session, origin)}, found
+            session.innocent.append(address)
     why = f"none of {len(suspects)} operators that make a NaN or Inf" if suspects else "no operator makes a NaN or Inf"
     return "skip", f"{why}{': the repair of each leaves the script bad' if suspects else ''}", None, None
 
 
-def is_sound(args: Any, kwargs: Any) -> bool:
-    """Whether the inputs hold no NaN and no +inf. The -inf of a mask is meant."""
-    floats = [widen(tensor) for tensor in tensors_in((args, kwargs)) if is_float(tensor)]
-    return not any(bool((torch.isnan(tensor) | (tensor == float("inf"))).any()) for tensor in floats)
+def visited(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    """The operator's result, and whether it makes a bad value by itself: a NaN or +inf though it is given none, or a
+    -inf from finite inputs of which none is a mask. What somebody chose, and memory as it is handed out, are not made.
+    """
+    kinds = kinds_in((args, kwargs))
+    masked = bool(kinds) or _is_mask((args, kwargs))
+    result = func(*args, **kwargs)
+    made = kinds_in(result) - (MASK if masked else frozenset())
+    return result, bool(made) and kinds <= MASK and not str(func).startswith(CHOSEN)
 
 
-def is_made_bad(result: Any) -> bool:
-    """Whether a result holds a NaN or a +inf."""
-    return not is_sound(result, ())
+def _is_mask(nest: Any) -> bool:
+    """Whether a tensor holds the lowest number of its dtype: a mask written without -inf."""
+    floats = [tensor for tensor in tensors_in(nest) if tensor.is_floating_point()]
+    return any(bool((widen(tensor) == torch.finfo(tensor.dtype).min).any()) for tensor in floats)
 
 
-def _cured(session: Session, address: Address) -> bool:
-    """Whether the script is good when this operator's NaN and Inf are replaced by 0 on the spot."""
+def _cures(session: Session, address: Address) -> bool:
+    """Whether the script is good with this operator repaired."""
+    return session.repaired(lambda here: here == address) == "good"
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        if here == address:
-            for tensor in tensors_in(result):
-                if is_float(tensor):
-                    repair(tensor)
-        return result
 
-    return session.run(visit)[0] == "good"
+def _suffices(session: Session, address: Address) -> bool:
+    """Whether the script is bad with all operators but this one repaired."""
+    return session.repaired(lambda here: here != address) == "bad"
 
 
 def _captured(session: Session, address: Address) -> Optional[Found]:
-    """The operator as it is called in one more run, and before it those whose results it is given though they are not
-    finite: the -inf of a mask.
+    """The operator as it is called in one more run; in yet another one with those before it whose results it is given
+    though they are not finite: the -inf of a mask.
     """
-    tape = Tape()
     alone = Tape()
     code: list[Optional[str]] = []
 
     def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if here == address and not alone.ops:
-            code.append(source_package())
-            alone.visit(here, func, rebuild(args, Tensor, Tensor.clone), rebuild(kwargs, Tensor, Tensor.clone))
-            if any(is_bad(ref.tensor()) for ref in alone.ops[0].inputs()):
-                return tape.visit(here, func, args, kwargs)
-        return func(*args, **kwargs) if alone.ops else tape.visit(here, func, args, kwargs)
+        if here != address:
+            return func(*args, **kwargs)
+        code.append(source_package())
+        alone.visit(here, func, args, kwargs)
+        raise StopPass
 
     _, names = session.run(visit)
     if not alone.ops:
         return None
-    last = tape.ops[-1] if tape.ops and tape.ops[-1].address == address else None
-    whole = None if last is None else program_of(tape, last)
-    own = program_of(alone, alone.ops[0])
-    program = whole if whole is not None and _is_shown(whole) else own
-    if program is None:
-        return None
     op = alone.ops[0]
+    program = program_of(alone, op)
     inputs = [describe(ref.tensor()) for ref in op.inputs()]
-    output = next(ref.tensor() for ref in op.outputs if is_bad(ref.tensor()))
-    return Found(address, op.source, code[0], program, names.classes.get(address.module, ""), inputs, describe(output))
+    if any(is_bad(ref.tensor()) for ref in op.inputs()):
+        program = _with_those_before(session, address) or program
+    bad = [ref.tensor() for ref in op.outputs if is_bad(ref.tensor())]
+    if program is None or not bad:
+        return None
+    classes = names.classes.get(address.module, "")
+    return Found(address, op.source, code[0], program, classes, inputs, describe(bad[0]))
 
 
-def _is_shown(program: Program) -> bool:
-    seen = look(program)
-    return seen is not None and seen.sound
+def _with_those_before(session: Session, address: Address) -> Optional[Program]:
+    """The operator with those that make what is not finite in its inputs; None where these do not show the fault."""
+    tape = Tape()
+
+    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = tape.visit(here, func, args, kwargs)
+        if here == address:
+            raise StopPass
+        return result
+
+    session.run(visit)
+    if not tape.ops or tape.ops[-1].address != address:
+        return None
+    program = program_of(tape, tape.ops[-1])
+    seen = None if program is None else look(program)
+    return program if seen is not None and seen.sound else None
 
 
 def describe_origin(found: Found) -> dict[str, Any]:
@@ -168,8 +202,6 @@ def describe_origin(found: Found) -> dict[str, Any]:
         "reference": None if expected is None else {"value": expected, "dtype": "float64", "scope": "operator"},
         "limit": limit_of(getattr(torch, found.output["dtype"])),
         "note": None,
-        "confirmed": True,
-        "confirmed_by": "cured",
     }
 
 
@@ -200,6 +232,7 @@ def reduce(found: Optional[Found], trials: Trials) -> Outcome:
         return "skip", "the operator does not show the fault with its inputs alone", None
     payload: dict[str, Any] = {"inputs": None, "layers": None, "module": None, "notes": []}
     payload["program"] = shrink(found.program, fault, trials)
+    payload["notes"] += trials.notes
     payload.update(trials=trials.asked, crashed_trials=trials.crashed)
     if payload["program"] is None:
         return "skip", "the operator needs more values than a script should have", payload

@@ -10,34 +10,59 @@ from torch import Tensor
 from .forward import main_output, run
 from .inputs import Inputs, load_tokenizer
 from .load import Loaded
-from .summary import is_bad, is_float, tensors_in
+from .seen import kinds_in, last_of
+from .source import source_line
+from .summary import is_bad
+from .tape import Tape
 from .trials import Trials, ddmin
 from .watch import Address, Watch, watched
+
+KINDS = ("nan", "posinf", "neginf")
+# Mechanisms that are no operator's own: the values were there before it ran, or nothing is known of it.
+NOT_THE_OPERATORS = ("bad_weights", "unset_memory", "unknown")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a fault is born, and which: what a smaller input has to show again."""
+    """Where a fault is born, and which: what a smaller case has to show again.
+
+    mechanism: None where one operator's record cannot tell it, such as for a value that lay in a weight. nan: whether
+    its bad value is a NaN. kinds: what of "nan", "posinf" and "neginf" the operator is given.
+    """
 
     module: str
     op: str
     source: Optional[str]
-    mechanism: str
+    mechanism: Optional[str]
     nan: bool
-    finite: bool
+    kinds: frozenset[str]
 
     @staticmethod
     def of(origin: dict[str, Any]) -> "Place":
-        rows = origin["inputs"]
-        finite = not any(row.get(key) for row in rows for key in ("nan", "posinf", "neginf"))
-        return Place(
-            origin["module"], origin["op"], origin["source"], origin["mechanism"], math.isnan(origin["value"]), finite
-        )
+        own = origin["tensor"] is None and origin["mechanism"] not in NOT_THE_OPERATORS
+        kinds = frozenset(kind for kind in KINDS for row in origin["inputs"] if row.get(kind))
+        mechanism = origin["mechanism"] if own else None
+        nan = math.isnan(origin["value"])
+        return Place(origin["module"], origin["op"], origin["source"], mechanism, nan, kinds)
 
-    def shown_in(self, results: list[Tensor]) -> bool:
-        """Whether an operator's results are bad in the same way: by a NaN where there was one."""
-        bad = [tensor for tensor in results if is_float(tensor) and is_bad(tensor)]
-        return bool(bad) and (not self.nan or any(bool(torch.isnan(tensor).any()) for tensor in bad))
+    def visit(self, here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+        """The operator's result, and whether it is this fault: the same operator on the same line, given nothing worse,
+        with the same mechanism.
+        """
+        if (here.module, here.op) != (self.module, self.op) or source_line() != self.source:
+            return func(*args, **kwargs), False
+        if not kinds_in((args, kwargs)) <= self.kinds:
+            return func(*args, **kwargs), False
+        tape = Tape()
+        result = tape.visit(here, func, args, kwargs)
+        return result, self._shown_in(tape)
+
+    def _shown_in(self, tape: Tape) -> bool:
+        if self.mechanism is None:
+            found = kinds_in([ref.tensor() for ref in tape.ops[-1].outputs])
+            return "nan" in found if self.nan else bool(found - {"nan"})
+        seen = last_of(tape, [ref.tensor() for ref in tape.ops[-1].inputs()])
+        return seen is not None and seen.mechanism == self.mechanism and math.isnan(seen.value) == self.nan
 
 
 def shows(loaded: Loaded, inputs: Inputs, place: Place) -> bool:
@@ -45,23 +70,18 @@ def shows(loaded: Loaded, inputs: Inputs, place: Place) -> bool:
     met: list[bool] = []
 
     def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if here.module != place.module or here.op != place.op:
-            return func(*args, **kwargs)
-        given = [tensor for tensor in tensors_in((args, kwargs)) if is_float(tensor)]
-        sound = not place.finite or not any(map(is_bad, given))
-        result = func(*args, **kwargs)
-        if sound and place.shown_in(list(tensors_in(result))):
-            met.append(True)
+        result, shown = place.visit(here, func, args, kwargs)
+        met.append(shown)
         return result
 
     outputs: list[Tensor] = []
     with watched(loaded.model, Watch(visit)):
         outputs.append(main_output(run(loaded.model, inputs))[1])
-    return bool(met) and is_bad(outputs[0])
+    return any(met) and is_bad(outputs[0])
 
 
 def fewest(loaded: Loaded, inputs: Inputs, place: Place, token: Optional[int], trials: Trials) -> Inputs:
-    """The inputs with as few tokens as the fault needs.
+    """The inputs with as few tokens as the fault needs; the same object where none can go.
 
     token: position of the token that the origin's element belongs to. It is tried alone first, then with the first
     token, then with all before it: in a model that looks back only, the rest has no part.

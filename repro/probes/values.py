@@ -7,7 +7,7 @@ import base64
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ def make(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return made
     if kind == "list":
         return torch.tensor(rule["values"], dtype=dtype).reshape(shape)
-    return torch.frombuffer(bytearray(base64.b64decode(rule["base64"])), dtype=dtype).reshape(shape)
+    packed = torch.frombuffer(bytearray(base64.b64decode(rule["base64"])), dtype=dtype)
+    return packed.reshape(shape).clone()  # in memory of torch's own, which is aligned
 
 
 def constant(value: Any) -> Rule:
@@ -52,9 +53,9 @@ def constant(value: Any) -> Rule:
 def whole(tensor: Tensor) -> Rule:
     """The tensor as it is: listed where it is short, else its bytes."""
     dense = tensor.detach().cpu().contiguous()
-    if dense.numel() == 1:
+    if dense.numel() == 1 and not dense.is_complex():
         return constant(dense.reshape(()).item())
-    if dense.numel() <= LISTED:
+    if dense.numel() <= LISTED and not dense.is_complex():
         return {"kind": "list", "values": dense.reshape(-1).tolist()}
     raw = dense.reshape(-1).view(torch.uint8) if dense.dtype != torch.bool else dense.reshape(-1).to(torch.uint8)
     return {"kind": "bytes", "base64": base64.b64encode(bytes(raw.tolist())).decode()}
@@ -66,28 +67,45 @@ def fits(tensor: Tensor) -> bool:
 
 
 def simplest(
-    tensor: Tensor, holds: Callable[[Rule], bool], trials: Trials, what: str, rows: tuple[int, ...] = ()
-) -> Any:
+    tensor: Tensor,
+    holds: Callable[[Rule], bool],
+    trials: Trials,
+    what: str,
+    rows: Optional[tuple[int, ...]] = None,
+    made_by: Optional[Rule] = None,
+) -> Optional[Rule]:
     """The first rule, from the simplest on, with which the fault holds; None where it needs more values than a script
     should have.
 
-    rows: of a matrix, the rows that may do by themselves: those of the channel in which the fault is.
+    rows: of weights, the rows that may do by themselves: those of the channel in which the fault is. None: the tensor
+    is no weight. made_by: the rule that the values have already; only simpler ones are tried.
     """
 
     def tried(rule: Rule) -> bool:
         return trials.ask("{}: {}".format(what, rule["kind"]), lambda: holds(rule))
 
-    for rule in itertools.chain(_plain_rules(tensor), _rows(tensor, rows)):
+    kind = None if made_by is None else made_by["kind"]
+    for rule in itertools.chain(_plain_rules(tensor, rows is not None), _rows(tensor, rows or ())):
+        if rule["kind"] == kind:
+            return made_by
         if tried(rule):
             return rule
-    found = _fewest_elements(tensor, tried)
-    if found is not None:
-        return found
-    return whole(tensor) if fits(tensor) and tried(whole(tensor)) else None
+    found = None if kind == "elements" else _fewest_elements(tensor, tried)
+    if found is not None or made_by is not None:
+        return found or made_by
+    own = whole(tensor) if fits(tensor) else None
+    return own if own is not None and (trials.over or tried(own)) else None  # these are the values that it has
 
 
-def _plain_rules(tensor: Tensor) -> Iterator[Rule]:
-    """Constants, then a closed form, then seeds."""
+def _plain_rules(tensor: Tensor, weights: bool) -> Iterator[Rule]:
+    """Constants, then a closed form, then seeds. For a matrix of weights other constants than 0 come last: equal
+    weights make all channels equal, and so put the fault into all of them.
+    """
+    if tensor.numel() == 0:
+        yield constant(0)
+        return
+    if tensor.is_complex():
+        return
     if tensor.numel() == 1 and (not is_float(tensor) or len(f"{tensor.item():.9g}") <= DIGITS_KEPT):
         yield from () if is_float(tensor) else (constant(0), constant(1))
         yield constant(tensor.item())  # what the model had there says more than a rounder number
@@ -113,7 +131,7 @@ def _plain_rules(tensor: Tensor) -> Iterator[Rule]:
     spread = rounded_to(float(wide.std()), 1) if wide.numel() > 1 else 0.0
     center = 0.0 if abs(mean) < spread / 10 else rounded_to(mean, 2)
     drawn = [{"kind": "normal", "seed": seed, "mean": center, "std": spread} for seed in SEEDS]
-    if tensor.dim() == 2 and tensor.numel() > LISTED:  # a matrix of weights: equal ones would make all channels equal
+    if weights and tensor.dim() == 2 and tensor.numel() > LISTED:
         yield from [constants[0], *drawn, *constants[1:]]
         return
     yield from constants
@@ -130,9 +148,11 @@ def _rows(tensor: Tensor, rows: tuple[int, ...]) -> Iterator[Rule]:
                 yield {"kind": "elements", "base": 0.0, "elements": [[[row], signed]]}
 
 
-def _fewest_elements(tensor: Tensor, tried: Callable[[Rule], bool]) -> Any:
+def _fewest_elements(tensor: Tensor, tried: Callable[[Rule], bool]) -> Optional[Rule]:
     """A constant with a few explicit elements, those of largest distance from it; None where a few do not do."""
     flat = tensor.detach().cpu().reshape(-1)
+    if flat.is_complex():
+        return None
     for base in _bases(flat):
         distance = flat != base if not is_float(flat) else (widen(flat) - base).abs()
         order = torch.argsort(distance.to(torch.float32), descending=True, stable=True)[:ELEMENTS].tolist()

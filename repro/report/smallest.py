@@ -51,7 +51,9 @@ def _checkpoint(checkpoint: Json) -> str:
     """Which files it needs, told apart by their hash."""
     revision = f" at revision {checkpoint['revision']}" if checkpoint.get("revision") else ""
     hashes = "; ".join(f"{name} {value}" for name, value in (checkpoint.get("sha256") or {}).items())
-    return f"It needs the checkpoint {cell(checkpoint['id'])}{text(revision)}" + (f" (SHA-256: {text(hashes)})." if hashes else ".")
+    return f"It needs the checkpoint {cell(checkpoint['id'])}{text(revision)}" + (
+        f" (SHA-256: {text(hashes)})." if hashes else "."
+    )
 
 
 def _reduction(reduction: Json) -> list[str]:
@@ -75,4 +77,4 @@ def _reduction(reduction: Json) -> list[str]:
 
 def looks_like(document: Json) -> list[str]:
     """The known faults that the run looks like, with what the further test says."""
-    return [text(item["sentence"]) for item in document.get("looks_like") or ()]
+    return [f"{text(item['sentence'])} {item['url']}" for item in document.get("looks_like") or ()]

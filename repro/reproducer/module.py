@@ -9,7 +9,7 @@ from repro.reproducer.frame import STATUSES, Document, frame
 from repro.reproducer.names import CPU, renamed
 from repro.reproducer.script import Script
 from repro.reproducer.values import Json, call_lines, expression, is_floating, literal, tensor_lines
-from repro.reproducer.words import Shown, found_in, generated, happened, value_of, whose
+from repro.reproducer.words import Shown, cause_of, found_in, generated, happened, value_of, whose
 
 NEEDS = ("torch", "transformers")
 
@@ -18,6 +18,7 @@ def module_script(document: Document, module: Json) -> Script:
     """The layer with its parameters and inputs, the same in wider arithmetic beside it."""
     module = renamed(module)
     device = str(document["cell"].get("device") or "cpu")
+    own = _dtype(module)
     _, wide = value_of(module.get("expected"))
     wide = wide if wide in ("float32", "float64") else "float64"
     names = [leaf["name"] for leaf in module["leaves"]]
@@ -26,7 +27,7 @@ def module_script(document: Document, module: Json) -> Script:
     types = {dtype: "dtype" for dtype in arguments_in(nest, "dtype") if is_floating(dtype)}
     given = [*names, *(["dtype"] if types else [])]
     widen = ".float()" if wide == "float32" else ".double()"
-    narrow = [*names, *([f"torch.{module['dtype']}"] if types else [])]
+    narrow = [*names, *([f"torch.{own}"] if types else [])]
     wider = [f"{name}{widen if name in floats else ''}" for name in names] + ([f"torch.{wide}"] if types else [])
     render = renderer(lambda arg: str(arg["ref"]), types, sequence="()")
     call = [*map(render, module["args"]), *(f"{name}={render(value)}" for name, value in module["kwargs"].items())]
@@ -51,7 +52,7 @@ def module_script(document: Document, module: Json) -> Script:
     ]
     text = "\n".join(code)
     code = ["import base64", *code] if "base64." in text else code
-    about = [_happened(module), _whose(document, module), found_in(document), generated(document)]
+    about = [_happened(document, module), _whose(document, module), found_in(document), generated(document)]
     return Script(
         "module",
         frame(document, NEEDS, about, code),
@@ -75,7 +76,7 @@ def _model(module: Json, device: str) -> list[str]:
     return [
         "torch.set_grad_enabled(False)",
         *call_lines(f"config = {module['config_class']}(", config),
-        f"model = {module['model_class']}(config).to({where}torch.{module['dtype']}).eval()",
+        f"model = {module['model_class']}(config).to({where}torch.{_dtype(module)}).eval()",
         f"layer = model.get_submodule({literal(module['path'])})",
     ]
 
@@ -85,18 +86,21 @@ def _parameters(module: Json) -> list[str]:
     parameters: list[Json] = list(module["parameters"])
     if not parameters:
         return []
-    constants = Counter(literal(item["values"]["value"]) for item in parameters if _is_constant(item, module))
+    own = [item for item in parameters if item["dtype"] == _dtype(module)]
+    constants = Counter(literal(item["values"]["value"]) for item in own if item["values"]["kind"] == "constant")
     common = constants.most_common(1)[0][0] if constants else None
     lines = ["parameters = dict(layer.named_parameters())"]
     if common is not None:
         lines += ["for parameter in parameters.values():", f"    parameter.fill_({common})"]
     for item in parameters:
-        lines += _parameter(item, f"parameters[{literal(item['name'])}]", common, item["dtype"] == module["dtype"])
+        lines += _parameter(item, f"parameters[{literal(item['name'])}]", common, item in own)
     return lines
 
 
-def _is_constant(parameter: Json, module: Json) -> bool:
-    return bool(parameter["values"]["kind"] == "constant" and parameter["dtype"] == module["dtype"])
+def _dtype(module: Json) -> str:
+    """The dtype of the module's own parameters. Its output may be wider, where what it is given is."""
+    own = Counter(str(item["dtype"]) for item in module["parameters"])
+    return own.most_common(1)[0][0] if own else str(module["dtype"])
 
 
 def _parameter(item: Json, place: str, common: str | None, same_dtype: bool) -> list[str]:
@@ -111,27 +115,31 @@ def _parameter(item: Json, place: str, common: str | None, same_dtype: bool) -> 
     return [*([] if base == common else [f"{place}.fill_({base})"]), *(f"{place}{line}" for line in places)]
 
 
-def _shown(module: Json) -> Shown:
+def _shown(document: Document, module: Json) -> Shown:
+    """What the layer shows, against the limit of the dtype that its operator had."""
+    origin = document.get("origin") or {}
     expected, wide = value_of(module.get("expected"))
     return Shown(
         what=str(module["class"]),
         mechanism=str(module["mechanism"]),
         seen=str(module["seen"]),
-        dtype=str(module["dtype"]),
+        dtype=_dtype(module),
         expected=expected,
         wide=wide,
-        limit=number(module.get("limit")),
+        limit=number(origin.get("limit") if origin.get("op") == module.get("op") else module.get("limit")),
     )
 
 
-def _happened(module: Json) -> str:
+def _happened(document: Document, module: Json) -> str:
     where = ", ".join(str(module[key]) for key in ("op", "source") if module.get(key))
-    return f"{happened(_shown(module)).rstrip('.')} ({where})." if where else happened(_shown(module))
+    return (
+        f"{happened(_shown(document, module)).rstrip('.')} ({where})." if where else happened(_shown(document, module))
+    )
 
 
 def _whose(document: Document, module: Json) -> str:
     """In a module the operator is right or wrong as it is alone; the words are of the module."""
-    owner = (document.get("owner") or {}).get("project")
+    owner, shown = (document.get("owner") or {}).get("project"), _shown(document, module)
     if owner == "transformers":
-        return f"The operators are right: the numbers that {module['class']} gives them are not."
-    return "" if owner in (None, "pytorch") else whose(_shown(module), document)
+        return f"This is not a PyTorch bug: in {module['class']} the operator is right, and {cause_of(shown)}."
+    return "" if owner in (None, "pytorch") else whose(shown, document)

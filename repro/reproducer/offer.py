@@ -14,7 +14,7 @@ from repro.reproducer.loads import load_script
 from repro.reproducer.module import module_script
 from repro.reproducer.program import program_scripts
 from repro.reproducer.running import crash_script, model_script
-from repro.reproducer.script import Script
+from repro.reproducer.script import LEVELS, Script
 from repro.reproducer.tensors import weight_script
 from repro.reproducer.verify import RUNS, TIMEOUT_SECONDS, Verification, verify
 
@@ -87,6 +87,8 @@ def offer(
     """
     sound = document.get("verdict") == "good"
     candidates = () if sound else scripts(document, _hashes(document))
+    for old in (NAME, *(OTHER.format(level=level) for level in LEVELS)):
+        (folder / old).unlink(missing_ok=True)  # of an earlier run into this folder
     tried: list[Tried] = []
     for script in candidates:
         if not _is_wanted(script, tried):

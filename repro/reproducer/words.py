@@ -79,11 +79,15 @@ def is_right(shown: Shown) -> bool:
 CAUSES = {"overflow": "its inputs are too large for {dtype}", "masked_row": "it was given a row without a single key"}
 
 
+def cause_of(shown: Shown) -> str:
+    """What was wrong with what an operator was given."""
+    return CAUSES.get(shown.mechanism, "its inputs leave it no other answer").format(dtype=shown.dtype)
+
+
 def whose(shown: Shown, document: Document) -> str:
     """Whether the operator is to blame, where that is known; empty where it is not."""
     if is_right(shown):
-        cause = CAUSES.get(shown.mechanism, "its inputs leave it no other answer").format(dtype=shown.dtype)
-        return f"The operator is right, and this is not a PyTorch bug: {cause}."
+        return f"The operator is right, and this is not a PyTorch bug: {cause_of(shown)}."
     owner = (document.get("owner") or {}).get("project")
     if owner == "pytorch":
         return "No model is needed: the operator alone does it."
