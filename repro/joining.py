@@ -9,8 +9,9 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from repro import folders
+from repro.catalogue import looks_like
 from repro.errors import RecordError
-from repro.records import Case, Cell, Header, Judgement, Verdict
+from repro.records import Case, Cell, Header, Judgement, Verdict, to_json
 from repro.report.document import document
 from repro.report.render import scripts_of
 from repro.rows import Row
@@ -38,7 +39,7 @@ def join(rows: Sequence[Row], folder: Path, argv: tuple[str, ...], tool: str, ca
         shown, base = None, nothing(verdict, case, argv, tool)
     reason = sentence(verdict.reason) + "."
     headline = reason if shown is None else f"{reason} In {shown['id']}: {base['headline']}"
-    return {
+    content = {
         **base,
         "verdict": verdict.outcome.value,
         "reason": reason,
@@ -47,6 +48,8 @@ def join(rows: Sequence[Row], folder: Path, argv: tuple[str, ...], tool: str, ca
         "shown_cell": None if shown is None else shown["id"],
         **matrix_part(rows),
     }
+    # What other cells answer may tell a known fault from its neighbours.
+    return {**content, "looks_like": to_json(looks_like(content))}
 
 
 def newest(rows: Sequence[Row]) -> Row | None:

@@ -58,7 +58,7 @@ MAY_IMPORT = {
     },
     "table": WORDS | {"differences", "gap", "wording"},
     "rows": WORDS,
-    "joining": WORDS | {"folders", "report", "rows", "table", "wording"},
+    "joining": WORDS | {"catalogue", "folders", "report", "rows", "table", "wording"},
     "child": WORDS | {"folders", "process", "run"},
     "conversion": WORDS | {"child", "folders", "run"},
     "matrix": WORDS

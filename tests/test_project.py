@@ -47,7 +47,21 @@ PARAMETERS = {
 
 ALONE = [("torch-2.4.1", "torch-2.5.1", "torch"), ("transformers-4.42.4", "transformers-4.43.0", "transformers")]
 """Two cells, and the one package in which they differ."""
-COMMANDS = {"run", "weights", "forward", "bisect", "trace", "fetch", "completion", "matrix", "merge", "versions"}
+COMMANDS = {
+    "report",
+    "lint",
+    "replay",
+    "run",
+    "weights",
+    "forward",
+    "bisect",
+    "trace",
+    "fetch",
+    "completion",
+    "matrix",
+    "merge",
+    "versions",
+}
 
 
 def read(name: str) -> str:

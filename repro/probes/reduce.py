@@ -134,7 +134,7 @@ def in_words(payload: dict[str, Any]) -> str:
     if program is not None:
         ops = [call["op"] for call in program["calls"]]
         shapes = ", ".join(str(tuple(leaf["shape"])) for leaf in program["leaves"])
-        parts.append("{} on inputs of {}".format(" then ".join(ops), shapes))
+        parts.append(" then ".join(ops) + (f" on inputs of {shapes}" if shapes else ""))
     if module is not None:
         parts.append("{} alone".format(module["class"]))
     elif payload["layers"] is not None:

@@ -87,10 +87,13 @@ def fewest(loaded: Loaded, inputs: Inputs, place: Place, token: Optional[int], t
     token, then with all before it: in a model that looks back only, the rest has no part.
     """
     count = inputs.input_ids.shape[-1]
+    answers: dict[tuple[int, ...], bool] = {}
 
     def holds(positions: list[int]) -> bool:
-        words = f"{len(positions)} of {count} tokens"
-        return trials.ask(words, lambda: shows(loaded, only(inputs, positions), place))
+        key, words = tuple(positions), f"{len(positions)} of {count} tokens"
+        if key not in answers:
+            answers[key] = trials.ask(words, lambda: shows(loaded, only(inputs, positions), place))
+        return answers[key]
 
     kept = list(range(count))
     guesses = [] if token is None or token >= count else [[token], sorted({0, token}), list(range(token + 1))]

@@ -64,7 +64,8 @@ def _reduction(reduction: Json) -> list[str]:
         special = sum(bool(item) for item in inputs.get("special") or ())
         which = f", {special} of them special" if special else ""
         ids = ", ".join(map(str, inputs["ids"]))
-        said.append(f"Of {inputs['before']} tokens {inputs['after']} suffice (ids {ids}{which}).")
+        suffice = "suffices" if inputs["after"] == 1 else "suffice"
+        said.append(f"Of {inputs['before']} tokens, {inputs['after']} {suffice} (ids {ids}{which}).")
     if reduction.get("layers"):
         layers = reduction["layers"]
         said.append(f"{layers['path']} shows it alone, on {layers['fed']}.")
