@@ -24,7 +24,7 @@ def origin_sentence(origin: Mapping[str, Any], bisect: Mapping[str, Any]) -> str
     what = named_mechanism(origin, bisect)
     if what == MECHANISMS.get(mechanism, mechanism):  # no dtype's own spelling stands first
         what = what[:1].upper() + what[1:]
-    where = f"{what} in {origin.get('module') or 'the model itself'}"
+    where = f"{what} in {named_module(origin)}"
     if origin.get("tensor"):
         index = origin.get("tensor_index")
         where += f": {origin['tensor']}" + (f" at {list(index)}" if index else "")
@@ -35,6 +35,12 @@ def origin_sentence(origin: Mapping[str, Any], bisect: Mapping[str, Any]) -> str
     if details:
         where += ("; " if origin.get("tensor") else ": ") + "; ".join(details)
     return where + "."
+
+
+def named_module(origin: Mapping[str, Any]) -> str:
+    """The module of an origin; one outside of all modules is the model's own, or the script's."""
+    own = "the script itself" if origin.get("code") == "__main__" else "the model itself"
+    return str(origin.get("module") or own)
 
 
 def named_mechanism(origin: Mapping[str, Any], bisect: Mapping[str, Any]) -> str:

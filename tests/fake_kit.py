@@ -3,7 +3,9 @@
 The file is JSON: a step's name -> {"verdict", "reason", "payload", "error", "before", "after"}. ``before`` lists
 things to do between the step's start and its end: a signal's name (sent to itself), {"print": text} or
 {"stderr": text}, {"exit": status}, {"sleep": seconds}, {"spawn": path} (a child that sleeps, its pid written to the
-path), {"progress": [done, total]}. ``after`` is the same, behind the end.
+path), {"progress": [done, total]}, {"trial": name, "holds": true, "dies": a signal's name} (a trial of a reduction as
+the kit makes it: what the plan has an answer for is not asked; it dies in the middle where it is told to). ``after`` is
+the same, behind the end.
 The steps "hello" and "done" can be told to do things too. Run as the kit is: the plan is the last argument.
 """
 
@@ -20,7 +22,7 @@ def say(**event):
     print(json.dumps(event), flush=True)
 
 
-def act(thing, step):
+def act(thing, step, trials=None):
     if isinstance(thing, str):
         signal.signal(signal.Signals[thing], signal.SIG_DFL) if thing != "SIGKILL" else None
         os.kill(os.getpid(), signal.Signals[thing])
@@ -30,6 +32,12 @@ def act(thing, step):
         print(thing["stderr"], file=sys.stderr, flush=True)
     elif "progress" in thing:
         say(event="progress", step=step, done=thing["progress"][0], total=thing["progress"][1], unit="tensors")
+    elif "trial" in thing:
+        if thing["trial"] not in (trials or {}):
+            say(event="trial", step=step, trial=thing["trial"], holds=None)
+            if "dies" in thing:
+                act(thing["dies"], step)
+            say(event="trial", step=step, trial=thing["trial"], holds=thing.get("holds", True))
     elif "sleep" in thing:
         time.sleep(thing["sleep"])
     elif "spawn" in thing:
@@ -49,7 +57,7 @@ def main():
         answer = answers.get(step, {})
         say(event="start", step=step)
         for thing in answer.get("before", []):
-            act(thing, step)
+            act(thing, step, plan.get("trials"))
         say(
             event="end",
             step=step,

@@ -265,6 +265,25 @@ def test_values_that_differ_from_the_file_are_asked_of_the_loaded_model(tmp_path
     assert found["output"] == f"expected the values of the file, seen others in 0 of 2048 places of {name}"
 
 
+def test_tensors_that_are_left_without_values_are_asked_of_the_loaded_model(tmp_path):
+    folder = model(tmp_path, "gpt2-files-sound")
+    made = document(folder, "load", load={"class": "GPT2LMHeadModel", "meta": ["x"]})
+    assert offered(folder, tmp_path / "run", made)["output"] == "expected a value in every tensor, seen none in []"
+
+
+def test_a_damaged_copy_in_a_cache_has_no_script(folder):
+    finding = {"file": "model.safetensors", "problem": "the cached blob is corrupt: its name", "severity": "bad"}
+    assert scripts(document(folder, "files", files={"findings": [finding]})) == ()
+
+
+def test_an_encoder_and_a_decoder_get_their_own_tokens(folder):
+    made = document(folder, "nonfinite", forward=forward([4, 5]), load={"class": "T5ForConditionalGeneration"})
+    made["reduction"] = {"inputs": {"ids": [4], "decoder_ids": [0], "attention_mask": False}}
+    text = scripts(made)[0].text
+    assert "decoder_input_ids = torch.tensor([[0]])" in text
+    assert "model(input_ids=input_ids, decoder_input_ids=decoder_input_ids).logits" in text
+
+
 def forward(ids, **more):
     row = {"input_ids": ids, "verdict": "bad", "decoder_input_ids": None}
     return {"verdict": "bad", "output": "logits", "prompts": [row], **more}

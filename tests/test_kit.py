@@ -1,6 +1,7 @@
 """The packed kit: the same bytes every time, and a file that Python runs."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -63,6 +64,32 @@ def test_python_runs_it_isolated_from_an_empty_folder(tmp_path):
 
 def test_the_real_kit_is_packed_whole():
     assert b"probes/__init__.py" in pack().content
+
+
+def test_the_real_kit_reduces_a_script_by_itself_and_takes_answers_that_are_known(tmp_path):
+    path = pack().write(tmp_path)
+    (tmp_path / "bad.py").write_text(
+        "import sys\n\nimport torch\n\nx = torch.full((8,), 300.0).half()\nsys.exit(int((x * x).isinf().any()))\n"
+    )
+    plan = {"schema": 1, "steps": ["bisect", "reduce"], "case": {"model": str(tmp_path / "bad.py")}, "cache": "cache"}
+    events = run_kit(path, tmp_path, plan)
+    trials = {event["trial"]: event["holds"] for event in events if event["event"] == "trial"}
+    (first, *_) = trials
+    assert [call["op"] for call in events[-2]["payload"]["program"]["calls"]] == ["aten.mul.Tensor"]
+    known = run_kit(path, tmp_path, {**plan, "trials": trials})
+    assert known[-2]["payload"]["program"] == events[-2]["payload"]["program"]
+    assert not [event for event in known if event["event"] == "trial"]
+    died = run_kit(path, tmp_path, {**plan, "trials": {first: None}})
+    assert (died[-2]["verdict"], died[-2]["payload"]["crashed_trials"]) == ("bad", 1)
+
+
+def run_kit(path, folder, plan):
+    """The events of a plan, run isolated in an empty folder."""
+    (folder / "plan.json").write_text(json.dumps(plan))
+    (folder / "empty").mkdir(exist_ok=True)
+    command = [sys.executable, "-I", str(path), "run", str(folder / "plan.json")]
+    ran = subprocess.run(command, cwd=folder / "empty", capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):

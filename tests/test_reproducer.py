@@ -207,6 +207,37 @@ def test_the_formula_of_attention_is_what_a_sound_kernel_gives(made):
     assert float(expected) == pytest.approx(float(seen), rel=1e-5)
 
 
+def test_the_formula_of_attention_shares_keys_among_heads():
+    made = attention(((1, 2, 1, 2), NORMAL), ((1, 1, 1, 2), NORMAL), ((1, 1, 1, 2), NORMAL))
+    assert "k.double().repeat_interleave(2, -3).mT" in first(made).text
+
+
+def test_the_formula_of_attention_takes_a_bool_mask():
+    mask = leaf("attn_mask", (3, 3), True, "bool")
+    made = attention(((1, 1, 3, 2), NORMAL), ((1, 1, 3, 2), NORMAL), ((1, 1, 3, 2), NORMAL), leaves=[mask],
+                     attn_mask="attn_mask")  # fmt: skip
+    assert '.masked_fill(~mask, float("-inf"))' in first(made).text
+
+
+def test_an_accelerator_has_the_operator_and_the_cpu_the_reference():
+    text = first({**ADD, "device": "cuda:0"}).text
+    assert 'a = torch.full((1,), 55008.0, dtype=torch.float16).to("cuda:0")' in text
+    assert "expected = (a.cpu().double() + b.cpu().double())[0]" in text
+
+
+def test_without_a_reference_none_is_claimed():
+    script = first({**ADD, "expected": None})
+    assert "expected =" not in script.text
+    assert run(script).output == "expected a finite number, seen inf (float16)"
+
+
+def test_a_layer_on_an_accelerator_is_built_there():
+    cell = {**document()["cell"], "device": "cuda"}
+    text = scripts(document(module=MODULE, cell=cell))[0].text
+    assert 'LlamaModel(config).to("cuda", torch.float16)' in text
+    assert 'x = torch.full((1, 1, 8), 100.0, dtype=torch.float16).to("cuda")' in text
+
+
 def test_an_operator_that_has_no_other_answer_is_not_called_a_bug():
     for made in (ADD, BMM, SOFTMAX, LOG, ZERO_BY_ZERO):
         assert "The operator is right, and this is not a PyTorch bug" in prose(first(made, owner="transformers").text)

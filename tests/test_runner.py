@@ -1,24 +1,27 @@
 """The runner against a real process that speaks the wire, and that really dies."""
 
+import json
 import sys
 import threading
 
 import pytest
 from hosting import Listener, answers, fake_python, is_gone, observation, setting
 
-from repro.errors import CellError
+from repro.errors import CellError, EvidenceError
+from repro.evidence import TRIALS, TrialLog
 from repro.process import death
 from repro.records import Ending, Outcome
-from repro.runner import run
+from repro.runner import CRASHES, run
 
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "arm:threads=1")
 
 
-def follow(folder, monkeypatch, *steps, finished=(), limits=None, **told):
+def follow(folder, monkeypatch, *steps, finished=(), limits=None, trials=None, **told):
     """Run the fake kit; observations by step, what the listener heard, and what was recorded in order."""
     monkeypatch.setenv("FAKE_KIT", answers(folder, **told)["FAKE_KIT"])
     listener, recorded = Listener(), []
-    known = run(setting(folder, *(steps or STEPS), **(limits or {})), recorded.append, listener, finished)
+    asked = setting(folder, *(steps or STEPS), **(limits or {}))
+    known = run(asked, recorded.append, listener, finished, trials)
     assert {item.step for item in recorded} | {item.step for item in finished} == set(known)
     return known, listener, recorded
 
@@ -220,8 +223,6 @@ def test_finished_steps_are_not_repeated(tmp_path, monkeypatch):
 
 
 def test_the_whole_plan_stays_on_disk_after_a_restart(tmp_path, monkeypatch):
-    import json
-
     follow(tmp_path, monkeypatch, forward={"before": ["SIGKILL"]})
     assert json.loads((tmp_path / "plan.json").read_text())["steps"] == list(STEPS)
     assert json.loads((tmp_path / "plan.restart.json").read_text())["steps"] == list(STEPS[5:])
@@ -254,6 +255,81 @@ def test_no_thread_is_left_behind(tmp_path, monkeypatch):
     before = threading.active_count()
     follow(tmp_path, monkeypatch, forward={"before": ["SIGKILL"]})
     assert threading.active_count() == before
+
+
+def trial(name, **more):
+    return {"trial": name, **more}
+
+
+DEADLY = {"before": [trial("1: a"), trial("2: b", dies="SIGSEGV"), trial("3: c", holds=False)]}
+
+
+def test_behind_a_trial_that_killed_its_process_the_step_goes_on(tmp_path, monkeypatch):
+    known, listener, _ = follow(
+        tmp_path, monkeypatch, "bisect", "reduce", "trace", trials=TrialLog(tmp_path), reduce=DEADLY
+    )
+    assert endings(known) == {}
+    assert starts(tmp_path) == 2
+    assert TrialLog(tmp_path).known == {"1: a": True, "2: b": None, "3: c": False}
+    notes = [words for kind, *words in listener.heard if kind == "note"]
+    assert notes == [["the process was ended by SIGSEGV in trial 2: b; going on behind it"]]
+
+
+def test_a_trial_is_on_disk_before_it_starts(tmp_path, monkeypatch):
+    follow(tmp_path, monkeypatch, "reduce", trials=TrialLog(tmp_path), reduce=DEADLY)
+    lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
+    assert lines == [
+        {"trial": "1: a", "holds": None}, {"trial": "1: a", "holds": True}, {"trial": "2: b", "holds": None},
+        {"trial": "3: c", "holds": None}, {"trial": "3: c", "holds": False},
+    ]  # fmt: skip
+
+
+def test_the_restart_is_given_the_answers_and_no_step_that_has_ended(tmp_path, monkeypatch):
+    follow(tmp_path, monkeypatch, "bisect", "reduce", trials=TrialLog(tmp_path), reduce=DEADLY)
+    plan = json.loads((tmp_path / "plan.restart.json").read_text())
+    assert (plan["steps"], plan["trials"]) == (["reduce"], {"1: a": True, "2: b": None})
+
+
+def test_another_run_into_the_same_folder_knows_the_trials(tmp_path, monkeypatch):
+    follow(tmp_path, monkeypatch, "reduce", trials=TrialLog(tmp_path), reduce=DEADLY)
+    before = (tmp_path / TRIALS).read_text()
+    known, _, _ = follow(tmp_path, monkeypatch, "reduce", trials=TrialLog(tmp_path), reduce=DEADLY)
+    assert endings(known) == {}
+    assert (starts(tmp_path), (tmp_path / TRIALS).read_text()) == (3, before)
+
+
+def test_a_reduction_of_which_every_trial_kills_is_given_up_as_a_crash(tmp_path, monkeypatch):
+    told = {"before": [trial(f"{number}: a", dies="SIGKILL") for number in range(100)]}
+    known, _, _ = follow(tmp_path, monkeypatch, "reduce", "trace", trials=TrialLog(tmp_path), reduce=told)
+    assert endings(known) == {"reduce": "crashed"}
+    assert known["reduce"].failure.signal == "SIGKILL"
+    assert starts(tmp_path) == CRASHES + 2  # the last one runs what is behind the step
+    assert TrialLog(tmp_path).open == CRASHES + 1
+
+
+def test_without_a_log_of_trials_a_death_in_one_is_that_of_the_step(tmp_path, monkeypatch):
+    known, _, _ = follow(tmp_path, monkeypatch, "reduce", "trace", reduce=DEADLY)
+    assert endings(known) == {"reduce": "crashed"}
+
+
+def test_a_death_between_two_trials_is_that_of_the_step(tmp_path, monkeypatch):
+    told = {"before": [trial("1: a"), "SIGKILL"]}
+    known, _, _ = follow(tmp_path, monkeypatch, "reduce", "trace", trials=TrialLog(tmp_path), reduce=told)
+    assert endings(known) == {"reduce": "crashed"}
+
+
+def test_a_line_that_was_cut_short_is_asked_again(tmp_path):
+    (tmp_path / TRIALS).write_text('{"trial": "1: a", "holds": true}\n{"trial": "2: b", "ho')
+    assert TrialLog(tmp_path).known == {"1: a": True}
+
+
+def test_a_log_of_trials_that_cannot_be_read_or_written_is_an_error(tmp_path):
+    log = TrialLog(tmp_path)
+    (tmp_path / TRIALS).mkdir()
+    with pytest.raises(EvidenceError, match=r"could not write .*trials\.jsonl.*Make room and go on"):
+        log.append("1: a", None)
+    with pytest.raises(EvidenceError, match=r"could not read .*trials\.jsonl"):
+        TrialLog(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ IPV4 = re.compile(rf"(?<![\w.]){QUAD}(?!\w|\.\d|-(?:py|cp)\d)")
 VERSION = re.compile(
     rf"""(?:[=~<>!]=|@
     |(?<![\w-])(?i:nvidia|nv(?:cc|jitlink|rtc|tx|ml|shmem)|nccl|cud(?:a|nn|art)|cu(?:blas|fft|rand|solver|sparse|sparselt
-    |file|tensor|pti)|driver|version|build|release|ver|v)[\w.-]{{0,40}}[`'"\s:=|]{{1,4}})(?:{QUAD}[`'",\s|]{{1,4}})*$""",
+    |file|tensor|pti)|driver|version|build|release|ver|v)[\w.-]{{0,40}}(?:[`'"\s:=|]|</?code>){{1,4}})(?:{QUAD}[`'",\s|]{{1,4}})*$""",
     re.X,
 )
 """What stands before a version of four numbers, such as those of CUDA's own packages: ``cudnn 9.10.2.21``."""

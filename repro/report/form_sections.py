@@ -3,6 +3,7 @@
 Everything here is Markdown, made of a document that holds nothing private any more.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -154,13 +155,13 @@ def expected(document: Mapping[str, Any], quoted: Sequence[Quoted]) -> str:
     origin = found["origin"] or {}
     reference = origin.get("reference") or {}
     value = number(reference.get("value"))
-    if value is not None:
+    if value is not None and math.isfinite(value):
         seen = f"where this run has {origin['value']}" if origin.get("value") else "at the place where it is born"
         said.append(f"{reference.get('dtype') or 'The reference'} has {plain(value)} {seen}.")
     wanted = ((document.get("reduction") or {}).get("program") or {}).get("expected") or {}
     value = number(wanted.get("value"))
     alone = next((item for item in quoted if str(item.entry.get("level")).startswith("operator")), None)
-    if value is not None and alone is not None:
+    if value is not None and math.isfinite(value) and alone is not None:
         said.append(f"From the inputs of {code(alone.path)}, {wanted.get('dtype')} gives {plain(value)}.")
     if found["cures"]:
         cures = listed([code(name) for name in found["cures"]])

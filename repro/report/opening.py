@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro.report.tables import Json
-from repro.wording import listed, named_mechanism, sentence
+from repro.wording import listed, named_mechanism, named_module, origin_sentence, sentence
 
 NAMED = 2
 """How many changes that do not help are named."""
@@ -32,9 +32,10 @@ def title(document: Json) -> str:
         return f"{name}: good"
     if document["verdict"] == "skip":
         return f"{name}: the process crashed" if kind == "crash" else f"{name}: no verdict"
-    if kind == "nonfinite" and origin:
+    if origin and (kind == "nonfinite" or document.get("script")):
         what = named_mechanism(origin, document["bisect"] or {}).partition(" (")[0]
-        return f"{name}: {what} in {origin.get('module') or 'the model itself'}"
+        where = origin.get("module") or origin.get("op") if document.get("script") else named_module(origin)
+        return f"{name}: {what} in {where}"
     if document.get("script"):
         return f"{name}: bad, as the script says itself"
     titles = {
@@ -69,6 +70,8 @@ def second_sentence(document: Json) -> str:
     if document["verdict"] == "good":
         return _also_good(document, arms)
     if document.get("script"):
+        if document["origin"]:
+            return origin_sentence(document["origin"], document["bisect"] or {})
         status = document["script"].get("exit_status")
         return "" if status is None else f"This is the script's own answer: it ended with exit status {status}."
     if forward is None:

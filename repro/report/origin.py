@@ -6,7 +6,7 @@ from typing import Any
 from repro.records import number
 from repro.report.markdown import cell, text
 from repro.report.tables import DASH, DIGITS, Json, Row, shown_number, thinned
-from repro.wording import MECHANISMS, origin_dtype, plain
+from repro.wording import MECHANISMS, named_module, origin_dtype, plain
 
 AROUND = 3
 """How many modules before and behind the origin the headroom table always shows."""
@@ -27,10 +27,10 @@ def origin_rows(origin: Json | None, bisect: Json) -> list[Row]:
     if not origin:
         return []
     module_class = f" ({text(origin['module_class'])})" if origin.get("module_class") else ""
-    rows = [["module", cell(origin.get("module") or "the model itself") + module_class]]
+    rows = [["module", cell(named_module(origin)) + module_class]]
     dtype = origin_dtype(origin, bisect)
     named = [
-        ("call of the module, from 0", origin.get("call_index") or None),
+        ("call of the module, from 0", origin["call_index"] if (origin.get("call_index") or 0) > 0 else None),
         ("operator", origin.get("op")),
         ("source", origin.get("source")),
         ("mechanism", MECHANISMS.get(str(origin.get("mechanism")), origin.get("mechanism"))),

@@ -29,6 +29,9 @@ OF_RUN = (
 RUN = re.compile(rf"[/\\](?=(?:{'|'.join(map(re.escape, OF_RUN))})\b)")
 """Where the folder of a run ends, before the names of its files."""
 
+LEADS_AWAY = re.compile(r"""["']?(?:[/~.\\]|[A-Za-z]:)""")
+"""How a path begins that is not below the folder that it is written in."""
+
 HOMES = re.compile(
     r"""https?://[^\s"'<>]+"""
     r"""|(?:/home|/Users|[A-Za-z]:\\{1,2}Users)[/\\]{1,2}[^/\\\s'"`|:,;)]+"""
@@ -171,6 +174,8 @@ def _below(name: str, word: str) -> str:
 def _without_run(path: re.Match[str]) -> str:
     """A path below the folder of a run from there on; everything else as it is."""
     parts = RUN.split(path[0])
+    if not LEADS_AWAY.match(path[0]) and "repro-runs" not in path[0]:
+        return path[0]  # a name inside a run's folder or its bundle
     return path[0] if len(parts) == 1 else ('"' if path[0].startswith('"') else "") + parts[-1]
 
 

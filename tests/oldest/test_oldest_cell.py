@@ -100,3 +100,28 @@ def test_a_model_is_traced_there(python: str, tmp_path: Path) -> None:
     rows = [dict(zip(payload["columns"], row, strict=True)) for row in payload["rows"]]
     norms = [row for row in rows if row["op"] == "aten.native_layer_norm.default"]
     assert {"transformer.h.0.ln_1", "transformer.ln_f"} <= {row["module"] for row in norms}
+
+
+@pytest.mark.parametrize("name", ["gpt2-zero-norm", "t5-zero-norm"])
+def test_a_planted_fault_is_reduced_there(python: str, tmp_path: Path, name: str) -> None:
+    plant = BY_NAME[name]
+    plant.build(tmp_path / "model")
+    steps = ["load", "forward", "bisect", "reduce"]
+    found = run(python, tmp_path, steps, case_of(plant, tmp_path / "model"))["reduce"]
+    assert (found["verdict"], found["error"]) == ("bad", None)
+    (call,) = found["payload"]["program"]["calls"]
+    assert call["op"].startswith(plant.truth.op)
+    assert {tuple(leaf["shape"]) for leaf in found["payload"]["program"]["leaves"]} == {(1,)}
+    assert found["payload"]["module"]["op"] == call["op"]
+    assert found["payload"]["notes"] == []
+
+
+def test_the_operators_of_a_script_are_reduced_there(python: str, tmp_path: Path) -> None:
+    """The example of pytorch#103749, whose fault this release has; it runs the attention as a matrix product, an add and
+    a softmax.
+    """
+    case = {**case_of(BY_NAME["gpt2-sound-float32"], tmp_path), "model": str(ROOT / "examples" / "pytorch_103749.py")}
+    found = run(python, tmp_path, ["bisect", "reduce"], case)["reduce"]
+    assert (found["verdict"], found["error"]) == ("bad", None)
+    program = found["payload"]["program"]
+    assert (program["calls"][-1]["op"], program["mechanism"]) == ("aten._softmax.default", "masked_row")

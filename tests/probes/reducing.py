@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from repro.probes.program import Fault, Program, fault_of, look, program_of
+from repro.probes.summary import tensors_in
 from repro.probes.tape import Tape
 from repro.probes.trials import Trials
 from repro.probes.watch import Address
@@ -123,3 +124,32 @@ def result_of(program: dict[str, Any]) -> float:
     place = program["output"]
     result: Tensor = known[program["calls"][place["call"]]["name"]][place["result"]]
     return float(result[tuple(place["index"])])
+
+
+def module_result(module: dict[str, Any]) -> float:
+    """What a module that travelled gives at the element that it names, built by Transformers from its settings."""
+    import transformers
+
+    config = getattr(transformers, module["config_class"])(**module["config"])
+    config._attn_implementation = module["attn"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)  # whatever the constructor draws must not matter
+        model = getattr(transformers, module["model_class"])(config).to(dtype_of(module["dtype"])).eval()
+    block = model.get_submodule(module["path"])
+    assert type(block).__name__ == module["class"]
+    given = {parameter["name"]: values_of(parameter) for parameter in module["parameters"]}
+    assert given.keys() == dict(block.named_parameters()).keys()
+    leaves = {leaf["name"]: values_of(leaf) for leaf in module["leaves"]}
+
+    def argument(item: dict[str, Any]) -> Any:
+        if "ref" in item:
+            return leaves[item["ref"]]
+        return tuple(argument(inner) for inner in item["list"]) if "list" in item else number(item["const"])
+
+    kwargs = {name: argument(item) for name, item in module["kwargs"].items()}
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            parameter.copy_(given[name])
+        output = block(*map(argument, module["args"]), **kwargs)
+    tensors = list(tensors_in(output))
+    return float(tensors[module["output"]["result"]][tuple(module["output"]["index"])])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from repro.probes.program import Program, look
+from repro.probes.program import Program
 from repro.probes.several import bypassed, fewer_calls, from_graph, minified, to_graph, used
 
 from .handmade import INF
@@ -89,7 +89,7 @@ def test_a_graph_is_the_same_program_again() -> None:
     again = from_graph(graph.graph, list(program.leaves))
     assert again is not None
     assert names(again) == names(program)
-    assert look(again) == look(program)
+    assert fault_in(again) == fault_in(program)
 
 
 def test_the_result_of_an_operator_with_several_is_taken_by_its_number() -> None:
