@@ -62,6 +62,17 @@ def tried(run: Run, form: Form) -> tuple[str, ...]:
     return releases.ordered([str(version) for version in found if version], pre=True)
 
 
+def gone(run: Run, form: Form, release: str) -> bool:
+    """Whether a release has answered, and every answer from it is good."""
+    rows = [row for row in run.document.get("cells") or () if row["verdict"] != "skip"]
+    answers_of = [(row.get(form.package) or _installed(row, form.package), row["verdict"]) for row in rows]
+    scripts = chosen(run, form)
+    latest = latest_of(run, scripts[0] if scripts else None, form.package)
+    answers_of += [] if latest is None else [(latest["version"], latest["verdict"])]
+    said = {verdict for version, verdict in answers_of if version and same(str(version), release)}
+    return said - {"skip"} == {"good"}
+
+
 def same(one: str, other: str) -> bool:
     """Whether two versions are the same release, whatever local version follows."""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from repro.errors import FetchError
 from repro.filing import BLOCKS_TITLE, Run, chosen, report_path, script_sha256
 from repro.folders import relative
-from repro.latest import newest, same, tried
+from repro.latest import gone, newest, same, tried
 from repro.masking import Mask
 from repro.report.form_filling import BUNDLE, PLACEHOLDER, TITLE_LIMIT
 from repro.report.forms import Form, forms, parse
@@ -138,6 +138,9 @@ def _latest(run: Run, form: Form) -> Iterator[Problem]:
     if not any(same(version, latest) for version in known):
         to_do = f"{_again(run, form.project)} --try-latest"
         yield Problem("refused", "latest release", f"{form.package} {latest} was not tried; {said}", f"{to_do}.")
+    elif gone(run, form, latest):
+        to_do = "Upgrade; report it only where an older release has to be mended too, and say so."
+        yield Problem("refused", "latest release", f"the fault is gone in {form.package} {latest}", to_do)
 
 
 def _owner(run: Run, form: Form) -> Iterator[Problem]:

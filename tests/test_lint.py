@@ -102,7 +102,7 @@ def test_a_latest_release_that_was_not_tried_is_refused(tmp_path, project, monke
 def answer_of(run, version, **more):
     """latest.json of the run's first script."""
     record = json.loads((run.folder / "verdict.json").read_text(encoding="utf-8"))["reproducer"]
-    found = {"package": "torch", "version": version, "verdict": "good", "reason": "run 3 times", **more}
+    found = {"package": "torch", "version": version, "verdict": "bad", "reason": "run 3 times", **more}
     found = {"script_sha256": record["sha256"], **found}
     (run.folder / "latest.json").write_text(json.dumps(found), encoding="utf-8")
 
@@ -114,7 +114,8 @@ def row(version, verdict):
 @pytest.mark.parametrize(
     ("more", "passes"),
     [
-        ({"cells": [row("2.14.0+cpu", "good")]}, True),
+        ({"cells": [row("2.14.0+cpu", "bad")]}, True),
+        ({"cells": [row("2.14.0", "good"), row("2.14.0+cpu", "bad")]}, True),
         ({"cells": [row("2.14.0", "skip")]}, False),
         ({"versions": {"probes": [{"pins": {"torch": "2.14.0"}, "verdict": "bad"}]}}, True),
         ({"versions": {"probes": [{"pins": {"torch": "2.14.0"}, "verdict": "skip"}]}}, False),
@@ -132,6 +133,7 @@ def test_a_matrix_or_a_search_may_have_tried_it(tmp_path, monkeypatch, more, pas
     ("more", "passes"),
     [
         ({}, True),
+        ({"verdict": "good"}, False),
         ({"verdict": "skip"}, False),
         ({"version": "2.13.5"}, False),
         ({"package": "transformers"}, False),
@@ -143,6 +145,18 @@ def test_latest_json_counts_for_the_very_script_and_release(tmp_path, monkeypatc
     answer_of(run, **{"version": "2.14.0", **more})
     monkeypatch.setattr(lint_module, "newest", lambda package: "2.14.0")
     assert (refused(run, "pytorch") == []) is passes
+
+
+@pytest.mark.parametrize("where", ["cells", "latest.json"])
+def test_a_fault_that_is_gone_in_the_latest_release_is_refused(tmp_path, monkeypatch, where):
+    run = filed(tmp_path, "pytorch")
+    if where == "cells":
+        change(run.folder, cells=[row("2.14.0+cpu", "good"), row("2.13.0", "bad")])
+    else:
+        answer_of(run, "2.14.0", verdict="good")
+    monkeypatch.setattr(lint_module, "newest", lambda package: "2.14.0")
+    (problem,) = refused(run, "pytorch")
+    assert problem.found == "the fault is gone in torch 2.14.0"
 
 
 def test_where_the_registry_cannot_be_asked_it_cannot_be_told(tmp_path, monkeypatch):
