@@ -32,7 +32,7 @@ def test_behind_a_crash_the_other_steps_still_run(tmp_path: Path) -> None:
     assert "SIGSEGV" in json.dumps(steps["forward"])
     assert steps["load"]["verdict"]["outcome"] == "good"
     assert arms["dtype=float32"] == arms["dtype=bfloat16"] == "good"
-    assert len(records) == len(steps) == 17
+    assert len(records) == len(steps) == 18
 
 
 @pytest.mark.parametrize(
