@@ -119,10 +119,11 @@ class TrialLog:
         self.path = folder / TRIALS
         self.known: dict[str, bool | None] = {}
         try:
-            lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+            text = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
-        for line in lines:
+        self._whole = not text or text.endswith(b"\n")
+        for line in text.splitlines():
             try:
                 data = json.loads(line)
                 self.known[str(data["trial"])] = data["holds"] if data["holds"] is None else bool(data["holds"])
@@ -139,6 +140,8 @@ class TrialLog:
         self.known[trial] = holds
         try:
             with self.path.open("a", encoding="utf-8") as file:
+                file.write("" if self._whole else "\n")  # a line that its process did not end
+                self._whole = True
                 file.write(json.dumps({"trial": trial, "holds": holds}) + "\n")
         except OSError as error:
             raise EvidenceError(f"could not write {self.path}: {error.strerror}. Make room and go on.") from error

@@ -11,6 +11,7 @@ from repro.filing import BLOCKS_TITLE, Run, chosen, report_path, script_sha256
 from repro.folders import relative
 from repro.latest import gone, newest, same, tried
 from repro.masking import Mask
+from repro.ownership import is_rounding
 from repro.report.form_filling import BUNDLE, PLACEHOLDER, TITLE_LIMIT
 from repro.report.forms import Form, forms, parse
 from repro.report.redact import Private, scope
@@ -51,7 +52,7 @@ def lint(run: Run, projects: tuple[Form, ...], private: Private) -> tuple[Proble
         found.append(Problem("refused", "report", "there is none in a project's form", f"{_again(run, 'PROJECT')}."))
     for form in chosen_forms:
         found += [*_script(run, form), *_report(run, form), *_latest(run, form), *_owner(run, form)]
-    found += [*_private(run, private), *_attachment(run)]
+    found += [*_no_bug(run), *_private(run, private), *_attachment(run)]
     return tuple(dict.fromkeys(found))
 
 
@@ -141,6 +142,18 @@ def _latest(run: Run, form: Form) -> Iterator[Problem]:
     elif gone(run, form, latest):
         to_do = "Upgrade; report it only where an older release has to be mended too, and say so."
         yield Problem("refused", "latest release", f"the fault is gone in {form.package} {latest}", to_do)
+
+
+def _no_bug(run: Run) -> Iterator[Problem]:
+    """What the run itself says is none."""
+    if is_rounding(run.document):
+        found = "every operator is within its dtype's own rounding of float64"
+        yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
+    for match in run.document.get("looks_like") or ():
+        if match["outcome"] != "bug" and match["result"] == "agrees":
+            yield Problem(
+                "refused", "no bug", f"it looks like {match['issue']}, which is none", "Read that issue first."
+            )
 
 
 def _owner(run: Run, form: Form) -> Iterator[Problem]:

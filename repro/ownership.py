@@ -43,7 +43,27 @@ def owner(document: Json, exclusion: Exclusion | None = None) -> Owner | None:
         return Owner("caller", said, exclusion.instead)
     if (document["model"] or {}).get("weights") == "random":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
-    return _code(document) or Owner(None, HOLDS_NONE)
+    return _rounding(document) or _code(document) or Owner(None, HOLDS_NONE)
+
+
+def _rounding(document: Json) -> Owner | None:
+    """Nobody's: what differs is what the dtype's own rounding leaves."""
+    found = (document.get("bisect") or {}).get("rounding") or {}
+    if not is_rounding(document):
+        return None
+    return Owner(
+        None,
+        f"This is not a bug: each of {found['operators']} operators is within its dtype's own rounding of float64 on "
+        f"the same inputs; the farthest, {found['op']}, by {plain(found['ratio'], 2)} of the {plain(found['allowed'])} "
+        f"units that are allowed. What adds up is rounding.",
+        "Compare with a tolerance that fits the dtype, or compute in a wider one.",
+    )
+
+
+def is_rounding(document: Json) -> bool:
+    """Whether every operator of the script was held against float64, and is within what its dtype allows."""
+    found = (document.get("bisect") or {}).get("rounding") or {}
+    return bool(found.get("within")) and not found.get("not_judged")
 
 
 def _files(document: Json) -> Owner | None:

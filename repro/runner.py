@@ -21,6 +21,7 @@ from repro.records import SCHEMA, Cell, Ending, Failure, Observation, Outcome, P
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
 NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|reduce|trace|arm:.*")
+NEEDS_PASSES = frozenset({"bisect", "reduce"})
 CRASHES = 12
 """How many trials of a reduction may kill their process before it is given up."""
 
@@ -319,6 +320,9 @@ def _why_not(step: str, known: dict[str, Observation]) -> str | None:
     for earlier in known.values():
         if earlier.fatal:
             return f"not run: the {earlier.step} step ended all others: {earlier.verdict.reason}"
+    forward = known.get("forward")
+    if forward is not None and forward.ending is Ending.CRASHED and step in NEEDS_PASSES:
+        return "not run: it makes the same pass again, in which the forward step crashed"
     load = known.get("load")
     if load is not None and load.verdict.outcome is Outcome.SKIP and NEEDS_LOADED_MODEL.fullmatch(step):
         return "not run: the load step gave no model"

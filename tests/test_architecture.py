@@ -99,7 +99,7 @@ MAY_IMPORT = {
     },
     "filing": WORDS | {"folders", "report"},
     "latest": WORDS | {"environments", "filing", "folders", "releases", "report", "reproducer"},
-    "lint": WORDS | {"filing", "folders", "latest", "masking", "report", "wording"},
+    "lint": WORDS | {"filing", "folders", "latest", "masking", "ownership", "report", "wording"},
     "samples": WORDS | {"folders"},
     "options": WORDS | {"cases", "cells", "run", "runner"},
     "commands": WORDS | {"boundary", "cells", "console", "environments", "matrix", "merging", "options"},

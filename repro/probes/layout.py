@@ -10,8 +10,11 @@ ALIGNED = 16
 
 
 def layout_of(tensor: Tensor) -> Optional[dict[str, Any]]:
-    """Strides, and bytes beyond a multiple of ALIGNED; None for contiguous memory that is aligned."""
-    off = tensor.data_ptr() % ALIGNED if tensor.numel() else 0
+    """Strides, and bytes beyond a multiple of ALIGNED; None for contiguous memory that is aligned.
+
+    An accelerator's addresses are not looked at: a script could not choose them.
+    """
+    off = tensor.data_ptr() % ALIGNED if tensor.numel() and tensor.device.type == "cpu" else 0
     return None if tensor.is_contiguous() and not off else {"stride": list(tensor.stride()), "misaligned_bytes": off}
 
 
@@ -24,7 +27,7 @@ def laid_out(values: Tensor, layout: Optional[dict[str, Any]]) -> Tensor:
         return values
     stride, width = layout["stride"], values.element_size()
     last = sum((size - 1) * step for size, step in zip(values.shape, stride)) + 1
-    if values.device.type != "cpu":  # an accelerator's memory is always aligned
+    if values.device.type != "cpu":
         flat = torch.empty(last, dtype=values.dtype, device=values.device)
     else:
         memory = bytearray(last * width + ALIGNED)

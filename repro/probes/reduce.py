@@ -16,7 +16,7 @@ from .load import Loaded
 from .program import Fault, Program, fault_of, program_of
 from .shrink import shrink
 from .tape import Op, Tape, record
-from .tokens import Place, fewest, shows
+from .tokens import Place, fewest
 from .tokens import record as token_record
 from .trials import Trials
 
@@ -57,10 +57,10 @@ def _fewest_tokens(
 ) -> tuple[Inputs, dict[str, Any]]:
     """The reduced inputs with their own origin; the case's own where that is another one."""
     place = Place.of(origin)
-    if not trials.ask("all tokens", lambda: shows(loaded, seen.inputs, place)):
-        payload["notes"].append("the fault could not be told from others in a repeated pass: the tokens are all kept")
-        return seen.inputs, origin
     inputs = fewest(loaded, seen.inputs, place, origin["token_index"], trials)
+    if inputs is None:
+        payload["notes"].append("a repeated pass did not show the fault as it was: all tokens are kept")
+        return seen.inputs, origin
     if inputs is seen.inputs:
         return inputs, origin
     again = trials.attempt("the origin with fewer tokens", lambda: find(Search(loaded, look(loaded.model, inputs))))

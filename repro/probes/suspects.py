@@ -16,6 +16,7 @@ from .bisect import sentence
 from .mechanism import limit_of
 from .program import Program, fault_of, look, program_of
 from .reference import CHOSEN, repair
+from .rounding import Rounding
 from .script import run_script
 from .seen import MASK, kinds_in
 from .shrink import shrink
@@ -99,8 +100,46 @@ def find(path: str) -> tuple[str, str, Optional[dict[str, Any]], Optional[Found]
                     session.innocent = session.innocent if how == "cured" else []
                     return "bad", sentence(origin), {"origin": origin, **_around(session, origin)}, found
             session.innocent.append(address)
-    why = f"none of {len(suspects)} operators that make a NaN or Inf" if suspects else "no operator makes a NaN or Inf"
-    return "skip", f"{why}{': the repair of each leaves the script bad' if suspects else ''}", None, None
+    if not suspects:
+        return _rounded(session)
+    why = f"none of {len(suspects)} operators that make a NaN or Inf"
+    return "skip", f"{why}: the repair of each leaves the script bad", None, None
+
+
+def _rounded(session: Session) -> tuple[str, str, Optional[dict[str, Any]], Optional[Found]]:
+    """The step for a script that is bad without any NaN: is an operator wrong, or is it all rounding?"""
+    rounding = Rounding()
+    session.run(rounding.visit)
+    far = rounding.farthest
+    payload: dict[str, Any] = {
+        "origin": None,
+        "rounding": rounding.payload(),
+        "innocent": [],
+        "spread": [],
+        "headroom": [],
+    }
+    if far is None or rounding.is_within or session.run(Rounding(far.address).visit)[0] != "good":
+        return "skip", f"no operator makes a NaN or Inf, and {rounding.words()}", payload, None
+    origin = {
+        **dict.fromkeys(("module_class", "token_index", "token", "head_index", "channel_index", "tensor", "limit")),
+        **dict.fromkeys(("tensor_index", "note", "source")),
+        "module": far.address.module,
+        "op": far.address.op,
+        "call_index": far.address.call_index,
+        "occurrence": far.address.occurrence,
+        "mechanism": "kernel",
+        "code": far.code,
+        "element": list(far.index),
+        "value": far.value,
+        "operands": [],
+        "inputs": [],
+        "output": {"dtype": far.dtype},
+        "reference_value": far.reference,
+        "reference": {"value": far.reference, "dtype": "float64", "scope": "operator"},
+        "confirmed": True,
+        "confirmed_by": "corrected",
+    }
+    return "bad", f"{far.address.op} is {rounding.words()}", {**payload, "origin": origin}, None
 
 
 def visited(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
@@ -225,7 +264,7 @@ def _around(session: Session, origin: dict[str, Any]) -> dict[str, Any]:
 def reduce(found: Optional[Found], trials: Trials) -> Outcome:
     """Verdict, reason and payload of the reduce step of a script."""
     if found is None:
-        return "skip", "the origin is not known, so a smaller case could not be told from another fault", None
+        return "skip", "no operator that makes a NaN is known here, so there is nothing to make smaller", None
     seen = look(found.program)
     fault = None if seen is None else fault_of(found.program, found.address.op, seen.mechanism)
     if fault is None:

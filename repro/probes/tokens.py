@@ -80,8 +80,9 @@ def shows(loaded: Loaded, inputs: Inputs, place: Place) -> bool:
     return any(met) and is_bad(outputs[0])
 
 
-def fewest(loaded: Loaded, inputs: Inputs, place: Place, token: Optional[int], trials: Trials) -> Inputs:
-    """The inputs with as few tokens as the fault needs; the same object where none can go.
+def fewest(loaded: Loaded, inputs: Inputs, place: Place, token: Optional[int], trials: Trials) -> Optional[Inputs]:
+    """The inputs with as few tokens as the fault needs; the same object where none can go; None where not even all of
+    them show it again.
 
     token: position of the token that the origin's element belongs to. It is tried alone first, then with the first
     token, then with all before it: in a model that looks back only, the rest has no part.
@@ -101,6 +102,9 @@ def fewest(loaded: Loaded, inputs: Inputs, place: Place, token: Optional[int], t
         if len(guess) < len(kept) and holds(guess):
             kept = guess
             break
+    else:
+        if not holds(kept):
+            return inputs if trials.over else None
     kept = ddmin(kept, holds)
     small = only(inputs, kept) if len(kept) < count else inputs
     bare = replace(small, attention_mask=None)

@@ -14,6 +14,7 @@ CONFIRMED = {
     "cured": "with only this operator's bad values replaced by 0, the model's whole output is finite",
     "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
     "suffices": "with every later operator that makes bad values of its own repaired, this one alone spoils the output",
+    "corrected": "with only this operator's result replaced by float64's, rounded to its dtype, the script is good",
     "walked": "the walk back from the model's output, operator by operator, ends here",
 }
 """What was seen when the operator was put to the test."""

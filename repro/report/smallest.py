@@ -68,7 +68,13 @@ def _reduction(reduction: Json) -> list[str]:
         said.append(f"Of {inputs['before']} tokens, {inputs['after']} {suffice} (ids {ids}{which}).")
     if reduction.get("layers"):
         layers = reduction["layers"]
-        said.append(f"{layers['path']} shows it alone, on {layers['fed']}.")
+        kept = list(layers["kept"])
+        those = (
+            f"number {kept[0]} alone shows it"
+            if len(kept) == 1
+            else f"{len(kept)} show it ({listed([str(item) for item in kept])})"
+        )
+        said.append(f"Of the {layers['total']} layers of {layers['path']}, {those}, fed with {layers['fed']}.")
     if reduction.get("trials") is not None:
         crashed = reduction.get("crashed_trials")
         died = f", of which {crashed} killed their process" if crashed else ""

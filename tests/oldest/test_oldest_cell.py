@@ -117,9 +117,7 @@ def test_a_planted_fault_is_reduced_there(python: str, tmp_path: Path, name: str
 
 
 def test_the_operators_of_a_script_are_reduced_there(python: str, tmp_path: Path) -> None:
-    """The example of pytorch#103749, whose fault this release has; it runs the attention as a matrix product, an add and
-    a softmax.
-    """
+    """The example of pytorch#103749, whose fault this release has; its attention ends in a softmax of its own."""
     case = {**case_of(BY_NAME["gpt2-sound-float32"], tmp_path), "model": str(ROOT / "examples" / "pytorch_103749.py")}
     found = run(python, tmp_path, ["bisect", "reduce"], case)["reduce"]
     assert (found["verdict"], found["error"]) == ("bad", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 import torch
 from corpus import families
 from corpus.plants import ATTENTION, BY_NAME, RESIDUAL
+from torch import Tensor, nn
 from transformers import Gemma3TextConfig, LlamaConfig, T5Config
 
 from repro.probes import layer, tiny
 from repro.probes.bisect import bisect
 from repro.probes.forward import look
 from repro.probes.inputs import make_inputs
-from repro.probes.layer import block_of, captured, reduced
+from repro.probes.layer import Given, block_of, captured, reduced
+from repro.probes.program import Leaf
 from repro.probes.tokens import Place
 from repro.probes.wire import jsonable
 
@@ -145,6 +148,25 @@ def test_a_module_that_makes_a_nan_elsewhere_first_is_another_fault(tmp_path: Pa
     with torch.no_grad():
         dict(small.block.named_parameters())["self_attn.v_proj.weight"].fill_(float("nan"))
     assert not layer.shows(small, given)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_module_in_which_another_operator_makes_a_nan_first_does_not_show_it(other: bool) -> None:
+    """Its own overflow is there as well; the script would show two faults."""
+
+    class Block(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            zero = x - x
+            first = zero / zero if other else zero
+            return x + x, first  # born
+
+    model = nn.Module()
+    model.block = Block()
+    lines, start = inspect.getsourcelines(Block)
+    (number,) = (at for at, line in enumerate(lines) if line.rstrip().endswith("# born"))
+    place = Place("block", "aten.add.Tensor", f"test_layer.py:{start + number}", "overflow", False, frozenset())
+    given = Given((torch.tensor([40000.0]).half(),), ("x",), (Leaf(0),), {})
+    assert layer.shows(tiny.Small(model, {}, "block", place, None), given) is not other
 
 
 def test_another_mechanism_at_the_same_operator_is_refused(tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ def test_a_softmax_row_that_is_masked_throughout_is_sound_with_minus_infinity_on
     assert (fault.mechanism, fault.nan, fault.finite) == ("masked_row", True, False)
     assert not fault.shown_by(masked.given((torch.tensor([[-INF, INF]]),)))
     assert not fault.shown_by(masked.given((torch.tensor([[-INF, NAN]]),)))
+    assert not fault.shown_by(masked.given((torch.tensor([[-INF, -INF], [NAN, 1.0]]),)))  # masked first, and a NaN
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,34 @@ def test_a_fault_that_comes_and_goes_is_not_reduced_by_guessing() -> None:
     _, _, payload = reduce(loaded, [seen], origin, asked, False)
     assert payload["program"] is None
     assert payload["inputs"]["before"] == payload["inputs"]["after"] == 2
-    assert any("could not be told" in note for note in payload["notes"])
+    assert any("a repeated pass did not show the fault" in note for note in payload["notes"])
+
+
+def test_fewer_tokens_that_bring_up_another_origin_are_not_taken() -> None:
+    """The last number alone overflows as it did; but without the first one, 0 / 0 is made before."""
+
+    def function(x: Tensor) -> Tensor:
+        there = (x[0] == 1.0).any().half()
+        return (x * 2.0) + torch.ones_like(x) * (there / there)
+
+    verdict, _, payload = of_function(function, torch.tensor([[1.0, 3.0, 40000.0]]).half())
+    assert verdict == "bad"
+    assert payload["inputs"]["after"] == 3
+    assert "with fewer tokens the fault could not be shown to be the same one" in payload["notes"]
+    assert payload["program"]["calls"][0]["op"] == "aten.mul.Tensor"
+
+
+@pytest.mark.cuda
+def test_a_planted_fault_is_reduced_on_the_device_it_is_on(tmp_path: Path) -> None:
+    plant = BY_NAME["llama-residual-overflow"]
+    plant.build(tmp_path / "model")
+    stream = io.StringIO()
+    case = {**case_of(plant, tmp_path / "model"), "device": "cuda"}
+    run_plan({"steps": list(STEPS), "case": case, "cache": str(tmp_path)}, Emitter(stream))
+    payload = json.loads(stream.getvalue().splitlines()[-2])["payload"]
+    assert payload["program"]["device"].startswith("cuda")
+    assert [leaf["shape"] for leaf in payload["program"]["leaves"]] == [[1], [1]]
+    assert payload["module"]["op"] == "aten.add.Tensor"
 
 
 def test_the_reason_is_one_line() -> None:
@@ -248,7 +275,7 @@ def test_the_step_goes_on_behind_a_trial_that_killed_its_process(tmp_path: Path,
     assert payload["program"]["calls"][0]["op"] == "aten.add.Tensor"
     assert processes(tmp_path) == 2
     last = {line["trial"]: line["holds"] for line in lines(tmp_path)}
-    assert [trial for trial, holds in last.items() if holds is None] == [f"2: 1 of {len(DEFAULT_IDS)} tokens"]
+    assert [trial for trial, holds in last.items() if holds is None] == [f"1: 1 of {len(DEFAULT_IDS)} tokens"]
 
     # A second run into the same folder takes the answers from there: nothing dies any more.
     before = lines(tmp_path)

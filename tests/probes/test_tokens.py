@@ -34,6 +34,7 @@ def planted(name: str, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 def reduced(loaded: Any, inputs: Any, origin: dict[str, Any]) -> list[int]:
     asked, _ = trials()
     small = fewest(loaded, inputs, Place.of(origin), origin["token_index"], asked)
+    assert small is not None
     ids: list[int] = small.input_ids[0].tolist()
     return ids
 
@@ -47,6 +48,7 @@ def test_a_fault_of_the_first_special_token_needs_it_alone_and_it_is_marked(tmp_
     loaded, inputs, origin = planted("gemma3-residual-overflow-bos", tmp_path)
     asked, _ = trials()
     small = fewest(loaded, inputs, Place.of(origin), origin["token_index"], asked)
+    assert small is not None
     found = record(loaded, inputs, small, False)
     assert (found["before"], found["after"], found["tokens"], found["special"]) == (5, 1, ["<bos>"], [True])
     assert found["ids"] == [1]
@@ -56,6 +58,7 @@ def test_no_mask_is_given_where_the_fault_needs_none(tmp_path: Path) -> None:
     loaded, inputs, origin = planted("gpt2-residual-overflow", tmp_path)
     asked, _ = trials()
     small = fewest(loaded, inputs, Place.of(origin), origin["token_index"], asked)
+    assert small is not None
     assert inputs.attention_mask is not None
     assert small.attention_mask is None
     assert record(loaded, inputs, small, False)["attention_mask"] is False
@@ -148,6 +151,24 @@ def test_an_operator_that_is_given_worse_than_before_does_not_show_it() -> None:
     assert not shows(loaded, only(inputs, [0]), place)
 
 
+def test_an_overflow_beside_an_infinity_that_came_in_is_not_the_same_fault() -> None:
+    """Finite inputs are part of what the fault is, also where another element overflows all the same."""
+
+    class Beside(Small):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            there = (input_ids[0] == 3).any().half()
+            given = torch.stack([there * 40000.0, torch.full_like(there, -40000.0)])
+            beside = torch.where(given != 0, given, torch.full_like(given, float("inf")))
+            return beside + beside
+
+    loaded = as_loaded(Beside(), torch.float16)
+    inputs = inputs_of(torch.tensor([[5, 3]]))
+    _, _, payload = bisect(loaded, [look(loaded.model, inputs)])
+    place = Place.of(payload["origin"])
+    assert shows(loaded, inputs, place)
+    assert not shows(loaded, only(inputs, [0]), place)
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_the_model_is_left_as_it_was(tmp_path: Path, name: str) -> None:
     loaded, inputs, origin = planted(name, tmp_path)
@@ -155,6 +176,24 @@ def test_the_model_is_left_as_it_was(tmp_path: Path, name: str) -> None:
     reduced(loaded, inputs, origin)
     assert state_of(loaded.model) == before
     assert hooks_of(loaded.model) == hooks
+
+
+def test_when_the_time_is_up_the_tokens_stay_and_nothing_is_said_of_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    from repro.probes import trials as module
+
+    loaded, inputs = as_loaded(NeedsTwo(), torch.float16), inputs_of(torch.tensor([[0, 3, 7]]))
+    _, _, payload = bisect(loaded, [look(loaded.model, inputs)])
+    monkeypatch.setattr(module, "SECONDS", -1.0)
+    asked, events = trials()
+    assert fewest(loaded, inputs, Place.of(payload["origin"]), None, asked) is inputs
+    assert events == []
+
+
+def test_inputs_that_do_not_show_it_again_are_none() -> None:
+    loaded, inputs = as_loaded(NeedsTwo(), torch.float16), inputs_of(torch.tensor([[0, 3, 7]]))
+    _, _, payload = bisect(loaded, [look(loaded.model, inputs)])
+    asked, _ = trials()
+    assert fewest(loaded, only(inputs, [0, 1]), Place.of(payload["origin"]), None, asked) is None
 
 
 def test_the_planted_position_is_where_the_origin_says(tmp_path: Path) -> None:
