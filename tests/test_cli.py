@@ -259,7 +259,7 @@ def test_completion_knows_commands_options_and_models(tmp_path, words, count, fo
 
 
 def test_an_earlier_run_goes_on_and_nothing_is_repeated(place):
-    ask(place, "--no-arms", forward={"before": ["SIGSEGV"]})
+    ask(place, "--no-arms", weights={"before": ["SIGSEGV"]})
     before = (place / "out" / "evidence.jsonl").read_bytes()
     ran = ask(place, "--no-arms")
     assert (ran.returncode, ran.stderr) == (125, NOTE.format(7))

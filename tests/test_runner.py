@@ -72,8 +72,14 @@ def test_a_signal_is_recorded_and_the_steps_behind_it_run(tmp_path, monkeypatch,
     assert crash.exit_status < 0
     assert f"was ended by {name}" in crash.verdict.reason
     assert "last words" in crash.stderr_tail
-    assert known["bisect"].ending is known["arm:threads=1"].ending is Ending.ENDED
+    assert known["arm:threads=1"].ending is Ending.ENDED
     assert starts(tmp_path) == 2
+
+
+def test_what_would_make_the_pass_again_in_which_the_process_died_is_not_run(tmp_path, monkeypatch):
+    known, _, _ = follow(tmp_path, monkeypatch, forward={"before": ["SIGSEGV"]})
+    assert known["bisect"].ending is Ending.NOT_RUN
+    assert "in which the forward step crashed" in known["bisect"].verdict.reason
 
 
 def test_the_fault_handlers_headline_is_kept(tmp_path, monkeypatch):
@@ -96,7 +102,7 @@ def test_an_exit_without_an_end_is_a_crash(tmp_path, monkeypatch):
     known, _, _ = follow(tmp_path, monkeypatch, forward={"before": [{"exit": 3}]})
     assert known["forward"].ending is Ending.CRASHED
     assert "ended with exit status 3" in known["forward"].verdict.reason
-    assert known["bisect"].ending is Ending.ENDED
+    assert known["arm:threads=1"].ending is Ending.ENDED
 
 
 def test_an_exit_between_steps_loses_nothing(tmp_path, monkeypatch):
@@ -225,7 +231,7 @@ def test_finished_steps_are_not_repeated(tmp_path, monkeypatch):
 def test_the_whole_plan_stays_on_disk_after_a_restart(tmp_path, monkeypatch):
     follow(tmp_path, monkeypatch, forward={"before": ["SIGKILL"]})
     assert json.loads((tmp_path / "plan.json").read_text())["steps"] == list(STEPS)
-    assert json.loads((tmp_path / "plan.restart.json").read_text())["steps"] == list(STEPS[5:])
+    assert json.loads((tmp_path / "plan.restart.json").read_text())["steps"] == list(STEPS[6:])
 
 
 def test_the_environment_is_passed_on_unchanged(tmp_path, monkeypatch):
