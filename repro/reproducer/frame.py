@@ -13,6 +13,8 @@ Document = Mapping[str, Any]
 HOOK = "sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit(125)  # 125: could not be asked"
 """A Python program that ends by an exception ends with 1, which would pass for the fault: this one ends with 125, for
 which ``git bisect run`` skips. It stands before the imports, which are the first that can fail."""
+SHORT = 8
+"""Lines of code behind the imports."""
 STATUSES = "# 1: the fault is there, 0: it is gone"
 VERSION = re.compile(r"[0-9][0-9A-Za-z.!]*")
 NUMPY_2 = (2, 3)
@@ -31,7 +33,8 @@ def frame(document: Document, needs: Sequence[str], about: Sequence[str], code: 
     imports = [line for line in code if re.match(r"(import|from) ", line)]
     rest = [line for line in code if line not in imports]
     parts = [*header(document, needs), *docstring(" ".join(about)), *_plain(imports), HOOK, *_packages(imports)]
-    return "\n".join([*parts, "", *rest, ""])
+    gap = [] if len(rest) <= SHORT else [""]  # a script that is seen at a glance needs no paragraphs
+    return "\n".join([*parts, *gap, *rest, ""])
 
 
 def header(document: Document, needs: Sequence[str]) -> list[str]:

@@ -101,6 +101,9 @@ def found_in(document: Document) -> str:
     names = [str(model["class"]), model_name(document)] if model.get("class") else [model_name(document)]
     weights = f" with random weights (seed {model.get('seed')})" if model.get("weights") == "random" else ""
     where = f"{names[0]} ({names[1]})" if len(names) > 1 else names[0]
+    source = str(origin.get("source") or "")
+    if document.get("script") and not origin.get("module") and source.startswith(f"{where}:"):
+        return f"Found in {source}."  # a line of the script itself
     parts = [str(origin[key]) for key in ("module", "source") if origin.get(key)]
     if origin.get("token_index") is not None:
         token = origin.get("token")
