@@ -109,7 +109,9 @@ class Evidence:
 class TrialLog:
     """The trials of a reduction on disk: each one before it starts, and its answer. A line, flushed, for each.
 
-    ``known``: the answers by the trial's name; None for a trial that has none, because it killed its process.
+    ``known``: the answers by the trial's name; None for a trial that has none, because it killed its process. One that
+    began once in an earlier run and has no answer is not known: that run may have been stopped from outside. One that
+    began twice is.
 
     Raises:
         EvidenceError: the file cannot be read or written.
@@ -123,10 +125,14 @@ class TrialLog:
         except OSError as error:
             raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
         self._whole = not text or text.endswith(b"\n")
+        begun: set[str] = set()
         for line in text.splitlines():
             try:
                 data = json.loads(line)
-                self.known[str(data["trial"])] = data["holds"] if data["holds"] is None else bool(data["holds"])
+                name, holds = str(data["trial"]), data["holds"]
+                if holds is not None or name in begun:
+                    self.known[name] = None if holds is None else bool(holds)
+                begun.add(name)
             except (ValueError, KeyError, TypeError):
                 continue  # cut short by the end of its process: the trial is asked again
 

@@ -16,6 +16,7 @@ KINDS: Mapping[str, Kind | None] = {
     "weights": Kind.WEIGHTS,
     "load": Kind.LOAD,
     "forward": Kind.NONFINITE,
+    "prompts": Kind.NONFINITE,
     "script": None,
 }
 """Steps that judge the case, in order of precedence, and the kind of fault that each can show. A script says none."""

@@ -124,13 +124,15 @@ class Recipe:
 class Plan:
     """What the kit is asked: the steps in order, the case, and the folder it may keep things in.
 
-    ``trials`` are answers of a reduction that is gone on with, by the trial's name; None for one that never ended.
+    ``prompts`` says which file of prompts is run, and how. ``trials`` are answers of a reduction that is gone on with,
+    by the trial's name; None for one that never ended.
     """
 
     steps: tuple[str, ...]
     case: Case
     cache: str
     trials: Mapping[str, bool | None] | None = None
+    prompts: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

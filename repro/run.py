@@ -4,7 +4,7 @@ import contextlib
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from repro.records import Case, Cell, Fault, Header, Plan, to_json
 from repro.report.document import document
 from repro.report.private import without_prompts
 from repro.reproducer.offer import offer
-from repro.runner import NO_LIMITS, Limits, Listener, Setting
+from repro.runner import NO_LIMITS, Limits, Listener, Rows, Setting
 
 ARMS = (
     "arm:dtype=float32",
@@ -44,6 +44,7 @@ STEPS = {
     "bisect": ("environment", "files", "weights", "load", "forward", "bisect"),
     "run": ("environment", "files", "weights", "load", "forward", "bisect", *ARMS, REDUCE),
     "trace": ("environment", "files", "load", "trace"),
+    "prompts": ("environment", "files", "load", "prompts"),
 }
 """Which steps each command asks for, in order."""
 OF_SCRIPT = {
@@ -64,6 +65,7 @@ class Request:
 
     ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: write what is looked at and
     handed on, report.html and bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
+    ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
     """
 
     command: str
@@ -78,6 +80,8 @@ class Request:
     fault: Fault = Fault.NONFINITE
     limits: Limits = NO_LIMITS
     out: Path | None = None
+    extra: tuple[str, ...] = ()
+    batches: Mapping[str, Any] | None = None
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -98,7 +102,7 @@ class Request:
     def argv(self) -> tuple[str, ...]:
         """The command that gives it again, without the folder, so that it is run again and not read again."""
         argv = ["repro"] if self.command == "run" else ["repro", self.command]
-        argv.append(self.model)
+        argv += [self.model, *self.extra]
         named = {"--device": self.case.device, "--dtype": self.case.dtype, "--attn": self.case.attn}
         if self.case.weights != "checkpoint":
             named["--weights"] = self.case.weights
@@ -127,8 +131,10 @@ class Result:
     document: dict[str, Any]
 
 
-def run(request: Request, listener: Listener) -> Result:
+def run(request: Request, listener: Listener, rows: Rows | None = None) -> Result:
     """Run the request, or go on with one that was stopped; write verdict.json and report.md.
+
+    ``rows`` is given the record of each example as it comes.
 
     Raises:
         UsageError: the folder holds the evidence of another case, or a script is asked what only a model can answer.
@@ -158,7 +164,7 @@ def run(request: Request, listener: Listener) -> Result:
     setting = _setting(request, kit, folder)
     try:
         with terminable():
-            runner.run(setting, evidence.append, listener, before, TrialLog(folder))
+            runner.run(setting, evidence.append, listener, before, TrialLog(folder), rows)
             return _conclude(request, folder, evidence, listener)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or folders.relative(folder))])
@@ -192,7 +198,7 @@ def _open(folder: Path, header: Header) -> Evidence:
 
 def _setting(request: Request, kit: Kit, folder: Path) -> Setting:
     return Setting(
-        plan=Plan(request.steps, request.case, str(folders.cache_folder())),
+        plan=Plan(request.steps, request.case, str(folders.cache_folder()), prompts=request.batches),
         cell=request.cell,
         kit=kit.write(folder),
         kit_sha256=kit.sha256,

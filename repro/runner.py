@@ -8,7 +8,7 @@ is known.
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,8 @@ from repro.records import SCHEMA, Cell, Ending, Failure, Observation, Outcome, P
 
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
-NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|reduce|trace|arm:.*")
+NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|reduce|trace|prompts|arm:.*")
+Rows = Callable[[Mapping[str, Any]], None]
 NEEDS_PASSES = frozenset({"bisect", "reduce"})
 CRASHES = 12
 """How many trials of a reduction may kill their process before it is given up."""
@@ -67,6 +68,7 @@ def run(
     listener: Listener,
     finished: Iterable[Observation] = (),
     trials: TrialLog | None = None,
+    rows: Rows | None = None,
 ) -> dict[str, Observation]:
     """Every step of the plan, each as one observation, by name.
 
@@ -77,13 +79,14 @@ def run(
         finished: Observations of an earlier run into the same folder; they are not repeated.
         trials: Where the trials of a reduction are kept. With it, a step whose trial killed the process goes on behind
             that trial.
+        rows: Is given the record of each example of a file of prompts as it comes.
 
     Raises:
         CellError: the interpreter cannot be started, or its kit speaks another schema.
         EvidenceError: the run folder cannot be written.
         KeyboardInterrupt: passed on, after the kit and what it started are gone.
     """
-    return _Run(setting, record, listener, finished, trials).to_the_end()
+    return _Run(setting, record, listener, finished, trials, rows).to_the_end()
 
 
 class _Run:
@@ -96,8 +99,10 @@ class _Run:
         listener: Listener,
         finished: Iterable[Observation],
         trials: TrialLog | None,
+        rows: Rows | None,
     ) -> None:
         self.trials = trials
+        self.rows = rows
         self.setting = setting
         self.record = record
         self.listener = listener
@@ -194,6 +199,7 @@ class _Follower:
         trials = self.run.trials
         if trials is None or self.trial is None or trials.known.get(self.trial) is not None or trials.open > CRASHES:
             return False
+        trials.append(self.trial, None)  # a second time: that it killed its process is known
         _, what = death(self.process.exit_status())
         self.run.listener.note(f"the process {what} in trial {self.trial}; going on behind it")
         return True
@@ -208,7 +214,7 @@ class _Follower:
         if name == "done":
             self.process.finish()
             self.over = True
-        elif name not in ("start", "progress", "trial", "end"):
+        elif name not in ("start", "progress", "trial", "example", "end"):
             return
         elif step not in self.asked or step in self.run.known:
             self.process.log(f"[repro] ignored, for the step was not asked for or has ended: {event!r}")
@@ -216,6 +222,9 @@ class _Follower:
             self.start(str(step))
         elif name == "trial":
             self.tried(event)
+        elif name == "example":
+            if self.run.rows is not None:
+                self.run.rows(event.get("record") or {})
         elif name == "progress":
             self.run.listener.progress(str(step), *_progress(event))
         else:
@@ -234,7 +243,8 @@ class _Follower:
         self.trial = str(event.get("trial"))
         if self.run.trials is not None:
             self.run.trials.append(self.trial, holds if holds is None else bool(holds))
-            self.run.listener.progress(str(event["step"]), len(self.run.trials.known), 0, "trials")
+            if event["step"] == "reduce":  # nobody knows how many there will be
+                self.run.listener.progress("reduce", len(self.run.trials.known), 0, "trials")
 
     def end(self, event: dict[str, Any]) -> None:
         """A step has its answer. What it forbids is not waited for: the process is left, and so stopped."""

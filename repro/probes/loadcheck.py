@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .build import attn_argument, dtype_argument, quiet, skeleton
 from .load import Loaded, file_tensor, file_tensors, named_tensors
+from .settings import settings_of
 from .summary import dtype_name, same_values
 
 LISTED = 50  # names in a list of findings; the counts are whole
@@ -39,6 +40,7 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
     payload: dict[str, Any] = {
         "class": loaded.class_name,
         "model_type": getattr(loaded.config, "model_type", None),
+        "config": settings_of(loaded.config),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": dtype_name(loaded.dtype),
         "attn": loaded.attn,

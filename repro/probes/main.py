@@ -59,7 +59,7 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
                 if session is None:
                     from .session import Session
 
-                    session = Session(plan["case"], plan["cache"], emitter, plan.get("trials"))
+                    session = Session(plan["case"], plan["cache"], emitter, plan.get("trials"), plan.get("prompts"))
                 verdict, reason, payload = session.run(step)
             except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: this step's answer
                 verdict, reason, payload, error = _failed(raised)

@@ -9,7 +9,7 @@ from .resolve import Source, is_script, resolve
 from .wire import Emitter
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
-STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "reduce", "trace", "script")
+STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "reduce", "trace", "prompts", "script")
 SCRIPT_STEPS = ("environment", "script", "bisect", "reduce", "trace")
 
 
@@ -22,8 +22,10 @@ class Session:
         cache: str,
         emitter: Emitter,
         trials: Optional[dict[str, Optional[bool]]] = None,
+        prompts: Optional[dict[str, Any]] = None,
     ) -> None:
         self.case = case
+        self.examples = prompts
         self.trials = trials
         self.cache = cache
         self.emitter = emitter
@@ -147,6 +149,14 @@ class Session:
             return suspects.reduce(self._suspect, trials) if verdict == "bad" else (verdict, reason, None)
         trust = bool(self.case.get("trust_remote_code"))
         return reduce.reduce(self.loaded(), self.passes(), (payload or {}).get("origin"), trials, trust)
+
+    def prompts(self) -> Outcome:
+        from . import prompts
+
+        if not self.examples:
+            return "skip", "the plan names no file of prompts", None
+        trust = bool(self.case.get("trust_remote_code"))
+        return prompts.run(self.loaded(), self.examples, self.emitter, self.trials or {}, trust)
 
     def arm(self, name: str) -> Outcome:
         from . import arms

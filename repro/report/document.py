@@ -53,6 +53,7 @@ def document(
         "load": _section(observations, "load"),
         "forward": _section(observations, "forward"),
         "script": _section(observations, "script"),
+        "prompts": _section(observations, "prompts"),
         "origin": to_json(judgement.origin),
         "bisect": _section(observations, "bisect"),
         "arms": [_arm(judgement, observations, index) for index in range(len(judgement.arms))],
