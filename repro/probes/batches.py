@@ -12,8 +12,9 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
+from .build import CannotLoad
 from .forward import main_output
-from .inputs import accepts
+from .inputs import accepts, vocabulary
 from .load import Loaded
 from .summary import is_float, tensors_in, widen
 
@@ -32,13 +33,20 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass is given. input_ids, mask: (batch, seq); the mask is 0 on padding."""
+    """What one forward pass is given. input_ids, mask: (batch, seq); the mask is 0 on padding. decoder_ids: the same
+    behind the decoder's start token, in the same columns, for an encoder-decoder.
+    """
 
     number: int
     examples: tuple[Example, ...]
     input_ids: Tensor
     mask: Tensor
     padding_side: str
+    decoder_ids: Optional[Tensor] = None
+
+    def ids_of(self, layer: str) -> Tensor:
+        """(batch, seq): the tokens whose rows a layer's output holds."""
+        return self.decoder_ids if self.decoder_ids is not None and in_decoder(layer) else self.input_ids
 
     @property
     def last(self) -> Tensor:
@@ -46,6 +54,15 @@ class Batch:
         if self.padding_side == "left":
             return torch.full((len(self.examples),), self.mask.shape[1] - 1, device=self.mask.device)
         return self.mask.sum(1) - 1
+
+
+def in_decoder(layer: str) -> bool:
+    """Whether a layer of an encoder-decoder is fed the decoder's tokens, by its path."""
+    return "decoder" in layer.split(".")
+
+
+class NotSeen(RuntimeError):
+    """A layer gave nothing of shape (batch, seq, hidden)."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,10 @@ class Tokens:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._device = loaded.device
+        try:
+            self._vocabulary: Optional[int] = vocabulary(loaded.model)
+        except NotImplementedError:  # custom code that names no embedding
+            self._vocabulary = None
         self.side = padding_side or str(getattr(tokenizer, "padding_side", None) or "right")
         config = loaded.config
         known = [
@@ -79,12 +100,33 @@ class Tokens:
         ]
         self.pad = next((int(item) for item in known if isinstance(item, int)), 0)
         self.special = set(getattr(tokenizer, "all_special_ids", None) or ())
+        self._start: Optional[int] = None
+        if getattr(config, "is_encoder_decoder", False):
+            starts = [getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id")]
+            self._start = next((int(item) for item in starts if isinstance(item, int)), 0)
 
     def ids(self, example: Example) -> list[int]:
+        """The token ids of an example.
+
+        Raises:
+            CannotLoad: it is a text, and the model's folder has no tokenizer.
+        """
         if example.ids is not None:
             return list(example.ids[: self._max_length])
+        if self._tokenizer is None:
+            raise CannotLoad("the model's folder has no tokenizer, so a text cannot be turned into token ids")
         cut = {} if self._max_length is None else {"truncation": True, "max_length": self._max_length}
         return list(self._tokenizer(example.text, **cut)["input_ids"])
+
+    def refusal(self, ids: Sequence[int]) -> Optional[str]:
+        """Why no model can be given these ids; None where it can. An embedding asked for a row that it does not have
+        raises on a CPU and takes the whole process's device down on a GPU.
+        """
+        if not ids:
+            return "the tokenizer makes no token of it"
+        limit = self._vocabulary
+        wrong = None if limit is None else next((token for token in ids if not 0 <= token < limit), None)
+        return None if wrong is None else f"token id {wrong} is none of the model's {limit:,}"
 
     def word(self, token: int) -> Optional[str]:
         return None if self._tokenizer is None else str(self._tokenizer.convert_ids_to_tokens(token))
@@ -93,20 +135,19 @@ class Tokens:
         """The examples padded to the longest of them, or to ``length``."""
         rows = [self.ids(example) for example in examples]
         longest = max([*map(len, rows), length or 0])
-        ids, mask = [], []
+        ids: list[list[int]] = []
+        mask: list[list[int]] = []
+        decoder: list[list[int]] = []
         for row in rows:
             gap = longest - len(row)
-            padded, seen = [self.pad] * gap, [0] * gap
-            left = self.side == "left"
-            ids.append([*padded, *row] if left else [*row, *padded])
-            mask.append([*seen, *[1] * len(row)] if left else [*[1] * len(row), *seen])
-        return Batch(
-            number,
-            tuple(examples),
-            torch.tensor(ids, device=self._device),
-            torch.tensor(mask, device=self._device),
-            self.side,
-        )
+            for lines, fill, own in (
+                (ids, self.pad, row),
+                (mask, 0, [1] * len(row)),
+                (decoder, self.pad, [self._start or 0, *row[:-1]]),
+            ):
+                lines.append([*[fill] * gap, *own] if self.side == "left" else [*own, *[fill] * gap])
+        given, seen, behind = (torch.tensor(lines, device=self._device) for lines in (ids, mask, decoder))
+        return Batch(number, tuple(examples), given, seen, self.side, None if self._start is None else behind)
 
 
 def forward(model: nn.Module, batch: Batch) -> Any:
@@ -114,16 +155,20 @@ def forward(model: nn.Module, batch: Batch) -> Any:
     given: dict[str, Any] = {"input_ids": batch.input_ids}
     if accepts(model, "attention_mask"):
         given["attention_mask"] = batch.mask
-    if getattr(model.config, "is_encoder_decoder", False):
-        start = getattr(model.config, "decoder_start_token_id", None) or 0
-        begin = torch.full_like(batch.input_ids[:, :1], int(start))
-        given["decoder_input_ids"] = torch.cat([begin, batch.input_ids[:, :-1]], dim=1)
+    if batch.decoder_ids is not None:
+        given["decoder_input_ids"] = batch.decoder_ids
+        if accepts(model, "decoder_attention_mask"):
+            given["decoder_attention_mask"] = batch.mask
     with torch.no_grad():
         return model(**given)
 
 
 def captured(model: nn.Module, batch: Batch, layers: Sequence[str], *, residual: bool = False) -> Captured:
-    """One pass with the largest magnitude of every token's row at every layer."""
+    """One pass with the largest magnitude of every token's row at every layer.
+
+    Raises:
+        NotSeen: a layer gives no such rows.
+    """
     sizes: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}
     widths: list[int] = [0]
@@ -136,14 +181,16 @@ def captured(model: nn.Module, batch: Batch, layers: Sequence[str], *, residual:
         if residual:
             rows[name] = widen(hidden[every, last])
 
-    with _hooked(model, layers, see):
+    with _hooked(model, layers, batch, see):
         output = main_output(forward(model, batch))[1]
+    missing = [name for name in layers if name not in sizes]
+    if missing:
+        raise NotSeen(f"{missing[0]} gave no output of shape (batch, seq, hidden)")
     ends = widen(output[every, last] if output.dim() == 3 else output).reshape(len(batch.examples), -1)
-    found = [name for name in layers if name in sizes]
     return Captured(
-        torch.stack([widen(sizes[name]) for name in found]).cpu(),
+        torch.stack([widen(sizes[name]) for name in layers]).cpu(),
         (~torch.isfinite(ends)).any(-1).cpu(),
-        torch.stack([rows[name] for name in found]).cpu() if residual else None,
+        torch.stack([rows[name] for name in layers]).cpu() if residual else None,
         widths[-1],
     )
 
@@ -157,22 +204,34 @@ def counted(model: nn.Module, batch: Batch, layers: Sequence[str]) -> dict[str, 
         kinds = (torch.isnan(wide), wide == float("inf"), wide == float("-inf"))
         counts[name] = torch.stack([kind.sum(-1) for kind in kinds]).cpu()
 
-    with _hooked(model, layers, see):
+    with _hooked(model, layers, batch, see):
         forward(model, batch)
     return counts
 
 
+def passed(model: nn.Module, batch: Batch, layers: Sequence[str]) -> list[str]:
+    """Those of the layers that the tokens go through: not those of an image or audio tower."""
+    met: set[str] = set()
+    with _hooked(model, layers, batch, lambda name, hidden: met.add(name)):
+        forward(model, batch)
+    return [name for name in layers if name in met]
+
+
 @contextlib.contextmanager
-def _hooked(model: nn.Module, layers: Sequence[str], see: Any) -> Iterator[None]:
-    """The first output of shape (batch, seq, hidden) of each layer's first call goes to ``see``; nothing is left."""
+def _hooked(model: nn.Module, layers: Sequence[str], batch: Batch, see: Any) -> Iterator[None]:
+    """The first output of shape (batch, seq, hidden) of each layer goes to ``see``; nothing is left."""
     modules = dict(model.named_modules())
     handles: list[Any] = []
     met: set[str] = set()
+    shape = batch.mask.shape
+
+    def fits(tensor: Tensor) -> bool:
+        return is_float(tensor) and tensor.dim() == 3 and tensor.shape[:2] == shape
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            hidden = next((t for t in tensors_in(output) if is_float(t) and t.dim() == 3), None)
-            if hidden is not None and name not in met:
+            hidden = None if name in met else next(filter(fits, tensors_in(output)), None)
+            if hidden is not None:
                 met.add(name)
                 see(name, hidden.detach())
 
@@ -194,4 +253,5 @@ def alone(batch: Batch, row: int, *, padded: bool) -> Batch:
         examples=(batch.examples[row],),
         input_ids=batch.input_ids[row : row + 1, keep],
         mask=batch.mask[row : row + 1, keep],
+        decoder_ids=None if batch.decoder_ids is None else batch.decoder_ids[row : row + 1, keep],
     )

@@ -84,11 +84,12 @@ def changes(loaded: Loaded, tokenizer: Any, plain: Setting, records: Sequence[di
     def same(setting: Setting) -> Setting:
         return setting
 
+    dtypes = {f"dtype={name}": dtype_arm(name) for name in ("float32", "bfloat16", "float16")}
+    attention = {f"attn={name}": attention_arm(name) for name in ("eager", "sdpa")}
     found = [Change("as it was", same, nothing)]
-    for name in ("float32", "bfloat16", "float16"):
-        found.append(Change(f"dtype={name}", same, functools.partial(dtype_arm(name), loaded, (), case)))
-    for name in ("eager", "sdpa"):
-        found.append(Change(f"attn={name}", same, functools.partial(attention_arm(name), loaded, (), case)))
+    found += [
+        Change(name, same, functools.partial(arm, loaded, (), case)) for name, arm in {**dtypes, **attention}.items()
+    ]
     found.append(Change("batch_size=1", lambda setting: replace(setting, batch_size=1), nothing))
     found.append(Change(f"padding_side={other}", lambda setting: replace(setting, padding_side=other), nothing))
     if longest >= HALVES:

@@ -1,29 +1,30 @@
 """Many prompts in batches: which fail, in which layer and token first, alone too or only in their batch.
 
 Each batch is announced before it is run. A process that goes on behind one that died leaves out the batches that are
-done, and says of the examples of the one that killed it that they were not answered.
+done, and says of the examples of the one that killed it that they were not answered. A batch whose pass raises is
+skipped with the reason, and the others go on.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any, Optional
 
-import torch
 from torch import Tensor
 
-from .batches import Batch, Captured, Example, Tokens, alone, captured, counted
+from .batches import Example, Tokens, captured, passed
 from .build import CannotLoad
 from .inputs import load_tokenizer
 from .load import Loaded
 from .mitigations import MOST, measure
 from .screen import blocks
 from .steering import Steering
+from .verdicts import look, skipped
 from .wire import Emitter
 
 STEP = "prompts"
 BATCH_SIZE = 8
-OUTPUT = "output"  # the place of a bad value that no captured layer has
-KINDS = ("nan", "posinf", "neginf")
+DIED = "the process died in this batch"
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
 
@@ -46,33 +47,32 @@ def run(
     all), vectors (path, or None). known: batches of earlier processes.
     """
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
-    layers = chosen_layers(loaded, options.get("layers"))
     tokens = Tokens(loaded, tokenizer, options.get("max_length"), options.get("padding_side"))
+    layers = chosen_layers(loaded, tokens, options.get("layers"))
     steering = Steering(layers) if options.get("vectors") else None
-    counts = {"good": 0, "bad": 0, "skip": 0}
+    again = steering is not None or bool(options.get("mitigate"))  # what a batch gives these is not kept
+    counts, done = {"good": 0, "bad": 0, "skip": 0}, 0
     failing: list[tuple[Example, dict[str, Any]]] = []
     for number, examples in enumerate(_batched(options["file"], int(options.get("batch_size") or BATCH_SIZE))):
         name = f"batch {number}"
-        if known.get(name) and steering is None and not options.get("mitigate"):
+        done += len(examples)
+        if known.get(name) is not None and not again:
             continue
-        if name in known and not known[name]:
-            records = [_died(example, number, row) for row, example in enumerate(examples)]
+        residuals: list[Optional[Tensor]] = [None] * len(examples)
+        if name in known and known[name] is None:
+            records = [skipped(example, number, DIED) for example in examples]
         else:
             emitter.event("trial", step=STEP, trial=name, holds=None)
-            if tokenizer is None and any(example.ids is None for example in examples):
-                raise CannotLoad("the model's folder has no tokenizer, so a text cannot be turned into token ids")
-            batch = tokens.batch(number, examples)
-            seen = captured(loaded.model, batch, layers, residual=steering is not None)
-            records = look(loaded, tokens, batch, seen, layers)
-            if steering is not None:
-                steering.take(batch.examples, [record["verdict"] for record in records], seen)
-        for record in records:
+            records, residuals = _answers(loaded, tokens, number, examples, layers, steering is not None)
+        for example, record, residual in zip(examples, records, residuals):
             counts[record["verdict"]] += 1
             if options.get("mitigate") and record["verdict"] == "bad" and len(failing) < MOST:
-                failing.append((examples[record["row"]], record))
+                failing.append((example, record))
+            if steering is not None:
+                steering.take(example, residual if record["verdict"] == "good" else None)
             emitter.event("example", step=STEP, record=record)
-        emitter.event("trial", step=STEP, trial=name, holds=True)
-        emitter.progress(min((number + 1) * len(examples), options["total"]), options["total"], "prompts")
+        emitter.event("trial", step=STEP, trial=name, holds=all(record["verdict"] != "bad" for record in records))
+        emitter.progress(done, options["total"], "prompts")
     payload: dict[str, Any] = {"layers": layers, "padding_side": tokens.side, "pad_token_id": tokens.pad, **counts}
     payload["special_ids"] = sorted(tokens.special)
     if failing:
@@ -80,19 +80,59 @@ def run(
         payload["mitigated"] = len(failing)
     if steering is not None:
         payload["vectors"] = steering.save(options["vectors"])
+    earlier = [] if again else [holds for holds in known.values() if holds is not None]
+    behind = f", behind {len(earlier):,} batches of an earlier process" if earlier else ""
     failed, asked = counts["bad"], sum(counts.values())
-    if failed:
-        return "bad", f"{failed:,} of {asked:,} examples are bad", payload
-    return ("good" if counts["good"] or not asked else "skip"), f"{counts['good']:,} of {asked:,} are good", payload
+    if failed or not all(earlier):
+        return "bad", f"{failed:,} of {asked:,} examples are bad{behind}", payload
+    verdict = "good" if counts["good"] or earlier else "skip"
+    return verdict, f"{counts['good']:,} of {asked:,} are good{behind}", payload
 
 
-def chosen_layers(loaded: Loaded, numbers: Optional[list[int]]) -> list[str]:
+def _answers(
+    loaded: Loaded, tokens: Tokens, number: int, examples: list[Example], layers: list[str], residual: bool
+) -> tuple[list[dict[str, Any]], list[Optional[Tensor]]]:
+    """A record for each example of one batch, and its residuals, (layer, hidden), where they are wanted.
+
+    Raises:
+        CannotLoad: an example is a text, and there is no tokenizer.
+    """
+    ids = [tokens.ids(example) for example in examples]
+    refused = [tokens.refusal(row) for row in ids]
+    usable = [example for example, why in zip(examples, refused) if why is None]
+    records, rows, failure = [], None, "there is no other example in it"
+    if usable:
+        try:
+            batch = tokens.batch(number, usable)
+            seen = captured(loaded.model, batch, layers, residual=residual)
+            records, rows = look(loaded, tokens, batch, seen, layers), seen.residual
+        except Exception as error:  # noqa: BLE001 - the model's own code may raise anything: it is this batch's answer
+            failure = f"the forward pass of its batch raised {type(error).__name__}: {_line(error)}"
+    found: list[dict[str, Any]] = []
+    kept: list[Optional[Tensor]] = []
+    row = 0
+    for example, why in zip(examples, refused):
+        whole = why is None and bool(records)
+        found.append(records[row] if whole else skipped(example, number, why or failure))
+        kept.append(rows[:, row] if whole and rows is not None else None)
+        row += why is None
+    return found, kept
+
+
+def _line(error: Exception) -> str:
+    """The message in one line that can be read."""
+    return " ".join(str(error).split())[:300]
+
+
+def chosen_layers(loaded: Loaded, tokens: Tokens, numbers: Optional[list[int]]) -> list[str]:
     """The paths of the layers to look at. A negative number counts from the last one.
 
     Raises:
         CannotLoad: there is no such layer.
     """
     every = blocks(loaded.model)
+    with contextlib.suppress(Exception):  # a model that two tokens do not suit: then a batch says so
+        every = passed(loaded.model, tokens.batch(0, [Example(0, None, None, (tokens.pad,) * 2)]), every)
     if not every:
         raise CannotLoad(f"{loaded.class_name} has no repeated layers, so there is no residual stream to look at")
     if not numbers:
@@ -112,139 +152,3 @@ def _batched(path: str, size: int) -> Iterator[list[Example]]:
             held = []
     if held:
         yield held
-
-
-def look(loaded: Loaded, tokens: Tokens, batch: Batch, seen: Captured, layers: list[str]) -> list[dict[str, Any]]:
-    """A record for each example of a batch."""
-    bad, real = ~torch.isfinite(seen.size), batch.mask.bool().cpu()
-    firsts = [_first(bad[:, row] & real[row]) for row in range(len(batch.examples))]
-    wanted = sorted({place[0] for place in firsts if place is not None} | ({len(layers) - 1} if bad.any() else set()))
-    counts = counted(loaded.model, batch, [layers[at] for at in wanted]) if wanted else {}
-    return [_record(loaded, tokens, batch, seen, layers, row, place, counts) for row, place in enumerate(firsts)]
-
-
-def _first(bad: Tensor) -> Optional[tuple[int, int]]:
-    """(layer, token) of the first bad row: bad is (layer, seq)."""
-    found = bad.nonzero()
-    return None if found.numel() == 0 else (int(found[0, 0]), int(found[0, 1]))
-
-
-def _record(
-    loaded: Loaded,
-    tokens: Tokens,
-    batch: Batch,
-    seen: Captured,
-    layers: list[str],
-    row: int,
-    place: Optional[tuple[int, int]],
-    counts: dict[str, Tensor],
-) -> dict[str, Any]:
-    example, mask = batch.examples[row], batch.mask[row].bool().cpu()
-    ids = batch.input_ids[row].cpu()
-    output_bad = place is None and bool(seen.output_bad[row])
-    bad_rows = ~torch.isfinite(seen.size[:, row])
-    padding_only = (bad_rows & ~mask).any(-1) & ~(bad_rows & mask).any(-1)
-    finite = seen.size[:, row][:, mask]
-    finite = finite[torch.isfinite(finite)]
-    found: dict[str, Any] = {
-        "index": example.index,
-        "side": example.side,
-        "text": example.text,
-        "tokens": int(mask.sum()),
-        "token_ids": ids[mask].tolist(),
-        "padding": int((~mask).sum()),
-        "padding_side": batch.padding_side if not bool(mask.all()) else None,
-        "batch": batch.number,
-        "row": row,
-        "verdict": "bad" if place is not None or output_bad else "good",
-        "layer": None,
-        "layer_index": None,
-        **dict.fromkeys(("token_index", "token", "token_id", "token_kind")),
-        **dict.fromkeys((*KINDS, "rows"), 0),
-        "row_size": seen.width,
-        "at_last": None,
-        "alone": "not_run",
-        "cause": None,
-        "padding_rows_bad_in": [layers[at] for at in padding_only.nonzero().flatten().tolist()],
-        "absmax": float(finite.max()) if finite.numel() else None,
-        "reason": "finite in every layer that was looked at",
-    }
-    if found["verdict"] == "good":
-        return found
-    found.update(_place(tokens, ids, mask, layers, place, counts, row))
-    found.update(_alone(loaded, batch, layers, row))
-    found["reason"] = _words(found)
-    return found
-
-
-def _place(
-    tokens: Tokens,
-    ids: Tensor,
-    mask: Tensor,
-    layers: list[str],
-    place: Optional[tuple[int, int]],
-    counts: dict[str, Tensor],
-    row: int,
-) -> dict[str, Any]:
-    """Where it goes bad first, and how much of it; tokens are counted from the first that is no padding."""
-    if place is None:
-        return {"layer": OUTPUT}
-    layer, token = place
-    first = int(mask.nonzero()[0, 0])
-    token_id = int(ids[token])
-    return {
-        "layer": layers[layer],
-        "layer_index": layer,
-        "token_index": token - first,
-        "token": tokens.word(token_id),
-        "token_id": token_id,
-        "token_kind": "special" if token_id in tokens.special else "text",
-        **_figures(counts[layers[layer]][:, row][:, mask]),
-        "at_last": {"layer": layers[-1], **_figures(counts[layers[-1]][:, row][:, mask])},
-    }
-
-
-def _figures(counts: Tensor) -> dict[str, int]:
-    """Counts over the tokens of one example, from (3, seq): how many values are bad, and in how many rows."""
-    rows = counts.sum(0) > 0
-    return {**{kind: int(counts[at].sum()) for at, kind in enumerate(KINDS)}, "rows": int(rows.sum())}
-
-
-def _alone(loaded: Loaded, batch: Batch, layers: list[str], row: int) -> dict[str, Any]:
-    """Whether the example fails by itself; if not, whether the padding that it had suffices."""
-    own = alone(batch, row, padded=False)
-    if (len(batch.examples) == 1 and bool(batch.mask.all())) or _is_bad(loaded, own, layers):
-        return {"alone": "bad", "cause": "own"}
-    padded = alone(batch, row, padded=True)
-    return {"alone": "good", "cause": "padding" if _is_bad(loaded, padded, layers) else "composition"}
-
-
-def _is_bad(loaded: Loaded, batch: Batch, layers: list[str]) -> bool:
-    seen = captured(loaded.model, batch, layers)
-    rows = ~torch.isfinite(seen.size) & batch.mask.bool().cpu()
-    return bool(rows.any()) or bool(seen.output_bad.any())
-
-
-def _words(found: dict[str, Any]) -> str:
-    """One sentence about a bad example."""
-    causes = {
-        "own": "alone too",
-        "padding": "only with the padding that it has in its batch",
-        "composition": "only in its batch: alone, with the same padding, it is good",
-    }
-    if found["layer"] == OUTPUT:
-        return f"the output is not finite, though every layer is; {causes[found['cause']]}"
-    token = f"token {found['token_index']}" + (f" {found['token']!r}" if found["token"] is not None else "")
-    return f"bad first in {found['layer']} at {token} ({found['token_kind']}); {causes[found['cause']]}"
-
-
-def _died(example: Example, number: int, row: int) -> dict[str, Any]:
-    return {
-        "index": example.index,
-        "side": example.side,
-        "text": example.text,
-        "batch": number,
-        "row": row,
-        "verdict": "skip",
-        "reason": "the process died in this batch",
-    }

@@ -10,7 +10,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .batches import Captured, Example
+from .batches import Example
 
 SIDES = ("positive", "negative")
 
@@ -25,18 +25,16 @@ class Steering:
         self.used = 0
         self.lost: list[int] = []
 
-    def take(self, examples: Sequence[Example], verdicts: Sequence[str], seen: Captured) -> None:
-        """The residuals of a batch: (layer, batch, hidden)."""
-        assert seen.residual is not None  # the caller asked for it
-        for row, (example, verdict) in enumerate(zip(examples, verdicts)):
-            if example.side not in SIDES:
-                continue
-            own = seen.residual[:, row].to(torch.float64) if verdict == "good" else None
-            other = self._waiting.pop(example.index, None)
-            if other is None:
-                self._waiting[example.index] = (str(example.side), own)
-            else:
-                self._pair(example.index, str(example.side), own, other[1])
+    def take(self, example: Example, residual: Optional[Tensor]) -> None:
+        """One side of a pair: (layer, hidden), each layer's output at its last token; None where it is not sound."""
+        if example.side not in SIDES:
+            return
+        own = None if residual is None else residual.to(torch.float64)
+        other = self._waiting.pop(example.index, None)
+        if other is None:
+            self._waiting[example.index] = (str(example.side), own)
+        else:
+            self._pair(example.index, str(example.side), own, other[1])
 
     def _pair(self, index: int, side: str, own: Optional[Tensor], other: Optional[Tensor]) -> None:
         if own is None or other is None:
