@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 LONGEST = 512  # entries of a list or table that is kept; label names and the like are longer
-SECRET = re.compile(r"(^|_)(auth|access|api|hub|secret|password|credential)s?(_|$)|^token$")
+SECRET = re.compile(r"(^|_)(auth|access|api|hf|hub|secret|password|credential)s?(_|$)|^token$")
 PLACE = re.compile(r"(^|_)(path|dir|directory|folder|file|url)$")
 ABSOLUTE = re.compile(r"^(~|/|\\\\|[A-Za-z]:[\\/]|file:)")
 OWN = frozenset({"transformers_version", "architectures", "auto_map"})  # of the file, not of the architecture
