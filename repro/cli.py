@@ -16,7 +16,11 @@ import click
 from repro import __version__
 from repro.commands import cells, matrix, merge, versions
 from repro.delivery import lint, report
+from repro.files_commands import config_diff, scan
+from repro.logs_command import logs
 from repro.options import ARMS, BUNDLE, DEBUG, PRIVATE, REDUCE, RUN, SETTINGS, conclude, drop_stdout, request_from
+from repro.overlap_command import overlap
+from repro.prompts_command import prompts
 from repro.replay_command import replay
 
 if TYPE_CHECKING:
@@ -149,7 +153,7 @@ def trace(**options: Any) -> None:
     _investigate("trace", options)
 
 
-for command in (matrix, versions, cells, merge, report, lint, replay):
+for command in (matrix, versions, cells, merge, report, lint, replay, prompts, logs, overlap, config_diff, scan):
     repro.add_command(command)
 
 

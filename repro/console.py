@@ -212,6 +212,54 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
     console.print(Text(f"again: {document['command']}"), soft_wrap=True)
 
 
+def prompts(result: "Result", *, to_stderr: bool) -> None:
+    """Where the examples go bad first, why these, and where the answers are.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    from rich.text import Text
+
+    document = result.document
+    console = _console(sys.stderr if to_stderr else sys.stdout)
+    found = document.get("prompts") or {}
+    places = found.get("places") or ()
+    if places:
+        shown = _columns("first bad in", "token", "kind", "examples")
+        for item in places:
+            token = "-" if item["token"] is None else repr(item["token"])
+            shown.add_row(Text(item["layer"]), Text(token), Text(str(item["kind"])), Text(f"{item['examples']:,}"))
+        console.print(shown)
+    if found.get("mitigations"):
+        console.print(mitigations_table(found["mitigations"]))
+    for line in (found.get("why") or {}).get("sentences") or ():
+        console.print(Text(line), soft_wrap=True)
+    vectors = found.get("vectors")
+    if vectors:
+        where = vectors["path"] or "not written, for no pair is sound"
+        console.print(Text(f"vectors: {where} ({vectors['used']} pairs used, {vectors['lost']} lost)"), soft_wrap=True)
+    verdict = document["verdict"]
+    console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {document['headline']}"), soft_wrap=True)
+    if found:
+        console.print(Text(f"answers: {result.folder / 'prompts.jsonl'}"), soft_wrap=True)
+    for line in _handed_on(result):
+        console.print(Text(line), soft_wrap=True)
+    console.print(Text(f"again: {document['command']}"), soft_wrap=True)
+
+
+def mitigations_table(rows: Sequence[Mapping[str, Any]]) -> "Table":
+    """What each change saves, and what it costs; the report also says what was found."""
+    from rich.text import Text
+
+    shown = _columns("one change", "saves", "seconds", "weights")
+    for row in rows:
+        share = "-" if row["share"] is None else f"{row['saved']}/{row['asked']}"
+        seconds = "-" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        size = "-" if row["weights_bytes"] is None else f"{row['weights_bytes'] / 1e9:.2f} GB"
+        shown.add_row(*map(Text, (row["name"], share, seconds, size)))
+    return shown
+
+
 def _handed_on(result: "Result") -> Iterator[str]:
     """Whose fault it is, the scripts, and where the report is."""
     document, folder = result.document, result.folder

@@ -48,6 +48,12 @@ PARAMETERS = {
 ALONE = [("torch-2.4.1", "torch-2.5.1", "torch"), ("transformers-4.42.4", "transformers-4.43.0", "transformers")]
 """Two cells, and the one package in which they differ."""
 COMMANDS = {
+    "prompts",
+    "logs",
+    "overlap",
+    "compare",
+    "config-diff",
+    "scan",
     "report",
     "lint",
     "replay",

@@ -38,6 +38,12 @@ def title(document: Json) -> str:
         return f"{name}: {what} in {where}"
     if document.get("script"):
         return f"{name}: bad, as the script says itself"
+    many = document.get("prompts") or {}
+    if many.get("asked"):
+        where = (many.get("places") or [{}])[0].get("layer")
+        return f"{name}: {many['bad']:,} of {many['asked']:,} prompts give NaN or Inf" + (
+            f", first in {where}" if where else ""
+        )
     titles = {
         "files": "the files are not whole",
         "weights": "the weights hold bad values",
@@ -74,6 +80,8 @@ def second_sentence(document: Json) -> str:
             return origin_sentence(document["origin"], document["bisect"] or {})
         status = document["script"].get("exit_status")
         return "" if status is None else f"This is the script's own answer: it ended with exit status {status}."
+    if document.get("prompts"):
+        return ""
     if forward is None:
         return "The forward pass was not asked for."
     if forward["verdict"] == "good":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from repro.probes.build import CannotLoad
 from repro.probes.load import Loaded, file_tensors, load, pick_device
 from repro.probes.loadcheck import check, poisoned_memory
 from repro.probes.resolve import Source, resolve
+from repro.probes.settings import settings_of
 
 from .handmade import NAN, bytes_of, case_of, load_folder, state_of
 
@@ -50,6 +52,31 @@ def test_every_tensor_of_the_file_is_compared(checkpoints, family):
 def test_the_parameters_are_counted(checkpoints):
     wanted = sum(tensor.numel() for tensor in files.read(checkpoints["gpt2"] / files.WEIGHTS).values())
     assert checked(checkpoints["gpt2"])[2]["parameters"] == wanted
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3", "t5"])
+def test_the_settings_stand_under_the_names_that_all_architectures_share(checkpoints, family):
+    config = checked(checkpoints[family])[2]["config"]
+    wanted = (families.HIDDEN, families.LAYERS, families.HEADS)
+    assert (config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]) == wanted
+
+
+def test_the_settings_have_no_path_and_no_secret(folder):
+    path = folder / "config.json"
+    written = json.loads(path.read_text())
+    more = {"token": "t0p", "api_key": "t0p", "notes": {"hub_token": "t0p", "cache_dir": "t0p"}, "own": str(folder)}
+    path.write_text(json.dumps({**written, **more, "threshold": 0.5}))
+    config = checked(folder)[2]["config"]
+    assert config["threshold"] == 0.5
+    assert config["bos_token_id"] == families.BOS
+    said = json.dumps(config)
+    assert "t0p" not in said
+    assert str(folder) not in said
+
+
+def test_the_settings_are_json():
+    config = settings_of(SimpleNamespace(to_dict=lambda: {"a": float("inf"), "b": object(), "c": (1, 2), 4: None}))
+    assert json.dumps(config, allow_nan=False) == '{"a": "inf", "c": [1, 2], "4": null}'
 
 
 def test_a_file_that_is_changed_after_loading(folder):
