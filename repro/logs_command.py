@@ -6,13 +6,13 @@ Nothing is imported here that ``--help`` does not need.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from repro.options import DEBUG, SETTINGS, conclude, together
+from repro.options import DEBUG, PYTHON, SETTINGS, conclude, together
 
 if TYPE_CHECKING:
     from repro.intake import Failure, Reading
@@ -31,6 +31,7 @@ Exit status: 0 no failure in the logs, 1 failures, 125 could not tell (a log of 
 ended early), 2 wrong usage, 130 Ctrl-C.
 """
 DOCUMENT = "logs.json"
+SKIPPED = "skipped.jsonl"
 
 
 @click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="What failed in the logs of earlier jobs.")
@@ -66,7 +67,9 @@ DOCUMENT = "logs.json"
         metavar="DIR",
         help="Write records.jsonl, skipped.txt, skipped.jsonl and logs.json there. Those of before are replaced.",
     ),
-    click.option("--rerun", "model", metavar="MODEL", help="Hand the failed prompts to `repro prompts MODEL`."),
+    click.option("--rerun", "model", metavar="MODEL", help="Run the failed prompts on MODEL, as `repro prompts` does."),
+    click.option("--dtype", metavar="DTYPE", help="With --rerun: the dtype to load in."),
+    PYTHON,
     click.option("--json", "as_json", is_flag=True, help="Print logs.json on stdout, and nothing else there."),
     DEBUG,
 )
@@ -78,6 +81,8 @@ def logs(
     own: tuple[Path, ...],
     out: Path | None,
     model: str | None,
+    dtype: str | None,
+    python: str | None,
     as_json: bool,
     debug: bool,
 ) -> None:
@@ -107,13 +112,27 @@ def logs(
         folders.write(out / DOCUMENT, encode(found, indent=1) + "\n")
         lines.append(f"records: {out}")
         if model is not None:
-            lines.append(f"run the failed prompts again: {rerun(prompts, model)}")
+            lines.append(f"the failed prompts again: {rerun(prompts, model)}")
 
     def summary() -> None:
         for line in lines:
             click.echo(harmless(line), err=as_json)
 
+    if model is not None and out is not None and (out / SKIPPED).stat().st_size:
+        summary()
+        _run_again(model, out, {"--dtype": dtype, "--python": python}, as_json=as_json)
     conclude(found, summary, as_json=as_json)
+
+
+def _run_again(model: str, out: Path, more: Mapping[str, str | None], *, as_json: bool) -> None:
+    """The failed prompts in a new run; its answer is the command's."""
+    from repro.prompts_command import prompts
+
+    words = [model, str(out / SKIPPED), "--field", "text", "--out", str(out / "rerun")]
+    for option, value in more.items():
+        words += [] if value is None else [option, value]
+    words += ["--json"] if as_json else []
+    prompts.main(words, prog_name="repro prompts", standalone_mode=False)
 
 
 def _check(files: Sequence[Path], encoding: str | None) -> None:

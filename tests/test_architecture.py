@@ -115,7 +115,7 @@ MAY_IMPORT = {
     "options": WORDS | {"cases", "cells", "run", "runner"},
     "commands": WORDS | {"boundary", "cells", "console", "environments", "matrix", "merging", "options"},
     "prompts_command": WORDS | {"console", "options", "prompting"},
-    "logs_command": WORDS | {"console", "folders", "intake", "options"},
+    "logs_command": WORDS | {"console", "folders", "intake", "options", "prompts_command"},
     "overlap_command": WORDS | {"options", "overlap", "prompt_sets", "wording"},
     "files_commands": WORDS | {"options", "scan", "settings"},
     "replay_command": WORDS
