@@ -1,6 +1,6 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
-    python bench/run.py [screen] [weights] [start] [whole] [cells]
+    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -219,12 +219,54 @@ def bench_cells() -> list[Figure]:
     return [Figure("a second nox -s repro with a built cell - the probe's own process", added, 10.0, "s")]
 
 
+def bench_prompts() -> list[Figure]:
+    """Batches of prompts with every layer's rows looked at against the same batches without, and with vectors."""
+    import torch
+
+    from repro.probes.batches import Example, Tokens, captured, forward
+    from repro.probes.load import Loaded
+    from repro.probes.resolve import Source
+    from repro.probes.screen import blocks
+
+    figures = []
+    for name, lengths in (
+        ("gpt2", (16, 32, 24, 30)),
+        ("gpt2", (200, 256, 128, 240)),
+        ("gemma-3-270m", (16, 32, 24, 30)),
+    ):
+        model = build(name)
+        loaded = Loaded(model, name, Source("random", None), torch.float32, torch.device("cpu"), None, {})
+        generator = torch.Generator().manual_seed(0)
+        rows = [torch.randint(0, 50_000, (length,), generator=generator).tolist() for length in (*lengths, *lengths)]
+        examples = [Example(number, None, None, tuple(row)) for number, row in enumerate(rows)]
+        batch = Tokens(loaded, None, None, "left").batch(0, examples)
+        layers = blocks(model)
+        rounds = 15 if max(lengths) < 100 else 9
+        what = f"{name}, 8 prompts of up to {max(lengths)} tokens"
+
+        def plain() -> None:
+            forward(model, batch)
+
+        def looked_at() -> None:
+            captured(model, batch, layers)
+
+        def with_vectors() -> None:
+            captured(model, batch, layers, residual=True)
+
+        figures.append(Figure(f"prompts: {what}, captured / plain", paired(looked_at, plain, rounds), 1.10))
+        if name == "gpt2" and max(lengths) < 100:
+            ratio = paired(with_vectors, plain, rounds)
+            figures.append(Figure("the same with the rows of steering vectors (for comparison)", ratio, None))
+    return figures
+
+
 BENCHES = {
     "screen": bench_screen,
     "weights": bench_weights,
     "start": bench_start,
     "whole": bench_whole,
     "cells": bench_cells,
+    "prompts": bench_prompts,
 }
 
 

@@ -163,6 +163,9 @@ def _runs(folder: Path, document: Mapping[str, Any]) -> Iterator[tuple[Path, int
     yield folder, NEEDED
     for row in document.get("cells") or ():
         yield folder / str(row["folder"] or row["id"]), NEEDED
+    for model in (document.get("comparison") or {}).get("models") or ():
+        if model["folder"] is not None:
+            yield folder / model["folder"], NEEDED
     versions = document.get("versions") or {}
     sides = (versions.get("last_good"), versions.get("first_bad"))
     for probe in versions.get("probes") or ():

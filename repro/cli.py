@@ -15,6 +15,7 @@ import click
 
 from repro import __version__
 from repro.commands import cells, matrix, merge, versions
+from repro.compare_command import compare
 from repro.delivery import lint, report
 from repro.files_commands import config_diff, scan
 from repro.logs_command import logs
@@ -153,7 +154,21 @@ def trace(**options: Any) -> None:
     _investigate("trace", options)
 
 
-for command in (matrix, versions, cells, merge, report, lint, replay, prompts, logs, overlap, config_diff, scan):
+for command in (
+    matrix,
+    versions,
+    cells,
+    merge,
+    report,
+    lint,
+    replay,
+    prompts,
+    logs,
+    overlap,
+    compare,
+    config_diff,
+    scan,
+):
     repro.add_command(command)
 
 

@@ -7,10 +7,12 @@ what is counted stays.
 import collections
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from repro import folders, output
@@ -18,7 +20,7 @@ from repro.errors import EvidenceError, UsageError
 from repro.examples import examples
 from repro.prompt_records import PromptRecords
 from repro.reasons import reasons
-from repro.records import encode
+from repro.records import encode, number
 from repro.run import Request, Result
 from repro.run import run as run_steps
 from repro.runner import Listener
@@ -124,7 +126,7 @@ def _write_examples(asked: Asked, folder: Path) -> None:
 
 def _conclude(folder: Path, kept: PromptRecords, result: Result, request: Request, answer: dict[str, Any]) -> Result:
     """What the examples amount to, into the answer and the report."""
-    compared = _write_skipped(folder, kept)
+    compared = _without_censored(_write_skipped(folder, kept))
     step = result.document.get("prompts") or {}
     special = step.get("special_ids") or ()
     section = {**step, **answer, "why": reasons(compared, special_ids=special).as_json(), "lost_why": None}
@@ -163,6 +165,22 @@ def _write_skipped(folder: Path, kept: PromptRecords) -> list[dict[str, Any]]:
                 text = record.get("text")
                 names.write((f"index {record['index']}" if text is None else " ".join(text.split())) + "\n")
     return compared
+
+
+def _without_censored(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The examples without their greatest activations, where those of the failing ones are the smaller.
+
+    A failing example has finite activations only in front of its fault, so that it reaches less than it would have.
+    That it reaches more says something in spite of this; that it reaches less says nothing.
+    """
+    reached: dict[str, list[float]] = {"good": [], "bad": []}
+    for record in records:
+        value = number(record.get("absmax"))
+        if value is not None and math.isfinite(value):
+            reached[record["verdict"]].append(value)
+    if reached["good"] and reached["bad"] and median(reached["bad"]) < median(reached["good"]):
+        return [{**record, "absmax": None} for record in records]
+    return records
 
 
 def _verdict(answer: Mapping[str, Any], of_step: str) -> tuple[str, str]:

@@ -117,9 +117,9 @@ class Request:
             argv += ["--prompt", prompt]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
         argv += ["--private-prompts"] if self.private_prompts else []
-        if self.command == "run":
-            switches = {"--no-arms": self.arms, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
-            argv += [switch for switch, on in switches.items() if not on]
+        switches = {"--no-arms": self.arms, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
+        known = {"run": tuple(switches), "prompts": ("--no-bundle",)}.get(self.command, ())
+        argv += [switch for switch, on in switches.items() if not on and switch in known]
         return tuple(argv)
 
 

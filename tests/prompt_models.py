@@ -45,9 +45,9 @@ def write_lines(path, *lines):
     return path
 
 
-POISON, KILL, RAISE, SLOW, LINES = 99, 98, 97, 96, 95
+POISON, KILL, RAISE, WAIT = 99, 98, 97, 96
 """What `write_odd` does with a token: POISON makes every *other* row of its batch infinite in layer 1; KILL sends the
-process SIGKILL; RAISE raises; SLOW waits for a minute."""
+process SIGKILL; RAISE raises; WAIT waits as long as there is a file, which the variable ODD_WAIT names."""
 
 CONFIGURATION = """
     from transformers import PretrainedConfig
@@ -104,8 +104,8 @@ MODELING = f"""
                 os.kill(os.getpid(), signal.SIGKILL)
             if (input_ids == {RAISE}).any():
                 raise IndexError("no such token here")
-            if (input_ids == {SLOW}).any():
-                time.sleep(60)
+            while (input_ids == {WAIT}).any() and os.path.exists(os.environ["ODD_WAIT"]):
+                time.sleep(0.05)
             poison = (input_ids == {POISON}).any(1)
             others = poison.sum() - poison.long() > 0
             x = self.embed_tokens(input_ids)
@@ -126,7 +126,9 @@ def write_odd(folder, tokenizer=True):
     files.write(folder / files.WEIGHTS, weights)
     description = {
         "architectures": ["OddForCausalLM"],
-        "auto_map": {"AutoConfig": "configuration_odd.OddConfig", "AutoModelForCausalLM": "modeling_odd.OddForCausalLM"},
+        "auto_map": {
+            "AutoConfig": "configuration_odd.OddConfig", "AutoModelForCausalLM": "modeling_odd.OddForCausalLM",
+        },
         "model_type": "odd", "vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS,
         "tie_word_embeddings": False, "pad_token_id": PAD, "bos_token_id": BOS,
     }  # fmt: skip

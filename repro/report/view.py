@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from repro.report import cells, opening
+from repro.report.comparing import section as comparison
 from repro.report.many import many
 from repro.report.markdown import block, cell, code, text
 from repro.report.origin import bisect_note, headroom, innocent, origin_rows, spread
@@ -73,6 +74,7 @@ def view(document: Json, rows: int, scripts: Mapping[str, str] = NOTHING) -> dic
         "smallest": smallest(document, scripts),
         "looks_like": looks_like(document),
         "many": many(document, rows),
+        "comparison": comparison(document, rows),
         "owner": _owner(document["owner"]),
         "inputs": _inputs(document["forward"] or {}, rows),
         "inputs_note": text(sentence(unused_prompt(document) or "")),

@@ -220,14 +220,16 @@ def test_a_decoders_ids_are_kept_with_it(checkpoints):
     assert alone(batch, 1, padded=False).decoder_ids.tolist() == [[loaded.config.decoder_start_token_id, 8]]
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
-@pytest.mark.parametrize("side", ["left", "right"])
+ABSOLUTE = ("gpt2", "bert")
+"""Families whose positions are counted from the first column, so that padding on the left moves a row's own."""
+
+
+@pytest.mark.parametrize(
+    ("family", "side"),
+    [(family, "right") for family in families.FAMILIES]
+    + [(family, "left") for family in families.FAMILIES if family not in ABSOLUTE],
+)
 def test_padding_does_not_change_what_a_sound_row_is(checkpoints, family, side):
-    """The mask is given as the model wants it: each row is what it is alone. GPT-2 counts positions from the left."""
-    if family == "gpt2" and side == "left":
-        pytest.skip("absolute positions move with padding on the left")
-    if family == "bert" and side == "left":
-        pytest.skip("absolute positions move with padding on the left")
     loaded = load_folder(checkpoints[family])
     names = blocks(loaded.model)
     batch = Tokens(loaded, None, None, side).batch(0, with_ids([5, 6, 7, 8], [9, 10]))
