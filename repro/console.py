@@ -47,13 +47,31 @@ def listener() -> Iterator[Teller]:
         finally:
             lines.close()
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """How many a second, where that is known."""
+
+        def render(self, task: Task) -> Text:
+            if not task.total or task.speed is None:
+                return Text("")
+            return Text(f"{task.speed / 1e6:,.0f}M/s" if task.speed >= 1e6 else f"{task.speed:,.1f}/s")
 
     console = _console(sys.stderr)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[count]}"),
+        Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
     )
