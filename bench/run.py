@@ -219,45 +219,47 @@ def bench_cells() -> list[Figure]:
     return [Figure("a second nox -s repro with a built cell - the probe's own process", added, 10.0, "s")]
 
 
-def bench_prompts() -> list[Figure]:
-    """Batches of prompts with every layer's rows looked at against the same batches without, and with vectors."""
+def captured_ratio(model: Any, lengths: list[int], *, vectors: bool = False) -> float:
+    """A batch of prompts with every layer's rows looked at, up to its records, against the same batch without."""
     import torch
 
     from repro.probes.batches import Example, Tokens, captured, forward
     from repro.probes.load import Loaded
     from repro.probes.resolve import Source
     from repro.probes.screen import blocks
+    from repro.probes.verdicts import look
 
-    figures = []
-    for name, lengths in (
-        ("gpt2", (16, 32, 24, 30)),
-        ("gpt2", (200, 256, 128, 240)),
-        ("gemma-3-270m", (16, 32, 24, 30)),
-    ):
-        model = build(name)
-        loaded = Loaded(model, name, Source("random", None), torch.float32, torch.device("cpu"), None, {})
-        generator = torch.Generator().manual_seed(0)
-        rows = [torch.randint(0, 50_000, (length,), generator=generator).tolist() for length in (*lengths, *lengths)]
-        examples = [Example(number, None, None, tuple(row)) for number, row in enumerate(rows)]
-        batch = Tokens(loaded, None, None, "left").batch(0, examples)
-        layers = blocks(model)
-        rounds = 15 if max(lengths) < 100 else 9
-        what = f"{name}, 8 prompts of up to {max(lengths)} tokens"
+    loaded = Loaded(model, "", Source("random", None), torch.float32, torch.device("cpu"), None, {})
+    generator = torch.Generator().manual_seed(0)
+    ids = [tuple(torch.randint(0, 50_000, (length,), generator=generator).tolist()) for length in lengths]
+    tokens, layers = Tokens(loaded, None, None, "left"), blocks(model)
+    batch = tokens.batch(0, [Example(number, None, None, row) for number, row in enumerate(ids)])
 
-        def plain() -> None:
-            forward(model, batch)
+    def plain() -> None:
+        forward(model, batch)
 
-        def looked_at() -> None:
-            captured(model, batch, layers)
+    def looked_at() -> None:
+        look(loaded, tokens, batch, captured(model, batch, layers, residual=vectors), layers)
 
-        def with_vectors() -> None:
-            captured(model, batch, layers, residual=True)
+    return paired(looked_at, plain, 15 if max(lengths) < 100 else 9)
 
-        figures.append(Figure(f"prompts: {what}, captured / plain", paired(looked_at, plain, rounds), 1.10))
-        if name == "gpt2" and max(lengths) < 100:
-            ratio = paired(with_vectors, plain, rounds)
-            figures.append(Figure("the same with the rows of steering vectors (for comparison)", ratio, None))
-    return figures
+
+def bench_prompts() -> list[Figure]:
+    """The captured run of `repro prompts` against the same batches without capture."""
+    short, long = [16, 32, 24, 30, 32, 20, 8, 31], [200, 256, 128, 240, 256, 190, 64, 250]
+    gpt2 = build("gpt2")
+    return [
+        Figure("8 prompts of at most 32 tokens, captured / plain, GPT-2", captured_ratio(gpt2, short), 1.10),
+        Figure("8 prompts of at most 256 tokens, captured / plain, GPT-2", captured_ratio(gpt2, long), 1.10),
+        Figure(
+            "the 32 tokens with the rows for vectors (for comparison)", captured_ratio(gpt2, short, vectors=True), None
+        ),
+        Figure(
+            "8 prompts of at most 32 tokens, captured / plain, Gemma 3 270M",
+            captured_ratio(build("gemma-3-270m"), short),
+            1.10,
+        ),
+    ]
 
 
 BENCHES = {

@@ -33,6 +33,8 @@ SKIP_LIST = "skipped.txt"
 VECTORS = "vectors.safetensors"
 COMPARED = 10_000
 """How many failing and how many passing examples are looked at for what tells them apart; of more, the first."""
+KINDS_OF_SKIP = 1000
+"""How many different reasons are counted: each may name its own token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,10 @@ def _verdict(answer: Mapping[str, Any], of_step: str) -> tuple[str, str]:
     if asked < answer["total"]:
         return "skip", f"{asked:,} of {answer['total']:,} examples were run: {of_step}"
     if skip:
-        return "skip", f"{skip:,} of {asked:,} examples gave no answer; the other {good:,} are good."
+        why = answer["skips"][0]
+        of = "" if why["examples"] == skip else f", {why['examples']:,} of them"
+        rest = f"; the other {good:,} are good" if good else ""
+        return "skip", f"{skip:,} of {asked:,} examples gave no answer{of}: {why['reason']}{rest}."
     return "good", f"All of the {good:,} examples are finite in the layers that were looked at."
 
 
@@ -204,6 +209,7 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     causes: collections.Counter[str] = collections.Counter()
     rows: collections.Counter[tuple[int, int, int]] = collections.Counter()
     padding: collections.Counter[str] = collections.Counter()
+    skips: collections.Counter[str] = collections.Counter()
     lost: list[int] = []
     pairs, pair = 0, None
     for record in records:
@@ -213,6 +219,8 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             pair = record["index"]
             lost += [pair] if record["verdict"] != "good" and pair not in lost[-1:] else []
         padding.update(record.get("padding_rows_bad_in") or ())
+        if record["verdict"] == "skip" and (record["reason"] in skips or len(skips) < KINDS_OF_SKIP):
+            skips[record["reason"]] += 1
         if record["verdict"] == "bad":
             places[(str(record["layer"]), str(record.get("token")), str(record.get("token_kind")))] += 1
             causes[str(record.get("cause"))] += 1
@@ -233,6 +241,7 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             for (layer, token, kind), times in places.most_common(20)
         ],
         "causes": dict(causes),
+        "skips": [{"reason": reason, "examples": times} for reason, times in skips.most_common(20)],
         "counts": [
             {"values": values, "rows": count, "row_size": size, "whole": values == count * size, "examples": times}
             for (values, count, size), times in rows.most_common(20)

@@ -163,6 +163,15 @@ def forward(model: nn.Module, batch: Batch) -> Any:
         return model(**given)
 
 
+def largest(rows: Tensor) -> Tensor:
+    """Largest magnitude along the last dimension; NaN where there is one."""
+    try:
+        low, high = torch.aminmax(rows, dim=-1)
+    except RuntimeError:  # torch 2.0 has no such kernel for bfloat16 on the CPU
+        low, high = torch.aminmax(widen(rows), dim=-1)
+    return torch.maximum(-low, high)
+
+
 def captured(model: nn.Module, batch: Batch, layers: Sequence[str], *, residual: bool = False) -> Captured:
     """One pass with the largest magnitude of every token's row at every layer.
 
@@ -176,8 +185,7 @@ def captured(model: nn.Module, batch: Batch, layers: Sequence[str], *, residual:
 
     def see(name: str, hidden: Tensor) -> None:
         widths.append(hidden.shape[-1])
-        low, high = torch.aminmax(hidden, dim=-1)
-        sizes[name] = torch.maximum(-low, high)  # NaN passes through both
+        sizes[name] = largest(hidden)
         if residual:
             rows[name] = widen(hidden[every, last])
 

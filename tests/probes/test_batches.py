@@ -8,7 +8,7 @@ from corpus import families
 from corpus.families import BOS, HIDDEN, LAYERS, PAD
 from torch import nn
 
-from repro.probes.batches import Example, NotSeen, Tokens, alone, captured, counted, forward, passed
+from repro.probes.batches import Example, NotSeen, Tokens, alone, captured, counted, forward, largest, passed
 from repro.probes.build import CannotLoad
 from repro.probes.inputs import load_tokenizer
 from repro.probes.screen import blocks
@@ -149,6 +149,19 @@ def test_a_nan_and_an_infinity_of_either_sign_are_seen_where_they_are():
     assert nan.tolist() == [[0, 1, 0], [0, 0, 0]]
     assert posinf.tolist() == [[0, 0, 0], [1, 0, 0]]
     assert neginf.tolist() == [[0, 0, 0], [0, 0, 1]]
+
+
+def test_a_release_without_the_kernel_gives_the_same_sizes(monkeypatch):
+    rows = torch.tensor([[1.0, -3.0], [NAN, 2.0], [-INF, 2.0]], dtype=torch.bfloat16)
+    whole, kernel = largest(rows), torch.aminmax
+
+    def without_bfloat16(tensor, **given):
+        if tensor.dtype == torch.bfloat16:
+            raise RuntimeError("\"aminmax_cpu\" not implemented for 'BFloat16'")
+        return kernel(tensor, **given)
+
+    monkeypatch.setattr(torch, "aminmax", without_bfloat16)
+    assert str(largest(rows).tolist()) == str(whole.tolist()) == "[3.0, nan, inf]"
 
 
 def test_the_output_is_judged_at_each_rows_last_token():

@@ -140,6 +140,23 @@ def test_padding_that_is_bad_does_not_take_the_blame_for_an_examples_own_fault(f
     assert found == ("bad", "own", 0, "<pad>", "special")
 
 
+def test_padding_that_is_bad_first_is_not_the_place_of_a_fault_that_is_there_without_it(folders, tmp_path):
+    """Padding is made infinite in layer 0, and spreads; but <bos> overflows in layer 1 by itself."""
+    loaded = load_folder(folders["bos"], "float16")
+    model, ids = loaded.model.model, []
+
+    def spoil(module, args, output):
+        return torch.where(ids[-1][..., None] == PAD, INF, output)
+
+    with (
+        model.embed_tokens.register_forward_pre_hook(lambda module, args: ids.append(args[0])),
+        model.layers[0].register_forward_hook(spoil),
+    ):
+        asked = ask(loaded, tmp_path, [FILLED, "w3"], padding_side="left")
+    assert asked.of("cause", "token", "token_kind") == [("own", "<bos>", "special")] * 2
+    assert asked.of("padding_rows_bad_in") == [([],), (["model.layers.0"],)]
+
+
 def test_a_fault_of_the_batch_is_told_from_the_examples_own(folders, tmp_path):
     loaded = load_folder(folders["odd"], trust_remote_code=True)
     asked = ask(loaded, tmp_path, ["w3 w4", f"w{POISON}", "w5 w6 w7", "w8", "w9"], batch_size=3)
