@@ -252,6 +252,8 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
         console.print(mitigations_table(found["mitigations"]))
     for line in (found.get("why") or {}).get("sentences") or ():
         console.print(Text(line), soft_wrap=True)
+    for line in (found.get("lost_why") or {}).get("sentences") or ():
+        console.print(Text(f"lost pairs against the rest: {line}"), soft_wrap=True)
     vectors = found.get("vectors")
     if vectors:
         where = vectors["path"] or "not written, for no pair is sound"

@@ -3,6 +3,7 @@
 The first line is the header, every other line one observation. A later line about a step replaces an earlier one.
 """
 
+import collections
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from repro.records import SCHEMA, Ending, Header, Observation, decode, encode, t
 
 NAME = "evidence.jsonl"
 TRIALS = "trials.jsonl"
+PATIENCE = 3
+"""How often a trial may begin without an answer until it counts as one that takes the whole machine down."""
 
 
 class Evidence:
@@ -110,8 +113,8 @@ class TrialLog:
     """The trials of a reduction on disk: each one before it starts, and its answer. A line, flushed, for each.
 
     ``known``: the answers by the trial's name; None for a trial that has none, because it killed its process. One that
-    began once in an earlier run and has no answer is not known: that run may have been stopped from outside. One that
-    began twice is.
+    began in an earlier run and has no answer is not known: that run may have been stopped from outside. One that began
+    ``PATIENCE`` times is, and one whose process was seen to die.
 
     Raises:
         EvidenceError: the file cannot be read or written.
@@ -125,14 +128,14 @@ class TrialLog:
         except OSError as error:
             raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
         self._whole = not text or text.endswith(b"\n")
-        begun: set[str] = set()
+        begun: collections.Counter[str] = collections.Counter()
         for line in text.splitlines():
             try:
                 data = json.loads(line)
                 name, holds = str(data["trial"]), data["holds"]
-                if holds is not None or name in begun:
+                begun[name] += 1
+                if holds is not None or data.get("died") or begun[name] >= PATIENCE:
                     self.known[name] = None if holds is None else bool(holds)
-                begun.add(name)
             except (ValueError, KeyError, TypeError):
                 continue  # cut short by the end of its process: the trial is asked again
 
@@ -141,13 +144,13 @@ class TrialLog:
         """How many trials have no answer."""
         return sum(holds is None for holds in self.known.values())
 
-    def append(self, trial: str, holds: bool | None) -> None:
-        """Write that a trial begins (None), or its answer."""
+    def append(self, trial: str, holds: bool | None, *, died: bool = False) -> None:
+        """Write that a trial begins (None), its answer, or that its process died."""
         self.known[trial] = holds
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("" if self._whole else "\n")  # a line that its process did not end
                 self._whole = True
-                file.write(json.dumps({"trial": trial, "holds": holds}) + "\n")
+                file.write(json.dumps({"trial": trial, "holds": holds, **({"died": True} if died else {})}) + "\n")
         except OSError as error:
             raise EvidenceError(f"could not write {self.path}: {error.strerror}. Make room and go on.") from error

@@ -199,7 +199,7 @@ class _Follower:
         trials = self.run.trials
         if trials is None or self.trial is None or trials.known.get(self.trial) is not None or trials.open > CRASHES:
             return False
-        trials.append(self.trial, None)  # a second time: that it killed its process is known
+        trials.append(self.trial, None, died=True)
         _, what = death(self.process.exit_status())
         self.run.listener.note(f"the process {what} in trial {self.trial}; going on behind it")
         return True

@@ -335,7 +335,7 @@ def test_what_is_written_behind_a_line_cut_short_is_not_lost(tmp_path):
 def test_pairs_are_counted_once_and_a_lost_side_loses_its_pair():
     sides = [("good", "good"), ("bad", "good"), ("skip", "bad"), ("good", "skip")]
     records = [
-        {"index": index, "side": side, "verdict": verdict, "layer": "a"}
+        {"index": index, "side": side, "verdict": verdict, "reason": "a reason", "layer": "a"}
         for index, pair in enumerate(sides)
         for side, verdict in zip(("positive", "negative"), pair, strict=True)
     ]

@@ -286,7 +286,8 @@ def test_a_trial_is_on_disk_before_it_starts(tmp_path, monkeypatch):
     lines = [json.loads(line) for line in (tmp_path / TRIALS).read_text().splitlines()]
     assert lines == [
         {"trial": "1: a", "holds": None}, {"trial": "1: a", "holds": True}, {"trial": "2: b", "holds": None},
-        {"trial": "2: b", "holds": None}, {"trial": "3: c", "holds": None}, {"trial": "3: c", "holds": False},
+        {"trial": "2: b", "holds": None, "died": True},
+        {"trial": "3: c", "holds": None}, {"trial": "3: c", "holds": False},
     ]  # fmt: skip
 
 
@@ -313,8 +314,8 @@ def test_a_reduction_of_which_every_trial_kills_is_given_up_as_a_crash(tmp_path,
     assert TrialLog(tmp_path).open == CRASHES  # the last one is the step's own
 
 
-@pytest.mark.parametrize(("begun", "known"), [(1, {}), (2, {"1: a": None})])
-def test_a_trial_that_was_cut_off_once_is_asked_again_and_twice_is_left_out(tmp_path, begun, known):
+@pytest.mark.parametrize(("begun", "known"), [(1, {}), (2, {}), (3, {"1: a": None})])
+def test_a_trial_that_was_cut_off_is_asked_again_but_not_for_ever(tmp_path, begun, known):
     (tmp_path / TRIALS).write_text('{"trial": "1: a", "holds": null}\n' * begun)
     assert TrialLog(tmp_path).known == known
 

@@ -20,7 +20,11 @@ def many(document: Json, rows: int) -> dict[str, Any] | None:
         return None
     places, places_note = first_of(found.get("places") or (), rows, "places")
     counts, counts_note = first_of(found.get("counts") or (), rows, "counts")
-    why = (found.get("why") or {}).get("sentences") or ()
+    lost = (found.get("lost_why") or {}).get("sentences") or ()
+    why = (
+        *((found.get("why") or {}).get("sentences") or ()),
+        *(f"Lost pairs against the rest: {line}" for line in lost),
+    )
     return {
         "facts": _facts(found),
         "places": [_place(item) for item in places],
