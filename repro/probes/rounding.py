@@ -15,7 +15,7 @@ from .mechanism import LINEAR
 from .nest import rebuild
 from .program import functional
 from .source import source_package
-from .summary import dtype_name, is_bad, is_float, tensors_in, unravel
+from .summary import dtype_name, is_float, tensors_in, unravel
 from .watch import Address
 
 # Operators whose result is the rounded true value, up to a few units in the last place. Not here: those that subtract
@@ -68,10 +68,15 @@ class Rounding:
             return func(*args, **kwargs)
         expected = self._expected(here, func, args, kwargs)
         result = func(*args, **kwargs)
+        held = []
         for actual, (reference, size) in zip(tensors_in(result), expected):
             if here == self._corrected:
                 actual.copy_(reference)
-            self._hold(here, actual, reference, size)
+            held.append(self._hold(here, actual, reference, size))
+        if held and all(held):
+            self.judged += 1
+        elif expected:
+            self.not_judged.add(here.op)
         return result
 
     def _expected(self, here: Address, func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, Tensor]]:
@@ -89,23 +94,30 @@ class Rounding:
         except Exception:  # noqa: BLE001 - no float64 kernel on the CPU: not judged
             self.not_judged.add(here.op)
             return []
-        self.judged += 1
         return list(zip(values, sizes))
 
-    def _hold(self, here: Address, actual: Tensor, reference: Tensor, size: Tensor) -> None:
-        if not is_float(actual) or actual.is_complex() or is_bad(actual) or is_bad(reference):
-            return
-        if actual.numel() == 0 or actual.shape != reference.shape:
-            return
+    def _hold(self, here: Address, actual: Tensor, reference: Tensor, size: Tensor) -> bool:
+        """Whether a result could be held against its reference. What is no float was not rounded; what is complex or of
+        another shape has no distance, nor has a NaN, or an infinity that only one of the two holds.
+        """
+        if not is_float(actual) or actual.numel() == 0:
+            return True
+        if actual.is_complex() or actual.shape != reference.shape:
+            return False
+        wide = actual.detach().cpu().to(torch.float64)
+        same = wide == reference  # an additive mask's -inf too
+        if not (same | (torch.isfinite(wide) & torch.isfinite(reference))).all():
+            return False
         limits = torch.finfo(actual.dtype)
         room = (size.abs() * limits.eps).clamp(min=limits.tiny)
-        ratios = (actual.detach().cpu().to(torch.float64) - reference).abs() / room
+        ratios = torch.where(same, 0.0, (wide - reference).abs() / room)
         at = int(ratios.reshape(-1).argmax())
         ratio = float(ratios.reshape(-1)[at])
         if self.farthest is None or ratio > self.farthest.ratio:
             index = tuple(unravel(at, tuple(actual.shape)))
             value, wanted = float(actual[index]), float(reference[index])
             self.farthest = Farthest(here, source_package(), ratio, dtype_name(actual.dtype), value, wanted, index)
+        return True
 
     @property
     def is_within(self) -> bool:

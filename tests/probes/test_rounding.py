@@ -27,6 +27,18 @@ import sys, torch
 x = torch.linspace(-4, 4, 9)
 sys.exit(1 if torch.nn.functional.gelu(x)[0] + x[0] != 0 else 0)
 """
+MASKED = """
+import sys, torch
+scores = torch.linspace(-1, 1, 9)
+scores = scores + torch.tensor([0.0] * 8 + [END])
+sys.exit(1 if scores[:8].abs().max() > 0 else 0)
+"""
+TWO = """
+import sys, torch
+x = torch.linspace(-1, 1, 9) + 1
+turned = torch.complex(x, x) * 2
+sys.exit(1 if x.abs().max() > 0 else 0)
+"""
 
 
 def look(folder, text):
@@ -60,3 +72,13 @@ def test_an_operator_that_cannot_be_judged_leaves_it_open(tmp_path):
     verdict, reason, payload, _ = look(tmp_path, UNKNOWN)
     assert (verdict, payload["rounding"]["not_judged"]) == ("skip", ["aten.gelu.default"])
     assert "not judged: aten.gelu.default" in reason
+
+
+def test_the_infinity_of_an_additive_mask_is_judged_with_the_rest(tmp_path):
+    rounding = look(tmp_path, MASKED.replace("END", '-float("inf")'))[2]["rounding"]
+    assert (rounding["within"], rounding["operators"], rounding["not_judged"]) == (True, 1, [])
+
+
+def test_an_operator_that_could_not_be_held_is_not_counted_as_judged(tmp_path):
+    rounding = look(tmp_path, TWO)[2]["rounding"]
+    assert (rounding["operators"], rounding["not_judged"]) == (1, ["aten.complex.default", "aten.mul.Tensor"])
