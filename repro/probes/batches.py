@@ -49,6 +49,11 @@ class Batch:
         return self.decoder_ids if self.decoder_ids is not None and in_decoder(layer) else self.input_ids
 
     @property
+    def own(self) -> Tensor:
+        """Whether a column holds a token of the example itself: (batch, seq), on the CPU."""
+        return self.mask.bool().cpu()
+
+    @property
     def last(self) -> Tensor:
         """Position of each row's last token that is no padding: (batch,)."""
         if self.padding_side == "left":
@@ -77,6 +82,14 @@ class Captured:
     output_bad: Tensor
     residual: Optional[Tensor]
     width: int
+
+    def bad_rows(self) -> Tensor:
+        """Whether a token's row holds a NaN or Inf, on padding too: (layer, batch, seq)."""
+        return ~torch.isfinite(self.size)
+
+    def failing(self, batch: Batch) -> Tensor:
+        """Which examples are bad, at a token of their own or at the output: (batch,)."""
+        return (self.bad_rows() & batch.own).any(-1).any(0) | self.output_bad
 
 
 class Tokens:

@@ -75,8 +75,8 @@ def changes(loaded: Loaded, tokenizer: Any, plain: Setting, records: Sequence[di
     """The changes to try: first the same again, which shows whether the fault is steady."""
     case: dict[str, Any] = {}
     nothing = contextlib.nullcontext
-    side = Tokens(loaded, tokenizer, None, plain.padding_side).side
-    other = "right" if side == "left" else "left"
+    tokens = Tokens(loaded, tokenizer, None, plain.padding_side)
+    other = "right" if tokens.side == "left" else "left"
     longest = max((int(record.get("tokens") or 0) for record in records), default=0)
     blamed = next((record["layer"] for record in records if record.get("layer_index") is not None), None)
     first = {record["token_ids"][0] for record in records if record.get("token_ids")}
@@ -97,8 +97,7 @@ def changes(loaded: Loaded, tokenizer: Any, plain: Setting, records: Sequence[di
         found.append(Change(f"max_length={short}", lambda setting: replace(setting, max_length=short), nothing))
     if blamed is not None:
         found.append(Change(f"{blamed} in float32", same, lambda: in_float32(loaded, blamed)))
-    special = Tokens(loaded, tokenizer, None, None).special
-    if first and first <= special:
+    if first and first <= tokens.special:
         found.append(
             Change("no first special token", lambda setting: without_first(loaded, tokenizer, setting), nothing)
         )
@@ -137,9 +136,7 @@ def run(loaded: Loaded, tokenizer: Any, setting: Setting, layers: list[str]) -> 
     saved = 0
     for begin in range(0, len(setting.examples), setting.batch_size):
         batch = tokens.batch(0, setting.examples[begin : begin + setting.batch_size])
-        seen = captured(loaded.model, batch, layers)
-        bad = (~torch.isfinite(seen.size) & batch.mask.bool().cpu()).any(-1).any(0) | seen.output_bad
-        saved += int((~bad).sum())
+        saved += int((~captured(loaded.model, batch, layers).failing(batch)).sum())
     return saved
 
 
@@ -166,8 +163,9 @@ def in_float32(loaded: Loaded, path: str) -> Iterator[None]:
     if loaded.dtype == torch.float32:
         raise SameAsCase
     module = loaded.model.get_submodule(path)
-    before = {name: tensor.dtype for name, tensor in module.named_parameters()}
     dtype = loaded.dtype
+    if any(tensor.dtype != dtype for tensor in module.parameters()):
+        raise NotApplicable(f"not all of {path} is {dtype_name(dtype)}")
 
     def cast(to: torch.dtype) -> Any:
         return lambda tensor: tensor.to(to) if is_float(tensor) else tensor
@@ -179,10 +177,6 @@ def in_float32(loaded: Loaded, path: str) -> Iterator[None]:
         module.register_forward_pre_hook(widen, with_kwargs=True),
         module.register_forward_hook(lambda inner, args, output: rebuild(output, torch.Tensor, cast(dtype))),
     ]
-    if any(kind != dtype for kind in before.values()):
-        for handle in handles:
-            handle.remove()
-        raise NotApplicable(f"not all of {path} is {dtype_name(dtype)}")
     module.float()
     try:
         yield

@@ -51,9 +51,9 @@ def skipped(example: Example, number: int, reason: str) -> dict[str, Any]:
 
 def look(loaded: Loaded, tokens: Tokens, batch: Batch, seen: Captured, layers: list[str]) -> list[dict[str, Any]]:
     """A record for each example of a batch."""
-    every, real = ~torch.isfinite(seen.size), batch.mask.bool().cpu()
+    every = seen.bad_rows()
     rows = []
-    for number, mask in enumerate(real):
+    for number, mask in enumerate(batch.own):
         bad = every[:, number]
         rows.append(Row(number, mask, bad, _first(bad & mask), _first(bad & ~mask)))
     places = [place for row in rows for place in (row.text, row.filling) if place is not None]
@@ -162,9 +162,7 @@ def _alone(loaded: Loaded, batch: Batch, layers: list[str], row: int) -> dict[st
 
 
 def _is_bad(loaded: Loaded, batch: Batch, layers: list[str]) -> bool:
-    seen = captured(loaded.model, batch, layers)
-    rows = ~torch.isfinite(seen.size) & batch.mask.bool().cpu()
-    return bool(rows.any()) or bool(seen.output_bad.any())
+    return bool(captured(loaded.model, batch, layers).failing(batch).any())
 
 
 def _words(found: dict[str, Any]) -> str:
