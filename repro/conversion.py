@@ -5,19 +5,17 @@ The kit keeps the conversion in the user's cache, under the file's SHA-256; ever
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from repro.child import Children
 from repro.errors import BuildError
-from repro.folders import cache_folder
+from repro.folders import cache_folder, sha256
 from repro.records import Cell, Recipe
 from repro.run import Request
 
 READS_GGUF = "gguf"
 """The package without which an environment cannot read a .gguf file that nobody has converted yet."""
-CHUNK_BYTES = 1 << 22
 
 
 def convert_once(
@@ -52,8 +50,4 @@ def convert_once(
 
 def _converted(model: Path) -> bool:
     """Whether the cache holds the conversion of a .gguf file, where the kit (probes/convert.py) puts it."""
-    digest = hashlib.sha256()
-    with model.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return (cache_folder() / "gguf" / digest.hexdigest() / "converted.json").is_file()
+    return (cache_folder() / "gguf" / sha256(model) / "converted.json").is_file()

@@ -1,7 +1,6 @@
 """A run's folder made into a report in a project's own form: ``report-PROJECT.md``, and a URL or blocks to paste."""
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.errors import RecordError, ReproError, UsageError
-from repro.folders import read_object, write
+from repro.folders import read_object, sha256, write
 from repro.report.form_filling import Filled, fill
 from repro.report.form_sections import Quoted
 from repro.report.forms import Form, forms
@@ -102,7 +101,7 @@ def chosen(run: Run, form: Form) -> list[Mapping[str, Any]]:
 
 def script_sha256(run: Run, entry: Mapping[str, Any]) -> str:
     """The hash of a script as it lies in the folder."""
-    return hashlib.sha256((run.folder / str(entry["path"])).read_bytes()).hexdigest()
+    return sha256(run.folder / str(entry["path"]))
 
 
 def answers(run: Run) -> list[Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """Where things are kept: the user's cache, and the folder of a run."""
 
 import contextlib
+import hashlib
 import os
 import re
 import shlex
@@ -103,6 +104,12 @@ def relative(folder: Path) -> Path:
     with contextlib.suppress(ValueError):
         return folder.relative_to(Path.cwd())
     return folder
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits; the file is never whole in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(path: Path, text: str) -> None:

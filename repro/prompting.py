@@ -6,7 +6,6 @@ what is counted stays.
 
 import collections
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -106,8 +105,7 @@ def _checked(asked: Asked) -> int:
 
 def _claim(folder: Path, asked: Asked, request: Request, total: int) -> None:
     """Take the folder for this question; one that is gone on with must be about the same prompts."""
-    with asked.file.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = folders.sha256(asked.file)
     header = folder / HEADER
     begun = folders.claim(header, request.argv(), "the prompts of", total=total, sha256=digest)
     if begun and folders.read_object(header).get("sha256") != digest:

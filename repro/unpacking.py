@@ -44,7 +44,7 @@ class Opened:
 
     def original_sha256(self, name: str) -> str:
         """The hash of a file as the run wrote it."""
-        return self.manifest.originals[name] if self.manifest else _sha256(self.folder / name)
+        return self.manifest.originals[name] if self.manifest else folders.sha256(self.folder / name)
 
     def names(self) -> tuple[str, ...]:
         """The files, with ``/`` between the folders, in order."""
@@ -191,7 +191,7 @@ def _verified_folder(place: Path) -> Manifest:
         size = (place / member.name).stat().st_size
         if size != member.bytes:
             raise _refused(place, f"{member.name!r} has {size} bytes, and the manifest says {member.bytes}")
-        found = _sha256(place / member.name)
+        found = folders.sha256(place / member.name)
         if found != member.sha256:
             raise _refused(place, _another_hash(member, found))
     return said
@@ -202,7 +202,7 @@ def _run_folder(place: Path) -> Opened:
     opened = _with_document(place, None)
     for name, key in (("evidence.jsonl", "evidence_sha256"), ("probes.pyz", "kit_sha256")):
         said = opened.document.get(key)
-        if said and (place / name).is_file() and _sha256(place / name) != said:
+        if said and (place / name).is_file() and folders.sha256(place / name) != said:
             raise _refused(place, f"{name} is not the file whose SHA-256 verdict.json has")
     return opened
 
@@ -236,11 +236,6 @@ def _with_document(folder: Path, said: Manifest | None) -> Opened:
 
 def _another_hash(member: Member, found: str) -> str:
     return f"{member.name!r} has the SHA-256 {found[:12]}..., and the manifest says {member.sha256[:12]}..."
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refused(place: Path, problem: str) -> EvidenceError:

@@ -1,12 +1,11 @@
 """From what a run found to the script that goes with its report: made, verified, chosen."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from repro.folders import write
+from repro.folders import sha256, write
 from repro.reproducer.checkpoint import NOTHING, checkpoint_of
 from repro.reproducer.files import file_script
 from repro.reproducer.frame import Document
@@ -20,7 +19,6 @@ from repro.reproducer.verify import RUNS, TIMEOUT_SECONDS, Verification, verify
 
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
-CHUNK = 1 << 20
 
 
 class Told(Protocol):
@@ -175,13 +173,5 @@ def _hashes(document: Document) -> dict[str, str]:
     for row in document["files"].get("files") or ():
         path = Path(checkpoint.path) / str(row["name"])
         if path.is_file():
-            found[str(row["name"])] = _sha256(path)
+            found[str(row["name"])] = sha256(path)
     return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
