@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.options import DEBUG, EXIT_STATUS, SETTINGS, together
+from repro.options import DEBUG, EXIT_STATUS, SETTINGS, Decorator, together
 
 if TYPE_CHECKING:
     from repro.filing import Filed
@@ -40,17 +40,16 @@ RUN = click.argument("place", metavar="RUN", type=click.Path(path_type=Path, exi
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else there.")
 
 
+def _project(what: str) -> Decorator:
+    """The option that names a project's form."""
+    choice = click.Choice(["auto", *PROJECTS])
+    return click.option("--for", "project", type=choice, default="auto", show_default=True, help=what)
+
+
 @click.command(context_settings=SETTINGS, epilog=REPORT_EXAMPLES, short_help="A run as a report in a project's form.")
 @together(
     RUN,
-    click.option(
-        "--for",
-        "project",
-        type=click.Choice(["auto", *PROJECTS]),
-        default="auto",
-        show_default=True,
-        help="Whose form is filled. auto: the owner's that the run names.",
-    ),
+    _project("Whose form is filled. auto: the owner's that the run names."),
     click.option("--try-latest", is_flag=True, help="First run the script with the newest release of that project."),
     AS_JSON,
     DEBUG,
@@ -111,14 +110,7 @@ def _told(filed: "Filed") -> list[str]:
 @click.command(context_settings=SETTINGS, epilog=LINT_EXAMPLES, short_help="What would come back from a report.")
 @together(
     RUN,
-    click.option(
-        "--for",
-        "project",
-        type=click.Choice(["auto", *PROJECTS]),
-        default="auto",
-        show_default=True,
-        help="Whose form is looked at. auto: every one that RUN holds a report for.",
-    ),
+    _project("Whose form is looked at. auto: every one that RUN holds a report for."),
     AS_JSON,
     DEBUG,
 )
