@@ -94,7 +94,8 @@ def logs(
     from repro.errors import UsageError
     from repro.intake.document import document
     from repro.intake.files import rerun, write_skip_lists
-    from repro.intake.terminal import harmless, shown
+    from repro.intake.terminal import shown
+    from repro.wording import visible
 
     _check(files, encoding)
     if model is not None and out is None:
@@ -116,7 +117,7 @@ def logs(
 
     def summary() -> None:
         for line in lines:
-            click.echo(harmless(line), err=as_json)
+            click.echo(visible(line), err=as_json)
 
     if model is not None and out is not None and (out / SKIPPED).stat().st_size:
         summary()

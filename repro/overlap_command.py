@@ -111,7 +111,9 @@ def _members(region: "Region", show: int) -> Iterator[str]:
 
 def _line(text: str) -> str:
     """A prompt on one line; what a terminal would act upon is written as an escape."""
-    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    from repro.wording import visible
+
+    plain = visible(text)
     return plain if len(plain) <= WIDTH else f"{plain[: WIDTH - 1]}…"
 
 

@@ -153,9 +153,9 @@ def _verified(opened: "Opened") -> str:
 
 def harmless(line: str) -> str:
     """A line in which every character shows itself; a tab is kept."""
-    return "".join(
-        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode() for char in line
-    )
+    from repro.wording import visible
+
+    return "\t".join(map(visible, line.split("\t")))
 
 
 def told(result: "Replay") -> Iterator[str]:

@@ -112,3 +112,10 @@ def sentence(reason: str) -> str:
     """A reason with a capital at its start, unless it starts with a path or a name that has its own spelling."""
     first = reason.split(" ", 1)[0]
     return reason[:1].upper() + reason[1:] if first.isalpha() else reason
+
+
+def visible(value: str) -> str:
+    """``value`` with everything that does not print (control characters, lone surrogates, bidi marks) as escapes:
+    nothing in it can move a terminal's cursor, hide text, or look like other text.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)

@@ -36,8 +36,8 @@ MAY_IMPORT = {
     "judge": WORDS | {"wording"},
     "report": WORDS | {"report", "wording"},
     "catalogue": WORDS | {"catalogue", "wording"},
-    "scan": WORDS | {"scan"},
-    "settings": WORDS | {"settings"},
+    "scan": WORDS | {"scan", "wording"},
+    "settings": WORDS | {"settings", "wording"},
     "chances": WORDS,
     "overlap": WORDS | {"chances", "wording"},
     "prompt_lists": WORDS,
@@ -133,7 +133,7 @@ MAY_IMPORT = {
     "commands": WORDS | {"boundary", "cells", "console", "environments", "matrix", "merging", "options"},
     "prompts_command": WORDS | {"console", "options", "prompting"},
     "compare_command": WORDS | {"comparing", "console", "options", "prompting", "report", "run"},
-    "logs_command": WORDS | {"console", "folders", "intake", "options", "prompts_command"},
+    "logs_command": WORDS | {"console", "folders", "intake", "options", "prompts_command", "wording"},
     "overlap_command": WORDS | {"options", "overlap", "prompt_sets", "wording"},
     "files_commands": WORDS | {"options", "scan", "settings"},
     "replay_command": WORDS
@@ -147,6 +147,7 @@ MAY_IMPORT = {
         "replaying",
         "runner",
         "unpacking",
+        "wording",
     },
     "delivery": WORDS
     | {

@@ -30,11 +30,6 @@ def shown(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"{document['verdict'].upper()}: {document['reason']}"
 
 
-def harmless(line: str) -> str:
-    """A line in which every character shows itself: nothing that a log holds can move the cursor or hide text."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
-
-
 def _overview(table: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[str]]:
     yield "model", "prompts", "failed", "usable", "success", "NaN counts", "token rows", "steps", "scaler", "log"
     for row in table:

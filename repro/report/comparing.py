@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from repro.report.markdown import cell, text, visible
+from repro.report.markdown import cell, text
 from repro.report.tables import DASH, Json, Row, first_of
-from repro.wording import plain
+from repro.wording import plain, visible
 
 HEAD = ("model", "parameters", "layers", "hidden size", "dtype", "verdict", "bad prompts", "born in", "largest output")
 LIMITED = ("float16", "bfloat16", "float32")

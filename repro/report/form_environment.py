@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from repro.report.forms import Block, Line, block
 from repro.report.markdown import block as fenced
-from repro.report.markdown import visible
+from repro.wording import visible
 
 Facts = Mapping[str, str | None]
 MISSING = "not installed"

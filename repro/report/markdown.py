@@ -6,6 +6,8 @@ A token may be ``|``, a prompt may hold backticks and newlines, an exception may
 
 import re
 
+from repro.wording import visible
+
 SPECIAL = re.compile(r"[\\`*<\[\]|~$]|(?<!\w)_|_(?!\w)|^[#>+-]")
 """What starts something in Markdown: an underscore at the edge of a word, some signs at the start of a line."""
 
@@ -38,11 +40,6 @@ def block(value: str, language: str = "") -> str:
     fence = "`" * max(3, _longest_run(value) + 1)
     lines = "\n".join(visible(line) for line in value.split("\n"))
     return f"{fence}{language}\n{lines}\n{fence}"
-
-
-def visible(value: str) -> str:
-    """``value`` with everything that does not print (control characters, lone surrogates, bidi marks) as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
 
 
 def _longest_run(value: str) -> int:

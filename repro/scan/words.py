@@ -6,6 +6,7 @@ from typing import Any
 from repro.records import SCHEMA, Outcome
 from repro.scan.findings import Finding, Looked
 from repro.scan.looking import Scan
+from repro.wording import visible
 
 SHOWN = 10
 """Places of one file that a terminal gets; ``--json`` has all."""
@@ -103,5 +104,5 @@ def _percent(finding: Finding) -> str:
 
 def _clean(text: str) -> str:
     """Names out of a file on one line, without what would steer the terminal."""
-    plain = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    plain = visible(text)
     return plain if len(plain) <= LONGEST_PLACE else f"{plain[:LONGEST_PLACE]}..."

@@ -9,6 +9,7 @@ from repro.settings.comparing import Compared, Difference, changes
 from repro.settings.layers import Job, Override
 from repro.settings.matters import topic_of, topics
 from repro.settings.tree import Leaf
+from repro.wording import visible
 
 ABSENT = "-"
 WIDEST = 60
@@ -29,7 +30,7 @@ def lines(compared: Compared, *, everything: bool) -> Iterator[str]:
         for override in sorted(shown, key=lambda one: _rank(one.path)):
             yield f"{name}: {_override(override)}"
     for note in compared.notes:
-        yield f"note: {_clean(note)}"
+        yield f"note: {visible(note)}"
     for topic in dict.fromkeys(one.topic for one in compared.differences if one.topic and several):
         yield f"{topic.name}: {topic.why}"
     if several:
@@ -75,29 +76,24 @@ def _names(jobs: Sequence[Job]) -> list[str]:
 
 def _row(one: Difference) -> list[str]:
     shown = [_value(leaf, typed=one.how == "type") for leaf in one.values]
-    return [_clean(one.path), *shown, one.topic.name if one.topic else ""]
+    return [visible(one.path), *shown, one.topic.name if one.topic else ""]
 
 
 def _value(leaf: Leaf | None, *, typed: bool = False) -> str:
     """A value; with its type where that is all that differs."""
     if leaf is None:
         return ABSENT
-    return _clean(f"{leaf.shown} ({leaf.kind})" if typed else leaf.shown)
+    return visible(f"{leaf.shown} ({leaf.kind})" if typed else leaf.shown)
 
 
 def _override(one: Override) -> str:
     won, lost = (f"{_value(leaf)}{f' ({leaf.place})' if leaf.file else ''}" for leaf in (one.won, one.lost))
-    return f"{_clean(one.path)}: {won} wins over {lost}"
+    return f"{visible(one.path)}: {won} wins over {lost}"
 
 
 def _rank(path: str) -> int:
     topic = topic_of(path)
     return len(topics()) if topic is None else topic.rank
-
-
-def _clean(text: str) -> str:
-    """On one line, without what would steer the terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _job(job: Job) -> dict[str, Any]:
