@@ -73,7 +73,7 @@ except ModuleNotFoundError:
     sys.exit(bootstrap(sys.argv[1:]))
 
 sys.path.insert(0, str(ROOT))
-from repro.cells import chosen, recipes  # noqa: E402 - of this very checkout, and only where its Python is new enough
+from repro.environments.cells import chosen, recipes  # noqa: E402 - of this very checkout, and only where its Python is new enough
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 CELLS = recipes(ENVS)
@@ -178,7 +178,7 @@ def oldest(session: nox.Session) -> None:
 def boundaries(session: nox.Session) -> None:
     """The examples' known boundaries, each found by bisection in real environments; names behind -- choose some."""
     command = host(session)
-    if call(session, command[0], "tests/check_boundaries.py", *session.posargs):
+    if call(session, command[0], "tests/support/check_boundaries.py", *session.posargs):
         session.error("not every boundary was found where it is known to be")
 
 

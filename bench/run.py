@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.environments import Store
+from repro.environments.store import Store
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -89,7 +89,7 @@ def bench_screen() -> list[Figure]:
     import torch
     from transformers.debug_utils import DebugUnderflowOverflow
 
-    from repro.probes.screen import screened
+    from repro.probes.observe.screen import screened
 
     model = build("gpt2")
     figures = []
@@ -127,7 +127,7 @@ def bench_weights() -> list[Figure]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from repro.probes import weights
+    from repro.probes.checkpoint import weights
 
     with tempfile.TemporaryDirectory() as folder:
         model = build("gpt2-medium")
@@ -223,11 +223,11 @@ def captured_ratio(model: Any, lengths: list[int], *, vectors: bool = False) -> 
     """A batch of prompts with every layer's rows looked at, up to its records, against the same batch without."""
     import torch
 
-    from repro.probes.batches import Example, Tokens, captured, forward
-    from repro.probes.load import Loaded
-    from repro.probes.resolve import Source
-    from repro.probes.screen import blocks
-    from repro.probes.verdicts import look
+    from repro.probes.checkpoint.resolve import Source
+    from repro.probes.model.load import Loaded
+    from repro.probes.observe.screen import blocks
+    from repro.probes.prompts.answers import look
+    from repro.probes.prompts.batches import Example, Tokens, captured, forward
 
     loaded = Loaded(model, "", Source("random", None), torch.float32, torch.device("cpu"), None, {})
     generator = torch.Generator().manual_seed(0)

@@ -17,9 +17,9 @@ import time
 import traceback
 from typing import Any, Optional
 
-from .failures import in_words
-from .resolve import is_script, seed_of
-from .wire import SCHEMA, Emitter, own_stdout
+from .checkpoint.resolve import is_script, seed_of
+from .protocol.failures import in_words
+from .protocol.wire import SCHEMA, Emitter, own_stdout
 
 NEEDED = ("torch", "transformers")
 STATUS = {"good": 0, "bad": 1, "skip": 125}

@@ -3,10 +3,11 @@
 import functools
 from typing import Any, Callable, Optional
 
-from . import environment, files, weights
-from .build import CannotLoad
-from .resolve import Source, is_script, resolve
-from .wire import Emitter
+from .checkpoint import files, weights
+from .checkpoint.resolve import Source, is_script, resolve
+from .machine import environment
+from .model.compat import CannotLoad
+from .protocol.wire import Emitter
 
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "reduce", "trace", "prompts", "script")
@@ -46,7 +47,7 @@ class Session:
         if self._source is None:
             found = resolve(self.case)
             if found.kind == "gguf":
-                from .convert import converted
+                from .model.gguf import converted
 
                 found = converted(found, self.cache, self.emitter.progress)
             self._source = found
@@ -55,8 +56,8 @@ class Session:
     def loaded(self) -> Any:
         """The model, loaded and checked."""
         if self._loaded is None:
-            from .load import load
-            from .loadcheck import check
+            from .model.load import load
+            from .model.loadcheck import check
 
             source = self.source()
             if source.folder is not None:
@@ -71,7 +72,7 @@ class Session:
 
     def inputs(self) -> Any:
         if self._inputs is None:
-            from .inputs import make_inputs
+            from .model.inputs import make_inputs
 
             self._inputs = make_inputs(
                 self.loaded(), list(self.case.get("prompts") or []), bool(self.case.get("trust_remote_code"))
@@ -81,7 +82,7 @@ class Session:
     def passes(self) -> Any:
         """The case's own forward passes, made once."""
         if self._passes is None:
-            from .forward import look
+            from .model.forward import look
 
             model, passes = self.loaded().model, []
             for done, made in enumerate(self.inputs(), 1):
@@ -123,25 +124,26 @@ class Session:
         return self._load_outcome
 
     def forward(self) -> Outcome:
-        from .forward import judge
+        from .model.forward import judge
 
         return judge(self.passes(), self.source().seed is not None)
 
     def bisect(self) -> Outcome:
         if is_script(self.case.get("model")):
-            from . import suspects
+            from .script import suspects
 
             verdict, reason, payload, self._suspect = suspects.find(self.case["model"])
             self._bisected = (verdict, reason, payload)
             return self._bisected
-        from .bisect import bisect
+        from .origin.search import bisect
 
         self._bisected = bisect(self.loaded(), self.passes())
         return self._bisected
 
     def reduce(self) -> Outcome:
-        from . import reduce, suspects
-        from .trials import Trials
+        from .reduce import reduce
+        from .reduce.trials import Trials
+        from .script import suspects
 
         verdict, reason, payload = self._bisected or self.bisect()
         trials = Trials(functools.partial(self.emitter.event, step="reduce"), self.trials)
@@ -151,27 +153,27 @@ class Session:
         return reduce.reduce(self.loaded(), self.passes(), (payload or {}).get("origin"), trials, trust)
 
     def prompts(self) -> Outcome:
-        from . import prompts
+        from .prompts import run
 
         if not self.examples:
             return "skip", "the plan names no file of prompts", None
         trust = bool(self.case.get("trust_remote_code"))
-        return prompts.run(self.loaded(), self.examples, self.emitter, self.trials or {}, trust)
+        return run.run(self.loaded(), self.examples, self.emitter, self.trials or {}, trust)
 
     def arm(self, name: str) -> Outcome:
-        from . import arms
+        from .steps import arms
 
         if name not in arms.ARMS:
             return "skip", "there is no arm {!r}; known: {}".format(name, ", ".join(arms.ARMS)), None
         return arms.check(name, self.loaded(), self._passes or [], self.inputs(), self.case)
 
     def script(self) -> Outcome:
-        from .script import run_script
+        from .script.run import run_script
 
         return run_script(self.case["model"]).outcome
 
     def trace(self) -> Outcome:
-        from . import trace
+        from .steps import trace
 
         if is_script(self.case.get("model")):
             return trace.of_script(self.case["model"])

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from repro.core.sentences import listed, plain
 from repro.report.markdown import block, cell, text
 from repro.report.opening import first_sentence
 from repro.report.tables import DASH, Json, Row, first_of, thinned
-from repro.wording import listed, plain
 
 NAMES = 8
 """How many packages or settings that differ are named in one cell of a table."""

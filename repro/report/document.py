@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from repro.records import SCHEMA, Header, Judgement, Observation, to_json
+from repro.core.records import SCHEMA, Header, Judgement, Observation, to_json
 
 BULKY = {"weights": ("stats",)}
 """What stays in evidence.jsonl alone: one row for every tensor."""

@@ -15,10 +15,10 @@ import jinja2
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from repro.errors import ReproError
+from repro.core.errors import ReproError
 from repro.report.plots import plots
 from repro.report.plots.chart import Plot, svg
-from repro.report.redact import Private, redact_json, scope
+from repro.report.privacy.redact import Private, redact_json, scope
 from repro.report.render import NOTHING_PRIVATE, render
 
 TEMPLATE = "report.html.j2"

@@ -6,7 +6,7 @@ A token may be ``|``, a prompt may hold backticks and newlines, an exception may
 
 import re
 
-from repro.wording import visible
+from repro.core.sentences import visible
 
 SPECIAL = re.compile(r"[\\`*<\[\]|~$]|(?<!\w)_|_(?!\w)|^[#>+-]")
 """What starts something in Markdown: an underscore at the edge of a word, some signs at the start of a line."""

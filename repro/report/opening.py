@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from repro.core.sentences import listed, named_mechanism, named_module, origin_sentence, sentence
 from repro.report.tables import Json
-from repro.wording import listed, named_mechanism, named_module, origin_sentence, sentence
 
 NAMED = 2
 """How many changes that do not help are named."""

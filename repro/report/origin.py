@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from repro.records import number
+from repro.core.records import number
+from repro.core.sentences import MECHANISMS, named_module, origin_dtype, plain
 from repro.report.markdown import cell, text
 from repro.report.tables import DASH, DIGITS, Json, Row, shown_number, thinned
-from repro.wording import MECHANISMS, named_module, origin_dtype, plain
 
 AROUND = 3
 """How many modules before and behind the origin the headroom table always shows."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import jinja2
 
-from repro.errors import ReproError
-from repro.report.redact import Private, redact, redact_json, scope
+from repro.core.errors import ReproError
+from repro.report.privacy.redact import Private, redact, redact_json, scope
 from repro.report.view import view
 
 NAME = "REPORT_TEMPLATE.md"

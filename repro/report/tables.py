@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repro.records import number
-from repro.wording import plain
+from repro.core.records import number
+from repro.core.sentences import plain
 
 DIGITS = 6
 DASH = "-"

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from repro.core.sentences import listed, sentence, unused_prompt
 from repro.report import cells, opening
-from repro.report.comparing import section as comparison
-from repro.report.many import many
 from repro.report.markdown import block, cell, code, text
+from repro.report.models import section as comparison
 from repro.report.origin import bisect_note, headroom, innocent, origin_rows, spread
-from repro.report.smallest import looks_like, smallest
+from repro.report.prompts import many
+from repro.report.reproducers import looks_like, smallest
 from repro.report.tables import DIGITS, Json, Row, first_of, shown_number
-from repro.wording import listed, sentence, unused_prompt
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 IDS = 48

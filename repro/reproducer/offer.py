@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from repro.folders import sha256, write
+from repro.core.paths import sha256, write
 from repro.reproducer.checkpoint import NOTHING, checkpoint_of
 from repro.reproducer.files import file_script
 from repro.reproducer.frame import Document

@@ -4,7 +4,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
-from repro.records import number
+from repro.core.records import number
+from repro.core.sentences import plain
 from repro.reproducer.attention import formula, is_attention
 from repro.reproducer.calls import INFIX, arguments_in, base_name, index_of, renderer, spell
 from repro.reproducer.frame import STATUSES, Document, frame
@@ -12,7 +13,6 @@ from repro.reproducer.names import CPU, renamed
 from repro.reproducer.script import Script
 from repro.reproducer.values import Json, is_floating, literal, tensor_lines
 from repro.reproducer.words import Shown, found_in, generated, happened, value_of, whose
-from repro.wording import plain
 
 
 def program_scripts(document: Document, program: Json) -> tuple[Script, ...]:

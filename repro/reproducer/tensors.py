@@ -3,13 +3,13 @@
 They ask whatever file they are given, so that a mended one is found to be mended.
 """
 
-from repro.records import number
+from repro.core.records import number
+from repro.core.sentences import plain
 from repro.reproducer.checkpoint import Checkpoint, folder_lines, needs_checkpoint, reading_script
 from repro.reproducer.frame import STATUSES, Document
 from repro.reproducer.script import Script
 from repro.reproducer.values import Json, literal
 from repro.reproducer.words import generated
-from repro.wording import plain
 
 
 def weight_script(document: Document, checkpoint: Checkpoint) -> Script | None:

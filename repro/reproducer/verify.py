@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.errors import CellError
-from repro.process import death
+from repro.core.errors import CellError
+from repro.engine.process import death
 
 RUNS = 3
 TIMEOUT_SECONDS = 900.0

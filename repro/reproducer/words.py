@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repro.records import number
+from repro.core.records import number
+from repro.core.sentences import plain
 from repro.reproducer.frame import Document, model_name
-from repro.wording import plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ import pytest
 from corpus.answers import STEPS, case_of, check_answer
 from corpus.plants import BY_NAME
 
-from repro.cells import chosen, recipes
-from repro.environments import Store
-from repro.kit import pack
+from repro.engine.kit import pack
+from repro.environments.cells import chosen, recipes
+from repro.environments.store import Store
 
 ROOT = Path(__file__).parents[2]
 NAMED = os.environ.get("REPRO_OLDEST")

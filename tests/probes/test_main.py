@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from corpus import families, files
+from support.handmade import case_of, write_floats
 
 from repro.probes.main import main, run_plan
-from repro.probes.wire import Emitter
-
-from .handmade import case_of, write_floats
+from repro.probes.protocol.wire import Emitter
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,11 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from support.handmade import INF, NAN
 
-from repro.probes import wire
-from repro.probes.wire import Emitter, jsonable, own_stdout
-
-from .handmade import INF, NAN
+from repro.probes.protocol import wire
+from repro.probes.protocol.wire import Emitter, jsonable, own_stdout
 
 
 def events(stream):
@@ -83,7 +82,7 @@ def test_a_new_step_shows_its_first_progress_at_once():
 
 PRINTS = """
 import os, subprocess, sys
-from repro.probes.wire import Emitter, own_stdout
+from repro.probes.protocol.wire import Emitter, own_stdout
 
 print("before")
 with own_stdout() as stream:

@@ -10,7 +10,7 @@ from repro.report.plots.chart import Plot, png
 from repro.report.plots.magnitude import magnitude
 from repro.report.plots.spread import spread
 from repro.report.plots.verdicts import arms, cells, versions
-from repro.report.redact import Private, redact_json, scope
+from repro.report.privacy.redact import Private, redact_json, scope
 from repro.report.tables import Json
 
 FOLDER = "plots"

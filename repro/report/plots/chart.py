@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from repro.wording import visible
+from repro.core.sentences import visible
 
 Spec = dict[str, Any]
 Values = Sequence[Mapping[str, Any]]

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from repro.records import number
+from repro.core.records import number
+from repro.core.sentences import listed, plain
 from repro.report.plots.chart import (
     BAD,
     CROSSED,
@@ -23,7 +24,6 @@ from repro.report.plots.chart import (
 )
 from repro.report.plots.layers import chosen, names, origin_place
 from repro.report.tables import DIGITS, Json, shown_number, thinned
-from repro.wording import listed, plain
 
 WIDTH, HEIGHT, TOP = 340, 230, 30
 """Units of the plane; between 0 and ``TOP`` lies what is beyond every number."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from repro.core.sentences import listed
 from repro.report.plots.chart import BAD, INK, LABEL_PIXELS, Plot, Spec, chart, layer, ordinal, short
 from repro.report.plots.layers import chosen, names, origin_place
 from repro.report.tables import Json, thinned
-from repro.wording import listed
 
 WIDTH, TALL, LOW = 300, 16, 5
 """Units of the plane, and of a layer where these are few or many."""

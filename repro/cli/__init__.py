@@ -1,0 +1,1 @@
+"""The command line and what a person sees. One file for each command; main lists them."""

@@ -1,0 +1,116 @@
+"""The command ``compare``: sibling models in one table, from which size on they fail, and what they do differently.
+
+Nothing is imported here that ``--help`` does not need.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repro.cli.options import (
+    AS_JSON,
+    BUNDLE,
+    CASE,
+    DEBUG,
+    DEVICE,
+    LIMITS,
+    PRIVATE,
+    PYTHON,
+    SETTINGS,
+    Model,
+    conclude,
+    out,
+    request_from,
+    together,
+)
+
+if TYPE_CHECKING:
+    from repro.run.run import Result
+
+EXAMPLES = """
+\b
+Examples:
+  repro compare gpt2 gpt2-medium gpt2-large gpt2-xl
+  repro compare ./gemma-4b ./gemma-12b ./gemma-27b --dtype float16 --prompts pairs.jsonl --pairs
+  repro compare gemma-3-270m gemma-3-1b --weights random:0      (the configurations; no download)
+
+\b
+Exit status: 0 every model that answered is good, 1 at least one is bad, 125 none answered, 2 wrong usage, 130 Ctrl-C.
+"""
+OF_PROMPTS = ("field", "pairs", "batch_size", "max_length", "padding_side")
+
+
+@click.command(
+    context_settings=SETTINGS, epilog=EXAMPLES, short_help="Sibling models in one table: which of them fail."
+)
+@together(
+    click.argument("models", metavar="MODEL MODEL...", type=Model(), nargs=-1, required=True),
+    click.option(
+        "--prompts",
+        "file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Ask each model the prompts of FILE, as `repro prompts` does. Default: one prompt.",
+    ),
+    click.option("--field", metavar="NAME", help="Where the prompt stands in each entry of FILE."),
+    click.option("--pairs", is_flag=True, help="Each entry of FILE is a pair."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts in one pass."),
+    click.option("--max-length", type=click.IntRange(min=1), metavar="TOKENS", help="Longer prompts of FILE are cut."),
+    click.option("--padding-side", type=click.Choice(["left", "right"]), help="Default: the tokenizer's own."),
+    click.option(
+        "--measure/--no-measure",
+        default=True,
+        help="Whether a model that is bad is asked once more in a wider dtype, to see how large its values would be.",
+    ),
+    DEVICE,
+    *CASE,
+    PYTHON,
+    out("repro-runs/MODEL-compare-STAMP/"),
+    AS_JSON,
+    BUNDLE,
+    PRIVATE,
+    *LIMITS,
+    DEBUG,
+)
+def compare(models: tuple[str, ...], file: Path | None, measure: bool, **options: Any) -> None:
+    """Ask each MODEL the same, one after the other, and put what they answer beside what they are.
+
+    Each model's own run is in a folder of its own below --out; a comparison that was stopped goes on there. A threshold
+    in size is stated only as far as it was tested, and only where the verdicts follow the size.
+    """
+    from repro.cli import console
+    from repro.core.errors import UsageError
+    from repro.sweeps.models.run import Comparing
+    from repro.sweeps.models.run import run as ask
+    from repro.sweeps.prompts.run import Asked
+
+    named = {name: options.pop(name) for name in OF_PROMPTS}
+    if file is not None and options["prompts"]:
+        raise UsageError("--prompt gives one prompt and --prompts a file of them. Give one of the two.")
+    if file is None and (named["field"] or named["pairs"] or named["max_length"] or named["padding_side"]):
+        raise UsageError("--field, --pairs, --max-length and --padding-side say how the FILE of --prompts is read.")
+    # Each model's own run is shortened to what a comparison reads: no search for a smaller case.
+    base = {**options, "reduce": False}
+    requests = [request_from("bisect" if file is None else "prompts", {**base, "model": model}) for model in models]
+    if file is not None:
+        requests = [dataclasses.replace(one, extra=Asked(one, file, **named).argv()) for one in requests]
+    comparing = Comparing(tuple(requests), many=file is not None, measure=measure, out=options["out"])
+    result = ask(comparing, console.Announcer())
+    as_json = options["as_json"]
+    conclude(result.document, lambda: _tell(result, to_stderr=as_json), as_json=as_json)
+
+
+def _tell(result: "Result", *, to_stderr: bool) -> None:
+    """The tables, what follows, and where the report is."""
+    from repro.report.models import lines
+
+    document = result.document
+    for line in lines(document):
+        click.echo(line, err=to_stderr)
+    click.echo(f"{document['verdict'].upper()}: {document['reason']}", err=to_stderr)
+    click.echo(f"report: {result.folder / 'report.md'}", err=to_stderr)
+    for name in (document.get("delivered") or {}).values():
+        click.echo(f"        {result.folder / name}", err=to_stderr)
+    click.echo(f"again: {document['command']}", err=to_stderr)

@@ -1,0 +1,197 @@
+"""What the commands share: their arguments and options, the request that these stand for, and how a command ends.
+
+Nothing is imported here that ``--help`` does not need.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from repro.run.run import Request
+
+    _Choice = click.Choice[str]
+    _ParamType = click.ParamType[str]
+else:
+    _Choice, _ParamType = click.Choice, click.ParamType  # generic in their annotations only, up to click 8.2
+
+EXIT_STATUS = {"good": 0, "bad": 1, "skip": 125}
+"""What ``git bisect run`` reads: 0 good, 1 bad, 125 could not tell. Usage errors end with 2, Ctrl-C with 130."""
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp64": "float64"}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+class Dtype(_Choice):
+    """A dtype by torch's name, or by one of its common short names."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The full name."""
+        return super().convert(DTYPES.get(value, value), param, ctx)
+
+
+class Model(_ParamType):
+    """MODEL: a Hub id with an optional revision, a folder, a .gguf file, or a script."""
+
+    name = "model"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """MODEL as it was written; an empty word would stand for the current folder."""
+        if not value.strip():
+            self.fail("it is empty", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        """Names of shipped configurations, then files."""
+        from click.shell_completion import CompletionItem
+
+        from repro.core.case import SHIPPED
+
+        names = [CompletionItem(name) for name in SHIPPED if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+
+MODEL = click.argument("model", type=Model())
+DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Where the model runs.")
+CASE: tuple[Decorator, ...] = (
+    click.option(
+        "--dtype",
+        type=Dtype(["float32", "float16", "bfloat16", "float64"]),
+        help="The dtype to load in; fp16, bf16 and the like work too. Default: the model's own.",
+    ),
+    click.option("--prompt", "prompts", multiple=True, help="What to run; may be given more than once."),
+    click.option("--attn", type=click.Choice(["eager", "sdpa"]), help="The attention implementation."),
+    click.option(
+        "--weights",
+        default="checkpoint",
+        metavar="checkpoint|random:SEED",
+        help="random:SEED builds the model from its configuration with seeded weights.",
+    ),
+)
+PYTHON = click.option("--python", metavar="PATH", help="The Python that has torch. Default: the one that runs repro.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print verdict.json on stdout, and nothing else there.")
+ARMS = click.option("--arms/--no-arms", default=True, help="Whether to try single changes (dtype, attention, ...).")
+LIMITS: tuple[Decorator, ...] = (
+    click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of the whole run."
+    ),
+    click.option(
+        "--step-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Limit of each step but load.",
+    ),
+    click.option(
+        "--fault",
+        type=click.Choice(["nonfinite", "crash"]),
+        default="nonfinite",
+        help="What is hunted. A crash is bad only with --fault crash; else it is skip.",
+    ),
+)
+REDUCE = click.option(
+    "--reduce/--no-reduce", default=True, help="Whether to look for a smaller case and write a verified script."
+)
+BUNDLE = click.option(
+    "--bundle/--no-bundle", "deliver", default=True, help="Whether to write report.html and bundle.zip."
+)
+PRIVATE = click.option(
+    "--private-prompts", is_flag=True, help="Leave the texts of prompts out of everything that is handed on."
+)
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+def out(default: str) -> Decorator:
+    """The option for the folder of a run; ``default`` says what it is without the option."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help=f"The folder of the run; one that was stopped goes on. Default: {default}.",
+    )
+
+
+def together(*decorators: Decorator) -> Decorator:
+    """Several decorators as one, in the order in which their options are to be listed."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+RUN = together(MODEL, DEVICE, *CASE, PYTHON, out("repro-runs/MODEL-STAMP/"), AS_JSON, *LIMITS, DEBUG)
+"""The argument and options of every command that runs steps in one environment."""
+
+
+def request_from(command: str, options: Mapping[str, Any]) -> "Request":
+    """The request that a command's options stand for.
+
+    Raises:
+        UsageError: one of them cannot be used.
+    """
+    from repro.core import case as cases
+    from repro.core.errors import UsageError
+    from repro.environments import cells
+
+    model, place = options["model"], options.get("out")
+    if place is not None and place.absolute() == Path(model).absolute():
+        raise UsageError(f"--out {place} is where MODEL would be looked for as well. Give another folder.")
+    case = cases.case_from(
+        options["model"],
+        weights=options["weights"],
+        device=options.get("device"),
+        dtype=options["dtype"],
+        attn=options["attn"],
+        prompts=options["prompts"],
+        trust_remote_code=options["trust_remote_code"],
+    )
+    cell = cells.cell_from(options.get("python"))
+
+    from repro.core.records import Fault
+    from repro.engine.runner import Limits
+    from repro.run.run import Request
+
+    return Request(
+        command=command,
+        model=options["model"],
+        case=case,
+        cell=cell,
+        python=options.get("python"),
+        arms=options.get("arms", False),
+        reduce=options.get("reduce", True),
+        deliver=options.get("deliver", True),
+        private_prompts=options.get("private_prompts", False),
+        fault=Fault(options["fault"]),
+        limits=Limits(run_seconds=options["timeout"], step_seconds=options["step_timeout"]),
+        out=options.get("out"),
+    )
+
+
+def conclude(document: Mapping[str, Any], summary: Callable[[], None], *, as_json: bool) -> None:
+    """Print the summary, and verdict.json where it is asked for; end with the verdict's exit status."""
+    from repro.core.records import encode
+
+    try:
+        summary()
+        if as_json:
+            click.echo(encode(document, indent=1))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()  # `| head` has seen enough; the answer is on disk, and the status says it too
+    sys.exit(EXIT_STATUS[document["verdict"]])
+
+
+def drop_stdout() -> None:
+    """Nobody reads stdout any more: what is still buffered goes nowhere, and Python does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,97 @@
+"""The command ``prompts``: many prompts in batches, which of them fail, where, and why.
+
+Nothing is imported here that ``--help`` does not need.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from repro.cli.options import (
+    AS_JSON,
+    BUNDLE,
+    CASE,
+    DEBUG,
+    DEVICE,
+    LIMITS,
+    MODEL,
+    PRIVATE,
+    PYTHON,
+    SETTINGS,
+    conclude,
+    out,
+    request_from,
+    together,
+)
+
+EXAMPLES = """
+\b
+Examples:
+  repro prompts ./my-model prompts.txt
+  repro prompts ./my-model pairs.jsonl --pairs --dtype float16 --batch-size 16 --vectors vectors.safetensors
+  repro prompts ./my-model data.csv --field question --layer 12 --layer -1 --max-length 384 --padding-side left
+
+\b
+Exit status: 0 every example is good, 1 at least one is bad, 125 could not tell, 2 wrong usage, 130 Ctrl-C.
+"""
+
+
+@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Which of many prompts fail, where, and why.")
+@together(
+    MODEL,
+    click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)),
+    click.option("--field", metavar="NAME", help="Where the prompt stands in each entry. Default: prompt, text, ..."),
+    click.option(
+        "--pairs", is_flag=True, help="Each entry is a pair: positive and negative, or a question and two answers."
+    ),
+    click.option(
+        "--layer", "layers", type=int, multiple=True, help="Only this layer, from 0 (-1: the last). Default: all."
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts in one pass."),
+    click.option("--max-length", type=click.IntRange(min=1), metavar="TOKENS", help="Longer prompts are cut."),
+    click.option("--padding-side", type=click.Choice(["left", "right"]), help="Default: the tokenizer's own."),
+    click.option(
+        "--mitigate", is_flag=True, help="Try each single change on the prompts that fail, and say what it saves."
+    ),
+    click.option(
+        "--vectors",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="OUT.safetensors",
+        help="With --pairs: write the mean difference of the sound pairs for each layer.",
+    ),
+    DEVICE,
+    *CASE,
+    PYTHON,
+    out("repro-runs/MODEL-prompts-STAMP/"),
+    AS_JSON,
+    BUNDLE,
+    PRIVATE,
+    *LIMITS,
+    DEBUG,
+)
+def prompts(file: Path, **options: Any) -> None:
+    """Run the prompts of FILE in batches, as the pipeline that failed did, and say for each whether it is finite.
+
+    FILE is .txt (a prompt a line), .jsonl, .json or .csv. The answers are written as they come; a run that was stopped
+    goes on with --out.
+    """
+    from repro.cli import console
+    from repro.core.errors import UsageError
+    from repro.sweeps.prompts.run import Asked, refuse_script
+    from repro.sweeps.prompts.run import run as ask
+
+    how = ("field", "pairs", "layers", "batch_size", "max_length", "padding_side", "mitigate")
+    named = {name: options.pop(name) for name in how}
+    vectors = options.pop("vectors")
+    if options["prompts"]:
+        raise UsageError("--prompt gives one prompt to the other commands; here the prompts are those of FILE.")
+    if vectors is not None and not named["pairs"]:
+        raise UsageError("--vectors needs --pairs: a vector is the mean difference between the sides of pairs.")
+    request = request_from("prompts", options)
+    if request.case.is_script:
+        refuse_script(request.model)
+    with console.listener() as listener:
+        result = ask(Asked(request, file, vectors=vectors, **named), listener)
+    as_json = options["as_json"]
+    conclude(result.document, lambda: console.prompts(result, to_stderr=as_json), as_json=as_json)

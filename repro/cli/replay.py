@@ -1,0 +1,185 @@
+"""The command ``replay``: open, show what would be run, ask, run, say what came of it.
+
+Nothing is imported here that ``--help`` does not need.
+"""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repro.cli.options import AS_JSON, DEBUG, PYTHON, SETTINGS, conclude, out, together
+
+if TYPE_CHECKING:
+    from repro.environments.difference import Gap
+    from repro.run.bundle.read import Opened
+    from repro.sharing.replay.plan import Proposal
+    from repro.sharing.replay.run import Replay
+
+EXAMPLES = """
+\b
+Examples:
+  repro replay bundle.zip
+  repro replay bundle.zip --python ~/torch-nightly/bin/python
+  repro replay bundle.zip --model ~/models/my-model --yes
+  repro replay repro-runs/my-model-20260101-120000
+
+\b
+Exit status: 1 the same fault, 0 it is gone, 125 another fault or could not tell (also where the bundle is not what its
+manifest says), 2 wrong usage, 130 Ctrl-C.
+"""
+LONGEST = 200
+"""Lines of a script that are shown; of a longer one only its place."""
+NAMED = 12
+"""How many differences are named; replay.json has all of them."""
+
+
+@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Look again for the fault of a bundle.")
+@together(
+    click.argument("place", metavar="bundle.zip|DIR", type=click.Path(path_type=Path)),
+    PYTHON,
+    click.option("--model", metavar="MODEL", help="Where the model is here. Default: where it was, if it is there."),
+    click.option("--yes", is_flag=True, help="Run it without asking."),
+    out("repro-runs/NAME-replay-STAMP/"),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Limit of each script, and of the run of the model.",
+    ),
+    AS_JSON,
+    DEBUG,
+)
+def replay(
+    place: Path,
+    python: str | None,
+    model: str | None,
+    yes: bool,
+    out: Path | None,
+    timeout: float | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Look again, here, for the fault that somebody's bundle or run folder shows.
+
+    Every file is held against the bundle's manifest first. Then it is shown what would be run, and nothing is run
+    before you agree. What is run are the scripts of the bundle and, where the model is on this machine, the model.
+    """
+    from repro.cli import console
+    from repro.core import paths
+    from repro.engine.runner import Limits
+    from repro.environments import cells
+    from repro.run.bundle.read import open_bundle
+    from repro.sharing.replay.plan import new_folder, propose
+    from repro.sharing.replay.run import content
+    from repro.sharing.replay.run import replay as run_again
+
+    cell = cells.cell_from(python)
+    folder = new_folder(place, out)
+    opened = open_bundle(place, folder / "bundle")
+    proposal = propose(opened, cell, Limits(run_seconds=timeout), folder, model)
+    for line in shown(place, proposal):
+        click.echo(line, err=True)
+    _consent(yes, paths.relative(opened.folder))
+    with console.listener() as listener:
+        result = run_again(proposal, paths.make(folder), listener)
+
+    def summary() -> None:
+        for line in told(result):
+            click.echo(line, err=as_json)
+        click.echo(f"replay: {paths.relative(folder) / 'replay.json'}", err=as_json)
+
+    conclude(content(proposal, result), summary, as_json=as_json)
+
+
+def _consent(yes: bool, folder: Path) -> None:
+    """Go on only if somebody has agreed.
+
+    Raises:
+        UsageError: there is nobody to ask.
+        ReproError: no.
+    """
+    from repro.core.errors import ReproError, UsageError
+
+    if yes:
+        return
+    where = f"The files are in {folder}."
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"nothing was run: there is no terminal to ask at. Read what would be run, and give --yes. {where}"
+        )
+    if not click.confirm("Nothing was run yet. Run this?", err=True):
+        raise ReproError(f"nothing was run. {where}")
+
+
+def shown(place: Path, proposal: "Proposal") -> Iterator[str]:
+    """What would be run, for a person to judge: nothing in it can move the cursor, hide text, or look like another."""
+    for line in _shown(place, proposal):
+        yield from (harmless(part) for part in line.split("\n"))
+
+
+def _shown(place: Path, proposal: "Proposal") -> Iterator[str]:
+    document = proposal.opened.document
+    yield f"{place}: {_verified(proposal.opened)}"
+    yield f"made with: {document.get('command')}"
+    yield f"its answer: {document.get('reason')}"
+    for note in proposal.notes:
+        yield f"note: {note}"
+    yield f"With {proposal.cell.python} this would be run, with all that you may do yourself (there is no sandbox):"
+    for script in proposal.scripts:
+        path = proposal.opened.folder / script.name
+        number = len(script.text.splitlines())
+        yield f"- {path} ({number} lines, {script.runs} times at most)"
+        if script.argv:
+            yield f"  with the argument {shlex.join(script.argv)}"
+        if number <= LONGEST:
+            yield from (f"  | {line}" for line in script.text.rstrip("\n").split("\n"))
+        else:
+            yield "  It is too long to be shown: read it there."
+    if proposal.request is not None:
+        yield f"- {shlex.join(proposal.request.argv())}"
+    yield f"- {proposal.kit}"
+
+
+def _verified(opened: "Opened") -> str:
+    """What was held against what."""
+    if opened.manifest is None:
+        return "the folder of a run, without a manifest"
+    said = opened.manifest
+    left = f"; {len(said.left_out)} files of the run are not in it" if said.left_out else ""
+    return f"{len(said.files)} files, each as its manifest says{left}. Made by repro {said.tool}"
+
+
+def harmless(line: str) -> str:
+    """A line in which every character shows itself; a tab is kept."""
+    from repro.core.sentences import visible
+
+    return "\t".join(map(visible, line.split("\t")))
+
+
+def told(result: "Replay") -> Iterator[str]:
+    """What came of it."""
+    for found in result.findings:
+        yield harmless(f"{found.what}: {found.answer.value}: {found.reason}")
+    yield harmless(_differing(result.differences))
+    yield harmless(f"{result.overall.answer.value.upper()}: {result.overall.reason}")
+
+
+def _differing(found: "Gap | None") -> str:
+    """What is another here than where the bundle was made."""
+    if found is None:
+        return "What differs here is not known: one of the two environments was not recorded."
+    packages = sorted(found.packages, key=lambda change: None in (change.bad, change.good))  # in both places first
+    changed = (*found.axes, *found.settings, *packages)
+    changes = [f"{change.name} {_value(change.bad)} -> {_value(change.good)}" for change in changed]
+    if not changes:
+        return "Nothing that is recorded differs here: versions, packages, platform and settings are the same."
+    more = [f"and {len(changes) - NAMED} more"] if len(changes) > NAMED else []
+    return f"What differs (there -> here): {', '.join([*changes[:NAMED], *more])}"
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,158 @@
+"""Arguments to a case: what MODEL means, which settings there are, and what is wrong with them.
+
+Everything that can be seen without torch is refused here, before anything is started.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from repro.core.errors import UsageError
+from repro.core.records import Case
+
+MODELS = Path(__file__).parents[1] / "models"
+"""Configurations that ship with the package, for ``--weights random:SEED`` without a network."""
+
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+"""What the Hub takes as the name of a repository: an optional namespace, then letters, digits and ``._-``."""
+
+SHIPPED = {
+    "gpt2": ("gpt2", "openai-community/gpt2"),
+    "gpt2-medium": ("gpt2-medium", "openai-community/gpt2-medium"),
+    "gpt2-large": ("gpt2-large", "openai-community/gpt2-large"),
+    "gpt2-xl": ("gpt2-xl", "openai-community/gpt2-xl"),
+    "distilgpt2": ("distilgpt2", "distilbert/distilgpt2"),
+    "pythia-160m": ("EleutherAI/pythia-160m",),
+    "pythia-410m": ("EleutherAI/pythia-410m",),
+    "pythia-1b": ("EleutherAI/pythia-1b",),
+    "gemma-3-270m": ("google/gemma-3-270m", "google/gemma-3-270m-it"),
+    "gemma-3-1b": ("google/gemma-3-1b-pt", "google/gemma-3-1b-it"),
+    "gemma-3-4b": ("google/gemma-3-4b-pt", "google/gemma-3-4b-it"),
+    "gemma-3-12b": ("google/gemma-3-12b-pt", "google/gemma-3-12b-it"),
+    "gemma-3-27b": ("google/gemma-3-27b-pt", "google/gemma-3-27b-it"),
+}
+"""Name of a shipped configuration -> the Hub ids it serves; the first one is what the bare name stands for."""
+
+
+def case_from(
+    model: str,
+    *,
+    weights: str = "checkpoint",
+    device: str | None = None,
+    dtype: str | None = None,
+    attn: str | None = None,
+    prompts: tuple[str, ...] = (),
+    trust_remote_code: bool = False,
+) -> Case:
+    """The case that the arguments name.
+
+    Raises:
+        UsageError: the model or the weights cannot be what they are said to be.
+    """
+    seeded = _seeded(weights)
+    place = _place(model)
+    if place is not None:
+        name, revision = str(place), None
+    else:
+        name, revision = _hub(model)
+    config = _shipped(name) if seeded and place is None else None
+    if place is not None and place.suffix == ".py" and place.is_file():
+        _refuse_settings(model, {"--weights": seeded, "--device": device, "--dtype": dtype, "--attn": attn})
+        _refuse_settings(model, {"--prompt": prompts, "--trust-remote-code": trust_remote_code})
+    if seeded and place is not None and place.is_file():
+        raise UsageError(f"--weights {weights} needs a configuration: give a folder or a Hub id, not {model}.")
+    return Case(
+        model=name,
+        revision=revision,
+        weights=weights,
+        config=None if config is None else str(config),
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        prompts=prompts,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _refuse_settings(model: str, settings: Mapping[str, object]) -> None:
+    """A script sets everything by itself."""
+    given = [option for option, value in settings.items() if value]
+    if given:
+        raise UsageError(f"{model} is a script, which takes no {given[0]}: what it runs stands in the script itself.")
+
+
+def _seeded(weights: str) -> bool:
+    """Whether the weights are random; refuses anything but ``checkpoint`` and ``random:SEED``."""
+    if weights == "checkpoint":
+        return False
+    if re.fullmatch(r"random:[0-9]{1,9}", weights):
+        return True
+    raise UsageError(f"--weights {weights!r}: expected 'checkpoint' or 'random:SEED', such as random:0.")
+
+
+def _place(model: str) -> Path | None:
+    """The absolute path of a folder or .gguf file that holds a model, or of a script; None where MODEL is a Hub id."""
+    path = Path(model).expanduser()
+    try:
+        if path.is_dir():
+            return _folder(model, path)
+        if path.exists():
+            return _file(model, path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{model!r} cannot be read: {error}.") from None
+    if _looks_like_path(model.partition("@")[0]):
+        raise UsageError(f"{model!r} does not exist (looked for {path.absolute()}). {_FORMS}")
+    return None
+
+
+_FORMS = (
+    "MODEL is a Hub id such as gpt2-medium or google/gemma-3-270m@REVISION, a folder, a .gguf file, or a script (.py)."
+)
+
+
+def _looks_like_path(model: str) -> bool:
+    return (
+        model.startswith((".", "/", "~"))
+        or "\\" in model
+        or model.count("/") > 1
+        or model.endswith(("/", ".gguf", ".py", ".safetensors", ".bin", ".pt", ".pth", ".onnx"))
+    )
+
+
+def _folder(model: str, path: Path) -> Path:
+    if (path / "config.json").is_file():
+        return path.absolute()
+    names = sorted(item.name for item in path.iterdir())
+    if not names:
+        raise UsageError(f"the folder {model!r} is empty: it needs a config.json and the weights.")
+    found = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    hint = f" Did you mean {path / ggufs[0]}?" if ggufs else " Give the folder that save_pretrained() wrote."
+    raise UsageError(f"the folder {model!r} holds no config.json (found: {found}).{hint}")
+
+
+def _file(model: str, path: Path) -> Path:
+    if path.suffix not in (".gguf", ".py"):
+        raise UsageError(
+            f"{model!r} is a file, and only .gguf files are models by themselves (a .py file is run as a script). "
+            "Give the folder that holds config.json and the weights."
+        )
+    return path.absolute()
+
+
+def _hub(model: str) -> tuple[str, str | None]:
+    """Hub id and revision of ``ID@REVISION``; a bare name of a shipped configuration stands for its Hub id."""
+    name, at, revision = model.partition("@")
+    if at and not revision:
+        raise UsageError(f"{model!r} ends in '@': a revision (branch, tag or commit) belongs behind it.")
+    if not HUB_ID.fullmatch(name):
+        raise UsageError(f"{model!r} is no Hub id, and no folder or file of that name exists. {_FORMS}")
+    return (SHIPPED[name][0] if name in SHIPPED else name), revision or None
+
+
+def _shipped(hub_id: str) -> Path | None:
+    """The configuration that ships for a Hub id, or None."""
+    for name, ids in SHIPPED.items():
+        if hub_id in ids:
+            return MODELS / f"{name}.json"
+    return None

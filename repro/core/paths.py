@@ -1,0 +1,129 @@
+"""Where things are kept: the user's cache, and the folder of a run."""
+
+import contextlib
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from repro.core.errors import EvidenceError, RecordError, UsageError
+from repro.core.records import SCHEMA, Case, encode, from_text
+
+CACHE_VARIABLE = "REPRO_CACHE_DIR"
+RUNS = "repro-runs"
+
+
+def cache_folder() -> Path:
+    """The user's cache of this toolkit; the environment variable ``REPRO_CACHE_DIR`` names another."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("repro-kit")).absolute()
+
+
+def run_folder(case: Case, now: datetime, what: str = "") -> Path:
+    """``repro-runs/MODEL-STAMP`` below the current folder: new for every second, readable, free of odd characters.
+
+    ``what`` is a word for runs that are more than one: ``MODEL-matrix-STAMP``.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(case.model).name).strip("-.") or "model"
+    stem = Path(RUNS) / f"{name[:60]}-{what}{'-' if what else ''}{now:%Y%m%d-%H%M%S}"
+    folder, number = stem, 2
+    while folder.exists():
+        folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    return folder
+
+
+def make(folder: Path) -> Path:
+    """Create the folder of a run.
+
+    Raises:
+        EvidenceError: it cannot be created, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvidenceError(
+            f"could not create the run folder {folder}: {error.strerror}. Give another folder with --out."
+        ) from error
+    return folder.absolute()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        RecordError: the file cannot be read, or holds something else.
+    """
+    try:
+        data = from_text(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(error.strerror or str(error)) from None
+    if not isinstance(data, dict):
+        raise RecordError(f"no JSON object: it is of type {type(data).__name__}")
+    return data
+
+
+def claim(path: Path, question: Sequence[str], what: str, **more: object) -> bool:
+    """Take a folder for one question, by the file ``path`` in it that says which; True where it was taken before.
+
+    Args:
+        path: The file.
+        question: The command that asks it.
+        what: What the folder then holds, for the message: "a matrix of".
+        more: What else is written down beside the question.
+
+    Raises:
+        UsageError: the folder holds another question, or something else.
+        EvidenceError: it cannot be written.
+    """
+    folder = path.parent
+    if not path.exists():
+        if any((folder / name).exists() for name in ("verdict.json", "evidence.jsonl")):
+            raise UsageError(f"--out {folder} holds another run. Give another folder.")
+        write(path, encode({"schema": SCHEMA, **more, "command": question}, indent=1) + "\n")
+        return False
+    try:
+        before = read_object(path).get("command") or []
+    except RecordError as error:
+        raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
+    if before != list(question):
+        asked = shlex.join(map(str, before))
+        raise UsageError(f"--out {folder} holds {what} another question ({asked}). Give another folder.")
+    return True
+
+
+def relative(folder: Path) -> Path:
+    """As it is written from the current folder, where it lies below that."""
+    with contextlib.suppress(ValueError):
+        return folder.relative_to(Path.cwd())
+    return folder
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits; the file is never whole in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of the run whole or not at all.
+
+    Raises:
+        EvidenceError: it cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        beside.replace(path)
+    except OSError as error:
+        raise EvidenceError(
+            f"could not write {path}: {error.strerror}. The evidence recorded before stays; "
+            "make room (or give another folder with --out) and run the same command again."
+        ) from error

@@ -1,0 +1,1 @@
+"""From recorded observations to verdict, owner and known faults. Pure."""

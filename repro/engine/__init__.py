@@ -1,0 +1,1 @@
+"""One process of the kit: packed, started, read, started again, recorded."""

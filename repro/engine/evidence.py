@@ -1,0 +1,156 @@
+"""The evidence of a run on disk: JSON lines, appended, flushed and synced step by step.
+
+The first line is the header, every other line one observation. A later line about a step replaces an earlier one.
+"""
+
+import collections
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro.core.errors import EvidenceError, RecordError
+from repro.core.records import SCHEMA, Ending, Header, Observation, decode, encode, to_json
+
+NAME = "evidence.jsonl"
+TRIALS = "trials.jsonl"
+PATIENCE = 3
+"""How often a trial may begin without an answer until it counts as one that takes the whole machine down."""
+
+
+class Evidence:
+    """The file ``evidence.jsonl`` in a run folder: read once, then only appended to.
+
+    A last line without its newline is what a killed process leaves behind. It is dropped; every line before it holds.
+
+    Raises:
+        EvidenceError: the file cannot be read or written, or a whole line in it is no record.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self.header: Header | None = None
+        self._observations: dict[str, Observation] = {}
+        try:
+            self._regular = not self.path.exists() or stat.S_ISREG(self.path.stat().st_mode)
+            text = self.path.read_bytes() if self._regular and self.path.exists() else b""
+        except OSError as error:
+            raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
+        self._whole = text.rfind(b"\n") + 1
+        for number, line in enumerate(text[: self._whole].splitlines(), 1):
+            self._read(number, line)
+
+    def _read(self, number: int, line: bytes) -> None:
+        try:
+            data = json.loads(line)
+            schema, record = data.pop("schema"), data.pop("record")
+            if schema != SCHEMA:
+                raise RecordError(f"schema {schema!r}, and this version reads schema {SCHEMA}")
+            if record == "header":
+                self.header = decode(Header, data)
+            elif record == "observation":
+                observation = decode(Observation, data)
+                self._observations.pop(observation.step, None)
+                self._observations[observation.step] = observation
+            else:
+                raise RecordError(f"unknown record {record!r}")
+        except (ValueError, KeyError, AttributeError, TypeError, RecordError) as error:
+            what = error.args[0] if isinstance(error, RecordError) else f"no record ({error})"
+            raise EvidenceError(
+                f"{self.path}, line {number}: {what}. Give another folder with --out, or mend or remove the file."
+            ) from None
+
+    @property
+    def observations(self) -> tuple[Observation, ...]:
+        """The last observation of each step, in order of writing."""
+        return tuple(self._observations.values())
+
+    def finished(self) -> Iterator[Observation]:
+        """What a resumed run does not repeat: steps that ended or crashed, but none that stopped all others."""
+        for observation in self.observations:
+            if observation.ending in (Ending.ENDED, Ending.CRASHED) and not observation.fatal:
+                yield observation
+
+    def begin(self, header: Header) -> None:
+        """Write the first line; the first write of a run, so a full disk shows here, before the model is loaded."""
+        self._write({"schema": SCHEMA, "record": "header", **to_json(header)})
+        self.header = header
+
+    def append(self, observation: Observation) -> None:
+        """Write one step; it is on the disk when this returns."""
+        self._write({"schema": SCHEMA, "record": "observation", **to_json(observation)})
+        self._observations.pop(observation.step, None)
+        self._observations[observation.step] = observation
+
+    def _write(self, data: dict[str, object]) -> None:
+        line = (encode(data) + "\n").encode()
+        try:
+            with self.path.open("r+b" if self._regular and self.path.exists() else "wb") as file:
+                if self._regular:
+                    file.seek(self._whole)
+                    file.truncate()
+                file.write(line)
+                file.flush()
+                if self._regular:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise EvidenceError(
+                f"could not write {self.path}: {error.strerror}. What was recorded before stays; "
+                "make room (or give another folder with --out) and run the same command again."
+            ) from error
+        self._whole += len(line)
+
+    def sha256(self) -> str | None:
+        """The hash of the file as it is now, or None where there is no plain file."""
+        if not self._regular or not self.path.exists():
+            return None
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+class TrialLog:
+    """The trials of a reduction on disk: each one before it starts, and its answer. A line, flushed, for each.
+
+    ``known``: the answers by the trial's name; None for a trial that has none, because it killed its process. One that
+    began in an earlier run and has no answer is not known: that run may have been stopped from outside. One that began
+    ``PATIENCE`` times is, and one whose process was seen to die.
+
+    Raises:
+        EvidenceError: the file cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / TRIALS
+        self.known: dict[str, bool | None] = {}
+        try:
+            text = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as error:
+            raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
+        self._whole = not text or text.endswith(b"\n")
+        begun: collections.Counter[str] = collections.Counter()
+        for line in text.splitlines():
+            try:
+                data = json.loads(line)
+                name, holds = str(data["trial"]), data["holds"]
+                begun[name] += 1
+                if holds is not None or data.get("died") or begun[name] >= PATIENCE:
+                    self.known[name] = None if holds is None else bool(holds)
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short by the end of its process: the trial is asked again
+
+    @property
+    def open(self) -> int:
+        """How many trials have no answer."""
+        return sum(holds is None for holds in self.known.values())
+
+    def append(self, trial: str, holds: bool | None, *, died: bool = False) -> None:
+        """Write that a trial begins (None), its answer, or that its process died."""
+        self.known[trial] = holds
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("" if self._whole else "\n")  # a line that its process did not end
+                self._whole = True
+                file.write(json.dumps({"trial": trial, "holds": holds, **({"died": True} if died else {})}) + "\n")
+        except OSError as error:
+            raise EvidenceError(f"could not write {self.path}: {error.strerror}. Make room and go on.") from error

@@ -1,0 +1,190 @@
+"""One process of the kit: its stdout as lines, its stderr into kit.log and a tail, its deadline and its end."""
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from repro.core.errors import CellError, EvidenceError
+
+LOG = "kit.log"
+TAIL_LINES = 40
+"""How much of the kit's stderr an observation keeps; the whole is in kit.log."""
+POLL_SECONDS = 0.5
+"""How often a silent kit is looked at: its end shows at once, unless a process that it started keeps the pipe open."""
+TERMINATE_SECONDS = 3.0
+"""How long a kit that was told to stop may take before it is killed."""
+
+
+class Process:
+    """A running kit, in a process group of its own. As a context manager it leaves nothing running behind.
+
+    Args:
+        argv: Program and arguments. The environment is passed on as it is.
+        folder: Where kit.log is, which is appended to.
+
+    Raises:
+        CellError: the program cannot be started.
+        EvidenceError: the log cannot be written.
+    """
+
+    def __init__(self, argv: tuple[str, ...], folder: Path) -> None:
+        self.argv = argv
+        try:
+            self._log = (folder / LOG).open("ab", buffering=0)
+        except OSError as error:
+            raise EvidenceError(
+                f"could not write in {folder}: {error.strerror}. Make room or give another folder with --out."
+            ) from error
+        self.timed_out = False
+        self.deadline: float | None = None
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._fatal: list[str] = []
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        try:
+            self._child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._log.close()
+            raise CellError(
+                f"could not start {argv[0]}: {error.strerror}. Give a working Python with --python."
+            ) from error
+        assert self._child.stdout is not None and self._child.stderr is not None
+        self._threads = [
+            threading.Thread(target=self._read_events, args=(self._child.stdout,), daemon=True),
+            threading.Thread(target=self._read_stderr, args=(self._child.stderr,), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for thread, pipe in zip(self._threads, (self._child.stdout, self._child.stderr), strict=True):
+            thread.join(TERMINATE_SECONDS)
+            # A process that outlives the kit may hold the pipe; its thread then goes on reading until the host ends.
+            if pipe is not None and not thread.is_alive():
+                pipe.close()
+        self._log.close()
+
+    def log(self, text: str) -> None:
+        """A line of the host's own in kit.log; a full disk must not end the reading."""
+        with contextlib.suppress(OSError, ValueError):
+            self._log.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def _read_events(self, pipe: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            for line in pipe:
+                self._queue.put(line)
+        self._queue.put(None)
+
+    def _read_stderr(self, pipe: IO[bytes]) -> None:
+        rest = b""
+        with contextlib.suppress(OSError, ValueError):
+            while chunk := os.read(pipe.fileno(), 65536):
+                with contextlib.suppress(OSError, ValueError):
+                    self._log.write(chunk)
+                *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
+                self._keep(lines)
+        self._keep([rest])
+
+    def _keep(self, lines: list[bytes]) -> None:
+        for line in lines:
+            text = line.decode("utf-8", "replace").rstrip()
+            if not text:
+                continue
+            self._tail.append(text)
+            # The fault handler prints the innermost frame first: what follows its headline says most.
+            if (self._fatal or text.startswith("Fatal Python error")) and len(self._fatal) < TAIL_LINES:
+                self._fatal.append(text)
+
+    @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines of stderr; after a fatal error, the lines from its headline on."""
+        return tuple(self._fatal or self._tail)
+
+    def lines(self) -> Iterable[bytes]:
+        """The lines of stdout, until the process has ended or ``deadline`` has come (then ``timed_out`` is set)."""
+        while True:
+            until = self.deadline
+            left = POLL_SECONDS if until is None else min(POLL_SECONDS, until - time.monotonic())
+            try:
+                line = self._queue.get(timeout=max(left, 0.0))
+            except queue.Empty:
+                if until is not None and time.monotonic() >= until:
+                    self.timed_out = True
+                    self.stop()
+                    return
+                if self._child.poll() is not None and self._queue.empty():
+                    return
+                continue
+            if line is None:
+                return
+            yield line
+
+    def finish(self) -> None:
+        """Let a process that has said "done" end by itself; one that does not is stopped."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(TERMINATE_SECONDS)
+
+    def exit_status(self) -> int:
+        """The exit status after the pipe was closed: minus the signal's number where a signal ended the process."""
+        try:
+            status = self._child.wait(TERMINATE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.log("[repro] the kit closed its stdout and did not end")
+            self.stop()
+            status = self._child.wait()
+        self._signal("SIGKILL")
+        self._threads[1].join(TERMINATE_SECONDS)
+        return status
+
+    def stop(self) -> None:
+        """End the process and the group that it leads: first asked, then killed.
+
+        A group outlives its leader, and its number is not given away as long as it has members.
+        """
+        if self._child.poll() is None:
+            self._signal("SIGTERM")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(TERMINATE_SECONDS)
+        self._signal("SIGKILL")
+        self._child.wait()
+
+    def _signal(self, name: str) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                self._child.kill()
+            else:
+                os.killpg(self._child.pid, signal.Signals[name])
+
+
+def death(status: int) -> tuple[str | None, str]:
+    """Signal name, or None, and words for the end of a process, from its exit status as ``subprocess`` gives it."""
+    number = -status if status < 0 else status - 128 if status > 128 else 0
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = None
+    if name is None:
+        return None, f"ended with exit status {status}"
+    words = f"was ended by {name}" if status < 0 else f"ended with exit status {status} (a shell's word for {name})"
+    if name == "SIGKILL":
+        words += " (the out-of-memory killer is a usual cause)"
+    return name, words

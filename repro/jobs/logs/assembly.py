@@ -1,0 +1,181 @@
+"""The lines of one failure put together: its count, its text, its index, each rank by itself.
+
+Ranks that mark their lines are kept apart. Where several write into one file without a mark, lines of two failures may
+alternate; then a text goes to the first failure that still lacks one, and the record says that it is not certain.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from repro.jobs.logs.heads import Front
+from repro.jobs.logs.patterns import Pattern
+from repro.jobs.logs.records import Failure
+
+STALE_LINES = 50
+"""A failure whose last line is so far above gets no more lines; times the number of ranks that write in between."""
+MOST_OPEN = 16
+MOST_TEXT_LINES = 200
+MOST_TEXT_CHARACTERS = 1 << 16
+MOST_SAID = 300
+SHORTENED = ("...", "…")
+"""How programs end a text that they have cut."""
+NO_TEXT = re.compile(r"\s*\d{1,3}%\||Traceback \(most recent call last\)")
+"""A progress bar or a traceback has no logger's head, and is no part of a prompt."""
+OWN = frozenset({"example", "index", "text", "nan", "inf", "rank", "time", "level"})
+"""Groups of patterns that have a place of their own in a record."""
+KINDS = {"failure": "step", "notice": "notice"}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A line that a pattern fits: its number, what stands in front of it, and the fields that the pattern took."""
+
+    line: int
+    front: Front
+    pattern: Pattern
+    fields: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The failures of one rank that may still get lines, oldest first, and the one whose text goes on."""
+
+    open: list[Failure] = field(default_factory=list)
+    last_lines: list[int] = field(default_factory=list)
+    text_place: int | None = None
+    text_kinds: frozenset[str] = frozenset()
+    text_lines: int = 0
+
+
+class Assembly:
+    """Takes what lines say, in order; gives each failure to ``give`` once it is complete."""
+
+    def __init__(self, log: str, give: Callable[[Failure], None]) -> None:
+        self._log = log
+        self._give = give
+        self._streams: dict[str | None, _Stream] = {}
+
+    @property
+    def in_text(self) -> bool:
+        """Whether a text may go on in the next line."""
+        return any(stream.text_place is not None for stream in self._streams.values())
+
+    def continues(self, line: int, front: Front) -> bool:
+        """Take a line as part of the text above it, if it is one: of the same rank, and without a logger's head."""
+        stream = self._streams.get(front.rank)
+        if stream is None or stream.text_place is None:
+            return False
+        place = stream.text_place
+        failure = stream.open[place]
+        if front.kinds & stream.text_kinds or NO_TEXT.match(front.rest):
+            stream.text_place = None
+            return False
+        if stream.text_lines >= MOST_TEXT_LINES or len(failure.text or "") > MOST_TEXT_CHARACTERS:
+            stream.open[place], stream.text_place = replace(failure, text_cut=True), None
+            return False
+        stream.text_lines += 1
+        stream.last_lines[place] = line
+        stream.open[place] = replace(failure, text=f"{failure.text}\n{front.rest.rstrip()}")
+        return True
+
+    def add(self, said: Said) -> None:
+        """Take a line that one of the patterns of failures fits."""
+        new = _new(self._log, said)
+        stream = self._streams.setdefault(new.rank, _Stream())
+        stream.text_place = None
+        self._close_old(stream, said.line)
+        role = said.pattern.role
+        if role in KINDS:
+            self._give(new)
+        elif role != "example":
+            self._join(stream, "text" if role == "text" else "index", new, said)
+        elif not _zero(new):
+            self._open(stream, new)
+
+    def interrupt(self, rank: str | None) -> None:
+        """A line of something else: no text of this rank goes on behind it."""
+        if rank in self._streams:
+            self._streams[rank].text_place = None
+
+    def finish(self) -> None:
+        """No more lines come, or those that come belong to something else."""
+        for stream in self._streams.values():
+            while stream.open:
+                self._close(stream)
+        self._streams.clear()
+
+    def _join(self, stream: _Stream, what: str, new: Failure, said: Said) -> None:
+        """Give text or index to the first open failure that lacks it; where there is none, it is a new failure."""
+        lacking = [place for place, failure in enumerate(stream.open) if getattr(failure, what) is None]
+        if not lacking:
+            self._open(stream, new)
+            place = len(stream.open) - 1
+        else:
+            place, old = lacking[0], stream.open[lacking[0]]
+            certain = old.certain and len(lacking) == 1
+            if what == "text":
+                joined = replace(old, text=new.text, text_cut=new.text_cut, certain=certain)
+            else:
+                joined = replace(old, index=new.index, certain=certain)
+            stream.open[place], stream.last_lines[place] = joined, said.line
+        # Without a head nothing would tell further lines of the text from all that is printed below it.
+        if what == "text" and not new.text_cut and said.front.kinds:
+            stream.text_place, stream.text_kinds, stream.text_lines = place, said.front.kinds, 0
+
+    def _open(self, stream: _Stream, failure: Failure) -> None:
+        if len(stream.open) >= MOST_OPEN:
+            self._close(stream)
+        stream.open.append(failure)
+        stream.last_lines.append(failure.line)
+
+    def _close_old(self, stream: _Stream, line: int) -> None:
+        """Close the oldest ones that are complete, or too far above."""
+        reach = STALE_LINES * len(self._streams)
+        while stream.open and (_complete(stream.open[0]) or line - stream.last_lines[0] > reach):
+            self._close(stream)
+
+    def _close(self, stream: _Stream) -> None:
+        failure = stream.open.pop(0)
+        stream.last_lines.pop(0)
+        text = failure.text
+        if text is not None and "\n" in text:
+            text = text.rstrip()
+            failure = replace(failure, text=text, text_cut=failure.text_cut or text.endswith(SHORTENED))
+        self._give(failure)
+
+
+def _new(log: str, said: Said) -> Failure:
+    fields, front = said.fields, said.front
+    text = (fields.get("text") or "").strip() or None
+    return Failure(
+        log=log,
+        line=said.line,
+        kind=KINDS.get(said.pattern.role, "example"),
+        pattern=said.pattern.id,
+        said=front.rest.strip()[:MOST_SAID],
+        rank=fields.get("rank") or front.rank,
+        time=front.time,
+        example=_whole(fields.get("example")),
+        index=_whole(fields.get("index")),
+        text=text if text is None else text[:MOST_TEXT_CHARACTERS],
+        text_cut=bool(text and (text.endswith(SHORTENED) or len(text) > MOST_TEXT_CHARACTERS)),
+        nan=_whole(fields.get("nan")),
+        inf=_whole(fields.get("inf")),
+        fields={name: value for name, value in fields.items() if name not in OWN},
+    )
+
+
+def _whole(text: str | None) -> int | None:
+    """A number with or without marks between its thousands."""
+    return None if text is None else int(re.sub(r"[,_]", "", text))
+
+
+def _zero(failure: Failure) -> bool:
+    """Counted, and none found."""
+    counts = [count for count in (failure.nan, failure.inf) if count is not None]
+    return bool(counts) and not any(counts)
+
+
+def _complete(failure: Failure) -> bool:
+    return None not in (failure.text, failure.index, failure.nan)

@@ -1,0 +1,79 @@
+"""What is left on disk: every failure as a line of JSON, and the failed prompts as lists for people and programs."""
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from repro.core import paths
+from repro.core.errors import EvidenceError
+from repro.core.records import SCHEMA, encode, to_json
+from repro.jobs.logs.records import Failure, Prompt, Reading
+from repro.jobs.overlap.compare import normalised
+
+RECORDS = "records.jsonl"
+SKIPPED = "skipped.txt"
+SKIPPED_JSON = "skipped.jsonl"
+
+
+@contextlib.contextmanager
+def records(folder: Path, logs: Sequence[str]) -> Iterator[Callable[[Failure], None]]:
+    """A header, then each failure that is given, written as it comes: nothing is kept in memory.
+
+    Each has a "verdict", as the examples of a run have.
+
+    Raises:
+        EvidenceError: the file cannot be written.
+    """
+    path = folder / RECORDS
+    beside = path.with_name(f"{RECORDS}.part")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(encode({"schema": SCHEMA, "record": "header", "logs": list(logs)}) + "\n")
+            yield lambda failure: _write(stream.write, failure)
+        beside.replace(path)
+    except OSError as error:
+        raise EvidenceError(
+            f"could not write {path}: {error.strerror}. Make room, or give another folder with --out."
+        ) from error
+
+
+def write_skip_lists(folder: Path, readings: Sequence[Reading]) -> Path:
+    """The failed prompts of all logs, each once: ``skipped.txt`` a line each, ``skipped.jsonl`` with the reasons.
+
+    Returns:
+        The path of ``skipped.jsonl``, in which a text keeps its line breaks.
+
+    Raises:
+        EvidenceError: they cannot be written.
+    """
+    found: dict[str, list[Prompt]] = {}
+    for prompt in (one for reading in readings for section in reading.sections for one in section.prompts):
+        if prompt.text is not None:
+            found.setdefault(normalised(prompt.text), []).append(prompt)
+    lines = [
+        {"text": prompts[0].text, "verdict": "bad", "reasons": [_reason(one) for one in prompts]}
+        for prompts in found.values()
+    ]
+    paths.write(folder / SKIPPED, "".join(f"{text}\n" for text in found))
+    paths.write(folder / SKIPPED_JSON, "".join(f"{encode(line)}\n" for line in lines))
+    return folder / SKIPPED_JSON
+
+
+def rerun(prompts_file: Path, model: str) -> str:
+    """The command that runs the failed prompts on a model."""
+    return shlex.join(["repro", "prompts", model, str(prompts_file), "--field", "text"])
+
+
+def _write(write: Callable[[str], object], failure: Failure) -> None:
+    write(
+        encode({"record": "failure", "verdict": "bad" if failure.kind != "notice" else "good", **to_json(failure)})
+        + "\n"
+    )
+
+
+def _reason(prompt: Prompt) -> Mapping[str, Any]:
+    first = to_json(prompt.first)
+    keys = ("log", "line", "model", "rank", "index", "nan", "inf", "rows", "text_cut", "certain")
+    return {**{key: first[key] for key in keys}, "times": prompt.times, "reason": prompt.first.said}

@@ -1,0 +1,124 @@
+"""A log as blocks of bytes: decompressed, decoded where it has to be, cut at the ends of lines, in constant memory.
+
+Nearly every encoding of logs has ASCII as a part, so that their bytes can be searched as they are. UTF-16 and UTF-32
+have not; they become UTF-8 here. A byte-order mark tells them, and without one, where the zero bytes lie.
+"""
+
+import bz2
+import codecs
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from repro.core.errors import UsageError
+
+BLOCK_BYTES = 1 << 20
+MAGIC = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+)
+OPENERS: dict[str | None, Callable[..., Any]] = {None: open, "gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+"""What opens each; zstd is not in the standard library of every Python, and a .zip holds many files."""
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+"""Byte-order marks; that of UTF-32 begins with that of UTF-16, and so stands before it."""
+ASCII_LIKE = "utf-8"
+
+
+@dataclass(slots=True)
+class Source:
+    """One open log. ``size``: bytes read so far, after decompression; ``notes``: what was odd about it."""
+
+    path: Path
+    encoding: str | None = None
+    compression: str | None = None
+    size: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Blocks that end where a line ends; text is in an encoding that has ASCII as a part.
+
+        Raises:
+            UsageError: the file cannot be opened, or is compressed in a way that Python alone cannot read.
+        """
+        rest, long_lines = b"", 0
+        for block in self._decoded():
+            rest += block
+            end = _last_end(rest)
+            if end == 0 and len(rest) < BLOCK_BYTES:
+                continue
+            if end == 0:
+                end, long_lines = len(rest), long_lines + 1
+            yield rest[:end]
+            rest = rest[end:]
+        if rest:
+            yield rest
+        if long_lines:
+            self.notes.append(f"lines longer than {BLOCK_BYTES >> 20} MiB were read in pieces ({long_lines} pieces)")
+
+    def _decoded(self) -> Iterator[bytes]:
+        raw = self._raw()
+        first = next(raw, b"")
+        mark, found = next(((mark, name) for mark, name in MARKS if first.startswith(mark)), (b"", None))
+        encoding = self.encoding or found or _guess(first)
+        self.encoding = encoding
+        first = first[len(mark) :]
+        if codecs.lookup(encoding).name == codecs.lookup(ASCII_LIKE).name:
+            yield first
+            yield from raw
+            return
+        decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        yield decoder.decode(first).encode(errors="replace")
+        for block in raw:
+            yield decoder.decode(block).encode(errors="replace")
+        yield decoder.decode(b"", True).encode(errors="replace")
+
+    def _raw(self) -> Iterator[bytes]:
+        try:
+            with _opened(self) as stream:
+                while block := stream.read(BLOCK_BYTES):
+                    self.size += len(block)
+                    yield block
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            # The job was killed while it wrote, or a copy is not whole: what came before is as good as ever.
+            self.notes.append(f"the {self.compression} archive is damaged after {self.size:,} bytes of text: {error}")
+        except OSError as error:
+            if self.compression is not None and error.errno is None:  # bz2 has no error of its own
+                self.notes.append(
+                    f"the {self.compression} archive is damaged after {self.size:,} bytes of text: {error}"
+                )
+                return
+            raise UsageError(f"{self.path} cannot be read: {error.strerror or error}. Give log files.") from error
+
+
+def _opened(source: Source) -> IO[bytes]:
+    with source.path.open("rb") as stream:
+        start = stream.read(8)
+    source.compression = next((name for magic, name in MAGIC if start.startswith(magic)), None)
+    if source.compression not in OPENERS:
+        raise UsageError(f"{source.path} is a {source.compression} file, which is not read here. Unpack it first.")
+    opened: IO[bytes] = OPENERS[source.compression](source.path, "rb")
+    return opened
+
+
+def _last_end(data: bytes) -> int:
+    r"""Behind the last end of a line. A ``\r`` at the very end may be half of ``\r\n``, so it does not count."""
+    return max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1)) + 1
+
+
+def _guess(first: bytes) -> str:
+    """UTF-16 without a mark has a zero in every other byte of what is ASCII."""
+    sample = first[:4096]
+    even, odd = sample[0::2].count(0), sample[1::2].count(0)
+    if len(sample) >= 4 and max(even, odd) > 0.4 * len(sample[1::2]) and min(even, odd) < 0.1 * len(sample):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return ASCII_LIKE

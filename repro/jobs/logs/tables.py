@@ -1,0 +1,167 @@
+"""What logs say together: a verdict for each, a row for each model in each log, its counts in token rows. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from repro.core.records import Outcome, Verdict
+from repro.core.sentences import listed
+from repro.jobs.logs.records import Reading, Section
+from repro.jobs.logs.words import many
+
+MOST_NAMED = 5
+"""Logs that the verdict's reason names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model in one log: how many of its prompts failed.
+
+    ``failed`` counts different prompts, and each failure that the log gives no name for. ``total``, ``succeeded`` and
+    ``rate`` are null where the number of prompts is not known, the last two also where the job may have ended early;
+    ``rate`` is a share from 0 to 1. ``counts`` and ``rows``
+    are the least and the greatest NaN count, in elements and in token rows.
+    """
+
+    label: str
+    log: str
+    model: str | None
+    total: int | None
+    failed: int
+    succeeded: int | None
+    rate: float | None
+    counts: tuple[int, int] | None
+    row_size: int | None
+    rows: tuple[int, int] | None
+    whole: int
+    counted: int
+    steps: int
+    notices: int
+    settings: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One NaN count: how often it occurs, and the token rows that it makes up, null where that is no whole number."""
+
+    label: str
+    nan: int
+    rows: int | None
+    times: int
+
+
+def rows(readings: Sequence[Reading], total: int | None = None) -> tuple[Row, ...]:
+    """A row for each section.
+
+    Args:
+        readings: The logs.
+        total: How many prompts were run, where the logs do not say it.
+    """
+    sections = [section for reading in readings for section in reading.sections]
+    return tuple(_row(section, label, total) for section, label in zip(sections, labels(sections), strict=True))
+
+
+def labels(sections: Sequence[Section]) -> tuple[str, ...]:
+    """A name for each section that no other has: the model's, with the log's where that is not enough."""
+    short = [section.log if section.model is None else section.model.rpartition("/")[2] for section in sections]
+    named = [
+        one if short.count(one) == 1 else f"{one} ({section.log})" for one, section in zip(short, sections, strict=True)
+    ]
+    return tuple(
+        one if named.count(one) == 1 else f"{one} #{named[:place].count(one) + 1}" for place, one in enumerate(named)
+    )
+
+
+def counts(readings: Sequence[Reading]) -> tuple[Count, ...]:
+    """Every NaN count of every section, from the smallest."""
+    sections = [section for reading in readings for section in reading.sections]
+    return tuple(
+        Count(label, nan, _whole_rows(nan, section.row_size), times)
+        for section, label in zip(sections, labels(sections), strict=True)
+        for nan, times in section.counts.items()
+    )
+
+
+def verdict_of(reading: Reading) -> Verdict:
+    """Bad if the log has a failure; good if it was understood, came to its end and speaks of no NaN elsewhere."""
+    failures = sum(section.failures for section in reading.sections)
+    ended = next((section.ended for section in reading.sections if section.ended is not None), None)
+    if failures:
+        return Verdict(Outcome.BAD, many(failures, "failure"))
+    if reading.understood + reading.sound_samples == 0:
+        return Verdict(Outcome.SKIP, f"{many(reading.lines, 'line')}, none of a form that is known")
+    if reading.unclear_nonfinite:
+        return Verdict(
+            Outcome.SKIP, f"no form that is known has {many(reading.unclear_nonfinite, 'line')} about NaN or Inf"
+        )
+    if ended is not None:
+        return Verdict(Outcome.SKIP, f"no failure, but the job may have ended early: line {ended.line:,}")
+    return Verdict(Outcome.GOOD, "no failure")
+
+
+def verdict(readings: Sequence[Reading]) -> Verdict:
+    """Bad if any log is bad, good if all of them are good, else skip."""
+    each = [(reading.log, verdict_of(reading)) for reading in readings]
+    outcomes = {one.outcome for _, one in each}
+    outcome = next((one for one in (Outcome.BAD, Outcome.SKIP) if one in outcomes), Outcome.GOOD)
+    such = [f"{log}: {one.reason}" for log, one in each if one.outcome is outcome]
+    others = len(such) - MOST_NAMED
+    return Verdict(
+        outcome, "; ".join([*such[:MOST_NAMED], *([f"{many(others, 'other log')} alike"] if others > 0 else [])])
+    )
+
+
+def _row(section: Section, label: str, given: int | None) -> Row:
+    failed = len(section.prompts) + section.unnamed
+    total = given if given is not None else section.totals[0] if len(section.totals) == 1 else None
+    known = total is not None and failed <= total and _whole_job(section)
+    whole = {nan: _whole_rows(nan, section.row_size) for nan in section.counts}
+    in_rows = [size for size in whole.values() if size is not None]
+    return Row(
+        label=label,
+        log=section.log,
+        model=section.model,
+        total=total,
+        failed=failed,
+        succeeded=total - failed if total is not None and known else None,
+        rate=(total - failed) / total if total and known else None,
+        counts=(min(section.counts), max(section.counts)) if section.counts else None,
+        row_size=section.row_size,
+        rows=(min(in_rows), max(in_rows)) if in_rows else None,
+        whole=sum(times for nan, times in section.counts.items() if whole[nan] is not None),
+        counted=sum(section.counts.values()),
+        steps=section.steps,
+        notices=section.notices,
+        settings=section.settings,
+        notes=tuple(_notes(section, failed, total)),
+    )
+
+
+def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
+    if failed and total is None and len(section.totals) > 1:
+        sizes = listed([f"{size:,}" for size in section.totals])
+        yield f"the log names {sizes} as the number of its prompts, so no rate is given: say it with --total N"
+    if failed and total is None and not section.totals and _whole_job(section):
+        yield "the log does not say how many prompts there were, so no rate is given: say it with --total N"
+    if total is not None and failed > total:
+        yield f"{failed:,} different prompts failed, and there were {total:,}: no rate is given (pairs of two texts?)"
+    if total is not None and len(section.kept) == 1 and total - failed != section.kept[0]:
+        yield f"the log says that {section.kept[0]:,} were kept, but {total - failed:,} did not fail"
+    if section.uncertain:
+        yield f"{many(section.uncertain, 'failure')} could be put together otherwise: lines alternate without a rank"
+    cut = sum(prompt.first.text_cut for prompt in section.prompts)
+    if cut:
+        yield f"{many(cut, 'text')} may have been cut by the log, and two that were cut may look the same"
+    if section.ended is not None and not _whole_job(section):
+        yield f"the job may have ended early, so no rate is given (line {section.ended.line:,}: {section.ended.said})"
+    if section.notices:
+        yield f"{many(section.notices, 'step')} left out by a loss scaler, which is its way to find its scale"
+
+
+def _whole_job(section: Section) -> bool:
+    """Whether the job came to its end, as far as its log tells: what it kept is said last."""
+    return section.ended is None or bool(section.kept)
+
+
+def _whole_rows(nan: int, size: int | None) -> int | None:
+    return nan // size if size is not None and nan % size == 0 else None

@@ -1,0 +1,123 @@
+"""What a log holds of each model, added up failure by failure: only different prompts and different counts are kept."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from repro.jobs.logs.patterns import SETTINGS
+from repro.jobs.logs.records import Failure, Prompt, Section
+from repro.jobs.logs.sizes import hidden_size, shipped_name
+from repro.jobs.overlap.compare import normalised
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+
+
+@dataclass(slots=True)
+class _Prompt:
+    text: str | None
+    first: Failure
+    times: int = 0
+    rows: set[int] = field(default_factory=set)
+
+
+class Tally:
+    """The section of a log that is about one model, while it is read.
+
+    Args:
+        log: The log's name.
+        sizes: Row sizes in elements that the caller names; where there are none, the model's hidden size counts.
+        give: Is given each failure with its model and its rows.
+    """
+
+    def __init__(self, log: str, sizes: Iterable[int], give: Callable[[Failure], None]) -> None:
+        self.model: str | None = None
+        self._log = log
+        self._sizes = tuple(sorted(sizes, reverse=True))
+        self._give = give
+        self._named = shipped_name(log)
+        self._settings: dict[str, dict[str, None]] = {}
+        self._totals: dict[int, None] = {}
+        self._kept: dict[int, None] = {}
+        self._prompts: dict[tuple[str | int | None, ...], _Prompt] = {}
+        self._counts: Counter[int] = Counter()
+        self._patterns: Counter[str] = Counter()
+        self._kinds: Counter[str] = Counter()
+        self._unnamed = 0
+        self._uncertain = 0
+        self.ended: Failure | None = None
+
+    def about(self, fields: Mapping[str, str]) -> None:
+        """Take what the log says of its job."""
+        self.model = fields.get("model") or self.model
+        for name, kept in (("total", self._totals), ("kept", self._kept)):
+            if name in fields:
+                kept[int(fields[name].replace(",", ""))] = None
+        for name in SETTINGS:
+            if name in fields:
+                value = fields[name].lower()
+                self._settings.setdefault(name, {})[DTYPES.get(value, value)] = None
+
+    def add(self, failure: Failure) -> None:
+        """Take one failure."""
+        size = self._row_size(failure.nan)
+        rows = None if size is None or failure.nan is None else failure.nan // size
+        failure = replace(failure, model=self.model or self._named, rows=rows, row_size=size)
+        self._give(failure)
+        self._kinds[failure.kind] += 1
+        if failure.kind == "notice":
+            return
+        self._patterns[failure.pattern] += 1
+        self._uncertain += not failure.certain
+        if failure.nan is not None:
+            self._counts[failure.nan] += 1
+        if failure.kind == "example":
+            self._prompt(failure)
+
+    def section(self) -> Section:
+        """All of it as a record."""
+        named = self.model or self._named
+        return Section(
+            log=self._log,
+            model=named,
+            model_from=None if named is None else "log" if self.model else "file name",
+            settings={name: tuple(values) for name, values in self._settings.items()},
+            totals=tuple(self._totals),
+            kept=tuple(self._kept),
+            failures=self._kinds["example"] + self._kinds["step"],
+            prompts=tuple(
+                Prompt(one.text, one.first, one.times, tuple(sorted(one.rows))) for one in self._prompts.values()
+            ),
+            unnamed=self._unnamed,
+            steps=self._kinds["step"],
+            notices=self._kinds["notice"],
+            row_size=max(self._candidates(), key=self._divided, default=None),
+            counts=dict(sorted(self._counts.items())),
+            by_pattern=dict(self._patterns),
+            uncertain=self._uncertain,
+            ended=self.ended,
+        )  # fmt: skip
+
+    def _prompt(self, failure: Failure) -> None:
+        key: tuple[str | int | None, ...]
+        if failure.text is not None:
+            key = (normalised(failure.text),)
+        elif failure.index is not None:
+            key = (failure.rank, failure.index)  # each rank may count from zero
+        else:
+            self._unnamed += 1
+            return
+        kept = self._prompts.setdefault(key, _Prompt(failure.text, failure))
+        kept.times += 1
+        if failure.rows is not None:
+            kept.rows.add(failure.rows)
+
+    def _row_size(self, count: int | None) -> int | None:
+        """The widest of the sizes that divides the count."""
+        return next((size for size in self._candidates() if count is not None and count % size == 0), None)
+
+    def _divided(self, size: int) -> int:
+        return sum(times for count, times in self._counts.items() if count % size == 0)
+
+    def _candidates(self) -> tuple[int, ...]:
+        shipped = shipped_name(self.model) if self.model else self._named
+        return self._sizes or ((hidden_size(shipped),) if shipped else ())

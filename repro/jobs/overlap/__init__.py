@@ -1,0 +1,1 @@
+"""Sets of prompts against each other."""

@@ -1,0 +1,245 @@
+"""Sets of prompts against each other: what they share, what each has besides, whether that could be chance. Pure."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from fractions import Fraction
+
+from repro.core.chances import LEVEL, at_least, holm, shown
+from repro.core.errors import UsageError
+from repro.core.sentences import listed
+
+NORMALISED = "Unicode NFC; line ends (also written as \\n) and runs of white space count as one space, none at the ends"
+"""How two texts are held to be the same prompt. Case and punctuation count: they change the tokens."""
+ALL_COMBINATIONS = 6
+"""Up to so many sets the table has a row for every combination, 63 at most; beyond, for those that have members."""
+
+
+LEAST_CONTAINED = 12
+"""Characters of a text that is looked for inside of others; a shorter one lies in many of them anyhow."""
+MOST_LOOKED_AT = 1_000_000
+"""Pairs of texts that are looked at for one lying inside of the other: about a tenth of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two sets. ``chance`` is that of at least so many in common, where the population is known.
+
+    ``first_in_second`` and ``second_in_first`` are the containments, shares of the set named first; None for an empty
+    one, as ``jaccard`` is where both are empty. ``corrected`` takes into account how many pairs were looked at.
+    ``expected`` is what two sets of these sizes have in common on average.
+    """
+
+    first: str
+    second: str
+    both: int
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    jaccard: float | None
+    first_in_second: float | None
+    second_in_first: float | None
+    expected: float | None
+    chance: float | None
+    corrected: float | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One row of the Venn table: the prompts that are in all of ``sets`` (``inside``), and in no other (``alone``)."""
+
+    sets: tuple[str, ...]
+    inside: int
+    alone: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What sets have in common.
+
+    ``sizes`` counts every member; ``counted`` only those that are in the population, which the chances are about.
+    ``in_all`` and ``in_all_chance`` are for all sets at once; the chance is None for fewer than three.
+    """
+
+    sizes: Mapping[str, int]
+    counted: Mapping[str, int]
+    population: int | None
+    union: int
+    in_all: int
+    in_all_chance: float | None
+    pairs: tuple[Pair, ...]
+    regions: tuple[Region, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What was found, in words: pair by pair, then all together, then what limits it."""
+        return (*(pair.sentence for pair in self.pairs), *self.notes)
+
+
+def normalised(text: str) -> str:
+    """The text as it is compared with others: see ``NORMALISED``."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text).replace("\\n", "\n")).strip()
+
+
+def overlap(sets: Mapping[str, Set[str]], population: int | Set[str] | None = None) -> Overlap:
+    """The whole comparison.
+
+    Args:
+        sets: Each set's name and members, at least two; texts that are ``normalised``.
+        population: What all of them were drawn from: the texts, or only how many there are. None where it is not
+            known; then no chance is claimed.
+
+    Raises:
+        UsageError: there are fewer than two sets, or more prompts than the population has.
+    """
+    if len(sets) < 2:
+        raise UsageError(f"{len(sets)} set given: there is nothing to compare it with. Give two or more.")
+    union = frozenset().union(*sets.values())
+    drawn, notes = _drawn(sets, population)
+    total = population if population is None or isinstance(population, int) else len(population)
+    if total is not None and total < len(frozenset().union(*drawn.values())):
+        raise UsageError(
+            f"--population {total} is fewer than the {len(union)} different prompts of the sets. "
+            "Give the number of all prompts that were run."
+        )
+    couples = list(itertools.combinations(sets, 2))
+    chances = [None if total is None else _chance(total, [drawn[name] for name in couple]) for couple in couples]
+    corrected = holm([float(chance) for chance in chances if chance is not None]) or (None,) * len(couples)
+    pairs = tuple(
+        _pair(sets, couple, drawn, total, chance, value)
+        for couple, chance, value in zip(couples, chances, corrected, strict=True)
+    )
+    together = None if total is None or len(sets) < 3 else float(_chance(total, list(drawn.values())))
+    in_all = len(frozenset.intersection(*map(frozenset, sets.values())))
+    if len(sets) > 2:
+        notes.append(_all_at_once(sets, in_all, together))
+    if len(pairs) > 1 and total is not None:
+        notes.append(f"{len(pairs)} pairs were looked at: the chance for one of so many is corrected by Holm's method.")
+    if total is None:
+        notes.append(
+            "how many prompts were run is not known, so no chance is given: name it with --population N or FILE."
+        )
+    notes += [said for first, second in couples if (said := _templates(sets, first, second))]
+    return Overlap(
+        sizes={name: len(members) for name, members in sets.items()},
+        counted={name: len(members) for name, members in drawn.items()},
+        population=total,
+        union=len(union),
+        in_all=in_all,
+        in_all_chance=together,
+        pairs=pairs,
+        regions=_regions(sets),
+        notes=tuple(notes),
+    )
+
+
+def _drawn(sets: Mapping[str, Set[str]], population: int | Set[str] | None) -> tuple[dict[str, Set[str]], list[str]]:
+    """The members that are in the population, and a note on each set that has others."""
+    if population is None or isinstance(population, int):
+        return dict(sets), []
+    drawn = {name: members & population for name, members in sets.items()}
+    notes = [
+        f"{len(sets[name]) - len(members)} of {len(sets[name])} in {name} are not in the population: "
+        "the chances leave them out."
+        for name, members in drawn.items()
+        if len(members) < len(sets[name])
+    ]
+    return drawn, notes
+
+
+def _chance(total: int, members: list[Set[str]]) -> Fraction:
+    both = frozenset.intersection(*map(frozenset, members))
+    return at_least(total, [len(item) for item in members], len(both))
+
+
+def _pair(
+    sets: Mapping[str, Set[str]],
+    names: tuple[str, str],
+    drawn: Mapping[str, Set[str]],
+    total: int | None,
+    chance: Fraction | None,
+    corrected: float | None,
+) -> Pair:
+    first, second = (sets[name] for name in names)
+    both, either = len(first & second), len(first | second)
+    return Pair(
+        first=names[0],
+        second=names[1],
+        both=both,
+        only_first=tuple(sorted(first - second)),
+        only_second=tuple(sorted(second - first)),
+        jaccard=both / either if either else None,
+        first_in_second=both / len(first) if first else None,
+        second_in_first=both / len(second) if second else None,
+        expected=len(drawn[names[0]]) * len(drawn[names[1]]) / total if total else None,
+        chance=None if chance is None else float(chance),
+        corrected=corrected,
+        sentence=_sentence(sets, names, drawn, total, chance, corrected),
+    )
+
+
+def _sentence(
+    sets: Mapping[str, Set[str]],
+    names: tuple[str, str],
+    drawn: Mapping[str, Set[str]],
+    total: int | None,
+    chance: Fraction | None,
+    corrected: float | None,
+) -> str:
+    """The smaller set against the larger one: how much of it lies in there, and what chance would do."""
+    small, large = sorted(names, key=lambda name: len(sets[name]))
+    both = len(sets[small] & sets[large])
+    share = "all" if both == len(sets[small]) else "none" if both == 0 else str(both)
+    if not sets[small]:
+        return f"{small} is empty."
+    found = f"{share} of the {len(sets[small])} in {small} are among the {len(sets[large])} in {large}"
+    if total is None or chance is None or corrected is None:
+        return f"{found}."
+    expected = len(drawn[small]) * len(drawn[large]) / total
+    if max(len(drawn[small]), len(drawn[large])) == total:
+        return f"{found}, and could not be elsewhere: one of the two is the whole population."
+    by_chance = f"by chance {expected:.3g} of {total} would be, and so many or more with probability {shown(chance)}"
+    more = f" ({shown(corrected)} for one pair of so many)" if len(sets) > 2 else ""
+    return f"{found}; {by_chance}{more}{'' if corrected <= LEVEL else ', so this may be chance'}."
+
+
+def _templates(sets: Mapping[str, Set[str]], first: str, second: str) -> str | None:
+    """A note where two sets share no text, but texts of the one lie inside of texts of the other."""
+    small, large = sorted((first, second), key=lambda name: sum(map(len, sets[name])))
+    if sets[small] & sets[large] or len(sets[small]) * len(sets[large]) > MOST_LOOKED_AT:
+        return None
+    inner = [text for text in sets[small] if len(text) >= LEAST_CONTAINED]
+    count = sum(1 for text in inner if any(text in other for other in sets[large]))
+    if not count:
+        return None
+    return (
+        f"{small} and {large} share no text, but {count} texts of {small} lie inside of texts of {large}: "
+        "those seem to stand in a template. Give both with it, or both without."
+    )
+
+
+def _all_at_once(sets: Mapping[str, Set[str]], in_all: int, chance: float | None) -> str:
+    said = f"{in_all} in all {len(sets)} sets at once ({listed(tuple(sets))})"
+    return f"{said}." if chance is None else f"{said}; so many or more by chance with probability {shown(chance)}."
+
+
+def _regions(sets: Mapping[str, Set[str]]) -> tuple[Region, ...]:
+    """The Venn table: from single sets to all at once."""
+    members: dict[tuple[str, ...], list[str]] = {}
+    for text in sorted(frozenset().union(*sets.values())):
+        members.setdefault(tuple(name for name in sets if text in sets[name]), []).append(text)
+    if len(sets) <= ALL_COMBINATIONS:
+        wanted = [row for size in range(1, len(sets) + 1) for row in itertools.combinations(sets, size)]
+    else:
+        wanted = sorted(members, key=lambda row: (len(row), [*sets].index(row[0])))
+    return tuple(
+        Region(
+            sets=row,
+            inside=sum(len(texts) for owners, texts in members.items() if set(row) <= set(owners)),
+            alone=tuple(members.get(row, ())),
+        )
+        for row in wanted
+    )

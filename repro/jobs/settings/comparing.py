@@ -1,0 +1,144 @@
+"""The settings of several jobs side by side."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from repro.jobs.settings.layers import Job, Override
+from repro.jobs.settings.matters import Topic, topic_of
+from repro.jobs.settings.tree import Leaf, Tree, as_leaf, joined
+
+IDENTITIES = ("name", "id", "key", "_target_", "class", "type", "path")
+"""Keys by which the objects of a list are told apart, where each of them has another value there."""
+MODEL = "model"
+"""The topic of the keys that name the model."""
+SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?[bm])(?![a-z0-9])")
+"""A model's size in a name: 12b, 270m, 0.5b."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One setting in which the jobs are not alike.
+
+    ``values`` has one for each job, None where it is not set. ``how`` is "value", "type" (the same word or number as
+    another type) or "absent" (alike wherever it is set).
+    """
+
+    path: str
+    values: tuple[Leaf | None, ...]
+    how: str
+    topic: Topic | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """All of it; ``same`` counts the settings that are alike. Differences that matter come first."""
+
+    jobs: tuple[Job, ...]
+    differences: tuple[Difference, ...]
+    same: int
+    notes: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is a difference; for one job by itself, whether a value is overridden by another one."""
+        if len(self.jobs) > 1:
+            return bool(self.differences)
+        return any(changes(override) for override in self.jobs[0].overrides)
+
+
+def compare(jobs: Sequence[Job]) -> Compared:
+    """Compare jobs, and hold the size of the model in a job's name against the model that it loads."""
+    differences, same = [], 0
+    for path, values in _walk("", [job.settings for job in jobs]):
+        how = _how(values)
+        if how is None:
+            same += 1
+        else:
+            differences.append(Difference(path, values, how, topic_of(path)))
+    differences.sort(key=lambda one: one.topic.rank if one.topic else len(differences) + 1_000)
+    notes = [note for job in jobs for note in (*job.notes, *_wrong_size(job))]
+    return Compared(tuple(jobs), tuple(differences), same, tuple(dict.fromkeys(notes)))
+
+
+def changes(override: Override) -> bool:
+    """Whether the value that won is another one."""
+    return not override.lost.same(override.won)
+
+
+def _walk(path: str, trees: Sequence[Tree | None]) -> Iterator[tuple[str, tuple[Leaf | None, ...]]]:
+    """Every end of the trees, with the values there; a part that is an object in one job and a value in another is one
+    end.
+    """
+    there = [tree for tree in trees if tree is not None]
+    if all(isinstance(tree, dict) and tree for tree in there):
+        for key in dict.fromkeys(key for tree in there if isinstance(tree, dict) for key in tree):
+            yield from _walk(joined(path, key), [tree.get(key) if isinstance(tree, dict) else None for tree in trees])
+        return
+    aligned = _aligned(there) if all(isinstance(tree, list) and tree for tree in there) else None
+    if aligned is None:
+        yield path, tuple(None if tree is None else as_leaf(tree) for tree in trees)
+        return
+    rows = [{} if tree is None else aligned.pop(0) for tree in trees]
+    for key in dict.fromkeys(key for row in rows for key in row):
+        yield from _walk(f"{path}[{key}]", [row.get(key) for row in rows])
+
+
+def _aligned(lists: Sequence[Tree]) -> list[dict[str, Tree]] | None:
+    """The items of lists by what they have in common: the value of an identity, else their place. None for lists of
+    plain values, which are compared whole: one value more in front would make all others differ.
+    """
+    items = [tree for tree in lists if isinstance(tree, list)]
+    if not any(isinstance(item, (dict, list)) for tree in items for item in tree):
+        return None
+    for identity in IDENTITIES:
+        named = [[_identity(item, identity) for item in tree] for tree in items]
+        if all(None not in names and len(set(names)) == len(names) for names in named):
+            return [
+                {f"{identity}={name}": item for name, item in zip(names, tree, strict=True)}
+                for names, tree in zip(named, items, strict=True)
+            ]
+    return [{str(index): item for index, item in enumerate(tree)} for tree in items]
+
+
+def _identity(item: Tree, key: str) -> str | None:
+    found = item.get(key) if isinstance(item, dict) else None
+    return str(found.value) if isinstance(found, Leaf) and found.value is not None else None
+
+
+def _how(values: Sequence[Leaf | None]) -> str | None:
+    """How the values differ; None where they are alike."""
+    there = [value for value in values if value is not None]
+    if all(value.same(there[0]) for value in there):
+        return None if len(there) == len(values) else "absent"
+    if len({_bare(value) for value in there}) == 1:
+        return "type"
+    return "value"
+
+
+def _bare(value: Leaf) -> object:
+    """The value without its type: "384", 384 and 384.0 are one number, "True" and true one word."""
+    try:
+        return float(str(value.value))
+    except ValueError:
+        return str(value.value).lower()
+
+
+def _wrong_size(job: Job) -> Iterator[str]:
+    """A job that by its name is about a model of one size, and loads one of another."""
+    stems = " ".join(re.split(r"[/\\]", part)[-1] for part in job.name.split("+"))
+    expected = set(SIZE.findall(_words(stems)))
+    for path, (leaf,) in _walk("", [job.settings]):
+        topic = topic_of(path)
+        if leaf is None or leaf.kind != "text" or topic is None or topic.name != MODEL:
+            continue
+        found = set(SIZE.findall(_words(str(leaf.value))))
+        if expected and found and not expected & found:
+            yield (
+                f"{job.name}: by its name it is for {' '.join(sorted(expected))}, and {path} is {leaf.shown}"
+                f" ({leaf.place})"
+            )
+
+
+def _words(name: str) -> str:
+    return name.lower().replace("_", " ")

@@ -1,0 +1,177 @@
+"""The files of one job laid over each other, as the job did, with every value that one of them takes from another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from repro.core.errors import RecordError, UsageError
+from repro.jobs.settings.reading import SUFFIXES, read
+from repro.jobs.settings.tree import Leaf, Tree, as_leaf, joined
+
+BASE_KEYS = ("base", "_base_", "base_config", "extends", "inherits", "inherit_from")
+"""Keys at the top of a file that name the files below it."""
+DEFAULTS = "defaults"
+"""Hydra's list. Source: https://hydra.cc/docs/advanced/defaults_list/."""
+ITSELF = "_self_"
+DEEPEST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A value that is not used, for a later file has another."""
+
+    path: str
+    lost: Leaf
+    won: Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a job runs with. ``files`` are in order: a later one wins over an earlier one."""
+
+    name: str
+    files: tuple[str, ...]
+    settings: dict[str, Tree]
+    overrides: tuple[Override, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Pile:
+    """The layers so far."""
+
+    settings: dict[str, Tree] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    overrides: list[Override] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def lay(self, tree: dict[str, Tree], under: Sequence[str] = ()) -> None:
+        """Lay one file's settings over the others, below the keys ``under``."""
+        for key in reversed(under):
+            tree = {key: tree}
+        self._merge(self.settings, tree, "")
+
+    def _merge(self, below: dict[str, Tree], above: dict[str, Tree], path: str) -> None:
+        for key, item in above.items():
+            here, before = joined(path, key), below.get(key)
+            if isinstance(before, dict) and isinstance(item, dict):
+                self._merge(before, item, here)
+                continue
+            if before is not None:
+                lost, won = as_leaf(before), as_leaf(item)
+                self.overrides.append(Override(here, lost, won))
+            below[key] = _copy(item)
+
+
+def job_from(argument: str, bases: Sequence[Path] = ()) -> Job:
+    """The job that an argument names.
+
+    Args:
+        argument: A file, or files joined by "+", of which a later one wins over an earlier one.
+        bases: Files below all of these.
+
+    Raises:
+        UsageError: a file is not there, or is none of settings.
+        RecordError: a file cannot be read, or stands on itself.
+    """
+    names = [argument] if Path(argument).exists() else argument.split("+")
+    if not all(names):
+        raise UsageError(f"{argument!r} names no file before or behind a '+'.")
+    pile = _Pile()
+    for path in [*bases, *map(Path, names)]:
+        _lay(path, (), pile, ())
+    return Job(argument, tuple(pile.files), pile.settings, tuple(pile.overrides), tuple(dict.fromkeys(pile.notes)))
+
+
+def _lay(path: Path, under: tuple[str, ...], pile: _Pile, inside: tuple[Path, ...]) -> None:
+    """A file over the pile, after the files that it stands on."""
+    real = path.resolve()
+    if real in inside or len(inside) >= DEEPEST:
+        chain = " -> ".join(one.name for one in (*inside, real))
+        raise RecordError(f"{path} stands on itself: {chain}. Take one of these lines out.")
+    found = read(path, path.name)
+    pile.notes += found.notes
+    own = dict(found.tree)
+    below = list(_below(path, own, pile))
+    if not any(step is None for step in below):
+        below.append(None)
+    for step in below:
+        if step is None:
+            pile.files.append(path.name)
+            pile.lay(own, under)
+        else:
+            _lay(step[0], (*under, *step[1]), pile, (*inside, real))
+
+
+def _below(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[Path, tuple[str, ...]] | None]:
+    """The files that a file names, with the keys that each is put under; None stands for the file itself. The keys that
+    name them are taken out of ``own``.
+    """
+    for key in BASE_KEYS:
+        named = [item.value for item in _leaves(own.get(key))]
+        words = [word for word in named if isinstance(word, str)]
+        files = [_file(path.parent, word) for word in words]
+        if not words or len(words) < len(named) or not (any(files) or all(_looks_like_a_file(word) for word in words)):
+            continue  # a setting like any other
+        del own[key]
+        for word, file in zip(words, files, strict=True):
+            if file is None:
+                pile.notes.append(f"{path.name}: {key} names {word}, which is not there: its settings are not known")
+            else:
+                yield file, ()
+    if isinstance(own.get(DEFAULTS), list):
+        yield from _defaults(path, own, pile)
+
+
+def _defaults(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[Path, tuple[str, ...]] | None]:
+    listed = own[DEFAULTS]
+    assert isinstance(listed, list)
+    entries = [pair for item in listed for pair in _entries(item)]
+    if not any(group is None and option == ITSELF for group, option in entries) and not any(
+        _file(path.parent, f"{group}/{option}" if group else str(option)) for group, option in entries
+    ):
+        return  # another program's list of that name
+    del own[DEFAULTS]
+    if (None, ITSELF) not in entries:
+        pile.notes.append(
+            f"{path.name}: its defaults do not say where {ITSELF} stands: here, and in Hydra 1.1 and later, the file"
+            " wins over them; in Hydra 1.0 they win over the file"
+        )
+    for group, option in entries:
+        if (group, option) == (None, ITSELF):
+            yield None
+        elif (file := _file(path.parent, f"{group}/{option}" if group else str(option))) is not None:
+            yield file, tuple(group.split("/")) if group else ()
+        elif option is not None:
+            named = f"{group}: {option}" if group else str(option)
+            pile.notes.append(f"{path.name}: defaults name {named}, which is not there: its settings are not known")
+
+
+def _entries(item: Tree) -> list[tuple[str | None, str | None]]:
+    """Group and option of one line of the list: ``base`` has no group."""
+    if isinstance(item, Leaf):
+        return [(None, None if item.value is None else str(item.value))]
+    if isinstance(item, dict):
+        pairs = [(key.removeprefix("override ").removeprefix("optional ").lstrip("/"), item[key]) for key in item]
+        return [(group, str(leaf.value)) for group, leaf in pairs if isinstance(leaf, Leaf) and leaf.value is not None]
+    return []
+
+
+def _file(folder: Path, word: str) -> Path | None:
+    """The file that a word means, looked for beside the file that names it."""
+    tried = [folder / word, *(folder / f"{word}{suffix}" for suffix in SUFFIXES)]
+    return next((path for path in tried if path.suffix.lower() in SUFFIXES and path.is_file()), None)
+
+
+def _looks_like_a_file(word: str) -> bool:
+    return word.lower().endswith(SUFFIXES)
+
+
+def _leaves(tree: Tree | None) -> list[Leaf]:
+    items = tree if isinstance(tree, list) else [tree]
+    return [item for item in items if isinstance(item, Leaf)]
+
+
+def _copy(tree: Tree) -> Tree:
+    """Objects are merged in place, and an anchor's may stand in several places."""
+    return {key: _copy(item) for key, item in tree.items()} if isinstance(tree, dict) else tree

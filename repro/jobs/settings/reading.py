@@ -1,0 +1,209 @@
+"""One file of settings as a tree, with what its reader makes of it silently: keys that stand there twice, and words
+that YAML 1.1 and 1.2 read differently.
+
+YAML is read by PyYAML, as Transformers, Hydra and OmegaConf do, so that a value here is the one that the job got. Only
+its graph of nodes is taken; a tag such as ``!!python/object`` makes nothing.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.core.errors import RecordError, UsageError
+from repro.jobs.settings.tree import Leaf, Tree, as_leaf, joined, kind_of
+
+SUFFIXES = (".yaml", ".yml", ".json", ".toml")
+MOST_BYTES = 16 * 1024 * 1024
+MOST_NODES = 200_000
+"""Of one file after its anchors are followed: a few lines of them can stand for billions of values."""
+TAG = "tag:yaml.org,2002:"
+PLAIN = {f"{TAG}{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "binary")}
+DEEPEST = 100
+"""Objects and lists inside each other."""
+TOO_DEEP = f"it is nested deeper than {DEEPEST} levels"
+NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+")
+"""A number of YAML 1.2. Source: https://yaml.org/spec/1.2.2/, section 10.3.2 (core schema)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The settings of one file, and notes on them."""
+
+    tree: dict[str, Tree]
+    notes: tuple[str, ...]
+
+
+def read(path: Path, name: str | None = None) -> Read:
+    """The settings in a file.
+
+    Args:
+        path: A .yaml, .yml, .json or .toml file.
+        name: What it is called in the answer; its own name without.
+
+    Raises:
+        UsageError: there is no such file, or its name ends otherwise.
+        RecordError: it cannot be read as what its name says.
+    """
+    name = name or path.name
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path} is no file of settings by its name. Give one that ends with {', '.join(SUFFIXES)}.")
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= MOST_BYTES else None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    if raw is None:
+        raise RecordError(f"{path} has more than {MOST_BYTES:,} bytes: it is no file of settings.")
+    try:
+        text = raw.decode("utf-8-sig")
+        tree, notes = _READERS[path.suffix.lower()](text, name)
+    except (ValueError, RecursionError) as error:
+        reason = TOO_DEEP if isinstance(error, RecursionError) else re.sub(r"\s+", " ", str(error))
+        raise RecordError(f"{path} cannot be read: {reason}. Correct the file, or leave it out.") from None
+    if not isinstance(tree, dict):
+        what = "a list" if isinstance(tree, list) else "a single value"
+        raise RecordError(f"{path} holds {what}, where settings by key must be.")
+    return Read(tree, tuple(notes))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON with its keys as they stand, so that one that stands twice is seen."""
+
+
+def _json(text: str, name: str) -> tuple[Tree, list[str]]:
+    notes: list[str] = []
+    return _plain(json.loads(text, object_pairs_hook=_Pairs), name, "", notes), notes
+
+
+def _toml(text: str, name: str) -> tuple[Tree, list[str]]:
+    return _plain(tomllib.loads(text), name, "", []), []
+
+
+def _plain(value: Any, name: str, path: str, notes: list[str], depth: int = 0) -> Tree:
+    """Plain data as a tree. The last of two equal keys wins, as in every reader of JSON that is in use."""
+    if depth > DEEPEST:
+        raise ValueError(TOO_DEEP)
+    if isinstance(value, (dict, _Pairs)):
+        tree: dict[str, Tree] = {}
+        for key, item in value.items() if isinstance(value, dict) else value:
+            here = joined(path, key)
+            if key in tree:
+                notes.append(f"{name}: {here} stands there twice; the later one wins")
+            tree[key] = _plain(item, name, here, notes, depth + 1)
+        return tree
+    if isinstance(value, list):
+        return [_plain(item, name, f"{path}[{index}]", notes, depth + 1) for index, item in enumerate(value)]
+    return Leaf(value, kind_of(value), name)
+
+
+def _yaml(text: str, name: str) -> tuple[Tree, list[str]]:
+    try:
+        import yaml
+    except ImportError:
+        raise ValueError("PyYAML is not installed (pip install pyyaml)") from None
+    try:
+        loader = yaml.SafeLoader(text)
+        documents = []
+        while loader.check_node():
+            documents.append(loader.get_node())
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    graph = _Graph(loader, yaml.YAMLError, name)
+    if len(documents) == 1:
+        return graph.tree(documents[0], ""), graph.notes
+    # Each by its number: nothing says that a later one wins.
+    return {f"document {n}": graph.tree(node, f"document {n}") for n, node in enumerate(documents, 1)}, graph.notes
+
+
+class _Graph:
+    """PyYAML's nodes as a tree: anchors followed, merge keys merged, tags left alone."""
+
+    def __init__(self, loader: Any, error: type[Exception], name: str) -> None:
+        self.loader = loader
+        self.error = error
+        self.name = name
+        self.notes: list[str] = []
+        self._nodes = 0
+        self._open: set[int] = set()
+
+    def tree(self, node: Any, path: str) -> Tree:
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise ValueError(f"its anchors stand for more than {MOST_NODES:,} values")
+        if node.id == "scalar":
+            return self._leaf(node, path)
+        if id(node) in self._open:
+            raise ValueError(f"the anchor at line {node.start_mark.line + 1} holds itself")
+        self._open.add(id(node))
+        try:
+            if len(self._open) > DEEPEST:
+                raise ValueError(TOO_DEEP)
+            if node.id == "sequence":
+                items = [self.tree(item, f"{path}[{index}]") for index, item in enumerate(node.value)]
+                if node.tag == f"{TAG}seq":
+                    return items
+                return Leaf(f"{node.tag} {as_leaf(items).shown}", "tagged", self.name, node.start_mark.line + 1)
+            return self._mapping(node, path)
+        finally:
+            self._open.remove(id(node))
+
+    def _mapping(self, node: Any, path: str) -> dict[str, Tree]:
+        own: dict[str, Tree] = {}
+        merged: dict[str, Tree] = {}
+        lines: dict[str, int] = {}
+        if node.tag != f"{TAG}map":
+            own["(tag)"] = Leaf(node.tag, "tagged", self.name, node.start_mark.line + 1)
+        for key_node, value in node.value:
+            if key_node.tag == f"{TAG}merge":
+                for mapping in value.value if value.id == "sequence" else [value]:
+                    for key, item in self._merged(mapping, path).items():
+                        merged.setdefault(key, item)  # the first one named wins, and the mapping's own over both
+                continue
+            key = str(key_node.value) if key_node.id == "scalar" else f"(a {key_node.id})"
+            here, line = joined(path, key), key_node.start_mark.line + 1
+            if key in lines:
+                self.notes.append(
+                    f"{self.name}: {here} stands there twice, lines {lines[key]} and {line}; the later wins"
+                )
+            lines[key] = line
+            own[key] = self.tree(value, here)
+        return {**merged, **own}
+
+    def _merged(self, node: Any, path: str) -> dict[str, Tree]:
+        found = self.tree(node, path)
+        if not isinstance(found, dict):
+            raise ValueError(f"line {node.start_mark.line + 1}: << takes a mapping, or a list of them")
+        return found
+
+    def _leaf(self, node: Any, path: str) -> Leaf:
+        line = node.start_mark.line + 1
+        try:
+            value = self.loader.construct_object(node) if node.tag in PLAIN else None
+        except (ValueError, KeyError, AttributeError, IndexError, self.error):  # such as !!bool maybe, !!timestamp x
+            value = None
+        if value is None and node.tag != f"{TAG}null":
+            return Leaf(f"{node.tag} {node.value}", "tagged", self.name, line)
+        if node.style is None:
+            self.notes += [
+                f"{self.name}:{line}: {path or 'the value'}: {said}" for said in _ambiguous(node.value, value)
+            ]
+        return Leaf(value, kind_of(value), self.name, line)
+
+
+def _ambiguous(word: str, value: object) -> Iterator[str]:
+    """What YAML 1.2 makes of a word without quotes, where PyYAML's 1.1 makes something else of it."""
+    if isinstance(value, str) and NUMBER.fullmatch(word):
+        better = "1.0e-3" if "e" in word.lower() else "the number in decimal digits"
+        yield f"{word} is text in YAML 1.1 (PyYAML) and a number in YAML 1.2; write it as {better}, or in quotes"
+    elif isinstance(value, bool) and word.lower() not in ("true", "false"):
+        yield f"{word} is a boolean in YAML 1.1 (PyYAML) and text in YAML 1.2; write {str(value).lower()}, or quotes"
+    elif isinstance(value, (int, float)) and ":" in word:
+        yield f"{word} is {value} in YAML 1.1 (PyYAML, to the base 60) and text in YAML 1.2; put it in quotes"
+    elif type(value) is int and re.fullmatch(r"[-+]?0\d+", word):
+        yield f"{word} is {value} in YAML 1.1 (PyYAML, octal) and {int(word)} in YAML 1.2"
+
+
+_READERS = {".yaml": _yaml, ".yml": _yaml, ".json": _json, ".toml": _toml}

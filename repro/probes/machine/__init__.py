@@ -1,0 +1,1 @@
+"""Versions, processor, settings; and the process put back as it was."""

@@ -1,0 +1,234 @@
+"""Configuration -> model: which class, with which arguments, and the constructor run with or without memory for the
+parameters.
+
+What differs between Transformers releases in building a model is known here and nowhere else.
+"""
+
+import contextlib
+import copy
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint.resolve import Source
+from ..values.figures import is_float
+
+DTYPE_FIELDS = ("dtype", "_dtype", "torch_dtype")  # a configuration's own dtype, in the spellings of several releases
+
+
+class CannotLoad(Exception):
+    """The model cannot be loaded here. The message says why and what can be done."""
+
+
+def transformers_version() -> tuple[int, ...]:
+    import transformers
+
+    return tuple(int(part) for part in transformers.__version__.split(".")[:2])
+
+
+def dtype_argument(dtype: Optional[torch.dtype]) -> dict[str, Any]:
+    """from_pretrained's name for the dtype: ``torch_dtype`` until transformers 4.56 renamed it."""
+    if dtype is None:
+        return {}
+    return {"dtype" if transformers_version() >= (4, 56) else "torch_dtype": dtype}
+
+
+def attn_argument(attn: Optional[str]) -> dict[str, Any]:
+    """from_pretrained's argument for the attention implementation, unknown before transformers 4.36."""
+    return {"attn_implementation": attn} if attn and transformers_version() >= (4, 36) else {}
+
+
+def model_class(config: Any, trust_remote_code: bool) -> Any:
+    """The class that the checkpoint names, else the widest automatic class that knows this configuration.
+
+    Raises:
+        CannotLoad: no class of this Transformers knows the configuration.
+    """
+    import transformers
+
+    remote = getattr(config, "auto_map", None) or {}
+    heads = (
+        "AutoModelForCausalLM",
+        "AutoModelForSeq2SeqLM",
+        "AutoModelForMaskedLM",
+        "AutoModelForImageTextToText",
+        "AutoModel",
+    )
+    if trust_remote_code and remote:
+        for name in heads:
+            if name in remote:
+                return getattr(transformers, name)
+    for name in getattr(config, "architectures", None) or ():
+        found = getattr(transformers, name, None)
+        if found is not None:
+            return found
+    for name in heads:
+        auto = getattr(transformers, name, None)
+        if auto is not None and type(config) in getattr(auto, "_model_mapping", {}):
+            return auto
+    if remote:
+        raise CannotLoad("The model brings its own code. Look at it, then give --trust-remote-code to run it.")
+    raise CannotLoad(
+        "transformers {} has no class for {} (architectures {}).".format(
+            transformers.__version__, type(config).__name__, getattr(config, "architectures", None)
+        )
+    )
+
+
+def read_config(source: Source, trust_remote_code: bool) -> Any:
+    """The configuration of a source.
+
+    Raises:
+        CannotLoad: this Transformers does not know it, or it is no configuration.
+    """
+    from transformers import AutoConfig
+
+    place = source.config or source.folder or ""
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, local_files_only=True)
+    except Exception as error:
+        text = str(error)
+        if "trust_remote_code" in text:
+            raise CannotLoad(
+                "The model brings its own code. Look at it, then give --trust-remote-code to run it."
+            ) from error
+        if isinstance(error, KeyError) or "does not recognize this architecture" in text:
+            import transformers
+
+            kind = declared_type(place)
+            raise CannotLoad(
+                f"transformers {transformers.__version__} does not know the model type {kind!r}."
+            ) from error
+        raise CannotLoad("The configuration in {} cannot be read: {}".format(place, text.split("\n")[0])) from error
+
+
+def declared_type(place: str) -> Optional[str]:
+    """The model type that a configuration declares, read without Transformers."""
+    path = os.path.join(place, "config.json") if os.path.isdir(place) else place
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if found is None else str(found)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Transformers' load report and progress bars: the load step reports the keys itself."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    bars = getattr(logging, "is_progress_bar_enabled", lambda: False)()
+    if bars:
+        logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def construct(chosen: Any, config: Any, attn: Optional[str], trust: bool) -> nn.Module:
+    """A model built by its own constructor, without a checkpoint, in the current default dtype."""
+    options = attn_argument(attn)
+    if hasattr(chosen, "_from_config"):
+        return chosen._from_config(config, **options)
+    return chosen.from_config(config, trust_remote_code=trust, **options)
+
+
+def kept_in_float32(model: nn.Module, dtype: torch.dtype) -> Optional["re.Pattern[str]"]:
+    """Names of the parameters that Transformers keeps in float32 for ``dtype``: some for float16 only, the strict
+    ones for both.
+    """
+    names: list[str] = []
+    if dtype == torch.float16:
+        names += list(getattr(model, "_keep_in_fp32_modules", None) or [])
+    if dtype in (torch.float16, torch.bfloat16):
+        names += list(getattr(model, "_keep_in_fp32_modules_strict", None) or [])
+    return re.compile("|".join(rf"((^|\.){re.escape(name)}($|\.))" for name in names)) if names else None
+
+
+def config_parts(config: Any) -> list[Any]:
+    """A configuration and the configurations inside it (text, vision, ...): a model may read its dtype in any of
+    them.
+    """
+    return [config] + [
+        part for part in vars(config).values() if hasattr(part, "model_type") and hasattr(part, "to_dict")
+    ]
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def _parameters_without_memory() -> Iterator[None]:
+    """Constructors run as they are, but parameters end on the meta device and are not initialised; buffers are real."""
+    register = nn.Module.register_parameter
+    originals: dict[str, Any] = {
+        name: value
+        for name, value in vars(nn.init).items()
+        if name.endswith("_") and not name.startswith("_") and callable(value)
+    }
+
+    def on_meta(module: nn.Module, name: str, parameter: Optional[nn.Parameter]) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            kept = parameter.requires_grad
+            module._parameters[name] = nn.Parameter(parameter.detach().to("meta"), requires_grad=kept)
+
+    def untouched(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return tensor
+
+    # the one place through which every parameter goes
+    setattr(nn.Module, "register_parameter", on_meta)  # noqa: B010 - an assignment does not type
+    for name in originals:
+        setattr(nn.init, name, untouched)
+    try:
+        yield
+    finally:
+        setattr(nn.Module, "register_parameter", register)  # noqa: B010 - as above
+        for name, value in originals.items():
+            setattr(nn.init, name, value)
+
+
+def skeleton(model: nn.Module, dtype: torch.dtype, attn: Optional[str]) -> nn.Module:
+    """The same class, constructed in ``dtype``: buffers with their values, parameters without memory."""
+    config = copy.deepcopy(model.config)
+    for part in config_parts(config):  # the constructor would take the dtype from here, whatever the default is
+        for field in DTYPE_FIELDS:
+            if field in vars(part):
+                vars(part)[field] = dtype
+    with quiet(), default_dtype(dtype), _parameters_without_memory(), torch.random.fork_rng(devices=[]):
+        return construct(type(model), config, attn, False)
+
+
+def cast_parameters(model: nn.Module, dtype: torch.dtype, attn: Optional[str]) -> None:
+    """Round the parameters of a model that was built in float32, for good, and give its buffers the constructor's
+    values in ``dtype``.
+    """
+    kept = kept_in_float32(model, dtype)
+    fresh = dict(skeleton(model, dtype, attn).named_buffers())
+    for name, parameter in model.named_parameters():
+        if is_float(parameter) and not (kept is not None and kept.search(name)):
+            parameter.data = parameter.data.to(dtype)
+    for name, buffer in model.named_buffers():
+        if is_float(buffer) and name in fresh and fresh[name].shape == buffer.shape:
+            buffer.data = fresh[name].to(buffer.device)

@@ -1,0 +1,150 @@
+"""Run the model: does the output hold NaN or Inf, is it nearly uniform, is it the same twice?"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..observe.screen import Call, screened, spread_of
+from ..values.figures import describe, digest, same_values, tensors_in, widen
+from .inputs import Inputs
+
+# Entropy of the next-token distribution as a part of log(vocabulary). Measured: real Gemma 3 270M gives 0.11 to 0.36 on
+# five prompts; GPT-2, Pythia and Gemma shapes with random weights give 0.986 to 0.990.
+UNIFORM_RATIO = 0.98
+OUTPUTS = ("logits", "prediction_logits", "last_hidden_state", "image_embeds", "pooler_output")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The forward passes of one prompt: what was put in, and what was seen."""
+
+    inputs: Inputs
+    output_name: str
+    output: Tensor
+    figures: dict[str, Any]
+    entropy_ratio: Optional[float]
+    repeat_equal: Optional[bool]
+    calls: tuple[Call, ...]
+    spread: tuple[dict[str, Any], ...]
+    seconds: float
+
+    @property
+    def bad(self) -> bool:
+        return is_bad_figures(self.figures)
+
+    @property
+    def uniform(self) -> bool:
+        return self.entropy_ratio is not None and self.entropy_ratio > UNIFORM_RATIO
+
+
+def is_bad_figures(figures: dict[str, Any]) -> bool:
+    return bool(figures.get("nan", 0) or figures.get("posinf", 0) or figures.get("neginf", 0))
+
+
+def run(model: nn.Module, inputs: Inputs) -> Any:
+    """One plain forward pass, without gradients."""
+    with torch.no_grad():
+        return model(**inputs.arguments())
+
+
+def main_output(output: Any) -> tuple[str, Tensor]:
+    """The output that is judged: the logits where there are any, else the last hidden state, else the first floating
+    tensor.
+    """
+    for name in OUTPUTS:
+        value = getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return name, value
+    for tensor in tensors_in(output):
+        if tensor.is_floating_point():
+            return "output", tensor
+    raise ValueError(f"The model's output has no floating tensor to judge: it is a {type(output).__name__}.")
+
+
+def entropy_ratio(logits: Tensor) -> Optional[float]:
+    """Mean entropy of softmax over the last dimension, divided by the log of its size; None where the logits are not
+    all finite.
+
+    1.0 means that the model prefers nothing. In float32, over at most 64 positions.
+    """
+    if logits.dim() < 2 or logits.shape[-1] < 2:
+        return None
+    rows = widen(logits.detach().reshape(-1, logits.shape[-1])[-64:])
+    if not bool(torch.isfinite(rows).all()):
+        return None
+    logp = torch.log_softmax(rows, dim=-1)
+    return float(-(logp.exp() * logp).sum(-1).mean()) / math.log(logits.shape[-1])
+
+
+def look(model: nn.Module, inputs: Inputs) -> Pass:
+    """Two forward passes: one under the screen, one plain, compared.
+
+    Where the first was bad, the second also counts bad tokens by layer.
+    """
+    with screened(model, outline=True) as screen:
+        name, output = main_output(run(model, inputs))
+    calls = screen.calls()
+    figures = describe(output)
+    rows: list[dict[str, Any]] = []
+    begin = time.monotonic()
+    if is_bad_figures(figures):
+        with spread_of(model) as rows, screened(model) as whole:
+            _, again = main_output(run(model, inputs))
+        within = whole.calls()
+        calls = within if any(call.bad for call in within) else calls
+    else:
+        _, again = main_output(run(model, inputs))
+    seconds = time.monotonic() - begin
+    ratio = entropy_ratio(output) if name.endswith("logits") else None
+    return Pass(inputs, name, output, figures, ratio, same_values(output, again), tuple(calls), tuple(rows), seconds)
+
+
+def record(seen: Pass) -> dict[str, Any]:
+    """One row of the forward step's payload."""
+    return {
+        **seen.inputs.record(),
+        "output": seen.output_name,
+        "logits": seen.figures,
+        "entropy_ratio": seen.entropy_ratio,
+        "uniform": seen.uniform,
+        "repeat_equal": seen.repeat_equal,
+        "verdict": "bad" if seen.bad else "good",
+        "digest": digest(seen.output),
+        "absorbed": sum(call.bad for call in seen.calls) if not seen.bad else 0,
+    }
+
+
+def bad_words(figures: dict[str, Any]) -> str:
+    """ "3 NaN, 1 +inf among 64 values": the counts of what is not finite."""
+    kinds = (("nan", "NaN"), ("posinf", "+inf"), ("neginf", "-inf"))
+    counts = ", ".join(f"{figures[key]:,} {word}" for key, word in kinds if figures[key])
+    return f"{counts} among {math.prod(figures['shape']):,} values"
+
+
+def judge(passes: list[Pass], random_weights: bool) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and payload of the forward step."""
+    rows = [record(seen) for seen in passes]
+    bad = [seen for seen in passes if seen.bad]
+    worst = max(passes, key=lambda seen: sum(seen.figures.get(key, 0) for key in ("nan", "posinf", "neginf")))
+    payload = {
+        "output": worst.output_name,
+        "prompts": rows,
+        "logits": worst.figures,
+        "plain_seconds": min(seen.seconds for seen in passes),
+    }
+    of = f" for {len(bad)} of {len(passes)} prompts" if len(passes) > 1 else ""
+    if bad:
+        return "bad", f"{worst.output_name}: {bad_words(worst.figures)}{of}", payload
+    verb = "are" if worst.output_name.endswith("s") else "is"
+    reason = f"{worst.output_name} {verb} finite, {worst.figures['min']:.6g} to {worst.figures['max']:.6g}"
+    if any(seen.repeat_equal is False for seen in passes):
+        reason += "; a second run gave other numbers"
+    if any(seen.uniform for seen in passes):
+        reason += "; nearly uniform" + (
+            ", as untrained weights are" if random_weights else ", which trained models rarely are"
+        )
+    return "good", reason, payload

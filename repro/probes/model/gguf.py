@@ -1,0 +1,92 @@
+"""A .gguf file -> a folder that from_pretrained reads, once; the folder lies in the user's cache under the file's
+SHA-256.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from typing import Callable
+
+from ..checkpoint.resolve import CannotResolve, Source, first_line
+from .compat import quiet
+
+CHUNK = 1 << 22
+DONE = "converted.json"  # written last: a folder without it is half a conversion
+
+
+def converted(source: Source, cache: str, progress: Callable[[int, int, str], None]) -> Source:
+    """``source`` with ``folder`` set to the converted model.
+
+    Raises:
+        CannotResolve: no GGUF file, a package is missing, or Transformers cannot read this architecture from GGUF.
+    """
+    path = source.gguf or ""
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise CannotResolve(f"{path} is no GGUF file: it does not begin with the letters GGUF.")
+    sha = _sha256(path, progress)
+    folder = os.path.join(cache, "gguf", sha)
+    note = "converted from GGUF before"
+    if not os.path.isfile(os.path.join(folder, DONE)):
+        begin = time.monotonic()
+        _convert(path, sha, folder)
+        note = f"converted from GGUF in {time.monotonic() - begin:.0f} s"
+    return replace(source, folder=folder, note=note)
+
+
+def _sha256(path: str, progress: Callable[[int, int, str], None]) -> str:
+    sha, done, total = hashlib.sha256(), 0, os.path.getsize(path)
+    with open(path, "rb") as stream:
+        for chunk in iter(lambda: stream.read(CHUNK), b""):
+            sha.update(chunk)
+            done += len(chunk)
+            progress(done, total, "bytes")
+    return sha.hexdigest()
+
+
+def _convert(path: str, sha: str, folder: str) -> None:
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CannotResolve(
+            "Reading {} needs {} beside transformers: pip install {}".format(
+                path, " and ".join(missing), " ".join(missing)
+            )
+        )
+    import torch
+    import transformers
+
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    half = tempfile.mkdtemp(prefix="half-", dir=os.path.dirname(folder))
+    try:
+        place, name = os.path.split(path)
+        with quiet():
+            try:
+                from .compat import dtype_argument
+
+                tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=name)
+                model = transformers.AutoModelForCausalLM.from_pretrained(
+                    place, gguf_file=name, **dtype_argument(torch.float32)
+                )
+            except Exception as error:
+                raise CannotResolve(
+                    f"transformers {transformers.__version__} cannot read {path}: {first_line(error)}"
+                ) from error
+            # What is saved are plain float32 tensors; without this the library refuses to save a model that came from
+            # GGUF.
+            vars(model).update(hf_quantizer=None, is_quantized=False)
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(half)
+            tokenizer.save_pretrained(half)
+        with open(os.path.join(half, DONE), "w", encoding="utf-8") as stream:
+            json.dump({"file": name, "sha256": sha, "transformers": transformers.__version__}, stream)
+        if os.path.isdir(folder):
+            shutil.rmtree(folder)
+        os.rename(half, folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""The loaded model in another dtype and back, as from_pretrained would have loaded it in that dtype.
+
+``model.half()`` is something else: it rounds buffers such as rotary frequencies, which from_pretrained leaves in
+float32, and a way back to float32 keeps the digits that were lost. Here parameters come from the file's own digits,
+and buffers from the model's own constructor under the wanted default dtype.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..values.figures import dtype_name, is_bad, is_float
+from .compat import DTYPE_FIELDS, config_parts, kept_in_float32, skeleton
+from .load import Loaded, file_tensor
+
+
+def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Values for the floating buffers that no file covers, where the constructor gives what was loaded; else the
+    loaded ones stay.
+    """
+    model = loaded.model
+    wanted = {name: b for name, b in model.named_buffers() if is_float(b) and name not in loaded.from_file}
+    wanted = {name: b for name, b in wanted.items() if name not in loaded.unset_buffers}
+    if not wanted:
+        return {}
+    try:
+        here = dict(skeleton(model, loaded.dtype, loaded.attn).named_buffers())
+        there = dict(skeleton(model, dtype, loaded.attn).named_buffers())
+    except Exception:  # noqa: BLE001 - a constructor that needs real weights; then buffers stay as loaded
+        return {}
+    found = {}
+    for name, buffer in wanted.items():
+        if name not in here or name not in there or here[name].is_meta or there[name].shape != buffer.shape:
+            continue
+        if here[name].dtype == buffer.dtype and torch.equal(here[name], buffer.detach().cpu()):
+            found[name] = there[name].to(buffer.device)
+    return found
+
+
+def _parameters_in(loaded: Loaded, dtype: torch.dtype) -> Iterator[tuple[str, Tensor, bool]]:
+    """(name, value, rounded): ``rounded`` where only the loaded digits are there and they are fewer than ``dtype``
+    holds.
+    """
+    model = loaded.model
+    kept = kept_in_float32(model, dtype)
+    for name, parameter in model.named_parameters():
+        if not is_float(parameter):
+            continue
+        wanted = torch.float32 if kept is not None and kept.search(name) else dtype
+        place = loaded.from_file.get(name)
+        value = file_tensor(place) if place is not None else parameter.detach()
+        rounded = place is None and torch.finfo(parameter.dtype).bits < torch.finfo(wanted).bits
+        if place is None and loaded.source.folder is not None and is_bad(parameter):
+            raise DigitsLost(f"{name} is not finite in {dtype_name(parameter.dtype)}, and no tensor of the file is it")
+        yield name, value.to(device=parameter.device, dtype=wanted), rounded
+
+
+class DigitsLost(Exception):
+    """The wider values of a parameter are not to be had from what was loaded. The message says of which."""
+
+
+@contextlib.contextmanager
+def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
+    """The model as from_pretrained loads it in ``dtype``, while the context lasts.
+
+    Yields how many parameters had fewer digits to give.
+    """
+    model = loaded.model
+    with _restored(model):
+        rounded = 0
+        parameters = dict(model.named_parameters())
+        for name, value, short in _parameters_in(loaded, dtype):
+            parameters[name].data = value
+            rounded += short
+        fresh = _buffers_in(loaded, dtype)
+        for name, buffer in model.named_buffers():
+            if name in fresh:
+                buffer.data = fresh[name]
+            elif is_float(buffer) and name in loaded.from_file:
+                buffer.data = file_tensor(loaded.from_file[name]).to(device=buffer.device, dtype=dtype)
+        _set_config_dtype(model, dtype)
+        yield rounded
+
+
+@contextlib.contextmanager
+def widened(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """The very numbers that are loaded, in a wider dtype: what is left of a difference is the arithmetic's, not the
+    rounding of weights.
+    """
+    with _restored(model):
+        for _, tensor in list(model.named_parameters()) + list(model.named_buffers()):
+            if is_float(tensor):
+                tensor.data = tensor.data.to(dtype)
+        _set_config_dtype(model, dtype)
+        yield
+
+
+@contextlib.contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Parameters, buffers and the configuration's dtype are as before when the context ends."""
+    tensors = [(tensor, tensor.data) for _, tensor in list(model.named_parameters()) + list(model.named_buffers())]
+    fields = [
+        (part, name, vars(part)[name])
+        for part in config_parts(model.config)
+        for name in DTYPE_FIELDS
+        if name in vars(part)
+    ]
+    try:
+        yield
+    finally:
+        for tensor, data in tensors:
+            tensor.data = data
+        for part, name, value in fields:
+            vars(part)[name] = value
+
+
+def _set_config_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+    for part in config_parts(model.config):
+        for name in DTYPE_FIELDS:
+            if name in vars(part):
+                vars(part)[name] = dtype

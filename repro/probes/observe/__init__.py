@@ -1,0 +1,1 @@
+"""One pass watched: modules, operators, source lines, memory."""

@@ -1,0 +1,212 @@
+"""A recording of every operator inside one module call, from which any tensor can be had again as it was at any moment.
+
+Tensors are kept by reference. Before an operator writes into memory, that memory is copied once, so that what was
+read earlier stays what it was. Views are not writers: a value's writer is the last operator that wrote to its bytes.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..values.figures import is_float, tensors_in
+from ..values.nest import items_in, rebuild
+from .source import source_line
+from .watch import Address, StopPass, Watch, watched
+
+
+@dataclass
+class Store:
+    """One piece of memory. ``epoch`` counts the writes seen; ``snapshots`` holds the bytes as they were in an epoch
+    that is over.
+    """
+
+    storage: Any
+    device: torch.device
+    epoch: int = 0
+    snapshots: dict[int, Any] = field(default_factory=dict)
+    writers: list[tuple[int, "Ref"]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Ref:
+    """A tensor as it was at one moment: where its elements lie, and in which epoch of their memory."""
+
+    store: Store
+    epoch: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    itemsize: int
+
+    def tensor(self) -> Tensor:
+        """The values of that moment. Not to be written to."""
+        storage = self.store.snapshots.get(self.epoch, self.store.storage)
+        return torch.empty(0, dtype=self.dtype, device=self.store.device).set_(
+            storage, self.offset, self.shape, self.stride
+        )
+
+    def byte_of(self, index: list[int]) -> int:
+        """Where an element begins; for a complex one, where the part begins that is not finite, if only one is not."""
+        begin = (self.offset + sum(i * step for i, step in zip(index, self.stride))) * self.itemsize
+        if self.dtype.is_complex and math.isfinite(self.tensor()[tuple(index)].real.item()):
+            return begin + self.itemsize // 2
+        return begin
+
+    def index_of(self, byte: int) -> Optional[list[int]]:
+        """The element that lies at ``byte`` of the memory (a complex one: at either of its parts), or None.
+
+        For overlapping strides, the first such element.
+        """
+        if byte % (self.itemsize // 2 if self.dtype.is_complex else self.itemsize):
+            return None
+        rest = byte // self.itemsize - self.offset
+        if rest < 0 or 0 in self.shape:
+            return None
+        index = [0] * len(self.shape)
+        for dim in sorted(range(len(self.shape)), key=lambda d: -self.stride[d]):
+            if self.stride[dim] > 0 and self.shape[dim] > 1:
+                index[dim] = min(rest // self.stride[dim], self.shape[dim] - 1)
+                rest -= index[dim] * self.stride[dim]
+        return index if rest == 0 else None
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One operator call. In ``args`` and ``kwargs`` each tensor stands as a Ref; ``outputs`` are Refs in the order of
+    the results.
+
+    ``mutates``: the Refs, in their state before, of the memory that it wrote to. ``source``: "file.py:line" of the
+    model's code.
+    """
+
+    index: int
+    address: Address
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Ref, ...]
+    mutates: tuple[Ref, ...]
+    source: Optional[str]
+
+    def inputs(self) -> list[Ref]:
+        return list(items_in((self.args, self.kwargs), Ref))
+
+    @property
+    def base_name(self) -> str:
+        """ "add" of "aten.add_.Tensor"."""
+        parts = self.address.op.split(".")
+        return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_") or parts[-1]
+
+
+class Tape:
+    """The recording. ``ops`` in order; ``exit_refs`` are the floating outputs of the call at which it stopped."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.exit_refs: list[Ref] = []
+        self._stores: dict[tuple[str, int], Store] = {}
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """Where ``tensor`` is now; memory that was never met before is taken up as it is."""
+        storage = tensor.untyped_storage()
+        key = (str(tensor.device), storage.data_ptr())
+        store = self._stores.get(key)
+        if store is None:
+            store = self._stores[key] = Store(storage, tensor.device)
+        return Ref(
+            store,
+            store.epoch,
+            tensor.dtype,
+            tuple(tensor.shape),
+            tuple(tensor.stride()),
+            int(tensor.storage_offset()),
+            tensor.element_size(),
+        )
+
+    def knows(self, tensor: Tensor) -> bool:
+        return (str(tensor.device), tensor.untyped_storage().data_ptr()) in self._stores
+
+    def visit(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kept_args = rebuild(args, Tensor, self.ref)
+        kept_kwargs = rebuild(kwargs, Tensor, self.ref)
+        written = list(written_by(func, args, kwargs))
+        mutates = tuple(self.ref(tensor) for tensor in written)
+        for ref in mutates:
+            ref.store.snapshots.setdefault(ref.epoch, ref.store.storage.clone())
+        result = func(*args, **kwargs)
+        for ref in mutates:
+            ref.store.epoch = ref.epoch + 1
+        index = len(self.ops)
+        outputs: list[Ref] = []
+        targets = list(tensors_in(result)) or written
+        for tensor in targets:
+            fresh = tensor.numel() > 0 and not self.knows(tensor)
+            ref = self.ref(tensor)
+            outputs.append(ref)
+            if fresh:
+                ref.store.writers.append((index, ref))
+        for tensor in written:
+            ref = self.ref(tensor)
+            ref.store.writers.append((index, ref))
+        self.ops.append(Op(index, address, func, kept_args, kept_kwargs, tuple(outputs), mutates, source_line()))
+        return result
+
+    def writer(self, ref: Ref, index: list[int]) -> Optional[tuple[Op, Ref, list[int]]]:
+        """The operator that last wrote the element, with its place in that operator's output; None for memory from
+        outside.
+        """
+        byte = ref.byte_of(index)
+        for position, written in reversed(ref.store.writers):
+            if written.epoch <= ref.epoch:
+                place = written.index_of(byte)
+                if place is not None:
+                    return self.ops[position], written, place
+        return None
+
+
+def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """The tensors that an operator writes to, by its schema."""
+    for position, argument in enumerate(func._schema.arguments):
+        alias = argument.alias_info
+        if alias is None or not alias.is_write:
+            continue
+        value = args[position] if position < len(args) else kwargs.get(argument.name)
+        yield from tensors_in(value)
+
+
+def record(model: nn.Module, run: Callable[[], Any], begin: tuple[str, int], end: tuple[str, int]) -> Tape:
+    """Run the model and record from the start of call ``begin`` (module, call number) to the end of call ``end``,
+    then stop.
+    """
+    tape = Tape()
+    watch = Watch(tape.visit)
+    watch.active = False
+
+    def entered(name: str, index: int) -> None:
+        if (name, index) == begin:
+            watch.active = True
+
+    def left(name: str, index: int, output: Any) -> None:
+        if (name, index) == end and watch.active:
+            watch.active = False
+            tape.exit_refs = [tape.ref(tensor) for tensor in output_tensors(output)]
+            raise StopPass
+
+    watch.entered, watch.left = entered, left
+    with watched(model, watch):
+        run()
+    return tape
+
+
+def output_tensors(output: Any) -> list[Tensor]:
+    """The floating tensors of a module's output; the judged ones of a model's output first."""
+    found = [tensor for tensor in tensors_in(output) if is_float(tensor) and tensor.numel()]
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        found.sort(key=lambda tensor: tensor is not logits)
+    return found

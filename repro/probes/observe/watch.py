@@ -1,0 +1,205 @@
+"""Every operator of a forward pass, with the module that ran it: the ground on which tape, counterfactual and
+reference stand.
+
+An operator's address is module path + call of that module + operator + how often that operator ran in that call
+before. It is the same in another dtype, and in another version that runs the same code, where a position in the whole
+trace is not.
+"""
+
+import contextlib
+import inspect
+import threading
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+@dataclass(frozen=True)
+class Address:
+    """One operator call: the ``occurrence``-th ``op`` that ``module`` itself (not a child) ran in its
+    ``call_index``-th call.
+    """
+
+    module: str
+    call_index: int
+    op: str
+    occurrence: int
+
+
+# Hooks that also run when a module's forward raises (and the model catches that), which torch has since 2.1.
+ALWAYS = {"always_call": True} if "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters else {}
+OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
+
+Visitor = Callable[[Address, Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class StopPass(BaseException):
+    """Ends a forward pass that has shown what was wanted. No Exception, so that no handler in the model swallows it."""
+
+
+class _Mode(TorchDispatchMode):
+    def __init__(self, watch: "Watch") -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._watch.operator(func, args, kwargs or {})
+
+
+class Watch:
+    """Knows which module is running and hands each operator to ``visit`` while ``active``.
+
+    outside: module and call of an operator that runs while no module does.
+    """
+
+    def __init__(self, visit: Visitor, outside: tuple[str, int] = ("", 0)) -> None:
+        self._visit = visit
+        self._outside = outside
+        self.active = True
+        self.stack: list[tuple[str, int]] = []
+        self.calls: dict[str, int] = {}
+        self._occurrences: dict[tuple[str, int, str], int] = {}
+        self.entered: Optional[Callable[[str, int], None]] = None
+        self.left: Optional[Callable[[str, int, Any], None]] = None
+
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module, call = self.stack[-1] if self.stack else self._outside
+        name = str(func)
+        key = (module, call, name)
+        occurrence = self._occurrences.get(key, 0)
+        self._occurrences[key] = occurrence + 1
+        if not self.active:
+            return func(*args, **kwargs)
+        return self._visit(Address(module, call, name, occurrence), func, args, kwargs)
+
+    def enter(self, name: str) -> None:
+        index = self.calls.get(name, 0)
+        self.calls[name] = index + 1
+        self.stack.append((name, index))
+        if self.entered:
+            self.entered(name, index)
+
+    def leave(self, name: str, output: Any) -> None:
+        """``output`` is None where the call raised and the model may go on without it.
+
+        A call inside that raised, and of which no hook told (before torch 2.1), ends with this one.
+        """
+        inner, index = self.stack.pop()
+        while inner != name:
+            inner, index = self.stack.pop()
+        if self.left and output is not None:
+            self.left(name, index, output)
+
+
+@contextlib.contextmanager
+def _running(watch: Watch, handles: Iterator[Any]) -> Iterator[None]:
+    """Operators go to ``watch``; the hooks are put on one by one as ``handles`` gives them, and are gone afterwards."""
+    held: list[Any] = []
+    try:
+        held.extend(handles)
+        with _Mode(watch), contextlib.suppress(StopPass):
+            yield
+    finally:
+        for handle in held:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
+    """``model`` under ``watch``; a StopPass from inside ends the block quietly, and the hooks are gone afterwards.
+
+    The hooks stand behind the model's own ones, so that what those change is seen.
+    """
+
+    def before(name: str) -> Any:
+        return lambda module, args: watch.enter(name)
+
+    def after(name: str) -> Any:
+        return lambda module, args, output: watch.leave(name, output)
+
+    def handles() -> Iterator[Any]:
+        for name, module in model.named_modules():
+            yield module.register_forward_pre_hook(before(name))
+            yield module.register_forward_hook(after(name), **ALWAYS)
+
+    with _running(watch, handles()):
+        yield
+
+
+class Names:
+    """The path of each module that runs: below the outermost module that is being called.
+
+    The first such root is "", the next one "root1", and so on, by order of their first calls. A module that its root
+    does not hold (one in a plain list, one made during the call) is named by its caller and its class:
+    "layer.<Linear>". ``classes``: the class of every name that was given.
+    """
+
+    def __init__(self) -> None:
+        self.classes: dict[str, str] = {}
+        # Weak references, for a script may make and drop more modules than fit into memory; they also tell a module
+        # from a later one at the same address.
+        self._roots: dict[int, tuple[Any, str]] = {}
+        self._paths: dict[int, str] = {}
+        self._count = 0
+        self._running: list[tuple[int, str]] = []
+
+    def enter(self, module: nn.Module) -> str:
+        name = self._inside(module) if self._running else self._root(module)
+        self._running.append((id(module), name))
+        self.classes.setdefault(name, type(module).__name__)
+        return name
+
+    def leave(self, module: nn.Module) -> str:
+        """The name that ``enter`` gave. A call inside that raised, and of which no hook told, ends with it."""
+        key, name = self._running.pop()
+        while key != id(module):
+            key, name = self._running.pop()
+        return name
+
+    def _root(self, module: nn.Module) -> str:
+        known, label = self._roots.get(id(module), (None, ""))
+        if known is None or known() is not module:
+            label = f"root{self._count}" if self._count else ""
+            self._count += 1
+            self._roots[id(module)] = (weakref.ref(module), label)
+        self._paths = self._below(module, label)
+        return label
+
+    @staticmethod
+    def _below(root: nn.Module, label: str) -> dict[int, str]:
+        return {id(module): ".".join(filter(None, (label, path))) for path, module in root.named_modules()}
+
+    def _inside(self, module: nn.Module) -> str:
+        if id(module) in self._paths:
+            return self._paths[id(module)]
+        return ".".join(filter(None, (self._running[-1][1], f"<{type(module).__name__}>")))
+
+
+@contextlib.contextmanager
+def watched_everywhere(watch: Watch, names: Names) -> Iterator[None]:
+    """Every module of the process under ``watch``, also those that are made inside, by their ``names``.
+
+    No module gets a hook of its own: PyTorch's transformer layers leave their fused path where they find one. Only
+    this thread is watched: a dispatch mode sees no other, and calls of several threads do not nest.
+    """
+    here = threading.get_ident()
+
+    def before(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == here:
+            watch.enter(names.enter(module))
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == here:
+            watch.leave(names.leave(module), output)
+
+    def handles() -> Iterator[Any]:
+        yield register_module_forward_pre_hook(before)
+        yield register_module_forward_hook(after, **ALWAYS)
+
+    with _running(watch, handles()):
+        yield

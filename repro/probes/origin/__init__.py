@@ -1,0 +1,1 @@
+"""Where the bad value was made, by which mechanism, confirmed."""

@@ -1,0 +1,193 @@
+"""Where is it born? Screen, look inside one module, walk back, name the element, confirm.
+
+The screen's first bad call is recorded operator by operator and the walk back from its bad output ends at the origin,
+or outside the module, or at a -inf that somebody meant. In the last two cases the recording is made wider, up to the
+whole pass, walked back from the model's own output. The answer is confirmed by repairing that one operator: the
+model's output must change where it was bad.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ..model.forward import Pass, main_output, run
+from ..model.load import Loaded
+from ..observe.screen import Call, blocks
+from ..observe.tape import Tape, record
+from ..observe.watch import Address
+from ..values.figures import dtype_name, finite_mask, is_bad, unravel
+from .counterfactual import effect, with_only, without_bad_values
+from .mechanism import limit_of
+from .record import describe_origin, find_leaf
+from .walk import End, Origin, chosen, trace
+
+ROOT = ("", 0)
+SAMPLES = 3  # bad elements of one output that are walked back; the origin that ran first is the answer
+
+
+@dataclass
+class Search:
+    """What was tried. ``innocent``: bad values that nothing bad followed from."""
+
+    loaded: Loaded
+    seen: Pass
+    innocent: dict[Address, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self) -> Any:
+        return run(self.loaded.model, self.seen.inputs)
+
+    def excuse(self, address: Address, why: str) -> None:
+        self.innocent[address] = why
+
+
+def bisect(loaded: Loaded, passes: list[Pass]) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and payload of the bisect step."""
+    number = next((i for i, seen in enumerate(passes) if seen.bad), 0)
+    seen = passes[number]
+    dtype = seen.output.dtype
+    payload: dict[str, Any] = {
+        "origin": None,
+        "prompt": number,
+        "spread": list(seen.spread),
+        "headroom": headroom(loaded, seen),
+        "limit": limit_of(dtype),
+        "dtype": dtype_name(dtype),
+        "innocent": [],
+        "screened_calls": len(seen.calls),
+    }
+    if not seen.bad:
+        absorbed = sum(call.bad for call in seen.calls)
+        extra = f"; {absorbed} module calls gave a NaN or Inf that never reached the output" if absorbed else ""
+        return "good", f"the output is finite: there is nothing to find{extra}", payload
+    search = Search(loaded, seen)
+    found = find(search)
+    payload["innocent"] = [
+        {"module": place.module, "op": place.op, "why": why} for place, why in search.innocent.items()
+    ]
+    if found is None:
+        return (
+            "skip",
+            "no origin could be confirmed: {}".format("; ".join(search.notes) or "the walk back did not end"),
+            payload,
+        )
+    payload["origin"] = found
+    return "bad", sentence(found), payload
+
+
+def find(search: Search) -> Optional[dict[str, Any]]:
+    """The origin as plain data, or None.
+
+    Widens the recording until the walk back ends inside it and the answer is confirmed.
+    """
+    first = next((call for call in search.seen.calls if call.bad), None)
+    for begin, end in _frames(first):
+        tape = record(search.loaded.model, search.run, begin, end)
+        origin = earliest(tape)
+        if origin is None:
+            search.notes.append("a repeated pass had no bad value at the end of {}".format(end[0] or "the model"))
+            continue
+        leaf = find_leaf(search.loaded, tape, origin)
+        if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
+            continue  # it came in through the module's inputs: look further out
+        if origin.end is End.OUTSIDE and (leaf is None or leaf.kind != "parameter"):
+            origin = chosen(origin)
+            leaf = leaf if origin.end is End.OUTSIDE else None
+        if origin.end in (End.LITERAL, End.LOST) or origin.step is None:
+            address = origin.step.op.address if origin.step else Address(end[0], end[1], "", 0)
+            why = "a -inf that was written on purpose" if origin.end is End.LITERAL else "the walk back did not end"
+            search.excuse(address, why)
+            continue
+        address = origin.step.op.address
+        # a wider recording may lead to the same operator: it has been put to the test already
+        confirmed, how = (False, "unchanged") if address in search.innocent else confirm(search, address)
+        if not confirmed and end == ROOT:
+            confirmed, how = True, "walked"  # this walk began at the model's own output, and every step of it was tried
+        if confirmed:
+            search.innocent.pop(address, None)
+            return {**describe_origin(search.loaded, search.seen, origin, leaf), "confirmed": True, "confirmed_by": how}
+        search.excuse(address, "neither cures the output when repaired, nor spoils it alone")
+    return None
+
+
+def _frames(first: Optional[Call]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+    """(begin, end) of the recordings to make, from the narrowest to the whole pass."""
+    frames = []
+    if first is not None and first.module:
+        call = (first.module, first.call_index)
+        frames = [(call, call), (ROOT, call)]
+    return [*frames, (ROOT, ROOT)]
+
+
+def earliest(tape: Tape) -> Optional[Origin]:
+    """Of the walks from a few bad elements of the recorded outputs, the one whose origin ran first; None if no output
+    is bad.
+    """
+    origins: list[Origin] = []
+    for ref in tape.exit_refs:
+        values = ref.tensor()
+        if not is_bad(values):
+            continue
+        flat = (~finite_mask(values)).reshape(-1).nonzero().flatten()
+        picks = {int(flat[i]) for i in {0, flat.numel() // 2, flat.numel() - 1}}
+        origins += [trace(tape, ref, unravel(pick, ref.shape)) for pick in sorted(picks)[:SAMPLES]]
+        break
+    ended = [origin for origin in origins if origin.end not in (End.LITERAL, End.LOST) and origin.step] or origins
+    return min(ended, key=lambda origin: origin.step.op.index if origin.step else -1) if ended else None
+
+
+def confirm(search: Search, address: Address) -> tuple[bool, str]:
+    """Whether the model's bad output follows from the operator: (confirmed, how that was seen).
+
+    "cured" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the
+    output stays the same, because later operators make bad values of their own, but with all of those repaired and
+    this one left alone it is bad. (find() adds "walked": two operators are needed together, and the walk back from
+    the model's own output ends here.)
+    """
+    model = search.loaded.model
+    output = without_bad_values(model, search.run, address)
+    did = effect(search.seen.output, main_output(output)[1] if output is not None else None)
+    if did != "unchanged":
+        return True, did
+    alone = with_only(model, search.run, address)
+    if alone is not None and is_bad(main_output(alone)[1]):
+        return True, "suffices"
+    return False, "unchanged"
+
+
+def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
+    """Largest magnitude of each repeated layer's output, and the dtype's limit divided by it (None where it is not
+    finite).
+    """
+    wanted = set(blocks(loaded.model))
+    limit = limit_of(seen.output.dtype)
+    return [
+        {
+            "module": call.module,
+            "call_index": call.call_index,
+            "absmax": call.absmax,
+            "ratio": limit / call.absmax if not call.bad and call.absmax > 0 else None,
+        }
+        for call in seen.calls
+        if call.module in wanted
+    ]
+
+
+def sentence(origin: dict[str, Any]) -> str:
+    """The origin in one line."""
+    text = "{} in {} ({}, {})".format(
+        origin["mechanism"], origin["module"] or "the model itself", origin["op"], origin["source"]
+    )
+    if origin["tensor"]:
+        text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))
+    if origin["token_index"] is not None:
+        text += ", token {}".format(origin["token_index"])
+        if origin["token"] is not None:
+            text += " {!r}".format(origin["token"])
+    if origin["channel_index"] is not None:
+        text += ", channel {}".format(origin["channel_index"])
+    if origin["reference"] and math.isfinite(origin["reference_value"]):
+        text += "; {} has {:.6g} there".format(origin["reference"]["dtype"], origin["reference_value"])
+        if origin["mechanism"] == "overflow":
+            text += ", the limit is {:.6g}".format(origin["limit"])
+    return text

@@ -1,0 +1,173 @@
+"""The record of each example of a batch: its verdict, where it goes bad first and at which token, and by what cause.
+
+A token of the example itself decides the verdict. Padding that goes bad beside it is said, and is the place where the
+example goes bad first only if the example is sound without it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ..model.load import Loaded
+from .batches import Batch, Captured, Example, Tokens, alone, captured, counted
+
+OUTPUT = "output"  # the place of a bad value that no captured layer has
+KINDS = ("nan", "posinf", "neginf")
+CAUSES = {
+    "own": "alone too",
+    "padding": "only with the padding that it has in its batch",
+    "composition": "only in its batch: alone, with the same padding, it is good",
+}
+NO_PLACE: dict[str, Any] = {
+    **dict.fromkeys(("layer", "layer_index", "token_index", "token", "token_id", "token_kind")),
+    **dict.fromkeys((*KINDS, "rows"), 0),
+    "at_last": None,
+}
+
+Place = tuple[int, int]  # layer and column
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example of a batch. bad: (layer, seq), on the CPU; mask: (seq,), true on its own tokens. text, filling: the
+    first bad place among its own tokens and in its padding.
+    """
+
+    number: int
+    mask: Tensor
+    bad: Tensor
+    text: Optional[Place]
+    filling: Optional[Place]
+
+
+def skipped(example: Example, number: int, reason: str) -> dict[str, Any]:
+    """The record of an example that has no answer."""
+    found = _blank(example, number)
+    found.update(verdict="skip", reason=reason)
+    return found
+
+
+def look(loaded: Loaded, tokens: Tokens, batch: Batch, seen: Captured, layers: list[str]) -> list[dict[str, Any]]:
+    """A record for each example of a batch."""
+    every = seen.bad_rows()
+    rows = []
+    for number, mask in enumerate(batch.own):
+        bad = every[:, number]
+        rows.append(Row(number, mask, bad, _first(bad & mask), _first(bad & ~mask)))
+    places = [place for row in rows for place in (row.text, row.filling) if place is not None]
+    wanted = sorted({layer for layer, _ in places} | ({len(layers) - 1} if places else set()))
+    counts = counted(loaded.model, batch, [layers[at] for at in wanted]) if wanted else {}
+    return [_record(loaded, tokens, batch, seen, layers, row, counts) for row in rows]
+
+
+def _first(bad: Tensor) -> Optional[Place]:
+    """(layer, column) of the first bad row: bad is (layer, seq)."""
+    found = bad.nonzero()
+    return None if found.numel() == 0 else (int(found[0, 0]), int(found[0, 1]))
+
+
+def _blank(example: Example, number: int) -> dict[str, Any]:
+    """Every field of a record, with nothing known."""
+    return {
+        "index": example.index,
+        "side": example.side,
+        "text": example.text,
+        **dict.fromkeys(("tokens", "token_ids", "padding", "padding_side")),
+        "batch": number,
+        **dict.fromkeys(("row", "verdict", "reason")),
+        **NO_PLACE,
+        "row_size": None,
+        "alone": "not_run",
+        "cause": None,
+        "padding_rows_bad_in": [],
+        "absmax": None,
+    }
+
+
+def _record(
+    loaded: Loaded,
+    tokens: Tokens,
+    batch: Batch,
+    seen: Captured,
+    layers: list[str],
+    row: Row,
+    counts: dict[str, Tensor],
+) -> dict[str, Any]:
+    mask = row.mask
+    padding_only = (row.bad & ~mask).any(-1) & ~(row.bad & mask).any(-1)
+    sizes = seen.size[:, row.number][:, mask]
+    finite = sizes[torch.isfinite(sizes)]
+    is_bad = row.text is not None or bool(seen.output_bad[row.number])
+    found = _blank(batch.examples[row.number], batch.number)
+    found.update(
+        tokens=int(mask.sum()),
+        token_ids=batch.input_ids[row.number].cpu()[mask].tolist(),
+        padding=int((~mask).sum()),
+        padding_side=None if bool(mask.all()) else batch.padding_side,
+        row=row.number,
+        verdict="bad" if is_bad else "good",
+        row_size=seen.width,
+        padding_rows_bad_in=[layers[at] for at in padding_only.nonzero().flatten().tolist()],
+        absmax=float(finite.max()) if finite.numel() else None,
+        reason="finite in every layer that was looked at",
+    )
+    if is_bad:
+        found.update(_alone(loaded, batch, layers, row.number))
+        found.update(_place(tokens, batch, layers, row, counts, found["cause"]))
+        found["reason"] = _words(found)
+    return found
+
+
+def _place(
+    tokens: Tokens, batch: Batch, layers: list[str], row: Row, counts: dict[str, Tensor], cause: str
+) -> dict[str, Any]:
+    """Where it goes bad first, and how much of it; tokens are counted from the first that is no padding."""
+    place, mask = row.text, row.mask
+    of_padding = False
+    if cause == "padding" and row.filling is not None and (place is None or row.filling[0] < place[0]):
+        place, of_padding = row.filling, True
+    if place is None:
+        return {"layer": OUTPUT}
+    layer, column = place
+    name, last = layers[layer], layers[-1]
+    token = int(batch.ids_of(name)[row.number, column])
+    kind = "padding" if of_padding else "special" if token in tokens.special else "text"
+    return {
+        "layer": name,
+        "layer_index": layer,
+        "token_index": column - int(mask.nonzero()[0, 0]),
+        "token": tokens.word(token),
+        "token_id": token,
+        "token_kind": kind,
+        **_figures(counts[name][:, row.number][:, ~mask if of_padding else mask]),
+        "at_last": {"layer": last, **_figures(counts[last][:, row.number][:, mask])},
+    }
+
+
+def _figures(counts: Tensor) -> dict[str, int]:
+    """Counts over tokens, from (3, tokens): how many values are bad, and in how many rows."""
+    rows = counts.sum(0) > 0
+    return {**{kind: int(counts[at].sum()) for at, kind in enumerate(KINDS)}, "rows": int(rows.sum())}
+
+
+def _alone(loaded: Loaded, batch: Batch, layers: list[str], row: int) -> dict[str, Any]:
+    """Whether the example fails by itself; if not, whether the padding that it had suffices."""
+    own = alone(batch, row, padded=False)
+    if (len(batch.examples) == 1 and bool(batch.mask.all())) or _is_bad(loaded, own, layers):
+        return {"alone": "bad", "cause": "own"}
+    padded = alone(batch, row, padded=True)
+    return {"alone": "good", "cause": "padding" if _is_bad(loaded, padded, layers) else "composition"}
+
+
+def _is_bad(loaded: Loaded, batch: Batch, layers: list[str]) -> bool:
+    return bool(captured(loaded.model, batch, layers).failing(batch).any())
+
+
+def _words(found: dict[str, Any]) -> str:
+    """One sentence about a bad example."""
+    if found["layer"] == OUTPUT:
+        return f"the output is not finite, though every layer is; {CAUSES[found['cause']]}"
+    token = f"token {found['token_index']}" + (f" {found['token']!r}" if found["token"] is not None else "")
+    return f"bad first in {found['layer']} at {token} ({found['token_kind']}); {CAUSES[found['cause']]}"

@@ -1,0 +1,154 @@
+"""Many prompts in batches: which fail, in which layer and token first, alone too or only in their batch.
+
+Each batch is announced before it is run. A process that goes on behind one that died leaves out the batches that are
+done, and says of the examples of the one that killed it that they were not answered. A batch whose pass raises is
+skipped with the reason, and the others go on.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any, Optional
+
+from torch import Tensor
+
+from ..model.compat import CannotLoad
+from ..model.inputs import load_tokenizer
+from ..model.load import Loaded
+from ..observe.screen import blocks
+from ..protocol.wire import Emitter
+from .answers import look, skipped
+from .batches import Example, Tokens, captured, passed
+from .mitigations import MOST, measure
+from .vectors import Steering
+
+STEP = "prompts"
+BATCH_SIZE = 8
+DIED = "the process died in this batch"
+
+Outcome = tuple[str, str, Optional[dict[str, Any]]]
+
+
+def examples_in(path: str) -> Iterator[Example]:
+    """The examples of a file of the host's: one JSON object a line."""
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            data = json.loads(line)
+            ids = data.get("ids")
+            yield Example(data["index"], data.get("side"), data.get("text"), None if ids is None else tuple(ids))
+
+
+def run(
+    loaded: Loaded, options: dict[str, Any], emitter: Emitter, known: dict[str, Optional[bool]], trust_remote_code: bool
+) -> Outcome:
+    """Verdict, reason and payload of the prompts step; a record for each example goes out as an event.
+
+    options: file (path of the examples), total, batch_size, max_length, padding_side, layers (numbers, or None for
+    all), vectors (path, or None). known: batches of earlier processes.
+    """
+    tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
+    tokens = Tokens(loaded, tokenizer, options.get("max_length"), options.get("padding_side"))
+    layers = chosen_layers(loaded, tokens, options.get("layers"))
+    steering = Steering(layers) if options.get("vectors") else None
+    again = steering is not None or bool(options.get("mitigate"))  # what a batch gives these is not kept
+    counts, done = {"good": 0, "bad": 0, "skip": 0}, 0
+    failing: list[tuple[Example, dict[str, Any]]] = []
+    for number, examples in enumerate(_batched(options["file"], int(options.get("batch_size") or BATCH_SIZE))):
+        name = f"batch {number}"
+        done += len(examples)
+        if known.get(name) is not None and not again:
+            continue
+        residuals: list[Optional[Tensor]] = [None] * len(examples)
+        if name in known and known[name] is None:
+            records = [skipped(example, number, DIED) for example in examples]
+        else:
+            emitter.event("trial", step=STEP, trial=name, holds=None)
+            records, residuals = _answers(loaded, tokens, number, examples, layers, steering is not None)
+        for example, record, residual in zip(examples, records, residuals):
+            counts[record["verdict"]] += 1
+            if options.get("mitigate") and record["verdict"] == "bad" and len(failing) < MOST:
+                failing.append((example, record))
+            if steering is not None:
+                steering.take(example, residual if record["verdict"] == "good" else None)
+            emitter.event("example", step=STEP, record=record)
+        emitter.event("trial", step=STEP, trial=name, holds=all(record["verdict"] != "bad" for record in records))
+        emitter.progress(done, options["total"], "prompts")
+    payload: dict[str, Any] = {"layers": layers, "padding_side": tokens.side, "pad_token_id": tokens.pad, **counts}
+    payload["special_ids"] = sorted(tokens.special)
+    if failing:
+        payload["mitigations"] = measure(loaded, tokenizer, failing, options, layers, emitter)
+        payload["mitigated"] = len(failing)
+    if steering is not None:
+        payload["vectors"] = steering.save(options["vectors"])
+    earlier = [] if again else [holds for holds in known.values() if holds is not None]
+    behind = f", behind {len(earlier):,} batches of an earlier process" if earlier else ""
+    failed, asked = counts["bad"], sum(counts.values())
+    if failed or not all(earlier):
+        return "bad", f"{failed:,} of {asked:,} examples are bad{behind}", payload
+    verdict = "good" if counts["good"] or earlier else "skip"
+    return verdict, f"{counts['good']:,} of {asked:,} are good{behind}", payload
+
+
+def _answers(
+    loaded: Loaded, tokens: Tokens, number: int, examples: list[Example], layers: list[str], residual: bool
+) -> tuple[list[dict[str, Any]], list[Optional[Tensor]]]:
+    """A record for each example of one batch, and its residuals, (layer, hidden), where they are wanted.
+
+    Raises:
+        CannotLoad: an example is a text, and there is no tokenizer.
+    """
+    ids = [tokens.ids(example) for example in examples]
+    refused = [tokens.refusal(row) for row in ids]
+    usable = [example for example, why in zip(examples, refused) if why is None]
+    records, rows, failure = [], None, "there is no other example in it"
+    if usable:
+        try:
+            batch = tokens.batch(number, usable)
+            seen = captured(loaded.model, batch, layers, residual=residual)
+            records, rows = look(loaded, tokens, batch, seen, layers), seen.residual
+        except Exception as error:  # noqa: BLE001 - the model's own code may raise anything: it is this batch's answer
+            failure = f"the forward pass of its batch raised {type(error).__name__}: {_line(error)}"
+    found: list[dict[str, Any]] = []
+    kept: list[Optional[Tensor]] = []
+    row = 0
+    for example, why in zip(examples, refused):
+        whole = why is None and bool(records)
+        found.append(records[row] if whole else skipped(example, number, why or failure))
+        kept.append(rows[:, row] if whole and rows is not None else None)
+        row += why is None
+    return found, kept
+
+
+def _line(error: Exception) -> str:
+    """The message in one line that can be read."""
+    return " ".join(str(error).split())[:300]
+
+
+def chosen_layers(loaded: Loaded, tokens: Tokens, numbers: Optional[list[int]]) -> list[str]:
+    """The paths of the layers to look at. A negative number counts from the last one.
+
+    Raises:
+        CannotLoad: there is no such layer.
+    """
+    every = blocks(loaded.model)
+    with contextlib.suppress(Exception):  # a model that two tokens do not suit: then a batch says so
+        every = passed(loaded.model, tokens.batch(0, [Example(0, None, None, (tokens.pad,) * 2)]), every)
+    if not every:
+        raise CannotLoad(f"{loaded.class_name} has no repeated layers, so there is no residual stream to look at")
+    if not numbers:
+        return every
+    wrong = [number for number in numbers if not -len(every) <= number < len(every)]
+    if wrong:
+        raise CannotLoad(f"there is no layer {wrong[0]}: the model has {len(every)}, 0 to {len(every) - 1}")
+    return [every[number] for number in sorted({number % len(every) for number in numbers})]
+
+
+def _batched(path: str, size: int) -> Iterator[list[Example]]:
+    held: list[Example] = []
+    for example in examples_in(path):
+        held.append(example)
+        if len(held) == size:
+            yield held
+            held = []
+    if held:
+        yield held

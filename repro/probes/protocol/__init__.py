@@ -1,0 +1,1 @@
+"""Events out, exceptions in words."""

@@ -1,0 +1,1 @@
+"""The smallest case that shows the same fault."""

@@ -1,0 +1,1 @@
+"""The same questions for a user's script."""

@@ -1,0 +1,1 @@
+"""Further steps on the loaded model: single changes, the trace."""

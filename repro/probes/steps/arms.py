@@ -1,0 +1,177 @@
+"""The same check with one thing changed, on the same loaded model; everything is put back afterwards."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+import torch
+
+from ..model.forward import Pass, bad_words, is_bad_figures, main_output, run
+from ..model.inputs import Inputs, accepts, second_inputs, without_first
+from ..model.load import Loaded
+from ..model.precision import DigitsLost, in_dtype
+from ..values.figures import describe, dtype_name, same_values
+
+
+class NotApplicable(Exception):
+    """The arm cannot be run on this model. The message says why."""
+
+
+class SameAsCase(Exception):
+    """The case has this setting already."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an arm runs with: the inputs in place of the case's, and a remark for its reason."""
+
+    inputs: tuple[Inputs, ...]
+    remark: str = ""
+
+
+Arm = Callable[[Loaded, tuple[Inputs, ...], dict[str, Any]], "contextlib.AbstractContextManager[Setting]"]
+
+
+def dtype_arm(name: str) -> Arm:
+    @contextlib.contextmanager
+    def arm(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+        if dtype_name(loaded.dtype) == name:
+            raise SameAsCase
+        try:
+            with in_dtype(loaded, getattr(torch, name)) as rounded:
+                remark = f"from weights already rounded to {dtype_name(loaded.dtype)}" if rounded else ""
+                yield Setting(inputs, remark)
+        except DigitsLost as error:
+            raise NotApplicable(str(error)) from error
+
+    return arm
+
+
+def attention_arm(name: str) -> Arm:
+    @contextlib.contextmanager
+    def arm(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+        before = loaded.attn
+        if before == name:
+            raise SameAsCase
+        switch = getattr(loaded.model, "set_attn_implementation", None)
+        if switch is None or before is None:
+            import transformers
+
+            raise NotApplicable(
+                f"transformers {transformers.__version__} cannot change the attention of a loaded model"
+            )
+        if name == "sdpa" and not getattr(loaded.model, "_supports_sdpa", True):
+            raise NotApplicable(f"{loaded.class_name} has no sdpa attention")
+        try:
+            switch(name)
+        except Exception as error:
+            raise NotApplicable("{} refuses it: {}".format(loaded.class_name, str(error).split("\n")[0])) from error
+        try:
+            yield Setting(inputs)
+        finally:
+            switch(before)
+
+    return arm
+
+
+@contextlib.contextmanager
+def aligned_copy(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    """Every parameter in memory of its own, which the allocator aligns to 64 bytes."""
+    if loaded.misaligned == 0:
+        raise NotApplicable("every parameter is aligned already")
+    before = [(parameter, parameter.data) for parameter in loaded.model.parameters()]
+    try:
+        for parameter, data in before:
+            parameter.data = data.clone()
+        yield Setting(inputs, f"{loaded.misaligned} parameters were not aligned")
+    finally:
+        for parameter, data in before:
+            parameter.data = data
+
+
+@contextlib.contextmanager
+def no_mask(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    if all(made.attention_mask is None for made in inputs):
+        raise NotApplicable("the model takes no attention mask")
+    yield Setting(tuple(replace(made, attention_mask=None) for made in inputs))
+
+
+@contextlib.contextmanager
+def no_cache(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    if not accepts(loaded.model, "use_cache"):
+        raise NotApplicable(f"{loaded.class_name} takes no use_cache")
+    yield Setting(tuple(replace(made, options=(("use_cache", False),)) for made in inputs))
+
+
+@contextlib.contextmanager
+def no_first_special_token(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    if not all(made.special_first and made.input_ids.shape[-1] > 1 for made in inputs):
+        why = "the ids are seeded" if inputs[0].source == "seeded" else "the tokenizer puts no special token first"
+        raise NotApplicable(why)
+    token = inputs[0].tokens[0] if inputs[0].tokens else "the first token"
+    yield Setting(tuple(without_first(made) for made in inputs), f"without {token}")
+
+
+@contextlib.contextmanager
+def one_thread(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    before = torch.get_num_threads()
+    if before == 1:
+        raise SameAsCase
+    torch.set_num_threads(1)
+    try:
+        yield Setting(inputs)
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def second_prompt(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    other = second_inputs(loaded, inputs[0], bool(case.get("trust_remote_code")))
+    remark = "seeded ids of seed 1" if other.source == "seeded" else repr(other.prompt)
+    yield Setting((other,), remark)
+
+
+# name -> (what it changes, how)
+ARMS: dict[str, tuple[dict[str, Any], Arm]] = {
+    "dtype=float32": ({"dtype": "float32"}, dtype_arm("float32")),
+    "dtype=bfloat16": ({"dtype": "bfloat16"}, dtype_arm("bfloat16")),
+    "dtype=float16": ({"dtype": "float16"}, dtype_arm("float16")),
+    "attn=eager": ({"attn": "eager"}, attention_arm("eager")),
+    "attn=sdpa": ({"attn": "sdpa"}, attention_arm("sdpa")),
+    "aligned_copy": ({"storage": "aligned copy"}, aligned_copy),
+    "attention_mask=none": ({"attention_mask": None}, no_mask),
+    "use_cache=false": ({"use_cache": False}, no_cache),
+    "no_first_special_token": ({"first_special_token": False}, no_first_special_token),
+    "threads=1": ({"threads": 1}, one_thread),
+    "second_prompt": ({"prompt": "another"}, second_prompt),
+}
+
+
+def check(
+    name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], case: dict[str, Any]
+) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and payload of one arm. ``passes``: the case's own forward passes, if they were made in this
+    process.
+    """
+    change, arm = ARMS[name]
+    payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
+    try:
+        with arm(loaded, tuple(inputs), case) as setting:
+            outputs = [main_output(run(loaded.model, made))[1] for made in setting.inputs]
+    except SameAsCase:
+        payload["same_as_case"] = True
+        return "skip", "the case has this setting itself", payload
+    except NotApplicable as error:
+        return "skip", str(error), payload
+    figures = [describe(output) for output in outputs]
+    bad = [is_bad_figures(row) for row in figures]
+    payload["logits"] = figures[bad.index(True) if any(bad) else 0]
+    if passes and len(passes) == len(outputs):
+        payload["equal_to_case"] = all(same_values(seen.output, output) for seen, output in zip(passes, outputs))
+    remark = f" ({setting.remark})" if setting.remark else ""
+    if any(bad):
+        of = f" for {sum(bad)} of {len(bad)} prompts" if len(bad) > 1 else ""
+        return "bad", f"{bad_words(payload['logits'])}{of}{remark}", payload
+    row = payload["logits"]
+    return "good", "finite, {:.6g} to {:.6g}{}".format(row["min"], row["max"], remark), payload

@@ -1,0 +1,139 @@
+"""Every operator of one pass as a row: what ran where, and what came of it.
+
+Two such traces, made by two processes in two environments, are compared row by row by the host: a row is found again by
+its module, call, operator and occurrence. Of an operator's output a row keeps figures, never the tensor, so that a
+trace is small and memory is not held.
+"""
+
+import os
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..model.forward import bad_words, is_bad_figures, main_output, run
+from ..model.inputs import Inputs
+from ..model.load import Loaded
+from ..observe.source import source_line
+from ..observe.tape import written_by
+from ..observe.watch import OUTSIDE, Address, Names, Watch, watched_everywhere
+from ..origin.walk import UNWRITTEN
+from ..protocol.failures import in_words
+from ..script.run import run_script
+from ..values.figures import describe, digest, dtype_name, is_float, tensors_in, widen
+
+COLUMNS = (
+    "module", "call_index", "op", "occurrence", "source", "dtype", "shape", "min", "max", "nan", "inf", "digest",
+)  # fmt: skip
+# A pass of GPT-2 base has some 800 operators and a row is some 200 bytes. A script that trains is longer than any
+# question about its first steps; the payload then says how many rows it leaves out.
+ROWS = 50_000
+PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
+
+Outcome = tuple[str, str, dict[str, Any]]
+
+
+class Trace:
+    """Collects rows while a pass runs under ``watched_everywhere``."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[Any]] = []
+        self.left_out = 0
+
+    def visit(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if len(self.rows) == ROWS:
+            self.left_out += 1
+            return result
+        found = list(tensors_in(result)) or (list(written_by(func, args, kwargs)) if hasattr(func, "_schema") else [])
+        output = next((tensor for tensor in found if is_float(tensor)), found[0] if found else None)
+        with torch._C.DisableTorchFunction():  # a mode of the script's own would see, and could change, the figures
+            figures = figures_of(output, func)
+        place = [address.module, address.call_index, address.op, address.occurrence, source_line()]
+        self.rows.append([*place, *figures])
+        return result
+
+    def payload(self, classes: dict[str, str], root: str, verdict: str) -> dict[str, Any]:
+        return {
+            "columns": list(COLUMNS),
+            "rows": self.rows,
+            "rows_left_out": self.left_out,
+            "classes": dict(classes),
+            "root": root,
+            "verdict_inside": verdict,
+        }
+
+
+def figures_of(output: Optional[Tensor], func: Any) -> list[Any]:
+    """dtype, shape, min and max (of what is finite), counts of NaN and of infinite values, digest.
+
+    The numbers are None for an output that is not floating, the digest too where nothing has been written yet or where
+    the values are not here to be read.
+    """
+    if output is None:
+        return [None] * 7
+    kind = [dtype_name(output.dtype), list(output.shape)]
+    if not is_readable(output) or base_name(func) in UNWRITTEN:
+        return [*kind, None, None, None, None, None]
+    values = output.detach().resolve_conj().resolve_neg()
+    try:
+        return [*kind, *extent(values), digest(values)]
+    except (RuntimeError, TypeError):  # a dtype that has no conversion here (4 bits): the pass must go on
+        return [*kind, None, None, None, None, None]
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether there are plain numbers behind it: not fake, meta, sparse, quantised, or wrapped by a library."""
+    return (
+        type(tensor) in PLAIN
+        and tensor.layout == torch.strided
+        and not (tensor.is_meta or tensor.is_quantized or tensor.is_nested)
+    )
+
+
+def extent(values: Tensor) -> list[Any]:
+    """min, max, NaN, Inf; in one pass where all is finite."""
+    if not is_float(values):
+        return [None] * 4
+    if values.numel() == 0:
+        return [None, None, 0, 0]
+    low, high = (float(bound) for bound in torch.aminmax(widen(values)))
+    if abs(low) < float("inf") and abs(high) < float("inf"):  # false for NaN as well
+        return [low, high, 0, 0]
+    figures = describe(values)
+    return [figures["min"], figures["max"], figures["nan"], figures["posinf"] + figures["neginf"]]
+
+
+def base_name(func: Any) -> str:
+    """ "empty" of "aten.empty.memory_format"."""
+    parts = str(func).split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def of_model(loaded: Loaded, inputs: Inputs) -> Outcome:
+    """The pass of one prompt."""
+    trace, names = Trace(), Names()
+    try:
+        with watched_everywhere(Watch(trace.visit, OUTSIDE), names):
+            output = run(loaded.model, inputs)
+        name, judged = main_output(output)
+        figures = describe(judged)
+        verdict = "bad" if is_bad_figures(figures) else "good"
+        reason = f"{name}: {bad_words(figures)}" if verdict == "bad" else f"{name}: all finite"
+    except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: the rows so far stay
+        verdict, reason = "skip", in_words(raised)
+    return verdict, f"{counted(trace)}; {reason}", trace.payload(names.classes, loaded.class_name, verdict)
+
+
+def of_script(path: str) -> Outcome:
+    """The whole run of a script."""
+    trace = Trace()
+    names = Names()
+    ran = run_script(path, watched_everywhere(Watch(trace.visit, OUTSIDE), names))
+    payload = trace.payload(names.classes, os.path.basename(path), ran.verdict)
+    return ran.verdict, f"{counted(trace)}; {ran.reason}", payload
+
+
+def counted(trace: Trace) -> str:
+    left = f", {trace.left_out:,} more not recorded" if trace.left_out else ""
+    return f"{len(trace.rows):,} operators{left}"

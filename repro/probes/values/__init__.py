@@ -1,0 +1,1 @@
+"""Tensors in nests, and figures of one tensor."""

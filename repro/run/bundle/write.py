@@ -1,0 +1,218 @@
+"""A run folder as one archive that can be attached to an issue: masked, with the hash of everything in it.
+
+Text is masked; JSON is masked value by value, so that it stays JSON and its numbers stay as they are. The report quotes
+the hash of the evidence as it lies on the reporter's machine. So the manifest has both hashes of every masked file.
+
+The archive depends on the files and on the machine's zlib, and on nothing else: sorted names, one date for all.
+"""
+
+import dataclasses
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro.core.errors import EvidenceError
+from repro.engine.kit import EPOCH
+from repro.report.privacy.prompts import Prompts
+from repro.report.privacy.redact import Private, scope
+from repro.report.privacy.run_files import Mask
+from repro.run.bundle import manifest
+from repro.run.bundle.manifest import LeftOut, Manifest, Masked, Member
+
+NAME = "bundle.zip"
+LIMIT = 25_000_000
+"""Bytes. GitHub takes attachments of up to 25 MB; megabytes are read as the smaller ones here."""
+UNREAD = 16 * LIMIT
+"""Bytes. A larger file that can be spared is not even compressed to see whether it would fit."""
+OVERHEAD = 600
+"""Bytes that a member takes besides its content and its name: two zip headers, and its entries in the manifest."""
+
+NEEDED, KIT, PLOTS, LOGS, OTHER_RELEASES, TENSORS = range(6)
+"""How necessary a file is. Nothing of rank ``NEEDED`` is ever left out; of the others the last ones go first."""
+
+OF_A_RUN = {
+    "report.md": NEEDED,
+    "report-*.md": NEEDED,
+    "report-*/*.md": NEEDED,
+    "report.html": NEEDED,
+    "reproducer*.py": NEEDED,
+    "verdict.json": NEEDED,
+    "evidence.jsonl": NEEDED,
+    "matrix.json": NEEDED,
+    "versions.json": NEEDED,
+    "latest.json": NEEDED,
+    "row.json": NEEDED,
+    "trials.jsonl": KIT,
+    "probes.pyz": KIT,
+    "plots/*.png": PLOTS,
+    "kit.log": LOGS,
+    "host.log": LOGS,
+    "tensors/*": TENSORS,
+}
+"""What is taken from the folder of a run, and from the runs below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What was written: the archive, its size in bytes, and its manifest."""
+
+    path: Path
+    bytes: int
+    manifest: Manifest
+
+    @property
+    def too_large(self) -> bool:
+        """Whether even what must be in it is more than an attachment may have."""
+        return self.bytes > LIMIT
+
+    @property
+    def sentence(self) -> str:
+        """How large it is and what was left out."""
+        said = f"{NAME} has {self.bytes / 1e6:.1f} MB and {len(self.manifest.files)} files"
+        left = self.manifest.left_out
+        if left:
+            size = sum(item.bytes for item in left) / 1e6
+            said += f"; {len(left)} ({size:.1f} MB) were left out, which {manifest.NAME} in it names"
+        if self.too_large:
+            said += f"; it is above GitHub's limit of {LIMIT / 1e6:.0f} MB, for what it has can not be left out"
+        return f"{said}."
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the run: its name in the bundle, where it is, how necessary it is, and its size."""
+
+    name: str
+    path: Path
+    rank: int
+    bytes: int
+
+
+def bundle(folder: Path, document: Mapping[str, Any], private: Private, prompts: Prompts | None = None) -> Bundle:
+    """Write ``bundle.zip`` into the folder of a run, of a matrix or of a search.
+
+    Args:
+        folder: Of the run.
+        document: The content of its verdict.json.
+        private: What must not be in it.
+        prompts: The prompts that must not be in it either, as ``prompts_of`` reads them from the unmasked verdict.json;
+            the reports beside it have been written without them already.
+
+    Raises:
+        EvidenceError: a file cannot be read, or the bundle cannot be written.
+    """
+    words, keep = scope(document, private)
+    mask = Mask(dataclasses.replace(words, folders=(*words.folders, (str(folder.absolute()), "RUN"))), keep, prompts)
+    taken: dict[str, bytes] = {}
+    masked: list[Masked] = []
+    left: list[LeftOut] = []
+    room = LIMIT
+    for file in sorted(_files(folder, document, mask), key=lambda file: (file.rank, file.bytes, file.name)):
+        problem = _problem(file, folder, taken)
+        if problem is None:
+            original = _read(file.path)
+            content = mask.content(file.name, original)
+            cost = len(zlib.compress(content, 9)) + OVERHEAD + 4 * len(file.name)
+            problem = None if file.rank == NEEDED or cost <= room else _no_room(room)
+        if problem is not None:
+            left.append(LeftOut(file.name, file.bytes, problem))
+            continue
+        room -= cost
+        taken[file.name] = content
+        if content != original:
+            masked.append(Masked(file.name, len(original), hashlib.sha256(original).hexdigest()))
+    return _write(folder / NAME, taken, masked, left, document, mask)
+
+
+def _problem(file: _File, folder: Path, taken: Mapping[str, bytes]) -> str | None:
+    """Why a file cannot be in a bundle, whatever room there is."""
+    inside = file.path.relative_to(folder)
+    if any((folder / part).is_symlink() for part in (inside, *list(inside.parents)[:-1])):
+        return "a link, which may lead out of the folder of the run"
+    wrong = manifest.wrong_names([*taken, file.name])
+    if wrong is not None:
+        return wrong
+    return _no_room(LIMIT) if file.rank != NEEDED and file.bytes > UNREAD else None
+
+
+def _no_room(room: int) -> str:
+    return f"more than the {max(room, 0) / 1e6:.1f} MB that are left of the {LIMIT / 1e6:.0f} MB of an attachment"
+
+
+def _files(folder: Path, document: Mapping[str, Any], mask: Mask) -> Iterator[_File]:
+    """Every file that belongs to the run or to one below it; each once."""
+    seen: set[Path] = set()
+    for place, at_least in _runs(folder, document):
+        if ".." in place.parts or not place.is_relative_to(folder):
+            continue  # a verdict.json that this toolkit did not write
+        for pattern, rank in OF_A_RUN.items():
+            for path in sorted(place.glob(pattern)):
+                if path not in seen and path.is_file():
+                    seen.add(path)
+                    name = mask.name(path.relative_to(folder).as_posix())
+                    yield _File(name, path, max(rank, at_least), path.stat().st_size)
+
+
+def _runs(folder: Path, document: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
+    """The folders of runs, and the lowest rank of anything in them."""
+    yield folder, NEEDED
+    for row in document.get("cells") or ():
+        yield folder / str(row["folder"] or row["id"]), NEEDED
+    for model in (document.get("comparison") or {}).get("models") or ():
+        if model["folder"] is not None:
+            yield folder / model["folder"], NEEDED
+    versions = document.get("versions") or {}
+    sides = (versions.get("last_good"), versions.get("first_bad"))
+    for probe in versions.get("probes") or ():
+        for run in probe["runs"]:
+            if run["folder"] is not None:
+                yield folder / run["folder"], NEEDED if probe["version"] in sides else OTHER_RELEASES
+    if versions:
+        for place in sorted((folder / "traces").glob("*/")):
+            yield place, OTHER_RELEASES
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(f"could not read {path}: {error.strerror}. Without it there is no bundle.") from error
+
+
+def _write(
+    path: Path,
+    taken: Mapping[str, bytes],
+    masked: list[Masked],
+    left: list[LeftOut],
+    document: Mapping[str, Any],
+    mask: Mask,
+) -> Bundle:
+    """The archive on disk, whole or not at all."""
+    names = sorted(taken)
+    contents = Manifest(
+        tool=str(document["tool"]),
+        command=mask.data({"command": document["command"]})["command"],
+        files=tuple(Member(name, len(taken[name]), hashlib.sha256(taken[name]).hexdigest()) for name in names),
+        left_out=tuple(sorted(left, key=lambda item: item.name)),
+        masked=tuple(sorted(masked, key=lambda item: item.name)),
+    )
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as zipped:
+        for name, content in ((manifest.NAME, contents.text().encode()), *((name, taken[name]) for name in names)):
+            member = zipfile.ZipInfo(name, EPOCH)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.create_system = 3  # Unix on every machine: the field would otherwise tell where it was packed
+            member.external_attr = 0o100644 << 16
+            zipped.writestr(member, content)
+    beside = path.with_name(NAME + ".part")
+    try:
+        beside.write_bytes(packed.getvalue())
+        beside.replace(path)
+    except OSError as error:
+        raise EvidenceError(f"could not write {path}: {error.strerror}. Make room and ask for it again.") from error
+    return Bundle(path, len(packed.getvalue()), contents)

@@ -1,0 +1,44 @@
+"""What a run, a matrix or a search leaves in its folder: the answer for programs, the report for people, the bundle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from repro.core import paths
+from repro.core.records import encode
+from repro.report.privacy.prompts import prompts_of, without_prompts
+from repro.report.privacy.redact import private_words
+from repro.report.render import render, scripts_of
+from repro.run.bundle.write import NAME as BUNDLE
+from repro.run.bundle.write import bundle
+
+HTML = "report.html"
+
+
+def write(folder: Path, content: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+    """Write verdict.json and report.md, and where ``whole`` is set plots, report.html and bundle.zip.
+
+    verdict.json stays whole, for it stays here. Everything that is made to be handed on is redacted, and with
+    ``private_prompts`` without the texts of the prompts.
+
+    Returns:
+        The content of verdict.json.
+
+    Raises:
+        EvidenceError: a file cannot be written.
+    """
+    document = {**content, "delivered": {"html": HTML, "bundle": BUNDLE} if whole else None}
+    withheld = bool(document.get("private_prompts"))
+    public = without_prompts(document) if withheld else document
+    private = private_words()
+    paths.write(folder / "verdict.json", encode(document, indent=1) + "\n")
+    scripts = scripts_of(folder, document)
+    paths.write(folder / "report.md", render(public, private, scripts))
+    if whole:
+        from repro.report.html import render_html
+        from repro.report.plots import write_plots
+
+        write_plots(folder, public, private)
+        paths.write(folder / HTML, render_html(public, private, scripts))
+        bundle(folder, document, private, prompts_of(document) if withheld else None)
+    return document

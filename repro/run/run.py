@@ -1,0 +1,244 @@
+"""One run from a request to a verdict: folder, kit, runner, judge, report. Reads top to bottom as a list of steps."""
+
+import contextlib
+import shlex
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from repro import __version__
+from repro.core import paths
+from repro.core.errors import EvidenceError, Stopped, UsageError
+from repro.core.records import Case, Cell, Fault, Header, Plan, to_json
+from repro.diagnosis.known import excluded, looks_like
+from repro.diagnosis.owner import owner
+from repro.diagnosis.verdict import judge
+from repro.engine import runner
+from repro.engine.evidence import NAME as EVIDENCE
+from repro.engine.evidence import Evidence, TrialLog
+from repro.engine.kit import Kit, pack
+from repro.engine.runner import NO_LIMITS, Limits, Listener, Rows, Setting
+from repro.report.document import document
+from repro.report.privacy.prompts import without_prompts
+from repro.reproducer.offer import offer
+from repro.run import output
+
+ARMS = (
+    "arm:dtype=float32",
+    "arm:dtype=bfloat16",
+    "arm:dtype=float16",
+    "arm:attn=eager",
+    "arm:attn=sdpa",
+    "arm:aligned_copy",
+    "arm:attention_mask=none",
+    "arm:use_cache=false",
+    "arm:no_first_special_token",
+    "arm:threads=1",
+    "arm:second_prompt",
+)
+REDUCE = "reduce"
+STEPS = {
+    "weights": ("environment", "files", "weights"),
+    "forward": ("environment", "files", "weights", "load", "forward"),
+    "bisect": ("environment", "files", "weights", "load", "forward", "bisect"),
+    "run": ("environment", "files", "weights", "load", "forward", "bisect", *ARMS, REDUCE),
+    "trace": ("environment", "files", "load", "trace"),
+    "prompts": ("environment", "files", "load", "prompts"),
+}
+"""Which steps each command asks for, in order."""
+OF_SCRIPT = {
+    "run": ("environment", "script", "bisect", REDUCE),
+    "forward": ("environment", "script"),
+    "trace": ("environment", "trace"),
+}
+"""The same for a script, which has no weights and gives its verdict by itself."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken the way that Ctrl-C is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for. ``model`` is MODEL as it was written.
+
+    ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: write what is looked at and
+    handed on, report.html and bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
+    ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
+    """
+
+    command: str
+    model: str
+    case: Case
+    cell: Cell
+    python: str | None = None
+    arms: bool = True
+    reduce: bool = True
+    deliver: bool = True
+    private_prompts: bool = False
+    fault: Fault = Fault.NONFINITE
+    limits: Limits = NO_LIMITS
+    out: Path | None = None
+    extra: tuple[str, ...] = ()
+    batches: Mapping[str, Any] | None = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps in order."""
+        steps = OF_SCRIPT[self.command] if self.case.is_script else STEPS[self.command]
+        left_out = (*(() if self.arms else ARMS), *(() if self.reduce else (REDUCE,)))
+        if self.case.is_script and not self.reduce:
+            left_out = (*left_out, "bisect")  # what a script ends with is its whole answer
+        return tuple(step for step in steps if step not in left_out)
+
+    @property
+    def deciding(self) -> str:
+        """The step that must be good for the run to be good."""
+        if self.case.is_script:
+            return "script" if "script" in self.steps else self.steps[-1]
+        return "forward" if "forward" in self.steps else self.steps[-1]
+
+    def argv(self) -> tuple[str, ...]:
+        """The command that gives it again, without the folder, so that it is run again and not read again."""
+        argv = ["repro"] if self.command == "run" else ["repro", self.command]
+        argv += [self.model, *self.extra]
+        named = {"--device": self.case.device, "--dtype": self.case.dtype, "--attn": self.case.attn}
+        if self.case.weights != "checkpoint":
+            named["--weights"] = self.case.weights
+        if self.fault is not Fault.NONFINITE:
+            named["--fault"] = self.fault.value
+        for seconds, option in ((self.limits.run_seconds, "--timeout"), (self.limits.step_seconds, "--step-timeout")):
+            named[option] = None if seconds is None else f"{seconds:g}"
+        named["--python"] = self.python
+        for option, value in named.items():
+            argv += [] if value is None else [option, value]
+        for prompt in self.case.prompts:
+            argv += ["--prompt", prompt]
+        argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
+        argv += ["--private-prompts"] if self.private_prompts else []
+        switches = {"--no-arms": self.arms, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
+        known = {"run": tuple(switches), "prompts": ("--no-bundle",)}.get(self.command, ())
+        argv += [switch for switch, on in switches.items() if not on and switch in known]
+        return tuple(argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run leaves: its folder and the content of verdict.json."""
+
+    folder: Path
+    document: dict[str, Any]
+
+
+def run(request: Request, listener: Listener, rows: Rows | None = None) -> Result:
+    """Run the request, or go on with one that was stopped; write verdict.json and report.md.
+
+    ``rows`` is given the record of each example as it comes.
+
+    Raises:
+        UsageError: the folder holds the evidence of another case, or a script is asked what only a model can answer.
+        EvidenceError: the folder cannot be written.
+        CellError: the interpreter cannot be started.
+        Stopped: Ctrl-C or SIGTERM; what was recorded stays.
+    """
+    if request.case.is_script and request.command not in OF_SCRIPT:
+        commands = ", ".join(OF_SCRIPT)
+        raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {commands}.")
+    kit = pack()
+    now = datetime.now(UTC)
+    folder = paths.make(request.out or paths.run_folder(request.case, now))
+    header = Header(
+        case=request.case,
+        cell=request.cell,
+        kit_sha256=kit.sha256,
+        tool=__version__,
+        command=request.argv(),
+        started=now.isoformat(timespec="seconds"),
+    )
+    evidence = _open(folder, header)
+    before = [done for done in evidence.finished() if done.step in request.steps]
+    if before:
+        steps = f"{len(before)} of {len(request.steps)} steps"
+        listener.note(f"going on in {paths.relative(folder)}: {steps} are recorded there")
+    setting = _setting(request, kit, folder)
+    try:
+        with terminable():
+            runner.run(setting, evidence.append, listener, before, TrialLog(folder), rows)
+            return _conclude(request, folder, evidence, listener)
+    except KeyboardInterrupt as error:
+        again = shlex.join([*request.argv(), "--out", str(request.out or paths.relative(folder))])
+        raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
+
+
+def _open(folder: Path, header: Header) -> Evidence:
+    """The folder's evidence: begun, or found to be of the same case."""
+    evidence = Evidence(folder)
+    before = evidence.header
+    if before is None:
+        if evidence.observations:
+            raise EvidenceError(f"{evidence.path} has no header. Give another folder with --out.")
+        for name in ("verdict.json", "report.md", runner.PLAN):
+            if (folder / name).exists() and not evidence.path.exists():
+                raise UsageError(f"--out {folder} holds a {name} but no {EVIDENCE}: it is no run folder. Give another.")
+        evidence.begin(header)
+        return evidence
+    for what, old, new in (
+        ("case", before.case, header.case),
+        ("interpreter", before.cell, header.cell),
+        ("probe kit", before.kit_sha256, header.kit_sha256),
+    ):
+        if old != new:
+            raise UsageError(
+                f"--out {folder} holds a run of another {what} ({shlex.join(before.command)}). "
+                "Give another folder, or remove that one."
+            )
+    return evidence
+
+
+def _setting(request: Request, kit: Kit, folder: Path) -> Setting:
+    return Setting(
+        plan=Plan(request.steps, request.case, str(paths.cache_folder()), prompts=request.batches),
+        cell=request.cell,
+        kit=kit.write(folder),
+        kit_sha256=kit.sha256,
+        folder=folder,
+        limits=request.limits,
+    )
+
+
+def _conclude(request: Request, folder: Path, evidence: Evidence, listener: Listener) -> Result:
+    """Judge what was observed, verify the script that shows it, and write what says so."""
+    assert evidence.header is not None
+    asked = {o.step: o for o in evidence.observations if o.step in request.steps}
+    observations = {step: asked[step] for step in request.steps}
+    judgement = judge(observations, request.case, request.deciding, request.fault)
+    answer = document(judgement, observations, evidence.header, evidence.sha256(), request.argv())
+    if request.reduce and request.command == "run" and answer["verdict"] == "bad":
+        # What a script says about tokens is public.
+        said = without_prompts(answer) if request.private_prompts else answer
+        answer["reproducer"] = offer(said, request.cell.python, folder, listener)
+    answer["private_prompts"] = request.private_prompts
+    answer["owner"] = to_json(owner(answer, excluded(answer)))
+    answer["looks_like"] = to_json(looks_like(answer))
+    return Result(folder, output.write(folder, answer, whole=request.deliver and request.command == "run"))
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the run the way that Ctrl-C does: the kit is stopped and nothing that was recorded is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""What others get and give back: filled forms, lint, the newest release, replay."""

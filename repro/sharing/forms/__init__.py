@@ -1,0 +1,1 @@
+"""The bug form of a receiving project, filled from a run."""

@@ -1,0 +1,217 @@
+"""A form filled from a run: as much of the report as there is room for, and a URL that opens the form filled.
+
+Where room is short, sections of the report and all scripts but one are left out, the least necessary before the others.
+A script is never cut: where none fits by itself, it is attached.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from repro.core.sentences import listed
+from repro.report import cells, opening
+from repro.report.markdown import code, text
+from repro.report.render import LIMIT, NOTHING_PRIVATE, render
+from repro.sharing.forms.environment import environment
+from repro.sharing.forms.forms import Field, Form, body, boxes
+from repro.sharing.forms.sections import (
+    Quoted,
+    Section,
+    attached,
+    by_importance,
+    expected,
+    printed,
+    script,
+    sections,
+    statement,
+    tried,
+)
+
+TITLE_LIMIT = 256
+"""GitHub's limit for the title of an issue, in characters."""
+URL_LIMIT = 8_191
+"""The longest address that GitHub answers, in bytes; a longer one gives status 414."""
+PLACEHOLDER = (
+    "<!-- Please write here, in your own words, what you were doing and what you expected. Put it in place of this "
+    "line, or into words.md of the run's folder and make the report again. -->"
+)
+"""What stands where the reporter's own words belong; it does not show in an issue."""
+BUNDLE = "bundle.zip"
+BEFORE_SCRIPTS = 2
+"""How many sections are more necessary than a second script."""
+
+Piece = Quoted | Section
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A filled form.
+
+    Args:
+        form: Which.
+        title: Of the issue, at most 256 characters.
+        texts: Those of its fields, in order; empty where there is nothing to say.
+        url: Opens the form filled, or a plain issue; None where it would be too long, or nothing can be prefilled.
+        left_out: What of the report and of the scripts is not in ``texts``, by name.
+        left_out_of_url: The same for the URL.
+    """
+
+    form: Form
+    title: str
+    texts: tuple[str, ...]
+    url: str | None
+    left_out: tuple[str, ...]
+    left_out_of_url: tuple[str, ...]
+
+    @property
+    def body(self) -> str:
+        """The issue's body as GitHub makes it."""
+        return body(self.form, self.texts)
+
+    @property
+    def to_tick(self) -> tuple[str, ...]:
+        """The boxes to tick by hand, which no URL can."""
+        return tuple(box for field in self.form.fields for box in field.ticked)
+
+
+def fill(
+    form: Form,
+    document: Mapping[str, Any],
+    quoted: Sequence[Quoted],
+    *,
+    words: str | None = None,
+    latest: Mapping[str, Any] | None = None,
+) -> Filled:
+    """The form, filled.
+
+    Args:
+        form: Which.
+        document: The content of verdict.json without what is private.
+        quoted: The scripts, the most telling first.
+        words: The reporter's own, as Markdown; None leaves a place for them.
+        latest: The content of latest.json, about the first of the scripts.
+    """
+    report = sections(render({**document, "environment": None}, NOTHING_PRIVATE))
+    title = _title(form, document)
+
+    def short(texts: Sequence[str]) -> bool:
+        return len(body(form, texts)) <= LIMIT
+
+    def fits_url(texts: Sequence[str]) -> bool:
+        return len(_url(form, title, texts).encode()) <= URL_LIMIT
+
+    draft = partial(_Draft, form, document, report, words, latest)
+    drafts = [draft(order, whole=True) for order in (quoted, quoted[::-1])]
+    texts, left_out = (_first(drafts, short) or draft(quoted, whole=False)).as_much_as(short)
+    in_url = _first(drafts, fits_url) if form.prefill != "nothing" else None
+    filled, left_out_of_url = in_url.as_much_as(fits_url) if in_url else ((), ())
+    url = _url(form, title, filled) if in_url else None
+    return Filled(form, title, texts, url, left_out, left_out_of_url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What a form could be filled with. ``quoted`` are the scripts, of which the first is always there; with ``whole``
+    it is quoted, and else named as an attachment.
+    """
+
+    form: Form
+    document: Mapping[str, Any]
+    report: Sequence[Section]
+    words: str | None
+    latest: Mapping[str, Any] | None
+    quoted: Sequence[Quoted]
+    whole: bool
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """What may be left out, the most necessary first: place and cures, the other scripts, the rest."""
+        ordered = by_importance(self.report)
+        return [*ordered[:BEFORE_SCRIPTS], *self.quoted[1:], *ordered[BEFORE_SCRIPTS:]]
+
+    def as_much_as(self, fits: Callable[[Sequence[str]], bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(the fields' texts with as many pieces as fit, the names of what is left out of them)."""
+        kept = frozenset[str]()
+        for piece in self.pieces:
+            if fits(self.texts(kept | {_name(piece)})):
+                kept |= {_name(piece)}
+        missing = tuple(_name(piece) for piece in self.pieces if _name(piece) not in kept)
+        attached_first = () if self.whole or not self.quoted else (self.quoted[0].path,)
+        return self.texts(kept), (*attached_first, *missing)
+
+    def texts(self, kept: frozenset[str] = frozenset()) -> tuple[str, ...]:
+        """The texts of all fields, with those pieces that are named."""
+        document, quoted = self.document, self.quoted
+        wanted, about = expected(document, quoted), tried(document, self.latest)
+        parts = [section.markdown for section in self.report if section.heading in kept]
+        parts += _left_out([_name(piece) for piece in self.pieces if _name(piece) not in kept])
+        shown = [statement(document), *_scripts(document, quoted, kept, whole=self.whole)]
+        said: dict[str, Callable[[], str]] = {
+            "everything": lambda: _generated(document, [*shown, f"**Expected:** {wanted}", about, *parts]),
+            "reproduction": lambda: _generated(document, [*shown, about, *parts]),
+            "expected": lambda: _generated(document, [wanted]),
+            "environment": lambda: environment(document, self.form.environment),
+            "output": lambda: _generated(document, printed(quoted[0]) if quoted else []),
+            "nothing": str,
+        }
+
+        def filled(field: Field) -> str:
+            text = boxes(field) if field.content == "boxes" else said[field.content]()
+            return f"{self.words or PLACEHOLDER}\n\n{text}" if field.label == self.form.own_words and text else text
+
+        return tuple(filled(field) for field in self.form.fields)
+
+
+def _first(drafts: Sequence[_Draft], fits: Callable[[Sequence[str]], bool]) -> _Draft | None:
+    """The first draft that fits by itself, without anything that may be left out."""
+    return next((draft for draft in drafts if fits(draft.texts())), None)
+
+
+def _name(piece: Piece) -> str:
+    return piece.path if isinstance(piece, Quoted) else piece.heading
+
+
+def _scripts(document: Mapping[str, Any], quoted: Sequence[Quoted], kept: frozenset[str], *, whole: bool) -> list[str]:
+    if not quoted:
+        entry = document.get("reproducer") or {}
+        why = f": {text(entry['reason'])}" if entry.get("reason") else "."
+        return [f"There is no script that shows it by itself{why}"]
+    first = script(document, quoted[0]) if whole else attached(document, quoted[0])
+    return [first, *(script(document, item) for item in quoted[1:] if item.path in kept)]
+
+
+def _generated(document: Mapping[str, Any], parts: Sequence[str]) -> str:
+    """Parts in one block that says what made it; empty where there are none."""
+    said = [part for part in parts if part]
+    if not said:
+        return ""
+    label = f"Generated by repro {document['tool']} from a recorded run, not written by a person"
+    return "\n\n".join(["<details open>\n<summary>" + label + "</summary>", *said, "</details>"])
+
+
+def _left_out(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"Left out here: {listed([code(name) for name in names])}. All of it is in the attached `{BUNDLE}`."]
+
+
+def _title(form: Form, document: Mapping[str, Any]) -> str:
+    found = cells.complete(document)
+    title = " ".join(f"{form.title}{opening.title(found)}{cells.title_place(found)}".split())
+    return title if len(title) <= TITLE_LIMIT else title[: TITLE_LIMIT - 4] + " ..."
+
+
+def _url(form: Form, title: str, texts: Sequence[str]) -> str:
+    """The address with permitted parameters only: any other can give a page that does not exist."""
+    if form.prefill == "ids":
+        filled = {
+            str(field.id): said
+            for field, said in zip(form.fields, texts, strict=True)
+            if field.id and said and field.content not in ("boxes", "nothing")
+        }
+        values = {"template": form.template, "title": title, **filled}
+    else:
+        values = {"title": title, "body": body(form, texts)}
+    return f"https://github.com/{form.repository}/issues/new?{urlencode(values)}"

@@ -1,0 +1,190 @@
+"""The bug forms of other projects, read from ``repro/forms/*.toml``; and a filled form as text and back.
+
+A submitted form becomes ``### LABEL``, a blank line and the text, for each field in order.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from repro.core.errors import RecordError, UsageError
+from repro.core.records import decode
+
+R = TypeVar("R")
+
+FOLDER = Path(__file__).with_name("data")
+CONTENTS = ("everything", "reproduction", "expected", "environment", "output", "boxes", "nothing")
+"""What a field can be filled with; ``form_sections`` has a text for each but the last two."""
+PREFILLS = ("ids", "body", "nothing")
+"""What of a form a URL can fill: fields by their ids, a plain issue's body, or nothing."""
+NO_RESPONSE = "_No response_"
+"""What GitHub writes for a field that was left empty."""
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a form.
+
+    ``id`` is its URL parameter, ``rendered`` the language of the block that GitHub itself puts around the text, and
+    ``ticked`` those of its ``boxes`` that can be ticked without asking the reporter.
+    """
+
+    label: str
+    content: str
+    required: bool
+    id: str | None = None
+    rendered: str | None = None
+    boxes: tuple[str, ...] = ()
+    ticked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form of one project.
+
+    ``package`` is whose latest release the project wants tried, ``own_words`` the label of the field that begins with
+    the reporter's own words, ``environment`` the block of ``repro/forms/blocks`` that describes the environment, and
+    ``asks`` what the project asks for besides. A form that is ``self_contained`` takes no script that downloads.
+    """
+
+    project: str
+    package: str
+    repository: str
+    template: str
+    prefill: str
+    environment: str
+    own_words: str
+    fields: tuple[Field, ...]
+    title: str = ""
+    self_contained: bool = False
+    asks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an environment block: a format string over facts; for which releases of transformers it is."""
+
+    text: str
+    since: str | None = None
+    until: str | None = None
+    apart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """An environment block: the language of the code block around it ("" for none), and its lines."""
+
+    language: str
+    lines: tuple[Line, ...]
+
+
+@cache
+def forms() -> Mapping[str, Form]:
+    """Every form by its project's name, in order of the names.
+
+    Raises:
+        UsageError: naming file and key, for what is unknown, missing or of another type.
+    """
+    read = [read_form(path) for path in sorted(FOLDER.glob("*.toml"))]
+    return {form.project: form for form in read}
+
+
+def read_form(path: Path) -> Form:
+    """One form.
+
+    Raises:
+        UsageError: naming file and key.
+    """
+    form = _read(Form, path)
+    for field in form.fields:
+        if field.content not in CONTENTS:
+            raise UsageError(f"{path}: content {field.content!r} of {field.label!r} is none of {', '.join(CONTENTS)}.")
+    if form.prefill not in PREFILLS:
+        raise UsageError(f"{path}: prefill {form.prefill!r} is none of {', '.join(PREFILLS)}.")
+    if form.own_words not in {field.label for field in form.fields}:
+        raise UsageError(f"{path}: own_words names {form.own_words!r}, and no field has that label.")
+    return form
+
+
+@cache
+def block(name: str) -> Block:
+    """An environment block by its name.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    return _read(Block, FOLDER / "blocks" / f"{name}.toml")
+
+
+def body(form: Form, texts: Sequence[str]) -> str:
+    """The form as GitHub makes it an issue's body; ``texts`` are those of its fields, in order."""
+    parts = [f"### {field.label}\n\n{_submitted(field, said)}" for field, said in zip(form.fields, texts, strict=True)]
+    return "\n\n".join(parts) + "\n"
+
+
+def boxes(field: Field) -> str:
+    """The check boxes of a field as a list."""
+    return "\n".join(f"- [{'x' if box in field.ticked else ' '}] {box}" for box in field.boxes)
+
+
+def parse(form: Form, text: str) -> dict[str, str]:
+    """The texts of a filled form by label, without the fence that GitHub adds; what has no heading is missing.
+
+    A heading counts outside of code blocks only, and only in the form's own order.
+    """
+    found: dict[str, list[str]] = {}
+    waiting = [field.label for field in form.fields]
+    lines: list[str] = []
+    for line, outside in outside_code(text):
+        label = line.removeprefix("### ")
+        if outside and line.startswith("### ") and label in waiting:
+            waiting = waiting[waiting.index(label) + 1 :]
+            lines = found.setdefault(label, [])
+        else:
+            lines.append(line)
+    by_label = {field.label: field for field in form.fields}
+    return {label: _unwrapped(by_label[label], "\n".join(said).strip()) for label, said in found.items()}
+
+
+def outside_code(text: str) -> Iterator[tuple[str, bool]]:
+    """Every line of a Markdown text, and whether it stands outside of fenced code blocks."""
+    fence = ""
+    for line in text.split("\n"):
+        mark = FENCE.match(line)
+        inside = bool(fence)
+        if mark and not fence:
+            fence, inside = mark[1], True
+        elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
+            fence = ""
+        yield line, not inside
+
+
+def _submitted(field: Field, text: str) -> str:
+    if not text:
+        return NO_RESPONSE
+    return f"```{field.rendered}\n{text}\n```" if field.rendered else text
+
+
+def _unwrapped(field: Field, text: str) -> str:
+    if text == NO_RESPONSE:
+        return ""
+    return text.removeprefix(f"```{field.rendered}\n").removesuffix("\n```") if field.rendered else text
+
+
+def _read(record: type[R], path: Path) -> R:
+    """The record that a TOML file stands for.
+
+    Raises:
+        UsageError: naming file and key.
+    """
+    try:
+        return decode(record, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as TOML: {error}.") from None
+    except RecordError as error:
+        raise UsageError(f"{path}: {error}.") from None

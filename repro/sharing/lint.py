@@ -1,0 +1,220 @@
+"""What a maintainer would send back, found before a report is posted. Nothing is run, and nothing is changed."""
+
+import shlex
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.core.errors import FetchError
+from repro.core.paths import relative
+from repro.core.sentences import listed
+from repro.diagnosis.owner import is_rounding
+from repro.report.privacy.redact import Private, scope
+from repro.report.privacy.run_files import Mask
+from repro.report.render import LIMIT
+from repro.sharing.forms.fill import BUNDLE, PLACEHOLDER, TITLE_LIMIT
+from repro.sharing.forms.folder import BLOCKS_TITLE, Run, chosen, report_path, script_sha256
+from repro.sharing.forms.forms import Form, forms, parse
+from repro.sharing.latest import gone, newest, same, tried
+
+ATTACHMENT_LIMIT = 25_000_000
+"""The largest file that GitHub takes with an issue, in bytes (25 MB)."""
+POSTED = ("report-*.md", "report-*/*.md", "report.md", "report.html", "reproducer*.py")
+"""What of a run's folder is made to be posted, besides the bundle."""
+SHOWN = 100
+"""How many characters of a line with something private are shown, masked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, or worth knowing.
+
+    ``kind`` is "refused" for what would come back, "unknown" for what could not be told, and "note" for the rest.
+    """
+
+    kind: str
+    what: str
+    found: str
+    to_do: str
+
+    @property
+    def line(self) -> str:
+        """One line: what, found, what to do."""
+        return f"{self.kind}: {self.what}: {self.found}. {self.to_do}"
+
+
+def lint(run: Run, projects: tuple[Form, ...], private: Private) -> tuple[Problem, ...]:
+    """Every problem of the reports for these projects; with no project, of those that the folder holds."""
+    chosen_forms = projects or tuple(form for form in forms().values() if report_path(run, form).is_file())
+    found = [*_verdict(run)]
+    if not chosen_forms:
+        found.append(Problem("refused", "report", "there is none in a project's form", f"{_again(run, 'PROJECT')}."))
+    for form in chosen_forms:
+        found += [*_script(run, form), *_report(run, form), *_latest(run, form), *_owner(run, form)]
+    found += [*_no_bug(run), *_private(run, private), *_attachment(run)]
+    return tuple(dict.fromkeys(found))
+
+
+def verdict(problems: tuple[Problem, ...]) -> str:
+    """What it amounts to: "bad" where something is refused, "skip" where something could not be told, else "good"."""
+    kinds = {problem.kind for problem in problems}
+    return "bad" if "refused" in kinds else "skip" if "unknown" in kinds else "good"
+
+
+def _again(run: Run, project: str) -> str:
+    return f"Run: repro report {shlex.quote(str(relative(run.folder)))} --for {project}"
+
+
+def _verdict(run: Run) -> Iterator[Problem]:
+    if run.document["verdict"] != "bad":
+        to_do = "Report a run that is bad."
+        yield Problem("refused", "verdict", f"the run is {run.document['verdict']}: {run.document['reason']}", to_do)
+
+
+def _script(run: Run, form: Form) -> Iterator[Problem]:
+    """No script, one that is not verified or was changed since, one that downloads where the project wants none."""
+    scripts, remedy = chosen(run, form), "Run the model again, to its end, so that a script is made of it."
+    if not scripts:
+        yield Problem("refused", "script", "there is none that shows the fault by itself", remedy)
+        return
+    entry = scripts[0]
+    path = entry["path"]
+    if not entry.get("verified"):
+        why = entry.get("reason") or "no reason is given"
+        yield Problem("refused", "script", f"{path} is not verified ({why})", remedy)
+    if entry.get("sha256") and entry["sha256"] != script_sha256(run, entry):
+        yield Problem("refused", "script", f"{path} was changed after it was verified", remedy)
+    if form.self_contained and entry.get("checkpoint"):
+        found = f"{path} reads a checkpoint, and {form.repository} takes no script that needs a download"
+        yield Problem("refused", "script", found, "Say in your own words why no smaller one shows it, or find one.")
+
+
+def _report(run: Run, form: Form) -> Iterator[Problem]:
+    """A report that is missing, has an empty required field, is of another script, or is too long."""
+    path = report_path(run, form)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        yield Problem("refused", "report", f"there is no {path.name}", f"{_again(run, form.project)}.")
+        return
+    filled = parse(form, text)
+    for field in form.fields:
+        if field.required and not field.boxes and not _without_comments(filled.get(field.label, "")):
+            found = f"{field.label!r} is required, and it is {'empty' if field.label in filled else 'missing'}"
+            yield Problem("refused", path.name, found, "Fill it.")
+        if field.required and field.boxes and "[ ]" in filled.get(field.label, ""):
+            yield Problem("note", path.name, f"the box of {field.label!r} is not ticked", "Tick it where it is true.")
+    if len(text) > LIMIT:
+        found = f"{len(text):,} characters, and GitHub takes {LIMIT:,}"
+        yield Problem("refused", path.name, found, "Move a part of it into an attached file.")
+    title = _read(run.folder / f"report-{form.project}" / BLOCKS_TITLE).strip()
+    if len(title) > TITLE_LIMIT:
+        yield Problem("refused", "title", f"{len(title)} characters, and GitHub takes {TITLE_LIMIT}", "Shorten it.")
+    if PLACEHOLDER in text:
+        found = "the place for your own words is still empty"
+        yield Problem("note", path.name, found, "Write there what you were doing; some projects ask for it.")
+    yield from _quoted(run, form, text)
+
+
+def _quoted(run: Run, form: Form, text: str) -> Iterator[Problem]:
+    """Every script that belongs into the report stands in it, whole or named as an attachment."""
+    named = "".join(line for line in text.split("\n") if f"the attached `{BUNDLE}`" in line)
+    for entry in chosen(run, form):
+        path, lines = str(entry["path"]), _read(run.folder / str(entry["path"])).strip()
+        if lines not in text and f"`{path}`" not in named:
+            found = f"it does not quote {path} as it is now"
+            yield Problem("refused", report_path(run, form).name, found, f"{_again(run, form.project)}.")
+
+
+def _latest(run: Run, form: Form) -> Iterator[Problem]:
+    known = tried(run, form)
+    said = f"tried: {form.package} {listed(known)}" if known else f"no release of {form.package} was tried"
+    try:
+        latest = newest(form.package)
+    except FetchError as error:
+        to_do = "Ask again where the registry answers."
+        yield Problem("unknown", "latest release", f"which one it is could not be asked; {said} ({error})", to_do)
+        return
+    if not any(same(version, latest) for version in known):
+        to_do = f"{_again(run, form.project)} --try-latest"
+        yield Problem("refused", "latest release", f"{form.package} {latest} was not tried; {said}", f"{to_do}.")
+    elif gone(run, form, latest):
+        to_do = "Upgrade; report it only where an older release has to be mended too, and say so."
+        yield Problem("refused", "latest release", f"the fault is gone in {form.package} {latest}", to_do)
+
+
+def _no_bug(run: Run) -> Iterator[Problem]:
+    """What the run itself says is none."""
+    if is_rounding(run.document):
+        found = "every operator is within its dtype's own rounding of float64"
+        yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
+    for match in run.document.get("looks_like") or ():
+        if match["outcome"] != "bug" and match["result"] == "agrees":
+            yield Problem(
+                "refused", "no bug", f"it looks like {match['issue']}, which is none", "Read that issue first."
+            )
+
+
+def _owner(run: Run, form: Form) -> Iterator[Problem]:
+    owner = run.document.get("owner") or {}
+    if owner.get("project") != form.project.partition("-")[0]:
+        found = f"the run says {owner['project']}" if owner.get("project") else "the run does not say whose fault it is"
+        found += f" ({owner['reason']})" if owner.get("reason") else ""
+        yield Problem("note", "owner", found, f"Say in your own words why it is for {form.repository}.")
+
+
+def _private(run: Run, private: Private) -> Iterator[Problem]:
+    """Whatever masking would take out of a file that is to be posted; the first such line of each file."""
+    mask = Mask(*scope(run.document, private), None)
+    for name, content in _posted(run):
+        masked = mask.content(name, content)
+        if masked == content:
+            continue
+        lines = enumerate(zip(_lines(content), _lines(masked), strict=False), start=1)
+        place, shown = next(((place, new) for place, (old, new) in lines if old != new), (1, ""))
+        found = f"line {place} has something private, masked here: {shown.strip()[:SHOWN]}"
+        yield Problem("refused", name, found, "Take it out.")
+
+
+def _posted(run: Run) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file that is made to be posted, those in the bundle included."""
+    for pattern in POSTED:
+        for path in sorted(run.folder.glob(pattern)):
+            yield str(path.relative_to(run.folder)), path.read_bytes()
+    try:
+        with zipfile.ZipFile(run.folder / BUNDLE) as bundle:
+            for member in bundle.infolist():
+                yield f"{BUNDLE}: {member.filename}", bundle.read(member)
+    except (OSError, zipfile.BadZipFile):
+        return
+
+
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", "replace").split("\n")
+
+
+def _attachment(run: Run) -> Iterator[Problem]:
+    path = run.folder / BUNDLE
+    named = [file.name for file in run.folder.glob("report-*.md") if f"attached `{BUNDLE}`" in _read(file)]
+    if named and not path.is_file():
+        found = f"{listed(sorted(named))} says that it is attached, and there is none"
+        yield Problem("note", BUNDLE, found, "Attach the files that the report leaves out.")
+    if path.is_file() and path.stat().st_size > ATTACHMENT_LIMIT:
+        found = f"{path.stat().st_size:,} bytes, and GitHub takes {ATTACHMENT_LIMIT:,}"
+        yield Problem("refused", BUNDLE, found, "Leave out what is not needed, or share it elsewhere.")
+
+
+def _without_comments(text: str) -> str:
+    """What of a field shows in an issue."""
+    while "<!--" in text and "-->" in text.partition("<!--")[2]:
+        before, _, rest = text.partition("<!--")
+        text = before + rest.partition("-->")[2]
+    return text.strip()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

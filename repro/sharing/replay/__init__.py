@@ -1,0 +1,1 @@
+"""A bundle run again elsewhere."""

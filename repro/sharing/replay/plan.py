@@ -1,0 +1,215 @@
+"""What a replay would run: the scripts of a bundle, and the model where it is on this machine. Nothing is started.
+
+The probe kit of a bundle is never run: the one of this installation is, which is the same where the hashes agree.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from repro.core import paths
+from repro.core.case import case_from
+from repro.core.errors import RecordError, ReproError, UsageError
+from repro.core.records import Case, Cell, Fault, decode
+from repro.engine.kit import pack
+from repro.engine.runner import Limits
+from repro.environments.cells import DEVICES
+from repro.reproducer.script import LEVELS
+from repro.run.bundle.read import Opened
+from repro.run.run import Request
+
+MOST_RUNS = 3
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+ATTENTIONS = ("eager", "sdpa")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script of the bundle: its text as it was verified, its arguments, and its part of verdict.json."""
+
+    name: str
+    text: str
+    argv: tuple[str, ...]
+    record: Mapping[str, Any]
+
+    @property
+    def runs(self) -> int:
+        """As often as it was run when it was written, within reason."""
+        runs = self.record.get("runs")
+        return min(max(runs, 1), MOST_RUNS) if isinstance(runs, int) else MOST_RUNS
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a replay would run. ``notes`` say what it would not run and why; ``kit`` is said of the probe kit."""
+
+    opened: Opened
+    cell: Cell
+    scripts: tuple[Script, ...]
+    request: Request | None
+    kit: str
+    notes: tuple[str, ...]
+    limits: Limits
+
+
+def new_folder(place: Path, out: Path | None) -> Path:
+    """The folder of a replay, which does not exist or is empty.
+
+    Raises:
+        UsageError: there is something in it.
+    """
+    if out is None:
+        return paths.run_folder(Case(place.absolute().stem), datetime.now(UTC), "replay")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"--out {out} is not empty. Give a new folder.")
+    return out
+
+
+def propose(opened: Opened, cell: Cell, limits: Limits, out: Path, model: str | None = None) -> Proposal:
+    """What would be run; nothing is started.
+
+    Args:
+        opened: The bundle.
+        cell: The interpreter that would run it.
+        limits: Of the run of the model; the limit of the whole run is that of each script too.
+        out: The folder of the replay.
+        model: Where the model is here, in place of where it was.
+
+    Raises:
+        UsageError: ``model`` cannot be used.
+        RecordError: verdict.json does not say what was asked.
+        ReproError: there is no fault to look for.
+    """
+    document = opened.document
+    verdict, reason = document.get("verdict"), document.get("reason")
+    if verdict != "bad":
+        raise ReproError(f"the verdict of {opened.folder} is {verdict}: there is no fault to look for. {reason}")
+    notes: list[str] = []
+    request = _request(document, cell, limits, out, model, notes)
+    local = request.case.model if request is not None and Path(request.case.model).is_absolute() else None
+    scripts = _scripts(opened, local, notes)
+    return Proposal(opened, cell, scripts, request, _kit(opened), tuple(notes), limits)
+
+
+def _scripts(opened: Opened, model: str | None, notes: list[str]) -> tuple[Script, ...]:
+    """The scripts that verdict.json names, the nearest to the user's own model first."""
+    first = opened.document.get("reproducer")
+    if not isinstance(first, Mapping):
+        notes.append("the bundle has no reproducer")
+        return ()
+    found = []
+    for record in (first, *(first.get("others") or ())):
+        name = _member(opened, record)
+        needs_model = bool(record.get("usage"))
+        if record.get("path") is None:
+            continue  # it was tried, did not show the fault, and was not kept
+        if name is None:
+            notes.append(f"{record['path']} is not there as the one that was verified")
+        elif needs_model and model is None:
+            notes.append(f"{name} needs the model, which is not here. Give its place with --model.")
+        else:
+            argv = (model,) if needs_model and model is not None else ()
+            found.append(Script(name, opened.read(name).decode("utf-8", "replace"), argv, record))
+    return tuple(sorted(found, key=lambda script: _nearness(script.record)))
+
+
+def _member(opened: Opened, record: Mapping[str, Any]) -> str | None:
+    """The file that a record means: by its hash, as a matrix has the scripts of many runs; by its name without one."""
+    name, sha256 = str(record.get("path")), record.get("sha256")
+    named = [item for item in opened.names() if item == name or item.endswith(f"/{name}")]
+    named.sort(key=lambda item: (item != name, item))
+    if sha256:
+        named = [item for item in named if opened.original_sha256(item) == sha256]
+    return named[0] if named else None
+
+
+def _nearness(record: Mapping[str, Any]) -> int:
+    """How near a script is to what the user runs: one that loads the model is nearer than one with one operator."""
+    level = record.get("level")
+    return -LEVELS.index(level) if level in LEVELS else 1
+
+
+def _request(
+    document: Mapping[str, Any], cell: Cell, limits: Limits, out: Path, model: str | None, notes: list[str]
+) -> Request | None:
+    """The run of the model, where it is here; else None, and a note that says why."""
+    asked = decode(Case, document.get("case"))
+    for what, value, known in (
+        ("dtype", asked.dtype, DTYPES),
+        ("attn", asked.attn, ATTENTIONS),
+        ("device", asked.device, DEVICES),
+    ):
+        if value is not None and value not in known:
+            raise RecordError(f"verdict.json asks for {what} {value!r}, and known are {', '.join(known)}")
+    place = model or _here(asked, document)
+    why = _why_not(asked, place, withheld=bool(document.get("private_prompts")))
+    if place is None or why is not None:
+        notes.append(f"the model is not run: {why}")
+        return None
+    settings: dict[str, Any] = {"weights": asked.weights, "device": asked.device, "dtype": asked.dtype}
+    case = case_from(place, **settings, attn=asked.attn, prompts=asked.prompts)
+    if model is None and case.model != asked.model:
+        notes.append(
+            f"the model is not run: a file of this folder has the name {asked.model}. Start in another folder."
+        )
+        return None
+    return Request(
+        command="run" if case.is_script else _command(document),
+        model=place,
+        case=case,
+        cell=cell,
+        python=cell.python,
+        arms=False,
+        reduce=False,
+        deliver=False,
+        fault=Fault.CRASH if document.get("kind") == "crash" else Fault.NONFINITE,
+        limits=limits,
+        out=out / "run",
+    )
+
+
+def _why_not(asked: Case, place: str | None, *, withheld: bool) -> str | None:
+    """Why the model of a bundle is not run here; None where it is."""
+    if asked.trust_remote_code:
+        return "it brings code of its own, which a replay never lets run"
+    if withheld and any(prompt.startswith("(") for prompt in asked.prompts):
+        return "its prompts are withheld, and with others it would be another question"
+    return f"{asked.model} is not on this machine. Give its place with --model." if place is None else None
+
+
+def _command(document: Mapping[str, Any]) -> str:
+    """The shortest command that asks what was answered; the single changes are not tried again."""
+    steps = {step.get("step") for step in document.get("steps") or ()}
+    return next((name for name in ("bisect", "forward") if name in steps), "weights")
+
+
+def _here(case: Case, document: Mapping[str, Any]) -> str | None:
+    """MODEL as it can be asked for on this machine without fetching anything; None where it cannot."""
+    if Path(case.model).is_absolute():
+        return case.model if Path(case.model).exists() and not case.is_script else None
+    revision = (document.get("model") or {}).get("revision") or case.revision
+    if case.model.startswith((".", "~")) or not (case.config or _cached(case.model)):
+        return None
+    return f"{case.model}@{revision}" if revision and not case.config else case.model
+
+
+def _cached(hub_id: str) -> bool:
+    """Whether the Hub's cache on this machine has some revision of the model."""
+    variables = os.environ
+    home = Path(variables.get("HF_HOME") or Path(variables.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
+    hub = Path(variables.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    return any((hub / f"models--{hub_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
+
+
+def _kit(opened: Opened) -> str:
+    """What is said of the probe kit."""
+    own, said = pack().sha256, opened.document.get("kit_sha256")
+    if own == said:
+        return f"the probe kit of this installation, which is the bundle's own (SHA-256 {own[:12]}...)"
+    return (
+        f"the probe kit of this installation (SHA-256 {own[:12]}...). The bundle was made with another "
+        f"({str(said)[:12]}...), which is not run"
+    )

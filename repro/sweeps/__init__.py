@@ -1,0 +1,1 @@
+"""One question asked many times: over cells, releases, models, prompts."""

@@ -1,0 +1,230 @@
+"""Sibling models asked the same, one after the other, and what their answers have in common.
+
+Each model has a folder of its own below the comparison's, with the whole run in it. A model that fails in a narrow
+dtype is asked once more in a wider one: only there is seen how large its values would be. What was asked before is not
+asked again, so a comparison that was stopped goes on where it was.
+"""
+
+import concurrent.futures
+import dataclasses
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from repro import __version__
+from repro.core import paths
+from repro.core.errors import Stopped, UsageError
+from repro.core.records import Outcome, Verdict, to_json
+from repro.core.sentences import listed
+from repro.environments.store import Announcer
+from repro.run import output
+from repro.run.child import Answer, Children
+from repro.run.run import Request, Result, Terminated, terminable
+from repro.sweeps.matrix.join import nothing
+from repro.sweeps.models.model import Sibling, settings_of, sibling
+from repro.sweeps.models.settings import differing
+from repro.sweeps.models.threshold import Threshold, threshold
+
+HEADER = "compare.json"
+WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
+"""The dtype in which a model that is bad in another one is asked again: the next one with a larger range, or, from
+bfloat16 and float32 on, with more digits."""
+POLL_SECONDS = 0.5
+"""How often the wait for a model looks up: a lock that is never left would not see Ctrl-C on Windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """What is asked. ``requests`` has one for each model, all alike but for the model.
+
+    ``many``: whether the prompts are those of a file, which then is the first word of each request's ``extra``.
+    ``measure``: whether a model that is bad is asked in a wider dtype too.
+    """
+
+    requests: tuple[Request, ...]
+    many: bool = False
+    measure: bool = True
+    out: Path | None = None
+
+    def argv(self) -> tuple[str, ...]:
+        """The command that gives all of it again, without the folder."""
+        first = self.requests[0]
+        settings = dataclasses.replace(first, extra=()).argv()[3:]
+        file = ("--prompts", *first.extra) if self.many else ()
+        switches = {"--no-measure": self.measure, "--no-bundle": first.deliver}
+        left_out = [switch for switch, on in switches.items() if not on]
+        return ("repro", "compare", *(one.model for one in self.requests), *file, *settings, *left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one model answered; None where it gave no answer."""
+
+    request: Request
+    name: str
+    answer: Answer
+    wider: Answer | None = None
+
+
+def run(comparing: Comparing, announcer: Announcer) -> Result:
+    """Ask every model, and write what follows from all of them.
+
+    Raises:
+        UsageError: there is nothing to compare, or the folder holds something else.
+        EvidenceError: the folder cannot be written.
+        Stopped: Ctrl-C or SIGTERM; the models that have answered stay.
+    """
+    _check(comparing.requests)
+    place = comparing.out or paths.run_folder(comparing.requests[0].case, datetime.now(UTC), "compare")
+    folder = paths.make(place)
+    paths.claim(folder / HEADER, comparing.argv(), "a comparison of")
+    children, answers = Children(), []
+    names = _names([one.model for one in comparing.requests])
+    try:
+        with terminable():
+            for number, (name, request) in enumerate(zip(names, comparing.requests, strict=True), 1):
+                announcer.line(f"[{number}/{len(names)}] {name}")
+                answers.append(_ask(comparing, request, name, folder, children, announcer))
+    except KeyboardInterrupt as error:
+        again = shlex.join([*comparing.argv(), "--out", str(paths.relative(folder))])
+        raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
+    content = conclude(comparing, answers, folder)
+    return Result(folder, output.write(folder, content, whole=comparing.requests[0].deliver))
+
+
+def _check(requests: Sequence[Request]) -> None:
+    models = [(one.case.model, one.case.revision) for one in requests]
+    if len(models) < 2:
+        raise UsageError("a comparison needs at least two models: repro compare MODEL MODEL.")
+    twice = next((one.model for one, model in zip(requests, models, strict=True) if models.count(model) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is named twice: it has nothing to be compared with there. Name it once.")
+    script = next((one.model for one in requests if one.case.is_script), None)
+    if script is not None:
+        raise UsageError(f"{script} is a script, which has no size and no settings. Give models.")
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """A short name for each model that no other has, which is its folder's as well."""
+    names: list[str] = []
+    for model in models:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-.")[:60] or "model"
+        name, number = stem, 2
+        while name.lower() in [taken.lower() for taken in names]:  # some file systems know no case
+            name, number = f"{stem}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _ask(
+    comparing: Comparing, request: Request, name: str, folder: Path, children: Children, announcer: Announcer
+) -> Asked:
+    """One model, and where it is bad the same in a wider dtype."""
+    answer = _wait(children, request, folder / name)
+    dtype = None if answer.document is None else _narrow(answer.document)
+    if not comparing.measure or dtype is None:
+        return Asked(request, name, answer)
+    announcer.line(f"{name} is bad in {dtype}; in {WIDER[dtype]}, to see how large its values would be:")
+    case = dataclasses.replace(request.case, dtype=WIDER[dtype])
+    wider = _wait(children, dataclasses.replace(request, case=case), _wider_folder(folder / name, dtype))
+    return Asked(request, name, answer, wider)
+
+
+def _wider_folder(folder: Path, dtype: str) -> Path:
+    return folder / WIDER[dtype]
+
+
+def _narrow(document: dict[str, Any]) -> str | None:
+    """The dtype that a bad model ran in, where there is a wider one."""
+    dtype = document["cell"]["dtype"]
+    bad = document["verdict"] == "bad" and document["kind"] == "nonfinite"
+    return dtype if bad and dtype in WIDER else None
+
+
+def _wait(children: Children, request: Request, place: Path) -> Answer:
+    """One run in a process of its own. The wait is in another thread, so that a signal is seen here."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        try:
+            running = pool.submit(children.ask, request, request.cell, place, aloud=True, reduce=request.reduce)
+            while not concurrent.futures.wait([running], timeout=POLL_SECONDS).done:
+                pass
+            return running.result()
+        except BaseException:
+            children.stop()  # before the pool is left, which waits for them
+            raise
+
+
+def conclude(comparing: Comparing, answers: Sequence[Asked], folder: Path) -> dict[str, Any]:
+    """The content of verdict.json for all models.
+
+    The smallest bad model, else the largest good one, stands for all of them: its steps and environment are the
+    report's. The verdict is the whole comparison's.
+    """
+    pairs = [(_sibling(one, folder), one.answer.document or {}) for one in answers]
+    pairs.sort(key=lambda pair: (pair[0].parameters is None, pair[0].parameters or 0))
+    siblings = [one for one, _ in pairs]
+    verdict, found = _verdict(siblings), threshold(siblings)
+    shown = _shown(siblings)
+    first = comparing.requests[0]
+    base = next((document for one, document in pairs if one is shown), None)
+    base = base or nothing(verdict, first.case, comparing.argv(), __version__)
+    reason = f"{verdict.reason[:1].upper()}{verdict.reason[1:]}."
+    return {
+        **base,
+        "verdict": verdict.outcome.value,
+        "reason": reason,
+        "headline": " ".join([reason, *found.sentences[:1]]),
+        "command": shlex.join(comparing.argv()),
+        "private_prompts": first.private_prompts,
+        "comparison": _part(siblings, [settings_of(document) for _, document in pairs], found, shown),
+    }
+
+
+def _sibling(asked: Asked, folder: Path) -> Sibling:
+    document, place = asked.answer.document, folder / asked.name
+    if document is None:
+        return Sibling(asked.name, asked.request.case.model, "skip", str(asked.answer.reason))
+    wider = None if asked.wider is None else asked.wider.document
+    dtype = _narrow(document)
+    return sibling(asked.name, place, document, wider, place if dtype is None else _wider_folder(place, dtype))
+
+
+def _verdict(siblings: Sequence[Sibling]) -> Verdict:
+    """Bad if any model is; good if one is and none is bad; else skip. The reason names them."""
+    named = {word: [one.name for one in siblings if one.verdict == word] for word in ("bad", "good", "skip")}
+    outcome = next((one for one in (Outcome.BAD, Outcome.GOOD) if named[one.value]), Outcome.SKIP)
+    told = {"bad": "bad", "good": "good", "skip": "without an answer"}
+    parts = [f"{len(names)} of {len(siblings)} models {_is(names)} {told[word]} ({listed(names)})"
+             for word, names in named.items() if names]  # fmt: skip
+    return Verdict(outcome, "; ".join(parts))
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _shown(siblings: Sequence[Sibling]) -> Sibling | None:
+    """The smallest bad model, else the largest good one; of several models, sorted by size."""
+    bad = [one for one in siblings if one.verdict == "bad"]
+    good = [one for one in siblings if one.verdict == "good"]
+    return bad[0] if bad else good[-1] if good else None
+
+
+def _part(
+    siblings: Sequence[Sibling], settings: Sequence[dict[str, Any]], found: Threshold, shown: Sibling | None
+) -> dict[str, Any]:
+    """What a comparison adds to ``verdict.json``."""
+    verdicts, sizes = [one.verdict for one in siblings], [one.parameters for one in siblings]
+    different, same = differing([one.name for one in siblings], settings, sizes, verdicts)
+    models = [{**to_json(one), "share": one.share, "headroom": one.headroom()} for one in siblings]
+    return {
+        "models": models,
+        "threshold": to_json(found),
+        "settings": to_json(different),
+        "same_settings": same,
+        "shown_model": None if shown is None else shown.name,
+    }

@@ -1,0 +1,184 @@
+"""The search over the releases: both ends first, each release with its votes, then what the boundary follows."""
+
+from collections.abc import Mapping, Sequence
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from repro.core.errors import UsageError
+from repro.core.records import Outcome, Verdict
+from repro.environments.registry import between
+from repro.sweeps.releases.pairs import Excluded, Pairs
+from repro.sweeps.releases.question import Answer, Change, Laboratory, Probe, Question, Say, Trial
+from repro.sweeps.releases.search import Bracket, bisect, most_tests, scan
+from repro.sweeps.releases.words import different_kinds, found, moved, named, nothing_found, swapped
+
+
+def investigate(question: Question, laboratory: Laboratory, say: Say = print) -> Answer:
+    """The answer to the question. Both ends are asked first.
+
+    Where nothing is skipped, ceil(log2(n)) + 2 of n releases are asked at most (``walk_all`` asks all of them); where
+    the two sides of the boundary differ in both packages, two crossed pairs come on top. What releases declare is read
+    when it is needed. So a release in between may turn out to exclude the partner that both ends take: then all are
+    read, and the search begins again with partners that go with each.
+
+    Args:
+        question: What is asked.
+        laboratory: Everything outside.
+        say: Is given each line that a person should see while it goes on.
+
+    Raises:
+        UsageError: the question cannot be put so: an end is no release, a pin is no exact version.
+        FetchError: the releases could not be listed.
+    """
+    _check(question)
+    versions = between(laboratory.releases(question.package), question.good, question.bad)
+    pairs = Pairs(question, laboratory, say, versions)
+    inquiry = _Inquiry(question, laboratory, say, pairs)
+    notes = []
+    pairs.choose()
+    try:
+        brackets = inquiry.search()
+    except Excluded as error:
+        notes.append(f"{error}: the search began again, with partners that go with every release.")
+        say(notes[0])
+        pairs.choose_for_each()
+        brackets = inquiry.search()
+    changes = tuple(inquiry.change(bracket) for bracket in brackets)
+    first = changes[0] if changes else None
+    probes = tuple(inquiry.probes.values())
+    asked = inquiry.asked(pairs.pairs if question.walk_all else (pairs.pairs[0], pairs.pairs[-1]))
+    return Answer(
+        verdict=found(question, changes) if changes else nothing_found(question, asked),
+        package=question.package,
+        direction=first.direction if first else None,
+        last_good=first.last_good.version if first else None,
+        first_bad=first.first_bad.version if first else None,
+        skipped=tuple(probe.version for probe in first.skipped) if first else (),
+        moved=first.moved if first else None,
+        boundaries=changes,
+        probes=probes,
+        pairs=pairs.pairs,
+        releases=len(versions),
+        environments=sum(1 for probe in probes if probe.trials),
+        notes=(*notes, *swapped(question, asked), *different_kinds(probes)),
+    )
+
+
+def _check(question: Question) -> None:
+    """Refuses a question that has no answer."""
+    if not 1 <= question.bad_from <= question.runs:
+        raise UsageError(
+            f"{question.bad_from} of {question.runs} runs cannot decide: the number of bad runs that make a "
+            "release bad is at least 1 and at most the number of runs."
+        )
+    for name, version in question.pins:
+        if canonicalize_name(name) == question.package:
+            raise UsageError(f"{name}=={version} is held, but {question.package} is what is searched: leave it out.")
+        try:
+            Version(version)
+        except InvalidVersion:
+            raise UsageError(f"{name}: {version!r} is no exact version, such as 2.4.1.") from None
+
+
+class _Inquiry:
+    """One search under way: the releases that were asked, each with its partner, in order."""
+
+    def __init__(self, question: Question, laboratory: Laboratory, say: Say, pairs: Pairs) -> None:
+        self._question, self._laboratory, self._say, self._pairs = question, laboratory, say, pairs
+        self.probes: dict[tuple[str, str | None], Probe] = {}
+
+    def search(self) -> tuple[Bracket, ...]:
+        """The boundaries of the range, with the partners as they are now.
+
+        Raises:
+            Excluded: they must be chosen again.
+        """
+        pairs = self._pairs.pairs
+        most = len(pairs) if self._question.walk_all else most_tests(len(pairs))
+        self._say(
+            f"{self._question.package}: {len(pairs)} releases from {pairs[0][0]} to {pairs[-1][0]}; "
+            f"at most {most} to ask, where none is skipped."
+        )
+        if self._question.walk_all:
+            return scan(len(pairs), self._outcome).boundaries
+        found = bisect(
+            len(pairs), self._outcome, lambda left: self._say(f"At most {left} left, where none is skipped.")
+        )
+        return () if found.last_good is None else (found,)
+
+    def asked(self, pairs: Sequence[tuple[str, str | None]]) -> tuple[Probe, ...]:
+        """These releases, each with its partner, as they answered."""
+        return tuple(self._ask(version, partner) for version, partner in pairs)
+
+    def _outcome(self, index: int) -> Outcome:
+        version, partner = self._pairs.pairs[index]
+        self._pairs.check(version, partner)
+        return self._ask(version, partner).verdict.outcome
+
+    def _ask(self, version: str, partner: str | None) -> Probe:
+        """One release with one partner; each pair once."""
+        key = version, partner
+        if key not in self.probes:
+            probe = self.probes[key] = self._probe(version, partner)
+            votes = f" ({probe.votes})" if len(probe.trials) > 1 else ""
+            self._say(f"{named(self._question, probe)}: {probe.verdict.outcome.value}{votes}. {probe.verdict.reason}")
+        return self.probes[key]
+
+    def _probe(self, version: str, partner: str | None) -> Probe:
+        question = self._question
+        pins, label = {question.package: version}, f"{question.package}-{version}"
+        if partner is not None and question.partner is not None:
+            pins[question.partner] = partner
+            label += f"-{question.partner}-{partner}"
+        pins |= question.held
+        against = self._pairs.against(version, partner)
+        if against is not None:
+            return Probe(version, pins, Verdict(Outcome.SKIP, against))
+        trials: list[Trial] = []
+        while not _decided(trials, question):
+            run = f"{label}-run{len(trials) + 1}" if question.runs > 1 else label
+            trials.append(self._laboratory.probe(pins, run))
+        return _counted(version, pins, tuple(trials), question)
+
+    def change(self, bracket: Bracket) -> Change:
+        """A boundary as its two releases, and which of the two packages the fault follows."""
+        assert bracket.last_good is not None and bracket.first_bad is not None
+        pairs = self._pairs.pairs
+        good, bad = self.asked((pairs[bracket.last_good], pairs[bracket.first_bad]))
+        skipped = self.asked([pairs[index] for index in bracket.skipped])
+        direction = "regression" if bracket.last_good < bracket.first_bad else "fix"
+        package, partner = self._question.package, self._question.partner
+        old, new = pairs[bracket.last_good][1], pairs[bracket.first_bad][1]
+        if partner is None or old == new:
+            why = f"The two environments were asked for with a different {package} and nothing else"
+            return Change(direction, good, bad, skipped, package, why)
+        self._say(f"The two sides differ in {partner} as well: each {package} with the {partner} of the other.")
+        crossed = self._ask(good.version, new), self._ask(bad.version, old)
+        return Change(direction, good, bad, skipped, *moved(package, partner, *crossed), crossed)
+
+
+def _decided(trials: Sequence[Trial], question: Question) -> bool:
+    """Whether another run of this release could not change its verdict, or would find nothing to run."""
+    outcomes = [trial.verdict.outcome for trial in trials]
+    bad, left = outcomes.count(Outcome.BAD), question.runs - len(outcomes)
+    undecided = Outcome.SKIP in outcomes
+    nothing_ran = bool(trials) and undecided and trials[-1].folder is None
+    return bad >= question.bad_from or left == 0 or nothing_ran or (undecided and bad + left < question.bad_from)
+
+
+def _counted(version: str, pins: Mapping[str, str], trials: tuple[Trial, ...], question: Question) -> Probe:
+    """The verdict of the votes: bad from as many bad runs as were asked for, good only if every run decided."""
+    of = {outcome: [trial for trial in trials if trial.verdict.outcome is outcome] for outcome in Outcome}
+    bad = len(of[Outcome.BAD])
+    if bad >= question.bad_from:
+        outcome = Outcome.BAD
+    elif of[Outcome.SKIP]:
+        outcome = Outcome.SKIP
+    else:
+        outcome = Outcome.GOOD
+    speaker = (of[outcome] or trials)[0]
+    reason = speaker.verdict.reason
+    if outcome is Outcome.GOOD and bad:
+        reason = f"bad in {bad} of {len(trials)} runs, where {question.bad_from} make a release bad"
+    return Probe(version, pins, Verdict(outcome, reason), speaker.kind, trials)

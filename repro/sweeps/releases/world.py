@@ -1,0 +1,129 @@
+"""What the search for a version needs of the world: releases from the registry, environments, and runs in them."""
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from repro.core.errors import BuildError
+from repro.core.paths import relative
+from repro.core.records import Case, Cell, Outcome, Recipe, Verdict
+from repro.engine.evidence import Evidence
+from repro.engine.kit import NAME as KIT
+from repro.engine.runner import PLAN
+from repro.environments import registry
+from repro.environments.store import Announcer, Store
+from repro.run.child import Children
+from repro.run.run import Request
+from repro.sweeps.releases import Trial
+
+
+class RealLaboratory:
+    """``Laboratory`` on this machine, for one question.
+
+    Args:
+        request: The run that every release is asked for.
+        python: The Python of every environment, such as "3.11".
+        extra: Packages that every environment has beside those of the question, at exact versions.
+        folder: Of the search; each run has its own below it.
+        store: Where environments are built.
+        announcer: Is told what goes on.
+    """
+
+    def __init__(
+        self, request: Request, python: str, extra: Mapping[str, str], folder: Path, store: Store, announcer: Announcer
+    ) -> None:
+        self._request, self._python, self._extra = request, python, dict(extra)
+        self._folder, self._store, self._announcer = folder, store, announcer
+        self.children = Children()
+        self.built_some = False
+
+    def releases(self, package: str) -> tuple[str, ...]:
+        """As ``Laboratory`` says."""
+        with self._announcer.task(f"releases of {package}"):
+            return registry.releases(package, self._python)
+
+    def requirements(self, package: str, version: str) -> tuple[str, ...]:
+        """As ``Laboratory`` says."""
+        return registry.requirements(package, version, self._python)
+
+    def probe(self, pins: Mapping[str, str], label: str) -> Trial:
+        """As ``Laboratory`` says."""
+        begin = time.monotonic()
+        try:
+            cell = self._build(pins)
+        except BuildError as error:
+            verdict = Verdict(Outcome.SKIP, f"it does not install: {error}")
+            return Trial(verdict, self._install(pins), None, None, time.monotonic() - begin)
+        place = Path("probes", label)
+        with self._announcer.task(f"asking {label}"):
+            answer = self.children.ask(self._request, cell, self._folder / place, aloud=False)
+        seconds = time.monotonic() - begin
+        command = self._command(pins, place)
+        if answer.document is None:
+            return Trial(Verdict(Outcome.SKIP, str(answer.reason)), command, None, str(place), seconds)
+        verdict = Verdict(Outcome(answer.document["verdict"]), answer.document["reason"])
+        return Trial(verdict, command, answer.document["kind"], str(place), seconds)
+
+    def trace(self, pins: Mapping[str, str], label: str) -> Mapping[str, Any] | str:
+        """Every operator of the pass in the environment of these pins; a sentence where there is no such record."""
+        folder = self._folder / "traces" / label
+        try:
+            cell = self._build(pins)
+        except BuildError as error:
+            return str(error)
+        with self._announcer.task(f"tracing {label}"):
+            answer = self.children.ask(dataclasses.replace(self._request, command="trace"), cell, folder, aloud=False)
+        observed = {seen.step: seen for seen in Evidence(folder).observations}
+        trace = observed.get("trace")
+        if trace is None or trace.payload is None or "rows" not in trace.payload:
+            reasons = [seen.verdict.reason for seen in observed.values() if seen.verdict.outcome is Outcome.SKIP]
+            return answer.reason or "; ".join(reasons) or "the trace step gave nothing"
+        return trace.payload
+
+    def _build(self, pins: Mapping[str, str]) -> Cell:
+        recipe = self._recipe(pins)
+        cell = self._store.built(recipe)
+        if cell is not None:
+            return cell
+        self.built_some = True
+        with self._announcer.task(f"building {recipe.id}") as progress:
+            return self._store.build(recipe, progress)
+
+    def _recipe(self, pins: Mapping[str, str]) -> Recipe:
+        every = {**self._extra, **pins}
+        name = "-".join([f"{package}-{version}" for package, version in every.items()] + [f"py{self._python}"])
+        why = "Built by `repro versions` to ask one release."
+        return Recipe(id=name, python=self._python, device=self._request.case.device or "cpu", why=why, pins=every)
+
+    def _install(self, pins: Mapping[str, str]) -> str:
+        """The command that shows that it does not install."""
+        return shlex.join(["uv", "run", "--no-project", *self._environment(pins), "--", "python", "-V"])
+
+    def _command(self, pins: Mapping[str, str], place: Path) -> str:
+        """The command that asks this release again, from the current folder, with uv and the folder of the search."""
+        case, run = self._request.case, relative(self._folder / place)
+        if case.is_script:
+            asked = ["python", self._request.model]
+        elif case.config is None:
+            asked = ["python", str(run / KIT), "forward", self._request.model, *_kit_options(case)]
+        else:  # a shipped configuration: the kit by itself knows none
+            asked = ["python", str(run / KIT), "run", str(run / PLAN)]
+        return shlex.join(["uv", "run", "--no-project", *self._environment(pins), "--", *asked])
+
+    def _environment(self, pins: Mapping[str, str]) -> list[str]:
+        every = {**self._extra, **pins}
+        named = [word for package, version in every.items() for word in ("--with", f"{package}=={version}")]
+        return ["--python", self._python, *named]
+
+
+def _kit_options(case: Case) -> list[str]:
+    """The case in the words of the kit's own command line."""
+    named = {"--device": case.device, "--dtype": case.dtype, "--attn": case.attn}
+    if case.weights != "checkpoint":
+        named["--weights"] = case.weights
+    words = [word for option, value in named.items() if value is not None for word in (option, value)]
+    words += [word for prompt in case.prompts for word in ("--prompt", prompt)]
+    return words + (["--trust-remote-code"] if case.trust_remote_code else [])

@@ -1,0 +1,192 @@
+"""Records, their JSON form, and the evidence on disk."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.hosting import observation
+
+from repro.core.errors import EvidenceError, RecordError
+from repro.core.records import (
+    Case,
+    Cell,
+    Ending,
+    Failure,
+    Header,
+    Observation,
+    Plan,
+    decode,
+    encode,
+    number,
+    plan_text,
+    to_json,
+)
+from repro.engine.evidence import Evidence
+
+HEADER = Header(Case("gpt2", prompts=("a",)), Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "gpt2"), "2026")
+
+
+def test_a_record_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        HEADER.case.model = "other"
+
+
+def test_an_observation_survives_json():
+    whole = observation("load", "skip", payload={"a": [1, {"b": None}]}, ending="crashed", exit_status=-11)
+    whole = dataclasses.replace(whole, stderr_tail=("x", "y"), failure=Failure("crash", "gone", None, "SIGSEGV"))
+    assert decode(Observation, json.loads(encode(whole))) == whole
+
+
+def test_a_header_survives_json():
+    assert decode(Header, json.loads(encode(HEADER))) == HEADER
+
+
+@given(st.floats())
+def test_every_float_survives_json(value):
+    back = number(json.loads(encode(value)))
+    assert back == value or (math.isnan(value) and math.isnan(back))
+
+
+@given(st.text())
+def test_every_prompt_survives_json(prompt):
+    case = Case("gpt2", prompts=(prompt,))
+    assert decode(Case, json.loads(encode(case))) == case
+
+
+def test_a_lone_surrogate_survives_json():
+    case = Case("gpt2", prompts=("\udc80",))
+    assert decode(Case, json.loads(encode(case))) == case
+
+
+def test_non_finite_numbers_travel_as_words():
+    assert to_json({"a": (math.nan, math.inf, -math.inf)}) == {"a": ["nan", "inf", "-inf"]}
+
+
+@pytest.mark.parametrize("value", [True, None, "nano", [], "NaN"])
+def test_what_is_no_number_is_none(value):
+    assert number(value) is None
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(RecordError, match="unknown key 'pyhton' in Cell: known are python"):
+        decode(Cell, {"pyhton": "x"})
+
+
+def test_a_missing_key_is_refused():
+    with pytest.raises(RecordError, match="Plan is not complete"):
+        decode(Plan, {"steps": []})
+
+
+def test_a_wrong_type_is_refused():
+    with pytest.raises(RecordError, match=r"Cell\.python: expected str, got 3"):
+        decode(Cell, {"python": 3})
+
+
+def test_a_word_outside_an_enum_is_refused():
+    data = to_json(observation("load"))
+    data["ending"] = "exploded"
+    with pytest.raises(RecordError, match="'exploded' is none of ended, crashed, timed_out, not_run"):
+        decode(Observation, data)
+
+
+def test_the_plan_has_the_keys_that_the_kit_reads():
+    plan = json.loads(plan_text(Plan(("load",), HEADER.case, "/cache")))
+    assert plan["schema"] == 1
+    assert plan["steps"] == ["load"]
+    assert set(plan["case"]) == {
+        "model",
+        "revision",
+        "weights",
+        "config",
+        "device",
+        "dtype",
+        "attn",
+        "prompts",
+        "trust_remote_code",
+    }
+
+
+def filled(folder, *observations):
+    evidence = Evidence(folder)
+    evidence.begin(HEADER)
+    for item in observations:
+        evidence.append(item)
+    return evidence
+
+
+def test_evidence_is_read_back(tmp_path):
+    filled(tmp_path, observation("load"), observation("forward", "bad"))
+    again = Evidence(tmp_path)
+    assert again.header == HEADER
+    assert again.observations == (observation("load"), observation("forward", "bad"))
+
+
+def test_a_torn_last_line_is_dropped_and_written_over(tmp_path):
+    evidence = filled(tmp_path, observation("load"))
+    with evidence.path.open("ab") as file:
+        file.write(b'{"schema": 1, "record": "obser')
+    again = Evidence(tmp_path)
+    assert [item.step for item in again.observations] == ["load"]
+    again.append(observation("forward"))
+    assert [item.step for item in Evidence(tmp_path).observations] == ["load", "forward"]
+
+
+def test_every_prefix_of_the_file_can_be_read(tmp_path):
+    text = filled(tmp_path, observation("load"), observation("forward")).path.read_bytes()
+    for length in range(0, len(text), 7):
+        (tmp_path / "evidence.jsonl").write_bytes(text[:length])
+        assert len(Evidence(tmp_path).observations) <= 2
+
+
+def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
+    evidence = filled(tmp_path)
+    with evidence.path.open("ab") as file:
+        file.write(b"nonsense\n")
+    with pytest.raises(EvidenceError, match=r"evidence\.jsonl, line 2: no record"):
+        Evidence(tmp_path)
+
+
+def test_another_schema_is_refused(tmp_path):
+    (tmp_path / "evidence.jsonl").write_text('{"schema": 2, "record": "header"}\n')
+    with pytest.raises(EvidenceError, match="schema 2, and this version reads schema 1"):
+        Evidence(tmp_path)
+
+
+def test_a_later_line_about_a_step_replaces_the_earlier(tmp_path):
+    filled(tmp_path, observation("load", "skip", ending="timed_out"), observation("load"))
+    assert [item.ending for item in Evidence(tmp_path).observations] == [Ending.ENDED]
+
+
+@pytest.mark.parametrize(
+    ("ending", "payload", "kept"),
+    [
+        ("ended", None, True),
+        ("crashed", None, True),
+        ("timed_out", None, False),
+        ("not_run", None, False),
+        ("ended", {"fatal": True}, False),
+    ],
+)
+def test_which_steps_a_resumed_run_keeps(tmp_path, ending, payload, kept):
+    evidence = filled(tmp_path, observation("files", "skip", ending=ending, payload=payload))
+    assert bool(list(evidence.finished())) is kept
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    (tmp_path / "evidence.jsonl").symlink_to("/dev/full")
+    with pytest.raises(
+        EvidenceError, match=r"could not write .*evidence\.jsonl: No space left on device\. What was rec"
+    ):
+        Evidence(tmp_path).begin(HEADER)
+
+
+def test_the_hash_is_that_of_the_file(tmp_path):
+    import hashlib
+
+    evidence = filled(tmp_path, observation("load"))
+    assert evidence.sha256() == hashlib.sha256(evidence.path.read_bytes()).hexdigest()

@@ -1,0 +1,153 @@
+"""A .gguf file becomes a folder, once."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from corpus import families, files
+from support.handmade import silent
+
+from repro.probes.checkpoint.resolve import CannotResolve, Source
+from repro.probes.model.gguf import DONE, converted
+
+gguf = pytest.importorskip("gguf", reason="the gguf package writes the file that is read here")
+pytest.importorskip("accelerate", reason="transformers reads no GGUF file without accelerate")
+
+HEAD = families.HEAD_DIM
+
+
+def permuted(weight, heads):
+    """Rows as llama.cpp keeps them: the two halves of each head, interleaved."""
+    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_llama(path, model, name):
+    """A tiny Llama as llama.cpp writes it, by the package of llama.cpp itself."""
+    config, state = model.config, {key: tensor.detach().numpy() for key, tensor in model.state_dict().items()}
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_name(name)
+    writer.add_context_length(64)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(HEAD)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *(f"w{n}" for n in range(3, families.VOCAB))])
+    writer.add_token_scores([0.0] * families.VOCAB)
+    writer.add_token_types([2, 3, 3, *([1] * (families.VOCAB - 3))])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    names = {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }
+    parts = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    for key, tensor in state.items():
+        if key in names:
+            writer.add_tensor(names[key], tensor)
+            continue
+        _, _, layer, part = key.removesuffix(".weight").split(".", 3)
+        heads = {"self_attn.q_proj": config.num_attention_heads, "self_attn.k_proj": config.num_key_value_heads}
+        content = permuted(tensor, heads[part]) if part in heads else tensor
+        writer.add_tensor(f"blk.{layer}.{parts[part]}.weight", content)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return families.build("llama")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory, model):
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_llama(path, model, "tiny")
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, file):
+    """A cache in which the file has been converted."""
+    folder = tmp_path_factory.mktemp("cache")
+    convert(file, folder)
+    return folder
+
+
+def convert(file, cache, progress=silent):
+    return converted(Source("gguf", None, gguf=str(file)), str(cache), progress)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tiny_llama_is_converted(file, cache, model):
+    source = convert(file, cache)
+    sha = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert source.folder == str(cache / "gguf" / sha)
+    assert source.gguf == str(file)
+    found = files.read(cache / "gguf" / sha / files.WEIGHTS)
+    assert {key: tensor.dtype for key, tensor in found.items()} == dict.fromkeys(model.state_dict(), torch.float32)
+    assert all(torch.equal(found[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_the_configuration_is_that_of_the_file(file, cache, model):
+    config = json.loads((cache / "gguf" / hashlib.sha256(file.read_bytes()).hexdigest() / "config.json").read_text())
+    wanted = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
+    assert {key: config[key] for key in wanted} == {key: getattr(model.config, key) for key in wanted}
+    assert "quantization_config" not in config
+
+
+def test_a_second_time_nothing_is_written(file, cache):
+    folder = cache / "gguf" / hashlib.sha256(file.read_bytes()).hexdigest()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    convert(file, cache)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_nothing_half_done_is_left(cache):
+    assert [path.name for path in (cache / "gguf").iterdir() if path.name.startswith("half-")] == []
+
+
+def test_half_a_conversion_is_not_used(file, tmp_path):
+    sha = hashlib.sha256(file.read_bytes()).hexdigest()
+    half = tmp_path / "gguf" / sha
+    half.mkdir(parents=True)
+    (half / "config.json").write_text("half")
+    convert(file, tmp_path)
+    assert json.loads((half / DONE).read_text())["sha256"] == sha
+    assert (half / "config.json").read_text() != "half"
+
+
+@pytest.mark.parametrize("content", [b"", b"GGU", b"gguf", b"PK\x03\x04", b"\x00GGUF"])
+def test_what_does_not_begin_with_the_letters(tmp_path, content):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(CannotResolve, match=r"is no GGUF file"):
+        convert(path, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_that_only_begins_like_one(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF" + bytes(40))
+    with pytest.raises(CannotResolve, match=r"cannot read .*model\.gguf"):
+        convert(path, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "gguf").iterdir()) == []
+
+
+def test_progress_counts_the_bytes_of_the_file(file, cache):
+    seen = []
+    convert(file, cache, lambda *event: seen.append(event))
+    assert seen[-1] == (file.stat().st_size, file.stat().st_size, "bytes")

@@ -1,0 +1,152 @@
+"""The two experiments on one operator, and what they are said to have done."""
+
+import pytest
+import torch
+from support.handmade import INF, NAN, Function, hooks_of
+
+from repro.probes.observe.watch import Address
+from repro.probes.origin.counterfactual import effect, finite_or_none, value_at, with_only, without_bad_values
+
+
+def address(op, occurrence=0, module="", call=0):
+    return Address(module, call, f"aten.{op}", occurrence)
+
+
+def run_of(function, tensor):
+    model = Function(function)
+    return model, lambda: model(tensor)
+
+
+def value(function, tensor, where, output=0, index=(0,)):
+    return value_at(*run_of(function, tensor), where, output, index)
+
+
+def test_the_value_of_an_operator():
+    assert value(lambda x: x * 2 * 3 + 1, torch.tensor([5.0]), address("mul.Tensor", 1)) == 30.0
+
+
+def test_a_bad_value_is_given_as_it_is():
+    assert value(lambda x: x / 0, torch.tensor([1.0]), address("div.Tensor")) == INF
+
+
+def test_one_of_several_results():
+    given = torch.tensor([3.0, 9.0, 1.0])
+    assert value(lambda x: x.max(0, keepdim=True), given, address("max.dim"), 1) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("where", "output", "index"),
+    [(address("sub.Tensor"), 0, (0,)), (address("mul.Tensor", 1), 0, (0,)), (address("mul.Tensor"), 1, (0,)),
+     (address("mul.Tensor"), 0, (1,)), (address("mul.Tensor"), 0, (0, 0))],
+)  # fmt: skip
+def test_what_is_not_there_has_no_value(where, output, index):
+    assert value(lambda x: x * 2, torch.tensor([5.0]), where, output, index) is None
+
+
+def test_the_rest_of_the_pass_does_not_run():
+    ran = []
+
+    def function(x):
+        y = x * 2
+        ran.append("before")
+        z = y + 1
+        ran.append("after")
+        return z
+
+    assert value(function, torch.tensor([5.0]), address("add.Tensor")) == 11.0
+    assert ran == ["before"]
+
+
+# --- repaired ----------------------------------------------------------------------------------------------------
+
+
+def repaired(function, tensor, where):
+    model, run = run_of(function, tensor)
+    output = without_bad_values(model, run, where)
+    assert hooks_of(model) == [0]
+    return None if output is None else output.tolist()
+
+
+def test_bad_values_become_zero_on_the_spot():
+    assert repaired(lambda x: 1 / x + 1, torch.tensor([0.0, 4.0]), address("reciprocal.default")) == [1.0, 1.25]
+
+
+def test_only_the_operator_itself_is_repaired():
+    found = repaired(lambda x: torch.log(x) + 1 / x, torch.tensor([0.0]), address("log.default"))
+    assert found == [INF]
+
+
+def test_only_that_call_is_repaired():
+    found = repaired(lambda x: torch.log(x) + torch.log(x - 1), torch.tensor([1.0]), address("log.default", 0))
+    assert found == [-INF]
+
+
+def test_an_operator_in_place_is_repaired():
+    assert repaired(lambda x: (x * 1).div_(0).add_(1), torch.tensor([2.0]), address("div_.Tensor")) == [1.0]
+
+
+def test_an_operator_that_never_ran():
+    assert repaired(lambda x: x + 1, torch.tensor([2.0]), address("mul.Tensor")) is None
+
+
+# --- alone -------------------------------------------------------------------------------------------------------
+
+
+def alone(function, tensor, where):
+    model, run = run_of(function, tensor)
+    output = with_only(model, run, where)
+    return None if output is None else output.tolist()
+
+
+def twice(x):
+    return torch.cat([x / 0, x * 3e38 * 2])
+
+
+def test_one_of_two_births_is_left_alone():
+    given = torch.tensor([1.0])
+    assert alone(twice, given, address("div.Tensor")) == [INF, 0.0]
+    assert alone(twice, given, address("mul.Tensor", 1)) == [0.0, INF]
+
+
+def test_what_follows_from_it_is_left_alone():
+    assert str(alone(lambda x: (x / 0) - (x / 0), torch.tensor([1.0]), address("div.Tensor", 0))) == "[inf]"
+
+
+def test_a_mask_is_left_alone():
+    found = alone(lambda x: (x + torch.full((2,), -INF)) + x / 0, torch.tensor([1.0, 2.0]), address("mul.Tensor"))
+    assert found is None
+    kept = alone(lambda x: x * 1 + torch.full((2,), -INF), torch.tensor([1.0, 2.0]), address("mul.Tensor"))
+    assert kept == [-INF, -INF]
+
+
+def test_a_nan_made_of_a_mask_is_repaired():
+    def function(x):
+        return torch.full((2,), -INF).softmax(0) + x * 1
+
+    assert alone(function, torch.tensor([1.0, 2.0]), address("mul.Tensor")) == [1.0, 2.0]
+
+
+# --- the effect --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        ([NAN, 1.0], [0.0, 1.0], "cured"),
+        ([NAN, 1.0], [NAN, 5.0], "unchanged"),
+        ([NAN, 1.0], [INF, 5.0], "unchanged"),
+        ([NAN, NAN], [0.0, NAN], "changed"),
+        ([NAN, 1.0], [1.0, NAN], "changed"),
+    ],
+)
+def test_the_effect(before, after, word):
+    assert effect(torch.tensor(before), torch.tensor(after)) == word
+
+
+def test_no_output_or_another_shape_is_no_effect():
+    assert effect(torch.tensor([NAN]), None) == "unchanged"
+    assert effect(torch.tensor([NAN]), torch.zeros(2)) == "unchanged"
+
+
+def test_a_value_that_is_no_number_is_no_reference():
+    assert (finite_or_none(None), finite_or_none(NAN), finite_or_none(1.5)) == (None, None, 1.5)

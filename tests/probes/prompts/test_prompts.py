@@ -1,0 +1,377 @@
+"""The prompts step on models of which it is known which prompts fail, where and why."""
+
+import json
+
+import pytest
+import torch
+from corpus import families
+from corpus.families import BOS, HIDDEN, LAYERS, PAD
+from support.handmade import INF, Small, as_loaded, emitter, load_folder
+from support.prompt_models import POISON, RAISE, RARE, write_lines, write_llama, write_odd
+from torch import nn
+
+from repro.probes.prompts.run import chosen_layers, run
+
+FILLED = "w11 w12 w13 w14 w15 w16"
+PROMPTS = ("w3 w4 w5", f"w6 w{RARE} w8", "w10", FILLED, f"w20 w21 w{RARE} w22")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {
+        "rare": write_llama(root / "rare", RARE),
+        "bos": write_llama(root / "bos", BOS),
+        "pad": write_llama(root / "pad", PAD),
+        "late pad": write_llama(root / "late-pad", PAD, layer=LAYERS - 1),
+        "sound": write_llama(root / "sound"),
+        "odd": write_odd(root / "odd"),
+    }
+
+
+class Asked:
+    """What one process of the kit said."""
+
+    def __init__(self, outcome, stream):
+        self.verdict, self.reason, self.payload = outcome
+        self.events = [json.loads(line) for line in stream.getvalue().splitlines()]
+        self.records = [event["record"] for event in self.events if event["event"] == "example"]
+        self.trials = [(event["trial"], event["holds"]) for event in self.events if event["event"] == "trial"]
+
+    def of(self, *names):
+        return [tuple(record[name] for name in names) for record in self.records]
+
+
+def ask(loaded, path, prompts, known=None, **options):
+    """Run the step; a prompt is a text, a list of ids, or (index, side, text)."""
+    lines = []
+    for number, prompt in enumerate(prompts):
+        index, side, text = prompt if isinstance(prompt, tuple) else (number, None, prompt)
+        given = {"text": text} if isinstance(text, str) else {"text": None, "ids": text}
+        lines.append(json.dumps({"index": index, "side": side, **given}))
+    write_lines(path / "examples.jsonl", *lines)
+    said, stream = emitter()
+    given = {"file": str(path / "examples.jsonl"), "total": len(lines), "batch_size": 8, **options}
+    return Asked(run(loaded, given, said, known or {}, False), stream)
+
+
+# --- an example's own fault --------------------------------------------------------------------------------------
+
+
+def test_a_rare_token_that_overflows_is_named(folders, tmp_path):
+    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, PROMPTS, batch_size=3)
+    assert (asked.verdict, asked.reason) == ("bad", "2 of 5 examples are bad")
+    assert asked.of("verdict", "layer", "layer_index", "token_index", "token", "token_id", "token_kind", "cause") == [
+        ("good", None, None, None, None, None, None, None),
+        ("bad", "model.layers.1", 1, 2, "w77", RARE, "text", "own"),
+        ("good", None, None, None, None, None, None, None),
+        ("good", None, None, None, None, None, None, None),
+        ("bad", "model.layers.1", 1, 3, "w77", RARE, "text", "own"),
+    ]
+    assert asked.records[1]["reason"] == "bad first in model.layers.1 at token 2 'w77' (text); alone too"
+
+
+def test_bad_values_are_whole_rows_from_the_token_on(folders, tmp_path):
+    """One infinity in the token's row; in the next layer attention makes each row that may see it NaN, in eager
+    attention also those that may not: a weight of zero times NaN.
+    """
+    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, [f"w3 w4 w{RARE} w5 w6"])
+    (record,) = asked.records
+    assert (record["posinf"], record["neginf"], record["nan"], record["rows"]) == (1, 0, 0, 1)
+    assert record["row_size"] == HIDDEN
+    at_last = record["at_last"]
+    assert at_last["layer"] == "model.layers.2"
+    assert at_last["rows"] in (3, 6)
+    assert at_last["nan"] == at_last["rows"] * HIDDEN
+
+
+@pytest.mark.parametrize("layers", [None, [0], [-1]])
+def test_a_fault_of_the_first_special_token_is_in_every_prompt(folders, tmp_path, layers):
+    asked = ask(load_folder(folders["bos"], "float16"), tmp_path, PROMPTS, layers=layers)
+    if layers == [0]:  # it comes to be in layer 1: the output has it
+        assert asked.of("verdict", "layer", "token") == [("bad", "output", None)] * 5
+        return
+    where = "model.layers.2" if layers else "model.layers.1"
+    assert (
+        asked.of("verdict", "layer", "token_index", "token", "token_kind")
+        == [("bad", where, 0, "<bos>", "special")] * 5
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_tokens_are_counted_from_the_first_that_is_no_padding(folders, tmp_path, side):
+    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, [FILLED, f"w{RARE}"], padding_side=side)
+    assert asked.records[1]["token_index"] == 1
+    assert asked.of("padding", "padding_side", "tokens") == [(0, None, 7), (5, side, 2)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_dtype_that_holds_the_number_is_good(folders, tmp_path, dtype):
+    asked = ask(load_folder(folders["rare"], dtype), tmp_path, PROMPTS)
+    assert (asked.verdict, asked.reason) == ("good", "5 of 5 are good")
+
+
+# --- padding and the batch ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_only_padded_prompts_fail_where_padding_overflows(folders, tmp_path, side):
+    asked = ask(load_folder(folders["pad"], "float16"), tmp_path, PROMPTS[:4], padding_side=side)
+    first = {"left": [-3, -3, -5], "right": [4, 4, 2]}[side]
+    padded = [("bad", "good", "padding", "model.layers.1", at, "<pad>", "padding") for at in first]
+    assert asked.of("verdict", "alone", "cause", "layer", "token_index", "token", "token_kind") == [
+        *padded, ("good", "not_run", None, None, None, None, None),
+    ]  # fmt: skip
+    assert asked.of("posinf", "rows") == [(3, 3), (3, 3), (5, 5), (0, 0)]
+    assert asked.records[0]["at_last"]["nan"] == 4 * HIDDEN
+    assert asked.records[0]["padding_rows_bad_in"] == ["model.layers.1"]
+
+
+def test_padding_that_is_bad_beside_sound_text_is_said_and_harms_nobody(folders, tmp_path):
+    asked = ask(load_folder(folders["late pad"], "float16"), tmp_path, PROMPTS[:4], padding_side="left")
+    assert asked.verdict == "good"
+    assert asked.of("verdict", "padding_rows_bad_in") == [("good", ["model.layers.2"])] * 3 + [("good", [])]
+
+
+def test_padding_that_is_bad_does_not_take_the_blame_for_an_examples_own_fault(folders, tmp_path):
+    asked = ask(load_folder(folders["pad"], "float16"), tmp_path, [FILLED, [PAD, 5]], padding_side="left")
+    found = asked.of("verdict", "cause", "token_index", "token", "token_kind")[1]
+    assert found == ("bad", "own", 0, "<pad>", "special")
+
+
+def test_padding_that_is_bad_first_is_not_the_place_of_a_fault_that_is_there_without_it(folders, tmp_path):
+    """Padding is made infinite in layer 0, and spreads; but <bos> overflows in layer 1 by itself."""
+    loaded = load_folder(folders["bos"], "float16")
+    model, ids = loaded.model.model, []
+
+    def spoil(module, args, output):
+        return torch.where(ids[-1][..., None] == PAD, INF, output)
+
+    with (
+        model.embed_tokens.register_forward_pre_hook(lambda module, args: ids.append(args[0])),
+        model.layers[0].register_forward_hook(spoil),
+    ):
+        asked = ask(loaded, tmp_path, [FILLED, "w3"], padding_side="left")
+    assert asked.of("cause", "token", "token_kind") == [("own", "<bos>", "special")] * 2
+    assert asked.of("padding_rows_bad_in") == [([],), (["model.layers.0"],)]
+
+
+def test_a_fault_of_the_batch_is_told_from_the_examples_own(folders, tmp_path):
+    loaded = load_folder(folders["odd"], trust_remote_code=True)
+    asked = ask(loaded, tmp_path, ["w3 w4", f"w{POISON}", "w5 w6 w7", "w8", "w9"], batch_size=3)
+    assert asked.of("verdict", "alone", "cause") == [
+        ("bad", "good", "composition"),
+        ("good", "not_run", None),
+        ("bad", "good", "composition"),
+        ("good", "not_run", None),
+        ("good", "not_run", None),
+    ]
+    assert asked.records[0]["reason"].endswith("only in its batch: alone, with the same padding, it is good")
+
+
+def test_an_example_whose_batch_is_itself_is_not_run_again(folders, tmp_path):
+    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, PROMPTS[:2], batch_size=1)
+    assert asked.of("verdict", "alone", "cause")[1] == ("bad", "bad", "own")
+
+
+# --- sound models ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_sound_model_of_each_family_is_good_for_every_prompt(checkpoints, tmp_path, family, dtype):
+    prompts = [[5, 6, 7, 8], [9], [10, 11], [12, 13, 14]]
+    asked = ask(load_folder(checkpoints[family], dtype), tmp_path, prompts, batch_size=3)
+    assert asked.of("verdict", "padding_rows_bad_in") == [("good", [])] * 4
+    assert asked.of("token_ids") == [(row,) for row in prompts]
+    assert all(0 < record["absmax"] < INF for record in asked.records)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "fault"),
+    [
+        ("bert", "bert.encoder.layer.1", ("bert.encoder.layer.1", 1)),
+        ("gpt2", "transformer.h.2", ("transformer.h.2", 2)),
+        ("t5", "encoder.block.1", ("encoder.block.1", 1)),
+        ("t5", "decoder.block.0", ("decoder.block.0", 3)),
+    ],
+)
+def test_the_layer_is_found_in_encoders_decoders_and_both(checkpoints, tmp_path, family, name, fault):
+    loaded = load_folder(checkpoints[family])
+
+    def spoil(module, args, output):
+        whole = output if isinstance(output, tuple) else (output,)
+        row = whole[0].clone()
+        row[:, 2] = INF  # the third column
+        return (row, *whole[1:]) if isinstance(output, tuple) else row
+
+    with loaded.model.get_submodule(name).register_forward_hook(spoil):
+        asked = ask(loaded, tmp_path, [[5, 6, 7, 8], [9, 10, 11]])
+    token = 6 if "decoder" in name else 7  # a decoder's columns are one later, behind its start token
+    own = {"token_index": 2, "token_id": token, "posinf": HIDDEN, "rows": 1}
+    assert {key: asked.records[0][key] for key in own} == own
+    assert (asked.records[0]["layer"], asked.records[0]["layer_index"]) == fault
+
+
+# --- layers ------------------------------------------------------------------------------------------------------
+
+
+def chosen(loaded, *numbers):
+    from repro.probes.prompts.batches import Tokens
+
+    return chosen_layers(loaded, Tokens(loaded, None, None, None), list(numbers) or None)
+
+
+def test_layers_are_counted_from_either_end_and_kept_in_order(checkpoints):
+    loaded = load_folder(checkpoints["llama"])
+    assert chosen(loaded) == [f"model.layers.{number}" for number in range(LAYERS)]
+    assert chosen(loaded, -1, 0, 0, -3) == ["model.layers.0", "model.layers.2"]
+
+
+@pytest.mark.parametrize("number", [LAYERS, -LAYERS - 1])
+def test_a_layer_that_is_not_there_is_refused(checkpoints, number):
+    with pytest.raises(Exception, match=f"there is no layer {number}: the model has 3, 0 to 2"):
+        chosen(load_folder(checkpoints["llama"]), number)
+
+
+def test_a_model_without_repeated_layers_is_refused():
+    class Flat(Small):
+        def forward(self, input_ids):
+            return input_ids[..., None] * torch.ones(3)
+
+    with pytest.raises(Exception, match="Flat has no repeated layers"):
+        chosen(as_loaded(Flat()))
+
+
+# --- what has no answer ------------------------------------------------------------------------------------------
+
+
+def test_a_text_without_a_token_or_an_unknown_id_is_skipped_and_the_rest_are_run(checkpoints, tmp_path):
+    asked = ask(load_folder(checkpoints["llama"]), tmp_path, [[5, 6], [500], [], [7]], batch_size=4)
+    assert asked.of("index", "verdict", "row") == [(0, "good", 0), (1, "skip", None), (2, "skip", None), (3, "good", 1)]
+    assert asked.records[1]["reason"] == "token id 500 is none of the model's 128"
+    assert asked.records[2]["reason"] == "the tokenizer makes no token of it"
+
+
+def test_a_batch_whose_pass_raises_is_skipped_with_what_it_raised(folders, tmp_path):
+    loaded = load_folder(folders["odd"], trust_remote_code=True)
+    asked = ask(loaded, tmp_path, ["w3", f"w{RAISE}", "w5", "w6"], batch_size=2)
+    why = "the forward pass of its batch raised IndexError: no such token here"
+    assert asked.of("verdict", "reason")[:2] == [("skip", why)] * 2
+    assert asked.of("verdict")[2:] == [("good",)] * 2
+    assert asked.trials[-1] == ("batch 1", True)
+
+
+def test_a_file_of_which_nothing_could_be_run_is_no_good(checkpoints, tmp_path):
+    asked = ask(load_folder(checkpoints["llama"]), tmp_path, [[500], [501]])
+    assert (asked.verdict, asked.reason) == ("skip", "0 of 2 are good")
+
+
+def test_every_record_has_the_same_fields(folders, tmp_path):
+    loaded = load_folder(folders["rare"], "float16")
+    asked = ask(loaded, tmp_path, [*PROMPTS, [500]], known={"batch 0": None}, batch_size=3)
+    assert {record["verdict"] for record in asked.records} == {"good", "bad", "skip"}
+    assert len({tuple(sorted(record)) for record in asked.records}) == 1
+
+
+# --- going on ----------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_announced_before_it_is_run_and_answered_behind_its_examples(folders, tmp_path):
+    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, PROMPTS[:4], batch_size=2)
+    kinds = [event["event"] for event in asked.events if event["event"] != "progress"]
+    assert kinds == ["trial", "example", "example", "trial"] * 2
+    assert asked.trials == [("batch 0", None), ("batch 0", False), ("batch 1", None), ("batch 1", True)]
+
+
+def test_batches_of_an_earlier_process_are_left_out(folders, tmp_path):
+    known = {"batch 0": True, "batch 1": True}
+    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, PROMPTS, known=known, batch_size=2)
+    assert asked.of("index", "batch") == [(4, 2)]
+    assert (asked.verdict, asked.reason) == ("bad", "1 of 1 examples are bad, behind 2 batches of an earlier process")
+
+
+def test_a_fault_of_an_earlier_process_is_not_forgotten(folders, tmp_path):
+    known = {"batch 0": False, "batch 1": True}
+    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, (*PROMPTS[:4], "w3"), known=known, batch_size=2)
+    assert asked.of("index", "verdict") == [(4, "good")]
+    assert asked.verdict == "bad"
+
+
+def test_the_examples_of_a_batch_that_killed_its_process_are_skipped(folders, tmp_path):
+    asked = ask(
+        load_folder(folders["sound"]), tmp_path, PROMPTS, known={"batch 0": True, "batch 1": None}, batch_size=2
+    )
+    assert asked.of("index", "verdict", "reason") == [
+        (2, "skip", "the process died in this batch"),
+        (3, "skip", "the process died in this batch"),
+        (4, "good", "finite in every layer that was looked at"),
+    ]
+
+
+def test_progress_counts_examples_to_the_end(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.probes.protocol.wire.PROGRESS_SECONDS", 0.0)
+    asked = ask(load_folder(checkpoints["llama"]), tmp_path, [[5], [6], [7], [8], [9]], batch_size=2)
+    progress = [(event["done"], event["total"]) for event in asked.events if event["event"] == "progress"]
+    assert progress == [(2, 5), (4, 5), (5, 5)]
+
+
+# --- vectors -----------------------------------------------------------------------------------------------------
+
+
+def pairs(*texts):
+    return [(number // 2, ("positive", "negative")[number % 2], text) for number, text in enumerate(texts)]
+
+
+def test_vectors_come_from_the_sound_pairs_only(folders, tmp_path):
+    loaded = load_folder(folders["rare"], "float16")
+    texts = ("w3", "w4", f"w5 w{RARE}", "w6", "w7", "w8")
+    path = str(tmp_path / "v.safetensors")
+    asked = ask(loaded, tmp_path, pairs(*texts), batch_size=5, vectors=path)
+    assert asked.payload["vectors"] == {"path": path, "used": 2, "lost": 1, "lost_pairs": [1]}
+    whole = ask(loaded, tmp_path, pairs("w3", "w4", "w7", "w8"), vectors=str(tmp_path / "w.safetensors"))
+    assert whole.payload["vectors"]["used"] == 2
+    assert_same_vectors(path, str(tmp_path / "w.safetensors"))
+
+
+def assert_same_vectors(one, other):
+    from safetensors.torch import load_file
+
+    first, second = load_file(one), load_file(other)
+    assert set(first) == set(second)
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=1e-2, atol=1e-2)
+
+
+def test_vectors_of_a_run_that_goes_on_are_of_all_its_pairs(folders, tmp_path):
+    loaded = load_folder(folders["sound"])
+    known = {"batch 0": True}
+    path = str(tmp_path / "v.safetensors")
+    asked = ask(loaded, tmp_path, pairs("w3", "w4", "w5", "w6"), known=known, batch_size=2, vectors=path)
+    assert asked.payload["vectors"]["used"] == 2
+
+
+def test_both_sides_of_a_pair_in_a_batch_that_died_are_one_lost_pair(folders, tmp_path):
+    loaded = load_folder(folders["sound"])
+    path = str(tmp_path / "v.safetensors")
+    known = {"batch 0": None}
+    asked = ask(loaded, tmp_path, pairs("w3", "w4", "w5", "w6"), known=known, batch_size=2, vectors=path)
+    assert asked.payload["vectors"] == {"path": path, "used": 1, "lost": 1, "lost_pairs": [0]}
+
+
+def test_a_model_with_another_kind_of_layer_list_still_gives_its_layers():
+    """A list whose items are not run is no layer."""
+
+    class Model(Small):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+            self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+
+        def forward(self, input_ids):
+            x = input_ids[..., None] * torch.ones(3)
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    assert chosen(as_loaded(Model())) == ["layers.0", "layers.1"]

@@ -1,0 +1,84 @@
+"""Scripts that are bad without any NaN: what is rounding is said to be, and an operator that is wrong is found."""
+
+import pytest
+
+from repro.probes.script.suspects import find
+
+CAST = """
+import sys, torch
+torch.manual_seed(0)
+a, b = torch.randn(64, 64), torch.randn(64, 64)
+off = ((a.half() @ b.half()).float() - a @ b).abs().max().item()
+sys.exit(1 if off > 1e-3 else 0)
+"""
+WRONG = """
+import math, sys, torch, warnings
+warnings.simplefilter("ignore")  # that a kernel of torch's own is replaced
+library = torch.library.Library("aten", "IMPL")
+library.impl("exp", lambda x: torch.pow(math.e, x) * (FACTOR if x.dtype == torch.float32 else 1), "CPU")
+x = torch.linspace(1, 2, 8)
+off = (torch.exp(x).double() - torch.pow(math.e, x.double())).abs().max().item()
+z = torch.tanh(x) + x
+library._destroy()
+sys.exit(1 if off > 1.5e-6 else 0)
+"""
+UNKNOWN = """
+import sys, torch
+x = torch.linspace(-4, 4, 9)
+sys.exit(1 if torch.nn.functional.gelu(x)[0] + x[0] != 0 else 0)
+"""
+MASKED = """
+import sys, torch
+scores = torch.linspace(-1, 1, 9)
+scores = scores + torch.tensor([0.0] * 8 + [END])
+sys.exit(1 if scores[:8].abs().max() > 0 else 0)
+"""
+TWO = """
+import sys, torch
+x = torch.linspace(-1, 1, 9) + 1
+turned = torch.complex(x, x) * 2
+sys.exit(1 if x.abs().max() > 0 else 0)
+"""
+
+
+def look(folder, text):
+    path = folder / "asks.py"
+    path.write_text(text, "utf-8")
+    return find(str(path))
+
+
+def test_what_adds_up_from_rounding_is_said_to_be_rounding(tmp_path):
+    verdict, reason, payload, found = look(tmp_path, CAST)
+    assert (verdict, payload["origin"], found) == ("skip", None, None)
+    assert payload["rounding"]["within"] is True
+    assert payload["rounding"]["not_judged"] == []
+    assert "within its dtype's own rounding" in reason
+
+
+@pytest.mark.parametrize("factor", ["1.001", "(1 + 4e-6)"])
+def test_an_operator_that_is_wrong_though_finite_is_found(tmp_path, factor):
+    verdict, _, payload, _ = look(tmp_path, WRONG.replace("FACTOR", factor))
+    origin = payload["origin"]
+    assert (verdict, origin["op"], origin["mechanism"]) == ("bad", "aten.exp.default", "kernel")
+    assert origin["reference_value"] == pytest.approx(2.718281828 ** (1 + origin["element"][0] / 7), rel=1e-6)
+
+
+def test_an_error_of_a_few_units_is_no_wrong_operator(tmp_path):
+    verdict, _, payload, _ = look(tmp_path, WRONG.replace("FACTOR", "(1 + 3e-7)").replace("1.5e-6", "0.5e-6"))
+    assert (verdict, payload["rounding"]["within"]) == ("skip", True)
+
+
+def test_an_operator_that_cannot_be_judged_leaves_it_open(tmp_path):
+    verdict, reason, payload, _ = look(tmp_path, UNKNOWN)
+    assert (verdict, payload["rounding"]["not_judged"]) == ("skip", ["aten.gelu.default"])
+    assert "not judged: aten.gelu.default" in reason
+
+
+def test_the_infinity_of_an_additive_mask_is_judged_with_the_rest(tmp_path):
+    rounding = look(tmp_path, MASKED.replace("END", '-float("inf")'))[2]["rounding"]
+    assert (rounding["within"], rounding["operators"], rounding["not_judged"]) == (True, 1, [])
+
+
+def test_an_operator_that_could_not_be_held_is_not_counted_as_judged(tmp_path):
+    rounding = look(tmp_path, TWO)[2]["rounding"]
+    assert (rounding["operators"], rounding["not_judged"]) == (1, ["aten.complex.default", "aten.mul.Tensor"])

@@ -1,0 +1,185 @@
+"""Scripts: which operator makes them bad, by repairing it; which are left alone; and the process as it was."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.reducing import number, result_of, trials
+
+from repro.probes.protocol.wire import jsonable
+from repro.probes.script import suspects
+from repro.probes.script.suspects import find, reduce
+
+BAD_IF = "sys.exit(1 if not bool(torch.isfinite(y).all()) else 0)"
+
+
+def script(folder: Path, *lines: str) -> str:
+    path = folder / "script.py"
+    body = "\n".join(lines)
+    path.write_text(f"import sys\n\nimport torch\n\n{body}\n")
+    return str(path)
+
+
+def origin_of(path: str) -> dict[str, Any]:
+    verdict, _, payload, _ = find(path)
+    assert verdict == "bad"
+    assert payload is not None
+    origin: dict[str, Any] = payload["origin"]
+    return origin
+
+
+def reduction(path: str) -> dict[str, Any]:
+    """The reduced program; it shows again what it says, in a run that shares nothing with the kit."""
+    found = find(path)[3]
+    asked, _ = trials()
+    verdict, _, payload = reduce(found, asked)
+    assert verdict == "bad"
+    assert payload is not None
+    program: dict[str, Any] = jsonable(payload["program"])
+    assert str(result_of(program)) == str(number(program["seen"]))
+    return program
+
+
+def test_the_operator_whose_repair_makes_the_script_good_is_the_origin(tmp_path: Path) -> None:
+    path = script(tmp_path, "x = torch.zeros(3)", "y = x.exp() + (x - x).log() * x", BAD_IF)
+    origin = origin_of(path)
+    assert (origin["op"], origin["mechanism"], origin["confirmed_by"]) == (
+        "aten.log.default",
+        "divide_by_zero",
+        "cured",
+    )
+    assert (origin["source"], origin["code"]) == ("script.py:6", "__main__")
+
+
+def test_it_is_reduced_to_one_number(tmp_path: Path) -> None:
+    path = script(tmp_path, "x = torch.linspace(-3, 3, 60).reshape(4, 15).half() * 20000", "y = x * x", BAD_IF)
+    program = reduction(path)
+    assert [call["op"] for call in program["calls"]] == ["aten.mul.Tensor"]
+    assert [leaf["shape"] for leaf in program["leaves"]] == [[1], [1]]
+
+
+def test_a_nan_that_is_dropped_is_not_blamed(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "x = torch.zeros(3)",
+        "dropped = torch.where(x > 0, x / x, torch.ones(3))",
+        "y = dropped + torch.full((3,), 60000.0).half() * 2",
+        BAD_IF,
+    )
+    verdict, _, payload, found = find(path)
+    assert (verdict, payload is not None, found is not None) == ("bad", True, True)
+    assert payload is not None
+    assert payload["origin"]["op"] == "aten.mul.Tensor"
+    assert [row["op"] for row in payload["innocent"]] == ["aten.div.Tensor"]
+
+
+def test_the_one_that_made_it_infinite_is_blamed_and_not_the_one_that_made_nan_of_that(tmp_path: Path) -> None:
+    path = script(tmp_path, "x = torch.full((4,), -60000.0).half()", "z = x + x", "y = z - z", BAD_IF)
+    origin = origin_of(path)
+    assert (origin["op"], origin["mechanism"]) == ("aten.add.Tensor", "overflow")
+
+
+def test_a_masked_row_is_the_softmaxs_and_not_the_adds_that_made_the_mask(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "lowest = torch.full((2, 3), torch.finfo(torch.float32).min)",
+        "y = torch.softmax(torch.ones(2, 3) + lowest + lowest, -1)",
+        BAD_IF,
+    )
+    origin = origin_of(path)
+    assert (origin["op"], origin["mechanism"]) == ("aten._softmax.default", "masked_row")
+    program = reduction(path)
+    assert [call["op"] for call in program["calls"]] == ["aten.add.Tensor", "aten._softmax.default"]
+
+
+def test_a_fault_that_is_made_twice_is_that_of_the_first(tmp_path: Path) -> None:
+    """No single repair helps; each of them suffices with the other one repaired."""
+    path = script(
+        tmp_path, "y = torch.ones(2)", "for _ in range(2):", "    y = y + torch.full((2,), 60000.0).half() * 2", BAD_IF
+    )
+    origin = origin_of(path)
+    assert (origin["op"], origin["occurrence"], origin["confirmed_by"]) == ("aten.mul.Tensor", 0, "suffices")
+
+
+def test_a_script_that_is_bad_for_another_reason_blames_nobody(tmp_path: Path) -> None:
+    """Two NaN that do not matter: with all of them repaired it is as bad as before."""
+    path = script(tmp_path, "x = torch.zeros(2)", "a, b = x / x, x / x", "sys.exit(1)")
+    verdict, reason, payload, found = find(path)
+    assert (verdict, payload, found) == ("skip", None, None)
+    assert "none of 2 operators" in reason
+
+
+def test_a_script_that_is_bad_without_any_nan_is_a_skip(tmp_path: Path) -> None:
+    verdict, reason, _, _ = find(script(tmp_path, "print('wrong numbers')", "sys.exit(1)"))
+    words = "no operator makes a NaN or Inf, and no operator could be held against float64"
+    assert (verdict, reason) == ("skip", words)
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [("sys.exit(0)", "good"), ("sys.exit(125)", "skip"), ("sys.exit(7)", "skip"), ("1 / 0", "skip"), ("pass", "good")],
+)
+def test_a_script_that_is_not_bad_has_no_origin(tmp_path: Path, line: str, verdict: str) -> None:
+    found = find(script(tmp_path, "y = torch.zeros(2) / 0", line))
+    assert found[0] == verdict
+    assert found[2:] == (None, None)
+
+
+def test_an_assertion_of_the_script_is_its_answer(tmp_path: Path) -> None:
+    path = script(tmp_path, "y = torch.zeros(2) / torch.zeros(2)", "assert not y.isnan().any(), 'nan'")
+    assert origin_of(path)["op"] == "aten.div.Tensor"
+
+
+def test_what_a_script_reads_in_strides_is_captured_as_it_lies(tmp_path: Path) -> None:
+    """A planted operator that is wrong for memory that is not contiguous alone."""
+    library = torch.library.Library("scripted", "DEF")
+    library.define("strided(Tensor x) -> Tensor")
+
+    def wrong(x: torch.Tensor) -> torch.Tensor:
+        return x.clone() if x.is_contiguous() or x.dtype != torch.float32 else torch.full_like(x, float("nan"))
+
+    library.impl("strided", wrong, "CPU")
+    path = script(tmp_path, "y = torch.ops.scripted.strided(torch.ones(4, 6).t()[:, 1:3])", BAD_IF)
+    (leaf,) = reduction(path)["leaves"]
+    assert leaf["layout"] is not None
+
+
+def test_an_operator_in_place_is_captured_as_it_was_before(tmp_path: Path) -> None:
+    path = script(tmp_path, "y = torch.full((3,), 60000.0).half()", "y.mul_(y)", "y[0] = 1", BAD_IF)
+    origin = origin_of(path)
+    assert origin["op"] == "aten.mul_.Tensor"
+    assert origin["inputs"][0]["max"] == 60000.0
+    assert [call["op"] for call in reduction(path)["calls"]] == ["aten.mul.Tensor"]
+
+
+def test_the_process_is_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = script(
+        tmp_path,
+        "import os",
+        "print('chatter')",
+        "torch.set_default_dtype(torch.float64)",
+        "sys.path.append('/nowhere')",
+        "y = torch.zeros(2) / 0 * 0",
+        BAD_IF,
+    )
+    before = (torch.get_default_dtype(), list(sys.argv), list(sys.path), Path.cwd(), sys.stdout)
+    assert find(path)[0] == "bad"
+    assert (torch.get_default_dtype(), list(sys.argv), list(sys.path), Path.cwd(), sys.stdout) == before
+    assert "chatter" in capsys.readouterr().out
+
+
+def test_the_search_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "SECONDS", -1.0)
+    verdict, reason, _, found = find(script(tmp_path, "y = torch.zeros(2) / 0", BAD_IF))
+    assert (verdict, found) == ("skip", None)
+    assert "no origin was found" in reason
+
+
+def test_without_an_origin_nothing_is_reduced() -> None:
+    asked, events = trials()
+    verdict, _, payload = reduce(None, asked)
+    assert (verdict, payload, events) == ("skip", None, [])

@@ -1,0 +1,297 @@
+"""report.html: one file that fetches and runs nothing, says what report.md says, and can be read by everybody."""
+
+import re
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from support.hosting import BISECT, ORIGIN, ROOT, observation
+from test_plots import DOCUMENTS, HOSTILE
+from test_report import PROMPT, answer, good, many
+
+from repro.core.errors import ReproError
+from repro.core.records import Case
+from repro.report.html import NOT_DRAWN, PLACES, TEMPLATE, render_html
+from repro.report.privacy.redact import Private
+from repro.report.render import render, scripts_of
+
+SCRIPT = 'import torch\n\nprint("</code><script>x</script>", 1 < 2)  # é\n'
+VOID = {"meta", "br", "hr", "img", "input", "link", "col"}
+FETCHING = ("src", "srcset", "data", "poster", "action", "formaction", "xlink:href", "background", "ping", "manifest")
+PLAIN = {
+    *("html", "head", "meta", "title", "style", "body", "main", "header", "nav", "section", "div", "a"),
+    *("h1", "h2", "h3", "p", "ul", "ol", "li", "strong", "em", "b", "blockquote", "code", "pre"),
+    *("table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption"),
+    *("svg", "g", "path", "line", "rect", "text"),
+}
+"""Every element that the page is made of: none of them runs or loads anything, but for <style> and <meta>."""
+
+
+class Page(HTMLParser):
+    """The elements of a page in order, their text, and whether every tag is closed where it should be."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.open, self.text, self.sections = [], [], [], {}
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1][0] not in ("style", "title"):
+            self.text.append(data)
+        for tag, attrs in self.open:
+            if tag == "section":
+                self.sections.setdefault(attrs["id"], []).append(data)
+
+    def having(self, name):
+        """The attributes of every element of this name."""
+        return [attrs for tag, attrs in self.elements if tag == name]
+
+    def said(self, section=None):
+        """The text without its line breaks."""
+        return " ".join("".join(self.text if section is None else self.sections[section]).split())
+
+
+def hostile():
+    """A run in which every name that a model or a prompt brings along is hostile."""
+    headroom = [{"module": name, "absmax": 1.0 + n} for n, name in enumerate(HOSTILE)]
+    spread = [{"module": name, "bad_tokens": [n], "tokens": len(HOSTILE)} for n, name in enumerate(HOSTILE)]
+    found = {**ORIGIN, "module": HOSTILE[0], "token": HOSTILE[1], "module_class": HOSTILE[2], "source": HOSTILE[3]}
+    prompt = {**PROMPT, "prompt": " ".join(HOSTILE[:4]), "tokens": HOSTILE}
+    return answer(
+        observation("bisect", "bad", HOSTILE[1], {**BISECT, "origin": found, "headroom": headroom, "spread": spread}),
+        observation("forward", "bad", HOSTILE[0], {"logits": {}, "prompts": [prompt]}),
+        observation("load", "skip", HOSTILE[1], ending="crashed", stderr_tail=("```", HOSTILE[0], "<!-- x -->")),
+        *[observation(f"arm:{name}", "bad", name) for name in HOSTILE],
+    )
+
+
+EVERY = {
+    **DOCUMENTS,
+    "good": good(),
+    "skip": answer(observation("forward", "skip", "no kernel"), observation("bisect", "skip")),
+    "hostile": hostile(),
+    "large": many(300),
+    "random": answer(case=Case("gpt2", weights="random:3")),
+}
+each = pytest.mark.parametrize("document", EVERY.values(), ids=EVERY)
+
+
+@each
+def test_every_tag_is_closed_and_every_element_is_plain(document):
+    page = Page(render_html(document, scripts={"reproducer.py": SCRIPT}))
+    assert {tag for tag, _ in page.elements} <= PLAIN
+    assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
+
+
+@each
+def test_nothing_is_fetched(document):
+    html = render_html(document, scripts={"reproducer.py": SCRIPT})
+    page = Page(html)
+    assert not [name for _, attrs in page.elements for name in attrs if name in FETCHING]
+    anchors = {f"#{attrs['id']}" for _, attrs in page.elements if "id" in attrs}
+    assert {attrs["href"] for _, attrs in page.elements if "href" in attrs} <= anchors
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
+    assert not re.search(r"url\(|@import|@font-face|://", style)
+    assert not [attrs for _, attrs in page.elements if "style" in attrs]
+    policy = next(attrs["content"] for attrs in page.having("meta") if "http-equiv" in attrs)
+    assert policy.startswith("default-src 'none'; ")
+
+
+def test_a_picture_in_the_report_is_not_loaded(monkeypatch):
+    monkeypatch.setattr("repro.report.html.render", lambda *_: "# t\n\n![x](http://example.com/x.png)\n")
+    page = Page(render_html(EVERY["good"]))
+    assert page.having("img") == []
+    assert "!x" in page.said()
+
+
+def test_hostile_names_are_shown_as_they_are():
+    page = Page(render_html(hostile()))
+    assert "overflow in <script>x</script>" in page.said()
+    for name in ("<script>x</script>", "</svg><b>", "a & b", '"on', "\\x00\\x1b[31m", "\\u202eabc", "\\ud800"):
+        assert name in page.said("one-change-at-a-time")
+    assert "<!-- x -->" in page.said("steps")
+
+
+def test_anchors_are_unique_and_lead_somewhere():
+    page = Page(render_html(EVERY["run"]))
+    anchors = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(anchors) == len(set(anchors))
+    assert [attrs["href"] for attrs in page.having("a")] == [f"#{anchor}" for anchor in anchors]
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [(EVERY["run"], "✖ bad"), (EVERY["good"], "✔ good"), (EVERY["skip"], "? skip: could not tell")],
+)
+def test_the_verdict_is_a_word_and_a_sign(document, words):
+    assert Page(render_html(document)).said().startswith(words)
+
+
+def test_the_owner_stands_beside_the_verdict():
+    owner = {"project": "transformers", "reason": "the residual grows"}
+    page = Page(render_html({**EVERY["run"], "owner": owner}))
+    assert page.said().startswith("✖ bad owner: transformers")
+    assert "the residual grows" in page.said("whose-fault-it-is")
+    assert (
+        Page(render_html({**EVERY["run"], "owner": {**owner, "project": None}}))
+        .said()[6:]
+        .startswith("owner: not known")
+    )
+
+
+@each
+def test_the_page_has_every_section_of_the_report(document):
+    page = Page(render_html(document))
+    headings = re.findall(r"^## (.*)$", re.sub(r"^(`{3,}).*?^\1$", "", render(document), flags=re.S | re.M), re.M)
+    assert [heading for heading in headings if heading not in page.said()] == []
+    assert len(page.having("h2")) == len(headings) + ("plots" in page.sections)
+
+
+def test_tables_say_what_those_of_the_report_say():
+    """Against a reading of the report's rows that knows nothing but bars and back-quotes."""
+    page = Page(render_html(EVERY["run"]))
+    rows = [line.strip("| ") for line in render(EVERY["run"]).splitlines() if re.match(r"\| [^|]", line)]
+    cells = [re.sub(r"[`*\\]", "", cell).strip() for row in rows for cell in row.split(" | ")]
+    assert len(cells) > 60
+    assert [cell for cell in cells if " ".join(cell.split()) not in page.said()] == []
+
+
+def test_the_words_for_the_one_who_posts_are_left_out():
+    assert "Before you post this" in render(EVERY["run"])
+    assert "Before you post this" not in render_html(EVERY["run"])
+
+
+def test_every_table_scrolls_in_a_box_that_the_keyboard_reaches():
+    page = Page(render_html(EVERY["matrix"]))
+    boxes = [after for (_, before), (after, _) in pairwise(page.elements) if before.get("tabindex") == "0"]
+    assert boxes == ["table"] * len(page.having("table"))
+    assert "td" in {tag for tag, _ in page.elements}
+
+
+def test_heads_without_words_are_left_out():
+    html = render_html(EVERY["run"])
+    assert "<th></th>" not in html
+    assert html.count("<thead>") < html.count("<table>")
+
+
+@pytest.mark.parametrize(
+    ("kind", "places"),
+    [
+        ("run", ["how-it-spreads", "headroom", "one-change-at-a-time"]),
+        ("matrix", ["cells"]),
+        ("versions", ["versions"]),
+        ("good", ["one-change-at-a-time"]),
+    ],
+)
+def test_a_plot_stands_in_its_section_with_its_figures_in_words(kind, places):
+    page, place, found = Page(render_html(EVERY[kind])), None, []
+    for tag, attrs in page.elements:
+        place = attrs["id"] if tag == "section" else place
+        found += [(place, attrs["role"], bool(attrs["aria-label"]))] if tag == "svg" else []
+    assert found == [(one, "img", True) for one in places]
+
+
+def test_a_plot_whose_section_is_not_there_has_one_of_its_own():
+    nan = [{"module": "layers.0", "absmax": "nan"}]  # the report has no table of headroom then
+    page = Page(render_html(answer(observation("bisect", "bad", payload={**BISECT, "headroom": nan}))))
+    assert "Largest magnitude by layer" in page.said("plots")
+
+
+def test_the_sections_that_plots_stand_in_are_the_templates():
+    headings = re.findall(r"^## (.*)$", (ROOT / "REPORT_TEMPLATE.md").read_text("utf-8"), re.M)
+    assert set(PLACES.values()) <= set(headings)
+
+
+def test_without_the_library_the_page_says_why_it_has_no_plots(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    page = Page(render_html(EVERY["run"]))
+    assert NOT_DRAWN in page.said()
+    assert page.having("svg") == []
+
+
+def test_scripts_are_shown_whole_and_first():
+    record = {"path": "reproducer.py", "needs": ["torch"], "verified": True, "runs": 3, "exit_statuses": [1, 1, 1]}
+    first = {**record, "output": "expected 1, seen nan", "checkpoint": None, "reason": "x + y alone."}
+    reproducer = {**first, "others": [{**first, "path": "reproducer_module.py"}]}
+    scripts = {"reproducer.py": SCRIPT, "reproducer_module.py": "pass"}
+    page = Page(render_html({**EVERY["run"], "reproducer": reproducer}, scripts=scripts))
+    assert "".join(page.sections["the-smallest-script"]).count(SCRIPT.strip()) == 1
+    assert next(iter(page.sections)) == "the-smallest-script"
+
+
+def test_the_scripts_are_those_of_the_document_that_lie_in_the_folder(tmp_path):
+    (tmp_path / "reproducer.py").write_text("a", encoding="utf-8")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "reproducer.py").write_text("b", encoding="utf-8")
+    (tmp_path / "run" / "unnamed.py").write_text("c", encoding="utf-8")
+    others = [{"path": "../reproducer.py"}, {"path": "missing.py"}, {"path": str(tmp_path / "reproducer.py")}]
+    document = {"reproducer": {"path": "reproducer.py", "others": others}}
+    assert scripts_of(tmp_path / "run", document) == {"reproducer.py": "b"}
+    assert scripts_of(tmp_path, {"reproducer": None}) == {}
+
+
+def test_what_is_private_is_in_no_part_of_the_page():
+    case = Case("/home/wonderalice/secrets/my-model", prompts=("a",))
+    name = "/home/wonderalice/x"
+    found = {**BISECT, "headroom": [{"module": name, "absmax": 1.0}]}
+    document = answer(observation("arm:" + name, "bad", name), observation("bisect", "bad", payload=found), case=case)
+    html = render_html(document, Private(home="/home/wonderalice", user="wonderalice"), {"reproducer.py": f"# {name}"})
+    assert "~/x" in html
+    assert "wonderalice" not in html
+
+
+def test_a_template_that_is_missing_is_said(monkeypatch):
+    monkeypatch.setattr("repro.report.html.TEMPLATE", "missing.j2")
+    with pytest.raises(ReproError, match=r"missing\.j2 is missing from the installation"):
+        render_html(EVERY["good"])
+
+
+def variables(style):
+    return dict(re.findall(r"(--\w+): (#[0-9a-f]{6});", style))
+
+
+def luminance(colour):
+    """WCAG 2.2's relative luminance."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_words_and_marks_have_contrast_in_light_and_in_dark():
+    """4.5 to 1 for words (WCAG 2.2, 1.4.3), which is more than marks need."""
+    style = (ROOT / "repro" / "report" / TEMPLATE).read_text("utf-8")
+    light, dark = style.split("prefers-color-scheme: dark", 1)
+    schemes = [variables(light), variables(dark.split("@media", 1)[0])]
+    assert set(schemes[0]) == set(schemes[1])
+    for scheme in schemes:
+        for name in ("--ink", "--muted", "--good", "--bad", "--skip", "--line", "--limit"):
+            low, high = sorted((luminance(scheme["--page"]), luminance(scheme[name])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, scheme[name])
+
+
+def test_the_pictures_and_the_page_have_the_same_colours():
+    from repro.report.plots.chart import VARIABLES
+
+    style = (ROOT / "repro" / "report" / TEMPLATE).read_text("utf-8").split("@media", 1)[0]
+    light = variables(style)
+    assert {light[name]: name for name in VARIABLES.values()} == VARIABLES
+
+
+def test_paper_is_never_dark_and_cuts_nothing_off():
+    style = (ROOT / "repro" / "report" / TEMPLATE).read_text("utf-8")
+    assert re.findall(r"@media ([^{]*dark[^{]*)", style) == ["screen and (prefers-color-scheme: dark) "]
+    assert ".table, pre { overflow: visible; }" in style.split("@media print")[1]

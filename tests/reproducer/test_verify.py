@@ -1,0 +1,128 @@
+"""Running a script in a clean interpreter: what each way to end is called."""
+
+import os
+import socket
+import sys
+
+import pytest
+
+from repro.core.errors import CellError
+from repro.reproducer.frame import HOOK
+from repro.reproducer.verify import verify
+
+
+def run(text, **options):
+    return verify(sys.executable, text, **{"runs": 1, **options})
+
+
+def test_a_script_that_ends_with_1_each_time_is_verified():
+    found = run("import sys\nprint('seen inf')\nsys.exit(1)", runs=3)
+    assert found.verified
+    assert found.exit_statuses == (1, 1, 1)
+    assert found.output == "seen inf"
+    assert found.reason == "Run 3 times in a clean interpreter, each time with exit status 1: the fault is there."
+
+
+def test_a_script_that_ends_with_0_shows_no_fault():
+    found = run("print('expected 1, seen 1')")
+    assert not found.verified
+    assert found.reason == "The fault does not show: it ended with exit status 0."
+
+
+def test_runs_that_disagree_are_not_verified(tmp_path):
+    mark = tmp_path / "mark"
+    text = (
+        f"import os, sys\nif os.path.exists({str(mark)!r}): sys.exit(0)\nopen({str(mark)!r}, 'w').close()\nsys.exit(1)"
+    )
+    found = run(text, runs=3)
+    assert not found.verified
+    assert found.reason == "The runs disagree: exit statuses 1, 0, 0."
+
+
+def test_a_script_that_could_not_be_asked_says_why():
+    text = f"import sys\n{HOOK}\nimport no_such_package"
+    found = run(text, runs=3)
+    assert found.exit_statuses == (125,)
+    assert found.reason == "It could not be asked: ModuleNotFoundError: No module named 'no_such_package'."
+
+
+@pytest.mark.parametrize("text", ["raise ValueError('broken')", "x = = 1"])
+def test_an_exception_that_nobody_caught_is_not_the_fault(text):
+    found = run(text)
+    assert not found.verified
+    assert found.reason.startswith("It ended by an exception that it did not catch: ")
+
+
+def test_another_exit_status_is_no_answer():
+    assert run("import sys\nsys.exit(3)").reason.startswith("It ended with exit status 3, which is no answer")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals end no process there")
+def test_a_process_that_dies_is_told_from_a_fault():
+    found = run("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    assert found.exit_statuses == (-11,)
+    assert found.reason == "Its process was ended by SIGSEGV."
+
+
+def test_a_script_that_does_not_end_is_stopped():
+    found = run("import time\ntime.sleep(60)", timeout_seconds=0.5)
+    assert found.exit_statuses == (None,)
+    assert found.reason == "It did not end within 0.5 seconds."
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no fork")
+def test_a_grandchild_that_holds_the_output_does_not_keep_the_host_waiting():
+    text = "import os, sys, time\nif os.fork() == 0:\n    time.sleep(60)\nsys.exit(1)"
+    assert run(text, timeout_seconds=20).verified
+
+
+def test_it_starts_in_an_empty_folder_with_an_empty_home():
+    text = "import os, sys\nprint(os.listdir('.'), os.listdir(os.path.expanduser('~')))\nsys.exit(1)"
+    assert run(text, runs=2).output == "[] []"
+
+
+def test_variables_of_the_user_do_not_reach_it(monkeypatch):
+    monkeypatch.setenv("PLANTED_SECRET", "hunter2")
+    text = "import os, sys\nprint(os.environ.get('PLANTED_SECRET'), os.environ['HF_HUB_OFFLINE'])\nsys.exit(1)"
+    assert run(text).output == "None 1"
+
+
+def test_what_the_user_has_on_the_path_is_not_imported(monkeypatch, tmp_path):
+    (tmp_path / "planted_module.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert "planted_module" in run("import planted_module").reason
+
+
+def test_there_is_no_network():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        text = f"import socket\nsocket.create_connection(('127.0.0.1', {port}))"
+        assert "no network while a script is verified" in run(text).reason
+
+
+def test_a_name_is_not_looked_up():
+    assert "no network" in run("import socket\nsocket.getaddrinfo('localhost', 80)").reason
+
+
+def test_it_gets_its_arguments_and_sees_nothing_of_the_launcher():
+    text = (
+        "import sys\nprint(sys.argv[1:], __name__, sorted(n for n in globals() if not n.startswith('__')))\nsys.exit(1)"
+    )
+    assert run(text, argv=("a", "b c")).output == "['a', 'b c'] __main__ ['sys']"
+
+
+def test_only_the_end_of_a_long_output_is_kept():
+    found = run("import sys\nprint('x' * 100_000 + 'end')\nsys.exit(1)")
+    assert len(found.output) < 10_000
+    assert found.output.endswith("end")
+
+
+def test_where_it_ran_does_not_stand_in_what_it_said():
+    text = "import sys, traceback\ntry:\n    1 / 0\nexcept ArithmeticError:\n    traceback.print_exc(file=sys.stdout)"
+    assert 'File "reproducer.py", line 3' in run(text).output
+
+
+def test_an_interpreter_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(CellError, match="cannot be started"):
+        verify(str(tmp_path / "python"), "")

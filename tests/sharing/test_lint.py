@@ -1,0 +1,342 @@
+"""What lint refuses: each defect planted in a run that passes without it."""
+
+import dataclasses
+import json
+import re
+import zipfile
+
+import pytest
+from support.planted_run import FAULT, MODULE, NEWEST, change, run_folder, verdict
+
+from repro.core.errors import FetchError
+from repro.report.privacy.redact import Private
+from repro.sharing import lint as lint_module
+from repro.sharing.forms.fill import PLACEHOLDER
+from repro.sharing.forms.folder import file, open_run
+from repro.sharing.forms.forms import forms
+from repro.sharing.lint import lint
+from repro.sharing.lint import verdict as verdict_of
+
+FORMS = sorted(forms())
+PRIVATE = Private(home="/home/somebody", user="somebody", host="their-laptop")
+TOKEN = "hf_" + "a" * 34
+
+
+@pytest.fixture(autouse=True)
+def newest(monkeypatch):
+    """The registry's newest releases are those that the run has."""
+    monkeypatch.setattr(lint_module, "newest", lambda package: NEWEST[package])
+
+
+def filed(folder, project, **options):
+    """A run with its report, and the reporter's own words in it."""
+    run = open_run(run_folder(folder / "run", **options))
+    (run.folder / "words.md").write_text("I was trying it out.", encoding="utf-8")
+    file(run, forms()[project], PRIVATE)
+    return run
+
+
+def look(run, project=None):
+    """The problems, with verdict.json as it is now."""
+    return lint(open_run(run.folder), (forms()[project],) if project else (), PRIVATE)
+
+
+def refused(run, project=None):
+    return [problem for problem in look(run, project) if problem.kind == "refused"]
+
+
+def edit(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.parametrize("project", FORMS)
+def test_a_sound_report_passes(tmp_path, project):
+    run = filed(tmp_path, project, owner=project.partition("-")[0], module=MODULE)
+    problems = look(run, project)
+    assert verdict_of(problems) == "good"
+    assert [problem.what for problem in problems] == (["report-vllm.md"] if project == "vllm" else [])
+
+
+@pytest.mark.parametrize("project", FORMS)
+def test_without_a_script_it_is_refused(tmp_path, project):
+    found = refused(filed(tmp_path, project, script=None), project)
+    assert [(problem.what, problem.found) for problem in found] == [
+        ("script", "there is none that shows the fault by itself")
+    ]
+
+
+@pytest.mark.parametrize("project", FORMS)
+def test_a_script_that_is_not_verified_is_refused(tmp_path, project):
+    run = filed(tmp_path, project, reproducer={"verified": False, "reason": "it ended with 0"})
+    (problem,) = refused(run, project)
+    assert problem.found == "reproducer.py is not verified (it ended with 0)"
+
+
+@pytest.mark.parametrize("project", FORMS)
+@pytest.mark.parametrize("gone", ["text", "heading"])
+def test_a_required_field_that_is_empty_or_missing_is_refused(tmp_path, project, gone):
+    run, form = filed(tmp_path, project), forms()[project]
+    required = [field for field in form.fields if field.required and not field.boxes]
+    path = run.folder / f"report-{project}.md"
+    whole = path.read_text(encoding="utf-8")
+    for field in required:
+        pattern = rf"(?ms)^### {re.escape(field.label)}\n\n.*?(?=^### |\Z)"
+        left = f"### {field.label}\n\n<!-- nothing -->\n\n" if gone == "text" else ""
+        path.write_text(re.sub(pattern, lambda _, left=left: left, whole, count=1), encoding="utf-8")
+        found = [problem.found for problem in refused(run, project)]
+        assert f"{field.label!r} is required, and it is {'empty' if gone == 'text' else 'missing'}" in found
+
+
+@pytest.mark.parametrize("project", FORMS)
+def test_a_latest_release_that_was_not_tried_is_refused(tmp_path, project, monkeypatch):
+    run = filed(tmp_path, project)
+    monkeypatch.setattr(lint_module, "newest", lambda package: "99.1")
+    (problem,) = refused(run, project)
+    package = forms()[project].package
+    assert problem.found == f"{package} 99.1 was not tried; tried: {package} {NEWEST[package]}"
+    assert "--try-latest" in problem.to_do
+
+
+def answer_of(run, version, **more):
+    """latest.json of the run's first script."""
+    record = json.loads((run.folder / "verdict.json").read_text(encoding="utf-8"))["reproducer"]
+    found = {"package": "torch", "version": version, "verdict": "bad", "reason": "run 3 times", **more}
+    found = {"script_sha256": record["sha256"], **found}
+    (run.folder / "latest.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def row(version, verdict):
+    return {"torch": version, "verdict": verdict, "environment": None}
+
+
+@pytest.mark.parametrize(
+    ("more", "passes"),
+    [
+        ({"cells": [row("2.14.0+cpu", "bad")]}, True),
+        ({"cells": [row("2.14.0", "good"), row("2.14.0+cpu", "bad")]}, True),
+        ({"cells": [row("2.14.0", "skip")]}, False),
+        ({"versions": {"probes": [{"pins": {"torch": "2.14.0"}, "verdict": "bad"}]}}, True),
+        ({"versions": {"probes": [{"pins": {"torch": "2.14.0"}, "verdict": "skip"}]}}, False),
+        ({"versions": {"probes": [{"pins": {"transformers": "2.14.0"}, "verdict": "bad"}]}}, False),
+    ],
+)
+def test_a_matrix_or_a_search_may_have_tried_it(tmp_path, monkeypatch, more, passes):
+    run = filed(tmp_path, "pytorch")
+    change(run.folder, **more)
+    monkeypatch.setattr(lint_module, "newest", lambda package: "2.14.0")
+    assert (refused(run, "pytorch") == []) is passes
+
+
+@pytest.mark.parametrize(
+    ("more", "passes"),
+    [
+        ({}, True),
+        ({"verdict": "good"}, False),
+        ({"verdict": "skip"}, False),
+        ({"version": "2.13.5"}, False),
+        ({"package": "transformers"}, False),
+        ({"script_sha256": "0" * 64}, False),
+    ],
+)
+def test_latest_json_counts_for_the_very_script_and_release(tmp_path, monkeypatch, more, passes):
+    run = filed(tmp_path, "pytorch")
+    answer_of(run, **{"version": "2.14.0", **more})
+    monkeypatch.setattr(lint_module, "newest", lambda package: "2.14.0")
+    assert (refused(run, "pytorch") == []) is passes
+
+
+@pytest.mark.parametrize("where", ["cells", "latest.json"])
+def test_a_fault_that_is_gone_in_the_latest_release_is_refused(tmp_path, monkeypatch, where):
+    run = filed(tmp_path, "pytorch")
+    if where == "cells":
+        change(run.folder, cells=[row("2.14.0+cpu", "good"), row("2.13.0", "bad")])
+    else:
+        answer_of(run, "2.14.0", verdict="good")
+    monkeypatch.setattr(lint_module, "newest", lambda package: "2.14.0")
+    (problem,) = refused(run, "pytorch")
+    assert problem.found == "the fault is gone in torch 2.14.0"
+
+
+def test_where_the_registry_cannot_be_asked_it_cannot_be_told(tmp_path, monkeypatch):
+    def unreachable(package):
+        raise FetchError("no answer")
+
+    run = filed(tmp_path, "pytorch")
+    monkeypatch.setattr(lint_module, "newest", unreachable)
+    problems = look(run, "pytorch")
+    assert verdict_of(problems) == "skip"
+    assert "tried: torch 2.13.0" in next(problem.found for problem in problems if problem.kind == "unknown")
+
+
+def test_what_is_refused_outweighs_what_could_not_be_told(tmp_path, monkeypatch):
+    def unreachable(package):
+        raise FetchError("no answer")
+
+    monkeypatch.setattr(lint_module, "newest", unreachable)
+    assert verdict_of(look(filed(tmp_path, "pytorch", script=None), "pytorch")) == "bad"
+
+
+@pytest.mark.parametrize("project", FORMS)
+def test_a_report_beyond_the_limit_is_refused(tmp_path, project):
+    run = filed(tmp_path, project)
+    edit(run.folder / f"report-{project}.md", "I was trying it out.", "long " * 14_000)
+    (problem,) = refused(run, project)
+    assert "GitHub takes 65,536" in problem.found
+
+
+def test_a_title_beyond_the_limit_is_refused(tmp_path):
+    run = filed(tmp_path, "vllm")
+    (run.folder / "report-vllm" / "00-title.md").write_text("t" * 257 + "\n", encoding="utf-8")
+    (problem,) = refused(run, "vllm")
+    assert (problem.what, problem.found) == ("title", "257 characters, and GitHub takes 256")
+
+
+def test_an_attachment_beyond_the_limit_is_refused(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    with zipfile.ZipFile(run.folder / "bundle.zip", "w") as bundle:
+        bundle.writestr("plots/a.png", bytes(25_000_001))
+    (problem,) = refused(run, "pytorch")
+    assert problem.what == "bundle.zip"
+
+
+def test_an_attachment_that_is_named_and_not_there_is_noted(tmp_path):
+    run = filed(tmp_path, "pytorch", script=FAULT + "x = 1\n" * 12_000)
+    found = [problem for problem in look(run, "pytorch") if problem.what == "bundle.zip"]
+    assert [problem.kind for problem in found] == ["note"]
+
+
+@pytest.mark.parametrize("project", FORMS)
+@pytest.mark.parametrize("secret", [TOKEN, "/home/somebody/model", "on their-laptop"])
+def test_something_private_in_the_report_is_refused(tmp_path, project, secret):
+    run = filed(tmp_path, project)
+    edit(run.folder / f"report-{project}.md", "I was trying it out.", f"I was trying it out {secret} there.")
+    (problem,) = refused(run, project)
+    assert problem.what == f"report-{project}.md"
+    assert secret not in problem.line
+
+
+def test_something_private_in_the_script_is_refused(tmp_path):
+    run = filed(tmp_path, "pytorch", script=FAULT + f'KEY = "{TOKEN}"\n')
+    report = run.folder / "report-pytorch.md"
+    assert TOKEN not in report.read_text(encoding="utf-8")
+    assert "not byte for byte the file that was run" in report.read_text(encoding="utf-8")
+    assert "reproducer.py" in [problem.what for problem in refused(run, "pytorch")]
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "report-vllm/02-Describe-the-bug.md"])
+def test_every_file_that_is_to_be_posted_is_looked_at(tmp_path, name):
+    run = filed(tmp_path, "vllm")
+    path = run.folder / name
+    path.write_text(f"a\nb {TOKEN}\n", encoding="utf-8")
+    (problem,) = refused(run, "vllm")
+    assert problem.what == name
+    assert "line 2" in problem.found
+
+
+def test_what_is_in_the_bundle_is_looked_at(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    with zipfile.ZipFile(run.folder / "bundle.zip", "w") as bundle:
+        bundle.writestr("evidence.jsonl", f'{{"said": "{TOKEN}"}}\n')
+        bundle.writestr("probes.pyz", b"\x00 /home/somebody \x00")
+    (problem,) = refused(run, "pytorch")
+    assert problem.what == "bundle.zip: evidence.jsonl"
+
+
+def test_a_version_of_four_numbers_in_the_bundle_is_no_address(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    with zipfile.ZipFile(run.folder / "bundle.zip", "w") as bundle:
+        bundle.writestr("verdict.json", json.dumps({"distributions": {"nvidia-cublas": "12.8.4.1"}}))
+    assert refused(run, "pytorch") == []
+
+
+def test_a_file_that_is_not_posted_may_hold_anything(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    (run.folder / "kit.log").write_text(TOKEN, encoding="utf-8")
+    assert refused(run, "pytorch") == []
+
+
+def test_a_place_for_own_words_that_is_still_empty_is_a_note(tmp_path):
+    run = open_run(run_folder(tmp_path, owner="pytorch"))
+    file(run, forms()["pytorch"], PRIVATE)
+    assert PLACEHOLDER in (run.folder / "report-pytorch.md").read_text(encoding="utf-8")
+    problems = look(run, "pytorch")
+    assert [(problem.kind, problem.found) for problem in problems] == [
+        ("note", "the place for your own words is still empty")
+    ]
+    assert verdict_of(problems) == "good"
+
+
+def test_a_script_changed_after_it_was_verified_is_refused(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    edit(run.folder / "reproducer.py", "68384.0", "1.0")
+    assert [problem.found for problem in refused(run, "pytorch")] == [
+        "reproducer.py was changed after it was verified",
+        "it does not quote reproducer.py as it is now",
+    ]
+
+
+def test_a_script_that_the_report_names_as_attached_need_not_be_quoted(tmp_path):
+    long = FAULT.replace("68384.0", "1.0") + "x = 1\n" * 12_000
+    for number, options in enumerate(({"module": long}, {"script": long})):
+        run = filed(tmp_path / str(number), "transformers", **options)
+        assert long not in (run.folder / "report-transformers.md").read_text(encoding="utf-8")
+        assert refused(run, "transformers") == []
+
+
+def test_pytorch_takes_no_script_that_downloads(tmp_path):
+    checkpoint = {"checkpoint": {"id": "org/model", "revision": None, "sha256": {}}}
+    for project, count in (("pytorch", 1), ("transformers", 0)):
+        run = filed(tmp_path / project, project, reproducer=checkpoint)
+        assert len(refused(run, project)) == count
+
+
+def test_another_owner_is_noted_with_the_reason(tmp_path):
+    run = filed(tmp_path, "pytorch", owner="transformers")
+    (problem,) = look(run, "pytorch")
+    assert (problem.kind, problem.found) == ("note", "the run says transformers (a test)")
+
+
+@pytest.mark.parametrize("outcome", ["good", "skip"])
+def test_a_run_that_is_not_bad_is_refused(tmp_path, outcome):
+    run = filed(tmp_path, "pytorch")
+    change(run.folder, verdict=outcome)
+    assert "verdict" in [problem.what for problem in refused(run, "pytorch")]
+
+
+def test_a_folder_without_a_report_is_refused(tmp_path):
+    run = open_run(run_folder(tmp_path))
+    (problem,) = refused(run)
+    assert "repro report" in problem.to_do
+
+
+def test_a_report_for_another_project_than_asked_is_refused(tmp_path):
+    (problem,) = refused(filed(tmp_path, "pytorch"), "vllm")
+    assert problem.found == "there is no report-vllm.md"
+
+
+def test_without_a_project_every_report_that_is_there_is_looked_at(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    file(run, forms()["transformers"], PRIVATE)
+    for name in ("pytorch", "transformers"):
+        edit(run.folder / f"report-{name}.md", "I was trying it out.", TOKEN)
+    assert [problem.what for problem in refused(run)] == ["report-pytorch.md", "report-transformers.md"]
+
+
+def test_a_report_of_a_matrix_is_looked_at_too(tmp_path):
+    run = filed(tmp_path, "transformers", answer={**verdict(), "cells": [], "differences": None})
+    assert refused(run, "transformers") == []
+
+
+def test_every_problem_is_one_line(tmp_path):
+    run = filed(tmp_path, "vllm", script=None)
+    (run.folder / "report.md").write_text(TOKEN + "\n", encoding="utf-8")
+    lines = [problem.line for problem in look(run)]
+    assert lines
+    assert all("\n" not in line for line in lines)
+
+
+def test_a_problem_is_plain_data(tmp_path):
+    run = filed(tmp_path, "pytorch", script=None)
+    assert {"kind", "what", "found", "to_do"} == set(dataclasses.asdict(look(run)[0]))

@@ -1,0 +1,282 @@
+"""The search for a version, from its options to verdict.json; and the real laboratory with fake interpreters."""
+
+import contextlib
+import json
+
+import pytest
+from support.hosting import NAN_FORWARD, OPTIONS, Told, answers, fake_python, model_folder
+
+from repro.cli.options import request_from
+from repro.core.errors import BuildError, FetchError, Stopped, UsageError
+from repro.core.records import Cell, Outcome, Verdict
+from repro.sweeps.releases import Trial, run, world
+from repro.sweeps.releases.world import RealLaboratory
+
+ASKED = {"package": "torch", "pins": (), "py": "3.11", "runs": 1, "bad_from": 1, "walk_all": False}
+RELEASES = {"torch": ("2.3.1", "2.4.0", "2.4.1", "2.5.0", "2.5.1"), "transformers": ("4.57.3",)}
+TRACE = {
+    "columns": [
+        "module", "call_index", "op", "occurrence", "source", "dtype", "shape", "min", "max", "nan", "inf", "digest",
+    ],
+    "classes": {},
+}  # fmt: skip
+
+
+def row(op, source, nan=0, digest="0"):
+    return ["", -1, op, 0, source, "float32", [2], None, None, nan, 0, digest]
+
+
+class Planted:
+    """A laboratory in which torch before ``FIX`` is bad."""
+
+    FIX = "2.5.0"
+
+    def __init__(self, request, python, extra, folder, store, announcer):
+        self.extra, self.folder = extra, folder
+        self.children = self
+        self.built_some = False
+
+    def stop(self):
+        """Nothing runs."""
+
+    def releases(self, package):
+        return RELEASES[package]
+
+    def requirements(self, package, version):
+        return ()
+
+    def probe(self, pins, label):
+        old = [int(part) for part in pins["torch"].split(".")] < [int(part) for part in self.FIX.split(".")]
+        verdict = Verdict(Outcome.BAD, "NaN") if old else Verdict(Outcome.GOOD, "finite")
+        return Trial(verdict, f"ask {pins['torch']}", "nonfinite" if old else None, None, 1.0)
+
+    def trace(self, pins, label):
+        fixed = pins["torch"] == self.FIX
+        rows = [row("aten.mm.default", "a.py:1"), row("aten._softmax.default", "a.py:2", 0 if fixed else 2, str(fixed))]
+        return {**TRACE, "rows": rows, "root": label}
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A script that never names the other package."""
+    path = tmp_path / "asks.py"
+    path.write_text("import torch\n")
+    return path
+
+
+def searched(script, tmp_path, monkeypatch, laboratory=Planted, out="out", trace=True, **asked):
+    monkeypatch.setattr(run, "RealLaboratory", world)
+    request = request_from("forward", {**OPTIONS, "model": str(script)})
+    question = run.question(**{**ASKED, "good": "2.5.1", "bad": "2.3.1", **asked}, case=request.case)
+    told = Told()
+    return run.run(run.Search(request, question, out and tmp_path / out, trace), Store(None), told).document, told.lines
+
+
+def test_the_answer_is_the_planted_boundary(script, tmp_path, monkeypatch):
+    document, _ = searched(script, tmp_path, monkeypatch)
+    found = document["versions"]
+    assert (document["verdict"], found["last_good"], found["first_bad"]) == ("bad", "2.5.0", "2.4.1")
+    assert (found["direction"], found["skipped"], found["environments"]) == ("fix", [], 4)
+    assert {probe["version"]: probe["command"] for probe in found["probes"]}["2.4.1"] == "ask 2.4.1"
+    assert json.loads((tmp_path / "out" / "verdict.json").read_text()) == document
+
+
+def test_what_changed_names_the_operator_and_both_lines(script, tmp_path, monkeypatch):
+    found = searched(script, tmp_path, monkeypatch)[0]["versions"]["changes"]
+    assert (found["first"]["op"], found["first"]["kind"], found["first"]["what"]) == (
+        "aten._softmax.default",
+        "different",
+        ["finite"],
+    )
+    assert (found["first"]["good_source"], found["first"]["bad_source"]) == ("a.py:2", "a.py:2")
+    assert "softmax.default" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_without_traces_nothing_is_said_of_operators(script, tmp_path, monkeypatch):
+    assert searched(script, tmp_path, monkeypatch, trace=False)[0]["versions"]["changes"] is None
+
+
+def test_a_side_that_cannot_be_traced_is_said(script, tmp_path, monkeypatch):
+    class Silent(Planted):
+        def trace(self, pins, label):
+            return "it does not install"
+
+    changes = searched(script, tmp_path, monkeypatch, Silent)[0]["versions"]["changes"]
+    assert changes["sentence"].startswith("The operators could not be compared: torch-2.5.0")
+
+
+def test_two_good_ends_are_no_boundary(script, tmp_path, monkeypatch):
+    class Good(Planted):
+        FIX = "1.0"
+
+    document, _ = searched(script, tmp_path, monkeypatch, Good)
+    assert (document["verdict"], document["versions"]["last_good"]) == ("good", None)
+    assert "--all" in document["reason"]
+
+
+def test_a_script_that_names_transformers_is_asked_with_it(script, tmp_path, monkeypatch):
+    script.write_text("import transformers\n")
+    found = searched(script, tmp_path, monkeypatch)[0]["versions"]
+    assert {probe["pins"].get("transformers") for probe in found["probes"]} == {"4.57.3"}
+
+
+def test_a_script_that_does_not_name_it_is_asked_without(script, tmp_path, monkeypatch):
+    found = searched(script, tmp_path, monkeypatch)[0]["versions"]
+    assert all(set(probe["pins"]) == {"torch"} for probe in found["probes"])
+
+
+@pytest.mark.parametrize(("bad", "held"), [("2.3.1", {}), ("2.2.0", {"numpy": "1.26.4"})])
+def test_numpy_is_held_where_a_release_knows_no_newer_one(script, tmp_path, monkeypatch, bad, held):
+    monkeypatch.setitem(RELEASES, "torch", ("2.2.0", *RELEASES["torch"]))
+    assert searched(script, tmp_path, monkeypatch, bad=bad)[0]["versions"]["with"] == held
+
+
+def test_a_folder_of_another_search_is_refused_and_the_same_one_goes_on(script, tmp_path, monkeypatch):
+    searched(script, tmp_path, monkeypatch)
+    assert searched(script, tmp_path, monkeypatch)[0]["verdict"] == "bad"
+    with pytest.raises(UsageError, match="another question"):
+        searched(script, tmp_path, monkeypatch, good="2.5.0")
+
+
+def test_ctrl_c_says_how_to_go_on(script, tmp_path, monkeypatch):
+    class Interrupted(Planted):
+        def probe(self, pins, label):
+            raise KeyboardInterrupt
+
+    again = "repro versions .*--package torch --good 2.5.1 --bad 2.3.1 --py 3.11 --out"
+    with pytest.raises(Stopped, match=again) as caught:
+        searched(script, tmp_path, monkeypatch, Interrupted)
+    assert caught.value.exit_status == 130
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"pins": ("numpy>=1",)}, "expected NAME==VERSION"),
+        ({"pins": ("numpy==",)}, "expected NAME==VERSION"),
+        ({"py": "2.7"}, "--py 2.7: expected a version such as 3.11"),
+        ({"good": "2.9.9"}, "2.9.9"),
+        ({"runs": 2, "bad_from": 3}, "3 of 2 runs"),
+    ],
+)
+def test_a_question_without_an_answer_is_refused(script, tmp_path, monkeypatch, asked, message):
+    with pytest.raises(UsageError, match=message):
+        searched(script, tmp_path, monkeypatch, **asked)
+
+
+def test_a_question_without_an_answer_leaves_no_folder(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        searched(script, tmp_path, monkeypatch, out=None, good="2.9.9")
+    assert list((tmp_path / "repro-runs").iterdir()) == []
+
+
+def test_what_was_recorded_stays_where_the_registry_fails_on_the_way(script, tmp_path, monkeypatch):
+    class Failing(Planted):
+        def probe(self, pins, label):
+            (self.folder / "probes").mkdir()
+            raise FetchError("the registry is gone")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FetchError):
+        searched(script, tmp_path, monkeypatch, Failing, out=None)
+    assert len(list((tmp_path / "repro-runs").glob("*/probes"))) == 1
+
+
+# The real laboratory
+
+
+class Store:
+    """Every environment stands, but those whose id holds ``broken``."""
+
+    def __init__(self, python, broken="nothing"):
+        self.python, self.broken, self.asked = python, broken, []
+
+    def build(self, recipe, progress=None):
+        raise AssertionError(f"{recipe.id} stands")
+
+    def built(self, recipe):
+        self.asked.append(recipe)
+        if self.broken in recipe.id:
+            raise BuildError("no wheel")
+        return Cell(str(self.python))
+
+
+class Task(Told):
+    """An announcer with tasks that nobody watches."""
+
+    def task(self, name):
+        return contextlib.nullcontext(lambda done, total, unit: None)
+
+
+@pytest.fixture
+def real(tmp_path, monkeypatch):
+    def make(broken="nothing", model=None, options=None, **steps):
+        for name, value in answers(tmp_path, **steps).items():
+            monkeypatch.setenv(name, value)
+        model = model or str(model_folder(tmp_path))
+        request = request_from("forward", {**OPTIONS, "model": model, **(options or {})})
+        store = Store(fake_python(tmp_path), broken)
+        made = RealLaboratory(request, "3.11", {"numpy": "1.26.4"}, tmp_path / "out", store, Task())
+        return made, store
+
+    return make
+
+
+PINS = {"torch": "2.4.1", "transformers": "4.57.3"}
+
+
+def test_a_trial_has_the_runs_verdict_kind_and_folder(real, tmp_path):
+    made, store = real(forward=NAN_FORWARD)
+    trial = made.probe(PINS, "torch-2.4.1")
+    assert (trial.verdict.outcome, trial.kind, trial.folder) == (Outcome.BAD, "nonfinite", "probes/torch-2.4.1")
+    assert (tmp_path / "out" / "probes" / "torch-2.4.1" / "verdict.json").exists()
+    assert dict(store.asked[0].pins) == {"numpy": "1.26.4", **PINS}
+
+
+def test_the_command_of_a_trial_needs_uv_and_the_searchs_folder_alone(real, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, _ = real(options={"dtype": "float16", "prompts": ("a b",)})
+    command = made.probe(PINS, "x").command
+    assert command.startswith("uv run --no-project --python 3.11 --with numpy==1.26.4 --with torch==2.4.1")
+    assert command.endswith("--dtype float16 --prompt 'a b'")
+    assert "python out/probes/x/probes.pyz forward" in command
+
+
+def test_a_release_that_does_not_install_is_a_skip_that_is_not_asked_again(real):
+    made, _ = real(broken="torch-2.4.1")
+    trial = made.probe(PINS, "x")
+    assert (trial.verdict, trial.folder) == (Verdict(Outcome.SKIP, "it does not install: no wheel"), None)
+
+
+def test_a_probe_that_is_killed_is_a_skip(real):
+    made, _ = real(forward={"before": ["SIGKILL"]})
+    trial = made.probe(PINS, "x")
+    assert (trial.verdict.outcome, trial.kind) == (Outcome.SKIP, "crash")
+
+
+def test_a_host_that_dies_is_a_skip(real, monkeypatch):
+    monkeypatch.setattr("repro.run.child.MAIN", "raise SystemExit(3)")
+    made, _ = real()
+    assert made.probe(PINS, "x").verdict == Verdict(Outcome.SKIP, "the run ended with exit status 3")
+
+
+def test_a_trace_is_the_payload_of_its_step(real):
+    payload = {**TRACE, "rows": [row("aten.mm.default", "a.py:1")], "root": "m"}
+    made, _ = real(trace={"verdict": "good", "payload": payload})
+    assert made.trace(PINS, "x") == payload
+
+
+def test_a_trace_that_is_not_had_is_a_sentence(real):
+    made, _ = real(trace={"verdict": "skip", "reason": "no such step", "payload": None})
+    assert "no such step" in made.trace(PINS, "x")
+    assert real(broken="torch")[0].trace(PINS, "x") == "no wheel"
+
+
+def test_releases_and_requirements_are_asked_for_the_environments_python(real, monkeypatch):
+    heard = []
+    monkeypatch.setattr(world.releases, "releases", lambda *given: heard.append(given) or ("1",))
+    monkeypatch.setattr(world.releases, "requirements", lambda *given: heard.append(given) or ("a",))
+    made, _ = real()
+    assert (made.releases("torch"), made.requirements("torch", "1")) == (("1",), ("a",))
+    assert heard == [("torch", "3.11"), ("torch", "1", "3.11")]
