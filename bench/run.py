@@ -182,12 +182,14 @@ def bench_whole() -> list[Figure]:
     steps = {record["step"]: record for record in records if "step" in record}
     imports = seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
     plain = steps["forward"]["payload"]["plain_seconds"]
-    beside = {name: step["seconds"] for name, step in steps.items() if not name.startswith("arm:") and name != "load"}
-    arms = sum(step["seconds"] for name, step in steps.items() if name.startswith("arm:"))
+    beside = {
+        name: step["seconds"] for name, step in steps.items() if not name.startswith("ablation:") and name != "load"
+    }
+    ablations = sum(step["seconds"] for name, step in steps.items() if name.startswith("ablation:"))
     beside["environment"] = max(beside["environment"] - imports, 0.0)
     return [
         Figure("whole run, steps beside the load / plain forward, GPT-2 medium", sum(beside.values()) / plain, 12.0),
-        Figure("whole run, arms / plain forward (for comparison)", arms / plain, None),
+        Figure("whole run, ablations / plain forward (for comparison)", ablations / plain, None),
         Figure("whole run, load step", steps["load"]["seconds"], None, "s"),
         Figure("whole run, wall time", wall, None, "s"),
     ]
@@ -202,10 +204,10 @@ def bench_cells() -> list[Figure]:
 
     with tempfile.TemporaryDirectory() as folder:
         python = str(Store().folder / cell / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
-        command = [*REPRO, *question, "--no-arms", "--python", python, "--out", folder]
+        command = [*REPRO, *question, "--no-ablations", "--python", python, "--out", folder]
         subprocess.run(command, check=True, capture_output=True)
         probe = [python, str(Path(folder, "probes.pyz")), "run", str(Path(folder, "plan.json"))]
-        asked = [question[0], *question[3:], "--no-arms"]
+        asked = [question[0], *question[3:], "--no-ablations"]
         session = [sys.executable, str(root / "noxfile.py"), "-s", f"repro({cell})", "--", *asked]
 
         def through_nox() -> None:

@@ -1,6 +1,6 @@
 """transformers PR#33317: Qwen2 in float16 gives NaN, because q.k overflows before it is scaled.
 
-The pull request reports it for the real Qwen2-7B. Here the biases of the query and key projections are planted: q.k is
+The pull request reports it for the real Qwen2-7B. Here the biases of the query and key projections are injected: q.k is
 90,000 for every pair of tokens, beyond 65,504, the largest float16; scaled by 1 / sqrt(64) it is 11,250.
 Expected: finite logits, since the scaled score is within float16. Bad: sdpa on torch up to 2.4.1, and eager everywhere.
 Good: sdpa from torch 2.5.0, and bfloat16. Needs transformers with Qwen2 (4.37 or newer).
@@ -12,7 +12,7 @@ import sys
 
 LAYERS, HEADS, HEAD_SIZE, VOCABULARY, TOKENS = 1, 2, 64, 32, 6
 HIDDEN = HEADS * HEAD_SIZE
-# Rotary embeddings turn this channel of a head least of all, so a score planted there holds for every pair of tokens.
+# Rotary embeddings turn this channel of a head least of all, so a score injected there holds for every pair of tokens.
 SLOW = HEAD_SIZE // 2 - 1
 
 

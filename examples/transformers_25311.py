@@ -13,7 +13,7 @@ import sys
 
 LAYERS, HEADS, HEAD_SIZE, VOCABULARY, PADDING, REAL = 2, 2, 16, 32, 3, 4
 HIDDEN = HEADS * HEAD_SIZE
-# Rotary embeddings turn this channel of a head least of all, so a score planted there holds for every pair of tokens.
+# Rotary embeddings turn this channel of a head least of all, so a score injected there holds for every pair of tokens.
 SLOW = HEAD_SIZE // 2 - 1
 
 

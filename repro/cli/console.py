@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from repro.core.records import Ending, Observation
 from repro.core.sentences import listed, unused_prompt
 from repro.engine.runner import Listener
-from repro.sweeps.matrix.table import COLOURS, arms_table, cells_table
+from repro.sweeps.matrix.table import COLOURS, cell_ablations_table, cells_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 """Columns where there is no terminal to ask."""
-ARM = "arm:"
+ABLATION = "ablation:"
 
 
 class Teller(Listener, Protocol):
@@ -189,7 +189,7 @@ def _words(observation: Observation) -> str:
 
 
 def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr: bool) -> None:
-    """Tables of steps and arms, the headline, where the report is, and the command that gives it again.
+    """Tables of steps and ablations, the headline, where the report is, and the command that gives it again.
 
     Args:
         result: The run's.
@@ -207,9 +207,13 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
     # Where the model was not found, the answer is one sentence, and a table would only say it twice.
     nothing_ran = (document["files"] or {}).get("fatal") is True
     known = told if _same_place(stream, sys.stderr) else frozenset()
-    steps = [step for step in document["steps"] if not step["step"].startswith(ARM) and step["step"] not in known]
-    arms = [{**arm, "step": arm["name"]} for arm in document["arms"] if ARM + arm["name"] not in known]
-    for title, rows in (("step", steps), ("one change", arms)):
+    steps = [step for step in document["steps"] if not step["step"].startswith(ABLATION) and step["step"] not in known]
+    ablations = [
+        {**ablation, "step": ablation["name"]}
+        for ablation in document["ablations"]
+        if ABLATION + ablation["name"] not in known
+    ]
+    for title, rows in (("step", steps), ("one change", ablations)):
         ran = [row for row in rows if row["ending"] != "not_run"]
         if ran and not nothing_ran:
             console.print(_table(title, ran))
@@ -218,8 +222,8 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
         console.print(Text(f"not run: {_few(left)}"), soft_wrap=True)
     verdict = document["verdict"]
     console.print(Text.assemble((verdict.upper(), COLOURS[verdict]), f": {document['headline']}"), soft_wrap=True)
-    if document["cures"]:
-        console.print(Text(f"cured by: {', '.join(document['cures'])}"), soft_wrap=True)
+    if document["workarounds"]:
+        console.print(Text(f"workarounds: {', '.join(document['workarounds'])}"), soft_wrap=True)
     note = unused_prompt(document)
     if note:
         console.print(Text(f"note: {note}"), soft_wrap=True)
@@ -248,8 +252,8 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
             token = "-" if item["token"] is None else repr(item["token"])
             shown.add_row(Text(item["layer"]), Text(token), Text(str(item["kind"])), Text(f"{item['examples']:,}"))
         console.print(shown)
-    if found.get("mitigations"):
-        console.print(mitigations_table(found["mitigations"]))
+    if found.get("ablations"):
+        console.print(ablations_table(found["ablations"]))
     for line in (found.get("why") or {}).get("sentences") or ():
         console.print(Text(line), soft_wrap=True)
     for line in (found.get("lost_why") or {}).get("sentences") or ():
@@ -267,7 +271,7 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
     console.print(Text(f"again: {document['command']}"), soft_wrap=True)
 
 
-def mitigations_table(rows: Sequence[Mapping[str, Any]]) -> "Table":
+def ablations_table(rows: Sequence[Mapping[str, Any]]) -> "Table":
     """What each change saves, and what it costs; the report also says what was found."""
     from rich.text import Text
 
@@ -310,9 +314,9 @@ def table(result: "Result", *, to_stderr: bool) -> None:
     document = result.document
     console = _console(sys.stderr if to_stderr else sys.stdout)
     console.print(cells_table(document["cells"]))
-    arms = arms_table(document["cells"])
-    if arms is not None:
-        console.print(arms)
+    ablations = cell_ablations_table(document["cells"])
+    if ablations is not None:
+        console.print(ablations)
     for statement in document["differences"]["statements"]:
         console.print(Text(statement["text"]), soft_wrap=True)
     verdict = document["verdict"]
@@ -394,10 +398,10 @@ def _table(title: str, rows: Iterable[Mapping[str, Any]]) -> "Table":
 
 
 def _few(steps: Sequence[str]) -> str:
-    """The names of steps; of several arms only how many they are."""
-    named = [step for step in steps if not step.startswith(ARM)]
-    arms = len(steps) - len(named)
-    return listed([*named, f"{arms} single changes"] if arms > 1 else steps)
+    """The names of steps; of several ablations only how many they are."""
+    named = [step for step in steps if not step.startswith(ABLATION)]
+    ablations = len(steps) - len(named)
+    return listed([*named, f"{ablations} single changes"] if ablations > 1 else steps)
 
 
 def _same_place(first: IO[str], second: IO[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repro.cli.options import (
-    ARMS,
+    ABLATIONS,
     AS_JSON,
     CASE,
     DEBUG,
@@ -95,7 +95,7 @@ ENVS = click.option(
     MODEL,
     click.option("--cell", "ids", multiple=True, type=CellName(), metavar="ID", help="Only this cell; more than once."),
     *CASE,
-    ARMS,
+    ABLATIONS,
     click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells side by side."),
     out("repro-runs/MODEL-matrix-STAMP/"),
     click.option("--resume", is_flag=True, help="Go on in --out: cells that have answered are not asked again."),

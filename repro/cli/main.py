@@ -18,7 +18,18 @@ from repro.cli.compare import compare
 from repro.cli.environments import cells, matrix, merge, versions
 from repro.cli.files import config_diff, scan
 from repro.cli.logs import logs
-from repro.cli.options import ARMS, BUNDLE, DEBUG, PRIVATE, REDUCE, RUN, SETTINGS, conclude, drop_stdout, request_from
+from repro.cli.options import (
+    ABLATIONS,
+    BUNDLE,
+    DEBUG,
+    PRIVATE,
+    REDUCE,
+    RUN,
+    SETTINGS,
+    conclude,
+    drop_stdout,
+    request_from,
+)
 from repro.cli.overlap import overlap
 from repro.cli.prompts import prompts
 from repro.cli.replay import replay
@@ -106,7 +117,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="repro", message="%(prog)s %(version)s")
 def repro() -> None:
-    """Find where a model's NaN is born: module, operator, source line, token, channel, and what cures it.
+    """Find where a model's NaN or Inf is born: module, operator, source line, token, channel; and what works around it.
 
     MODEL is a Hub id with an optional @revision, a folder, a .gguf file, or a script that answers by its exit status.
     See `repro run --help` for the options.
@@ -115,7 +126,7 @@ def repro() -> None:
 
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
 @RUN
-@ARMS
+@ABLATIONS
 @REDUCE
 @BUNDLE
 @PRIVATE

@@ -78,7 +78,9 @@ CASE: tuple[Decorator, ...] = (
 )
 PYTHON = click.option("--python", metavar="PATH", help="The Python that has torch. Default: the one that runs repro.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print verdict.json on stdout, and nothing else there.")
-ARMS = click.option("--arms/--no-arms", default=True, help="Whether to try single changes (dtype, attention, ...).")
+ABLATIONS = click.option(
+    "--ablations/--no-ablations", default=True, help="Whether to try single changes (dtype, attention, ...)."
+)
 LIMITS: tuple[Decorator, ...] = (
     click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
     click.option(
@@ -168,7 +170,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         case=case,
         cell=cell,
         python=options.get("python"),
-        arms=options.get("arms", False),
+        ablations=options.get("ablations", False),
         reduce=options.get("reduce", True),
         deliver=options.get("deliver", True),
         private_prompts=options.get("private_prompts", False),

@@ -52,7 +52,7 @@ Exit status: 0 every example is good, 1 at least one is bad, 125 could not tell,
     click.option("--max-length", type=click.IntRange(min=1), metavar="TOKENS", help="Longer prompts are cut."),
     click.option("--padding-side", type=click.Choice(["left", "right"]), help="Default: the tokenizer's own."),
     click.option(
-        "--mitigate", is_flag=True, help="Try each single change on the prompts that fail, and say what it saves."
+        "--ablations", is_flag=True, help="Try each single change on the prompts that fail, and say what it saves."
     ),
     click.option(
         "--vectors",
@@ -81,7 +81,7 @@ def prompts(file: Path, **options: Any) -> None:
     from repro.sweeps.prompts.run import Asked, refuse_script
     from repro.sweeps.prompts.run import run as ask
 
-    how = ("field", "pairs", "layers", "batch_size", "max_length", "padding_side", "mitigate")
+    how = ("field", "pairs", "layers", "batch_size", "max_length", "padding_side", "ablations")
     named = {name: options.pop(name) for name in how}
     vectors = options.pop("vectors")
     if options["prompts"]:

@@ -183,7 +183,7 @@ class Header:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Arm:
+class Ablation:
     """A case with one thing changed, and its verdict."""
 
     name: str
@@ -211,8 +211,8 @@ class Judgement:
     kind: Kind | None
     headline: str
     origin: Mapping[str, Any] | None
-    arms: tuple[Arm, ...]
-    cures: tuple[str, ...]
+    ablations: tuple[Ablation, ...]
+    workarounds: tuple[str, ...]
 
 
 def to_json(value: object) -> Any:

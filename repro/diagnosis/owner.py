@@ -17,7 +17,7 @@ from repro.diagnosis.known import Exclusion
 Json = Mapping[str, Any]
 
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
-"""Arms with a dtype of float32's range."""
+"""Ablations with a dtype of float32's range."""
 FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 ALONE = frozenset({"operator", "operators"})
@@ -157,7 +157,7 @@ def _what_it_does(document: Json, origin: Json) -> str:
         return f"{op} is right (float64 arithmetic gives no number either), and its inputs ask for the impossible"
     value, limit = number(origin.get("reference_value")), number(origin.get("limit"))
     numbers = f": {plain(value)} is beyond {plain(limit)}" if value is not None and limit is not None else ""
-    wider = [name for name in document["cures"] if name in WIDER]
+    wider = [name for name in document["workarounds"] if name in WIDER]
     cured = f"; the output is finite with {listed(wider)}" if wider else ""
     return f"{op} is right{numbers if abs(value or 0) > (limit or 0) else ''}, and its inputs exceed {dtype}{cured}"
 

@@ -1,4 +1,4 @@
-"""Observations of one run -> verdict, kind, origin and arms, each with its reason. Pure: no file, no clock.
+"""Observations of one run -> verdict, kind, origin and ablations, each with its reason. Pure: no file, no clock.
 
 Precedence where several things are bad: files, weights, load, then the forward pass. What comes earlier explains what
 comes later, and never the other way round.
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro.core.errors import RecordError
-from repro.core.records import Arm, Case, Ending, Fault, Judgement, Kind, Observation, Outcome, Verdict
+from repro.core.records import Ablation, Case, Ending, Fault, Judgement, Kind, Observation, Outcome, Verdict
 from repro.core.sentences import origin_sentence, sentence
 
 KINDS: Mapping[str, Kind | None] = {
@@ -21,9 +21,9 @@ KINDS: Mapping[str, Kind | None] = {
 }
 """Steps that judge the case, in order of precedence, and the kind of fault that each can show. A script says none."""
 
-ARM = "arm:"
+ABLATION = "ablation:"
 OTHER_QUESTIONS = frozenset({"second_prompt"})
-"""Arms that ask about another input: where they are good, the case is not cured."""
+"""Ablations that ask about another input: where they are good, the case is not cured."""
 
 
 def judge(
@@ -42,11 +42,15 @@ def judge(
     """
     if not observations:
         raise RecordError("no step was recorded, so there is nothing to judge")
-    arms = _arms(observations)
-    origin = _origin(observations, arms)
+    ablations = _ablations(observations)
+    origin = _origin(observations, ablations)
     kind, verdict = _verdict(observations, origin, deciding, fault)
     nonfinite = verdict.outcome is Outcome.BAD and _outcome(observations, "forward") is Outcome.BAD
-    good = tuple(arm.name for arm in arms if arm.verdict.outcome is Outcome.GOOD and arm.name not in OTHER_QUESTIONS)
+    good = tuple(
+        ablation.name
+        for ablation in ablations
+        if ablation.verdict.outcome is Outcome.GOOD and ablation.name not in OTHER_QUESTIONS
+    )
     source, _, seed = case.weights.partition(":")
     if source == "random" and "random weights" not in verdict.reason.lower():
         verdict = Verdict(verdict.outcome, f"With random weights (seed {seed}): {verdict.reason}")
@@ -55,8 +59,8 @@ def judge(
         kind=kind,
         headline=verdict.reason,
         origin=origin,
-        arms=arms,
-        cures=good if nonfinite else (),
+        ablations=ablations,
+        workarounds=good if nonfinite else (),
     )
 
 
@@ -121,27 +125,27 @@ def _outcome(observations: Mapping[str, Observation], step: str) -> Outcome | No
     return None if observation is None else observation.verdict.outcome
 
 
-def _arms(observations: Mapping[str, Observation]) -> tuple[Arm, ...]:
-    """The arms that changed something, in order of running."""
-    arms = []
+def _ablations(observations: Mapping[str, Observation]) -> tuple[Ablation, ...]:
+    """The ablations that changed something, in order of running."""
+    ablations = []
     for step, observation in observations.items():
         payload = observation.payload or {}
-        if step.startswith(ARM) and payload.get("same_as_case") is not True:
-            name = step.removeprefix(ARM)
+        if step.startswith(ABLATION) and payload.get("same_as_case") is not True:
+            name = step.removeprefix(ABLATION)
             key, _, value = name.partition("=")
             change = payload.get("change") or {key: value or True}
-            arms.append(Arm(name, change, observation.verdict))
-    return tuple(arms)
+            ablations.append(Ablation(name, change, observation.verdict))
+    return tuple(ablations)
 
 
-def _origin(observations: Mapping[str, Observation], arms: tuple[Arm, ...]) -> Mapping[str, Any] | None:
+def _origin(observations: Mapping[str, Observation], ablations: tuple[Ablation, ...]) -> Mapping[str, Any] | None:
     """The origin that the bisect step found; ``misaligned`` where the aligned copy alone gives other numbers."""
     bisect, load = observations.get("bisect"), observations.get("load")
     origin = (bisect.payload or {}).get("origin") if bisect is not None else None
     if not isinstance(origin, Mapping):
         return None
     misaligned = (load.payload or {}).get("misaligned") if load is not None else None
-    cured = any(arm.name == "aligned_copy" and arm.verdict.outcome is Outcome.GOOD for arm in arms)
+    cured = any(ablation.name == "aligned_copy" and ablation.verdict.outcome is Outcome.GOOD for ablation in ablations)
     if cured and misaligned and _outcome(observations, "forward") is Outcome.BAD:
         return {**origin, "mechanism": "misaligned"}
     return origin

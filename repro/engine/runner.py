@@ -20,7 +20,7 @@ from repro.engine.process import LOG, Process, death
 
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
-NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|reduce|trace|prompts|arm:.*")
+NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|reduce|trace|prompts|ablation:.*")
 Rows = Callable[[Mapping[str, Any]], None]
 NEEDS_PASSES = frozenset({"bisect", "reduce"})
 CRASHES = 12

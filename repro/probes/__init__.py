@@ -9,7 +9,7 @@ Read it in this order::
 
     main      arguments or a plan -> steps, one process, events as JSON lines on standard output
     session   what the steps share: the model is found once, loaded once
-    resolve -> files -> weights -> load -> inputs -> forward -> bisect -> arms          the steps
+    resolve -> files -> weights -> load -> inputs -> forward -> bisect -> ablations          the steps
     header, convert, build, loadcheck, precision                                        what the steps stand on
     screen -> tape -> blame -> mechanism -> reference, element, origin                  how bisect finds the origin
     nest, summary, watch, wire                                                          what several of them need

@@ -160,12 +160,12 @@ class Session:
         trust = bool(self.case.get("trust_remote_code"))
         return run.run(self.loaded(), self.examples, self.emitter, self.trials or {}, trust)
 
-    def arm(self, name: str) -> Outcome:
-        from .steps import arms
+    def ablation(self, name: str) -> Outcome:
+        from .steps import ablations
 
-        if name not in arms.ARMS:
-            return "skip", "there is no arm {!r}; known: {}".format(name, ", ".join(arms.ARMS)), None
-        return arms.check(name, self.loaded(), self._passes or [], self.inputs(), self.case)
+        if name not in ablations.ABLATIONS:
+            return "skip", "there is no ablation {!r}; known: {}".format(name, ", ".join(ablations.ABLATIONS)), None
+        return ablations.check(name, self.loaded(), self._passes or [], self.inputs(), self.case)
 
     def script(self) -> Outcome:
         from .script.run import run_script
@@ -191,9 +191,9 @@ class Session:
             return "skip", f"a script has no {step} step: what it ends with is the answer", None
         if step == "script" and not scripted:
             return "skip", "{} is no script: a script is a .py file".format(self.case.get("model")), None
-        if step.startswith("arm:"):
-            return self.arm(step[len("arm:") :])
+        if step.startswith("ablation:"):
+            return self.ablation(step[len("ablation:") :])
         if step not in STEPS:
-            return "skip", "there is no step {!r}; known: {}, arm:NAME".format(step, ", ".join(STEPS)), None
+            return "skip", "there is no step {!r}; known: {}, ablation:NAME".format(step, ", ".join(STEPS)), None
         found: Callable[[], Outcome] = getattr(self, step)
         return found()

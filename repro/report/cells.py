@@ -18,7 +18,7 @@ NOTHING_ALONE = "No bad and good cell differ in one thing alone, so it is not kn
 ABSENT: Json = {
     **dict.fromkeys(("kind", "files", "weights", "load", "forward", "origin", "bisect", "owner", "environment")),
     **dict.fromkeys(("versions", "differences", "kit_sha256", "evidence_sha256", "shown_cell")),
-    **dict.fromkeys(("arms", "cures", "steps", "cells"), ()),
+    **dict.fromkeys(("ablations", "workarounds", "steps", "cells"), ()),
 }
 MODEL = dict.fromkeys(("revision", "seed", "class", "parameters"))
 CELL = dict.fromkeys(("python", "torch", "transformers", "device", "dtype", "attn", "platform", "executable"))
@@ -66,18 +66,18 @@ def cells(document: Json, rows: int) -> dict[str, Any] | None:
         return None
     bad = {index for index, item in enumerate(items) if item["verdict"] == "bad"}
     chosen, note = thinned(items, rows, bad)
-    named = {index for index, item in enumerate(items) if item.get("arms")}
-    with_arms, arms_note = thinned([items[index] for index in sorted(named)], rows, set())
+    named = {index for index, item in enumerate(items) if item.get("ablations")}
+    with_ablations, ablations_note = thinned([items[index] for index in sorted(named)], rows, set())
     platforms = len({item.get("platform") for item in items if item.get("platform")}) > 1
-    names = _arm_names(items)
+    names = _ablation_names(items)
     statements, more = first_of(_statements(document) if bad else [], rows, "statements")
     return {
         "head": ["cell", "Python", "torch", "Transformers", "device", *(["platform"] if platforms else ()), *RESULT],
         "rows": [_cell_row(item, platforms) for item in chosen],
         "note": note,
-        "arms_head": ["cell", "as asked", *map(cell, names)],
-        "arms": [_arms_row(item, names) for item in with_arms] if names else [],
-        "arms_note": arms_note,
+        "ablations_head": ["cell", "as asked", *map(cell, names)],
+        "ablations": [_ablations_row(item, names) for item in with_ablations] if names else [],
+        "ablations_note": ablations_note,
         "pairs": _pairs(document["differences"] or {}, rows),
         "statements": [text(line) for line in statements] + ([more] if more else []),
         "commands": _commands(chosen),
@@ -111,14 +111,14 @@ def _word(verdict: str) -> str:
     return "**bad**" if verdict == "bad" else verdict
 
 
-def _arm_names(items: Sequence[Json]) -> list[str]:
+def _ablation_names(items: Sequence[Json]) -> list[str]:
     """Those changes that at least one cell answered."""
-    arms = [arm for item in items for arm in item.get("arms") or ()]
-    return list(dict.fromkeys(arm["name"] for arm in arms if arm["verdict"] != "skip"))
+    ablations = [ablation for item in items for ablation in item.get("ablations") or ()]
+    return list(dict.fromkeys(ablation["name"] for ablation in ablations if ablation["verdict"] != "skip"))
 
 
-def _arms_row(item: Json, names: Sequence[str]) -> Row:
-    verdicts = {arm["name"]: _word(arm["verdict"]) for arm in item["arms"]}
+def _ablations_row(item: Json, names: Sequence[str]) -> Row:
+    verdicts = {ablation["name"]: _word(ablation["verdict"]) for ablation in item["ablations"]}
     return [_label(item), _word(item["verdict"]), *(verdicts.get(name, DASH) for name in names)]
 
 

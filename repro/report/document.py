@@ -56,8 +56,8 @@ def document(
         "prompts": _section(observations, "prompts"),
         "origin": to_json(judgement.origin),
         "bisect": _section(observations, "bisect"),
-        "arms": [_arm(judgement, observations, index) for index in range(len(judgement.arms))],
-        "cures": list(judgement.cures),
+        "ablations": [_ablation(judgement, observations, index) for index in range(len(judgement.ablations))],
+        "workarounds": list(judgement.workarounds),
         "reduction": _section(observations, "reduce"),
         "reproducer": None,
         "owner": None,
@@ -85,15 +85,15 @@ def _section(observations: Mapping[str, Observation], step: str) -> dict[str, An
     return {"verdict": observation.verdict.outcome.value, "reason": observation.verdict.reason, **to_json(kept)}
 
 
-def _arm(judgement: Judgement, observations: Mapping[str, Observation], index: int) -> dict[str, Any]:
-    arm = judgement.arms[index]
-    observation = observations[f"arm:{arm.name}"]
+def _ablation(judgement: Judgement, observations: Mapping[str, Observation], index: int) -> dict[str, Any]:
+    ablation = judgement.ablations[index]
+    observation = observations[f"ablation:{ablation.name}"]
     payload = _payload(observations, observation.step)
     return {
-        "name": arm.name,
-        "change": to_json(arm.change),
-        "verdict": arm.verdict.outcome.value,
-        "reason": arm.verdict.reason,
+        "name": ablation.name,
+        "change": to_json(ablation.change),
+        "verdict": ablation.verdict.outcome.value,
+        "reason": ablation.verdict.reason,
         "ending": observation.ending.value,
         "signal": None if observation.failure is None else observation.failure.signal,
         "seconds": observation.seconds,

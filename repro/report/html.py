@@ -27,7 +27,7 @@ PLACES = {
     "versions": "Versions",
     "spread": "How it spreads",
     "magnitude": "Headroom",
-    "arms": "One change at a time",
+    "ablations": "One change at a time",
 }
 """The section of report.md that a plot belongs to, by the plot's name."""
 PLOTS = "Plots"

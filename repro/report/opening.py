@@ -66,15 +66,15 @@ def headline(document: Json) -> str:
 
 
 def second_sentence(document: Json) -> str:
-    """What else is known: of a good run whether other settings are good too, of a bad one what cures it."""
-    forward, arms = document["forward"], _tried(document)
+    """What else is known: of a good run whether other settings are good too, of a bad one what works around it."""
+    forward, ablations = document["forward"], _tried(document)
     if document["kind"] == "crash":
-        alive = [name for name, verdict in arms.items() if verdict == "good"]
+        alive = [name for name, verdict in ablations.items() if verdict == "good"]
         return f"It does not crash with {listed(alive)}." if alive else "No setting without a crash is known."
     if document["verdict"] == "skip":
         return "Nothing follows from this run about whether the model is sound."
     if document["verdict"] == "good":
-        return _also_good(document, arms)
+        return _also_good(document, ablations)
     if document.get("script"):
         if document["origin"]:
             return origin_sentence(document["origin"], document["bisect"] or {})
@@ -88,37 +88,49 @@ def second_sentence(document: Json) -> str:
         return "The forward pass of the inputs below is finite all the same."
     if forward["verdict"] == "skip":
         return f"The forward pass gave no answer: {first_sentence(forward['reason'].removeprefix('not run: '))}"
-    if not arms:
+    if not ablations:
         return "No other setting was tried."
     repeats = [item.get("repeat_equal") for item in forward.get("prompts") or []]
-    return _cured(document["cures"], arms, steady=False not in repeats)
+    return _workarounds(document["workarounds"], ablations, steady=False not in repeats)
 
 
 def _tried(document: Json) -> dict[str, str]:
     """Verdict by name of the changes that gave an answer."""
-    return {arm["name"]: arm["verdict"] for arm in document["arms"] if arm["verdict"] != "skip"}
+    return {
+        ablation["name"]: ablation["verdict"] for ablation in document["ablations"] if ablation["verdict"] != "skip"
+    }
 
 
-def _also_good(document: Json, arms: Mapping[str, str]) -> str:
-    silent = [step["step"] for step in document["steps"] if step["verdict"] == "skip" and step["step"][:4] != "arm:"]
+def _also_good(document: Json, ablations: Mapping[str, str]) -> str:
+    silent = [
+        step["step"]
+        for step in document["steps"]
+        if step["verdict"] == "skip" and not step["step"].startswith("ablation:")
+    ]
     words = [f"no answer came from {listed(silent)}" if silent else "every step gave an answer"]
     if document["model"]["weights"] == "random" and set(silent) <= {"files", "weights"}:
         words = ["no file was read"]
-    bad = [name for name, verdict in arms.items() if verdict == "bad"]
-    if arms:
-        tried = "one single change was tried" if len(arms) == 1 else f"{len(arms)} single changes were tried"
+    bad = [name for name, verdict in ablations.items() if verdict == "bad"]
+    if ablations:
+        tried = "one single change was tried" if len(ablations) == 1 else f"{len(ablations)} single changes were tried"
         words.append(f"{tried}, and " + (f"the output is bad with {listed(bad)}" if bad else "the output stays good"))
     return f"{sentence('; '.join(words))}."
 
 
-def _cured(cures: Sequence[str], arms: Mapping[str, str], *, steady: bool) -> str:
+def _workarounds(workarounds: Sequence[str], ablations: Mapping[str, str], *, steady: bool) -> str:
     """Cures first and by name; what does not help only where that is short."""
-    bad = [name for name, verdict in arms.items() if verdict == "bad"]
-    words = [f"{len(arms)} single changes were tried" if len(arms) > 1 else "One single change was tried"]
-    words.append(f"good with {listed(cures)}" if cures else "none of them cures it" if len(arms) > 1 else "still bad")
-    if cures and bad:
+    bad = [name for name, verdict in ablations.items() if verdict == "bad"]
+    words = [f"{len(ablations)} single changes were tried" if len(ablations) > 1 else "One single change was tried"]
+    words.append(
+        f"good with {listed(workarounds)}"
+        if workarounds
+        else "none of them cures it"
+        if len(ablations) > 1
+        else "still bad"
+    )
+    if workarounds and bad:
         words.append(f"still bad with {listed(bad) if len(bad) <= NAMED else f'the other {len(bad)}'}")
-    if arms.get("second_prompt") == "good":
+    if ablations.get("second_prompt") == "good":
         words.append("another prompt is good")
     if not steady:
         words.append("but a repeat of the same gave other numbers, so a good row may be chance")

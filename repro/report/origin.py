@@ -11,7 +11,7 @@ from repro.report.tables import DASH, DIGITS, Json, Row, shown_number, thinned
 AROUND = 3
 """How many modules before and behind the origin the headroom table always shows."""
 CONFIRMED = {
-    "cured": "with only this operator's bad values replaced by 0, the model's whole output is finite",
+    "repaired": "with only this operator's bad values replaced by 0, the model's whole output is finite",
     "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
     "suffices": "with every later operator that makes bad values of its own repaired, this one alone spoils the output",
     "corrected": "with only this operator's result replaced by float64's, rounded to its dtype, the script is good",
@@ -21,7 +21,7 @@ CONFIRMED = {
 SPREAD_ROWS = 12
 WORTH_A_TABLE = 0.01
 """Where no layer comes within this share of the dtype's limit, one line says so."""
-INNOCENT_ROWS = 8
+RULED_OUT_ROWS = 8
 
 
 def origin_rows(origin: Json | None, bisect: Json) -> list[Row]:
@@ -154,11 +154,11 @@ def _whole(item: Mapping[str, Any]) -> bool:
     return item.get("tokens") is not None and len(item.get("bad_tokens") or []) == item["tokens"]
 
 
-def innocent(bisect: Json, rows: int) -> list[Row]:
-    items = bisect.get("innocent") or []
+def ruled_out(bisect: Json, rows: int) -> list[Row]:
+    items = bisect.get("ruled_out") or []
     return [
         [cell(item.get("module") or "the model itself"), cell(item.get("op")), text(item.get("why"))]
-        for item in items[: min(rows, INNOCENT_ROWS)]
+        for item in items[: min(rows, RULED_OUT_ROWS)]
     ]
 
 

@@ -33,7 +33,7 @@ def many(document: Json, rows: int) -> dict[str, Any] | None:
         "counts_note": counts_note,
         "causes": [f"{times:,} {CAUSES.get(name, name)}." for name, times in (found.get("causes") or {}).items()],
         "why": [text(sentence(line)) for line in why],
-        "mitigations": [_mitigation(item) for item in found.get("mitigations") or ()],
+        "ablations": [_ablation(item) for item in found.get("ablations") or ()],
     }
 
 
@@ -59,7 +59,7 @@ def _count(item: Json) -> Row:
     return [shown_number(item["values"]), whole, shown_number(item["examples"])]
 
 
-def _mitigation(item: Json) -> Row:
+def _ablation(item: Json) -> Row:
     saves = DASH if item["saved"] is None else f"{item['saved']:,} of {item['asked']:,}"
     seconds = DASH if item["seconds"] is None else f"{item['seconds']:.1f}"
     weights = DASH if item["weights_bytes"] is None else f"{item['weights_bytes'] / 1e9:.2f} GB"

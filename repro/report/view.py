@@ -12,7 +12,7 @@ from repro.core.sentences import listed, sentence, unused_prompt
 from repro.report import cells, opening
 from repro.report.markdown import block, cell, code, text
 from repro.report.models import section as comparison
-from repro.report.origin import bisect_note, headroom, innocent, origin_rows, spread
+from repro.report.origin import bisect_note, headroom, origin_rows, ruled_out, spread
 from repro.report.prompts import many
 from repro.report.reproducers import looks_like, smallest
 from repro.report.tables import DIGITS, Json, Row, first_of, shown_number
@@ -62,13 +62,17 @@ def view(document: Json, rows: int, scripts: Mapping[str, str] = NOTHING) -> dic
         "origin_rows": origin_rows(origin, bisect),
         "headroom": headroom(origin, bisect, rows),
         "spread": spread(bisect, rows),
-        "innocent": innocent(bisect, rows),
+        "ruled_out": ruled_out(bisect, rows),
         "bisect_note": bisect_note(document),
-        "steps": [_step_row(step, origin) for step in document["steps"] if not step["step"].startswith("arm:")],
+        "steps": [_step_row(step, origin) for step in document["steps"] if not step["step"].startswith("ablation:")],
         "stderr": _stderr(document),
-        "arms": [_arm_row(arm) for arm in document["arms"] if arm["ending"] != "not_run" and not _passed_over(arm)],
-        "passed_over": [_why_not(arm) for arm in document["arms"] if _passed_over(arm)],
-        "cures": listed([cell(name) for name in document["cures"]]),
+        "ablations": [
+            _ablation_row(ablation)
+            for ablation in document["ablations"]
+            if ablation["ending"] != "not_run" and not _passed_over(ablation)
+        ],
+        "passed_over": [_why_not(ablation) for ablation in document["ablations"] if _passed_over(ablation)],
+        "workarounds": listed([cell(name) for name in document["workarounds"]]),
         "findings": _findings(document, rows),
         "tensors": _tensors(document["weights"] or {}, rows),
         "smallest": smallest(document, scripts),
@@ -132,17 +136,17 @@ def _stderr(document: Json) -> list[dict[str, str]]:
     return list(said.values())[:2]
 
 
-def _passed_over(arm: Json) -> bool:
+def _passed_over(ablation: Json) -> bool:
     """The change does not apply to this case; a crash or a time-out is an answer of its own."""
-    return bool(arm["verdict"] == "skip" and arm["ending"] == "ended")
+    return bool(ablation["verdict"] == "skip" and ablation["ending"] == "ended")
 
 
-def _why_not(arm: Json) -> str:
-    return f"{code(arm['name'])} ({text(arm['reason'])})"
+def _why_not(ablation: Json) -> str:
+    return f"{code(ablation['name'])} ({text(ablation['reason'])})"
 
 
-def _arm_row(arm: Json) -> Row:
-    return [cell(arm["name"]), _ending(arm), text(arm["reason"])]
+def _ablation_row(ablation: Json) -> Row:
+    return [cell(ablation["name"]), _ending(ablation), text(ablation["reason"])]
 
 
 def _findings(document: Json, rows: int) -> list[str]:

@@ -27,25 +27,25 @@ from repro.report.privacy.prompts import without_prompts
 from repro.reproducer.offer import offer
 from repro.run import output
 
-ARMS = (
-    "arm:dtype=float32",
-    "arm:dtype=bfloat16",
-    "arm:dtype=float16",
-    "arm:attn=eager",
-    "arm:attn=sdpa",
-    "arm:aligned_copy",
-    "arm:attention_mask=none",
-    "arm:use_cache=false",
-    "arm:no_first_special_token",
-    "arm:threads=1",
-    "arm:second_prompt",
+ABLATIONS = (
+    "ablation:dtype=float32",
+    "ablation:dtype=bfloat16",
+    "ablation:dtype=float16",
+    "ablation:attn=eager",
+    "ablation:attn=sdpa",
+    "ablation:aligned_copy",
+    "ablation:attention_mask=none",
+    "ablation:use_cache=false",
+    "ablation:no_first_special_token",
+    "ablation:threads=1",
+    "ablation:second_prompt",
 )
 REDUCE = "reduce"
 STEPS = {
     "weights": ("environment", "files", "weights"),
     "forward": ("environment", "files", "weights", "load", "forward"),
     "bisect": ("environment", "files", "weights", "load", "forward", "bisect"),
-    "run": ("environment", "files", "weights", "load", "forward", "bisect", *ARMS, REDUCE),
+    "run": ("environment", "files", "weights", "load", "forward", "bisect", *ABLATIONS, REDUCE),
     "trace": ("environment", "files", "load", "trace"),
     "prompts": ("environment", "files", "load", "prompts"),
 }
@@ -76,7 +76,7 @@ class Request:
     case: Case
     cell: Cell
     python: str | None = None
-    arms: bool = True
+    ablations: bool = True
     reduce: bool = True
     deliver: bool = True
     private_prompts: bool = False
@@ -90,7 +90,7 @@ class Request:
     def steps(self) -> tuple[str, ...]:
         """The steps in order."""
         steps = OF_SCRIPT[self.command] if self.case.is_script else STEPS[self.command]
-        left_out = (*(() if self.arms else ARMS), *(() if self.reduce else (REDUCE,)))
+        left_out = (*(() if self.ablations else ABLATIONS), *(() if self.reduce else (REDUCE,)))
         if self.case.is_script and not self.reduce:
             left_out = (*left_out, "bisect")  # what a script ends with is its whole answer
         return tuple(step for step in steps if step not in left_out)
@@ -120,7 +120,7 @@ class Request:
             argv += ["--prompt", prompt]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
         argv += ["--private-prompts"] if self.private_prompts else []
-        switches = {"--no-arms": self.arms, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
+        switches = {"--no-ablations": self.ablations, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
         known = {"run": tuple(switches), "prompts": ("--no-bundle",)}.get(self.command, ())
         argv += [switch for switch, on in switches.items() if not on and switch in known]
         return tuple(argv)

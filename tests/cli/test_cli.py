@@ -42,7 +42,7 @@ def verdict(place):
         ({"forward": {"before": ["SIGSEGV"]}}, (), 125, "SKIP: The process was ended by SIGSEGV in the forward step"),
         ({"forward": {"before": ["SIGSEGV"]}}, ("--fault", "crash"), 1, "BAD: The process was ended by SIGSEGV"),
         ({"load": {"before": ["SIGKILL"]}}, (), 125, "the out-of-memory killer is a usual cause"),
-        ({"arm_attn=eager": {"before": ["SIGBUS"]}}, (), 0, "GOOD: forward is fine"),
+        ({"ablation_attn=eager": {"before": ["SIGBUS"]}}, (), 0, "GOOD: forward is fine"),
     ],
 )
 def test_the_exit_status_is_the_verdict(place, told, args, status, word):
@@ -57,17 +57,17 @@ def test_the_summary_names_place_cure_report_and_command(place):
     told = {
         "forward": NAN_FORWARD,
         "bisect": {"verdict": "bad", "payload": BISECT},
-        "arm_attn=eager": {"verdict": "bad"},
+        "ablation_attn=eager": {"verdict": "bad"},
     }
-    ran = ask(place, "--dtype", "fp16", "--no-arms", **told)
+    ran = ask(place, "--dtype", "fp16", "--no-ablations", **told)
     assert "BAD: float16 overflow in model.layers.7 (aten.add.Tensor, modeling_gemma3.py:416): token 0" in ran.stdout
     assert f"report: {place / 'out' / 'report.md'}" in ran.stdout
-    assert "again: repro model --dtype float16 --python ./fake-python --no-arms" in ran.stdout
+    assert "again: repro model --dtype float16 --python ./fake-python --no-ablations" in ran.stdout
     assert (place / "out" / "report.md").read_text().startswith("# model: float16 overflow in model.layers.7\n")
 
 
 def test_progress_is_plain_lines_on_stderr(place):
-    ran = ask(place, "--no-arms", weights={"reason": "148 tensors"})
+    ran = ask(place, "--no-ablations", weights={"reason": "148 tensors"})
     assert ran.stderr.splitlines()[2] == "weights ... good (0.5 s): 148 tensors"
     assert "\x1b" not in ran.stderr + ran.stdout
 
@@ -105,10 +105,10 @@ def test_json_alone_is_on_stdout(place):
     assert "BAD: every logit is NaN" in ran.stderr
 
 
-def test_arms_that_crash_are_in_the_answer(place):
-    ask(place, **{"arm_attn=eager": {"before": ["SIGBUS"]}})
-    arm = next(arm for arm in verdict(place)["arms"] if arm["name"] == "attn=eager")
-    assert (arm["verdict"], arm["ending"], arm["signal"]) == ("skip", "crashed", "SIGBUS")
+def test_ablations_that_crash_are_in_the_answer(place):
+    ask(place, **{"ablation_attn=eager": {"before": ["SIGBUS"]}})
+    ablation = next(ablation for ablation in verdict(place)["ablations"] if ablation["name"] == "attn=eager")
+    assert (ablation["verdict"], ablation["ending"], ablation["signal"]) == ("skip", "crashed", "SIGBUS")
     assert len(verdict(place)["steps"]) == ALL_STEPS
 
 
@@ -208,7 +208,7 @@ def test_wrong_usage_is_one_line_and_status_2(tmp_path, args, words):
 
 def test_a_model_with_nearly_a_commands_name_can_be_run(place):
     (place / "model").rename(place / "weigths")
-    ran = repro("weigths", "--python", "./fake-python", "--out", "out", "--no-arms", cwd=place)
+    ran = repro("weigths", "--python", "./fake-python", "--out", "out", "--no-ablations", cwd=place)
     assert ran.returncode == 0
 
 
@@ -259,28 +259,28 @@ def test_completion_knows_commands_options_and_models(tmp_path, words, count, fo
 
 
 def test_an_earlier_run_goes_on_and_nothing_is_repeated(place):
-    ask(place, "--no-arms", weights={"before": ["SIGSEGV"]})
+    ask(place, "--no-ablations", weights={"before": ["SIGSEGV"]})
     before = (place / "out" / "evidence.jsonl").read_bytes()
-    ran = ask(place, "--no-arms")
+    ran = ask(place, "--no-ablations")
     assert (ran.returncode, ran.stderr) == (125, NOTE.format(7))
     assert (place / "out" / "evidence.jsonl").read_bytes() == before
 
 
 def test_a_torn_last_line_is_run_again(place):
-    ask(place, "--no-arms")
+    ask(place, "--no-ablations")
     path = place / "out" / "evidence.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    ran = ask(place, "--no-arms")
+    ran = ask(place, "--no-ablations")
     assert (ran.returncode, ran.stderr) == (0, NOTE.format(6) + "reduce ... good (0.5 s): reduce is fine\n")
 
 
 @pytest.mark.parametrize("args", [("--dtype", "float16"), ("--prompt", "other")])
 def test_a_folder_with_another_case_is_refused(place, args):
-    ask(place, "--no-arms")
+    ask(place, "--no-ablations")
     ran = ask(place, *args)
     assert ran.returncode == 2
     assert "--out" in ran.stderr
-    assert "holds a run of another case (repro model --python ./fake-python --no-arms)" in ran.stderr
+    assert "holds a run of another case (repro model --python ./fake-python --no-ablations)" in ran.stderr
     assert ran.stderr.count("\n") == 1
 
 
@@ -301,7 +301,7 @@ def test_an_out_that_is_a_file_is_refused(place):
 def test_a_full_disk_is_one_line_and_status_125(place, name):
     (place / "out").mkdir()
     (place / "out" / name).symlink_to("/dev/full")
-    ran = ask(place, "--no-arms")
+    ran = ask(place, "--no-ablations")
     assert ran.returncode == 125
     assert re.search(r"repro: could not write .*: No space left on device\.", ran.stderr)
     assert "Traceback" not in ran.stderr
@@ -311,7 +311,7 @@ def test_a_full_disk_is_one_line_and_status_125(place, name):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_keeps_its_records_and_says_how_to_go_on(place, number, status):
     env = environment(**answers(place, load={"before": [{"spawn": str(place / "pid")}, {"sleep": 600}]}))
-    args = ("model", "--prompt", "two words", "--python", "./fake-python", "--out", "out", "--no-arms")
+    args = ("model", "--prompt", "two words", "--python", "./fake-python", "--out", "out", "--no-ablations")
     child = subprocess.Popen(command(*args), cwd=place, env=env, stderr=subprocess.PIPE, text=True)
     heard = ""
     while "load ..." not in heard:
@@ -321,11 +321,11 @@ def test_a_stopped_run_keeps_its_records_and_says_how_to_go_on(place, number, st
     child.send_signal(number)
     _, rest = child.communicate()
     assert child.returncode == status
-    again = "repro model --python ./fake-python --prompt 'two words' --no-arms --out out"
+    again = "repro model --python ./fake-python --prompt 'two words' --no-ablations --out out"
     assert rest.strip() == f"repro: stopped; what was recorded stays. To go on: {again}"
     steps = [json.loads(line).get("step") for line in (place / "out" / "evidence.jsonl").read_text().splitlines()]
     assert steps == [None, "environment", "files", "weights"]
-    ran = ask(place, "--no-arms", "--prompt", "two words")
+    ran = ask(place, "--no-ablations", "--prompt", "two words")
     assert (ran.returncode, ran.stderr.split("\n")[1].split(" ")[0]) == (0, "load")
 
 
@@ -370,7 +370,7 @@ def test_an_exception_that_nobody_planned_is_125_and_one_line(place):
 def test_a_console_that_is_not_utf_8_shows_what_it_can(place, encoding):
     told = {"forward": {"verdict": "bad", "reason": "token ▁the 🤗 ümlaut"}}
     env = {**answers(place, **told), "PYTHONIOENCODING": encoding, "LC_ALL": "C"}
-    args = command("model", "--no-arms", "--python", "./fake-python", "--out", "out")
+    args = command("model", "--no-ablations", "--python", "./fake-python", "--out", "out")
     ran = subprocess.run(args, cwd=place, env=environment(**env), capture_output=True, check=False)
     assert ran.returncode == 1
     assert rb"token \u2581the \U0001f917" in ran.stdout

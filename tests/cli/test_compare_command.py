@@ -1,4 +1,4 @@
-"""`repro compare` as a user meets it: planted models of three sizes through the real command, and its refusals."""
+"""`repro compare` as a user meets it: injected models of three sizes through the real command, and its refusals."""
 
 import json
 import signal
@@ -36,7 +36,7 @@ def build(folder, hidden, layers, step):
 def compared(tmp_path_factory):
     """(exit status, document, stderr, parameters by name, report) of three siblings with a file of prompts."""
     place = tmp_path_factory.mktemp("compared")
-    parameters = {name: build(place / name, *planted) for name, planted in SIZES.items()}
+    parameters = {name: build(place / name, *injected) for name, injected in SIZES.items()}
     (place / "prompts.txt").write_text("w3 w4 w5\nw6 w7\nw8 w9 w10\n")
     options = ["--dtype", "fp16", "--prompts", "prompts.txt", "--no-bundle", "--json", "--out", "out"]
     done = repro("compare", "large", "small", "middle", *options, cwd=place)
@@ -79,7 +79,7 @@ def test_headroom_is_below_1_where_it_fails_only(compared):
     assert all(one["headroom"]["bfloat16"] > 1 for one in models(compared).values())
 
 
-def test_the_settings_that_were_planted_are_the_ones_that_differ(compared):
+def test_the_settings_that_were_injected_are_the_ones_that_differ(compared):
     found = {one["path"]: one for one in compared[1]["comparison"]["settings"]}
     assert found.keys() == {"hidden_size", "num_hidden_layers"}
     assert found["hidden_size"]["values"] == [16, 32, 64]

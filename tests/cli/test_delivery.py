@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from corpus.plants import BY_NAME
+from corpus.faults import BY_NAME
 from support.hosting import repro as run_repro
-from support.planted_run import FAULT, MODULE, NEWEST, OUTPUT, change, run_folder
+from support.injected_run import FAULT, MODULE, NEWEST, OUTPUT, change, run_folder
 
 from repro.cli.share import lint, report
 from repro.core.errors import BuildError, ReproError, UsageError
@@ -252,7 +252,7 @@ def test_an_answer_about_another_script_is_not_repeated(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """A planted model, run by the command itself."""
+    """A injected model, run by the command itself."""
     folder = tmp_path_factory.mktemp("real")
     BY_NAME["llama-residual-overflow"].build(folder / "model")
     done = run_repro(folder / "model", "--dtype", "float16", "--out", folder / "run", cwd=folder)

@@ -1,34 +1,34 @@
-"""What is asked of a planted model, and whether the kit's answer is the planted truth."""
+"""What is asked of a injected model, and whether the kit's answer is the injected truth."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from .plants import Plant, Truth
+from .faults import InjectedFault, Truth
 
 STEPS = ("files", "weights", "load", "forward", "bisect")
 Ends = dict[str, dict[str, Any]]
 """Each step's end event, by step."""
 
 
-def case_of(plant: Plant, folder: Path) -> dict[str, Any]:
-    """The plan's case for a plant that was built in `folder`."""
+def case_of(fault: InjectedFault, folder: Path) -> dict[str, Any]:
+    """The plan's case for a fault that was built in `folder`."""
     return {
         "model": str(folder),
         "revision": None,
         "weights": "checkpoint",
         "config": None,
         "device": "cpu",
-        "dtype": plant.dtype,
-        "attn": plant.attn,
-        "prompts": [plant.prompt] if plant.prompt else [],
-        "trust_remote_code": plant.trust_remote_code,
+        "dtype": fault.dtype,
+        "attn": fault.attn,
+        "prompts": [fault.prompt] if fault.prompt else [],
+        "trust_remote_code": fault.trust_remote_code,
     }
 
 
 def check_answer(truth: Truth, ends: Ends) -> None:
-    """The answer must name the planted place, and a sound twin must be good."""
+    """The answer must name the injected place, and a sound twin must be good."""
     verdicts = {step: end["verdict"] for step, end in ends.items()}
     reasons = {step: end["reason"] for step, end in ends.items()}
     wanted = {truth.verdict, *truth.also_verdict}
@@ -54,12 +54,12 @@ def check_answer(truth: Truth, ends: Ends) -> None:
     if verdicts.get("forward") == "bad" and truth.verdict == "bad":
         assert verdicts["bisect"] == "bad", reasons
         check_origin(ends["bisect"]["payload"]["origin"], truth)
-    for name in truth.cures:
-        assert verdicts["arm:" + name] == "good", reasons
+    for name in truth.workarounds:
+        assert verdicts["ablation:" + name] == "good", reasons
 
 
 def check_origin(origin: dict[str, Any], truth: Truth) -> None:
-    """The origin names the planted place."""
+    """The origin names the injected place."""
     if truth.module is not None:
         assert origin["module"] in (truth.module, *truth.also_module)
     if truth.op is not None:

@@ -29,7 +29,7 @@ def run(verdict="bad", kind="nonfinite", model="org/model", **more):
         "files": None,
         "weights": {"overflows_in": {"float16": more.get("overflows_in", [])}},
         "steps": [{"step": "load", "verdict": "skip", "reason": text} for text in more.get("reasons", ())],
-        "arms": [{"name": name, "verdict": word} for name, word in more.get("arms", {}).items()],
+        "ablations": [{"name": name, "verdict": word} for name, word in more.get("ablations", {}).items()],
         "cells": more.get("cells"),
         "versions": more.get("versions"),
         "reduction": None,
@@ -38,7 +38,7 @@ def run(verdict="bad", kind="nonfinite", model="org/model", **more):
 
 ADD, BMM, SOFTMAX = "aten.add.Tensor", "aten.bmm.default", "aten._softmax.default"
 FLASH = "aten._scaled_dot_product_flash_attention_for_cpu.default"
-MAC = "macOS-15.6.1-arm64-arm-64bit"
+MAC = "macOS-15.6.1-arm64-ablation-64bit"
 HALF = {"dtype": "float16", "mechanism": "overflow"}
 GEMMA = {
     **HALF,
@@ -112,7 +112,9 @@ def test_a_neighbours_run_does_not(name, neighbour):
 
 
 def test_the_real_gemma_run_looks_like_its_issue_and_like_no_other():
-    (match,) = looks_like(run(**GEMMA, arms={"dtype=float32": "good", "dtype=bfloat16": "good", "attn=eager": "bad"}))
+    (match,) = looks_like(
+        run(**GEMMA, ablations={"dtype=float32": "good", "dtype=bfloat16": "good", "attn=eager": "bad"})
+    )
     assert (match.issue, match.result, match.excluded) == ("huggingface/transformers#36822", "agrees", False)
     assert match.sentence == (
         "Looks like: huggingface/transformers#36822, Gemma 3 is broken with fp16. What tells it from "
@@ -125,7 +127,7 @@ def test_a_good_run_looks_like_nothing():
 
 
 def test_where_the_further_test_disagrees_the_fault_is_ruled_out_and_comes_last():
-    document = run(**GEMMA, arms={"dtype=bfloat16": "bad"}, misaligned=3)
+    document = run(**GEMMA, ablations={"dtype=bfloat16": "bad"}, misaligned=3)
     first, last = looks_like(document)
     assert (first.id, first.result) == ("transformers-31771", "not run")
     assert (last.id, last.result, last.excluded) == ("transformers-36822", "disagrees", True)
@@ -133,7 +135,7 @@ def test_where_the_further_test_disagrees_the_fault_is_ruled_out_and_comes_last(
 
 
 def test_a_change_that_was_skipped_is_not_run():
-    assert only(run(**GEMMA, arms={"dtype=bfloat16": "skip"}), "transformers-36822").result == "not run"
+    assert only(run(**GEMMA, ablations={"dtype=bfloat16": "skip"}), "transformers-36822").result == "not run"
 
 
 def test_a_test_that_was_not_run_comes_with_its_command():
@@ -217,7 +219,7 @@ dtype = ["float16"]
 [test]
 neighbours = []
 question = "q"
-arm = "attn=eager"
+ablation = "attn=eager"
 verdict = "good"
 """
 
@@ -226,7 +228,7 @@ def test_an_entry_is_read(tmp_path):
     (tmp_path / "one.toml").write_text(SOUND)
     (fault,) = faults(tmp_path)
     assert (fault.id, fault.title, fault.outcome, fault.test.how, fault.test.wanted) == (
-        *("one", None, "bug", "arm"),
+        *("one", None, "bug", "ablation"),
         "good",
     )
 
@@ -243,11 +245,11 @@ def test_an_entry_is_read(tmp_path):
         ('dtype = ["float16"]', "", "'fingerprint' must have a condition"),
         ('dtype = ["float16"]', 'torch = "2.5"', "'fingerprint.torch' must be a range such as '>=2.0,<2.5', got '2.5'"),
         ("[]", '["two"]', "names 'two', and there is no such file"),
-        ('arm = "attn=eager"', "", "must have one of arm, cell, key, by_hand, got none"),
+        ('ablation = "attn=eager"', "", "must have one of ablation, cell, key, by_hand, got none"),
         ('verdict = "good"', "", "'test.verdict' is missing"),
         ('"good"', '"fine"', "'test.verdict' must be good or bad, got 'fine'"),
-        ('arm = "attn=eager"', 'cell = { pytorch = ">=2" }', "unknown key 'test.cell.pytorch'"),
-        ('arm = "attn=eager"', 'key = "load.tied"', "'test.is' is missing"),
+        ('ablation = "attn=eager"', 'cell = { pytorch = ">=2" }', "unknown key 'test.cell.pytorch'"),
+        ('ablation = "attn=eager"', 'key = "load.tied"', "'test.is' is missing"),
         ('what = "w"', 'what = "w"\noutcome = "maybe"', "'outcome' must be one of bug, not a bug, got 'maybe'"),
         ("[fingerprint]", "[fingerprint", "cannot be read as TOML"),
     ],
@@ -271,7 +273,7 @@ CURED = {"dtype=float32": "good", "dtype=bfloat16": "good"}
 
 @pytest.mark.parametrize("model", ["google/embeddinggemma-300m", "/models/embeddinggemma-300m"])
 def test_what_the_models_documentation_rules_out(model):
-    found = excluded(run(model=model, dtype="float16", arms=CURED))
+    found = excluded(run(model=model, dtype="float16", ablations=CURED))
     assert (found.dtype, found.source) == ("float16", "https://huggingface.co/google/embeddinggemma-300m")
 
 
@@ -280,18 +282,18 @@ def test_a_models_type_can_be_what_is_documented():
 
 
 def test_a_local_copy_of_a_hub_model_is_known_by_its_last_two_names():
-    assert excluded(run(model="/cache/bigscience/T0pp", dtype="float16", arms=CURED)).id == "t0"
+    assert excluded(run(model="/cache/bigscience/T0pp", dtype="float16", ablations=CURED)).id == "t0"
 
 
 @pytest.mark.parametrize(
     "document",
     [
-        run(**GEMMA, arms=CURED),
-        run(model="google/embeddinggemma-300m", dtype="bfloat16", arms=CURED),
-        run(model="google/embeddinggemma-300m", dtype="float16", arms={"dtype=float32": "bad"}),
+        run(**GEMMA, ablations=CURED),
+        run(model="google/embeddinggemma-300m", dtype="bfloat16", ablations=CURED),
+        run(model="google/embeddinggemma-300m", dtype="float16", ablations={"dtype=float32": "bad"}),
         run(model="google/embeddinggemma-300m", dtype="float16", mechanism="masked_row"),
-        run("good", None, "google/embeddinggemma-300m", dtype="float16", arms=CURED),
-        run(kind="weights", model="google/embeddinggemma-300m", dtype="float16", arms=CURED),
+        run("good", None, "google/embeddinggemma-300m", dtype="float16", ablations=CURED),
+        run(kind="weights", model="google/embeddinggemma-300m", dtype="float16", ablations=CURED),
     ],
     ids=["Gemma 3 itself", "another dtype", "bad in every dtype", "no wider dtype tried", "good", "bad weights"],
 )

@@ -1,4 +1,4 @@
-"""Observations -> verdict, kind, origin, arms: every rule, and every pair of faults in order of precedence."""
+"""Observations -> verdict, kind, origin, ablations: every rule, and every pair of faults in order of precedence."""
 
 import itertools
 
@@ -28,7 +28,7 @@ def test_a_sound_run_is_good():
     result = judged()
     assert answer(result) == (Outcome.GOOD, None)
     assert result.verdict.reason == "forward is good"
-    assert (result.origin, result.cures) == (None, ())
+    assert (result.origin, result.workarounds) == (None, ())
 
 
 @pytest.mark.parametrize("step", KINDS)
@@ -82,10 +82,10 @@ def test_a_crash_is_skip_unless_it_is_hunted(step):
     assert judged(crash).verdict.reason == "The process was ended by SIGSEGV"
 
 
-def test_crashed_arms_leave_a_good_forward_good():
-    arm = observation("arm:attn=eager", "skip", ending="crashed")
-    assert answer(judged(arm)) == (Outcome.GOOD, None)
-    assert answer(judged(arm, fault=Fault.CRASH)) == (Outcome.GOOD, None)
+def test_crashed_ablations_leave_a_good_forward_good():
+    ablation = observation("ablation:attn=eager", "skip", ending="crashed")
+    assert answer(judged(ablation)) == (Outcome.GOOD, None)
+    assert answer(judged(ablation, fault=Fault.CRASH)) == (Outcome.GOOD, None)
 
 
 def test_where_a_crash_is_hunted_nan_is_not_the_fault():
@@ -141,39 +141,40 @@ def test_findings_are_no_faults():
 
 
 @pytest.mark.parametrize(
-    ("misaligned", "arm", "mechanism"), [(28, "good", "misaligned"), (28, "bad", "overflow"), (0, "good", "overflow")]
+    ("misaligned", "ablation", "mechanism"),
+    [(28, "good", "misaligned"), (28, "bad", "overflow"), (0, "good", "overflow")],
 )
-def test_misaligned_is_the_mechanism_only_where_an_aligned_copy_cures(misaligned, arm, mechanism):
+def test_misaligned_is_the_mechanism_only_where_an_aligned_copy_cures(misaligned, ablation, mechanism):
     result = judged(
         BAD_FORWARD,
         observation("load", payload={"misaligned": misaligned}),
         observation("bisect", "bad", payload=BISECT),
-        observation("arm:aligned_copy", arm),
+        observation("ablation:aligned_copy", ablation),
     )
     assert result.origin["mechanism"] == mechanism
 
 
-def test_arms_are_in_order_and_say_what_they_change():
+def test_ablations_are_in_order_and_say_what_they_change():
     result = judged(
         BAD_FORWARD,
-        observation("arm:dtype=float32", payload={"change": {"dtype": "float32"}}),
-        observation("arm:attn=eager", "bad"),
-        observation("arm:aligned_copy", "skip"),
+        observation("ablation:dtype=float32", payload={"change": {"dtype": "float32"}}),
+        observation("ablation:attn=eager", "bad"),
+        observation("ablation:aligned_copy", "skip"),
     )
-    assert [(arm.name, arm.change) for arm in result.arms] == [
+    assert [(ablation.name, ablation.change) for ablation in result.ablations] == [
         ("dtype=float32", {"dtype": "float32"}),
         ("attn=eager", {"attn": "eager"}),
         ("aligned_copy", {"aligned_copy": True}),
     ]
-    assert result.cures == ("dtype=float32",)
+    assert result.workarounds == ("dtype=float32",)
 
 
-def test_an_arm_that_changes_nothing_is_left_out():
-    assert judged(observation("arm:dtype=float16", "skip", payload={"same_as_case": True})).arms == ()
+def test_an_ablation_that_changes_nothing_is_left_out():
+    assert judged(observation("ablation:dtype=float16", "skip", payload={"same_as_case": True})).ablations == ()
 
 
 def test_another_prompt_cures_nothing():
-    assert judged(BAD_FORWARD, observation("arm:second_prompt")).cures == ()
+    assert judged(BAD_FORWARD, observation("ablation:second_prompt")).workarounds == ()
 
 
 def test_random_weights_are_said_first():

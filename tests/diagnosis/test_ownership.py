@@ -28,8 +28,8 @@ def born(case=None, reproducer=None, program=None, **changed):
     """verdict.json of a NaN whose origin is the overflow of Gemma's residual, with some of it changed."""
     origin = {**ORIGIN, "code": "transformers", **changed}
     bisect = observation("bisect", "bad", payload={**BISECT, "origin": origin})
-    arm = observation("arm:dtype=bfloat16")
-    return answered(BAD_FORWARD, bisect, arm, case=case, reproducer=reproducer, program=program)
+    ablation = observation("ablation:dtype=bfloat16")
+    return answered(BAD_FORWARD, bisect, ablation, case=case, reproducer=reproducer, program=program)
 
 
 @pytest.mark.parametrize(

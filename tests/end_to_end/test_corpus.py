@@ -1,4 +1,4 @@
-"""Checks each plant of the corpus with plain, slow torch: what the corpus says of a model is what the model does.
+"""Checks each fault of the corpus with plain, slow torch: what the corpus says of a model is what the model does.
 
 Nothing here uses the code under test. The oracle sees every module call and, inside the module that is to blame, every
 operator; it knows where to look, which the code under test does not.
@@ -20,13 +20,13 @@ import pytest
 import torch
 import transformers
 from corpus import families, files
-from corpus.plants import BY_NAME, CHANNEL, FAULTY, FUSED, MARKER, PLANTS, POSITION, TOKEN, Plant
+from corpus.faults import BY_NAME, CHANNEL, FAULTS, FAULTY, FUSED, MARKER, POSITION, TOKEN, InjectedFault
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import logging as transformers_logging
 
 RELEASE = int(transformers.__version__.split(".")[0])
-Built = Callable[[Plant], Path]
+Built = Callable[[InjectedFault], Path]
 
 VIEWS = ("aten.t.", "aten.view.", "aten.detach.", "aten.transpose.", "aten.unsqueeze.", "aten.alias.")
 LITERAL = ("aten.full", "aten.empty", "aten.new_empty", "aten.new_full", "aten.masked_fill", "aten.where", "aten.fill",
@@ -46,23 +46,23 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Writes a plant's folder once for all tests, which leave it as it is."""
+    """Writes a fault's folder once for all tests, which leave it as it is."""
     root = tmp_path_factory.mktemp("corpus")
 
-    def folder(plant: Plant) -> Path:
-        if not (root / plant.name).exists():
-            plant.build(root / plant.name)
-        return root / plant.name
+    def folder(fault: InjectedFault) -> Path:
+        if not (root / fault.name).exists():
+            fault.build(root / fault.name)
+        return root / fault.name
 
     return folder
 
 
-def load(folder: Path, plant: Plant) -> PreTrainedModel:
+def load(folder: Path, fault: InjectedFault) -> PreTrainedModel:
     """The ordinary way: the class that the configuration names, or the custom code of the folder."""
-    options: dict[str, Any] = {"dtype": getattr(torch, plant.dtype), "trust_remote_code": plant.trust_remote_code}
-    if plant.attn:
-        options["attn_implementation"] = plant.attn
-    if plant.trust_remote_code:
+    options: dict[str, Any] = {"dtype": getattr(torch, fault.dtype), "trust_remote_code": fault.trust_remote_code}
+    if fault.attn:
+        options["attn_implementation"] = fault.attn
+    if fault.trust_remote_code:
         return AutoModelForCausalLM.from_pretrained(folder, **options).eval()
     config = AutoConfig.from_pretrained(folder)
     return getattr(transformers, config.architectures[0]).from_pretrained(folder, **options).eval()
@@ -145,14 +145,14 @@ class Sight:
     calls: list[Call] = dataclasses.field(default_factory=list)
 
 
-def watch(model: PreTrainedModel, plant: Plant) -> Sight:
+def watch(model: PreTrainedModel, fault: InjectedFault) -> Sight:
     """One run: the modules with a bad output in the order in which they end, and the blamed module's operators.
 
     The first module to blame is the first to end that makes a bad output of sound inputs: its own children have either
-    a sound output or a bad input. Where the plant has an innocent mask, -inf alone does not make an input bad.
+    a sound output or a bad input. Where the fault has a mask that is -inf on purpose, -inf alone makes no input bad.
     """
     sight = Sight(torch.empty(0))
-    sound_input = no_more_than_masked if plant.truth.innocent_modules else finite
+    sound_input = no_more_than_masked if fault.truth.ruled_out_modules else finite
     modes: list[Operators] = []
     handles = []
 
@@ -167,7 +167,7 @@ def watch(model: PreTrainedModel, plant: Plant) -> Sight:
             if finite(output):
                 return
             sight.bad_modules.append(name)
-            if sight.first_bad_module is None and name not in plant.truth.innocent_modules:
+            if sight.first_bad_module is None and name not in fault.truth.ruled_out_modules:
                 sight.first_bad_module = name if sound_input((args, kwargs)) else None
 
         return hook
@@ -181,12 +181,12 @@ def watch(model: PreTrainedModel, plant: Plant) -> Sight:
 
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(before(name)))
-        if name in (plant.truth.module, *plant.truth.also_module):
+        if name in (fault.truth.module, *fault.truth.also_module):
             handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(leave))
         handles.append(module.register_forward_hook(after(name), with_kwargs=True))
     try:
-        sight.output = run(model, plant.ids)
+        sight.output = run(model, fault.ids)
     finally:
         for handle in handles:
             handle.remove()
@@ -200,8 +200,8 @@ def saturates(call: Call, dtype: torch.dtype) -> bool:
     return call.output.dtype == dtype and torch.equal(beyond, call.output.isinf()) and not call.output.isnan().any()
 
 
-def check_operator(plant: Plant, sight: Sight) -> None:
-    truth = plant.truth
+def check_operator(fault: InjectedFault, sight: Sight) -> None:
+    truth = fault.truth
     assert sight.calls, "no operator of the blamed module has a bad output"
     if truth.mechanism == "bad_weights":
         call = sight.calls[0]
@@ -215,18 +215,18 @@ def check_operator(plant: Plant, sight: Sight) -> None:
         return
     else:
         call = next(c for c in sight.calls if c.finite_inputs)
-        assert call is sight.calls[0] or truth.innocent_modules
+        assert call is sight.calls[0] or truth.ruled_out_modules
     assert truth.op is not None
     assert call.op.startswith(truth.op + "."), call.op
     if truth.mechanism == "overflow":
-        assert saturates(call, getattr(torch, plant.dtype))
+        assert saturates(call, getattr(torch, fault.dtype))
     if truth.mechanism == "divide_by_zero":
         assert (call.output == math.inf).any()
         assert (call.inputs[0] == 0).any()
     if truth.mechanism == "invalid":
         assert call.output.isnan().any()
     places = (~call.output.isfinite()).nonzero()
-    width = len(families.DEFAULT_IDS) if plant.prompt is None else len(plant.ids)
+    width = len(families.DEFAULT_IDS) if fault.prompt is None else len(fault.ids)
     if truth.token_index is not None:
         axis = call.output.dim() - 2
         assert call.output.shape[axis] == width
@@ -235,72 +235,74 @@ def check_operator(plant: Plant, sight: Sight) -> None:
         assert set(places[:, -1].tolist()) == {truth.channel_index}
 
 
-RUNS = [p for p in PLANTS if p.truth.loads and p.truth.kind != "crash" and p.truth.mechanism != "unset_memory"]
+RUNS = [p for p in FAULTS if p.truth.loads and p.truth.kind != "crash" and p.truth.mechanism != "unset_memory"]
 
 
-@pytest.mark.parametrize("plant", RUNS, ids=lambda plant: plant.name)
-def test_the_model_does_what_its_truth_says(plant: Plant, built: Built) -> None:
-    model = load(built(plant), plant)
-    sight = watch(model, plant)
-    numbers_go_wrong = plant.truth.module is not None
+@pytest.mark.parametrize("fault", RUNS, ids=lambda fault: fault.name)
+def test_the_model_does_what_its_truth_says(fault: InjectedFault, built: Built) -> None:
+    model = load(built(fault), fault)
+    sight = watch(model, fault)
+    numbers_go_wrong = fault.truth.module is not None
     assert finite(sight.output) != numbers_go_wrong
-    assert set(plant.truth.innocent_modules) <= set(sight.bad_modules)
-    assert sight.first_bad_module in (plant.truth.module, *plant.truth.also_module)
+    assert set(fault.truth.ruled_out_modules) <= set(sight.bad_modules)
+    assert sight.first_bad_module in (fault.truth.module, *fault.truth.also_module)
     if numbers_go_wrong:
-        check_operator(plant, sight)
+        check_operator(fault, sight)
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.truth.cures and p.truth.loads], ids=lambda plant: plant.name)
-def test_the_cures_cure(plant: Plant, built: Built) -> None:
-    cures = [cure for cure in plant.truth.cures if RELEASE >= 5 or plant.family != "t5" or cure != FUSED]
-    for cure in cures:  # release 4 has no fused attention for T5
-        name, _, value = cure.partition("=")
-        changed = dataclasses.replace(plant, **{name: value}) if value else plant
-        ids = plant.ids[1:] if cure == "no_first_special_token" else plant.ids
-        assert finite(run(load(built(plant), changed), ids)), cure
+@pytest.mark.parametrize(
+    "fault", [p for p in FAULTS if p.truth.workarounds and p.truth.loads], ids=lambda fault: fault.name
+)
+def test_the_workarounds_work(fault: InjectedFault, built: Built) -> None:
+    workarounds = [name for name in fault.truth.workarounds if RELEASE >= 5 or fault.family != "t5" or name != FUSED]
+    for change in workarounds:  # release 4 has no fused attention for T5
+        name, _, value = change.partition("=")
+        changed = dataclasses.replace(fault, **{name: value}) if value else fault
+        ids = fault.ids[1:] if change == "no_first_special_token" else fault.ids
+        assert finite(run(load(built(fault), changed), ids)), change
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.sound_prompt], ids=lambda plant: plant.name)
-def test_another_prompt_is_good(plant: Plant, built: Built) -> None:
-    assert plant.sound_prompt is not None
-    assert finite(run(load(built(plant), plant), families.prompt_ids(plant.sound_prompt)))
+@pytest.mark.parametrize("fault", [p for p in FAULTS if p.sound_prompt], ids=lambda fault: fault.name)
+def test_another_prompt_is_good(fault: InjectedFault, built: Built) -> None:
+    assert fault.sound_prompt is not None
+    assert finite(run(load(built(fault), fault), families.prompt_ids(fault.sound_prompt)))
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.truth.tensor_index is not None], ids=lambda plant: plant.name)
-def test_the_bad_weight_is_in_the_file(plant: Plant, built: Built) -> None:
-    stored = {name: (~t.isfinite()).nonzero().tolist() for name, t in files.read(built(plant) / files.WEIGHTS).items()}
+@pytest.mark.parametrize("fault", [p for p in FAULTS if p.truth.tensor_index is not None], ids=lambda fault: fault.name)
+def test_the_bad_weight_is_in_the_file(fault: InjectedFault, built: Built) -> None:
+    stored = {name: (~t.isfinite()).nonzero().tolist() for name, t in files.read(built(fault) / files.WEIGHTS).items()}
     bad = {name: places for name, places in stored.items() if places}
-    assert plant.truth.tensor_index is not None
+    assert fault.truth.tensor_index is not None
     assert len(bad) == 1
     (name, places) = bad.popitem()
-    assert name in (plant.truth.tensor, *plant.truth.also_tensor)
-    assert places == [list(plant.truth.tensor_index)]
+    assert name in (fault.truth.tensor, *fault.truth.also_tensor)
+    assert places == [list(fault.truth.tensor_index)]
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.truth.kind != "weights"], ids=lambda plant: plant.name)
-def test_no_other_file_has_a_bad_weight(plant: Plant, built: Built) -> None:
+@pytest.mark.parametrize("fault", [p for p in FAULTS if p.truth.kind != "weights"], ids=lambda fault: fault.name)
+def test_no_other_file_has_a_bad_weight(fault: InjectedFault, built: Built) -> None:
     """And none has a weight that float16 cannot hold: what overflows is computed, never stored."""
-    for path in built(plant).glob("*.safetensors"):
-        if plant.fault != "truncated":
+    for path in built(fault).glob("*.safetensors"):
+        if fault.fault != "truncated":
             for name, tensor in files.read(path).items():
                 assert tensor.abs().max() < 65504, name
 
 
 def test_every_fault_has_a_sound_twin() -> None:
-    for plant in FAULTY:
-        twin = BY_NAME[str(plant.twin)]
+    for fault in FAULTY:
+        twin = BY_NAME[str(fault.twin)]
         assert twin.truth.verdict == "good"
         assert twin.twin is None
-        assert (twin.family, twin.trust_remote_code) == (plant.family, plant.trust_remote_code)
-        if plant.truth.kind == "nonfinite" or plant.truth.tensor_index:
-            assert (twin.dtype, twin.attn, twin.prompt) == (plant.dtype, plant.attn, plant.prompt)
+        assert (twin.family, twin.trust_remote_code) == (fault.family, fault.trust_remote_code)
+        if fault.truth.kind == "nonfinite" or fault.truth.tensor_index:
+            assert (twin.dtype, twin.attn, twin.prompt) == (fault.dtype, fault.attn, fault.prompt)
 
 
 def test_names_are_unique_and_every_truth_is_whole() -> None:
-    assert len(BY_NAME) == len(PLANTS)
-    for plant in FAULTY:
-        if plant.truth.kind in ("nonfinite", "weights"):
-            assert None not in (plant.truth.module, plant.truth.op, plant.truth.mechanism)
+    assert len(BY_NAME) == len(FAULTS)
+    for fault in FAULTY:
+        if fault.truth.kind in ("nonfinite", "weights"):
+            assert None not in (fault.truth.module, fault.truth.op, fault.truth.mechanism)
 
 
 @pytest.mark.parametrize("family", [*families.FAMILIES, "bert_plain", "t5_gated"])
@@ -319,18 +321,18 @@ def test_the_token_with_the_fault_is_in_the_default_ids_once() -> None:
     assert 0 <= CHANNEL < families.HIDDEN
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.prompt], ids=lambda plant: plant.name)
-def test_the_tokenizer_gives_the_ids(plant: Plant, built: Built) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(built(plant))
-    ids = tokenizer(plant.prompt)["input_ids"]
-    assert tuple(ids) == plant.ids
+@pytest.mark.parametrize("fault", [p for p in FAULTS if p.prompt], ids=lambda fault: fault.name)
+def test_the_tokenizer_gives_the_ids(fault: InjectedFault, built: Built) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(built(fault))
+    ids = tokenizer(fault.prompt)["input_ids"]
+    assert tuple(ids) == fault.ids
     assert tokenizer.bos_token_id == ids[0]
     assert tokenizer.convert_ids_to_tokens(ids)[0] == "<bos>"
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_no_family_squares_in_float16(family: str) -> None:
-    """Why an overflow in a norm's square is planted in custom code only: every norm keeps its squares in float32."""
+    """Why an overflow in a norm's square is injected in custom code only: every norm keeps its squares in float32."""
     model = families.build(family).half()
     norms = [module for _, module in model.named_modules() if "Norm" in type(module).__name__]
     loud = torch.linspace(-60000, 60000, families.HIDDEN).half()[None]
@@ -343,7 +345,7 @@ def test_no_family_squares_in_float16(family: str) -> None:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_no_family_makes_nan_of_a_masked_row(family: str, attention: str) -> None:
-    """Why a fully masked row is planted in custom code only. The padding is on the left; its own rows see nothing."""
+    """Why a fully masked row is injected in custom code only. The padding is on the left; its own rows see nothing."""
     if RELEASE < 5 and family == "t5" and attention == "sdpa":
         pytest.skip("transformers 4 has no fused attention for T5")
     model = families.build(family)
@@ -354,45 +356,45 @@ def test_no_family_makes_nan_of_a_masked_row(family: str, attention: str) -> Non
 
 def test_the_readme_names_every_fault() -> None:
     text = (Path(__file__).parents[1] / "corpus" / "README.md").read_text(encoding="utf-8")
-    assert [fault for fault in sorted({plant.fault for plant in PLANTS}) if f"`{fault}`" not in text] == []
+    assert [fault for fault in sorted({fault.fault for fault in FAULTS}) if f"`{fault}`" not in text] == []
 
 
 # --- files -------------------------------------------------------------------------------------------------------
 
-BROKEN = [p for p in PLANTS if not p.truth.loads and p.truth.kind != "crash"]
+BROKEN = [p for p in FAULTS if not p.truth.loads and p.truth.kind != "crash"]
 
 
-@pytest.mark.parametrize("plant", BROKEN, ids=lambda plant: plant.name)
-def test_a_broken_folder_does_not_load(plant: Plant, built: Built) -> None:
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: fault.name)
+def test_a_broken_folder_does_not_load(fault: InjectedFault, built: Built) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each release of each library has its own type
-        load(built(plant), plant)
+        load(built(fault), fault)
     assert not isinstance(caught.value, (TypeError, AttributeError)), "the test's own mistake"
-    assert not (built(plant) / MARKER).exists()
+    assert not (built(fault) / MARKER).exists()
 
 
 def test_the_pickle_would_run_code(tmp_path: Path) -> None:
-    """The planted pickle is a real one: an unpickler that trusts it runs the code."""
+    """The injected pickle is a real one: an unpickler that trusts it runs the code."""
     BY_NAME["gpt2-pickle-runs-code"].build(tmp_path)
     assert not (tmp_path / MARKER).exists()
     torch.load(tmp_path / "pytorch_model.bin", weights_only=False)
     assert (tmp_path / MARKER).exists()
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.truth.missing_keys], ids=lambda plant: plant.name)
-def test_the_key_is_missing_from_the_file(plant: Plant, built: Built) -> None:
-    whole, stored = (set(files.read(built(p) / files.WEIGHTS)) for p in (BY_NAME[str(plant.twin)], plant))
-    assert whole - stored == set(plant.truth.missing_keys)
-    assert stored - whole == set(plant.truth.unexpected_keys)
+@pytest.mark.parametrize("fault", [p for p in FAULTS if p.truth.missing_keys], ids=lambda fault: fault.name)
+def test_the_key_is_missing_from_the_file(fault: InjectedFault, built: Built) -> None:
+    whole, stored = (set(files.read(built(p) / files.WEIGHTS)) for p in (BY_NAME[str(fault.twin)], fault))
+    assert whole - stored == set(fault.truth.missing_keys)
+    assert stored - whole == set(fault.truth.unexpected_keys)
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.truth.misaligned], ids=lambda plant: plant.name)
-def test_the_file_is_misaligned_and_its_values_are_the_same(plant: Plant, built: Built) -> None:
-    folders = built(BY_NAME[str(plant.twin)]), built(plant)
+@pytest.mark.parametrize("fault", [p for p in FAULTS if p.truth.misaligned], ids=lambda fault: fault.name)
+def test_the_file_is_misaligned_and_its_values_are_the_same(fault: InjectedFault, built: Built) -> None:
+    folders = built(BY_NAME[str(fault.twin)]), built(fault)
     assert [files.data_start(folder / files.WEIGHTS) % 4 for folder in folders] == [0, 2]
-    twin, model = (load(folder, plant) for folder in folders)
+    twin, model = (load(folder, fault) for folder in folders)
     assert all(p.data_ptr() % 4 == 2 for p in model.parameters())
     assert all(p.data_ptr() % 4 == 0 for p in twin.parameters())
-    torch.testing.assert_close(run(model, plant.ids), run(twin, plant.ids))
+    torch.testing.assert_close(run(model, fault.ids), run(twin, fault.ids))
 
 
 def test_hand_written_files_are_what_the_library_reads(tmp_path: Path) -> None:
@@ -432,22 +434,22 @@ def poisoned_memory() -> Iterator[None]:
 @pytest.mark.parametrize(("name", "unset"), [
     ("custom-unset-buffer", True), ("custom-restored-buffer", False), ("custom-persistent-buffer", False),
 ])  # fmt: skip
-def test_only_the_planted_buffer_is_unset(name: str, unset: bool, built: Built, poisoned_memory: None) -> None:
-    from corpus.custom.modeling_planted import position_table
+def test_only_the_injected_buffer_is_unset(name: str, unset: bool, built: Built, poisoned_memory: None) -> None:
+    from corpus.custom.modeling_injected import position_table
 
-    plant = BY_NAME[name]
-    assert (plant.truth.mechanism == "unset_memory") == unset
+    fault = BY_NAME[name]
+    assert (fault.truth.mechanism == "unset_memory") == unset
     unset &= RELEASE >= 5
-    model = load(built(plant), plant)
+    model = load(built(fault), fault)
     assert bool(model.positions.table.isnan().all()) == unset
     if not unset:
         torch.testing.assert_close(model.positions.table, position_table(model.config))
-    assert finite(run(model, plant.ids)) != unset
+    assert finite(run(model, fault.ids)) != unset
 
 
 def test_overwritten_memory_does_no_harm(built: Built, poisoned_memory: None) -> None:
-    plant = BY_NAME["custom-empty-overwritten"]
-    model = load(built(plant), plant)
+    fault = BY_NAME["custom-empty-overwritten"]
+    model = load(built(fault), fault)
     seen: list[bool] = []
 
     class Empty(TorchDispatchMode):
@@ -458,15 +460,15 @@ def test_overwritten_memory_does_no_harm(built: Built, poisoned_memory: None) ->
             return output
 
     with Empty():
-        output = run(model, plant.ids)
+        output = run(model, fault.ids)
     assert seen
     assert all(seen)
     assert finite(output)
 
 
-@pytest.mark.parametrize("plant", [p for p in PLANTS if p.truth.kind == "crash"], ids=lambda plant: plant.name)
-def test_the_process_dies_of_the_signal(plant: Plant, built: Built) -> None:
-    model = load(built(plant), plant) if plant.truth.loads else None
+@pytest.mark.parametrize("fault", [p for p in FAULTS if p.truth.kind == "crash"], ids=lambda fault: fault.name)
+def test_the_process_dies_of_the_signal(fault: InjectedFault, built: Built) -> None:
+    model = load(built(fault), fault) if fault.truth.loads else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads; the child dies at once
         child = os.fork()
@@ -475,16 +477,16 @@ def test_the_process_dies_of_the_signal(plant: Plant, built: Built) -> None:
 
         faulthandler.disable()
         try:
-            run(model or load(built(plant), plant), plant.ids)
+            run(model or load(built(fault), fault), fault.ids)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
-    assert signal.Signals(os.WTERMSIG(status)).name == plant.truth.signal
+    assert signal.Signals(os.WTERMSIG(status)).name == fault.truth.signal
 
 
 @pytest.mark.parametrize("name", ["gpt2-mlp-overflow", "t5_gated-mlp-overflow"])
-def test_the_cube_in_a_gelu_is_an_innocent_overflow(name: str, built: Built) -> None:
+def test_the_cube_in_a_gelu_is_an_ruled_out_overflow(name: str, built: Built) -> None:
     twin = BY_NAME[str(BY_NAME[name].twin)]
     seen: list[str] = []
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus.plants import BY_NAME
+from corpus.faults import BY_NAME
 
 
 def run_command(name: str, folder: Path, *options: str) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    """Exit status, verdict.json and the recorded steps of `repro` on a planted model."""
-    plant = BY_NAME[name]
-    plant.build(folder / "model")
+    """Exit status, verdict.json and the recorded steps of `repro` on a injected model."""
+    fault = BY_NAME[name]
+    fault.build(folder / "model")
     out = folder / "out"
     command = [sys.executable, "-m", "repro", str(folder / "model"), "--trust-remote-code", "--out", str(out), *options]
-    command += ["--dtype", plant.dtype] if plant.dtype else []
+    command += ["--dtype", fault.dtype] if fault.dtype else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in (out / "evidence.jsonl").read_text("utf-8").splitlines()]
     return done.returncode, json.loads((out / "verdict.json").read_text("utf-8")), [r for r in lines if "step" in r]
@@ -27,11 +27,11 @@ def run_command(name: str, folder: Path, *options: str) -> tuple[int, dict[str, 
 def test_behind_a_crash_the_other_steps_still_run(tmp_path: Path) -> None:
     status, verdict, records = run_command("custom-crash-sigsegv-float16", tmp_path)
     steps = {record["step"]: record for record in records}
-    arms = {arm["name"]: arm["verdict"] for arm in verdict["arms"]}
+    ablations = {ablation["name"]: ablation["verdict"] for ablation in verdict["ablations"]}
     assert (status, verdict["verdict"], verdict["kind"]) == (125, "skip", "crash")
     assert "SIGSEGV" in json.dumps(steps["forward"])
     assert steps["load"]["verdict"]["outcome"] == "good"
-    assert arms["dtype=float32"] == arms["dtype=bfloat16"] == "good"
+    assert ablations["dtype=float32"] == ablations["dtype=bfloat16"] == "good"
     assert len(records) == len(steps) == 18
 
 
@@ -44,7 +44,7 @@ def test_behind_a_crash_the_other_steps_still_run(tmp_path: Path) -> None:
     ],
 )
 def test_a_crash_that_is_hunted_is_bad_and_named(name: str, step: str, signal: str, tmp_path: Path) -> None:
-    status, verdict, records = run_command(name, tmp_path, "--no-arms", "--fault", "crash")
+    status, verdict, records = run_command(name, tmp_path, "--no-ablations", "--fault", "crash")
     steps = {record["step"]: record for record in records}
     assert (status, verdict["verdict"], verdict["kind"]) == (1, "bad", "crash")
     assert signal in verdict["reason"]

@@ -13,7 +13,7 @@ from repro.engine.evidence import TRIALS, TrialLog
 from repro.engine.process import death
 from repro.engine.runner import CRASHES, run
 
-STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "arm:threads=1")
+STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "ablation:threads=1")
 
 
 def follow(folder, monkeypatch, *steps, finished=(), limits=None, trials=None, **told):
@@ -72,7 +72,7 @@ def test_a_signal_is_recorded_and_the_steps_behind_it_run(tmp_path, monkeypatch,
     assert crash.exit_status < 0
     assert f"was ended by {name}" in crash.verdict.reason
     assert "last words" in crash.stderr_tail
-    assert known["arm:threads=1"].ending is Ending.ENDED
+    assert known["ablation:threads=1"].ending is Ending.ENDED
     assert starts(tmp_path) == 2
 
 
@@ -102,7 +102,7 @@ def test_an_exit_without_an_end_is_a_crash(tmp_path, monkeypatch):
     known, _, _ = follow(tmp_path, monkeypatch, forward={"before": [{"exit": 3}]})
     assert known["forward"].ending is Ending.CRASHED
     assert "ended with exit status 3" in known["forward"].verdict.reason
-    assert known["arm:threads=1"].ending is Ending.ENDED
+    assert known["ablation:threads=1"].ending is Ending.ENDED
 
 
 def test_an_exit_between_steps_loses_nothing(tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_a_crash_after_done_changes_nothing(tmp_path, monkeypatch):
 
 
 def test_every_step_may_crash_and_the_run_still_ends(tmp_path, monkeypatch):
-    told = {step.replace("arm:", "arm_"): {"before": ["SIGKILL"]} for step in STEPS}
+    told = {step.replace("ablation:", "ablation_"): {"before": ["SIGKILL"]} for step in STEPS}
     known, _, _ = follow(tmp_path, monkeypatch, **told)
     assert endings(known) == {
         "environment": "crashed",
@@ -127,13 +127,13 @@ def test_every_step_may_crash_and_the_run_still_ends(tmp_path, monkeypatch):
         "load": "crashed",
         "forward": "not_run",
         "bisect": "not_run",
-        "arm:threads=1": "not_run",
+        "ablation:threads=1": "not_run",
     }
 
 
 def test_a_load_that_was_skipped_starts_nothing_that_needs_it(tmp_path, monkeypatch):
     known, listener, _ = follow(tmp_path, monkeypatch, load={"verdict": "skip", "reason": "no kernel"})
-    assert endings(known) == dict.fromkeys(("forward", "bisect", "arm:threads=1"), "not_run")
+    assert endings(known) == dict.fromkeys(("forward", "bisect", "ablation:threads=1"), "not_run")
     assert ("started", "forward") not in listener.heard
     assert known["forward"].verdict.reason == "not run: the load step gave no model"
 

@@ -1,4 +1,4 @@
-"""pip's settings as uv's. What pip prints is taken from a real pip, with settings planted in its own variables."""
+"""pip's settings as uv's. What pip prints is taken from a real pip, with settings injected in its own variables."""
 
 import subprocess
 import sys

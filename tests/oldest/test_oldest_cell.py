@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from corpus.answers import STEPS, case_of, check_answer
-from corpus.plants import BY_NAME
+from corpus.faults import BY_NAME
 
 from repro.engine.kit import pack
 from repro.environments.cells import chosen, recipes
@@ -23,7 +23,7 @@ from repro.environments.store import Store
 ROOT = Path(__file__).parents[2]
 NAMED = os.environ.get("REPRO_OLDEST")
 pytestmark = pytest.mark.skipif(NAMED is None, reason="REPRO_OLDEST names no cell: `nox -s oldest` builds one")
-PLANTS = (
+FAULTS = (
     "gpt2-sound-float32", "gpt2-zero-norm", "gpt2-zero-norm-sound", "gpt2-nan-embedding", "gpt2-inf-norm",
     "gpt2-missing-key", "bert-zero-norm", "bert-nan-embedding", "t5-zero-norm", "t5-sound-float32",
 )  # fmt: skip
@@ -59,27 +59,27 @@ def test_the_cell_is_what_its_recipe_says(python: str, tmp_path: Path) -> None:
     assert {"torch", "transformers", "numpy"} <= found["distributions"].keys()
 
 
-@pytest.mark.parametrize("name", PLANTS)
-def test_the_answer_is_the_planted_place(python: str, tmp_path: Path, name: str) -> None:
-    plant = BY_NAME[name]
-    plant.build(tmp_path / "model")
-    steps = [*STEPS, *("arm:" + arm for arm in plant.truth.cures)]
-    check_answer(plant.truth, run(python, tmp_path, steps, case_of(plant, tmp_path / "model")))
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_answer_is_the_injected_place(python: str, tmp_path: Path, name: str) -> None:
+    fault = BY_NAME[name]
+    fault.build(tmp_path / "model")
+    steps = [*STEPS, *("ablation:" + ablation for ablation in fault.truth.workarounds)]
+    check_answer(fault.truth, run(python, tmp_path, steps, case_of(fault, tmp_path / "model")))
 
 
 def test_weights_are_copied_and_so_aligned_there(python: str, tmp_path: Path) -> None:
     """examples/boundaries.toml: files are mapped as they lie from Transformers 4.43 on."""
-    plant = BY_NAME["gpt2-misaligned"]
-    plant.build(tmp_path / "model")
-    ends = run(python, tmp_path, ["load", "forward"], case_of(plant, tmp_path / "model"))
+    fault = BY_NAME["gpt2-misaligned"]
+    fault.build(tmp_path / "model")
+    ends = run(python, tmp_path, ["load", "forward"], case_of(fault, tmp_path / "model"))
     assert (ends["load"]["payload"]["misaligned"], ends["forward"]["verdict"]) == (0, "good")
 
 
 def test_a_dtype_without_kernels_is_a_skip_in_plain_words(python: str, tmp_path: Path) -> None:
     """torch 2.0 has no float16 layer norm on the CPU."""
-    plant = BY_NAME["gpt2-sound-float16"]
-    plant.build(tmp_path / "model")
-    ends = run(python, tmp_path, ["load", "forward"], case_of(plant, tmp_path / "model"))
+    fault = BY_NAME["gpt2-sound-float16"]
+    fault.build(tmp_path / "model")
+    ends = run(python, tmp_path, ["load", "forward"], case_of(fault, tmp_path / "model"))
     assert (ends["load"]["verdict"], ends["forward"]["verdict"]) == ("good", "skip")
     assert "not implemented for 'Half'" in ends["forward"]["reason"]
 
@@ -94,23 +94,23 @@ def test_a_script_answers_there(python: str, tmp_path: Path, script: str, verdic
 
 
 def test_a_model_is_traced_there(python: str, tmp_path: Path) -> None:
-    plant = BY_NAME["gpt2-sound-float32"]
-    plant.build(tmp_path / "model")
-    payload = run(python, tmp_path, ["load", "trace"], case_of(plant, tmp_path / "model"))["trace"]["payload"]
+    fault = BY_NAME["gpt2-sound-float32"]
+    fault.build(tmp_path / "model")
+    payload = run(python, tmp_path, ["load", "trace"], case_of(fault, tmp_path / "model"))["trace"]["payload"]
     rows = [dict(zip(payload["columns"], row, strict=True)) for row in payload["rows"]]
     norms = [row for row in rows if row["op"] == "aten.native_layer_norm.default"]
     assert {"transformer.h.0.ln_1", "transformer.ln_f"} <= {row["module"] for row in norms}
 
 
 @pytest.mark.parametrize("name", ["gpt2-zero-norm", "t5-zero-norm"])
-def test_a_planted_fault_is_reduced_there(python: str, tmp_path: Path, name: str) -> None:
-    plant = BY_NAME[name]
-    plant.build(tmp_path / "model")
+def test_a_injected_fault_is_reduced_there(python: str, tmp_path: Path, name: str) -> None:
+    fault = BY_NAME[name]
+    fault.build(tmp_path / "model")
     steps = ["load", "forward", "bisect", "reduce"]
-    found = run(python, tmp_path, steps, case_of(plant, tmp_path / "model"))["reduce"]
+    found = run(python, tmp_path, steps, case_of(fault, tmp_path / "model"))["reduce"]
     assert (found["verdict"], found["error"]) == ("bad", None)
     (call,) = found["payload"]["program"]["calls"]
-    assert call["op"].startswith(plant.truth.op)
+    assert call["op"].startswith(fault.truth.op)
     assert {tuple(leaf["shape"]) for leaf in found["payload"]["program"]["leaves"]} == {(1,)}
     assert found["payload"]["module"]["op"] == call["op"]
     assert found["payload"]["notes"] == []

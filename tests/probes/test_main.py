@@ -68,10 +68,10 @@ def test_a_model_that_is_not_there_ends_the_run(tmp_path):
 
 
 def test_a_step_that_is_not_known_is_skipped(tmp_path):
-    verdicts, events = ran(plan_of(tmp_path, "guess", "arm:guess"))
+    verdicts, events = ran(plan_of(tmp_path, "guess", "ablation:guess"))
     assert verdicts["guess"] == "skip"
     assert "there is no step 'guess'" in ends(events)["guess"]["reason"]
-    assert verdicts["arm:guess"] == "skip"
+    assert verdicts["ablation:guess"] == "skip"
 
 
 def test_a_step_that_raises_is_skip_and_never_bad(tmp_path, checkpoints):
@@ -100,7 +100,7 @@ def test_a_dtype_that_the_device_lacks_is_skip(checkpoints, monkeypatch):
 
 
 def test_a_good_model_is_good_in_every_step(checkpoints):
-    steps = ("files", "weights", "load", "forward", "bisect", "arm:use_cache=false")
+    steps = ("files", "weights", "load", "forward", "bisect", "ablation:use_cache=false")
     verdicts, _ = ran(plan_of(checkpoints["gpt2"], *steps))
     assert verdicts == dict.fromkeys(steps, "good")
 

@@ -102,9 +102,9 @@ def test_no_script_is_pasted_together() -> None:
 
 @pytest.mark.parametrize("value", ["${{ inputs.model }}", "${{ github.event.inputs.model }}", "${{ matrix.os }}"])
 def test_a_script_that_is_pasted_together_would_be_seen(value: str) -> None:
-    planted = copy.deepcopy(WORKFLOW)
-    planted["jobs"]["repro"]["steps"].append({"run": f"echo {value}", "shell": "bash"})
-    assert interpolating(planted) == [f"echo {value}"]
+    injected = copy.deepcopy(WORKFLOW)
+    injected["jobs"]["repro"]["steps"].append({"run": f"echo {value}", "shell": "bash"})
+    assert interpolating(injected) == [f"echo {value}"]
 
 
 def test_actions_are_held_to_full_versions() -> None:
@@ -113,9 +113,9 @@ def test_actions_are_held_to_full_versions() -> None:
 
 @pytest.mark.parametrize("name", ["actions/checkout@v6", "actions/checkout@main", "someone/else@v1.0.0"])
 def test_a_loose_action_would_be_seen(name: str) -> None:
-    planted = copy.deepcopy(WORKFLOW)
-    planted["jobs"]["table"]["steps"].append({"uses": name})
-    assert loose(planted) == [name]
+    injected = copy.deepcopy(WORKFLOW)
+    injected["jobs"]["table"]["steps"].append({"uses": name})
+    assert loose(injected) == [name]
 
 
 def test_one_action_has_one_version() -> None:

@@ -75,7 +75,7 @@ def hostile():
         observation("bisect", "bad", HOSTILE[1], {**BISECT, "origin": found, "headroom": headroom, "spread": spread}),
         observation("forward", "bad", HOSTILE[0], {"logits": {}, "prompts": [prompt]}),
         observation("load", "skip", HOSTILE[1], ending="crashed", stderr_tail=("```", HOSTILE[0], "<!-- x -->")),
-        *[observation(f"arm:{name}", "bad", name) for name in HOSTILE],
+        *[observation(f"ablation:{name}", "bad", name) for name in HOSTILE],
     )
 
 
@@ -248,7 +248,9 @@ def test_what_is_private_is_in_no_part_of_the_page():
     case = Case("/home/wonderalice/secrets/my-model", prompts=("a",))
     name = "/home/wonderalice/x"
     found = {**BISECT, "headroom": [{"module": name, "absmax": 1.0}]}
-    document = answer(observation("arm:" + name, "bad", name), observation("bisect", "bad", payload=found), case=case)
+    document = answer(
+        observation("ablation:" + name, "bad", name), observation("bisect", "bad", payload=found), case=case
+    )
     html = render_html(document, Private(home="/home/wonderalice", user="wonderalice"), {"reproducer.py": f"# {name}"})
     assert "~/x" in html
     assert "wonderalice" not in html

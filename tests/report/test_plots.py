@@ -116,9 +116,9 @@ def test_a_second_call_of_a_layer_has_a_name_of_its_own():
     assert ("0, call 1", "origin") in rows(plot, "layer", "says")
 
 
-def test_the_float32_arms_largest_magnitude_is_a_line_where_it_was_measured():
+def test_the_float32_ablations_largest_magnitude_is_a_line_where_it_was_measured():
     document = bisect(OVERFLOW)
-    document["arms"][0]["headroom_max"] = 68394.9
+    document["ablations"][0]["headroom_max"] = 68394.9
     assert "the largest in float32 68394.9" in {said for (said,) in rows(drawn(document)["magnitude"], "says")}
 
 
@@ -196,8 +196,10 @@ def test_the_words_of_the_spread_begin_where_it_does():
 
 
 def test_each_change_has_its_verdict():
-    document = answer(observation("arm:a", "skip", ending="crashed"), observation("arm:b", "skip", ending="not_run"))
-    assert rows(drawn(document)["arms"], "row", "verdict") == {
+    document = answer(
+        observation("ablation:a", "skip", ending="crashed"), observation("ablation:b", "skip", ending="not_run")
+    )
+    assert rows(drawn(document)["ablations"], "row", "verdict") == {
         ("as asked", "bad"),
         ("dtype=float32", "good"),
         ("attn=eager", "bad"),
@@ -206,14 +208,14 @@ def test_each_change_has_its_verdict():
 
 
 def test_every_verdict_has_a_shape_of_its_own():
-    (marks,) = drawn(answer(observation("arm:a", "skip")))["arms"].spec["layer"]
+    (marks,) = drawn(answer(observation("ablation:a", "skip")))["ablations"].spec["layer"]
     shapes = marks["encoding"]["shape"]["scale"]
     assert sorted(shapes["domain"]) == ["bad", "good", "skip"]
     assert len(set(shapes["range"])) == 3
 
 
 def test_cells_against_changes():
-    document = matrix(*TWO, cell("x", "bad", arms={"attn=eager": "bad", "dtype=float32": "skip"}))
+    document = matrix(*TWO, cell("x", "bad", ablations={"attn=eager": "bad", "dtype=float32": "skip"}))
     assert rows(drawn(document)["cells"], "row", "column", "verdict") == {
         *(("torch-2.4.1", "as asked", "bad"), ("torch-2.4.1", "dtype=float32", "good")),
         ("torch-2.5.1", "as asked", "good"),
@@ -269,8 +271,8 @@ def test_a_release_that_is_no_version_comes_first():
 
 
 def test_there_is_no_plot_without_data():
-    assert drawn({"verdict": "skip", "arms": (), "bisect": None, "origin": None}) == {}
-    assert list(drawn(good())) == ["arms"]
+    assert drawn({"verdict": "skip", "ablations": (), "bisect": None, "origin": None}) == {}
+    assert list(drawn(good())) == ["ablations"]
 
 
 DOCUMENTS = {
@@ -338,14 +340,14 @@ def test_without_the_library_nothing_is_drawn(tmp_path, monkeypatch):
 
 def test_a_drawing_that_is_none_is_refused(monkeypatch):
     monkeypatch.setattr("vl_convert.vegalite_to_svg", lambda *_, **__: "<html>")
-    with pytest.raises(ValueError, match="the drawing of arms does not begin as an SVG: '<html>'"):
-        svg(drawn(good())["arms"])
+    with pytest.raises(ValueError, match="the drawing of ablations does not begin as an SVG: '<html>'"):
+        svg(drawn(good())["ablations"])
 
 
 def test_private_words_are_in_no_picture(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("repro.report.plots.png", lambda plot: seen.append(str(plot)) or b"")
-    write_plots(tmp_path, answer(observation("arm:/home/wonderalice/x", "bad")), Private(home="/home/wonderalice"))
+    write_plots(tmp_path, answer(observation("ablation:/home/wonderalice/x", "bad")), Private(home="/home/wonderalice"))
     assert "~/x" in seen[0]
     assert "wonderalice" not in seen[0]
 
@@ -353,10 +355,10 @@ def test_private_words_are_in_no_picture(tmp_path, monkeypatch):
 def test_hostile_names_are_text_in_a_drawing():
     headroom = [{"module": name, "absmax": 1.0 + n} for n, name in enumerate(HOSTILE)]
     spread = [{"module": name, "bad_tokens": [n], "tokens": len(HOSTILE)} for n, name in enumerate(HOSTILE)]
-    arms = [observation(f"arm:{name}", "bad") for name in HOSTILE]
+    ablations = [observation(f"ablation:{name}", "bad") for name in HOSTILE]
     found = {**BISECT, "origin": {**ORIGIN, "module": HOSTILE[0]}, "headroom": headroom, "spread": spread}
     forward = observation("forward", "bad", payload={"prompts": [{**PROMPT, "tokens": HOSTILE}]})
-    for plot in plots(answer(forward, observation("bisect", "bad", payload=found), *arms)):
+    for plot in plots(answer(forward, observation("bisect", "bad", payload=found), *ablations)):
         root = ElementTree.fromstring(svg(plot))
         assert {element.tag for element in root.iter()} <= {"svg", "g", "path", "line", "rect", "text"}
         assert not [name for element in root.iter() for name in element.attrib if name.startswith("on")]
@@ -366,8 +368,10 @@ def test_hostile_names_are_text_in_a_drawing():
 
 def test_names_that_are_cut_to_the_same_stay_two_rows():
     names = [f"{'x' * 40}{n}{'y' * 40}" for n in range(2)]
-    document = answer(*[observation(f"arm:{name}", word) for name, word in zip(names, ("bad", "good"), strict=True)])
-    verdicts = rows(drawn(document)["arms"], "row", "verdict")
+    document = answer(
+        *[observation(f"ablation:{name}", word) for name, word in zip(names, ("bad", "good"), strict=True)]
+    )
+    verdicts = rows(drawn(document)["ablations"], "row", "verdict")
     assert {(row, word) for row, word in verdicts if row.startswith("xxx")} == {
         (short(names[0]), "bad"),
         (f"{short(names[1])} (2)", "good"),

@@ -1,4 +1,4 @@
-"""Secrets planted wherever a run meets them, and every file that leaves the machine searched for them."""
+"""Secrets injected wherever a run meets them, and every file that leaves the machine searched for them."""
 
 import copy
 import json
@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 from corpus.families import write_tokenizer
-from corpus.plants import BY_NAME, TOKEN
+from corpus.faults import BY_NAME, TOKEN
 from support.hosting import environment, repro
 
 from repro.report.privacy.machine import private_words
@@ -27,26 +27,34 @@ TOKENS = {
     "in a warning": "AKIA" + "WARNINGSECRET123",
 }
 VARIABLES = {
-    "USER": "planteduser",
-    "LOGNAME": "plantedlogin",
-    "HOSTNAME": "plantedrig.planted-lab.example",
+    "USER": "injecteduser",
+    "LOGNAME": "injectedlogin",
+    "HOSTNAME": "injectedrig.injected-lab.example",
     "HF_TOKEN": "hf_" + "VariableSecret1234567890abcdefghij",
-    "PLANTED_API_KEY": "correct-horse/battery staple",
-    "HTTPS_PROXY": "http://someone:planted-pass@proxy.planted-net.example:3128",
+    "INJECTED_API_KEY": "correct-horse/battery staple",
+    "HTTPS_PROXY": "http://someone:injected-pass@proxy.injected-net.example:3128",
     "MASTER_ADDR": "10.20.30.40",
 }
 SAID = (
-    "planteduser on plantedrig.planted-lab.example (plantedrig) at 10.20.30.40 and 00:1a:2b:3c:4d:5e, "
-    "planted.person@mail.example, via proxy.planted-net.example, key correct-horse/battery staple, "
+    "injecteduser on injectedrig.injected-lab.example (injectedrig) at 10.20.30.40 and 00:1a:2b:3c:4d:5e, "
+    "injected.person@mail.example, via proxy.injected-net.example, key correct-horse/battery staple, "
     f"{TOKENS['in an exception']}, {VARIABLES['HF_TOKEN']}, home {{home}}/notes"
 )
 PRIVATE = (
     *TOKENS.values(),
-    *("planteduser", "plantedlogin", "plantedrig", "planted-lab", "planted-net", "planted-pass", "planted.person"),
-    *(VARIABLES["HF_TOKEN"], "battery staple", "10.20.30.40", "00:1a:2b:3c:4d:5e", "team-planted"),
+    *(
+        "injecteduser",
+        "injectedlogin",
+        "injectedrig",
+        "injected-lab",
+        "injected-net",
+        "injected-pass",
+        "injected.person",
+    ),
+    *(VARIABLES["HF_TOKEN"], "battery staple", "10.20.30.40", "00:1a:2b:3c:4d:5e", "team-injected"),
 )
 PROMPT = f"w5 w9 zanzibar quarterly figures {TOKENS['in the prompt']} w{TOKEN}"
-HOSTILE = '''"""A model of {docstring}, made by planteduser."""
+HOSTILE = '''"""A model of {docstring}, made by injecteduser."""
 import sys
 print("{warning} {said}", file=sys.stderr)
 '''
@@ -64,18 +72,18 @@ RAISES = '''
 def run(tmp_path_factory):
     """The folder of a real run of hostile code, the environment that it ran in, and its answer."""
     top = tmp_path_factory.mktemp("privacy")
-    home = top / "home" / "planteduser"
+    home = top / "home" / "injecteduser"
     home.mkdir(parents=True)
-    model = top / f"team-planted-{TOKENS['in the folder']}" / "model"
+    model = top / f"team-injected-{TOKENS['in the folder']}" / "model"
     PLANT.build(model)
     write_tokenizer(model)
     said = SAID.format(home=home)
-    code = (model / "modeling_planted.py").read_text("utf-8")
+    code = (model / "modeling_injected.py").read_text("utf-8")
     head, forward, rest = code.rpartition("\n    def forward(")
     assert forward
     words = {"docstring": TOKENS["in a docstring"], "warning": TOKENS["in a warning"], "said": said}
     hostile = HOSTILE.format(**words) + head + RAISES.format(**words) + rest
-    (model / "modeling_planted.py").write_text(hostile, "utf-8")
+    (model / "modeling_injected.py").write_text(hostile, "utf-8")
     variables = {**VARIABLES, "HOME": str(home)}
     out = top / "out"
     asked = (model, "--dtype", PLANT.dtype, "--trust-remote-code", "--prompt", PROMPT, "--out", out)
@@ -99,11 +107,11 @@ def leaving(folder):
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
-def test_the_secrets_were_planted_where_the_run_meets_them(run):
+def test_the_secrets_were_injected_where_the_run_meets_them(run):
     folder, _, _ = run
     kept = "".join((folder / name).read_text("utf-8") for name in STAYS if (folder / name).exists())
     # What is not in what the run itself keeps would be no test of what it gives away.
-    assert [word for word in PRIVATE if word not in kept and word not in ("plantedlogin", "planted-pass")] == [
+    assert [word for word in PRIVATE if word not in kept and word not in ("injectedlogin", "injected-pass")] == [
         TOKENS["in a docstring"]
     ]
 
@@ -127,7 +135,7 @@ def test_the_search_finds_what_was_not_masked(run, tmp_path):
 
 def test_the_report_still_says_what_was_found(run):
     text = (run[0] / "report.md").read_text("utf-8")
-    assert text.startswith("# model (PlantedForCausalLM): float16 overflow in layers.1")
+    assert text.startswith("# model (InjectedForCausalLM): float16 overflow in layers.1")
     assert "aten.add.Tensor" in text
     assert "RuntimeError: USER on HOST (HOST) at IP and MAC, MAIL, via HOST, key SECRET, TOKEN" in text
 
@@ -225,7 +233,9 @@ SMALL = {
             {"prompt": "a", "input_ids": [1, 2], "tokens": ["<bos>", "a"], "decoder_input_ids": [0]},
         ]
     },
-    "arms": [{"name": "second_prompt", "reason": "finite, 0 to 1 ('another text')", "change": {"prompt": "another"}}],
+    "ablations": [
+        {"name": "second_prompt", "reason": "finite, 0 to 1 ('another text')", "change": {"prompt": "another"}}
+    ],
     "steps": [{"step": "forward", "reason": "a good one", "stderr_tail": ["Zanzibar: no such key", "a line"]}],
     "reduction": {"inputs": {"ids": [1, 2], "tokens": ["<bos>", "a"], "special": [True, False]}},
     "command": "repro m --prompt 'w5 quarterly zanzibar' --prompt=a",
@@ -241,8 +251,8 @@ SMALL = {
         (("forward", "prompts", 0), {"prompt": WITHHELD, "tokens": None, "input_ids": []}),
         (("forward", "prompts", 1, "input_ids"), [1, 2]),
         (("forward", "prompts", 1, "decoder_input_ids"), None),
-        (("arms", 0, "reason"), "finite, 0 to 1 (another prompt)"),
-        (("arms", 0, "change"), {"prompt": "another"}),
+        (("ablations", 0, "reason"), "finite, 0 to 1 (another prompt)"),
+        (("ablations", 0, "change"), {"prompt": "another"}),
         (("steps", 0, "stderr_tail"), ["(word): no such key", "a line"]),
         (("steps", 0, "reason"), "a good one"),
         (("reduction", "inputs", "ids"), [1, 2]),

@@ -20,7 +20,7 @@ PROMPT = {"prompt": "a", "input_source": "tokenizer", "input_ids": [2, 3], "toke
 LOGITS = {"min": "nan", "max": "nan", "mean": "nan", "nan": 60, "posinf": 0, "neginf": 0}
 KEYS = {
     *("schema", "verdict", "reason", "kind", "model", "cell", "files", "weights", "load", "forward"),
-    *("origin", "arms", "reproducer", "owner", "versions"),
+    *("origin", "ablations", "reproducer", "owner", "versions"),
 }
 
 
@@ -33,8 +33,10 @@ def answer(*changed, case=CASE):
         observation("load", payload=LOAD),
         observation("forward", "bad", "every logit is NaN", {"logits": LOGITS, "prompts": [PROMPT]}),
         observation("bisect", "bad", payload=BISECT),
-        observation("arm:dtype=float32", payload={"change": {"dtype": "float32"}, "logits": {"min": -1, "max": 1.0}}),
-        observation("arm:attn=eager", "bad"),
+        observation(
+            "ablation:dtype=float32", payload={"change": {"dtype": "float32"}, "logits": {"min": -1, "max": 1.0}}
+        ),
+        observation("ablation:attn=eager", "bad"),
         *changed,
     )
     header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "org/model"), "2026")
@@ -92,19 +94,19 @@ def test_the_report_opens_with_title_place_for_words_and_summary():
     )
 
 
-def arms(**verdicts):
-    return [observation(f"arm:{name}", verdict, f"{name} is {verdict}") for name, verdict in verdicts.items()]
+def ablations(**verdicts):
+    return [observation(f"ablation:{name}", verdict, f"{name} is {verdict}") for name, verdict in verdicts.items()]
 
 
 def test_cures_come_by_name_and_what_does_not_help_as_a_number():
-    lines = render(answer(*arms(a="bad", b="bad", c="skip", second_prompt="good"))).splitlines()
+    lines = render(answer(*ablations(a="bad", b="bad", c="skip", second_prompt="good"))).splitlines()
     assert lines[4].endswith(
         "5 single changes were tried; good with dtype=float32; still bad with the other 3; another prompt is good."
     )
 
 
 def test_a_change_that_does_not_apply_is_in_no_table():
-    text = render(answer(*arms(aligned_copy="skip")))
+    text = render(answer(*ablations(aligned_copy="skip")))
     assert "Not applicable here: `aligned_copy` (aligned_copy is skip)." in text
     assert "| `aligned_copy` |" not in text
 
@@ -208,7 +210,7 @@ def test_a_nasty_token_prompt_or_reason_breaks_no_table(nasty):
     result = answer(
         observation("bisect", "bad", nasty, {**BISECT, "origin": origin}),
         observation("forward", "bad", nasty, {"logits": LOGITS, "prompts": [prompt]}),
-        observation("arm:attn=eager", "bad", nasty),
+        observation("ablation:attn=eager", "bad", nasty),
     )
     text = render(result)
     for table in tables(text):
@@ -226,7 +228,7 @@ def test_random_weights_are_said_at_the_top():
 def test_a_good_run_claims_no_cure_and_no_owner():
     text = render(good())
     assert text.startswith("# org/model: good\n")
-    for claim in ("cures", "Whose fault", "Where it is born", "It spreads"):
+    for claim in ("workarounds", "Whose fault", "Where it is born", "It spreads"):
         assert claim not in text
 
 
@@ -244,7 +246,7 @@ def test_a_crash_shows_signal_and_last_words():
     assert "````\nFatal\n```x\n````" in text
 
 
-def test_a_fault_that_does_not_repeat_takes_weight_from_the_arms():
+def test_a_fault_that_does_not_repeat_takes_weight_from_the_ablations():
     prompts = [{**PROMPT, "repeat_equal": False}]
     text = render(answer(observation("forward", "bad", payload={"logits": LOGITS, "prompts": prompts})))
     assert "a repeat of the same gave other numbers, so a good row may be chance" in text

@@ -3,21 +3,21 @@
 import re
 
 import pytest
-from test_differences import cell as planted
+from test_differences import cell as injected
 from test_report import answer, tables
 
 from repro.report.privacy.redact import Private
 from repro.report.render import LIMIT, render
-from repro.sweeps.matrix.table import arms_table, cells_table, matrix_part, matrix_verdict
+from repro.sweeps.matrix.table import cell_ablations_table, cells_table, matrix_part, matrix_verdict
 
 
 def cell(name, verdict="good", **more):
     """A row with everything that the report may show."""
-    arms = more.pop("arms", {})
-    row = planted(name, verdict, **more)
-    shown = [{"name": arm, "verdict": word, "reason": "r"} for arm, word in arms.items()]
+    ablations = more.pop("ablations", {})
+    row = injected(name, verdict, **more)
+    shown = [{"name": ablation, "verdict": word, "reason": "r"} for ablation, word in ablations.items()]
     command = f"repro matrix org/model --cell {name}"
-    return {"reason": f"{name} is {verdict}", "seconds": 12.34, "command": command, **row, "arms": shown}
+    return {"reason": f"{name} is {verdict}", "seconds": 12.34, "command": command, **row, "ablations": shown}
 
 
 def matrix(*rows, **more):
@@ -38,7 +38,7 @@ def matrix(*rows, **more):
 
 
 TWO = (
-    cell("torch-2.4.1", "bad", torch="2.4.1", arms={"dtype=float32": "good", "threads=1": "skip"}),
+    cell("torch-2.4.1", "bad", torch="2.4.1", ablations={"dtype=float32": "good", "threads=1": "skip"}),
     cell("torch-2.5.1", torch="2.5.1", installed={"triton": "9"}),
 )
 PROBES = [
@@ -86,16 +86,20 @@ def test_the_platform_is_a_column_only_where_there_are_several():
     assert "| `torch-2.5.1 (macOS arm64)` | 3.11.7 | 2.5.1 | 4.57.3 | cpu | macOS-14-arm64 | good |" in text
 
 
-def test_arms_against_cells():
-    text = section(render(matrix(*TWO, cell("x", "bad", arms={"attn=eager": "bad", "dtype=float32": "skip"}))), "Cells")
+def test_ablations_against_cells():
+    text = section(
+        render(matrix(*TWO, cell("x", "bad", ablations={"attn=eager": "bad", "dtype=float32": "skip"}))), "Cells"
+    )
     assert "| cell | as asked | `dtype=float32` | `attn=eager` |\n|---|---|---|---|\n" in text
     assert "| `torch-2.4.1` | **bad** | good | - |" in text
     assert "| `x` | **bad** | skip | **bad** |" in text
     assert "threads=1" not in text
 
 
-def test_without_an_answered_arm_there_is_no_such_table():
-    assert "One change at a time, in each cell" not in render(matrix(cell("a"), cell("b", arms={"threads=1": "skip"})))
+def test_without_an_answered_ablation_there_is_no_such_table():
+    assert "One change at a time, in each cell" not in render(
+        matrix(cell("a"), cell("b", ablations={"threads=1": "skip"}))
+    )
 
 
 def test_statements_and_differences_stand_in_the_report():
@@ -150,18 +154,18 @@ def test_the_report_of_a_matrix_opens_with_the_count(rows, title, second):
 
 def test_a_cell_that_was_not_run_shows_dashes():
     nothing = dict.fromkeys(("python", "torch", "transformers", "platform", "machine", "seconds", "environment"))
-    row = {**cell("a", "skip"), **nothing, "arms": None, "command": None}
+    row = {**cell("a", "skip"), **nothing, "ablations": None, "command": None}
     text = section(render(matrix(row)), "Cells")
     assert "| `a` | - | - | - | cpu | skip | - | a is skip |" in text
     assert "Each cell again" not in text
 
 
-def test_the_terminal_and_the_report_name_the_same_cells_and_arms():
+def test_the_terminal_and_the_report_name_the_same_cells_and_ablations():
     text = section(render(matrix(*TWO)), "Cells")
     cells = [str(item) for item in next(iter(cells_table(TWO).columns)).cells]
-    arms = [str(column.header).replace("\n", "") for column in arms_table(TWO).columns[2:]]
+    ablations = [str(column.header).replace("\n", "") for column in cell_ablations_table(TWO).columns[2:]]
     assert cells == re.findall(r"^\| `(\S+)` \| 3", text, re.M)
-    assert arms == re.findall(r"`([^`]+)`", re.search(r"^\| cell \| as asked \|.*$", text, re.M)[0])
+    assert ablations == re.findall(r"`([^`]+)`", re.search(r"^\| cell \| as asked \|.*$", text, re.M)[0])
 
 
 # Versions

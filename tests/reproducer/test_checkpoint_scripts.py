@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from corpus import files as by_hand
-from corpus.plants import BY_NAME
+from corpus.faults import BY_NAME
 
 from repro.probes.checkpoint.files import list_weights
 from repro.probes.checkpoint.header import BadHeader, read_header
@@ -248,7 +248,7 @@ def test_a_shape_that_differs_is_shown(tmp_path):
 @pytest.mark.parametrize(("name", "shows"), [("custom-unset-buffer", True), ("custom-persistent-buffer", False)])
 def test_a_buffer_that_nobody_sets_is_shown_by_two_loads(tmp_path, name, shows):
     folder = model(tmp_path, name)
-    made = document(folder, "load", load={"class": "PlantedForCausalLM", "unset_buffers": ["positions.table"]})
+    made = document(folder, "load", load={"class": "InjectedForCausalLM", "unset_buffers": ["positions.table"]})
     made["case"] = {**made["case"], "trust_remote_code": True}
     found = offered(folder, tmp_path / "run", made)
     assert found["verified"] == shows, found["reason"]
@@ -313,7 +313,7 @@ def test_a_sound_model_shows_nothing(tmp_path):
 def test_a_child_that_dies_shows_its_signal(tmp_path):
     folder = model(tmp_path, "custom-crash-sigsegv-float16")
     step = {"step": "forward", "ending": "crashed", "signal": "SIGSEGV"}
-    made = document(folder, "crash", steps=[step], load={"class": "PlantedForCausalLM"})
+    made = document(folder, "crash", steps=[step], load={"class": "InjectedForCausalLM"})
     made["case"] = {"dtype": "float16", "attn": None, "trust_remote_code": True}
     made["cell"] = {**made["cell"], "dtype": "float16"}
     found = offered(folder, tmp_path / "run", made)
@@ -325,7 +325,7 @@ def test_a_child_that_dies_shows_its_signal(tmp_path):
 def test_a_child_that_lives_shows_none(tmp_path):
     folder = model(tmp_path, "custom-crash-sigsegv-float16")  # it dies in float16 only
     step = {"step": "forward", "ending": "crashed", "signal": "SIGSEGV"}
-    made = document(folder, "crash", steps=[step], load={"class": "PlantedForCausalLM"})
+    made = document(folder, "crash", steps=[step], load={"class": "InjectedForCausalLM"})
     made["case"] = {**made["case"], "trust_remote_code": True}
     assert offered(folder, tmp_path / "run", made)["exit_statuses"] == [0]
 

@@ -1,4 +1,4 @@
-"""The whole way from a planted model to a script: whoever runs it without the toolkit sees the fault.
+"""The whole way from a injected model to a script: whoever runs it without the toolkit sees the fault.
 
 Each script is run in a child of this process, where torch and transformers are imported already: test_verify.py runs
 scripts in an interpreter of their own, which takes seconds for each.
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from corpus.answers import case_of
-from corpus.plants import BY_NAME, PLANTS, Plant
+from corpus.faults import BY_NAME, FAULTS, InjectedFault
 
 from repro.core.records import Case, Cell, Ending, Header, Observation, Outcome, Verdict, encode
 from repro.diagnosis.owner import owner
@@ -32,18 +32,18 @@ from repro.reproducer.script import Script
 
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "reduce")
 BAD = [
-    plant
-    for plant in PLANTS
-    if plant.truth.verdict == "bad" and plant.truth.signal is None and "skip" not in plant.truth.also_verdict
+    fault
+    for fault in FAULTS
+    if fault.truth.verdict == "bad" and fault.truth.signal is None and "skip" not in fault.truth.also_verdict
 ]
 """Plants that kill their process have their test in test_crash.py. A file that is refused is nobody's bad answer."""
 ALONE = ("overflow", "invalid", "divide_by_zero", "masked_row")
 """Mechanisms of a fault that operators make, and so show without the model."""
 
 
-def answer(plant: Plant, folder: Path) -> dict[str, Any]:
-    """The content of verdict.json for the plant in `folder`, by the kit and the judge."""
-    case = case_of(plant, folder)
+def answer(fault: InjectedFault, folder: Path) -> dict[str, Any]:
+    """The content of verdict.json for the fault in `folder`, by the kit and the judge."""
+    case = case_of(fault, folder)
     stream = io.StringIO()
     run_plan({"steps": STEPS, "case": case, "cache": str(folder / "cache")}, Emitter(stream))
     ends = [event for event in map(json.loads, stream.getvalue().splitlines()) if event["event"] == "end"]
@@ -108,10 +108,10 @@ def _child(path: Path, argv: tuple[str, ...], write: int) -> int:
     return code
 
 
-@pytest.mark.parametrize("plant", BAD, ids=lambda plant: plant.name)
-def test_the_smallest_script_shows_the_planted_fault(plant: Plant, tmp_path: Path) -> None:
-    plant.build(tmp_path / "bad")
-    found = answer(plant, tmp_path / "bad")
+@pytest.mark.parametrize("fault", BAD, ids=lambda fault: fault.name)
+def test_the_smallest_script_shows_the_injected_fault(fault: InjectedFault, tmp_path: Path) -> None:
+    fault.build(tmp_path / "bad")
+    found = answer(fault, tmp_path / "bad")
     assert found["verdict"] == "bad", found["reason"]
     candidates = scripts(found)
     chosen = [candidates[0], *(script for script in candidates[1:] if script.level == "module")]
@@ -119,18 +119,18 @@ def test_the_smallest_script_shows_the_planted_fault(plant: Plant, tmp_path: Pat
         status, said = outcome(script, script.argv)
         assert status == 1, said
         assert "repro" not in "".join(line for line in script.text.splitlines() if "import" in line)
-    if plant.truth.mechanism in ALONE and plant.truth.tensor is None:
+    if fault.truth.mechanism in ALONE and fault.truth.tensor is None:
         assert candidates[0].level in ("operator", "operators")
         assert candidates[0].needs == ("torch",)
-    if plant.truth.kind == "weights" and plant.truth.tensor is not None:
+    if fault.truth.kind == "weights" and fault.truth.tensor is not None:
         assert owner(found).project == "checkpoint"
 
 
-@pytest.mark.parametrize("plant", [p for p in BAD if p.truth.kind != "nonfinite"], ids=lambda plant: plant.name)
-def test_a_script_that_reads_the_checkpoint_is_not_bad_on_the_sound_twin(plant: Plant, tmp_path: Path) -> None:
-    plant.build(tmp_path / "bad")
-    BY_NAME[str(plant.twin)].build(tmp_path / "sound")
-    script = next(script for script in scripts(answer(plant, tmp_path / "bad")) if script.checkpoint is not None)
+@pytest.mark.parametrize("fault", [p for p in BAD if p.truth.kind != "nonfinite"], ids=lambda fault: fault.name)
+def test_a_script_that_reads_the_checkpoint_is_not_bad_on_the_sound_twin(fault: InjectedFault, tmp_path: Path) -> None:
+    fault.build(tmp_path / "bad")
+    BY_NAME[str(fault.twin)].build(tmp_path / "sound")
+    script = next(script for script in scripts(answer(fault, tmp_path / "bad")) if script.checkpoint is not None)
     swapped = tuple(word.replace(str(tmp_path / "bad"), str(tmp_path / "sound")) for word in script.argv)
     assert swapped != script.argv
     status, said = outcome(script, swapped)

@@ -82,16 +82,16 @@ def test_it_starts_in_an_empty_folder_with_an_empty_home():
 
 
 def test_variables_of_the_user_do_not_reach_it(monkeypatch):
-    monkeypatch.setenv("PLANTED_SECRET", "hunter2")
-    text = "import os, sys\nprint(os.environ.get('PLANTED_SECRET'), os.environ['HF_HUB_OFFLINE'])\nsys.exit(1)"
+    monkeypatch.setenv("INJECTED_SECRET", "hunter2")
+    text = "import os, sys\nprint(os.environ.get('INJECTED_SECRET'), os.environ['HF_HUB_OFFLINE'])\nsys.exit(1)"
     assert run(text).output == "None 1"
 
 
 def test_what_the_user_has_on_the_path_is_not_imported(monkeypatch, tmp_path):
-    (tmp_path / "planted_module.py").write_text("")
+    (tmp_path / "injected_module.py").write_text("")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert "planted_module" in run("import planted_module").reason
+    assert "injected_module" in run("import injected_module").reason
 
 
 def test_there_is_no_network():

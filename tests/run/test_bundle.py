@@ -217,7 +217,7 @@ def test_a_bundle_that_cannot_be_written_is_said(tmp_path):
 
 # What is private.
 
-PLANTED = f"at /home/alice/secret-project on alices-laptop by alice with {TOKEN}"
+INJECTED = f"at /home/alice/secret-project on alices-laptop by alice with {TOKEN}"
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ PLANTED = f"at /home/alice/secret-project on alices-laptop by alice with {TOKEN}
     ["report.md", "report.html", "report-pytorch.md", "reproducer.py", "kit.log", "evidence.jsonl", "verdict.json"],
 )
 def test_nothing_private_is_in_any_member(tmp_path, name):
-    planted = {"evidence.jsonl": json.dumps({"stderr_tail": [PLANTED]}) + "\n"}.get(name, f"# {PLANTED}\n")
-    folder = run_folder(tmp_path / "alice", {} if name == "verdict.json" else {name: planted}, reason=PLANTED)
+    injected = {"evidence.jsonl": json.dumps({"stderr_tail": [INJECTED]}) + "\n"}.get(name, f"# {INJECTED}\n")
+    folder = run_folder(tmp_path / "alice", {} if name == "verdict.json" else {name: injected}, reason=INJECTED)
     content = members(bundled(folder, ALICE).path)
     assert name in content
     for secret in ("/home/alice", "secret-project on alices-laptop", "alices-laptop", TOKEN, str(tmp_path)):
@@ -241,7 +241,7 @@ def test_a_folder_that_is_named_for_somebody_is_masked_in_the_names_too(tmp_path
 
 
 def test_masked_json_is_json_and_its_numbers_are_as_they_were(tmp_path):
-    content = members(bundled(run_folder(tmp_path, reason=PLANTED), ALICE).path)
+    content = members(bundled(run_folder(tmp_path, reason=INJECTED), ALICE).path)
     assert json.loads(content["verdict.json"])["numbers"] == [68394.8671875, "inf", 1e-45, 7]
 
 
@@ -254,7 +254,7 @@ def test_what_holds_nothing_private_is_byte_for_byte_the_original(tmp_path):
 
 def test_a_masked_file_is_named_with_the_hash_of_its_original(tmp_path):
     """The report quotes the hash of the evidence as it was written, which the reporter keeps."""
-    evidence = json.dumps({"line": PLANTED}) + "\n"
+    evidence = json.dumps({"line": INJECTED}) + "\n"
     said = bundled(run_folder(tmp_path, {"evidence.jsonl": evidence}), ALICE).manifest
     assert [(item.name, item.original_bytes, item.original_sha256) for item in said.masked] == [
         ("evidence.jsonl", len(evidence), hashlib.sha256(evidence.encode()).hexdigest())
@@ -284,7 +284,7 @@ def test_prompts_that_are_private_are_in_no_data_and_in_no_log(tmp_path):
 
 @pytest.fixture
 def archive(tmp_path):
-    return bundled(run_folder(tmp_path / "run", {"plots/a.png": b"\x89PNG"}, reason=PLANTED), ALICE).path
+    return bundled(run_folder(tmp_path / "run", {"plots/a.png": b"\x89PNG"}, reason=INJECTED), ALICE).path
 
 
 def rewritten(archive, change):

@@ -10,7 +10,7 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from support.planted_run import ENVIRONMENT, FAULT, MODULE, OUTPUT, run_folder, verdict
+from support.injected_run import ENVIRONMENT, FAULT, MODULE, OUTPUT, run_folder, verdict
 
 from repro.cli.share import PROJECTS
 from repro.core.errors import ReproError, UsageError

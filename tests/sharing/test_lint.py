@@ -1,4 +1,4 @@
-"""What lint refuses: each defect planted in a run that passes without it."""
+"""What lint refuses: each defect injected in a run that passes without it."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import re
 import zipfile
 
 import pytest
-from support.planted_run import FAULT, MODULE, NEWEST, change, run_folder, verdict
+from support.injected_run import FAULT, MODULE, NEWEST, change, run_folder, verdict
 
 from repro.core.errors import FetchError
 from repro.report.privacy.redact import Private

@@ -34,7 +34,7 @@ ORIGIN = {
     "limit": 65504.0,
     "reference": {"value": 68394.8671875, "dtype": "float32", "scope": "model"},
     "confirmed": True,
-    "confirmed_by": "cured",
+    "confirmed_by": "repaired",
 }
 BISECT = {"origin": ORIGIN, "prompt": 0, "limit": 65504.0, "dtype": "float16", "spread": [], "headroom": []}
 NAN_FORWARD = {"verdict": "bad", "reason": "every logit is NaN", "payload": {"logits": {"nan": 60}, "prompts": []}}
@@ -61,9 +61,9 @@ def observed(*observations):
 
 
 def answers(folder, **steps):
-    """Write what the fake kit answers ("arm_" stands for "arm:"). Returns the variable that names the file."""
+    """Write what the fake kit answers ("ablation_" stands for "ablation:"). Returns the variable that names it."""
     path = folder / "answers.json"
-    path.write_text(json.dumps({name.replace("arm_", "arm:"): value for name, value in steps.items()}))
+    path.write_text(json.dumps({name.replace("ablation_", "ablation:"): value for name, value in steps.items()}))
     return {"FAKE_KIT": str(path)}
 
 
@@ -152,7 +152,7 @@ def is_gone(pid):
 
 OPTIONS = {
     "weights": "checkpoint", "dtype": None, "attn": None, "prompts": (), "trust_remote_code": False,
-    "fault": "nonfinite", "timeout": None, "step_timeout": None, "arms": False,
+    "fault": "nonfinite", "timeout": None, "step_timeout": None, "ablations": False,
 }  # fmt: skip
 
 

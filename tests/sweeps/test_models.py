@@ -24,7 +24,7 @@ def one(name, parameters, verdict="good", *, peak=None, **more):
     known = None if peak is None else Peak(peak, "float16" if verdict == "good" else "float32", measured=True)
     kind = "nonfinite" if verdict == "bad" else None
     given = {"kind": kind, "dtype": "float16", "model_class": "Gemma3ForCausalLM", "attn": "sdpa", "peak": known}
-    return Sibling(name, f"org/{name}", verdict, "as planted", **{**given, "parameters": parameters, **more})
+    return Sibling(name, f"org/{name}", verdict, "as injected", **{**given, "parameters": parameters, **more})
 
 
 def gemma(*verdicts, **more):
@@ -57,7 +57,7 @@ def test_a_model_between_that_gave_no_answer_leaves_the_interval_open():
     models = gemma("good", "good", "skip", "bad")
     assert threshold(models).kind == "bad_from"
     assert "no other size between them answered (4b gave no answer)" in said(models)
-    assert "No answer: 4b (as planted)." in said(models)
+    assert "No answer: 4b (as injected)." in said(models)
 
 
 def test_a_model_beyond_that_gave_no_answer_is_not_between():
@@ -193,7 +193,7 @@ def run_of(verdict="good", *, dtype="float16", absmax=(10.0, 20.0), origin=None,
     headroom = [{"module": f"model.layers.{layer}", "absmax": value} for layer, value in enumerate(absmax)]
     return {
         "verdict": verdict,
-        "reason": "as planted",
+        "reason": "as injected",
         "kind": "nonfinite" if verdict == "bad" else None,
         "model": {"id": "org/model", "weights": "checkpoint", "class": "M", "parameters": 7},
         "cell": {"dtype": dtype, "attn": "sdpa"},

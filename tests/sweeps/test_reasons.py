@@ -1,4 +1,4 @@
-"""Why these prompts: planted reasons are found, random labels give none, the figures are those of plain counting."""
+"""Why these prompts: injected reasons are found, random labels give none, the figures are those of plain counting."""
 
 import json
 import random
@@ -74,7 +74,7 @@ def goes_together(found):
     return said
 
 
-# --- planted reasons ---------------------------------------------------------------------------------------------
+# --- injected reasons ---------------------------------------------------------------------------------------------
 
 
 def test_a_rare_token_that_always_fails_is_found():

@@ -26,7 +26,7 @@ def row(op, source, nan=0, digest="0"):
     return ["", -1, op, 0, source, "float32", [2], None, None, nan, 0, digest]
 
 
-class Planted:
+class Injected:
     """A laboratory in which torch before ``FIX`` is bad."""
 
     FIX = "2.5.0"
@@ -64,7 +64,7 @@ def script(tmp_path):
     return path
 
 
-def searched(script, tmp_path, monkeypatch, laboratory=Planted, out="out", trace=True, **asked):
+def searched(script, tmp_path, monkeypatch, laboratory=Injected, out="out", trace=True, **asked):
     monkeypatch.setattr(run, "RealLaboratory", world)
     request = request_from("forward", {**OPTIONS, "model": str(script)})
     question = run.question(**{**ASKED, "good": "2.5.1", "bad": "2.3.1", **asked}, case=request.case)
@@ -72,7 +72,7 @@ def searched(script, tmp_path, monkeypatch, laboratory=Planted, out="out", trace
     return run.run(run.Search(request, question, out and tmp_path / out, trace), Store(None), told).document, told.lines
 
 
-def test_the_answer_is_the_planted_boundary(script, tmp_path, monkeypatch):
+def test_the_answer_is_the_injected_boundary(script, tmp_path, monkeypatch):
     document, _ = searched(script, tmp_path, monkeypatch)
     found = document["versions"]
     assert (document["verdict"], found["last_good"], found["first_bad"]) == ("bad", "2.5.0", "2.4.1")
@@ -97,7 +97,7 @@ def test_without_traces_nothing_is_said_of_operators(script, tmp_path, monkeypat
 
 
 def test_a_side_that_cannot_be_traced_is_said(script, tmp_path, monkeypatch):
-    class Silent(Planted):
+    class Silent(Injected):
         def trace(self, pins, label):
             return "it does not install"
 
@@ -106,7 +106,7 @@ def test_a_side_that_cannot_be_traced_is_said(script, tmp_path, monkeypatch):
 
 
 def test_two_good_ends_are_no_boundary(script, tmp_path, monkeypatch):
-    class Good(Planted):
+    class Good(Injected):
         FIX = "1.0"
 
     document, _ = searched(script, tmp_path, monkeypatch, Good)
@@ -139,7 +139,7 @@ def test_a_folder_of_another_search_is_refused_and_the_same_one_goes_on(script, 
 
 
 def test_ctrl_c_says_how_to_go_on(script, tmp_path, monkeypatch):
-    class Interrupted(Planted):
+    class Interrupted(Injected):
         def probe(self, pins, label):
             raise KeyboardInterrupt
 
@@ -172,7 +172,7 @@ def test_a_question_without_an_answer_leaves_no_folder(script, tmp_path, monkeyp
 
 
 def test_what_was_recorded_stays_where_the_registry_fails_on_the_way(script, tmp_path, monkeypatch):
-    class Failing(Planted):
+    class Failing(Injected):
         def probe(self, pins, label):
             (self.folder / "probes").mkdir()
             raise FetchError("the registry is gone")

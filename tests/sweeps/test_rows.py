@@ -15,8 +15,8 @@ DOCUMENT = {
         "python": "3.11.7", "torch": "2.4.1+cu121", "transformers": "4.57.3", "platform": "Linux-6.1",
         "dtype": "float16", "attn": "sdpa", "device": "cpu", "executable": "/home/me/python",
     },
-    "arms": [{"name": "dtype=float32", "verdict": "good", "reason": "finite", "logits": {"nan": 0}}],
-    "cures": ["dtype=float32"],
+    "ablations": [{"name": "dtype=float32", "verdict": "good", "reason": "finite", "logits": {"nan": 0}}],
+    "workarounds": ["dtype=float32"],
     "environment": {"machine": "x86_64", "torch": "2.4.1+cu121"},
 }  # fmt: skip
 
@@ -32,7 +32,7 @@ def test_a_row_has_what_the_cell_found_and_what_was_asked():
     )
     assert (row["python"], row["torch"], row["machine"]) == ("3.11.7", "2.4.1+cu121", "x86_64")
     assert row["asked"] == {"python": "3.11", "torch": "2.4.1", "transformers": "4.57.3"}
-    assert row["arms"] == [{"name": "dtype=float32", "verdict": "good", "reason": "finite"}]
+    assert row["ablations"] == [{"name": "dtype=float32", "verdict": "good", "reason": "finite"}]
     assert (row["folder"], row["command"]) == ("a", "repro matrix m --cell a")
 
 

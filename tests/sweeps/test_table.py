@@ -9,17 +9,17 @@ from rich.console import Console
 from support.hosting import ORIGIN
 
 from repro.core.records import Outcome, encode
-from repro.sweeps.matrix.table import answered_arms, arms_table, cells_table, matrix_part, matrix_verdict
+from repro.sweeps.matrix.table import answered_ablations, cell_ablations_table, cells_table, matrix_part, matrix_verdict
 
 
 def cell(name, verdict="good", **row):
     """A row as a run gives it."""
     plain = {"id": name, "verdict": verdict, "reason": f"{name} is {verdict}", "python": "3.11.7", "torch": "2.4.1"}
     rest = {"transformers": "4.57.3", "platform": "Linux-6.1-x86_64", "machine": "x86_64", "device": "cpu"}
-    return {**plain, **rest, "seconds": 12.34, "origin": None, "arms": [], "environment": None, **row}
+    return {**plain, **rest, "seconds": 12.34, "origin": None, "ablations": [], "environment": None, **row}
 
 
-def arm(name, verdict="good"):
+def ablation(name, verdict="good"):
     return {"name": name, "verdict": verdict, "reason": "r"}
 
 
@@ -103,13 +103,13 @@ def test_the_table_is_plain_in_a_pipe_and_without_colour(monkeypatch):
     assert "\x1b[1;31m" not in "".join(shown(table, force_terminal=True))
 
 
-def test_arms_against_cells():
+def test_ablations_against_cells():
     rows = [
-        cell("a", "bad", arms=[arm("dtype=float32"), arm("attn=eager", "bad")]),
+        cell("a", "bad", ablations=[ablation("dtype=float32"), ablation("attn=eager", "bad")]),
         cell("b", "skip"),
-        cell("c", arms=[arm("attn=eager", "skip"), arm("dtype=float32", "bad")]),
+        cell("c", ablations=[ablation("attn=eager", "skip"), ablation("dtype=float32", "bad")]),
     ]
-    table = arms_table(rows)
+    table = cell_ablations_table(rows)
     assert [str(column.header).replace("\n", "") for column in table.columns] == [
         "cell",
         "asasked",
@@ -123,19 +123,24 @@ def test_arms_against_cells():
     ]
 
 
-def test_an_arm_that_no_cell_answered_has_no_column():
-    rows = [cell("a", arms=[arm("x", "skip"), arm("y")]), cell("b", arms=[arm("x", "skip")])]
-    assert answered_arms(rows) == ["y"]
+def test_an_ablation_that_no_cell_answered_has_no_column():
+    rows = [cell("a", ablations=[ablation("x", "skip"), ablation("y")]), cell("b", ablations=[ablation("x", "skip")])]
+    assert answered_ablations(rows) == ["y"]
 
 
-def test_without_arms_there_is_no_table():
-    assert arms_table([cell("a"), cell("b", arms=[arm("x", "skip")]), cell("c", arms=None)]) is None
+def test_without_ablations_there_is_no_table():
+    assert (
+        cell_ablations_table([cell("a"), cell("b", ablations=[ablation("x", "skip")]), cell("c", ablations=None)])
+        is None
+    )
 
 
-def test_all_arms_fit_beside_the_longest_name_of_a_cell():
+def test_all_ablations_fit_beside_the_longest_name_of_a_cell():
     names = ["dtype=float32", "dtype=bfloat16", "attn=eager", "attn=sdpa", "aligned_copy", "attention_mask=none"]
     names += ["use_cache=false", "no_first_special_token", "threads=1", "second_prompt"]
-    lines = shown(arms_table([cell("transformers-4.42.4", "bad", arms=[arm(name) for name in names])]))
+    lines = shown(
+        cell_ablations_table([cell("transformers-4.42.4", "bad", ablations=[ablation(name) for name in names])])
+    )
     assert all(part in " ".join(lines) for part in ("bfloat16", "attention_", "aligned_", "threads="))
     (line,) = (line for line in lines if line.startswith("transformers"))
     assert words(line) == ["transformers-4.42.4", "bad", *["good"] * len(names)]

@@ -1,4 +1,4 @@
-"""Two planted traces compared: each test changes one thing and knows what it changed."""
+"""Two injected traces compared: each test changes one thing and knows what it changed."""
 
 import dataclasses
 import json

@@ -18,13 +18,13 @@ FAULT_KEYS: dict[str, type] = {
 }  # fmt: skip
 TEST_KEYS: dict[str, type] = {
     "neighbours": list, "question": str, "command": str, "verdict": str,
-    "arm": str, "cell": dict, "key": str, "is": str, "by_hand": str,
+    "ablation": str, "cell": dict, "key": str, "is": str, "by_hand": str,
 }  # fmt: skip
 DOCUMENTED_KEYS: dict[str, type] = {
     "model": list, "model_type": list, "dtype": list, "source": str, "says": str, "instead": str,
 }  # fmt: skip
 OUTCOMES = ("bug", "not a bug")
-WAYS = ("arm", "cell", "key", "by_hand")
+WAYS = ("ablation", "cell", "key", "by_hand")
 """How a test is answered: by a change on the loaded model, another environment, a value of verdict.json, a person."""
 CELL_KEYS = (*RANGES, "device", "platform")
 CONDITIONS: dict[str, type] = {
@@ -129,7 +129,7 @@ def _test(path: Path, data: Mapping[str, Any]) -> FurtherTest:
     if len(ways) != 1:
         raise RecordError(f"{path}: 'test' must have one of {', '.join(WAYS)}, got {', '.join(ways) or 'none'}.")
     how = ways[0]
-    answer = {"arm": "verdict", "cell": "verdict", "key": "is"}.get(how)
+    answer = {"ablation": "verdict", "cell": "verdict", "key": "is"}.get(how)
     if answer is not None and answer not in data:
         raise RecordError(f"{path}: 'test.{answer}' is missing: what {how!r} gives if the fault is this one.")
     if answer == "verdict" and data["verdict"] not in ("good", "bad"):

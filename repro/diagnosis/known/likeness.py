@@ -76,7 +76,11 @@ def excluded(document: Mapping[str, Any], known: tuple[Documented, ...] | None =
     """
     if document.get("verdict") != "bad" or document.get("kind") != "nonfinite":
         return None
-    wide = [arm["verdict"] for arm in document.get("arms") or () if arm["name"] in WIDE and arm["verdict"] != "skip"]
+    wide = [
+        ablation["verdict"]
+        for ablation in document.get("ablations") or ()
+        if ablation["name"] in WIDE and ablation["verdict"] != "skip"
+    ]
     overflow = (document.get("origin") or {}).get("mechanism") == "overflow"
     if "good" not in wide and (wide or not overflow):
         return None
@@ -124,7 +128,7 @@ def _ask(test: FurtherTest, document: Mapping[str, Any]) -> tuple[str, str | Non
         return NOT_RUN, None
     if test.how == "key":
         return _ask_key(test, document)
-    answers = dict(_arms(test, document) if test.how == "arm" else _cells(test, document))
+    answers = dict(_ablations(test, document) if test.how == "ablation" else _cells(test, document))
     told = {name: verdict for name, verdict in answers.items() if verdict in ("good", "bad")}
     if not told:
         return NOT_RUN, None
@@ -143,10 +147,10 @@ def _ask_key(test: FurtherTest, document: Mapping[str, Any]) -> tuple[str, str |
     return (AGREES if agrees else DISAGREES), f"{test.what} is {', '.join(map(str, items[:3])) or 'empty'}"
 
 
-def _arms(test: FurtherTest, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for arm in document.get("arms") or ():
-        if arm["name"] == test.what:
-            yield arm["name"], arm["verdict"]
+def _ablations(test: FurtherTest, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for ablation in document.get("ablations") or ():
+        if ablation["name"] == test.what:
+            yield ablation["name"], ablation["verdict"]
 
 
 def _cells(test: FurtherTest, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -70,7 +70,7 @@ def accepts(model: nn.Module, argument: str) -> bool:
     return argument in inspect.signature(type(model).forward).parameters
 
 
-@functools.lru_cache(maxsize=1)  # a large tokenizer takes seconds, and an arm wants it again
+@functools.lru_cache(maxsize=1)  # a large tokenizer takes seconds, and an ablation wants it again
 def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[Any]:
     """The tokenizer of a model folder, or None.
 

@@ -28,8 +28,8 @@ class Loaded:
     """A model in memory, and what the loading said.
 
     ``from_file``, ``unset_buffers`` and ``misaligned`` are empty until the load checks have filled them: from_file
-    maps a state-dict name to the (path, key) where its value was found unchanged, so that an arm in another dtype can
-    begin from the file's own digits; unset_buffers are those that differ between two loads.
+    maps a state-dict name to the (path, key) where its value was found unchanged, so that an ablation in another dtype
+    can begin from the file's own digits; unset_buffers are those that differ between two loads.
     """
 
     model: nn.Module

@@ -101,12 +101,12 @@ def repair(tensor: Tensor) -> Tensor:
 
 
 def effect(before: Tensor, after: Optional[Tensor]) -> str:
-    """ "cured", "changed" or "unchanged": what a repair did to the set of bad elements of the model's output."""
+    """ "repaired", "changed" or "unchanged": what a repair did to the set of bad elements of the model's output."""
     if after is None or after.shape != before.shape:
         return "unchanged"
     bad_before, bad_after = ~finite_mask(before), ~finite_mask(after)
     if not bool(bad_after.any()):
-        return "cured"
+        return "repaired"
     return "unchanged" if torch.equal(bad_before, bad_after) else "changed"
 
 

@@ -27,18 +27,18 @@ SAMPLES = 3  # bad elements of one output that are walked back; the origin that 
 
 @dataclass
 class Search:
-    """What was tried. ``innocent``: bad values that nothing bad followed from."""
+    """What was tried. ``ruled_out``: bad values that nothing bad followed from."""
 
     loaded: Loaded
     seen: Pass
-    innocent: dict[Address, str] = field(default_factory=dict)
+    ruled_out: dict[Address, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def run(self) -> Any:
         return run(self.loaded.model, self.seen.inputs)
 
     def excuse(self, address: Address, why: str) -> None:
-        self.innocent[address] = why
+        self.ruled_out[address] = why
 
 
 def bisect(loaded: Loaded, passes: list[Pass]) -> tuple[str, str, dict[str, Any]]:
@@ -53,7 +53,7 @@ def bisect(loaded: Loaded, passes: list[Pass]) -> tuple[str, str, dict[str, Any]
         "headroom": headroom(loaded, seen),
         "limit": limit_of(dtype),
         "dtype": dtype_name(dtype),
-        "innocent": [],
+        "ruled_out": [],
         "screened_calls": len(seen.calls),
     }
     if not seen.bad:
@@ -62,8 +62,8 @@ def bisect(loaded: Loaded, passes: list[Pass]) -> tuple[str, str, dict[str, Any]
         return "good", f"the output is finite: there is nothing to find{extra}", payload
     search = Search(loaded, seen)
     found = find(search)
-    payload["innocent"] = [
-        {"module": place.module, "op": place.op, "why": why} for place, why in search.innocent.items()
+    payload["ruled_out"] = [
+        {"module": place.module, "op": place.op, "why": why} for place, why in search.ruled_out.items()
     ]
     if found is None:
         return (
@@ -100,11 +100,11 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             continue
         address = origin.step.op.address
         # a wider recording may lead to the same operator: it has been put to the test already
-        confirmed, how = (False, "unchanged") if address in search.innocent else confirm(search, address)
+        confirmed, how = (False, "unchanged") if address in search.ruled_out else confirm(search, address)
         if not confirmed and end == ROOT:
             confirmed, how = True, "walked"  # this walk began at the model's own output, and every step of it was tried
         if confirmed:
-            search.innocent.pop(address, None)
+            search.ruled_out.pop(address, None)
             return {**describe_origin(search.loaded, search.seen, origin, leaf), "confirmed": True, "confirmed_by": how}
         search.excuse(address, "neither cures the output when repaired, nor spoils it alone")
     return None
@@ -139,7 +139,7 @@ def earliest(tape: Tape) -> Optional[Origin]:
 def confirm(search: Search, address: Address) -> tuple[bool, str]:
     """Whether the model's bad output follows from the operator: (confirmed, how that was seen).
 
-    "cured" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the
+    "repaired" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the
     output stays the same, because later operators make bad values of their own, but with all of those repaired and
     this one left alone it is bad. (find() adds "walked": two operators are needed together, and the walk back from
     the model's own output ends here.)

@@ -17,9 +17,9 @@ from ..model.inputs import load_tokenizer
 from ..model.load import Loaded
 from ..observe.screen import blocks
 from ..protocol.wire import Emitter
+from .ablations import MOST, measure
 from .answers import look, skipped
 from .batches import Example, Tokens, captured, passed
-from .mitigations import MOST, measure
 from .vectors import Steering
 
 STEP = "prompts"
@@ -50,7 +50,7 @@ def run(
     tokens = Tokens(loaded, tokenizer, options.get("max_length"), options.get("padding_side"))
     layers = chosen_layers(loaded, tokens, options.get("layers"))
     steering = Steering(layers) if options.get("vectors") else None
-    again = steering is not None or bool(options.get("mitigate"))  # what a batch gives these is not kept
+    again = steering is not None or bool(options.get("ablations"))  # what a batch gives these is not kept
     counts, done = {"good": 0, "bad": 0, "skip": 0}, 0
     failing: list[tuple[Example, dict[str, Any]]] = []
     for number, examples in enumerate(_batched(options["file"], int(options.get("batch_size") or BATCH_SIZE))):
@@ -66,7 +66,7 @@ def run(
             records, residuals = _answers(loaded, tokens, number, examples, layers, steering is not None)
         for example, record, residual in zip(examples, records, residuals):
             counts[record["verdict"]] += 1
-            if options.get("mitigate") and record["verdict"] == "bad" and len(failing) < MOST:
+            if options.get("ablations") and record["verdict"] == "bad" and len(failing) < MOST:
                 failing.append((example, record))
             if steering is not None:
                 steering.take(example, residual if record["verdict"] == "good" else None)
@@ -76,7 +76,7 @@ def run(
     payload: dict[str, Any] = {"layers": layers, "padding_side": tokens.side, "pad_token_id": tokens.pad, **counts}
     payload["special_ids"] = sorted(tokens.special)
     if failing:
-        payload["mitigations"] = measure(loaded, tokenizer, failing, options, layers, emitter)
+        payload["ablations"] = measure(loaded, tokenizer, failing, options, layers, emitter)
         payload["mitigated"] = len(failing)
     if steering is not None:
         payload["vectors"] = steering.save(options["vectors"])

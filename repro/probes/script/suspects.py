@@ -50,7 +50,7 @@ class Session:
     """Runs of one script, each under another visitor."""
 
     path: str
-    innocent: list[Address] = field(default_factory=list)
+    ruled_out: list[Address] = field(default_factory=list)
 
     def run(self, visit: Visitor) -> tuple[str, Names]:
         """The script's verdict with every operator under ``visit``."""
@@ -86,7 +86,7 @@ def find(path: str) -> tuple[str, str, Optional[dict[str, Any]], Optional[Found]
     verdict, _ = session.run(note)
     if verdict != "bad":
         return verdict, f"the script is {verdict}: there is nothing to find", None, None
-    for how, is_guilty in (("cured", _cures), ("suffices", _suffices)):
+    for how, is_guilty in (("repaired", _repaired), ("suffices", _suffices)):
         if how == "suffices" and (len(suspects) < 2 or session.repaired(lambda here: True) != "good"):
             break  # what is bad with all of them repaired does not come from them
         for address in suspects:
@@ -96,9 +96,9 @@ def find(path: str) -> tuple[str, str, Optional[dict[str, Any]], Optional[Found]
                 found = _captured(session, address)
                 if found is not None:
                     origin = {**describe_origin(found), "confirmed": True, "confirmed_by": how}
-                    session.innocent = session.innocent if how == "cured" else []
+                    session.ruled_out = session.ruled_out if how == "repaired" else []
                     return "bad", sentence(origin), {"origin": origin, **_around(session, origin)}, found
-            session.innocent.append(address)
+            session.ruled_out.append(address)
     if not suspects:
         return _rounded(session)
     why = f"none of {len(suspects)} operators that make a NaN or Inf"
@@ -113,7 +113,7 @@ def _rounded(session: Session) -> tuple[str, str, Optional[dict[str, Any]], Opti
     payload: dict[str, Any] = {
         "origin": None,
         "rounding": rounding.payload(),
-        "innocent": [],
+        "ruled_out": [],
         "spread": [],
         "headroom": [],
     }
@@ -158,7 +158,7 @@ def _is_mask(nest: Any) -> bool:
     return any(bool((widen(tensor) == torch.finfo(tensor.dtype).min).any()) for tensor in floats)
 
 
-def _cures(session: Session, address: Address) -> bool:
+def _repaired(session: Session, address: Address) -> bool:
     """Whether the script is good with this operator repaired."""
     return session.repaired(lambda here: here == address) == "good"
 
@@ -245,9 +245,9 @@ def describe_origin(found: Found) -> dict[str, Any]:
 
 def _around(session: Session, origin: dict[str, Any]) -> dict[str, Any]:
     """The rest of the bisect step's payload."""
-    innocent = [
+    ruled_out = [
         {"module": place.module, "op": place.op, "why": "the script is bad also when its values are repaired"}
-        for place in session.innocent
+        for place in session.ruled_out
     ]
     return {
         "prompt": None,
@@ -255,7 +255,7 @@ def _around(session: Session, origin: dict[str, Any]) -> dict[str, Any]:
         "headroom": [],
         "limit": origin["limit"],
         "dtype": origin["output"]["dtype"],
-        "innocent": innocent,
+        "ruled_out": ruled_out,
         "screened_calls": 0,
     }
 

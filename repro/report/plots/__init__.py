@@ -9,7 +9,7 @@ from pathlib import Path
 from repro.report.plots.chart import Plot, png
 from repro.report.plots.magnitude import magnitude
 from repro.report.plots.spread import spread
-from repro.report.plots.verdicts import arms, cells, versions
+from repro.report.plots.verdicts import ablations, cells, versions
 from repro.report.privacy.redact import Private, redact_json, scope
 from repro.report.tables import Json
 
@@ -22,7 +22,7 @@ def plots(document: Json) -> list[Plot]:
     Args:
         document: The content of verdict.json, masked. The names in it may be any text.
     """
-    made = (cells(document), versions(document), spread(document), magnitude(document), arms(document))
+    made = (cells(document), versions(document), spread(document), magnitude(document), ablations(document))
     return [plot for plot in made if plot is not None]
 
 

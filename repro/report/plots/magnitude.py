@@ -59,20 +59,20 @@ def magnitude(document: Json) -> Plot | None:
     born = None if place is None else said[place]
     values = [{"layer": name, **_value(item)} for name, item in zip(said, items, strict=True)]
     references = [] if born is None else [{**item, "layer": born} for item in _reference(origin)]
-    arms = _float32_arm(document)
-    sizes = [item["absmax"] for item in (*values, *references, *arms) if item["absmax"]]
+    ablations = _float32_ablation(document)
+    sizes = [item["absmax"] for item in (*values, *references, *ablations) if item["absmax"]]
     limits = _limits(sizes)
     y = {"field": "absmax", "type": "quantitative", **_decades([*sizes, *(item["absmax"] for item in limits)])}
     x = ordinal("layer", said, _layer_axis(said, title))
     early = place is not None and 2 * place < len(items)
     layers = [
         *_rules(limits, y, LIMIT, early=early),
-        *_rules(arms, y, LINE, early=early),
+        *_rules(ablations, y, LINE, early=early),
         *_line(values, x, y),
         *_without_place(values, x),
         *(_origin(born, references, x, y) if born is not None else ()),
     ]
-    others = "".join(f" {item['says']}." for item in (*references, *arms))
+    others = "".join(f" {item['says']}." for item in (*references, *ablations))
     notes = [*(f"The diamond: {item['says']}." for item in references), *_outside(limits)]
     return Plot(
         name="magnitude",
@@ -104,12 +104,12 @@ def _reference(origin: Json) -> list[dict[str, Any]]:
     return [{"absmax": value, "says": f"{dtype} has {plain(value, DIGITS)} at the origin"}]
 
 
-def _float32_arm(document: Json) -> list[dict[str, Any]]:
+def _float32_ablation(document: Json) -> list[dict[str, Any]]:
     """The largest magnitude of the same model in float32, where it was measured."""
     found = []
-    for arm in document.get("arms") or ():
-        value = number(arm.get("headroom_max")) or 0.0
-        if (arm.get("change") or {}).get("dtype") == "float32" and 0 < value < math.inf:
+    for ablation in document.get("ablations") or ():
+        value = number(ablation.get("headroom_max")) or 0.0
+        if (ablation.get("change") or {}).get("dtype") == "float32" and 0 < value < math.inf:
             found.append({"absmax": value, "says": f"the largest in float32 {plain(value, DIGITS)}"})
     return found
 

@@ -14,15 +14,15 @@ WIDE, NARROW = 70, 24
 ASKED = "as asked"
 
 
-def arms(document: Json) -> Plot | None:
+def ablations(document: Json) -> Plot | None:
     """The verdict of the case as asked, and of each single change; None where none was tried."""
-    tried = [arm for arm in document.get("arms") or () if arm["ending"] != "not_run"]
+    tried = [ablation for ablation in document.get("ablations") or () if ablation["ending"] != "not_run"]
     if not tried:
         return None
     few, note = first_of(tried, ROWS, "changes")
     forward: Json = document.get("forward") or document
-    rows = [(ASKED, forward["verdict"]), *((short(arm["name"]), arm["verdict"]) for arm in few)]
-    return _strip("arms", "The verdict with each single change", rows, [note])
+    rows = [(ASKED, forward["verdict"]), *((short(ablation["name"]), ablation["verdict"]) for ablation in few)]
+    return _strip("ablations", "The verdict with each single change", rows, [note])
 
 
 def cells(document: Json) -> Plot | None:
@@ -34,7 +34,9 @@ def cells(document: Json) -> Plot | None:
     items, thinned_note = thinned(every, ROWS, bad)
     note = thinned_note and f"{len(items)} of {len(every)} cells are drawn; verdict.json has all."
     rows = distinct(short(item.get("label") or item["id"]) for item in items)
-    answered = [arm["name"] for item in items for arm in item.get("arms") or () if arm["verdict"] != "skip"]
+    answered = [
+        ablation["name"] for item in items for ablation in item.get("ablations") or () if ablation["verdict"] != "skip"
+    ]
     changes, more = first_of(list(dict.fromkeys(answered)), COLUMNS, "changes")
     if not changes:
         verdict_of = [item["verdict"] for item in items]
@@ -42,7 +44,7 @@ def cells(document: Json) -> Plot | None:
     columns = distinct([ASKED, *map(short, changes)])
     values = []
     for row, item in zip(rows, items, strict=True):
-        by_change = {arm["name"]: arm["verdict"] for arm in item.get("arms") or ()}
+        by_change = {ablation["name"]: ablation["verdict"] for ablation in item.get("ablations") or ()}
         found = [item["verdict"], *map(by_change.get, changes)]
         values += [
             {"row": row, "column": column, "verdict": verdict}

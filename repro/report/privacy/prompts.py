@@ -26,8 +26,8 @@ OUTSIDE = frozenset({"stderr_tail", "lines", "traceback", "message", "error", "o
 """Keys of texts that other programs wrote, in which any piece of a prompt may stand."""
 COMMANDS = frozenset({"command", "argv"})
 IDS = frozenset({"input_ids", "decoder_input_ids"})
-SECOND = frozenset({"second_prompt", "arm:second_prompt"})
-"""The arm whose reason ends with the text of another prompt."""
+SECOND = frozenset({"second_prompt", "ablation:second_prompt"})
+"""The ablation whose reason ends with the text of another prompt."""
 ANOTHER = "another"
 """What the kit calls that other prompt, in place of its text."""
 REMARK = re.compile(r""" \((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\)$""")
@@ -174,9 +174,9 @@ def _prompt(item: Any, number: int, prompts: Prompts) -> Any:
     return {"prompt": prompts.stand_in(number), "tokens": None, **told, **_walk(rest, prompts, outside=False)}
 
 
-def _without_remark(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """The arm of another prompt without its text. The reason stands in the arm itself or in its verdict."""
-    found = dict(arm)
+def _without_remark(ablation: Mapping[str, Any]) -> dict[str, Any]:
+    """The ablation of another prompt without its text. The reason stands in the ablation itself or in its verdict."""
+    found = dict(ablation)
     if isinstance(found.get("reason"), str):
         found["reason"] = REMARK.sub(" (another prompt)", found["reason"])
     if isinstance(found.get("verdict"), Mapping):

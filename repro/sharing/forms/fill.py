@@ -127,7 +127,7 @@ class _Draft:
 
     @property
     def pieces(self) -> list[Piece]:
-        """What may be left out, the most necessary first: place and cures, the other scripts, the rest."""
+        """What may be left out, the most necessary first: place and workarounds, the other scripts, the rest."""
         ordered = by_importance(self.report)
         return [*ordered[:BEFORE_SCRIPTS], *self.quoted[1:], *ordered[BEFORE_SCRIPTS:]]
 

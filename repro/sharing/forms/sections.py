@@ -163,10 +163,10 @@ def expected(document: Mapping[str, Any], quoted: Sequence[Quoted]) -> str:
     alone = next((item for item in quoted if str(item.entry.get("level")).startswith("operator")), None)
     if value is not None and math.isfinite(value) and alone is not None:
         said.append(f"From the inputs of {code(alone.path)}, {wanted.get('dtype')} gives {plain(value)}.")
-    if found["cures"]:
-        cures = listed([code(name) for name in found["cures"]])
-        each = "each of these changes alone" if len(found["cures"]) > 1 else "only this changed"
-        said.append(f"With {each} the output is finite: {cures}.")
+    if found["workarounds"]:
+        workarounds = listed([code(name) for name in found["workarounds"]])
+        each = "each of these changes alone" if len(found["workarounds"]) > 1 else "only this changed"
+        said.append(f"With {each} the output is finite: {workarounds}.")
     said += [f"{code(quoted[0].path)} ends with exit status 0 once that holds."] if quoted else []
     return " ".join(said)
 

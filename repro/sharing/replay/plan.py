@@ -162,7 +162,7 @@ def _request(
         case=case,
         cell=cell,
         python=cell.python,
-        arms=False,
+        ablations=False,
         reduce=False,
         deliver=False,
         fault=Fault.CRASH if document.get("kind") == "crash" else Fault.NONFINITE,

@@ -9,7 +9,7 @@ from repro.core.records import Recipe
 Row = dict[str, Any]
 OF_CELL = ("python", "torch", "transformers", "platform", "dtype", "attn", "device")
 SHORT = ("name", "verdict", "reason")
-"""What a row keeps of each arm."""
+"""What a row keeps of each ablation."""
 
 
 def answered(recipe: Recipe, document: Mapping[str, Any], seconds: float, command: str) -> Row:
@@ -30,8 +30,8 @@ def answered(recipe: Recipe, document: Mapping[str, Any], seconds: float, comman
         "reason": document["reason"],
         "kind": document["kind"],
         "origin": document["origin"],
-        "arms": [{key: arm[key] for key in SHORT} for arm in document["arms"]],
-        "cures": document["cures"],
+        "ablations": [{key: ablation[key] for key in SHORT} for ablation in document["ablations"]],
+        "workarounds": document["workarounds"],
         "environment": environment,
         "seconds": seconds,
         "command": command,
@@ -51,8 +51,8 @@ def unanswered(recipe: Recipe, reason: str, command: str, seconds: float = 0.0) 
         "reason": reason,
         "kind": None,
         "origin": None,
-        "arms": [],
-        "cures": [],
+        "ablations": [],
+        "workarounds": [],
         "environment": None,
         "seconds": seconds,
         "command": command,

@@ -60,28 +60,28 @@ def cells_table(rows: Sequence[Row]) -> "Table":
     return table
 
 
-def arms_table(rows: Sequence[Row]) -> "Table | None":
+def cell_ablations_table(rows: Sequence[Row]) -> "Table | None":
     """Cells x single changes, for those changes that at least one cell answered; None where there is none."""
     from rich.text import Text
 
-    names = answered_arms(rows)
+    names = answered_ablations(rows)
     if not names:
         return None
     table = _table(("cell", "as\nasked"), padding=0)
     for name in names:
         table.add_column(Text(re.sub("([=_])", r"\1\n", name)), overflow="fold")
     for label, row in zip(labels(rows), rows, strict=True):
-        verdicts = {arm["name"]: arm["verdict"] for arm in row.get("arms") or ()}
+        verdicts = {ablation["name"]: ablation["verdict"] for ablation in row.get("ablations") or ()}
         words = [row["verdict"], *(verdicts.get(name, ABSENT) for name in names)]
         table.add_row(Text(label), *(Text(word, style=COLOURS.get(word, "")) for word in words))
     return table
 
 
-def answered_arms(rows: Iterable[Row]) -> list[str]:
+def answered_ablations(rows: Iterable[Row]) -> list[str]:
     """The names of the changes that are good or bad in at least one cell, in the order in which they are met."""
-    arms: list[Mapping[str, Any]] = [arm for row in rows for arm in row.get("arms") or ()]
-    answered = {arm["name"] for arm in arms if arm["verdict"] != "skip"}
-    return [name for name in dict.fromkeys(arm["name"] for arm in arms) if name in answered]
+    ablations: list[Mapping[str, Any]] = [ablation for row in rows for ablation in row.get("ablations") or ()]
+    answered = {ablation["name"] for ablation in ablations if ablation["verdict"] != "skip"}
+    return [name for name in dict.fromkeys(ablation["name"] for ablation in ablations) if name in answered]
 
 
 def _table(columns: Sequence[str], padding: int = 1) -> "Table":

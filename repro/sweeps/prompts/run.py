@@ -50,7 +50,7 @@ class Asked:
     max_length: int | None = None
     padding_side: str | None = None
     vectors: Path | None = None
-    mitigate: bool = False
+    ablations: bool = False
 
     def argv(self) -> tuple[str, ...]:
         """What of the command line says so, behind MODEL."""
@@ -62,7 +62,7 @@ class Asked:
         for layer in self.layers:
             words += ["--layer", str(layer)]
         words += ["--pairs"] if self.pairs else []
-        words += ["--mitigate"] if self.mitigate else []
+        words += ["--ablations"] if self.ablations else []
         return (*words, *(["--vectors", str(self.vectors)] if self.vectors else []))
 
 
@@ -89,7 +89,7 @@ def run(asked: Asked, listener: Listener) -> Result:
         "padding_side": asked.padding_side,
         "layers": list(asked.layers) or None,
         "vectors": vectors,
-        "mitigate": asked.mitigate,
+        "ablations": asked.ablations,
     }
     kept = PromptRecords(folder / RECORDS)
     result = run_steps(dataclasses.replace(request, out=place, batches=batches), listener, kept.append)

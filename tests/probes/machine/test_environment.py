@@ -20,7 +20,7 @@ from repro.probes.machine.packages import canonical, closure, holds, installed, 
 from repro.probes.protocol.wire import jsonable
 
 
-class Planted:
+class Injected:
     """A distribution with requirements of its own."""
 
     def __init__(self, *requires):
@@ -67,22 +67,22 @@ def test_a_package_that_is_not_installed_has_no_closure():
     assert closure("a-package-that-is-not-there", installed()) == []
 
 
-# --- planted requirements ------------------------------------------------------------------------------------------
+# --- injected requirements ------------------------------------------------------------------------------------------
 
 
 def test_a_closure_goes_through_others_and_around_a_circle():
-    found = {"a": Planted("B_x>=1"), "b-x": Planted("c", "not-installed"), "c": Planted("a"), "d": Planted()}
+    found = {"a": Injected("B_x>=1"), "b-x": Injected("c", "not-installed"), "c": Injected("a"), "d": Injected()}
     assert closure("a", found) == ["b-x", "c"]
 
 
 def test_an_extra_counts_only_where_it_is_asked_for():
-    found = {"a": Planted("b"), "b": Planted("c; extra == 'more'"), "c": Planted()}
+    found = {"a": Injected("b"), "b": Injected("c; extra == 'more'"), "c": Injected()}
     assert closure("a", found) == ["b"]
-    assert closure("a", {**found, "a": Planted("b[More]")}) == ["b", "c"]
+    assert closure("a", {**found, "a": Injected("b[More]")}) == ["b", "c"]
 
 
 def test_an_extra_may_ask_for_itself():
-    found = {"a": Planted("b[all]"), "b": Planted("b[one]; extra == 'all'", "c; extra == 'one'"), "c": Planted()}
+    found = {"a": Injected("b[all]"), "b": Injected("b[one]; extra == 'all'", "c; extra == 'one'"), "c": Injected()}
     assert closure("a", found) == ["b", "c"]
 
 
@@ -196,21 +196,21 @@ def test_every_requirement_installed_here_is_read_as_packaging_reads_it():
 # --- what counts as installed --------------------------------------------------------------------------------------
 
 
-def plant(folder, text):
+def fault(folder, text):
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\n{text}")
 
 
 def test_of_two_the_first_on_the_path_is_installed(tmp_path, monkeypatch):
     for place, version in (("a", "1.0"), ("b", "2.0")):
-        plant(tmp_path / place / f"torch-{version}.dist-info", f"Name: torch\nVersion: {version}\n")
+        fault(tmp_path / place / f"torch-{version}.dist-info", f"Name: torch\nVersion: {version}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "a"), str(tmp_path / "b")])
     assert installed()["torch"].version == "1.0"
 
 
 def test_a_folder_without_a_name_is_not_installed(tmp_path, monkeypatch):
     """An interrupted installation leaves such."""
-    plant(tmp_path / "broken-1.0.dist-info", "")
+    fault(tmp_path / "broken-1.0.dist-info", "")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert installed() == {}
 
@@ -247,7 +247,7 @@ def test_without_an_accelerator_none_is_named():
     assert (found["accelerator"], found["accelerators"]) == (None, [])
 
 
-def planted_config(folder, monkeypatch, text):
+def injected_config(folder, monkeypatch, text):
     (folder / "accelerate").mkdir()
     (folder / "accelerate" / "default_config.yaml").write_text(text)
     monkeypatch.setenv("HF_HOME", str(folder))
@@ -268,7 +268,7 @@ same_network: null
 
 
 def test_the_default_configuration_of_accelerate_is_read_as_yaml(tmp_path, monkeypatch):
-    found = planted_config(tmp_path, monkeypatch, YAML)
+    found = injected_config(tmp_path, monkeypatch, YAML)
     assert found == {
         "compute_environment": "LOCAL_MACHINE",
         "debug": "False",
@@ -280,7 +280,7 @@ def test_the_default_configuration_of_accelerate_is_read_as_yaml(tmp_path, monke
 def test_the_default_configuration_of_accelerate_may_be_json(tmp_path, monkeypatch):
     """Accelerate writes that into the same file."""
     text = json.dumps({"debug": True, "mixed_precision": "no", "num_machines": 2, "fsdp_config": {}, "a": None})
-    found = planted_config(tmp_path, monkeypatch, text)
+    found = injected_config(tmp_path, monkeypatch, text)
     assert found == {"debug": "True", "mixed_precision": "no", "num_machines": "2"}
 
 
@@ -288,7 +288,7 @@ def test_the_default_configuration_of_accelerate_may_be_json(tmp_path, monkeypat
     "key", ["main_process_ip", "deepspeed_hostfile", "iam_role_name", "profile", "tpu_zone", "image_uri", "hub_token"]
 )
 def test_a_setting_that_names_machines_or_accounts_is_not_read(tmp_path, monkeypatch, key):
-    assert planted_config(tmp_path, monkeypatch, f"{key}: something\nuse_cpu: true\n") == {"use_cpu": "True"}
+    assert injected_config(tmp_path, monkeypatch, f"{key}: something\nuse_cpu: true\n") == {"use_cpu": "True"}
 
 
 def test_without_a_configuration_of_accelerate_it_is_empty(tmp_path, monkeypatch):

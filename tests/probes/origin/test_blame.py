@@ -773,7 +773,7 @@ def test_a_module_that_gives_a_mask_is_excused():
     verdict, payload = bisected(WithMask(), ONES)
     assert verdict == "bad"
     assert (payload["origin"]["op"], payload["origin"]["module"]) == ("aten.mul.Tensor", "")
-    assert [row["module"] for row in payload["innocent"]] == ["mask"]
+    assert [row["module"] for row in payload["ruled_out"]] == ["mask"]
 
 
 # --- random graphs -----------------------------------------------------------------------------------------------
@@ -808,13 +808,13 @@ NODES = st.lists(
 )
 
 
-def graph(nodes, planted, place, x):
-    """Each node takes earlier ones; the planted one is the only exponential, of 100 at one place."""
+def graph(nodes, injected, place, x):
+    """Each node takes earlier ones; the injected one is the only exponential, of 100 at one place."""
     values = [x * 1]
     for position, (name, one, two) in enumerate(nodes):
         first, second = values[one % len(values)], values[two % len(values)]
         made = UNARY[name](first) if name in UNARY else BINARY[name](first, second)
-        if position == planted % len(nodes):
+        if position == injected % len(nodes):
             push = torch.zeros(4)
             push[place] = 100.0
             made = torch.exp(torch.tanh(made) + push)
@@ -823,9 +823,9 @@ def graph(nodes, planted, place, x):
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, database=None)
-@given(nodes=NODES, planted=st.integers(0, 99), place=st.integers(0, 3))
-def test_in_a_random_graph_the_planted_operator_is_blamed(nodes, planted, place):
-    model = Function(lambda x: graph(nodes, planted, place, x.reshape(4)))
+@given(nodes=NODES, injected=st.integers(0, 99), place=st.integers(0, 3))
+def test_in_a_random_graph_the_injected_operator_is_blamed(nodes, injected, place):
+    model = Function(lambda x: graph(nodes, injected, place, x.reshape(4)))
     verdict, payload = bisected(model, torch.tensor([[0.5, -1.0, 2.0, 0.25]]))
     with torch.no_grad():
         finite = bool(torch.isfinite(model(torch.tensor([[0.5, -1.0, 2.0, 0.25]]))).all())

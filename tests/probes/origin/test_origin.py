@@ -66,9 +66,9 @@ def test_a_fused_parameter_that_the_cast_makes_infinite_is_no_bad_weight(tmp_pat
         for name, parameter in model.named_parameters():
             if "layers.1" in name and (("experts" in name and "gate_up" in name) or "w1" in name):
                 parameter.fill_(1e5)
-    found = ends(model, tmp_path, "bisect", "arm:dtype=float32")
+    found = ends(model, tmp_path, "bisect", "ablation:dtype=float32")
     assert found["bisect"]["payload"]["origin"]["mechanism"] == "overflow"
-    assert found["arm:dtype=float32"]["verdict"] in ("skip", "good")  # never bad: the file's digits are finite
+    assert found["ablation:dtype=float32"]["verdict"] in ("skip", "good")  # never bad: the file's digits are finite
 
 
 def test_a_model_that_takes_no_token_ids_is_skipped_in_one_line(tmp_path):

@@ -132,7 +132,7 @@ def test_a_nan_made_of_a_mask_is_repaired():
 @pytest.mark.parametrize(
     ("before", "after", "word"),
     [
-        ([NAN, 1.0], [0.0, 1.0], "cured"),
+        ([NAN, 1.0], [0.0, 1.0], "repaired"),
         ([NAN, 1.0], [NAN, 5.0], "unchanged"),
         ([NAN, 1.0], [INF, 5.0], "unchanged"),
         ([NAN, NAN], [0.0, NAN], "changed"),

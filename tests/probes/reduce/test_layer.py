@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from corpus import families
-from corpus.plants import ATTENTION, BY_NAME, RESIDUAL
+from corpus.faults import ATTENTION, BY_NAME, RESIDUAL
 from support.handmade import hooks_of, load_folder, state_of
 from support.reducing import module_result, number, trials
 from torch import Tensor, nn
@@ -36,18 +36,18 @@ LISTS = {
 }  # fmt: skip
 
 
-def planted(name: str, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    plant = BY_NAME[name]
-    plant.build(folder)
-    loaded = load_folder(folder, plant.dtype, attn=plant.attn, trust_remote_code=plant.trust_remote_code)
-    inputs = make_inputs(loaded, [plant.prompt] if plant.prompt else [], False)[0]
+def injected(name: str, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    fault = BY_NAME[name]
+    fault.build(folder)
+    loaded = load_folder(folder, fault.dtype, attn=fault.attn, trust_remote_code=fault.trust_remote_code)
+    inputs = make_inputs(loaded, [fault.prompt] if fault.prompt else [], False)[0]
     _, _, payload = bisect(loaded, [look(loaded.model, inputs)])
     return loaded, inputs, payload["origin"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_familys_module_shows_the_fault_with_nothing_but_its_record(tmp_path: Path, name: str) -> None:
-    loaded, inputs, origin = planted(name, tmp_path)
+    loaded, inputs, origin = injected(name, tmp_path)
     before, hooks, state = state_of(loaded.model), hooks_of(loaded.model), torch.get_rng_state()
     asked, _ = trials()
     found, note = reduced(loaded, inputs, origin, asked)
@@ -64,7 +64,7 @@ def test_every_familys_module_shows_the_fault_with_nothing_but_its_record(tmp_pa
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_one_layer_is_built_and_few_words(tmp_path: Path, family: str) -> None:
-    loaded, inputs, origin = planted(f"{family}-qk-overflow", tmp_path)
+    loaded, inputs, origin = injected(f"{family}-qk-overflow", tmp_path)
     asked, _ = trials()
     found, _ = reduced(loaded, inputs, origin, asked)
     assert found is not None
@@ -75,8 +75,8 @@ def test_one_layer_is_built_and_few_words(tmp_path: Path, family: str) -> None:
 
 
 def test_the_expected_value_is_that_of_float32_with_the_same_numbers(tmp_path: Path) -> None:
-    """Without rounding the residual add of the planted layer is 40000 + 40000, less what the attention adds."""
-    loaded, inputs, origin = planted("gpt2-residual-overflow", tmp_path)
+    """Without rounding the residual add of the injected layer is 40000 + 40000, less what the attention adds."""
+    loaded, inputs, origin = injected("gpt2-residual-overflow", tmp_path)
     asked, _ = trials()
     found, _ = reduced(loaded, inputs, origin, asked)
     assert found is not None
@@ -96,14 +96,14 @@ def test_a_module_outside_of_the_layers_is_its_own_block() -> None:
 
 def test_custom_code_is_refused_with_its_reason(tmp_path: Path) -> None:
     asked, events = trials()
-    found, note = reduced(*planted("custom-mask-module-residual", tmp_path), asked)
+    found, note = reduced(*injected("custom-mask-module-residual", tmp_path), asked)
     assert (found, events) == (None, [])
     assert note == "the model's code comes with the model, so no class of Transformers can be called alone"
 
 
 def test_a_layer_of_pytorch_is_left_to_its_operator(tmp_path: Path) -> None:
     asked, _ = trials()
-    found, note = reduced(*planted("bert-norm-scale-overflow", tmp_path), asked)
+    found, note = reduced(*injected("bert-norm-scale-overflow", tmp_path), asked)
     assert found is None
     assert note == "bert.embeddings.LayerNorm is a layer of PyTorch itself, which its operator shows"
 
@@ -111,7 +111,7 @@ def test_a_layer_of_pytorch_is_left_to_its_operator(tmp_path: Path) -> None:
 def test_a_module_too_large_for_a_second_one_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "LARGEST", 100)
     asked, _ = trials()
-    found, note = reduced(*planted("llama-qk-overflow", tmp_path), asked)
+    found, note = reduced(*injected("llama-qk-overflow", tmp_path), asked)
     assert found is None
     assert note == "model.layers.1 is too large for a second one to be built"
 
@@ -119,13 +119,13 @@ def test_a_module_too_large_for_a_second_one_is_not_built(tmp_path: Path, monkey
 def test_a_module_whose_values_are_too_many_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer, "simplest", lambda *args, **kwargs: None)
     asked, _ = trials()
-    found, note = reduced(*planted("llama-qk-overflow", tmp_path), asked)
+    found, note = reduced(*injected("llama-qk-overflow", tmp_path), asked)
     assert found is None
     assert note == "input_layernorm.weight of layers.0 needs 32 values of its own, too many for a script"
 
 
 def test_arguments_are_taken_as_they_are_given_and_caches_left_out(tmp_path: Path) -> None:
-    loaded, inputs, _ = planted("llama-qk-overflow", tmp_path)
+    loaded, inputs, _ = injected("llama-qk-overflow", tmp_path)
     given = captured(loaded, inputs, "model.layers.1", 0)
     assert given is not None
     assert given.leaves[0].shape == (1, inputs.input_ids.shape[1], families.HIDDEN)
@@ -134,12 +134,12 @@ def test_arguments_are_taken_as_they_are_given_and_caches_left_out(tmp_path: Pat
 
 
 def test_a_call_that_is_never_made_gives_nothing(tmp_path: Path) -> None:
-    loaded, inputs, _ = planted("llama-qk-overflow", tmp_path)
+    loaded, inputs, _ = injected("llama-qk-overflow", tmp_path)
     assert captured(loaded, inputs, "model.layers.1", 5) is None
 
 
 def test_a_module_that_makes_a_nan_elsewhere_first_is_another_fault(tmp_path: Path) -> None:
-    loaded, inputs, origin = planted("llama-residual-overflow", tmp_path)
+    loaded, inputs, origin = injected("llama-residual-overflow", tmp_path)
     given = captured(loaded, inputs, "model.layers.1", 0)
     assert given is not None
     (plan, *_) = tiny.plans(loaded, "model.layers.1")
@@ -170,7 +170,7 @@ def test_a_module_in_which_another_operator_makes_a_nan_first_does_not_show_it(o
 
 
 def test_another_mechanism_at_the_same_operator_is_refused(tmp_path: Path) -> None:
-    loaded, inputs, origin = planted("llama-residual-overflow", tmp_path)
+    loaded, inputs, origin = injected("llama-residual-overflow", tmp_path)
     given = captured(loaded, inputs, "model.layers.1", 0)
     assert given is not None
     (plan, *_) = tiny.plans(loaded, "model.layers.1")
@@ -210,7 +210,7 @@ def test_settings_are_what_differs_from_the_class_and_no_names() -> None:
 
 
 def test_the_place_moves_with_the_module(tmp_path: Path) -> None:
-    loaded, _, origin = planted("llama-qk-overflow", tmp_path)
+    loaded, _, origin = injected("llama-qk-overflow", tmp_path)
     (plan, *_) = tiny.plans(loaded, "model.layers.1")
     small = tiny.built(loaded, "model.layers.1", plan, origin)
     assert small.place == dataclasses.replace(Place.of(origin), module=f"{plan.path}.self_attn")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from corpus.answers import case_of
 from corpus.families import DEFAULT_IDS, VOCAB
-from corpus.plants import BY_NAME, POSITION, TOKEN
+from corpus.faults import BY_NAME, POSITION, TOKEN
 from support.handmade import Function, as_loaded, inputs_of
 from support.hosting import Listener
 from support.reducing import module_result, number, result_of, trials
@@ -32,11 +32,11 @@ STEPS = ("load", "forward", "bisect", "reduce")
 
 
 def reduced(name: str, folder: Path) -> dict[str, Any]:
-    """The end event of the reduce step of a planted model."""
-    plant = BY_NAME[name]
-    plant.build(folder / "model")
+    """The end event of the reduce step of a injected model."""
+    fault = BY_NAME[name]
+    fault.build(folder / "model")
     stream = io.StringIO()
-    plan = {"steps": list(STEPS), "case": case_of(plant, folder / "model"), "cache": str(folder)}
+    plan = {"steps": list(STEPS), "case": case_of(fault, folder / "model"), "cache": str(folder)}
     run_plan(plan, Emitter(stream))
     ends = [event for event in map(json.loads, stream.getvalue().splitlines()) if event["event"] == "end"]
     found: dict[str, Any] = ends[-1]
@@ -52,7 +52,7 @@ def of_function(function: Any, tensor: Tensor) -> tuple[str, str, Any]:
     return reduce(loaded, [seen], origin, asked, False)
 
 
-def test_the_planted_product_of_query_and_key_becomes_one_product_of_two_numbers(tmp_path: Path) -> None:
+def test_the_injected_product_of_query_and_key_becomes_one_product_of_two_numbers(tmp_path: Path) -> None:
     found = reduced("llama-qk-overflow", tmp_path)
     payload = found["payload"]
     program = payload["program"]
@@ -142,11 +142,11 @@ def test_fewer_tokens_that_bring_up_another_origin_are_not_taken() -> None:
 
 
 @pytest.mark.cuda
-def test_a_planted_fault_is_reduced_on_the_device_it_is_on(tmp_path: Path) -> None:
-    plant = BY_NAME["llama-residual-overflow"]
-    plant.build(tmp_path / "model")
+def test_a_injected_fault_is_reduced_on_the_device_it_is_on(tmp_path: Path) -> None:
+    fault = BY_NAME["llama-residual-overflow"]
+    fault.build(tmp_path / "model")
     stream = io.StringIO()
-    case = {**case_of(plant, tmp_path / "model"), "device": "cuda"}
+    case = {**case_of(fault, tmp_path / "model"), "device": "cuda"}
     run_plan({"steps": list(STEPS), "case": case, "cache": str(tmp_path)}, Emitter(stream))
     payload = json.loads(stream.getvalue().splitlines()[-2])["payload"]
     assert payload["program"]["device"].startswith("cuda")

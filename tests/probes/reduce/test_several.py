@@ -45,7 +45,7 @@ def without_minifier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", refused)
 
 
-def test_the_plant_needs_more_operators_than_it_has_to() -> None:
+def test_the_fault_needs_more_operators_than_it_has_to() -> None:
     program = program_of_masked()
     assert names(program)[0] == "aten.add.Tensor"
     assert names(program)[-1] == SOFTMAX

@@ -1,4 +1,4 @@
-"""Programs made small. The faults are planted by arithmetic, or in operators of our own that need a layout."""
+"""Programs made small. The faults are injected by arithmetic, or in operators of our own that need a layout."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def values(found: dict[str, Any]) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def planted() -> Iterator[Any]:
+def injected() -> Iterator[Any]:
     """Operators that give NaN for finite inputs in memory of one kind, and copy them otherwise."""
-    library = torch.library.Library("planted", "DEF")
+    library = torch.library.Library("injected", "DEF")
 
     def define(name: str, is_wrong: Any) -> None:
         library.define(f"{name}(Tensor x) -> Tensor")
@@ -53,7 +53,7 @@ def planted() -> Iterator[Any]:
     define("always", lambda x: x.dtype == torch.float32)
     library.define("scaled_dot_product(Tensor q, Tensor k, Tensor v, Tensor mask) -> Tensor")
     library.impl("scaled_dot_product", lambda q, k, v, mask: q + mask.amax(-1, keepdim=True) * 0, "CPU")
-    yield torch.ops.planted
+    yield torch.ops.injected
     library._destroy() if hasattr(library, "_destroy") else None
 
 
@@ -103,26 +103,26 @@ def test_as_many_positions_stay_as_the_fault_needs() -> None:
     assert shapes(found) == [[1, count], [count, 1]]
 
 
-def test_shapes_that_do_not_go_together_never_survive(planted: Any) -> None:
+def test_shapes_that_do_not_go_together_never_survive(injected: Any) -> None:
     """Fused attention for the CPU takes keys and values of two lengths and reads what lies behind; so does this one."""
     q, mask = torch.ones(1, 2, 6, 8), torch.zeros(1, 1, 6, 6)
     mask[0, 0, 4] = -float("inf")
-    found = shrunk(alone(planted.scaled_dot_product.default, q, q, q, mask))
+    found = shrunk(alone(injected.scaled_dot_product.default, q, q, q, mask))
     query, key, value, rows = shapes(found)
     assert found["mechanism"] == "masked_row"
     assert key == value == [1, 1, 1, 1]
     assert (query, rows) == ([1, 1, 1, 1], [1, 1, 1, 1])
 
 
-def test_plain_memory_is_taken_where_the_fault_survives_it(planted: Any) -> None:
-    found = shrunk(alone(planted.always.default, torch.randn(6, 8).t()[1:]))
+def test_plain_memory_is_taken_where_the_fault_survives_it(injected: Any) -> None:
+    found = shrunk(alone(injected.always.default, torch.randn(6, 8).t()[1:]))
     assert [leaf["layout"] for leaf in found["leaves"]] == [None]
     assert values(found) == [{"kind": "constant", "value": 0.0}]
     assert shapes(found) == [[1]]
 
 
-def test_strides_stay_where_the_fault_needs_them_and_shapes_shrink_all_the_same(planted: Any) -> None:
-    found = shrunk(alone(planted.strided.default, torch.randn(6, 8).t()))
+def test_strides_stay_where_the_fault_needs_them_and_shapes_shrink_all_the_same(injected: Any) -> None:
+    found = shrunk(alone(injected.strided.default, torch.randn(6, 8).t()))
     (leaf,) = found["leaves"]
     assert leaf["layout"] == {"stride": [8], "misaligned_bytes": 0}
     assert leaf["values"] == {"kind": "constant", "value": 0.0}
@@ -130,9 +130,9 @@ def test_strides_stay_where_the_fault_needs_them_and_shapes_shrink_all_the_same(
 
 
 @pytest.mark.parametrize(("op", "off"), [("misaligned", 2), ("half_line", 8)])
-def test_a_misalignment_stays_where_the_fault_needs_it(planted: Any, op: str, off: int) -> None:
+def test_a_misalignment_stays_where_the_fault_needs_it(injected: Any, op: str, off: int) -> None:
     values_ = laid_out(torch.randn(3, 4), {"stride": [4, 1], "misaligned_bytes": off})
-    found = shrunk(alone(getattr(planted, op).default, values_))
+    found = shrunk(alone(getattr(injected, op).default, values_))
     (leaf,) = found["leaves"]
     assert leaf["layout"]["misaligned_bytes"] == off
     assert leaf["values"] == {"kind": "constant", "value": 0.0}
@@ -170,19 +170,19 @@ def for_these_alone(library: Any, name: str, wanted: Tensor) -> None:
     library.impl(name, is_wrong, "CPU")
 
 
-def test_values_that_the_fault_needs_and_no_rule_gives_are_packed(planted: Any) -> None:
+def test_values_that_the_fault_needs_and_no_rule_gives_are_packed(injected: Any) -> None:
     wanted = torch.randn(10, 10, generator=torch.Generator().manual_seed(7))
-    library = torch.library.Library("planted", "FRAGMENT")
+    library = torch.library.Library("injected", "FRAGMENT")
     for_these_alone(library, "exact", wanted)
-    found = shrunk(alone(planted.exact.default, wanted))
+    found = shrunk(alone(injected.exact.default, wanted))
     assert (shapes(found), values(found)[0]["kind"]) == ([[10, 10]], "bytes")
 
 
-def test_more_values_than_a_script_should_have_are_no_program(planted: Any) -> None:
+def test_more_values_than_a_script_should_have_are_no_program(injected: Any) -> None:
     wanted = torch.randn(100, 100, generator=torch.Generator().manual_seed(7))
-    library = torch.library.Library("planted", "FRAGMENT")
+    library = torch.library.Library("injected", "FRAGMENT")
     for_these_alone(library, "large", wanted)
-    program = alone(planted.large.default, wanted)
+    program = alone(injected.large.default, wanted)
     asked, _ = trials()
     assert shrink(program, fault_in(program), asked) is None
 

@@ -1,4 +1,4 @@
-"""The fewest tokens: planted models whose fault hangs on one token, on two together, or on the first."""
+"""The fewest tokens: injected models whose fault hangs on one token, on two together, or on the first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from corpus.plants import BY_NAME, POSITION, TOKEN
+from corpus.faults import BY_NAME, POSITION, TOKEN
 from support.handmade import Small, as_loaded, hooks_of, inputs_of, load_folder, state_of
 from support.reducing import trials
 from torch import Tensor, nn
@@ -20,12 +20,12 @@ from repro.probes.reduce.tokens import Place, fewest, only, record, shows
 PARTS = ("gpt2-residual-overflow", "llama-qk-overflow", "gemma3-residual-overflow-bos", "t5-cross-qk-overflow")
 
 
-def planted(name: str, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+def injected(name: str, folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """The loaded model, its inputs and its origin."""
-    plant = BY_NAME[name]
-    plant.build(folder)
-    loaded = load_folder(folder, plant.dtype, attn=plant.attn)
-    inputs = make_inputs(loaded, [plant.prompt] if plant.prompt else [], False)[0]
+    fault = BY_NAME[name]
+    fault.build(folder)
+    loaded = load_folder(folder, fault.dtype, attn=fault.attn)
+    inputs = make_inputs(loaded, [fault.prompt] if fault.prompt else [], False)[0]
     _, _, payload = bisect(loaded, [look(loaded.model, inputs)])
     return loaded, inputs, payload["origin"]
 
@@ -39,12 +39,12 @@ def reduced(loaded: Any, inputs: Any, origin: dict[str, Any]) -> list[int]:
 
 
 def test_the_token_that_carries_the_fault_stays_alone(tmp_path: Path) -> None:
-    loaded, inputs, origin = planted("gpt2-residual-overflow", tmp_path)
+    loaded, inputs, origin = injected("gpt2-residual-overflow", tmp_path)
     assert reduced(loaded, inputs, origin) == [TOKEN]
 
 
 def test_a_fault_of_the_first_special_token_needs_it_alone_and_it_is_marked(tmp_path: Path) -> None:
-    loaded, inputs, origin = planted("gemma3-residual-overflow-bos", tmp_path)
+    loaded, inputs, origin = injected("gemma3-residual-overflow-bos", tmp_path)
     asked, _ = trials()
     small = fewest(loaded, inputs, Place.of(origin), origin["token_index"], asked)
     assert small is not None
@@ -54,7 +54,7 @@ def test_a_fault_of_the_first_special_token_needs_it_alone_and_it_is_marked(tmp_
 
 
 def test_no_mask_is_given_where_the_fault_needs_none(tmp_path: Path) -> None:
-    loaded, inputs, origin = planted("gpt2-residual-overflow", tmp_path)
+    loaded, inputs, origin = injected("gpt2-residual-overflow", tmp_path)
     asked, _ = trials()
     small = fewest(loaded, inputs, Place.of(origin), origin["token_index"], asked)
     assert small is not None
@@ -64,7 +64,7 @@ def test_no_mask_is_given_where_the_fault_needs_none(tmp_path: Path) -> None:
 
 
 def test_the_decoder_follows_the_encoder(tmp_path: Path) -> None:
-    loaded, inputs, origin = planted("t5-cross-qk-overflow", tmp_path)
+    loaded, inputs, origin = injected("t5-cross-qk-overflow", tmp_path)
     small = only(inputs, [2, 5])
     start = inputs.decoder_input_ids[0, 0].item()
     ids = inputs.input_ids[0].tolist()
@@ -170,7 +170,7 @@ def test_an_overflow_beside_an_infinity_that_came_in_is_not_the_same_fault() -> 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_the_model_is_left_as_it_was(tmp_path: Path, name: str) -> None:
-    loaded, inputs, origin = planted(name, tmp_path)
+    loaded, inputs, origin = injected(name, tmp_path)
     before, hooks = state_of(loaded.model), hooks_of(loaded.model)
     reduced(loaded, inputs, origin)
     assert state_of(loaded.model) == before
@@ -195,7 +195,7 @@ def test_inputs_that_do_not_show_it_again_are_none() -> None:
     assert fewest(loaded, only(inputs, [0, 1]), Place.of(payload["origin"]), None, asked) is None
 
 
-def test_the_planted_position_is_where_the_origin_says(tmp_path: Path) -> None:
-    _, inputs, origin = planted("llama-residual-overflow", tmp_path)
+def test_the_injected_position_is_where_the_origin_says(tmp_path: Path) -> None:
+    _, inputs, origin = injected("llama-residual-overflow", tmp_path)
     assert origin["token_index"] == POSITION
     assert inputs.input_ids[0, POSITION] == TOKEN

@@ -191,28 +191,28 @@ def test_printed_lines_are_no_events(tmp_path):
 
 
 def test_it_runs_as_the_main_module_with_its_path_and_folder(script, tmp_path):
-    (tmp_path / "planted_neighbour.py").write_text("VALUE = 7")
+    (tmp_path / "injected_neighbour.py").write_text("VALUE = 7")
     path = str(tmp_path / "asks.py")
     ran = script(
-        "import sys, planted_neighbour\nprint([__name__, __file__, sys.argv, sys.path[0], planted_neighbour.VALUE])"
+        "import sys, injected_neighbour\nprint([__name__, __file__, sys.argv, sys.path[0], injected_neighbour.VALUE])"
     )
     assert ran.lines == (str(["__main__", path, [path], str(tmp_path), 7]),)
 
 
 def test_a_neighbour_is_run_again_in_the_next_run(script, tmp_path):
     for value in ("once", "twice, and longer"):
-        (tmp_path / "planted_neighbour.py").write_text(f"VALUE = {value!r}")
-        assert script("import planted_neighbour\nprint(planted_neighbour.VALUE)").lines == (value,)
-    assert "planted_neighbour" not in sys.modules
+        (tmp_path / "injected_neighbour.py").write_text(f"VALUE = {value!r}")
+        assert script("import injected_neighbour\nprint(injected_neighbour.VALUE)").lines == (value,)
+    assert "injected_neighbour" not in sys.modules
 
 
 def test_a_library_below_the_scripts_folder_stays(script, tmp_path, monkeypatch):
     """An environment may lie there; to import its libraries a second time would break them."""
     (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "planted_library.py").write_text("")
+    (tmp_path / "lib" / "injected_library.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path / "lib")
-    script("import planted_library")
-    assert sys.modules.pop("planted_library", None) is not None
+    script("import injected_library")
+    assert sys.modules.pop("injected_library", None) is not None
 
 
 def test_the_payload_knows_the_file(script, tmp_path):
@@ -242,11 +242,11 @@ random.seed(99)
 torch.nn.modules.module.register_module_forward_hook(lambda *found: None)
 torch.nn.modules.module.register_module_forward_pre_hook(lambda *found: None)
 warnings.simplefilter("ignore")
-os.environ["OMP_PLANTED"] = "1"
+os.environ["OMP_INJECTED"] = "1"
 os.environ.pop("HF_HUB_OFFLINE")
 os.chdir("/")
 sys.argv.append("more")
-sys.path.insert(0, "/planted")
+sys.path.insert(0, "/injected")
 sys.modules["__main__"] = os
 sys.stdout = sys.stderr = None
 raise {how}
@@ -288,7 +288,7 @@ def test_a_script_does_change_what_is_put_back(tmp_path):
     shown = (
         "import torch, os, torch.nn.modules.module as modules\n"
         "assert torch.get_default_dtype() == torch.float64 and os.getcwd() == '/'\n"
-        "assert len(modules._global_forward_hooks) and os.environ['OMP_PLANTED'] == '1'\n"
+        "assert len(modules._global_forward_hooks) and os.environ['OMP_INJECTED'] == '1'\n"
         "assert str(torch.empty(0).device) == 'meta' and torch.are_deterministic_algorithms_enabled()\n"
     )
     (tmp_path / "asks.py").write_text(UPSETS.replace("raise {how}", shown))
@@ -309,8 +309,8 @@ def steps_of(path, *steps):
 def test_a_script_has_no_steps_of_a_model(tmp_path):
     path = tmp_path / "asks.py"
     path.write_text("raise SystemExit(1)")
-    verdicts, ends = steps_of(path, "files", "load", "forward", "arm:float32", "script")
-    assert verdicts == {"files": "skip", "load": "skip", "forward": "skip", "arm:float32": "skip", "script": "bad"}
+    verdicts, ends = steps_of(path, "files", "load", "forward", "ablation:float32", "script")
+    assert verdicts == {"files": "skip", "load": "skip", "forward": "skip", "ablation:float32": "skip", "script": "bad"}
     assert ends["load"]["reason"] == "a script has no load step: what it ends with is the answer"
 
 

@@ -50,7 +50,7 @@ def test_the_operator_whose_repair_makes_the_script_good_is_the_origin(tmp_path:
     assert (origin["op"], origin["mechanism"], origin["confirmed_by"]) == (
         "aten.log.default",
         "divide_by_zero",
-        "cured",
+        "repaired",
     )
     assert (origin["source"], origin["code"]) == ("script.py:6", "__main__")
 
@@ -74,7 +74,7 @@ def test_a_nan_that_is_dropped_is_not_blamed(tmp_path: Path) -> None:
     assert (verdict, payload is not None, found is not None) == ("bad", True, True)
     assert payload is not None
     assert payload["origin"]["op"] == "aten.mul.Tensor"
-    assert [row["op"] for row in payload["innocent"]] == ["aten.div.Tensor"]
+    assert [row["op"] for row in payload["ruled_out"]] == ["aten.div.Tensor"]
 
 
 def test_the_one_that_made_it_infinite_is_blamed_and_not_the_one_that_made_nan_of_that(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_assertion_of_the_script_is_its_answer(tmp_path: Path) -> None:
 
 
 def test_what_a_script_reads_in_strides_is_captured_as_it_lies(tmp_path: Path) -> None:
-    """A planted operator that is wrong for memory that is not contiguous alone."""
+    """A injected operator that is wrong for memory that is not contiguous alone."""
     library = torch.library.Library("scripted", "DEF")
     library.define("strided(Tensor x) -> Tensor")
 

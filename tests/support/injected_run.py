@@ -63,8 +63,10 @@ def verdict(*changed, case=CASE, environment=ENVIRONMENT):
         observation("load", payload=LOAD),
         observation("forward", "bad", "every logit is NaN", {"logits": LOGITS, "prompts": [PROMPT]}),
         observation("bisect", "bad", payload=BISECT),
-        observation("arm:dtype=float32", payload={"change": {"dtype": "float32"}, "logits": {"min": -1, "max": 1.0}}),
-        observation("arm:attn=eager", "bad"),
+        observation(
+            "ablation:dtype=float32", payload={"change": {"dtype": "float32"}, "logits": {"min": -1, "max": 1.0}}
+        ),
+        observation("ablation:attn=eager", "bad"),
         *changed,
     )
     header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", case.model), "2026")

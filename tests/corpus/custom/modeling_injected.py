@@ -20,10 +20,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from .configuration_planted import PlantedConfig
+from .configuration_injected import InjectedConfig
 
 
-class PlantedRMSNorm(nn.Module):
+class InjectedRMSNorm(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(config.hidden_size))
@@ -39,7 +39,7 @@ class PlantedRMSNorm(nn.Module):
         return self.weight * (wide * torch.rsqrt(variance + 1e-5)).to(x.dtype)
 
 
-class PlantedMask(nn.Module):
+class InjectedMask(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.kind = config.mask
@@ -51,12 +51,12 @@ class PlantedMask(nn.Module):
         return torch.full((length, length), lowest, dtype=x.dtype, device=x.device).triu(diagonal)
 
 
-class PlantedAttention(nn.Module):
+class InjectedAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.heads = config.num_attention_heads
         self.empty = config.memory == "empty"
-        self.mask = None if config.mask == "module" else PlantedMask(config).forward
+        self.mask = None if config.mask == "module" else InjectedMask(config).forward
         size = config.hidden_size
         self.q_proj = nn.Linear(size, size, bias=False)
         self.k_proj = nn.Linear(size, size, bias=False)
@@ -78,7 +78,7 @@ class PlantedAttention(nn.Module):
         return self.o_proj(mixed)
 
 
-class PlantedMLP(nn.Module):
+class InjectedMLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.log = config.gate == "log"
@@ -92,13 +92,13 @@ class PlantedMLP(nn.Module):
         return self.down_proj(hidden)
 
 
-class PlantedLayer(nn.Module):
+class InjectedLayer(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.input_norm = PlantedRMSNorm(config)
-        self.attention = PlantedAttention(config)
-        self.post_norm = PlantedRMSNorm(config)
-        self.mlp = PlantedMLP(config)
+        self.input_norm = InjectedRMSNorm(config)
+        self.attention = InjectedAttention(config)
+        self.post_norm = InjectedRMSNorm(config)
+        self.mlp = InjectedMLP(config)
 
     def forward(self, x, mask=None):
         x = x + self.attention(self.input_norm(x), mask)
@@ -110,7 +110,7 @@ def position_table(config):
     return angles.sin()
 
 
-class PlantedPositions(nn.Module):
+class InjectedPositions(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.register_buffer("table", position_table(config), persistent=config.positions == "persistent")
@@ -124,23 +124,23 @@ def crash(config, moment, dtype):
         os.kill(os.getpid(), getattr(signal, config.crash))
 
 
-class PlantedForCausalLM(PreTrainedModel):
-    config_class = PlantedConfig
+class InjectedForCausalLM(PreTrainedModel):
+    config_class = InjectedConfig
     base_model_prefix = "model"
 
     def __init__(self, config):
         super().__init__(config)
         crash(config, "init", torch.get_default_dtype())
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.positions = None if config.positions == "none" else PlantedPositions(config)
-        self.mask = PlantedMask(config) if config.mask == "module" else None
-        self.layers = nn.ModuleList(PlantedLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = PlantedRMSNorm(config)
+        self.positions = None if config.positions == "none" else InjectedPositions(config)
+        self.mask = InjectedMask(config) if config.mask == "module" else None
+        self.layers = nn.ModuleList(InjectedLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = InjectedRMSNorm(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def _init_weights(self, module):
-        if isinstance(module, PlantedPositions) and self.config.positions == "restored":
+        if isinstance(module, InjectedPositions) and self.config.positions == "restored":
             with torch.no_grad():
                 module.table.copy_(position_table(self.config))
 

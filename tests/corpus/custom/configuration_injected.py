@@ -3,10 +3,10 @@
 from transformers import PretrainedConfig
 
 
-class PlantedConfig(PretrainedConfig):
-    """Each field that is not a size chooses one habit of real custom code, sound or not. See modeling_planted.py."""
+class InjectedConfig(PretrainedConfig):
+    """Each field that is not a size chooses one habit of real custom code, sound or not. See modeling_injected.py."""
 
-    model_type = "planted"
+    model_type = "injected"
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""The planted faults, what must be found in each, and their sound twins.
+"""The injected faults, what must be found in each, and their sound twins.
 
-A fault is planted in the weights or the files of a tiny model, so that an ordinary `from_pretrained` shows it. The same
-function writes the sound twin, with the one number, setting or file that makes the fault put right.
+A fault is injected in the weights or the files of a tiny model, so that an ordinary `from_pretrained` shows it. The
+same function writes the sound twin, with the one number, setting or file that makes the fault put right.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOKEN = DEFAULT_IDS[POSITION]
 CHANNEL = 5
 UNIT = 9
 """The unit of an MLP's inner layer that carries a fault."""
-FLOAT16_CURES = ("dtype=float32", "dtype=bfloat16")
+FLOAT16_WORKAROUNDS = ("dtype=float32", "dtype=bfloat16")
 FUSED = "attn=sdpa"
 """The CPU's fused attention keeps its scores in float32."""
 
@@ -56,8 +56,8 @@ class Truth:
     tensor_index: tuple[int, ...] | None = None
     also_tensor: tuple[str, ...] = ()
     """Other names of the same tensor, where weights are tied."""
-    cures: tuple[str, ...] = ()
-    """Arms that are good."""
+    workarounds: tuple[str, ...] = ()
+    """Ablations that are good."""
     loads: bool = True
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()
@@ -66,13 +66,13 @@ class Truth:
     unset_buffers: tuple[str, ...] = ()
     """From transformers 5 on, which builds on the meta device. Release 4 runs the constructor, and nothing is unset."""
     missing_file: str | None = None
-    innocent_modules: tuple[str, ...] = ()
+    ruled_out_modules: tuple[str, ...] = ()
     """Modules whose output is not finite, which does no harm."""
     signal: str | None = None
 
 
 @dataclass(frozen=True)
-class Plant:
+class InjectedFault:
     """One model folder: `build` writes it, `truth` says what is in it."""
 
     name: str
@@ -111,23 +111,23 @@ Planter = Callable[[Parameters, bool], None]
 def _weights(family: str, planter: Planter, bad: bool, **config: object) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         model = families.build(family, **config)
-        _plant(model, planter, bad)
+        _fault(model, planter, bad)
         model.save_pretrained(folder)
 
     return write
 
 
-def _plant(model: PreTrainedModel, planter: Planter, bad: bool) -> None:
+def _fault(model: PreTrainedModel, planter: Planter, bad: bool) -> None:
     with torch.no_grad():
         planter(dict(model.named_parameters(remove_duplicate=False)), bad)
 
 
 def _pair(name: str, family: str, fault: str, planter: Planter, truth: Truth, dtype: str, attn: str | None = None,
           shape: str | None = None, twin_truth: Truth | None = None, prompt: str | None = None,
-          sound_prompt: str | None = None, **config: object) -> Iterator[Plant]:  # fmt: skip
+          sound_prompt: str | None = None, **config: object) -> Iterator[InjectedFault]:  # fmt: skip
     """The fault and its twin. `shape` is the builder's name where it differs from the family's."""
     for bad in (True, False):
-        yield Plant(
+        yield InjectedFault(
             name if bad else f"{name}-sound", family, fault, _weights(shape or family, planter, bad, **config),
             truth if bad else twin_truth or Truth(), dtype, attn, prompt, sound_prompt,
             twin=f"{name}-sound" if bad else None,
@@ -207,11 +207,11 @@ def _qk(family: str) -> Planter:
     return planter
 
 
-def _qk_plants() -> Iterator[Plant]:
+def _qk_faults() -> Iterator[InjectedFault]:
     for family in families.FAMILIES:
         truth = Truth(
             "bad", "nonfinite", "forward", ATTENTION[family], "aten.bmm", "overflow",
-            cures=(*FLOAT16_CURES, FUSED),
+            workarounds=(*FLOAT16_WORKAROUNDS, FUSED),
         )  # fmt: skip
         yield from _pair(f"{family}-qk-overflow", family, "qk_overflow", _qk(family), truth, "float16", "eager")
 
@@ -221,7 +221,7 @@ def _qk_plants() -> Iterator[Plant]:
 
     truth = Truth(
         "bad", "nonfinite", "forward", "decoder.block.1.layer.1.EncDecAttention", "aten.bmm", "overflow",
-        cures=(*FLOAT16_CURES, FUSED),
+        workarounds=(*FLOAT16_WORKAROUNDS, FUSED),
     )  # fmt: skip
     yield from _pair("t5-cross-qk-overflow", "t5", "qk_overflow", cross, truth, "float16", "eager")
 
@@ -286,31 +286,31 @@ RESIDUAL = {
 }  # fmt: skip
 
 
-def _residual_truth(family: str, token_index: int | None, cures: tuple[str, ...] = FLOAT16_CURES) -> Truth:
+def _residual_truth(family: str, token_index: int | None, workarounds: tuple[str, ...] = FLOAT16_WORKAROUNDS) -> Truth:
     return Truth(
         "bad", "nonfinite", "forward", RESIDUAL[family], "aten.add", "overflow", token_index=token_index,
-        channel_index=CHANNEL, cures=cures,
+        channel_index=CHANNEL, workarounds=workarounds,
     )  # fmt: skip
 
 
-def _residual_plants() -> Iterator[Plant]:
+def _residual_faults() -> Iterator[InjectedFault]:
     for family in RESIDUAL:
         truth = _residual_truth(family, None if family == "bert" else POSITION)
         name = f"{family}-residual-overflow"
         yield from _pair(name, family, "residual_overflow", _residual(family), truth, "float16")
     # T5 clamps what its attention layer gives back, so the same fault does no harm: the model is good.
-    guarded = Truth(innocent_modules=("encoder.block.0.layer.0",))
-    yield Plant(
+    guarded = Truth(ruled_out_modules=("encoder.block.0.layer.0",))
+    yield InjectedFault(
         "t5-residual-overflow-clamped", "t5", "residual_overflow", _weights("t5", _residual("t5"), True), guarded,
         "float16", twin="t5-residual-overflow-clamped-sound",
     )  # fmt: skip
-    yield Plant(
+    yield InjectedFault(
         "t5-residual-overflow-clamped-sound", "t5", "residual_overflow", _weights("t5", _residual("t5"), False),
         Truth(), "float16",
     )  # fmt: skip
     # As in the real Gemma: the first special token carries the large value, every prompt fails, and none without it.
     for family in ("gemma3", "gpt2"):
-        truth = _residual_truth(family, 0, (*FLOAT16_CURES, "no_first_special_token"))
+        truth = _residual_truth(family, 0, (*FLOAT16_WORKAROUNDS, "no_first_special_token"))
         yield from _pair(
             f"{family}-residual-overflow-bos", family, "residual_overflow", _residual(family, BOS), truth, "float16",
             prompt="w44 w47 w117 w64",
@@ -371,11 +371,11 @@ PRODUCTS = {
 }
 
 
-def _mlp_plants() -> Iterator[Plant]:
+def _mlp_faults() -> Iterator[InjectedFault]:
     for shape, (module, op, channel) in PRODUCTS.items():
         truth = Truth(
             "bad", "nonfinite", "forward", module, op, "overflow", token_index=None if shape == "bert" else POSITION,
-            channel_index=channel, cures=FLOAT16_CURES,
+            channel_index=channel, workarounds=FLOAT16_WORKAROUNDS,
         )  # fmt: skip
         family = "t5" if shape == "t5_gated" else shape
         yield from _pair(f"{shape}-mlp-overflow", family, "mlp_overflow", _mlp(shape), truth, "float16", shape=shape)
@@ -412,11 +412,11 @@ def _norm_scale(family: str) -> Planter:
     return planter
 
 
-def _norm_scale_plants() -> Iterator[Plant]:
+def _norm_scale_faults() -> Iterator[InjectedFault]:
     for family in families.FAMILIES:
         truth = Truth(
             "bad", "nonfinite", "forward", NORM[family], NORM_OP[family], "overflow", token_index=POSITION,
-            channel_index=CHANNEL, cures=FLOAT16_CURES,
+            channel_index=CHANNEL, workarounds=FLOAT16_WORKAROUNDS,
         )  # fmt: skip
         name = f"{family}-norm-scale-overflow"
         yield from _pair(name, family, "norm_scale_overflow", _norm_scale(family), truth, "float16")
@@ -444,7 +444,7 @@ def _zero_row(family: str) -> Planter:
     return planter
 
 
-def _zero_plants() -> Iterator[Plant]:
+def _zero_faults() -> Iterator[InjectedFault]:
     for family in families.FAMILIES:
         fused = NORM_OP[family] == "aten.native_layer_norm"
         truth = Truth(
@@ -457,7 +457,7 @@ def _zero_plants() -> Iterator[Plant]:
         name = f"{family}-zero-norm"
         for bad in (True, False):
             config = {EPS[family]: 0.0 if bad else 1e-6}
-            yield Plant(
+            yield InjectedFault(
                 name if bad else f"{name}-sound", family, "zero_norm",
                 _weights(family, _zero_row(family), bad, **config), truth if bad else Truth(),
                 twin=f"{name}-sound" if bad else None,
@@ -481,7 +481,7 @@ def _inf_norm(family: str) -> Planter:
     return planter
 
 
-def _bad_weight_plants() -> Iterator[Plant]:
+def _bad_weight_faults() -> Iterator[InjectedFault]:
     with_token = f"w44 w47 w{TOKEN} w64 w67"
     for family in families.FAMILIES:
         tokenizer = family in ("gpt2", "llama", "bert")
@@ -530,15 +530,17 @@ def _nothing(p: Parameters, bad: bool) -> None:
     """Leaves the weights as they are."""
 
 
-def _sound_plants() -> Iterator[Plant]:
+def _sound_faults() -> Iterator[InjectedFault]:
     for family in (*families.FAMILIES, "bert_plain", "t5_gated"):
         for dtype in ("float32", "float16", "bfloat16"):
-            yield Plant(f"{family}-sound-{dtype}", family, "none", _weights(family, _nothing, False), Truth(), dtype)
+            yield InjectedFault(
+                f"{family}-sound-{dtype}", family, "none", _weights(family, _nothing, False), Truth(), dtype
+            )
     for family in ("gpt2", "gpt_neox", "llama", "gemma3", "bert"):
         write = _weights(family, _nothing, False, tied=True)
-        yield Plant(f"{family}-sound-tied", family, "none", write, Truth())
+        yield InjectedFault(f"{family}-sound-tied", family, "none", write, Truth())
     write = _weights("llama", _nothing, False)
-    yield Plant("llama-sound-tokenizer", "llama", "none", write, Truth(), prompt="w44 w47 w117 w64")
+    yield InjectedFault("llama-sound-tokenizer", "llama", "none", write, Truth(), prompt="w44 w47 w117 w64")
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -579,7 +581,7 @@ def _renamed(name: str) -> Callable[[Path], None]:
     return lambda folder: files.change(folder, rename={name: f"{name}_old"})
 
 
-def _file_plants() -> Iterator[Plant]:
+def _file_faults() -> Iterator[InjectedFault]:
     for family in families.FAMILIES:
         lost = LOST[family]
         faults: list[tuple[str, Callable[[Path], object], Truth]] = [
@@ -595,9 +597,9 @@ def _file_plants() -> Iterator[Plant]:
             faults.append(("renamed_key", _renamed(lost), truth))
         for fault, edit, truth in faults:
             name = f"{family}-{fault.replace('_', '-')}"
-            yield Plant(name, family, fault, _edited(family, edit), truth, twin=f"{family}-files-sound")
-        yield Plant(f"{family}-files-sound", family, "none", _edited(family, _rewrite), Truth())
-    yield Plant("gpt2-sharded-sound", "gpt2", "none", _edited("gpt2", files.shard), Truth())
+            yield InjectedFault(name, family, fault, _edited(family, edit), truth, twin=f"{family}-files-sound")
+        yield InjectedFault(f"{family}-files-sound", family, "none", _edited(family, _rewrite), Truth())
+    yield InjectedFault("gpt2-sharded-sound", "gpt2", "none", _edited("gpt2", files.shard), Truth())
 
 
 def _rewrite(folder: Path) -> None:
@@ -624,12 +626,12 @@ def _evil_pickle(folder: Path) -> None:
     torch.save({**tensors, "payload": _Runs(folder / MARKER)}, folder / "pytorch_model.bin")
 
 
-def _pickle_plants() -> Iterator[Plant]:
-    yield Plant(
+def _pickle_faults() -> Iterator[InjectedFault]:
+    yield InjectedFault(
         "gpt2-pickle-runs-code", "gpt2", "pickle", _edited("gpt2", _evil_pickle),
         Truth("bad", "files", "files", loads=False, also_verdict=("skip",)), twin="gpt2-pickle-sound",
     )  # fmt: skip
-    yield Plant("gpt2-pickle-sound", "gpt2", "pickle", _edited("gpt2", files.to_pickle), Truth())
+    yield InjectedFault("gpt2-pickle-sound", "gpt2", "pickle", _edited("gpt2", files.to_pickle), Truth())
 
 
 # --- custom code -------------------------------------------------------------------------------------------------
@@ -637,25 +639,25 @@ def _pickle_plants() -> Iterator[Plant]:
 
 def _custom(planter: Planter = _nothing, bad: bool = True, **config: object) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        from .custom.configuration_planted import PlantedConfig
-        from .custom.modeling_planted import PlantedForCausalLM
+        from .custom.configuration_injected import InjectedConfig
+        from .custom.modeling_injected import InjectedForCausalLM
 
         quiet = {k: v for k, v in config.items() if not k.startswith("crash")}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = PlantedForCausalLM(PlantedConfig(tie_word_embeddings=False, **quiet))
+            model = InjectedForCausalLM(InjectedConfig(tie_word_embeddings=False, **quiet))
             for parameter in model.parameters():
                 if parameter.dim() == 2:
                     torch.nn.init.normal_(parameter, 0.0, families.SPREAD)
-        _plant(model, planter, bad)
+        _fault(model, planter, bad)
         files.write(folder / files.WEIGHTS, model.state_dict())
         description = {
-            "architectures": ["PlantedForCausalLM"],
+            "architectures": ["InjectedForCausalLM"],
             "auto_map": {
-                "AutoConfig": "configuration_planted.PlantedConfig",
-                "AutoModelForCausalLM": "modeling_planted.PlantedForCausalLM",
+                "AutoConfig": "configuration_injected.InjectedConfig",
+                "AutoModelForCausalLM": "modeling_injected.InjectedForCausalLM",
             },
-            "model_type": "planted",
+            "model_type": "injected",
             "vocab_size": families.VOCAB,
             "hidden_size": HIDDEN,
             "intermediate_size": families.INNER,
@@ -665,7 +667,7 @@ def _custom(planter: Planter = _nothing, bad: bool = True, **config: object) -> 
             **config,
         }
         (folder / "config.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
-        for name in ("configuration_planted.py", "modeling_planted.py"):
+        for name in ("configuration_injected.py", "modeling_injected.py"):
             shutil.copyfile(CUSTOM / name, folder / name)
 
     return write
@@ -692,58 +694,58 @@ def _final_scale(p: Parameters, bad: bool) -> None:
     p["lm_head.weight"][:, CHANNEL] *= 1e-3
 
 
-def _custom_plants() -> Iterator[Plant]:
-    def plant(name: str, fault: str, write: Callable[[Path], None], truth: Truth | None = None,
-              dtype: str = "float32", twin: str | None = None) -> Plant:  # fmt: skip
-        return Plant(
+def _custom_faults() -> Iterator[InjectedFault]:
+    def fault(name: str, fault: str, write: Callable[[Path], None], truth: Truth | None = None,
+              dtype: str = "float32", twin: str | None = None) -> InjectedFault:  # fmt: skip
+        return InjectedFault(
             f"custom-{name}", "custom", fault, write, truth or Truth(), dtype, trust_remote_code=True,
             twin=f"custom-{twin}" if twin else None,
         )  # fmt: skip
 
-    def overflow(module: str, op: str, innocent: tuple[str, ...] = ()) -> Truth:
+    def overflow(module: str, op: str, ruled_out: tuple[str, ...] = ()) -> Truth:
         return Truth(
             "bad", "nonfinite", "forward", module, op, "overflow", token_index=POSITION, channel_index=CHANNEL,
-            cures=FLOAT16_CURES, innocent_modules=innocent,
+            workarounds=FLOAT16_WORKAROUNDS, ruled_out_modules=ruled_out,
         )  # fmt: skip
 
-    yield plant("sound", "none", _custom())
-    yield plant("sound-float16", "none", _custom(), dtype="float16")
+    yield fault("sound", "none", _custom())
+    yield fault("sound-float16", "none", _custom(), dtype="float16")
 
     square = Truth("bad", "nonfinite", "forward", "layers.0.input_norm", "aten.pow", "overflow", token_index=POSITION,
-                   cures=FLOAT16_CURES)  # fmt: skip
+                   workarounds=FLOAT16_WORKAROUNDS)  # fmt: skip
     for name, planter, norm, truth in (
         ("norm-square", _square, "one_pass", square),
         ("norm-square-silent", _silent_square, "narrow", Truth(also_verdict=("bad",))),
     ):
         fault = "norm_square_overflow"
-        yield plant(name, fault, _custom(planter, norm=norm), truth, "float16", f"{name}-sound")
-        yield plant(f"{name}-sound", fault, _custom(planter, False, norm=norm), dtype="float16")
+        yield fault(name, fault, _custom(planter, norm=norm), truth, "float16", f"{name}-sound")
+        yield fault(f"{name}-sound", fault, _custom(planter, False, norm=norm), dtype="float16")
 
     masked = Truth("bad", "nonfinite", "forward", "layers.0.attention", "aten._softmax", "masked_row", token_index=0)
-    yield plant("masked-row", "masked_row", _custom(mask="strict"), masked, twin="literal-mask")
-    yield plant("literal-mask", "literal_mask", _custom(mask="literal"))
-    yield plant("literal-mask-float16", "literal_mask", _custom(mask="literal"), dtype="float16")
+    yield fault("masked-row", "masked_row", _custom(mask="strict"), masked, twin="literal-mask")
+    yield fault("literal-mask", "literal_mask", _custom(mask="literal"))
+    yield fault("literal-mask-float16", "literal_mask", _custom(mask="literal"), dtype="float16")
 
     harmless = ("mask",)
-    yield plant("mask-module", "mask_module", _custom(mask="module"), Truth(innocent_modules=harmless))
+    yield fault("mask-module", "mask_module", _custom(mask="module"), Truth(ruled_out_modules=harmless))
     add = overflow("layers.1", "aten.add", harmless)
-    yield plant("mask-module-residual", "mask_module", _custom(_custom_residual, mask="module"), add, "float16",
+    yield fault("mask-module-residual", "mask_module", _custom(_custom_residual, mask="module"), add, "float16",
                 "mask-module-residual-sound")  # fmt: skip
-    yield plant("mask-module-residual-sound", "mask_module", _custom(_custom_residual, False, mask="module"),
-                Truth(innocent_modules=harmless), "float16")  # fmt: skip
+    yield fault("mask-module-residual-sound", "mask_module", _custom(_custom_residual, False, mask="module"),
+                Truth(ruled_out_modules=harmless), "float16")  # fmt: skip
 
-    yield plant("log-where", "log_where", _custom(gate="log"))
-    yield plant("log-where-norm-scale", "log_where", _custom(_final_scale, gate="log"),
+    yield fault("log-where", "log_where", _custom(gate="log"))
+    yield fault("log-where-norm-scale", "log_where", _custom(_final_scale, gate="log"),
                 overflow("norm", "aten.mul"), "float16", "log-where-norm-scale-sound")  # fmt: skip
-    yield plant("log-where-norm-scale-sound", "log_where", _custom(_final_scale, False, gate="log"), dtype="float16")
+    yield fault("log-where-norm-scale-sound", "log_where", _custom(_final_scale, False, gate="log"), dtype="float16")
 
-    yield plant("empty-overwritten", "empty_overwritten", _custom(memory="empty"))
+    yield fault("empty-overwritten", "empty_overwritten", _custom(memory="empty"))
 
     unset = Truth("bad", "load", "load", mechanism="unset_memory", tensor="positions.table",
                   unset_buffers=("positions.table",))  # fmt: skip
-    yield plant("unset-buffer", "unset_buffer", _custom(positions="unset"), unset, twin="restored-buffer")
-    yield plant("restored-buffer", "unset_buffer", _custom(positions="restored"))
-    yield plant("persistent-buffer", "unset_buffer", _custom(positions="persistent"))
+    yield fault("unset-buffer", "unset_buffer", _custom(positions="unset"), unset, twin="restored-buffer")
+    yield fault("restored-buffer", "unset_buffer", _custom(positions="restored"))
+    yield fault("persistent-buffer", "unset_buffer", _custom(positions="persistent"))
 
     for name, signal, at, dtype in (
         ("crash-sigsegv-float16", "SIGSEGV", "forward", "float16"),
@@ -754,24 +756,24 @@ def _custom_plants() -> Iterator[Plant]:
         config = {"crash": signal, "crash_at": at, "crash_dtype": dtype}
         step = "load" if at == "init" else "forward"
         truth = Truth("bad", "crash", step, signal=signal, loads=at != "init", also_verdict=("skip",),
-                      cures=FLOAT16_CURES if dtype else ())  # fmt: skip
-        yield plant(name, "crash", _custom(**config), truth, dtype or "float32", "sound")
+                      workarounds=FLOAT16_WORKAROUNDS if dtype else ())  # fmt: skip
+        yield fault(name, "crash", _custom(**config), truth, dtype or "float32", "sound")
 
 
-def _every() -> Iterator[Plant]:
-    yield from _qk_plants()
-    yield from _residual_plants()
-    yield from _mlp_plants()
-    yield from _norm_scale_plants()
-    yield from _zero_plants()
-    yield from _bad_weight_plants()
-    yield from _sound_plants()
-    yield from _file_plants()
-    yield from _pickle_plants()
-    yield from _custom_plants()
+def _every() -> Iterator[InjectedFault]:
+    yield from _qk_faults()
+    yield from _residual_faults()
+    yield from _mlp_faults()
+    yield from _norm_scale_faults()
+    yield from _zero_faults()
+    yield from _bad_weight_faults()
+    yield from _sound_faults()
+    yield from _file_faults()
+    yield from _pickle_faults()
+    yield from _custom_faults()
 
 
-PLANTS: tuple[Plant, ...] = tuple(_every())
-BY_NAME: dict[str, Plant] = {plant.name: plant for plant in PLANTS}
-FAULTY: tuple[Plant, ...] = tuple(plant for plant in PLANTS if plant.twin is not None)
-"""The plants, without the sound models."""
+FAULTS: tuple[InjectedFault, ...] = tuple(_every())
+BY_NAME: dict[str, InjectedFault] = {fault.name: fault for fault in FAULTS}
+FAULTY: tuple[InjectedFault, ...] = tuple(fault for fault in FAULTS if fault.twin is not None)
+"""The faults, without the sound models."""

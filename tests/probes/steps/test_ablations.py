@@ -1,4 +1,4 @@
-"""Each arm changes one thing and leaves the model and the process as it found them."""
+"""Each ablation changes one thing and leaves the model and the process as it found them."""
 
 import contextlib
 import shutil
@@ -10,7 +10,7 @@ from support.handmade import Function, as_loaded, bytes_of, hooks_of, inputs_of,
 
 from repro.probes.model.forward import look, main_output, run
 from repro.probes.model.inputs import make_inputs
-from repro.probes.steps.arms import ARMS, aligned_copy, check
+from repro.probes.steps.ablations import ABLATIONS, aligned_copy, check
 
 FAMILIES = ("gpt2", "llama", "bert", "t5")
 
@@ -41,17 +41,17 @@ def whole_state(loaded):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", sorted(ARMS))
-def test_an_arm_leaves_everything_as_it_found_it(loaded, family, name):
+@pytest.mark.parametrize("name", sorted(ABLATIONS))
+def test_an_ablation_leaves_everything_as_it_found_it(loaded, family, name):
     before = whole_state(loaded[family])
     verdict, reason, payload = answer(loaded[family], name)
     assert verdict in ("good", "skip"), reason
-    assert payload["change"] == ARMS[name][0]
+    assert payload["change"] == ABLATIONS[name][0]
     assert whole_state(loaded[family]) == before
 
 
-@pytest.mark.parametrize("name", sorted(set(ARMS) - {"aligned_copy", "second_prompt"}))
-def test_an_arm_leaves_everything_as_it_found_it_when_the_model_raises(loaded, name, monkeypatch):
+@pytest.mark.parametrize("name", sorted(set(ABLATIONS) - {"aligned_copy", "second_prompt"}))
+def test_an_ablation_leaves_everything_as_it_found_it_when_the_model_raises(loaded, name, monkeypatch):
     model = loaded["llama"]
     inputs = make_inputs(model, ["w3 w4 w5"], False)
 
@@ -60,7 +60,7 @@ def test_an_arm_leaves_everything_as_it_found_it_when_the_model_raises(loaded, n
 
     before = whole_state(model)
     monkeypatch.setattr(type(model.model), "forward", fail, raising=True)
-    with contextlib.suppress(ArithmeticError):  # an arm that does not apply does not run the model
+    with contextlib.suppress(ArithmeticError):  # an ablation that does not apply does not run the model
         answer(model, name, inputs)
     assert whole_state(model) == before
 
@@ -81,7 +81,7 @@ def test_one_thread_where_there_is_one(loaded):
 
 
 def seen_during(loaded, name, look_at):
-    """What holds while the arm runs the model."""
+    """What holds while the ablation runs the model."""
     found = []
     handle = loaded.model.register_forward_pre_hook(
         lambda module, args, kwargs: found.append(look_at(module, kwargs)), with_kwargs=True
@@ -106,7 +106,7 @@ def seen_during(loaded, name, look_at):
         ("second_prompt", lambda m, k: k["input_ids"].tolist() == [[1, 3, 4, 5]], False),
     ],
 )
-def test_what_the_arm_changes(loaded, name, look_at, wanted):
+def test_what_the_ablation_changes(loaded, name, look_at, wanted):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -123,7 +123,7 @@ def test_what_the_arm_changes(loaded, name, look_at, wanted):
         ("bert", "no_first_special_token", "seeded"),
     ],
 )
-def test_an_arm_that_cannot_be_run_says_why(loaded, family, name, why):
+def test_an_ablation_that_cannot_be_run_says_why(loaded, family, name, why):
     verdict, reason, payload = answer(loaded[family], name)
     assert (verdict, payload["same_as_case"]) == ("skip", False)
     assert why in reason
@@ -185,7 +185,7 @@ def test_tied_weights_stay_tied_in_the_aligned_copy(tmp_path):
 # --- comparison with the case ------------------------------------------------------------------------------------
 
 
-def test_an_arm_that_changes_no_number_is_equal_to_the_case(crooked):
+def test_an_ablation_that_changes_no_number_is_equal_to_the_case(crooked):
     inputs = make_inputs(crooked, [], False)
     passes = [look(crooked.model, made) for made in inputs]
     assert answer(crooked, "aligned_copy", inputs, passes)[2]["equal_to_case"] is True
@@ -196,7 +196,7 @@ def test_without_the_cases_passes_nothing_is_compared(crooked):
     assert answer(crooked, "aligned_copy")[2]["equal_to_case"] is None
 
 
-def test_an_arm_with_the_fault_is_bad(tmp_path, checkpoints):
+def test_an_ablation_with_the_fault_is_bad(tmp_path, checkpoints):
     shutil.copytree(checkpoints["gpt2"], tmp_path, dirs_exist_ok=True)
     files.change(tmp_path, replace={"transformer.ln_f.weight": torch.full((families.HIDDEN,), 1e6)})
     wide = load_folder(tmp_path, "float32")

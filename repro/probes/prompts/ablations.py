@@ -16,7 +16,7 @@ from torch import nn
 
 from ..model.load import Loaded
 from ..protocol.wire import Emitter
-from ..steps.arms import NotApplicable, SameAsCase, attention_arm, dtype_arm
+from ..steps.ablations import NotApplicable, SameAsCase, attention_ablation, dtype_ablation
 from ..values.figures import dtype_name, is_float
 from ..values.nest import rebuild
 from .batches import Example, Tokens, captured
@@ -84,11 +84,12 @@ def changes(loaded: Loaded, tokenizer: Any, plain: Setting, records: Sequence[di
     def same(setting: Setting) -> Setting:
         return setting
 
-    dtypes = {f"dtype={name}": dtype_arm(name) for name in ("float32", "bfloat16", "float16")}
-    attention = {f"attn={name}": attention_arm(name) for name in ("eager", "sdpa")}
+    dtypes = {f"dtype={name}": dtype_ablation(name) for name in ("float32", "bfloat16", "float16")}
+    attention = {f"attn={name}": attention_ablation(name) for name in ("eager", "sdpa")}
     found = [Change("as it was", same, nothing)]
     found += [
-        Change(name, same, functools.partial(arm, loaded, (), case)) for name, arm in {**dtypes, **attention}.items()
+        Change(name, same, functools.partial(ablation, loaded, (), case))
+        for name, ablation in {**dtypes, **attention}.items()
     ]
     found.append(Change("batch_size=1", lambda setting: replace(setting, batch_size=1), nothing))
     found.append(Change(f"padding_side={other}", lambda setting: replace(setting, padding_side=other), nothing))

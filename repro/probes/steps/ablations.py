@@ -15,7 +15,7 @@ from ..values.figures import describe, dtype_name, same_values
 
 
 class NotApplicable(Exception):
-    """The arm cannot be run on this model. The message says why."""
+    """The ablation cannot be run on this model. The message says why."""
 
 
 class SameAsCase(Exception):
@@ -24,18 +24,18 @@ class SameAsCase(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """What an arm runs with: the inputs in place of the case's, and a remark for its reason."""
+    """What an ablation runs with: the inputs in place of the case's, and a remark for its reason."""
 
     inputs: tuple[Inputs, ...]
     remark: str = ""
 
 
-Arm = Callable[[Loaded, tuple[Inputs, ...], dict[str, Any]], "contextlib.AbstractContextManager[Setting]"]
+Ablation = Callable[[Loaded, tuple[Inputs, ...], dict[str, Any]], "contextlib.AbstractContextManager[Setting]"]
 
 
-def dtype_arm(name: str) -> Arm:
+def dtype_ablation(name: str) -> Ablation:
     @contextlib.contextmanager
-    def arm(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    def ablation(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
         if dtype_name(loaded.dtype) == name:
             raise SameAsCase
         try:
@@ -45,12 +45,12 @@ def dtype_arm(name: str) -> Arm:
         except DigitsLost as error:
             raise NotApplicable(str(error)) from error
 
-    return arm
+    return ablation
 
 
-def attention_arm(name: str) -> Arm:
+def attention_ablation(name: str) -> Ablation:
     @contextlib.contextmanager
-    def arm(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    def ablation(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
         before = loaded.attn
         if before == name:
             raise SameAsCase
@@ -72,7 +72,7 @@ def attention_arm(name: str) -> Arm:
         finally:
             switch(before)
 
-    return arm
+    return ablation
 
 
 @contextlib.contextmanager
@@ -133,12 +133,12 @@ def second_prompt(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, An
 
 
 # name -> (what it changes, how)
-ARMS: dict[str, tuple[dict[str, Any], Arm]] = {
-    "dtype=float32": ({"dtype": "float32"}, dtype_arm("float32")),
-    "dtype=bfloat16": ({"dtype": "bfloat16"}, dtype_arm("bfloat16")),
-    "dtype=float16": ({"dtype": "float16"}, dtype_arm("float16")),
-    "attn=eager": ({"attn": "eager"}, attention_arm("eager")),
-    "attn=sdpa": ({"attn": "sdpa"}, attention_arm("sdpa")),
+ABLATIONS: dict[str, tuple[dict[str, Any], Ablation]] = {
+    "dtype=float32": ({"dtype": "float32"}, dtype_ablation("float32")),
+    "dtype=bfloat16": ({"dtype": "bfloat16"}, dtype_ablation("bfloat16")),
+    "dtype=float16": ({"dtype": "float16"}, dtype_ablation("float16")),
+    "attn=eager": ({"attn": "eager"}, attention_ablation("eager")),
+    "attn=sdpa": ({"attn": "sdpa"}, attention_ablation("sdpa")),
     "aligned_copy": ({"storage": "aligned copy"}, aligned_copy),
     "attention_mask=none": ({"attention_mask": None}, no_mask),
     "use_cache=false": ({"use_cache": False}, no_cache),
@@ -151,13 +151,13 @@ ARMS: dict[str, tuple[dict[str, Any], Arm]] = {
 def check(
     name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], case: dict[str, Any]
 ) -> tuple[str, str, dict[str, Any]]:
-    """Verdict, reason and payload of one arm. ``passes``: the case's own forward passes, if they were made in this
+    """Verdict, reason and payload of one ablation. ``passes``: the case's own forward passes, if they were made in this
     process.
     """
-    change, arm = ARMS[name]
+    change, ablation = ABLATIONS[name]
     payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
     try:
-        with arm(loaded, tuple(inputs), case) as setting:
+        with ablation(loaded, tuple(inputs), case) as setting:
             outputs = [main_output(run(loaded.model, made))[1] for made in setting.inputs]
     except SameAsCase:
         payload["same_as_case"] = True
