@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from repro.core.records import Ending, Observation
 from repro.core.sentences import listed, unused_prompt
+from repro.core.steps import ABLATION
 from repro.engine.runner import Listener
 from repro.sweeps.matrix.table import COLOURS, cell_ablations_table, cells_table
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 """Columns where there is no terminal to ask."""
-ABLATION = "ablation:"
 
 
 class Teller(Listener, Protocol):

@@ -159,7 +159,7 @@ def cells() -> None:
 def cells_list(envs: Path | None, as_json: bool, debug: bool) -> None:
     """Every cell: its versions, why it is there, and what it takes on disk where it is built."""
     from repro.cli import console
-    from repro.core.records import encode, to_json
+    from repro.core.encoding import encode, to_json
     from repro.environments import cells
     from repro.environments.store import Store
 

@@ -70,7 +70,7 @@ def config_diff(jobs: Sequence[str], bases: Sequence[Path], everything: bool, as
     JOB is a file, or files joined by "+" of which a later one wins over an earlier one. Files that a job names itself
     (base, _base_, extends, defaults) are read too. Where one file wins over another, both values are shown.
     """
-    from repro.core.records import encode
+    from repro.core.encoding import encode
     from repro.jobs.settings.comparing import compare
     from repro.jobs.settings.layers import job_from
     from repro.jobs.settings.words import document, lines

@@ -107,7 +107,7 @@ def logs(
     lines = list(shown(found))
     if out is not None:
         from repro.core import paths
-        from repro.core.records import encode
+        from repro.core.encoding import encode
 
         prompts = write_skip_lists(out, readings)
         paths.write(out / DOCUMENT, encode(found, indent=1) + "\n")

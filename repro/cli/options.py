@@ -182,7 +182,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
 
 def conclude(document: Mapping[str, Any], summary: Callable[[], None], *, as_json: bool) -> None:
     """Print the summary, and verdict.json where it is asked for; end with the verdict's exit status."""
-    from repro.core.records import encode
+    from repro.core.encoding import encode
 
     try:
         summary()

@@ -53,7 +53,7 @@ def overlap(
     or logs of jobs. Two prompts are the same where their texts are, after Unicode NFC and with runs of white space as
     one space; case and punctuation count.
     """
-    from repro.core.records import encode, to_json
+    from repro.core.encoding import encode, to_json
     from repro.jobs.overlap.compare import NORMALISED
     from repro.jobs.overlap.compare import overlap as compare
     from repro.jobs.overlap.sets import completed, population_of, read_sets

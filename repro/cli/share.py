@@ -60,7 +60,7 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
     RUN is the folder of a run, or its verdict.json. Where no URL can hold the report, there is one file to paste for
     each field. What you write into RUN/words.md stands on top, as your own words.
     """
-    from repro.core.records import encode
+    from repro.core.encoding import encode
     from repro.report.privacy.redact import private_words
     from repro.sharing.forms.folder import as_json as plain
     from repro.sharing.forms.folder import file, form_for, open_run
@@ -118,7 +118,7 @@ def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
     """Refuse what a maintainer would send back: no script, or one that is not verified; a required field that is empty;
     the latest release not tried; too long; something private in a file to be posted. One line for each problem.
     """
-    from repro.core.records import encode
+    from repro.core.encoding import encode
     from repro.report.privacy.redact import private_words
     from repro.sharing.forms.folder import open_run
     from repro.sharing.forms.forms import forms

@@ -10,8 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from repro.core.encoding import SCHEMA, encode, from_text
 from repro.core.errors import EvidenceError, RecordError, UsageError
-from repro.core.records import SCHEMA, Case, encode, from_text
+from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
 RUNS = "repro-runs"

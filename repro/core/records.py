@@ -1,25 +1,10 @@
-"""The words of the toolkit as frozen records, and their JSON form.
-
-A record is never changed; a change gives a new record. Numbers stay numbers. Floats that are not finite travel as the
-strings "nan", "inf" and "-inf", because JSON has no word for them.
-"""
+"""What is asked, of whom, and what was observed, as frozen records: a change gives a new record."""
 
 import dataclasses
 import enum
-import json
-import math
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-from repro.core.errors import RecordError
-
-SCHEMA = 1
-"""The number of the wire and file formats; raised when a change breaks readers."""
-
-R = TypeVar("R")
+from typing import Any
 
 
 class Outcome(enum.Enum):
@@ -183,15 +168,6 @@ class Header:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ablation:
-    """A case with one thing changed, and its verdict."""
-
-    name: str
-    change: Mapping[str, Any]
-    verdict: Verdict
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Owner:
     """Whose fault it is, where the evidence supports an answer; else ``project`` is None and the reason says why.
 
@@ -201,110 +177,3 @@ class Owner:
     project: str | None
     reason: str
     advice: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the observations of one run amount to."""
-
-    verdict: Verdict
-    kind: Kind | None
-    headline: str
-    origin: Mapping[str, Any] | None
-    ablations: tuple[Ablation, ...]
-    workarounds: tuple[str, ...]
-
-
-def to_json(value: object) -> Any:
-    """A record, or anything inside one, as data that ``json.dumps(..., allow_nan=False)`` takes."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def encode(value: object, *, indent: int | None = None) -> str:
-    """JSON text of a record or of plain data; one line unless ``indent`` is given."""
-    return json.dumps(to_json(value), allow_nan=False, indent=indent)
-
-
-def from_text(text: str) -> Any:
-    """JSON data.
-
-    Raises:
-        RecordError: it is none.
-    """
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RecordError(f"no JSON: {error}") from None
-
-
-def plan_text(plan: Plan) -> str:
-    """PLAN.json as the kit reads it."""
-    return encode({"schema": SCHEMA, **to_json(plan)}, indent=1)
-
-
-def number(value: object) -> float | None:
-    """The number that JSON data stands for, also where it travels as "nan", "inf" or "-inf"; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value)
-    if value in ("nan", "inf", "-inf"):
-        return float(str(value))
-    return None
-
-
-def decode(record: type[R], data: object) -> R:
-    """The record that JSON data stands for.
-
-    Raises:
-        RecordError: a field is missing, unknown, or of another type.
-    """
-    if not dataclasses.is_dataclass(record):
-        raise TypeError(f"{record!r} is no record")
-    if not isinstance(data, Mapping):
-        raise RecordError(f"expected an object for {record.__name__}, got {type(data).__name__}")
-    hints = typing.get_type_hints(record)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise RecordError(f"unknown key {unknown[0]!r} in {record.__name__}: known are {', '.join(hints)}")
-    try:
-        return record(**{key: _value(hints[key], item, f"{record.__name__}.{key}") for key, item in data.items()})
-    except TypeError as error:
-        raise RecordError(f"{record.__name__} is not complete: {error}") from None
-
-
-def _value(hint: Any, data: object, place: str) -> object:
-    """``data`` as the type that ``hint`` names; ``place`` is for the message."""
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        if data is None:
-            return None
-        hint = next(item for item in typing.get_args(hint) if item is not types.NoneType)
-        return _value(hint, data, place)
-    if origin is tuple and isinstance(data, list):
-        return tuple(_value(typing.get_args(hint)[0], item, place) for item in data)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(data, Mapping):
-        return data
-    if isinstance(hint, type):
-        if issubclass(hint, enum.Enum):
-            try:
-                return hint(data)
-            except ValueError:
-                raise RecordError(f"{place}: {data!r} is none of {', '.join(str(m.value) for m in hint)}") from None
-        if dataclasses.is_dataclass(hint):
-            return decode(hint, data)
-        if hint is float and isinstance(data, int) and not isinstance(data, bool):
-            return float(data)
-        if isinstance(data, hint) and not (hint is not bool and isinstance(data, bool)):
-            return data
-    raise RecordError(f"{place}: expected {getattr(hint, '__name__', hint)}, got {data!r}")

@@ -10,7 +10,8 @@ it. Everything else is open, and the reason says what is missing.
 from collections.abc import Mapping
 from typing import Any
 
-from repro.core.records import Owner, number
+from repro.core.encoding import number
+from repro.core.records import Owner
 from repro.core.sentences import listed, origin_dtype, plain
 from repro.diagnosis.known import Exclusion
 

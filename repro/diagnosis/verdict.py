@@ -5,25 +5,27 @@ comes later, and never the other way round.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
+from repro.core.answer import Ablation
+from repro.core.encoding import replace
 from repro.core.errors import RecordError
-from repro.core.records import Ablation, Case, Ending, Fault, Judgement, Kind, Observation, Outcome, Verdict
+from repro.core.payloads import Bisect, Change, Load, Origin
+from repro.core.records import Case, Ending, Fault, Kind, Observation, Outcome, Verdict
 from repro.core.sentences import origin_sentence, sentence
+from repro.core.steps import ABLATION, every, named
+from repro.diagnosis.sections import payload, section
 
-KINDS: Mapping[str, Kind | None] = {
-    "files": Kind.FILES,
-    "weights": Kind.WEIGHTS,
-    "load": Kind.LOAD,
-    "forward": Kind.NONFINITE,
-    "prompts": Kind.NONFINITE,
-    "script": None,
-}
-"""Steps that judge the case, in order of precedence, and the kind of fault that each can show. A script says none."""
 
-ABLATION = "ablation:"
-OTHER_QUESTIONS = frozenset({"second_prompt"})
-"""Ablations that ask about another input: where they are good, the case is not cured."""
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the observations of one run amount to."""
+
+    verdict: Verdict
+    kind: Kind | None = None
+    origin: Origin | None = None
+    ablations: tuple[Ablation, ...] = ()
+    workarounds: tuple[str, ...] = ()
 
 
 def judge(
@@ -47,9 +49,7 @@ def judge(
     kind, verdict = _verdict(observations, origin, deciding, fault)
     nonfinite = verdict.outcome is Outcome.BAD and _outcome(observations, "forward") is Outcome.BAD
     good = tuple(
-        ablation.name
-        for ablation in ablations
-        if ablation.verdict.outcome is Outcome.GOOD and ablation.name not in OTHER_QUESTIONS
+        ablation.name for ablation in ablations if ablation.verdict is Outcome.GOOD and _works_around(ablation.name)
     )
     source, _, seed = case.weights.partition(":")
     if source == "random" and "random weights" not in verdict.reason.lower():
@@ -57,7 +57,6 @@ def judge(
     return Judgement(
         verdict=verdict,
         kind=kind,
-        headline=verdict.reason,
         origin=origin,
         ablations=ablations,
         workarounds=good if nonfinite else (),
@@ -65,15 +64,16 @@ def judge(
 
 
 def _verdict(
-    observations: Mapping[str, Observation], origin: Mapping[str, Any] | None, deciding: str, fault: Fault
+    observations: Mapping[str, Observation], origin: Origin | None, deciding: str, fault: Fault
 ) -> tuple[Kind | None, Verdict]:
-    crash = next((o for step, o in observations.items() if step in KINDS and o.ending is Ending.CRASHED), None)
-    bad = next((step for step in KINDS if _outcome(observations, step) is Outcome.BAD), None)
+    judging = {step.name: step.judges for step in every() if step.judges is not None}
+    crash = next((o for step, o in observations.items() if step in judging and o.ending is Ending.CRASHED), None)
+    bad = next((step for step in judging if _outcome(observations, step) is Outcome.BAD), None)
     if fault is Fault.CRASH:
         return _hunting_crash(crash, observations, bad, deciding)
     if bad is not None:
-        kind = KINDS[bad]
-        if bad == "forward" and origin is not None and origin.get("mechanism") == "bad_weights":
+        kind = judging[bad].kind
+        if bad == "forward" and origin is not None and origin.mechanism == "bad_weights":
             kind = Kind.WEIGHTS
         return kind, Verdict(Outcome.BAD, _bad_reason(bad, observations, origin))
     if crash is not None:
@@ -107,17 +107,22 @@ def _good_or_skip(observations: Mapping[str, Observation], deciding: str) -> Ver
     return Verdict(Outcome.SKIP, f"the {deciding} step gave no answer")
 
 
-def _bad_reason(step: str, observations: Mapping[str, Observation], origin: Mapping[str, Any] | None) -> str:
+def _bad_reason(step: str, observations: Mapping[str, Observation], origin: Origin | None) -> str:
     if step != "forward":
         return observations[step].verdict.reason
-    if origin is not None and origin.get("module") is not None:
-        payload = observations["bisect"].payload if "bisect" in observations else None
-        return origin_sentence(origin, payload or {})
+    if origin is not None and origin.module is not None:
+        return origin_sentence(origin, section(observations, "bisect", Bisect))
     reason = observations["forward"].verdict.reason
     bisect = observations.get("bisect")
     if bisect is not None and bisect.verdict.outcome is Outcome.SKIP:
         return f"{reason.rstrip('.')}; where it is born is not known: {bisect.verdict.reason}"
     return reason
+
+
+def _works_around(ablation: str) -> bool:
+    """Whether the case is saved where this ablation is good; not where it asks about another input."""
+    found = named(ABLATION + ablation)
+    return found is None or found.works_around
 
 
 def _outcome(observations: Mapping[str, Observation], step: str) -> Outcome | None:
@@ -129,23 +134,34 @@ def _ablations(observations: Mapping[str, Observation]) -> tuple[Ablation, ...]:
     """The ablations that changed something, in order of running."""
     ablations = []
     for step, observation in observations.items():
-        payload = observation.payload or {}
-        if step.startswith(ABLATION) and payload.get("same_as_case") is not True:
-            name = step.removeprefix(ABLATION)
-            key, _, value = name.partition("=")
-            change = payload.get("change") or {key: value or True}
-            ablations.append(Ablation(name, change, observation.verdict))
+        found = payload(observation, Change)
+        if not step.startswith(ABLATION) or found.same_as_case:
+            continue
+        name = step.removeprefix(ABLATION)
+        key, _, value = name.partition("=")
+        ablations.append(
+            Ablation(
+                name=name,
+                verdict=observation.verdict.outcome,
+                change=found.change or {key: value or True},
+                reason=observation.verdict.reason,
+                ending=observation.ending,
+                signal=None if observation.failure is None else observation.failure.signal,
+                seconds=observation.seconds,
+                logits=found.logits,
+                equal_to_case=found.equal_to_case,
+            )
+        )
     return tuple(ablations)
 
 
-def _origin(observations: Mapping[str, Observation], ablations: tuple[Ablation, ...]) -> Mapping[str, Any] | None:
+def _origin(observations: Mapping[str, Observation], ablations: tuple[Ablation, ...]) -> Origin | None:
     """The origin that the bisect step found; ``misaligned`` where the aligned copy alone gives other numbers."""
-    bisect, load = observations.get("bisect"), observations.get("load")
-    origin = (bisect.payload or {}).get("origin") if bisect is not None else None
-    if not isinstance(origin, Mapping):
+    bisect, load = section(observations, "bisect", Bisect), section(observations, "load", Load)
+    if bisect is None or bisect.origin is None:
         return None
-    misaligned = (load.payload or {}).get("misaligned") if load is not None else None
-    cured = any(ablation.name == "aligned_copy" and ablation.verdict.outcome is Outcome.GOOD for ablation in ablations)
-    if cured and misaligned and _outcome(observations, "forward") is Outcome.BAD:
-        return {**origin, "mechanism": "misaligned"}
-    return origin
+    aligned = any(ablation.name == "aligned_copy" and ablation.verdict is Outcome.GOOD for ablation in ablations)
+    misaligned = load is not None and load.misaligned
+    if aligned and misaligned and _outcome(observations, "forward") is Outcome.BAD:
+        return replace(bisect.origin, mechanism="misaligned")
+    return bisect.origin

@@ -11,8 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from repro.core.encoding import SCHEMA, decode, encode, to_json
 from repro.core.errors import EvidenceError, RecordError
-from repro.core.records import SCHEMA, Ending, Header, Observation, decode, encode, to_json
+from repro.core.records import Ending, Header, Observation
 
 NAME = "evidence.jsonl"
 TRIALS = "trials.jsonl"

@@ -5,7 +5,6 @@ here, like any other answer. Every step of the plan ends as exactly one observat
 is known.
 """
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,16 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from repro.core.errors import CellError, EvidenceError
-from repro.core.records import SCHEMA, Cell, Ending, Failure, Observation, Outcome, Plan, Verdict, number, plan_text
+from repro.core.encoding import SCHEMA, number, plan_text
+from repro.core.errors import CellError, EvidenceError, RecordError
+from repro.core.records import Cell, Ending, Failure, Observation, Outcome, Plan, Verdict
+from repro.core.steps import Needs, named
+from repro.engine.events import Done, End, Event, Example, Hello, Progress, Start, Trial, read
 from repro.engine.evidence import TrialLog
 from repro.engine.process import LOG, Process, death
 
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
-NEEDS_LOADED_MODEL = re.compile(r"forward|bisect|reduce|trace|prompts|ablation:.*")
 Rows = Callable[[Mapping[str, Any]], None]
-NEEDS_PASSES = frozenset({"bisect", "reduce"})
+PASSES = frozenset({Needs.PASSES, Needs.ORIGIN})
+LOADED = PASSES | {Needs.MODEL}
 CRASHES = 12
 """How many trials of a reduction may kill their process before it is given up."""
 
@@ -180,9 +182,10 @@ class _Follower:
     def follow(self) -> None:
         """Take each event; then, if the process ended in a step, that step crashed or took too long."""
         for line in self.process.lines():
-            event = _event(line)
-            if event is None:
-                self.process.log(f"[repro] no event, ignored: {line!r}")
+            try:
+                event = read(line)
+            except RecordError as error:
+                self.process.log(f"[repro] no event ({error}), ignored: {line!r}")
                 self.run.listener.note(f"the kit wrote a line that is no event; it was ignored and is in {LOG}")
             else:
                 self.take(event)
@@ -204,31 +207,34 @@ class _Follower:
         self.run.listener.note(f"the process {what} in trial {self.trial}; going on behind it")
         return True
 
-    def take(self, event: dict[str, Any]) -> None:
-        """One event."""
-        name, step = event["event"], event.get("step")
-        if name == "hello" and event.get("schema") != SCHEMA:
-            raise CellError(
-                f"the kit speaks schema {event.get('schema')!r} and this host {SCHEMA}: install repro again."
-            )
-        if name == "done":
-            self.process.finish()
-            self.over = True
-        elif name not in ("start", "progress", "trial", "example", "end"):
-            return
-        elif step not in self.asked or step in self.run.known:
-            self.process.log(f"[repro] ignored, for the step was not asked for or has ended: {event!r}")
-        elif name == "start":
-            self.start(str(step))
-        elif name == "trial":
-            self.tried(event)
-        elif name == "example":
-            if self.run.rows is not None:
-                self.run.rows(event.get("record") or {})
-        elif name == "progress":
-            self.run.listener.progress(str(step), *_progress(event))
-        else:
-            self.end(event)
+    def take(self, event: Event | None) -> None:
+        """One event; None for one that this version does not know."""
+        match event:
+            case Hello(schema=schema) if schema != SCHEMA:
+                raise CellError(f"the kit speaks schema {schema!r} and this host {SCHEMA}: install repro again.")
+            case Done():
+                self.process.finish()
+                self.over = True
+            case Start() | Progress() | Trial() | Example() | End():
+                if event.step not in self.asked or event.step in self.run.known:
+                    self.process.log(f"[repro] ignored, for the step was not asked for or has ended: {event!r}")
+                else:
+                    self.take_of_step(event)
+
+    def take_of_step(self, event: Start | Progress | Trial | Example | End) -> None:
+        """One event of a step that goes on."""
+        match event:
+            case Start():
+                self.start(event.step)
+            case Progress():
+                self.run.listener.progress(event.step, event.done, event.total, event.unit)
+            case Trial():
+                self.tried(event)
+            case Example():
+                if self.run.rows is not None:
+                    self.run.rows(event.record)
+            case End():
+                self.end(event)
 
     def start(self, step: str) -> None:
         """A step was announced."""
@@ -237,40 +243,39 @@ class _Follower:
             self.process.deadline = _earliest(self.run.deadline, _after(self.run.setting.limits.step_seconds))
         self.run.listener.started(step)
 
-    def tried(self, event: dict[str, Any]) -> None:
+    def tried(self, event: Trial) -> None:
         """A trial begins, or has its answer."""
-        holds = event.get("holds")
-        self.trial = str(event.get("trial"))
+        self.trial = event.trial
         if self.run.trials is not None:
-            self.run.trials.append(self.trial, holds if holds is None else bool(holds))
-            if event["step"] == "reduce":  # nobody knows how many there will be
+            self.run.trials.append(self.trial, event.holds)
+            if event.step == "reduce":  # nobody knows how many there will be
                 self.run.listener.progress("reduce", len(self.run.trials.known), 0, "trials")
 
-    def end(self, event: dict[str, Any]) -> None:
+    def end(self, event: End) -> None:
         """A step has its answer. What it forbids is not waited for: the process is left, and so stopped."""
         seconds = time.monotonic() - self.announced
         self.current, self.process.deadline = None, self.run.deadline
         self.run.conclude(self.ended(event, seconds))
         self.over = any(_why_not(step, self.run.known) for step in self.run.left())
 
-    def ended(self, event: dict[str, Any], seconds: float) -> Observation:
+    def ended(self, event: End, seconds: float) -> Observation:
         """The observation in an end event; one that does not keep to the contract is a skip that says so."""
-        reason = str(event.get("reason") or "no reason was given")
+        reason = event.reason or "no reason was given"
         try:
-            outcome = Outcome(event.get("verdict"))
+            outcome = Outcome(event.verdict)
         except ValueError:
-            outcome, reason = Outcome.SKIP, f"the kit gave the unknown verdict {event.get('verdict')!r}: {reason}"
-        payload, took, failure = event.get("payload"), number(event.get("seconds")), _failure(event.get("error"))
+            outcome, reason = Outcome.SKIP, f"the kit gave the unknown verdict {event.verdict!r}: {reason}"
+        took = number(event.seconds)
         return _observation(
             self.run.setting,
-            step=str(event["step"]),
+            step=event.step,
             ending=Ending.ENDED,
             verdict=Verdict(outcome, reason),
             seconds=seconds if took is None else took,
             argv=self.process.argv,
-            stderr_tail=() if failure is None else self.process.stderr_tail,
-            payload=payload if isinstance(payload, dict) else None,
-            failure=failure,
+            stderr_tail=() if event.error is None else self.process.stderr_tail,
+            payload=event.payload,
+            failure=event.error,
         )
 
     def crashed(self, step: str, seconds: float) -> Observation:
@@ -309,41 +314,20 @@ class _Follower:
         )
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
-    """The event in a line; None where there is none."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        return None
-    return event
-
-
-def _progress(event: dict[str, Any]) -> tuple[int, int, str]:
-    done, total = event.get("done"), event.get("total")
-    return (done if isinstance(done, int) else 0, total if isinstance(total, int) else 0, str(event.get("unit", "")))
-
-
 def _why_not(step: str, known: dict[str, Observation]) -> str | None:
     """Why a step must not be started, from what is known of the steps before it; None where it may."""
     for earlier in known.values():
         if earlier.fatal:
             return f"not run: the {earlier.step} step ended all others: {earlier.verdict.reason}"
+    found = named(step)
+    needs = None if found is None else found.needs
     forward = known.get("forward")
-    if forward is not None and forward.ending is Ending.CRASHED and step in NEEDS_PASSES:
+    if forward is not None and forward.ending is Ending.CRASHED and needs in PASSES:
         return "not run: it makes the same pass again, in which the forward step crashed"
     load = known.get("load")
-    if load is not None and load.verdict.outcome is Outcome.SKIP and NEEDS_LOADED_MODEL.fullmatch(step):
+    if load is not None and load.verdict.outcome is Outcome.SKIP and needs in LOADED:
         return "not run: the load step gave no model"
     return None
-
-
-def _failure(error: object) -> Failure | None:
-    if not isinstance(error, dict):
-        return None
-    trace = error.get("traceback")
-    return Failure(str(error.get("type")), str(error.get("message")), None if trace is None else str(trace))
 
 
 def _not_run(setting: Setting, step: str, why: str) -> Observation:

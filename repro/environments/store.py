@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from repro.core.encoding import decode, encode, from_text
 from repro.core.errors import BuildError, RecordError
 from repro.core.paths import cache_folder
-from repro.core.records import Cell, Recipe, decode, encode, from_text
+from repro.core.records import Cell, Recipe
 from repro.environments.pip_settings import uv_settings
 
 STAMP = "cell.json"

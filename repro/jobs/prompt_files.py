@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from repro.core.encoding import from_text
 from repro.core.errors import RecordError, UsageError
-from repro.core.records import from_text
 
 RUN = "prompts.jsonl"
 """The file of a run of many prompts: a header, then an object for each example."""

@@ -1,8 +1,7 @@
 """Run steps on a model, one process, one load; events go to standard output as JSON lines.
 
     python probes.pyz run PLAN.json                 the steps of a plan (what the host sends)
-    python probes.pyz STEP MODEL [options]          one step and what it stands on; STEP: environment files weights
-    load forward bisect reduce trace
+    python probes.pyz STEP MODEL [options]          one step and what it stands on; --help lists the steps
     python probes.pyz script|trace SCRIPT.py        a script that ends with 0 (good), 1 (bad) or 125 (could not tell)
 
 Needs torch and transformers (safetensors comes with them). Exit status of a single step: 0 good, 1 bad, 125 could not
@@ -20,21 +19,10 @@ from typing import Any, Optional
 from .checkpoint.resolve import is_script, seed_of
 from .protocol.failures import in_words
 from .protocol.wire import SCHEMA, Emitter, own_stdout
+from .steps import registry
 
 NEEDED = ("torch", "transformers")
 STATUS = {"good": 0, "bad": 1, "skip": 125}
-# What each single step runs before it, so that its answer stands on checked ground.
-SINGLE = {
-    "environment": ("environment",),
-    "files": ("files",),
-    "weights": ("files", "weights"),
-    "load": ("files", "load"),
-    "forward": ("files", "load", "forward"),
-    "bisect": ("files", "load", "forward", "bisect"),
-    "reduce": ("files", "load", "forward", "bisect", "reduce"),
-    "trace": ("files", "load", "trace"),
-    "script": ("script",),
-}
 MODEL_HELP = ("Hub id, folder, .gguf file, or a script (.py) to trace", "the script, a .py file")
 
 
@@ -42,7 +30,8 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
     """Every step of the plan, announced before it starts. Returns (step, verdict) pairs."""
     import platform
 
-    emitter.event("hello", schema=SCHEMA, pid=os.getpid(), python=platform.python_version())
+    steps = registry.announced(plan["steps"])
+    emitter.event("hello", schema=SCHEMA, pid=os.getpid(), python=platform.python_version(), steps=steps)
     # A script that needs Transformers says so by itself.
     missing = _missing(NEEDED[:1] if is_script(plan["case"].get("model")) else NEEDED)
     session: Any = None
@@ -57,10 +46,10 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
         else:
             try:
                 if session is None:
-                    from .session import Session
+                    from .model.session import Session
 
                     session = Session(plan["case"], plan["cache"], emitter, plan.get("trials"), plan.get("prompts"))
-                verdict, reason, payload = session.run(step)
+                verdict, reason, payload = registry.run(session, step, session.is_script)
             except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: this step's answer
                 verdict, reason, payload, error = _failed(raised)
         emitter.event(
@@ -118,8 +107,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="STEP")
     plan = kinds.add_parser("run", help="run the steps of a plan")
     plan.add_argument("plan")
-    for step in SINGLE:
-        single = kinds.add_parser(step, help=f"the {step} step")
+    for row in registry.every():
+        step = row["name"]
+        single = kinds.add_parser(step, help=row["question"].replace("%", "%%"))
         single.add_argument("model", nargs="?" if step == "environment" else None, help=MODEL_HELP[step == "script"])
         single.add_argument("--dtype", choices=("float64", "float32", "bfloat16", "float16"))
         single.add_argument("--device", choices=("cpu", "cuda", "mps"))
@@ -157,7 +147,7 @@ def main(argv: Optional[list[str]] = None) -> int:
                 "prompts": given.prompt,
                 "trust_remote_code": given.trust_remote_code,
             }
-            steps = [given.kind] if is_script(given.model) else list(SINGLE[given.kind])
+            steps = registry.single(given.kind, is_script(given.model))
             verdicts = run_plan({"steps": steps, "case": case, "cache": given.cache}, emitter)
             return STATUS[verdicts[-1][1]]
         except (OSError, ValueError) as error:

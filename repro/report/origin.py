@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import MECHANISMS, named_module, origin_dtype, plain
 from repro.report.markdown import cell, text
 from repro.report.tables import DASH, DIGITS, Json, Row, shown_number, thinned

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import plain
 
 DIGITS = 6

@@ -1,6 +1,6 @@
 """A whole attention as its formula: the reference of a fused kernel, which would be its own judge."""
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.reproducer.calls import Render, base_name, bound, index_of
 from repro.reproducer.values import WIDTH, Json, literal
 

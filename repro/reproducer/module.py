@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.reproducer.calls import arguments_in, renderer
 from repro.reproducer.frame import STATUSES, Document, frame
 from repro.reproducer.names import CPU, renamed

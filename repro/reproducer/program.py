@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import plain
 from repro.reproducer.attention import formula, is_attention
 from repro.reproducer.calls import INFIX, arguments_in, base_name, index_of, renderer, spell

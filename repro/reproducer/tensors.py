@@ -3,7 +3,7 @@
 They ask whatever file they are given, so that a mended one is found to be mended.
 """
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import plain
 from repro.reproducer.checkpoint import Checkpoint, folder_lines, needs_checkpoint, reading_script
 from repro.reproducer.frame import STATUSES, Document

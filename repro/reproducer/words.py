@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import plain
 from repro.reproducer.frame import Document, model_name
 

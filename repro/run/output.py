@@ -1,11 +1,10 @@
 """What a run, a matrix or a search leaves in its folder: the answer for programs, the report for people, the bundle."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from repro.core import paths
-from repro.core.records import encode
+from repro.core.answer import NAME, Answer, Outputs
+from repro.core.encoding import encode, replace
 from repro.report.privacy.prompts import prompts_of, without_prompts
 from repro.report.privacy.redact import private_words
 from repro.report.render import render, scripts_of
@@ -15,7 +14,7 @@ from repro.run.bundle.write import bundle
 HTML = "report.html"
 
 
-def write(folder: Path, content: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     """Write verdict.json and report.md, and where ``whole`` is set plots, report.html and bundle.zip.
 
     verdict.json stays whole, for it stays here. Everything that is made to be handed on is redacted, and with
@@ -27,11 +26,11 @@ def write(folder: Path, content: Mapping[str, Any], *, whole: bool) -> dict[str,
     Raises:
         EvidenceError: a file cannot be written.
     """
-    document = {**content, "delivered": {"html": HTML, "bundle": BUNDLE} if whole else None}
-    withheld = bool(document.get("private_prompts"))
+    document = replace(content, outputs=Outputs(html=HTML, bundle=BUNDLE) if whole else None)
+    withheld = document.private_prompts
     public = without_prompts(document) if withheld else document
     private = private_words()
-    paths.write(folder / "verdict.json", encode(document, indent=1) + "\n")
+    paths.write(folder / NAME, encode(document, indent=1) + "\n")
     scripts = scripts_of(folder, document)
     paths.write(folder / "report.md", render(public, private, scripts))
     if whole:

@@ -1,6 +1,7 @@
 """One run from a request to a verdict: folder, kit, runner, judge, report. Reads top to bottom as a list of steps."""
 
 import contextlib
+import dataclasses
 import shlex
 import signal
 import threading
@@ -12,8 +13,12 @@ from typing import Any
 
 from repro import __version__
 from repro.core import paths
+from repro.core.answer import Answer
+from repro.core.encoding import replace
 from repro.core.errors import EvidenceError, Stopped, UsageError
-from repro.core.records import Case, Cell, Fault, Header, Plan, to_json
+from repro.core.records import Case, Cell, Fault, Header, Outcome, Plan
+from repro.core.steps import Step, asked_by, every
+from repro.diagnosis.answer import answer
 from repro.diagnosis.known import excluded, looks_like
 from repro.diagnosis.owner import owner
 from repro.diagnosis.verdict import judge
@@ -22,40 +27,11 @@ from repro.engine.evidence import NAME as EVIDENCE
 from repro.engine.evidence import Evidence, TrialLog
 from repro.engine.kit import Kit, pack
 from repro.engine.runner import NO_LIMITS, Limits, Listener, Rows, Setting
-from repro.report.document import document
 from repro.report.privacy.prompts import without_prompts
 from repro.reproducer.offer import offer
 from repro.run import output
 
-ABLATIONS = (
-    "ablation:dtype=float32",
-    "ablation:dtype=bfloat16",
-    "ablation:dtype=float16",
-    "ablation:attn=eager",
-    "ablation:attn=sdpa",
-    "ablation:aligned_copy",
-    "ablation:attention_mask=none",
-    "ablation:use_cache=false",
-    "ablation:no_first_special_token",
-    "ablation:threads=1",
-    "ablation:second_prompt",
-)
 REDUCE = "reduce"
-STEPS = {
-    "weights": ("environment", "files", "weights"),
-    "forward": ("environment", "files", "weights", "load", "forward"),
-    "bisect": ("environment", "files", "weights", "load", "forward", "bisect"),
-    "run": ("environment", "files", "weights", "load", "forward", "bisect", *ABLATIONS, REDUCE),
-    "trace": ("environment", "files", "load", "trace"),
-    "prompts": ("environment", "files", "load", "prompts"),
-}
-"""Which steps each command asks for, in order."""
-OF_SCRIPT = {
-    "run": ("environment", "script", "bisect", REDUCE),
-    "forward": ("environment", "script"),
-    "trace": ("environment", "trace"),
-}
-"""The same for a script, which has no weights and gives its verdict by itself."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -89,11 +65,18 @@ class Request:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps in order."""
-        steps = OF_SCRIPT[self.command] if self.case.is_script else STEPS[self.command]
-        left_out = (*(() if self.ablations else ABLATIONS), *(() if self.reduce else (REDUCE,)))
-        if self.case.is_script and not self.reduce:
-            left_out = (*left_out, "bisect")  # what a script ends with is its whole answer
-        return tuple(step for step in steps if step not in left_out)
+        return tuple(step.name for step in asked_by(self.command, self.subject) if self._wanted(step))
+
+    def _wanted(self, step: Step) -> bool:
+        if step.is_ablation:
+            return self.ablations
+        # What a script ends with is its whole answer: without a reduction nobody asks where it is born.
+        return self.reduce or step.name not in ((REDUCE, "bisect") if self.case.is_script else (REDUCE,))
+
+    @property
+    def subject(self) -> str:
+        """What the steps are asked of."""
+        return "script" if self.case.is_script else "model"
 
     @property
     def deciding(self) -> str:
@@ -131,7 +114,7 @@ class Result:
     """What a run leaves: its folder and the content of verdict.json."""
 
     folder: Path
-    document: dict[str, Any]
+    answer: Answer
 
 
 def run(request: Request, listener: Listener, rows: Rows | None = None) -> Result:
@@ -145,8 +128,9 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
         CellError: the interpreter cannot be started.
         Stopped: Ctrl-C or SIGTERM; what was recorded stays.
     """
-    if request.case.is_script and request.command not in OF_SCRIPT:
-        commands = ", ".join(OF_SCRIPT)
+    if not asked_by(request.command, request.subject):
+        known = dict.fromkeys(name for step in every() for name in step.asked_by if "script" in step.subjects)
+        commands = ", ".join(name for name in known if asked_by(name, "script"))
         raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {commands}.")
     kit = pack()
     now = datetime.now(UTC)
@@ -162,8 +146,9 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
     evidence = _open(folder, header)
     before = [done for done in evidence.finished() if done.step in request.steps]
     if before:
-        steps = f"{len(before)} of {len(request.steps)} steps"
-        listener.note(f"going on in {paths.relative(folder)}: {steps} are recorded there")
+        listener.note(
+            f"resuming in {paths.relative(folder)}: {len(before)} of {len(request.steps)} steps are recorded there"
+        )
     setting = _setting(request, kit, folder)
     try:
         with terminable():
@@ -216,15 +201,16 @@ def _conclude(request: Request, folder: Path, evidence: Evidence, listener: List
     asked = {o.step: o for o in evidence.observations if o.step in request.steps}
     observations = {step: asked[step] for step in request.steps}
     judgement = judge(observations, request.case, request.deciding, request.fault)
-    answer = document(judgement, observations, evidence.header, evidence.sha256(), request.argv())
-    if request.reduce and request.command == "run" and answer["verdict"] == "bad":
+    header = dataclasses.replace(evidence.header, command=request.argv())
+    found = answer(judgement, observations, header, evidence.sha256())
+    found = replace(found, private_prompts=request.private_prompts)
+    if request.reduce and request.command == "run" and found.verdict is Outcome.BAD:
         # What a script says about tokens is public.
-        said = without_prompts(answer) if request.private_prompts else answer
-        answer["reproducer"] = offer(said, request.cell.python, folder, listener)
-    answer["private_prompts"] = request.private_prompts
-    answer["owner"] = to_json(owner(answer, excluded(answer)))
-    answer["looks_like"] = to_json(looks_like(answer))
-    return Result(folder, output.write(folder, answer, whole=request.deliver and request.command == "run"))
+        said = without_prompts(found) if request.private_prompts else found
+        found = replace(found, reproducer=offer(said, request.cell.python, folder, listener))
+    found = replace(found, owner=owner(found, excluded(found)))
+    found = replace(found, looks_like=looks_like(found))
+    return Result(folder, output.write(folder, found, whole=request.deliver and request.command == "run"))
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from repro.core.encoding import SCHEMA, encode
 from repro.core.errors import BuildError, UsageError
 from repro.core.paths import write
-from repro.core.records import SCHEMA, Cell, Recipe, encode
+from repro.core.records import Cell, Recipe
 from repro.environments import registry
 from repro.environments.store import Announcer, Store, missing_device
 from repro.reproducer.verify import verify

@@ -10,21 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.hosting import observation
 
+from repro.core.encoding import decode, encode, number, plan_text, to_json
 from repro.core.errors import EvidenceError, RecordError
-from repro.core.records import (
-    Case,
-    Cell,
-    Ending,
-    Failure,
-    Header,
-    Observation,
-    Plan,
-    decode,
-    encode,
-    number,
-    plan_text,
-    to_json,
-)
+from repro.core.records import Case, Cell, Ending, Failure, Header, Observation, Plan
 from repro.engine.evidence import Evidence
 
 HEADER = Header(Case("gpt2", prompts=("a",)), Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "gpt2"), "2026")

@@ -6,7 +6,8 @@ import re
 import pytest
 from support.hosting import BISECT, ROOT, observation, observed
 
-from repro.core.records import Case, Cell, Header, encode
+from repro.core.encoding import encode
+from repro.core.records import Case, Cell, Header
 from repro.diagnosis.verdict import judge
 from repro.report import markdown
 from repro.report.document import document

@@ -21,7 +21,8 @@ import pytest
 from corpus.answers import case_of
 from corpus.faults import BY_NAME, FAULTS, InjectedFault
 
-from repro.core.records import Case, Cell, Ending, Header, Observation, Outcome, Verdict, encode
+from repro.core.encoding import encode
+from repro.core.records import Case, Cell, Ending, Header, Observation, Outcome, Verdict
 from repro.diagnosis.owner import owner
 from repro.diagnosis.verdict import judge
 from repro.probes.main import run_plan

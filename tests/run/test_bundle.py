@@ -10,8 +10,8 @@ import zipfile
 import pytest
 from support.hosting import ask_cells, recipe
 
+from repro.core.encoding import encode
 from repro.core.errors import EvidenceError, UsageError
-from repro.core.records import encode
 from repro.report.privacy.prompts import prompts_of
 from repro.report.privacy.redact import Private
 from repro.run.bundle import manifest, read

@@ -11,7 +11,7 @@ from support.hosting import BISECT, NAN_FORWARD, ORIGIN, answers, fake_python, m
 
 from repro.cli import main
 from repro.cli.replay import harmless, replay
-from repro.core.records import encode
+from repro.core.encoding import encode
 from repro.engine.kit import pack
 from repro.report.privacy.redact import Private
 from repro.run.bundle.write import bundle

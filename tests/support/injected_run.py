@@ -5,7 +5,8 @@ import json
 
 from support.hosting import BISECT, observation, observed
 
-from repro.core.records import Case, Cell, Header, encode
+from repro.core.encoding import encode
+from repro.core.records import Case, Cell, Header
 from repro.diagnosis.verdict import judge
 from repro.report.document import document
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from repro.core.records import encode
+from repro.core.encoding import encode
 from repro.environments.difference import NOT_RECORDED, between
 from repro.sweeps.matrix.statements import compare, labels
 

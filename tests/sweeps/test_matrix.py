@@ -24,8 +24,9 @@ from support.hosting import (
     recipe,
 )
 
+from repro.core.encoding import encode
 from repro.core.errors import Stopped, UsageError
-from repro.core.records import Cell, encode
+from repro.core.records import Cell
 from repro.environments.cells import recipes
 from repro.environments.store import STAMP, _Stamp, fingerprint
 

@@ -7,8 +7,8 @@ import pytest
 from support.hosting import BISECT, OPTIONS, Told, answers, fake_python, model_folder
 
 from repro.cli.options import request_from
+from repro.core.encoding import to_json
 from repro.core.errors import UsageError
-from repro.core.records import to_json
 from repro.report.models import lines, section, size
 from repro.sweeps.models import run
 from repro.sweeps.models.model import Peak, Sibling, settings_of, sibling

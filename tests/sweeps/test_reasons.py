@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
-from repro.core.records import encode
+from repro.core.encoding import encode
 from repro.sweeps.prompts.reasons import Outcome, reasons
 from repro.sweeps.prompts.reasons.questions import questions
 from repro.sweeps.prompts.reasons.significance import library, mann_whitney, worth_asking

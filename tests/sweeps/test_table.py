@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from support.hosting import ORIGIN
 
-from repro.core.records import Outcome, encode
+from repro.core.encoding import encode
+from repro.core.records import Outcome
 from repro.sweeps.matrix.table import answered_ablations, cell_ablations_table, cells_table, matrix_part, matrix_verdict
 
 

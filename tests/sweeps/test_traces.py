@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from repro.core.encoding import encode
 from repro.core.errors import RecordError
-from repro.core.records import encode
 from repro.sweeps.traces import alignment, compare, sentence
 from repro.sweeps.traces.alignment import align, rows_of
 

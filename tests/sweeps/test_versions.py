@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from repro.core.encoding import encode
 from repro.core.errors import FetchError, UsageError
-from repro.core.records import Outcome, Verdict, encode
+from repro.core.records import Outcome, Verdict
 from repro.sweeps.releases import Question, Trial, investigate
 
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP

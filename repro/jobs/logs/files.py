@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.core import paths
+from repro.core.encoding import SCHEMA, encode, to_json
 from repro.core.errors import EvidenceError
-from repro.core.records import SCHEMA, encode, to_json
 from repro.jobs.logs.records import Failure, Prompt, Reading
 from repro.jobs.overlap.compare import normalised
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from repro.core.records import SCHEMA, to_json
+from repro.core.encoding import SCHEMA, to_json
 from repro.jobs.logs import tables
 from repro.jobs.logs.conclusions import same_rows, sentences, shared
 from repro.jobs.logs.records import Reading

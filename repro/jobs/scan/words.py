@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from repro.core.records import SCHEMA, Outcome
+from repro.core.encoding import SCHEMA
+from repro.core.records import Outcome
 from repro.core.sentences import visible
 from repro.jobs.scan.findings import Finding, Looked
 from repro.jobs.scan.looking import Scan

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.core.records import SCHEMA
+from repro.core.encoding import SCHEMA
 from repro.core.sentences import visible
 from repro.jobs.settings.comparing import Compared, Difference, changes
 from repro.jobs.settings.layers import Job, Override

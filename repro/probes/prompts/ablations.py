@@ -14,9 +14,9 @@ from typing import Any, Callable, Optional
 import torch
 from torch import nn
 
+from ..model.ablations import NotApplicable, SameAsCase, attention_ablation, dtype_ablation
 from ..model.load import Loaded
 from ..protocol.wire import Emitter
-from ..steps.ablations import NotApplicable, SameAsCase, attention_ablation, dtype_ablation
 from ..values.figures import dtype_name, is_float
 from ..values.nest import rebuild
 from .batches import Example, Tokens, captured

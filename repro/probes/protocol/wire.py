@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Optional, TextIO
 
-SCHEMA = 1
+SCHEMA = 2
 PROGRESS_SECONDS = 0.1  # at most ten progress lines a second: more would cost the reader, and no eye follows them
 
 

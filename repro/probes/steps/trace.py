@@ -11,7 +11,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ..model.forward import bad_words, is_bad_figures, main_output, run
+from ..model.forward import bad_words, is_bad_figures, main_output
+from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..observe.source import source_line
@@ -21,6 +22,7 @@ from ..origin.walk import UNWRITTEN
 from ..protocol.failures import in_words
 from ..script.run import run_script
 from ..values.figures import describe, digest, dtype_name, is_float, tensors_in, widen
+from .registry import Outcome
 
 COLUMNS = (
     "module", "call_index", "op", "occurrence", "source", "dtype", "shape", "min", "max", "nan", "inf", "digest",
@@ -30,7 +32,9 @@ COLUMNS = (
 ROWS = 50_000
 PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
 
-Outcome = tuple[str, str, dict[str, Any]]
+
+def run(session: Any, step: str) -> Outcome:
+    return of_script(session.case["model"]) if session.is_script else of_model(session.loaded(), session.inputs()[0])
 
 
 class Trace:
@@ -115,7 +119,7 @@ def of_model(loaded: Loaded, inputs: Inputs) -> Outcome:
     trace, names = Trace(), Names()
     try:
         with watched_everywhere(Watch(trace.visit, OUTSIDE), names):
-            output = run(loaded.model, inputs)
+            output = run_model(loaded.model, inputs)
         name, judged = main_output(output)
         figures = describe(judged)
         verdict = "bad" if is_bad_figures(figures) else "good"

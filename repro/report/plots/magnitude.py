@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import listed, plain
 from repro.report.plots.chart import (
     BAD,

@@ -3,8 +3,8 @@
 from pathlib import PurePosixPath
 from typing import Any
 
+from repro.core.encoding import encode, from_text
 from repro.core.errors import RecordError
-from repro.core.records import encode, from_text
 from repro.report.privacy.prompts import Prompts, withhold, withhold_text
 from repro.report.privacy.redact import Private, redact, redact_json
 

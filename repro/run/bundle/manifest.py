@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from repro.core.encoding import SCHEMA, decode, encode, from_text, to_json
 from repro.core.errors import RecordError
-from repro.core.records import SCHEMA, decode, encode, from_text, to_json
 
 NAME = "MANIFEST.json"
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from repro.core.encoding import decode
 from repro.core.errors import RecordError, UsageError
-from repro.core.records import decode
 
 R = TypeVar("R")
 

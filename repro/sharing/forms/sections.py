@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import listed, plain, sentence
 from repro.report import cells, opening
 from repro.report.markdown import block, code, text

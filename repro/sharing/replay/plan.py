@@ -12,8 +12,9 @@ from typing import Any
 
 from repro.core import paths
 from repro.core.case import case_from
+from repro.core.encoding import decode
 from repro.core.errors import RecordError, ReproError, UsageError
-from repro.core.records import Case, Cell, Fault, decode
+from repro.core.records import Case, Cell, Fault
 from repro.engine.kit import pack
 from repro.engine.runner import Limits
 from repro.environments.cells import DEVICES

@@ -8,7 +8,8 @@ from typing import Any
 
 from repro import __version__
 from repro.core import paths
-from repro.core.records import SCHEMA, Case, Outcome, Plan, encode, to_json
+from repro.core.encoding import SCHEMA, encode, to_json
+from repro.core.records import Case, Outcome, Plan
 from repro.engine import runner
 from repro.engine.kit import pack
 from repro.engine.runner import Listener

@@ -9,8 +9,9 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from repro.core import paths
+from repro.core.encoding import to_json
 from repro.core.errors import RecordError
-from repro.core.records import Case, Cell, Header, Judgement, Verdict, to_json
+from repro.core.records import Case, Cell, Header, Judgement, Verdict
 from repro.core.sentences import sentence
 from repro.diagnosis.known import looks_like
 from repro.report.document import document

@@ -10,8 +10,9 @@ from typing import Any
 
 from repro import __version__
 from repro.core import paths
+from repro.core.encoding import decode
 from repro.core.errors import RecordError, UsageError
-from repro.core.records import Case, Recipe, decode
+from repro.core.records import Case, Recipe
 from repro.run import output
 from repro.run.run import Result
 from repro.sweeps.matrix.join import bring_scripts, join

@@ -17,8 +17,9 @@ from typing import Any
 
 from repro import __version__
 from repro.core import paths
+from repro.core.encoding import SCHEMA, encode
 from repro.core.errors import BuildError, RecordError, Stopped, UsageError
-from repro.core.records import SCHEMA, Cell, Recipe, encode
+from repro.core.records import Cell, Recipe
 from repro.environments.store import Announcer, Store, disk_use, fingerprint, missing_device
 from repro.run import output
 from repro.run.child import Answer, Children

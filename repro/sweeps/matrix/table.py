@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from repro.core.records import Outcome, Verdict, to_json
+from repro.core.encoding import to_json
+from repro.core.records import Outcome, Verdict
 from repro.core.sentences import listed, named_mechanism, sentence
 from repro.environments.difference import Row
 from repro.sweeps.matrix.statements import compare, labels

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.report.plots.magnitude import LIMITS
 from repro.sweeps.prompts.records import PromptRecords
 from repro.sweeps.prompts.run import RECORDS

@@ -17,8 +17,9 @@ from typing import Any
 
 from repro import __version__
 from repro.core import paths
+from repro.core.encoding import to_json
 from repro.core.errors import Stopped, UsageError
-from repro.core.records import Outcome, Verdict, to_json
+from repro.core.records import Outcome, Verdict
 from repro.core.sentences import listed
 from repro.environments.store import Announcer
 from repro.run import output

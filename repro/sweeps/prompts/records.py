@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.core import paths
+from repro.core.encoding import SCHEMA, encode
 from repro.core.errors import EvidenceError
-from repro.core.records import SCHEMA, encode
 
 Place = tuple[int, bool]
 """Where an example stands in the file of prompts: its index, and whether it is the second side of a pair."""

@@ -15,8 +15,8 @@ from statistics import median
 from typing import Any
 
 from repro.core import paths
+from repro.core.encoding import encode, number
 from repro.core.errors import EvidenceError, UsageError
-from repro.core.records import encode, number
 from repro.engine.runner import Listener
 from repro.jobs.examples import examples
 from repro.run import output

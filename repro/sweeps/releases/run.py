@@ -16,8 +16,9 @@ from packaging.version import InvalidVersion, Version
 
 from repro import __version__
 from repro.core import paths
+from repro.core.encoding import to_json
 from repro.core.errors import FetchError, Stopped, UsageError
-from repro.core.records import Case, to_json
+from repro.core.records import Case
 from repro.environments.cells import recipes
 from repro.environments.store import Announcer, Store, disk_use
 from repro.run import output

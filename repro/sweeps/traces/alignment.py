@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from repro.core.encoding import number
 from repro.core.errors import RecordError
-from repro.core.records import number
 
 COMPARED = 4_000_000
 """Pairs of operators that are looked at one by one: some seconds. A call that repeats one operator thousands of times

@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-from repro.core.records import to_json
+from repro.core.encoding import to_json
 from repro.sweeps.prompts.reasons import words
 from repro.sweeps.prompts.reasons.questions import Topic
 

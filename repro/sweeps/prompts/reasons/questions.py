@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from repro.core.records import number
+from repro.core.encoding import number
 from repro.core.sentences import listed
 
 Record = Mapping[str, Any]

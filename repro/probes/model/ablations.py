@@ -1,4 +1,4 @@
-"""The same check with one thing changed, on the same loaded model; everything is put back afterwards."""
+"""One thing changed on the loaded model, or in its inputs; everything is put back afterwards."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,11 +7,10 @@ from typing import Any, Callable
 
 import torch
 
-from ..model.forward import Pass, bad_words, is_bad_figures, main_output, run
-from ..model.inputs import Inputs, accepts, second_inputs, without_first
-from ..model.load import Loaded
-from ..model.precision import DigitsLost, in_dtype
-from ..values.figures import describe, dtype_name, same_values
+from ..values.figures import dtype_name
+from .inputs import Inputs, accepts, second_inputs, without_first
+from .load import Loaded
+from .precision import DigitsLost, in_dtype
 
 
 class NotApplicable(Exception):
@@ -146,32 +145,3 @@ ABLATIONS: dict[str, tuple[dict[str, Any], Ablation]] = {
     "threads=1": ({"threads": 1}, one_thread),
     "second_prompt": ({"prompt": "another"}, second_prompt),
 }
-
-
-def check(
-    name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], case: dict[str, Any]
-) -> tuple[str, str, dict[str, Any]]:
-    """Verdict, reason and payload of one ablation. ``passes``: the case's own forward passes, if they were made in this
-    process.
-    """
-    change, ablation = ABLATIONS[name]
-    payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
-    try:
-        with ablation(loaded, tuple(inputs), case) as setting:
-            outputs = [main_output(run(loaded.model, made))[1] for made in setting.inputs]
-    except SameAsCase:
-        payload["same_as_case"] = True
-        return "skip", "the case has this setting itself", payload
-    except NotApplicable as error:
-        return "skip", str(error), payload
-    figures = [describe(output) for output in outputs]
-    bad = [is_bad_figures(row) for row in figures]
-    payload["logits"] = figures[bad.index(True) if any(bad) else 0]
-    if passes and len(passes) == len(outputs):
-        payload["equal_to_case"] = all(same_values(seen.output, output) for seen, output in zip(passes, outputs))
-    remark = f" ({setting.remark})" if setting.remark else ""
-    if any(bad):
-        of = f" for {sum(bad)} of {len(bad)} prompts" if len(bad) > 1 else ""
-        return "bad", f"{bad_words(payload['logits'])}{of}{remark}", payload
-    row = payload["logits"]
-    return "good", "finite, {:.6g} to {:.6g}{}".format(row["min"], row["max"], remark), payload

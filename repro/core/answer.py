@@ -1,0 +1,216 @@
+"""verdict.json as records: the answer of a run, a table of cells, a search, a file of prompts, a comparison of models.
+
+Numbers are unrounded. A part that no step gave is None or empty. A file from elsewhere is read by ``read`` and refused
+where it does not fit, with the place and what was expected there.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import field
+
+from repro.core.encoding import SCHEMA, Record, decode, from_text
+from repro.core.errors import RecordError
+from repro.core.payloads import (
+    Bisect,
+    Environment,
+    Figures,
+    Files,
+    Forward,
+    Load,
+    Origin,
+    Plain,
+    Reduction,
+    Script,
+    Weights,
+)
+from repro.core.records import Case, Ending, Kind, Outcome, Owner
+from repro.core.sweep_answers import CellRow, Comparison, Differences, Prompts, Versions
+
+NAME = "verdict.json"
+
+
+class ModelInfo(Record, frozen=True, kw_only=True):
+    """What was examined. ``weights`` is "checkpoint" or "random"; then ``seed`` is set."""
+
+    id: str
+    revision: str | None = None
+    weights: str = "checkpoint"
+    seed: int | None = None
+    class_: str | None = field(default=None, name="class")
+    parameters: int | None = None
+
+
+class CellInfo(Record, frozen=True, kw_only=True):
+    """Where it was examined."""
+
+    python: str | None = None
+    torch: str | None = None
+    transformers: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    attn: str | None = None
+    platform: str | None = None
+    executable: str | None = None
+
+
+class StepRow(Record, frozen=True, kw_only=True):
+    """One step as it ended."""
+
+    step: str
+    verdict: Outcome
+    ending: Ending = Ending.ENDED
+    signal: str | None = None
+    exit_status: int | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    stderr_tail: tuple[str, ...] = ()
+
+
+class Ablation(Record, frozen=True, kw_only=True):
+    """The case with one thing changed, and what came of it."""
+
+    name: str
+    verdict: Outcome
+    change: Plain = field(default_factory=dict)
+    reason: str = ""
+    ending: Ending = Ending.ENDED
+    signal: str | None = None
+    seconds: float = 0.0
+    logits: Figures | None = None
+    equal_to_case: bool | None = None
+
+
+class CheckpointFiles(Record, frozen=True, kw_only=True):
+    """The files that a script reads, by id, revision and the SHA-256 of each."""
+
+    id: str
+    revision: str | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+class ScriptRecord(Record, frozen=True, kw_only=True):
+    """One script that was run. ``level``: operator, module, model, file, crash, ... ; ``path`` is None if not kept."""
+
+    level: str
+    path: str | None = None
+    needs: tuple[str, ...] = ()
+    verified: bool = False
+    runs: int = 0
+    lines: int = 0
+    sha256: str = ""
+    checkpoint: CheckpointFiles | None = None
+    usage: tuple[str, ...] = ()
+    output: str = ""
+    exit_statuses: tuple[int | None, ...] = ()
+    reason: str = ""
+
+
+class Reproducer(ScriptRecord, frozen=True, kw_only=True):
+    """The smallest verified script, and the others beside it."""
+
+    others: tuple[ScriptRecord, ...] = ()
+
+
+class KnownFault(Record, frozen=True, kw_only=True):
+    """A known fault whose fingerprint fits the run. ``result``: "agrees", "disagrees" or "not run"."""
+
+    id: str
+    issue: str
+    also: tuple[str, ...] = ()
+    url: str = ""
+    title: str = ""
+    what: str = ""
+    outcome: str = ""
+    question: str = ""
+    neighbours: tuple[str, ...] = ()
+    result: str = "not run"
+    seen: str | None = None
+    command: str | None = None
+    excluded: bool = False
+    sentence: str = ""
+
+
+class Outputs(Record, frozen=True, kw_only=True):
+    """The files that were written to be handed on."""
+
+    html: str
+    bundle: str
+
+
+class Answer(Record, frozen=True, kw_only=True):
+    """The content of verdict.json.
+
+    ``private_prompts``: texts of prompts are withheld from everything that is handed on. ``shown_cell``: the cell of a
+    table, or the model of a comparison's ``comparison``, whose run stands for all.
+    """
+
+    verdict: Outcome
+    reason: str
+    model: ModelInfo
+    cell: CellInfo
+    case: Case
+    schema: int = SCHEMA
+    headline: str = ""
+    kind: Kind | None = None
+    files: Files | None = None
+    weights: Weights | None = None
+    load: Load | None = None
+    forward: Forward | None = None
+    script: Script | None = None
+    prompts: Prompts | None = None
+    origin: Origin | None = None
+    bisect: Bisect | None = None
+    ablations: tuple[Ablation, ...] = ()
+    workarounds: tuple[str, ...] = ()
+    reduction: Reduction | None = None
+    reproducer: Reproducer | None = None
+    owner: Owner | None = None
+    looks_like: tuple[KnownFault, ...] = ()
+    versions: Versions | None = None
+    environment: Environment | None = None
+    steps: tuple[StepRow, ...] = ()
+    command: str = ""
+    tool: str = ""
+    kit_sha256: str = ""
+    evidence_sha256: str | None = None
+    private_prompts: bool = False
+    outputs: Outputs | None = None
+    shown_cell: str | None = None
+    cells: tuple[CellRow, ...] | None = None
+    differences: Differences | None = None
+    comparison: Comparison | None = None
+
+
+def read(path: Path) -> Answer:
+    """The answer in a file.
+
+    Raises:
+        RecordError: it cannot be read, or is of another shape; the message names the place.
+    """
+    try:
+        data = from_text(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise RecordError("no JSON: it is not UTF-8") from None
+    return answer_from(data)
+
+
+def answer_from(data: Any) -> Answer:
+    """The answer that JSON data stands for.
+
+    Raises:
+        RecordError: it is of another schema, or of another shape.
+    """
+    if not isinstance(data, dict):
+        raise RecordError(f"expected a JSON object, got {type(data).__name__}")
+    if data.get("schema") != SCHEMA:
+        raise RecordError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+    return decode(Answer, data)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of verdict.json, from the records."""
+    return msgspec.json.schema(Answer)

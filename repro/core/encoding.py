@@ -1,0 +1,103 @@
+"""Records to JSON and back.
+
+Numbers stay numbers. Floats that are not finite travel as the strings "nan", "inf" and "-inf", because JSON has no word
+for them. Decoding is msgspec's: it checks every field against the record's annotations and names the place of what does
+not fit. Keys that a record does not know are left out: a newer version may have written them.
+"""
+
+import dataclasses
+import enum
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from repro.core.errors import RecordError
+from repro.core.records import Plan
+
+SCHEMA = 2
+"""The number of the wire and file formats; raised when a change breaks readers."""
+
+Number = float | Literal["nan", "inf", "-inf"]
+"""A float as it travels."""
+
+R = TypeVar("R")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A frozen record of the wire or of verdict.json; every field by name."""
+
+
+S = TypeVar("S", bound=Record)
+
+
+def replace(record: S, **changes: Any) -> S:
+    """The record with other values in some fields."""
+    return msgspec.structs.replace(record, **changes)
+
+
+def to_json(value: object) -> Any:
+    """A record, or anything inside one, as data that ``json.dumps(..., allow_nan=False)`` takes."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, msgspec.Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        return {key: to_json(getattr(value, name)) for name, key in names}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def encode(value: object, *, indent: int | None = None) -> str:
+    """JSON text of a record or of plain data; one line unless ``indent`` is given."""
+    return json.dumps(to_json(value), allow_nan=False, indent=indent)
+
+
+def from_text(text: str) -> Any:
+    """JSON data.
+
+    Raises:
+        RecordError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RecordError(f"no JSON: {error}") from None
+
+
+def decode(kind: type[R], data: object) -> R:
+    """The record that JSON data stands for.
+
+    Raises:
+        RecordError: a field is missing or of another type; the message names the place and what was expected there.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
+        where = place.strip("`").removeprefix("$").removeprefix(".") or getattr(kind, "__name__", str(kind))
+        raise RecordError(f"{where}: {what[:1].lower()}{what[1:].replace('`', '')}") from None
+
+
+def number(value: object) -> float | None:
+    """The number that JSON data stands for, also where it travels as "nan", "inf" or "-inf"; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    if value in ("nan", "inf", "-inf"):
+        return float(str(value))
+    return None
+
+
+def plan_text(plan: Plan) -> str:
+    """PLAN.json as the kit reads it."""
+    return encode({"schema": SCHEMA, **to_json(plan)}, indent=1)

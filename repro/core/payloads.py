@@ -1,0 +1,458 @@
+"""What each step of the kit answers, as records.
+
+A field that a step did not fill has its default. ``Number`` fields hold floats; those that are not finite are the
+strings "nan", "inf" and "-inf", as they travel.
+"""
+
+from typing import Any
+
+from msgspec import field
+
+from repro.core.encoding import Number, Record
+from repro.core.records import Outcome
+
+Plain = dict[str, Any]
+
+
+class Section(Record, frozen=True, kw_only=True):
+    """A step's verdict with its reason; each step's own fields are in the classes below."""
+
+    verdict: Outcome = Outcome.SKIP
+    reason: str = ""
+
+
+class Figures(Record, frozen=True, kw_only=True):
+    """Figures of one tensor, computed in float32 or wider. ``min`` and ``max`` pass a NaN on."""
+
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+    min: Number | None = None
+    max: Number | None = None
+    mean: Number | None = None
+    nan: int | None = None
+    posinf: int | None = None
+    neginf: int | None = None
+
+
+# --- environment -----------------------------------------------------------------------------------------------------
+
+
+class Environment(Record, frozen=True, kw_only=True):
+    """The interpreter that ran the kit, and what in it changes numbers. Sizes are in bytes."""
+
+    python: str | None = None
+    executable: str | None = None
+    torch: str | None = None
+    torch_git: str | None = None
+    transformers: str | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+    distributions: dict[str, str] = field(default_factory=dict)
+    closures: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    python_build: str | None = None
+    build: Plain = field(default_factory=dict)
+    platform: str | None = None
+    machine: str | None = None
+    system: str | None = None
+    libc: str | None = None
+    memory_bytes: int | None = None
+    cpu: Plain = field(default_factory=dict)
+    blas: str | None = None
+    mkldnn: bool | None = None
+    threads: int | None = None
+    interop_threads: int | None = None
+    matmul_precision: str | None = None
+    tf32: Plain = field(default_factory=dict)
+    deterministic: bool | None = None
+    flush_denormal: bool | None = None
+    accelerator: str | None = None
+    accelerators: tuple[Plain, ...] = ()
+    gpu_driver: str | None = None
+    accelerate_config: Any = None
+    allocator: Plain = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+# --- files, weights, load --------------------------------------------------------------------------------------------
+
+
+class WeightFile(Record, frozen=True, kw_only=True):
+    """One weight file. ``data_start`` is the offset of its first tensor; None where the format has no header."""
+
+    name: str
+    bytes: int | None = None
+    tensors: int | None = None
+    data_start: int | None = None
+    data_start_mod_8: int | None = None
+    sha256: str | None = None
+
+
+class Finding(Record, frozen=True, kw_only=True):
+    """A problem, with its severity ("bad" or "note"); ``file`` where it is of one file."""
+
+    problem: str
+    severity: str = "note"
+    file: str | None = None
+
+
+class Files(Section, frozen=True, kw_only=True):
+    """The files step. ``format`` is "safetensors", "pickle" or "none"."""
+
+    source: str | None = None
+    folder: str | None = None
+    revision: str | None = None
+    format: str | None = None
+    untrusted_pickle: bool = False
+    files: tuple[WeightFile, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class Tensor(Record, frozen=True, kw_only=True):
+    """Figures of one tensor in a file. ``first_index`` is that of its first NaN or Inf."""
+
+    tensor: str
+    file: str | None = None
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+    min: Number | None = None
+    max: Number | None = None
+    absmax: Number | None = None
+    nan: int | None = None
+    posinf: int | None = None
+    neginf: int | None = None
+    subnormal: int | None = None
+    zeros: int | None = None
+    constant: bool | None = None
+    first_index: tuple[int, ...] | None = None
+
+
+class Largest(Record, frozen=True, kw_only=True):
+    """The tensor with the largest magnitude, and that."""
+
+    tensor: str
+    value: Number
+
+
+class Weights(Section, frozen=True, kw_only=True):
+    """The weights step. ``overflows_in`` names, for each dtype, the tensors that it cannot hold."""
+
+    tensors: int | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    findings: tuple[Tensor, ...] = ()
+    masks: tuple[str, ...] = ()
+    subnormal: int | None = None
+    zero_tensors: tuple[str, ...] = ()
+    constant_tensors: int | None = None
+    overflows_in: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    absmax: Largest | None = None
+
+
+class Mismatch(Record, frozen=True, kw_only=True):
+    """A tensor whose shape in the file is not the model's."""
+
+    tensor: str
+    file: tuple[int, ...] | None = None
+    model: tuple[int, ...] | None = None
+
+
+class Misaligned(Record, frozen=True, kw_only=True):
+    """A parameter whose address is ``address_mod`` bytes beyond a multiple of its item size."""
+
+    tensor: str
+    address_mod: int
+
+
+class Values(Record, frozen=True, kw_only=True):
+    """Loaded tensors held against the file: how many were, which differ, how many could not be."""
+
+    compared: int = 0
+    differ: tuple[str, ...] = ()
+    not_compared: int = 0
+
+
+class Load(Section, frozen=True, kw_only=True):
+    """The load step. ``config`` holds the settings of the model's architecture."""
+
+    class_: str | None = field(default=None, name="class")
+    model_type: str | None = None
+    config: Plain = field(default_factory=dict)
+    parameters: int | None = None
+    dtype: str | None = None
+    attn: str | None = None
+    device: str | None = None
+    random_seed: int | None = None
+    missing_keys: tuple[str, ...] = ()
+    unexpected_keys: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+    misaligned: int | None = None
+    misaligned_examples: tuple[Misaligned, ...] = ()
+    meta: tuple[str, ...] = ()
+    unset_buffers: tuple[str, ...] = ()
+    buffers_checked: int | None = None
+    tied: tuple[tuple[str, ...], ...] = ()
+    values: Values | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+# --- forward, script -------------------------------------------------------------------------------------------------
+
+
+class Pass(Record, frozen=True, kw_only=True):
+    """One input and what came of it. ``input_source`` is "tokenizer" or "seeded".
+
+    ``absorbed``: how many module calls gave a bad value of which nothing is seen in the output.
+    """
+
+    input_source: str | None = None
+    prompt: str | None = None
+    seed: int | None = None
+    input_ids: tuple[int, ...] = ()
+    decoder_input_ids: tuple[int, ...] | None = None
+    tokens: tuple[str, ...] | None = None
+    output: str | None = None
+    logits: Figures | None = None
+    entropy_ratio: float | None = None
+    uniform: bool | None = None
+    repeat_equal: bool | None = None
+    verdict: Outcome | None = None
+    digest: str | None = None
+    absorbed: int = 0
+
+
+class Forward(Section, frozen=True, kw_only=True):
+    """The forward step; ``logits`` are those of the worst input, ``plain_seconds`` the fastest pass."""
+
+    output: str | None = None
+    prompts: tuple[Pass, ...] = ()
+    logits: Figures | None = None
+    plain_seconds: float | None = None
+
+
+class Script(Section, frozen=True, kw_only=True):
+    """The script step: how it ended, and its last lines."""
+
+    exit_status: int | None = None
+    lines: tuple[str, ...] = ()
+    script_sha256: str | None = None
+
+
+# --- bisect ----------------------------------------------------------------------------------------------------------
+
+
+class Reference(Record, frozen=True, kw_only=True):
+    """What other arithmetic has there. ``scope``: "model", "operator" or "file"."""
+
+    value: Number | None = None
+    dtype: str | None = None
+    scope: str | None = None
+
+
+class Origin(Record, frozen=True, kw_only=True):
+    """Where the first bad value is born.
+
+    ``occurrence`` counts the calls of the same operator within the module's call. ``code`` is the package that the
+    source line belongs to. ``operands`` are the inputs at the element. ``tensor`` and ``tensor_index`` name the weight
+    or buffer in which the value lay. ``confirmed_by``: "repaired", "changed", "suffices", "corrected" or "walked".
+    """
+
+    module: str | None = None
+    module_class: str | None = None
+    op: str | None = None
+    call_index: int | None = None
+    occurrence: int | None = None
+    mechanism: str = "unknown"
+    source: str | None = None
+    code: str | None = None
+    token_index: int | None = None
+    token: str | None = None
+    head_index: int | None = None
+    channel_index: int | None = None
+    element: tuple[int, ...] | None = None
+    value: Number | None = None
+    operands: tuple[Number | None, ...] = ()
+    inputs: tuple[Figures, ...] = ()
+    output: Figures | None = None
+    reference_value: Number | None = None
+    reference: Reference | None = None
+    limit: Number | None = None
+    tensor: str | None = None
+    tensor_index: tuple[int, ...] | None = None
+    confirmed: bool | None = None
+    confirmed_by: str | None = None
+    note: str | None = None
+
+
+class Spread(Record, frozen=True, kw_only=True):
+    """The bad tokens in one module's output."""
+
+    module: str = ""
+    bad_tokens: tuple[int, ...] = ()
+    tokens: int | None = None
+
+
+class Headroom(Record, frozen=True, kw_only=True):
+    """The largest magnitude in one module's output; ``ratio`` is the dtype's limit divided by it."""
+
+    module: str = ""
+    call_index: int | None = None
+    absmax: Number | None = None
+    ratio: Number | None = None
+
+
+class RuledOut(Record, frozen=True, kw_only=True):
+    """An operator with a bad output from which nothing bad follows, and why that is known."""
+
+    module: str = ""
+    op: str | None = None
+    why: str | None = None
+
+
+class Rounding(Record, frozen=True, kw_only=True):
+    """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding."""
+
+    within: bool | None = None
+    operators: int | None = None
+    not_judged: tuple[str, ...] = ()
+    op: str | None = None
+    module: str | None = None
+    ratio: Number | None = None
+    allowed: float | None = None
+    dtype: str | None = None
+    value: Number | None = None
+    reference_value: Number | None = None
+    index: tuple[int, ...] = ()
+
+
+class Bisect(Section, frozen=True, kw_only=True):
+    """The bisect step. ``prompt`` is the number of the input in which the origin lies."""
+
+    origin: Origin | None = None
+    prompt: int | None = None
+    limit: Number | None = None
+    dtype: str | None = None
+    spread: tuple[Spread, ...] = ()
+    headroom: tuple[Headroom, ...] = ()
+    ruled_out: tuple[RuledOut, ...] = ()
+    screened_calls: int | None = None
+    rounding: Rounding | None = None
+
+
+# --- ablations -------------------------------------------------------------------------------------------------------
+
+
+class Change(Record, frozen=True, kw_only=True):
+    """The payload of an ablation: what it changes, and what came of it."""
+
+    change: Plain = field(default_factory=dict)
+    same_as_case: bool = False
+    logits: Figures | None = None
+    equal_to_case: bool | None = None
+
+
+# --- reduce ----------------------------------------------------------------------------------------------------------
+
+
+class Inputs(Record, frozen=True, kw_only=True):
+    """The reduced input: how many tokens there were and are, and which."""
+
+    before: int | None = None
+    after: int | None = None
+    ids: tuple[int, ...] = ()
+    decoder_ids: tuple[int, ...] | None = None
+    attention_mask: bool | None = None
+    tokens: tuple[str, ...] | None = None
+    special: tuple[bool, ...] = ()
+    prompts: int | None = None
+    trials: int | None = None
+
+
+class Layers(Record, frozen=True, kw_only=True):
+    """Which of the model's layers are kept, and with what they are fed."""
+
+    path: str | None = None
+    total: int | None = None
+    kept: tuple[int, ...] = ()
+    trials: int | None = None
+    fed: str | None = None
+
+
+class Leaf(Record, frozen=True, kw_only=True):
+    """A tensor of the reduced case. ``values`` is the rule that writes it down, ``layout`` strides and misalignment."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    values: Plain
+    layout: Plain | None = None
+
+
+class Call(Record, frozen=True, kw_only=True):
+    """One operator. An argument is an object with one of: ref, const, list, dtype, device, layout, memory_format."""
+
+    op: str
+    args: tuple[Plain, ...] = ()
+    kwargs: dict[str, Plain] = field(default_factory=dict)
+    name: str | None = None
+
+
+class Output(Record, frozen=True, kw_only=True):
+    """The bad element: of which call and result, and where."""
+
+    result: int = 0
+    index: tuple[int, ...] = ()
+    call: int | None = None
+
+
+class Expected(Record, frozen=True, kw_only=True):
+    """What wider arithmetic gives at the bad element."""
+
+    value: Number
+    dtype: str
+
+
+class Program(Record, frozen=True, kw_only=True):
+    """A few operators with their inputs, that show the fault by themselves."""
+
+    calls: tuple[Call, ...]
+    output: Output
+    leaves: tuple[Leaf, ...] = ()
+    seen: Number | None = None
+    expected: Expected | None = None
+    mechanism: str | None = None
+    limit: Number | None = None
+    device: str | None = None
+
+
+class Module(Record, frozen=True, kw_only=True):
+    """A module built small from the model's configuration, that shows the fault by itself."""
+
+    model_class: str
+    config_class: str
+    path: str
+    class_: str = field(name="class")
+    config: Plain = field(default_factory=dict)
+    dtype: str | None = None
+    attn: str | None = None
+    parameters: tuple[Leaf, ...] = ()
+    leaves: tuple[Leaf, ...] = ()
+    args: tuple[Plain, ...] = ()
+    kwargs: dict[str, Plain] = field(default_factory=dict)
+    output: Output = field(default_factory=Output)
+    seen: Number | None = None
+    expected: Expected | None = None
+    op: str | None = None
+    source: str | None = None
+    mechanism: str | None = None
+    limit: Number | None = None
+
+
+class Reduction(Section, frozen=True, kw_only=True):
+    """The reduce step; what could not be made smaller is None."""
+
+    inputs: Inputs | None = None
+    layers: Layers | None = None
+    program: Program | None = None
+    module: Module | None = None
+    notes: tuple[str, ...] = ()
+    trials: int = 0
+    crashed_trials: int = 0

@@ -1,0 +1,86 @@
+"""The answer of a run: what was asked, the judgement, and what each step said."""
+
+import shlex
+from collections.abc import Mapping
+
+from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
+from repro.core.payloads import Bisect, Environment, Files, Forward, Load, Reduction, Script, Weights
+from repro.core.records import Header, Observation
+from repro.core.sweep_answers import Prompts
+from repro.diagnosis.sections import payload, section
+from repro.diagnosis.verdict import Judgement
+
+
+def answer(
+    judgement: Judgement,
+    observations: Mapping[str, Observation],
+    header: Header,
+    evidence_sha256: str | None = None,
+) -> Answer:
+    """The content of verdict.json. Parts that no step gave are None.
+
+    Raises:
+        RecordError: a step answered in another shape than this version knows.
+    """
+    case = header.case
+    asked = observations.get("environment")
+    environment = None if asked is None or not asked.payload else payload(asked, Environment)
+    here = environment or Environment()
+    files, load = section(observations, "files", Files), section(observations, "load", Load)
+    loaded = load or Load()
+    seeded = case.weights != "checkpoint"
+    return Answer(
+        verdict=judgement.verdict.outcome,
+        reason=judgement.verdict.reason,
+        headline=judgement.verdict.reason,
+        kind=judgement.kind,
+        model=ModelInfo(
+            id=case.model,
+            revision=(files and files.revision) or case.revision,
+            weights="random" if seeded else "checkpoint",
+            seed=int(case.weights.partition(":")[2]) if seeded else None,
+            class_=loaded.class_,
+            parameters=loaded.parameters,
+        ),
+        cell=CellInfo(
+            python=here.python,
+            torch=here.torch,
+            transformers=here.transformers,
+            device=loaded.device or case.device,
+            dtype=loaded.dtype or case.dtype,
+            attn=loaded.attn or case.attn,
+            platform=here.platform,
+            executable=header.cell.python,
+        ),
+        case=case,
+        files=files,
+        weights=section(observations, "weights", Weights),
+        load=load,
+        forward=section(observations, "forward", Forward),
+        script=section(observations, "script", Script),
+        prompts=section(observations, "prompts", Prompts),
+        origin=judgement.origin,
+        bisect=section(observations, "bisect", Bisect),
+        ablations=judgement.ablations,
+        workarounds=judgement.workarounds,
+        reduction=section(observations, "reduce", Reduction),
+        environment=environment,
+        steps=tuple(_step(observation) for observation in observations.values()),
+        command=shlex.join(header.command),
+        tool=header.tool,
+        kit_sha256=header.kit_sha256,
+        evidence_sha256=evidence_sha256,
+    )
+
+
+def _step(observation: Observation) -> StepRow:
+    return StepRow(
+        step=observation.step,
+        verdict=observation.verdict.outcome,
+        ending=observation.ending,
+        signal=None if observation.failure is None else observation.failure.signal,
+        exit_status=observation.exit_status,
+        seconds=observation.seconds,
+        reason=observation.verdict.reason,
+        stderr_tail=observation.stderr_tail,
+    )

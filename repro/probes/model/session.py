@@ -1,0 +1,110 @@
+"""What the steps of one process share: the model is found once, loaded once and run once."""
+
+from typing import Any, Optional
+
+from ..checkpoint import files
+from ..checkpoint.resolve import Source, is_script, resolve
+from ..protocol.wire import Emitter
+from .compat import CannotLoad
+
+Outcome = tuple[str, str, Optional[dict[str, Any]]]
+
+
+class Session:
+    """One case in one process. What it holds is made when the first step needs it.
+
+    ``examples`` is the plan's file of prompts, ``trials`` the known answers of a reduction. ``bisected`` and
+    ``suspect`` are what the bisect step left for the reduction: its outcome, and the operator of a script.
+    """
+
+    def __init__(
+        self,
+        case: dict[str, Any],
+        cache: str,
+        emitter: Emitter,
+        trials: Optional[dict[str, Optional[bool]]] = None,
+        prompts: Optional[dict[str, Any]] = None,
+    ) -> None:
+        self.case = case
+        self.examples = prompts
+        self.trials = trials
+        self.cache = cache
+        self.emitter = emitter
+        self._source: Optional[Source] = None
+        self._loaded: Any = None
+        self._load_outcome: Optional[Outcome] = None
+        self._inputs: Any = None
+        self._passes: Any = None
+        self.bisected: Optional[Outcome] = None
+        self.suspect: Any = None
+
+    @property
+    def is_script(self) -> bool:
+        return is_script(self.case.get("model"))
+
+    @property
+    def trusted(self) -> bool:
+        """Whether code that comes with the model may run."""
+        return bool(self.case.get("trust_remote_code"))
+
+    @property
+    def known_passes(self) -> list[Any]:
+        """The case's own passes as far as they were made in this process."""
+        return self._passes or []
+
+    def source(self) -> Source:
+        """Where the files are; a .gguf file is converted into the cache the first time it is met.
+
+        Raises:
+            CannotResolve: they are not to be had here.
+        """
+        if self._source is None:
+            found = resolve(self.case)
+            if found.kind == "gguf":
+                from .gguf import converted
+
+                found = converted(found, self.cache, self.emitter.progress)
+            self._source = found
+        return self._source
+
+    def loaded(self) -> Any:
+        """The model, loaded and checked."""
+        if self._loaded is None:
+            from .load import load
+            from .loadcheck import check
+
+            source = self.source()
+            if source.folder is not None:
+                listed = files.list_weights(source.folder)
+                refused = files.check_pickles(source.folder, listed) if listed.format == "pickle" else None
+                if refused:
+                    raise CannotLoad(refused)
+            loaded = load(self.case, source)
+            self._load_outcome = check(loaded)
+            self._loaded = loaded
+        return self._loaded
+
+    def inputs(self) -> Any:
+        if self._inputs is None:
+            from .inputs import make_inputs
+
+            self._inputs = make_inputs(self.loaded(), list(self.case.get("prompts") or []), self.trusted)
+        return self._inputs
+
+    def passes(self) -> Any:
+        """The case's own forward passes, made once."""
+        if self._passes is None:
+            from .forward import look
+
+            model, passes = self.loaded().model, []
+            for done, made in enumerate(self.inputs(), 1):
+                passes.append(look(model, made))
+                self.emitter.progress(done, len(self.inputs()), "prompts")
+            self._passes = passes
+        return self._passes
+
+    def load_outcome(self) -> Outcome:
+        """What the load checks found."""
+        self.loaded()
+        assert self._load_outcome is not None  # loaded() sets both
+        return self._load_outcome

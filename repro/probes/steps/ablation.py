@@ -1,0 +1,43 @@
+"""The steps ``ablation:NAME``: the same check with one thing changed."""
+
+from typing import Any
+
+from ..model.ablations import ABLATIONS, NotApplicable, SameAsCase
+from ..model.forward import Pass, bad_words, is_bad_figures, main_output
+from ..model.forward import run as run_model
+from ..model.inputs import Inputs
+from ..model.load import Loaded
+from ..values.figures import describe, same_values
+from .registry import Outcome
+
+
+def run(session: Any, step: str) -> Outcome:
+    name = step.partition(":")[2]
+    return check(name, session.loaded(), session.known_passes, session.inputs(), session.case)
+
+
+def check(name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], case: dict[str, Any]) -> Outcome:
+    """Verdict, reason and payload of one ablation. ``passes``: the case's own forward passes, if they were made in this
+    process.
+    """
+    change, ablation = ABLATIONS[name]
+    payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
+    try:
+        with ablation(loaded, tuple(inputs), case) as setting:
+            outputs = [main_output(run_model(loaded.model, made))[1] for made in setting.inputs]
+    except SameAsCase:
+        payload["same_as_case"] = True
+        return "skip", "the case has this setting itself", payload
+    except NotApplicable as error:
+        return "skip", str(error), payload
+    figures = [describe(output) for output in outputs]
+    bad = [is_bad_figures(row) for row in figures]
+    payload["logits"] = figures[bad.index(True) if any(bad) else 0]
+    if passes and len(passes) == len(outputs):
+        payload["equal_to_case"] = all(same_values(seen.output, output) for seen, output in zip(passes, outputs))
+    remark = f" ({setting.remark})" if setting.remark else ""
+    if any(bad):
+        of = f" for {sum(bad)} of {len(bad)} prompts" if len(bad) > 1 else ""
+        return "bad", f"{bad_words(payload['logits'])}{of}{remark}", payload
+    row = payload["logits"]
+    return "good", "finite, {:.6g} to {:.6g}{}".format(row["min"], row["max"], remark), payload

@@ -1,0 +1,20 @@
+"""The step ``bisect``: where the first bad number is born."""
+
+from typing import Any
+
+from .registry import Outcome
+
+
+def run(session: Any, step: str) -> Outcome:
+    """The answer is kept in the session, for the reduction starts from it."""
+    if session.is_script:
+        from ..script import suspects
+
+        verdict, reason, payload, session.suspect = suspects.find(session.case["model"])
+        session.bisected = (verdict, reason, payload)
+    else:
+        from ..origin.search import bisect
+
+        session.bisected = bisect(session.loaded(), session.passes())
+    found: Outcome = session.bisected
+    return found

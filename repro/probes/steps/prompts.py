@@ -1,0 +1,12 @@
+"""The step ``prompts``: a file of prompts, in batches."""
+
+from typing import Any
+
+from ..prompts.run import run as run_prompts
+from .registry import Outcome
+
+
+def run(session: Any, step: str) -> Outcome:
+    if not session.examples:
+        return "skip", "the plan names no file of prompts", None
+    return run_prompts(session.loaded(), session.examples, session.emitter, session.trials or {}, session.trusted)

@@ -1,0 +1,20 @@
+"""The step ``reduce``: the smallest case that shows the same fault."""
+
+import functools
+from typing import Any
+
+from ..reduce.trials import Trials
+from . import bisect
+from .registry import Outcome
+
+
+def run(session: Any, step: str) -> Outcome:
+    verdict, reason, payload = session.bisected or bisect.run(session, "bisect")
+    trials = Trials(functools.partial(session.emitter.event, step=step), session.trials)
+    if session.is_script:
+        from ..script import suspects
+
+        return suspects.reduce(session.suspect, trials) if verdict == "bad" else (verdict, reason, None)
+    from ..reduce.reduce import reduce
+
+    return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)
