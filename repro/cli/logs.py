@@ -180,7 +180,7 @@ def _read(
     give: "Callable[[Failure], None]",
 ) -> "list[Reading]":
     """Every log, with its progress on stderr."""
-    from repro.cli.console import Announcer
+    from repro.cli.screen.progress import Announcer
     from repro.jobs.logs import read_log
 
     known = _known(own)

@@ -15,10 +15,14 @@ Plain = dict[str, Any]
 
 
 class Section(Record, frozen=True, kw_only=True):
-    """A step's verdict with its reason; each step's own fields are in the classes below."""
+    """A step's verdict with its reason; each step's own fields are in the classes below.
+
+    ``fatal``: nothing behind this step can run.
+    """
 
     verdict: Outcome = Outcome.SKIP
     reason: str = ""
+    fatal: bool = False
 
 
 class Figures(Record, frozen=True, kw_only=True):
