@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from repro.jobs.content import many
 from repro.jobs.logs.assembly import Assembly, Said
 from repro.jobs.logs.heads import Front, Fronts, text_of
 from repro.jobs.logs.patterns import Pattern, patterns
@@ -11,7 +12,6 @@ from repro.jobs.logs.reading import Source
 from repro.jobs.logs.records import Failure, Reading, Section, Shape
 from repro.jobs.logs.scanning import NONFINITE_WORD, TROUBLE_WORD, Line, Scanner, shape
 from repro.jobs.logs.tallies import Tally
-from repro.jobs.logs.words import many
 
 FIRST_LINES = 50
 MOST_SHAPES = 1000
@@ -163,7 +163,7 @@ class _Reader:
 
     def _take(self, said: Said) -> None:
         role = said.pattern.role
-        if role in (ABOUT, "crash", "innocent"):
+        if role in (ABOUT, "crash", "harmless"):
             self._assembly.interrupt(said.front.rank)
         if role == ABOUT:
             self._about(said)
@@ -171,7 +171,7 @@ class _Reader:
             self._tally.ended = self._tally.ended or Failure(
                 self._log, said.line, "end", said.pattern.id, said.front.rest.strip()[:300], time=said.front.time
             )
-        elif role != "innocent":
+        elif role != "harmless":
             self._assembly.add(said)
 
     def _about(self, said: Said) -> None:

@@ -13,7 +13,7 @@ from repro.core.errors import RecordError
 PATTERNS = Path(__file__).parent / "patterns"
 HEADS = Path(__file__).parent / "heads.toml"
 
-ROLES = ("example", "text", "skipped", "innocent", "failure", "notice", "crash", "about", "sound")
+ROLES = ("example", "text", "skipped", "harmless", "failure", "notice", "crash", "about", "sound")
 """What a line is: the first, second and third line of one failed example; a count of zero or a denial; a failure by
 itself; a step that a loss scaler left out; an end before the end; what a job says about itself; the ordinary line of a
 loop that goes well, which is only looked for in samples, for there are so many. Tried in this order."""

@@ -1,15 +1,20 @@
 """What a log holds of each model, added up failure by failure: only different prompts and different counts are kept."""
 
+import functools
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from repro.core.case import MODELS, SHIPPED
 from repro.jobs.logs.patterns import SETTINGS
 from repro.jobs.logs.records import Failure, Prompt, Section
-from repro.jobs.logs.sizes import hidden_size, shipped_name
 from repro.jobs.overlap.compare import normalised
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+WIDTHS = ("hidden_size", "n_embd", "d_model")
+"""Where configurations have the number of elements of a token."""
 
 
 @dataclass(slots=True)
@@ -121,3 +126,28 @@ class Tally:
     def _candidates(self) -> tuple[int, ...]:
         shipped = shipped_name(self.model) if self.model else self._named
         return self._sizes or ((hidden_size(shipped),) if shipped else ())
+
+
+@functools.lru_cache(maxsize=1024)
+def shipped_name(words: str) -> str | None:
+    """The shipped configuration that a path or a name speaks of: ``job_1_gemma3_12b_it.err`` is gemma-3-12b.
+
+    Of several that fit, the longest: ``gpt2-xl`` is not ``gpt2``.
+    """
+    fitting = [name for name in SHIPPED if _spelt(name).search(words)]
+    return max(fitting, key=len, default=None)
+
+
+@functools.cache
+def hidden_size(name: str) -> int:
+    """The width of the residual stream in a shipped configuration, in elements."""
+    config = json.loads((MODELS / f"{name}.json").read_text("utf-8"))
+    config = config.get("text_config", config)
+    return int(next(config[key] for key in WIDTHS if key in config))
+
+
+@functools.cache
+def _spelt(name: str) -> re.Pattern[str]:
+    """A name however its parts are joined: gemma-3-12b, gemma3_12b, Gemma3-12B."""
+    parts = "[-_. ]?".join(re.escape(part) for part in name.split("-"))
+    return re.compile(rf"(?<![a-z0-9]){parts}(?![a-z0-9])", re.IGNORECASE)
