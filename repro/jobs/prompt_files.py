@@ -154,9 +154,7 @@ def examples(
         yield from sorted(answered, key=lambda one: (one.index, one.side == SIDES[1]))
         return
     if path.suffix.lower() == ".txt" and (pairs or field is not None):
-        raise UsageError(
-            f"{path}: a .txt file has no fields and no pairs. Leave out {'--pairs' if pairs else '--field'}."
-        )
+        raise UsageError(f"{path}: a .txt file has no fields and no pairs. Leave out --field and --pairs.")
     for index, (place, entry) in enumerate(_entries(path)):
         if pairs:
             for side, answer in zip(SIDES, _pair(entry, field, place), strict=True):

@@ -1,4 +1,4 @@
-"""The forms of lines are data: each example is read as it says, and wrong data is refused by name."""
+"""Log patterns are data: each example is read as it says, and wrong data is refused by file and key."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_a_number_is_a_rank_only_where_every_line_has_one():
         ('hints = ["nan"]', 'hints = ["NaN"]', "'pattern[0].hints' must be texts of three or more"),
         ('hints = ["nan"]', "hints = []", "'pattern[0].hints' must be texts of three or more"),
         ("(?P<value>nan)", "(?P<worth>nan)", "'pattern[0].regex' names worth; known are"),
-        ("(?P<value>nan)", "(nan", "'pattern[0].regex' is no regular expression"),
+        ("(?P<value>nan)", "(nan", "'pattern[0].regex' is not a regular expression"),
         ('line = "found nan"', "line = 3", "'pattern[0].examples[0].line' must be str, got 3"),
         ("what", "what what", "it cannot be read as TOML"),
     ],

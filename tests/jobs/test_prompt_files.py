@@ -156,7 +156,7 @@ def test_the_sides_and_token_ids_of_a_run_are_kept(tmp_path):
         ("a.jsonl", '{"ids": [true]}', {}, "line 1: expected a text"),
         ("a.jsonl", '{"positive": "Yes", "question": "Q"}', {"pairs": True}, "line 1: expected a pair (positive"),
         ("a.jsonl", json.dumps(PAIR), {"pairs": True, "field": "mine"}, "in the field mine; it has question, positive"),
-        ("a.txt", "one\n", {"field": "body"}, "a .txt file has no fields and no pairs. Leave out --field."),
+        ("a.txt", "one\n", {"field": "body"}, "a .txt file has no fields and no pairs. Leave out --field and --pairs."),
         ("a.json", '["one"]', {"pairs": True}, "entry 0: expected an object with the two sides of a pair; found str"),
         ("a.txt", codecs.BOM_UTF16_LE + b"o", {}, "expected UTF-16, which its byte-order mark says"),
         ("a.json", '{"a": 1}', {}, "or an object with one list in it; found an object with 0 lists"),

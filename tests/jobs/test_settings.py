@@ -142,12 +142,12 @@ def test_words_that_both_read_alike_are_not(tmp_path, text):
 def test_a_key_that_stands_there_twice_is_pointed_out(tmp_path):
     found = compared(tmp_path, a="m: {dtype: float16,\n  dtype: float32}")
     assert found.jobs[0].settings["m"]["dtype"].value == "float32"
-    assert found.notes == ("a.yaml: m.dtype stands there twice, lines 1 and 2; the later wins",)
+    assert found.notes == ("a.yaml: m.dtype is set twice, on lines 1 and 2; the later one wins",)
 
 
 def test_a_key_that_stands_there_twice_in_json_is_pointed_out(tmp_path):
     (tmp_path / "a.json").write_text('{"m": {"x": 1, "x": 2}}')
-    assert read(tmp_path / "a.json").notes == ("a.json: m.x stands there twice; the later one wins",)
+    assert read(tmp_path / "a.json").notes == ("a.json: m.x is set twice; the later one wins",)
 
 
 def test_merge_keys_are_merged_and_the_mappings_own_win(tmp_path):
@@ -178,12 +178,12 @@ def test_an_empty_list_is_a_value(tmp_path):
 
 def test_anchors_that_stand_for_billions_of_values_are_refused(tmp_path):
     text = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
-    with pytest.raises(RecordError, match="anchors stand for more than 200,000 values"):
+    with pytest.raises(RecordError, match="anchors expand to more than 200,000 values"):
         job_from(*written(tmp_path, a=text))
 
 
 def test_an_anchor_that_holds_itself_is_refused(tmp_path):
-    with pytest.raises(RecordError, match="line 1 holds itself"):
+    with pytest.raises(RecordError, match="line 1 contains itself"):
         job_from(*written(tmp_path, a="x: &x [*x]"))
 
 
@@ -200,8 +200,8 @@ def test_deep_files_are_refused(tmp_path, name, text):
         ("a.yaml", "a: [1", RecordError, "cannot be read"),
         ("a.json", "{", RecordError, "cannot be read"),
         ("a.toml", "a = ", RecordError, "cannot be read"),
-        ("a.yaml", "- 1", RecordError, "holds a list"),
-        ("a.ini", "a=1", UsageError, "by its name"),
+        ("a.yaml", "- 1", RecordError, "expected settings by key, found a list"),
+        ("a.ini", "a=1", UsageError, "expected a settings file"),
     ],
 )
 def test_a_file_that_is_no_settings_is_refused(tmp_path, name, text, error, said):
@@ -249,12 +249,12 @@ def test_a_base_that_is_no_file_is_a_setting(tmp_path):
 
 def test_a_base_that_is_not_there_is_noted(tmp_path):
     (note,) = job_from(*written(tmp_path, a="base: gone.yaml\nx: 1")).notes
-    assert note == "a.yaml: base names gone.yaml, which is not there: its settings are not known"
+    assert note == "a.yaml: base names gone.yaml, which does not exist: its settings are unknown"
 
 
 def test_a_file_that_stands_on_itself_is_refused(tmp_path):
     path, _ = written(tmp_path, a="base: b.yaml", b="base: a.yaml")
-    with pytest.raises(RecordError, match=r"stands on itself: a\.yaml -> b\.yaml -> a\.yaml"):
+    with pytest.raises(RecordError, match=r"includes itself: a\.yaml -> b\.yaml -> a\.yaml"):
         job_from(path)
 
 
@@ -274,7 +274,7 @@ def test_a_group_of_defaults_is_put_under_its_key(tmp_path):
 def test_defaults_without_self_are_noted(tmp_path):
     _, own = written(tmp_path, common="x: 1", own="defaults: [common]\nx: 2\n")
     (note,) = job_from(own).notes
-    assert "in Hydra 1.0 they win over the file" in note
+    assert "in Hydra 1.0 they override the file" in note
 
 
 def test_base_files_of_the_command_line_lie_below_every_job(tmp_path):

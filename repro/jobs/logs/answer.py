@@ -1,4 +1,4 @@
-"""What logs say together, as far as they bear it: figures, sentences, and both of them for programs and for people."""
+"""What logs say together: figures and sentences, for programs and for people. Nothing is claimed beyond the logs."""
 
 import itertools
 import re
@@ -28,7 +28,7 @@ WIDTH = 120
 
 @dataclass(frozen=True, slots=True)
 class SameRows:
-    """Prompts that failed in two sections with a count in token rows in both; ``same`` of them have as many rows."""
+    """Prompts that failed in two sections with token rows known in both; ``same`` of them have as many rows in both."""
 
     first: str
     second: str
@@ -127,26 +127,26 @@ def _counts(counts: Sequence[Count]) -> Table:
         own = [(label, number(one.nan), number(one.rows), number(one.times)) for one in group]
         rows += own[:MOST_COUNTS]
         if len(own) > MOST_COUNTS:
-            rows.append((f"({len(own) - MOST_COUNTS} more of {label}: --json)", "", "", ""))
+            rows.append((label, f"{len(own) - MOST_COUNTS} more", "", "--json"))
     return Table(("model", "NaN count", "token rows", "times"), tuple(rows), range(1, 4))
 
 
 def _coverage(logs: Sequence[Reading]) -> Table:
-    """How much of each log was understood."""
+    """How much of each log was recognised."""
     rows = []
     for one in logs:
         models = dict.fromkeys(section.model.rpartition("/")[2] for section in one.sections if section.model)
         lines = (one.lines, one.understood, one.unclear, one.others)
         rows.append((one.log, ", ".join(models) or ABSENT, *map(number, lines)))
-    return Table(("log", "model", "lines", "recognised", "unrecognised errors", "other"), tuple(rows), range(2, 6))
+    return Table(("log", "model", "lines", "recognised", "unknown errors", "other"), tuple(rows), range(2, 6))
 
 
 def _not_understood(log: Reading) -> Iterator[str]:
     for one in log.unclear_shapes[:MOST_SHAPES]:
-        yield f"unrecognised, {many(one.times, 'time')}, first on line {one.line:,}: {one.sample}"
+        yield f"unknown error, {many(one.times, 'time')}, first on line {one.line:,}: {one.sample}"
     left = log.shapes_left_out + max(0, len(log.unclear_shapes) - MOST_SHAPES)
     if left:
-        yield f"and {many(left, 'more unrecognised form')} (--json)"
+        yield f"and {many(left, 'more kind')} (--json)"
     yield from (f"other, for example: {sample}" for sample in log.other_samples[:MOST_SAMPLES])
     how = [log.encoding, *([log.compression] if log.compression else [])]
     if how != ["utf-8"] or log.notes:
@@ -154,9 +154,9 @@ def _not_understood(log: Reading) -> Iterator[str]:
 
 
 def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
-    """The failed prompts of all sections that have their texts against each other; None where fewer than two have.
+    """The failed prompts of all sections that have their texts, compared; None where fewer than two have.
 
-    All sections that name the same number of prompts, and came to their end, are taken to have run the same ones.
+    Sections that give the same number of prompts, and ran to their end, are assumed to have run the same prompts.
     """
     sets = {label: frozenset(texts) for label, texts in _texts(readings).items() if texts}
     if len(sets) < 2:
@@ -164,12 +164,12 @@ def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
     totals = {None if row.rate is None else row.total for row in table if row.label in sets}
     total = next(iter(totals)) if len(totals) == 1 else None
     if total is not None and total < len(frozenset().union(*sets.values())):
-        total = None  # there were more prompts than the logs count, such as two answers to each question
+        total = None  # more texts than the logs count, such as two answers to each question
     return overlap(sets, total)
 
 
 def same_rows(readings: Sequence[Reading]) -> tuple[SameRows, ...]:
-    """Whether a prompt has as many bad token rows in one section as in another."""
+    """Whether prompts have the same number of bad token rows in two sections."""
     found = []
     for (first, one), (second, other) in itertools.combinations(_texts(readings).items(), 2):
         pairs = [(one[text], other[text]) for text in one.keys() & other.keys() if one[text] and other[text]]
@@ -197,7 +197,7 @@ def _sentences(
 
 
 def _texts(readings: Sequence[Reading]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The failed texts of each section, with the token rows that were bad."""
+    """The failed texts of each section, with their counts of bad token rows."""
     sections = [section for reading in readings for section in reading.sections]
     return {
         label: {normalised(prompt.text): prompt.rows for prompt in section.prompts if prompt.text is not None}
@@ -255,7 +255,7 @@ def _differing(table: Sequence[Row]) -> Iterator[str]:
 
 
 def _wrong_model(readings: Sequence[Reading]) -> Iterator[str]:
-    """A log whose file is named for one model, and which loaded another."""
+    """Logs whose file is named for one model, but whose job loaded another."""
     sections = [section for reading in readings for section in reading.sections]
     for section in sections:
         named, loaded = shipped_name(section.log), _loaded(section)
@@ -268,7 +268,7 @@ def _loaded(section: Section) -> str | None:
 
 
 def _size(row: Row) -> float | None:
-    """Parameters in billions, as the model's name has them."""
+    """Parameters in billions, from the model's name."""
     match = SIZE.search(row.model or "")
     return None if match is None else float(match[1]) * (1 if match[2].lower() == "b" else 1e-3)
 

@@ -1,7 +1,7 @@
-"""The lines of one failure put together: its count, its text, its index, each rank by itself.
+"""Pieces the lines of one failure together: its count, its text and its index, separately for each rank.
 
-Ranks that mark their lines are kept apart. Where several write into one file without a mark, lines of two failures may
-alternate; then a text goes to the first failure that still lacks one, and the record says that it is not certain.
+Ranks that prefix their lines are kept apart. Where several write to one file without a prefix, the lines of two
+failures may interleave; then a text goes to the first failure that lacks one, and the record says it is not certain.
 """
 
 import re
@@ -13,23 +13,23 @@ from repro.jobs.logs.patterns import Pattern
 from repro.jobs.logs.records import Failure
 
 STALE_LINES = 50
-"""A failure whose last line is so far above gets no more lines; times the number of ranks that write in between."""
+"""A failure gets no more lines this far below its last one, times the number of ranks that write in between."""
 MOST_OPEN = 16
 MOST_TEXT_LINES = 200
 MOST_TEXT_CHARACTERS = 1 << 16
 MOST_SAID = 300
 SHORTENED = ("...", "…")
-"""How programs end a text that they have cut."""
+"""How programs end a text that they truncate."""
 NO_TEXT = re.compile(r"\s*\d{1,3}%\||Traceback \(most recent call last\)")
 """A progress bar or a traceback has no logger's head, and is no part of a prompt."""
 OWN = frozenset({"example", "index", "text", "nan", "inf", "rank", "time", "level"})
-"""Groups of patterns that have a place of their own in a record."""
+"""Groups of patterns that have a field of their own in a record."""
 KINDS = {"failure": "step", "notice": "notice"}
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line that a pattern fits: its number, what stands in front of it, and the fields that the pattern took."""
+    """A line that a pattern matches: its number, what precedes the message, and the extracted fields."""
 
     line: int
     front: Front
@@ -39,7 +39,7 @@ class Said:
 
 @dataclass(slots=True)
 class _Stream:
-    """The failures of one rank that may still get lines, oldest first, and the one whose text goes on."""
+    """The failures of one rank that may still get lines, oldest first, and the one whose text continues."""
 
     open: list[Failure] = field(default_factory=list)
     last_lines: list[int] = field(default_factory=list)
@@ -58,11 +58,11 @@ class Assembly:
 
     @property
     def in_text(self) -> bool:
-        """Whether a text may go on in the next line."""
+        """Whether a text may continue on the next line."""
         return any(stream.text_place is not None for stream in self._streams.values())
 
     def continues(self, line: int, front: Front) -> bool:
-        """Take a line as part of the text above it, if it is one: of the same rank, and without a logger's head."""
+        """Take a line as part of the text above it if it is from the same rank and has no logger's head."""
         stream = self._streams.get(front.rank)
         if stream is None or stream.text_place is None:
             return False
@@ -80,7 +80,7 @@ class Assembly:
         return True
 
     def add(self, said: Said) -> None:
-        """Take a line that one of the patterns of failures fits."""
+        """Take a line that a failure pattern matches."""
         new = _new(self._log, said)
         stream = self._streams.setdefault(new.rank, _Stream())
         stream.text_place = None
@@ -94,7 +94,7 @@ class Assembly:
             self._open(stream, new)
 
     def interrupt(self, rank: str | None) -> None:
-        """A line of something else: no text of this rank goes on behind it."""
+        """A line of something else: it ends this rank's text."""
         if rank in self._streams:
             self._streams[rank].text_place = None
 
@@ -106,7 +106,7 @@ class Assembly:
         self._streams.clear()
 
     def _join(self, stream: _Stream, what: str, new: Failure, said: Said) -> None:
-        """Give text or index to the first open failure that lacks it; where there is none, it is a new failure."""
+        """Give text or index to the first open failure that lacks it; if there is none, it is a new failure."""
         lacking = [place for place, failure in enumerate(stream.open) if getattr(failure, what) is None]
         if not lacking:
             self._open(stream, new)
@@ -119,7 +119,7 @@ class Assembly:
             else:
                 joined = replace(old, index=new.index, certain=certain)
             stream.open[place], stream.last_lines[place] = joined, said.line
-        # Without a head nothing would tell further lines of the text from all that is printed below it.
+        # Without a head, further lines of the text could not be told from whatever is printed below it.
         if what == "text" and not new.text_cut and said.front.kinds:
             stream.text_place, stream.text_kinds, stream.text_lines = place, said.front.kinds, 0
 
@@ -130,7 +130,7 @@ class Assembly:
         stream.last_lines.append(failure.line)
 
     def _close_old(self, stream: _Stream, line: int) -> None:
-        """Close the oldest ones that are complete, or too far above."""
+        """Close the oldest failures that are complete or too far above."""
         reach = STALE_LINES * len(self._streams)
         while stream.open and (_complete(stream.open[0]) or line - stream.last_lines[0] > reach):
             self._close(stream)
@@ -167,12 +167,12 @@ def _new(log: str, said: Said) -> Failure:
 
 
 def _whole(text: str | None) -> int | None:
-    """A number with or without marks between its thousands."""
+    """A number, with or without separators between thousands."""
     return None if text is None else int(re.sub(r"[,_]", "", text))
 
 
 def _zero(failure: Failure) -> bool:
-    """Counted, and none found."""
+    """Whether something was counted, and the count is zero."""
     counts = [count for count in (failure.nan, failure.inf) if count is not None]
     return bool(counts) and not any(counts)
 

@@ -1,4 +1,4 @@
-"""What lines say, as data: the patterns of messages and of what stands in front of them, read strictly."""
+"""Log patterns, read strictly from TOML: for messages, and for what precedes them on a line."""
 
 import functools
 import re
@@ -14,9 +14,10 @@ PATTERNS = Path(__file__).parent / "patterns"
 HEADS = Path(__file__).parent / "heads.toml"
 
 ROLES = ("example", "text", "skipped", "harmless", "failure", "notice", "crash", "about", "sound")
-"""What a line is: the first, second and third line of one failed example; a count of zero or a denial; a failure by
-itself; a step that a loss scaler left out; an end before the end; what a job says about itself; the ordinary line of a
-loop that goes well, which is only looked for in samples, for there are so many. Tried in this order."""
+"""What a line is, in the order in which patterns are tried. ``example``, ``text`` and ``skipped``: the count, text and
+index of one failed example. ``harmless``: a count of zero, or NaN in the name of a setting. ``failure``: complete in
+itself. ``notice``: a step skipped by a loss scaler. ``crash``: the job ended early. ``about``: what a job says about
+itself. ``sound``: an ordinary line of a healthy loop; these are so many that only samples are tested."""
 SETTINGS = ("dtype", "layer", "max_length")
 GROUPS = frozenset(
     {"example", "index", "nan", "inf", "text", "layer", "step", "epoch", "batch", "rank", "what", "value"}
@@ -30,7 +31,7 @@ HEAD_KEYS: dict[str, type] = {"name": str, "where": str, "regex": str, "examples
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A line, and the fields that a pattern must take from it."""
+    """A line, and the fields that a pattern must extract from it."""
 
     line: str
     fields: Mapping[str, str]
@@ -38,11 +39,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One kind of message. ``id`` is file stem and name; a line that has none of ``hints`` is not looked at.
+    """One kind of message. ``id`` is file stem and name.
 
-    A hint is lower-case ASCII, and cheap where a shorter hint is a part of it: logs are searched for the shortest only.
-
-    ``last``: it is tried behind the others, and not at all within a text of several lines.
+    Only lines that contain one of ``hints`` (lower-case ASCII) are tested. Logs are searched for the shortest hints, so
+    one that contains another hint costs nothing. ``last``: tried after the others, and never inside a multi-line text.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What stands in front of a message; ``all_lines``: believed only where nearly every line has it."""
+    """What precedes a message; ``all_lines``: believed only if nearly every line of the log has it."""
 
     name: str
     where: str
@@ -66,12 +66,10 @@ class Head:
 
 @functools.cache
 def patterns(place: Path = PATTERNS) -> tuple[Pattern, ...]:
-    """The patterns of a file or of a folder's ``.toml`` files, in the order in which they are tried.
-
-    That is by role, and files that say ``last`` behind the others.
+    """The patterns of a file or of a folder's ``.toml`` files, in the order in which they are tried: by role.
 
     Raises:
-        RecordError: naming file and key, for what is unknown, missing or of another kind.
+        RecordError: naming file and key, for one that is unknown, missing or of the wrong type.
     """
     found: list[Pattern] = []
     for path in sorted(place.glob("*.toml")) if place.is_dir() else [place]:
@@ -100,7 +98,7 @@ def heads(path: Path = HEADS) -> tuple[Head, ...]:
 
 
 def _stage(role: str) -> int:
-    """Exact roles first; failures, notices, ends and what a job says of itself share one place."""
+    """Exact roles first; all from "failure" on share one place."""
     return min(ROLES.index(role), ROLES.index("failure"))
 
 
@@ -112,7 +110,7 @@ def _pattern(path: Path, number: int, data: Any, last: bool) -> Pattern:
     hints = data["hints"]
     if not hints or not all(isinstance(hint, str) and len(hint) >= 3 and _plain(hint) for hint in hints):
         raise RecordError(
-            f"{path}: '{where}.hints' must be texts of three or more lower-case ASCII letters: {hints!r}."
+            f"{path}: '{where}.hints' must be texts of three or more lower-case ASCII characters, got {hints!r}."
         )
     return Pattern(
         id=f"{path.stem}/{data['name']}",
@@ -132,7 +130,7 @@ def _regex(path: Path, where: str, text: str, flags: int) -> re.Pattern[str]:
     try:
         made = re.compile(text, flags)
     except re.error as error:
-        raise RecordError(f"{path}: '{where}.regex' is no regular expression: {error}.") from error
+        raise RecordError(f"{path}: '{where}.regex' is not a regular expression: {error}.") from error
     unknown = sorted(set(made.groupindex) - GROUPS)
     if unknown:
         raise RecordError(f"{path}: '{where}.regex' names {', '.join(unknown)}; known are {', '.join(sorted(GROUPS))}.")
@@ -141,7 +139,7 @@ def _regex(path: Path, where: str, text: str, flags: int) -> re.Pattern[str]:
 
 def _examples(path: Path, where: str, given: list[Any]) -> tuple[Example, ...]:
     if not given:
-        raise RecordError(f"{path}: '{where}.examples' is empty: give at least one line and what is taken from it.")
+        raise RecordError(f"{path}: '{where}.examples' is empty: give at least one line and its fields.")
     made = []
     for number, data in enumerate(given):
         _check(path, f"{where}.examples[{number}]", data, {"line": str, "fields": dict}, {})
@@ -159,7 +157,7 @@ def _read(path: Path, keys: Mapping[str, type], optional: Mapping[str, type]) ->
 
 
 def _check(path: Path, where: str, data: Any, keys: Mapping[str, type], optional: Mapping[str, type]) -> None:
-    """Every key known, of its kind, and there."""
+    """Raise for a key that is unknown, missing or of the wrong type."""
     for problem in _problems(where, data, {**keys, **optional}, keys):
         raise RecordError(f"{path}: {problem}.")
 

@@ -1,4 +1,4 @@
-"""What logs say together: a verdict for each, a row for each model in each log, its counts in token rows. Pure."""
+"""Figures of several logs: a verdict for each, a row for each model in each log, its counts in token rows. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,9 @@ MOST_NAMED = 5
 class Row:
     """One model in one log: how many of its prompts failed.
 
-    ``failed`` counts different prompts, and each failure that the log gives no name for. ``total``, ``succeeded`` and
-    ``rate`` are null where the number of prompts is not known, the last two also where the job may have ended early;
-    ``rate`` is a share from 0 to 1. ``counts`` and ``rows``
-    are the least and the greatest NaN count, in elements and in token rows.
+    ``failed`` counts distinct prompts, and every failure with neither text nor index. ``total``, ``succeeded`` and
+    ``rate`` (a share from 0 to 1) are null where the number of prompts is not known, the last two also where the job
+    may have ended early. ``counts`` and ``rows`` are the smallest and largest NaN count, in elements and in token rows.
     """
 
     label: str
@@ -42,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One NaN count: how often it occurs, and the token rows that it makes up, null where that is no whole number."""
+    """One NaN count: how often it occurs, and how many token rows it is, null if that is not a whole number."""
 
     label: str
     nan: int
@@ -62,7 +61,7 @@ def rows(readings: Sequence[Reading], total: int | None = None) -> tuple[Row, ..
 
 
 def labels(sections: Sequence[Section]) -> tuple[str, ...]:
-    """A name for each section that no other has: the model's, with the log's where that is not enough."""
+    """A unique name for each section: the model's, with the log's where that is not enough."""
     short = [section.log if section.model is None else section.model.rpartition("/")[2] for section in sections]
     named = [
         one if short.count(one) == 1 else f"{one} ({section.log})" for one, section in zip(short, sections, strict=True)
@@ -73,7 +72,7 @@ def labels(sections: Sequence[Section]) -> tuple[str, ...]:
 
 
 def counts(readings: Sequence[Reading]) -> tuple[Count, ...]:
-    """Every NaN count of every section, from the smallest."""
+    """Every NaN count of every section, smallest first."""
     sections = [section for reading in readings for section in reading.sections]
     return tuple(
         Count(label, nan, _whole_rows(nan, section.row_size), times)
@@ -83,7 +82,7 @@ def counts(readings: Sequence[Reading]) -> tuple[Count, ...]:
 
 
 def verdict_of(reading: Reading) -> Verdict:
-    """Bad if the log has a failure; good if it was understood, came to its end and speaks of no NaN elsewhere."""
+    """Bad if the log has a failure; good if it was understood, ran to its end and mentions NaN nowhere else."""
     failures = sum(section.failures for section in reading.sections)
     ended = next((section.ended for section in reading.sections if section.ended is not None), None)
     if failures:
@@ -156,7 +155,7 @@ def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
 
 
 def _whole_job(section: Section) -> bool:
-    """Whether the job came to its end, as far as its log tells: what it kept is said last."""
+    """Whether the job ran to its end, as far as its log tells: what it kept is logged last."""
     return section.ended is None or bool(section.kept)
 
 

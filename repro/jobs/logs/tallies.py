@@ -1,4 +1,4 @@
-"""What a log holds of each model, added up failure by failure: only different prompts and different counts are kept."""
+"""Totals for each model in a log, added up failure by failure: only distinct prompts and distinct counts are kept."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ from repro.jobs.overlap.compare import normalised
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
 WIDTHS = ("hidden_size", "n_embd", "d_model")
-"""Where configurations have the number of elements of a token."""
+"""Names of the hidden size in configurations."""
 
 
 @dataclass(slots=True)
@@ -30,8 +30,8 @@ class Tally:
 
     Args:
         log: The log's name.
-        sizes: Row sizes in elements that the caller names; where there are none, the model's hidden size counts.
-        give: Is given each failure with its model and its rows.
+        sizes: Row sizes in elements, given by the caller; by default the model's hidden size.
+        give: Is given each failure, with its model and rows.
     """
 
     def __init__(self, log: str, sizes: Iterable[int], give: Callable[[Failure], None]) -> None:
@@ -52,7 +52,7 @@ class Tally:
         self.ended: Failure | None = None
 
     def about(self, fields: Mapping[str, str]) -> None:
-        """Take what the log says of its job."""
+        """Take what the log says about its job."""
         self.model = fields.get("model") or self.model
         for name, kept in (("total", self._totals), ("kept", self._kept)):
             if name in fields:
@@ -117,7 +117,7 @@ class Tally:
             kept.rows.add(failure.rows)
 
     def _row_size(self, count: int | None) -> int | None:
-        """The widest of the sizes that divides the count."""
+        """The largest of the sizes that divides the count."""
         return next((size for size in self._candidates() if count is not None and count % size == 0), None)
 
     def _divided(self, size: int) -> int:
@@ -130,9 +130,9 @@ class Tally:
 
 @functools.lru_cache(maxsize=1024)
 def shipped_name(words: str) -> str | None:
-    """The shipped configuration that a path or a name speaks of: ``job_1_gemma3_12b_it.err`` is gemma-3-12b.
+    """The shipped configuration that a path or a name stands for: ``job_1_gemma3_12b_it.err`` is gemma-3-12b.
 
-    Of several that fit, the longest: ``gpt2-xl`` is not ``gpt2``.
+    Of several, the longest: ``gpt2-xl`` is not ``gpt2``.
     """
     fitting = [name for name in SHIPPED if _spelt(name).search(words)]
     return max(fitting, key=len, default=None)
@@ -140,7 +140,7 @@ def shipped_name(words: str) -> str | None:
 
 @functools.cache
 def hidden_size(name: str) -> int:
-    """The width of the residual stream in a shipped configuration, in elements."""
+    """The hidden size in a shipped configuration."""
     config = json.loads((MODELS / f"{name}.json").read_text("utf-8"))
     config = config.get("text_config", config)
     return int(next(config[key] for key in WIDTHS if key in config))
@@ -148,6 +148,6 @@ def hidden_size(name: str) -> int:
 
 @functools.cache
 def _spelt(name: str) -> re.Pattern[str]:
-    """A name however its parts are joined: gemma-3-12b, gemma3_12b, Gemma3-12B."""
+    """A name, however its parts are joined: gemma-3-12b, gemma3_12b, Gemma3-12B."""
     parts = "[-_. ]?".join(re.escape(part) for part in name.split("-"))
     return re.compile(rf"(?<![a-z0-9]){parts}(?![a-z0-9])", re.IGNORECASE)
