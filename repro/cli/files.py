@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.content import finish
 from repro.cli.options import DEBUG, SETTINGS, conclude, together
+from repro.cli.screen.content import finish
 
 if TYPE_CHECKING:
     from repro.jobs.scan.findings import Looked

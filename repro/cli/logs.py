@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.content import show
-from repro.cli.options import DEBUG, PYTHON, SETTINGS, conclude, together
+from repro.cli.options import DEBUG, EXIT_STATUS, PYTHON, SETTINGS, together
+from repro.cli.screen.content import finish, show
 
 if TYPE_CHECKING:
     from repro.jobs.logs import Failure, Reading
@@ -119,16 +119,14 @@ def logs(
             again += [*(["--dtype", dtype] if dtype else []), *(["--python", python] if python else [])]
             written.append(f"rerun: {shlex.join(['repro', 'prompts', *again])}")
 
-    def summary() -> None:
-        show(itertools.chain(content(found), written), err=as_json)
-
+    told = itertools.chain(content(found), written)
     if out is not None and again and (out / SKIPPED_JSON).stat().st_size:
         from repro.cli.prompts import prompts
 
-        summary()
+        show(told, err=as_json)
         # The answer of the run is the command's.
         prompts.main([*again, *(["--json"] if as_json else [])], prog_name="repro prompts", standalone_mode=False)
-    conclude(shown, summary, as_json=as_json)
+    finish(told, shown, as_json=as_json, status=EXIT_STATUS[found.verdict.outcome.value], both=True)
 
 
 def _check(files: Sequence[Path], encoding: str | None) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.content import finish
 from repro.cli.options import DEBUG, SETTINGS, together
+from repro.cli.screen.content import finish
 
 if TYPE_CHECKING:
     from repro.jobs.content import Content, Table

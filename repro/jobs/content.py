@@ -1,4 +1,4 @@
-"""What a command tells a person: lines of text and tables. ``repro.cli.content`` prints them."""
+"""What a command tells a person: lines of text and tables. ``repro.cli.screen.content`` prints them."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

@@ -127,7 +127,7 @@ def _counts(counts: Sequence[Count]) -> Table:
         own = [(label, number(one.nan), number(one.rows), number(one.times)) for one in group]
         rows += own[:MOST_COUNTS]
         if len(own) > MOST_COUNTS:
-            rows.append((label, f"{len(own) - MOST_COUNTS} more", "", "--json"))
+            rows.append((label, f"{len(own) - MOST_COUNTS} more (--json)", "", ""))
     return Table(("model", "NaN count", "token rows", "times"), tuple(rows), range(1, 4))
 
 

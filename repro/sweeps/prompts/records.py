@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.core import paths
-from repro.core.errors import EvidenceError
 from repro.core.encoding import SCHEMA, encode
+from repro.core.errors import EvidenceError
 from repro.jobs.prompt_files import Answers
 
 

@@ -32,15 +32,25 @@ def show(content: "Iterable[str | Table]", *, err: bool = False) -> None:
             click.echo("\n".join([*_lines(part, width), ""]), err=err)
 
 
-def finish(content: "Iterable[str | Table]", document: object, *, as_json: bool, status: int) -> NoReturn:
-    """End a command with its answer: the content, or with ``as_json`` the document in its place."""
+def finish(
+    content: "Iterable[str | Table]", document: object, *, as_json: bool, status: int, both: bool = False
+) -> NoReturn:
+    """End a command with its answer on stdout: the content, or with ``as_json`` the document.
+
+    Args:
+        content: For a person.
+        document: For a program.
+        as_json: Which of the two.
+        status: The exit status.
+        both: Whether the content goes to stderr where the document is on stdout.
+    """
     from repro.core.encoding import encode
 
     try:
+        if both or not as_json:
+            show(content, err=as_json)
         if as_json:
             click.echo(encode(document, indent=1))
-        else:
-            show(content)
         sys.stdout.flush()
     except BrokenPipeError:
         drop_stdout()  # `| head` has seen enough; the status says it too
