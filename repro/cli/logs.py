@@ -8,7 +8,7 @@ import functools
 import itertools
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from repro.cli.screen.content import finish, show
 
 if TYPE_CHECKING:
     from repro.jobs.logs import Failure, Reading
-    from repro.jobs.logs.patterns import Pattern
 
 EXAMPLES = """
 \b
@@ -33,7 +32,6 @@ Examples:
 Exit status: 0 no failures, 1 failures, 125 could not tell (unknown log format, or a job that may have ended early),
 2 wrong usage, 130 Ctrl-C.
 """
-DOCUMENT = "logs.json"
 
 
 @click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Find which prompts failed in job logs.")
@@ -93,26 +91,24 @@ def logs(
     Reads plain text, gzip, bzip2 and xz, with lines of several ranks interleaved. Errors that no pattern recognises are
     counted and shown; add patterns with --patterns.
     """
+    from repro.core import paths
     from repro.core.errors import UsageError
     from repro.jobs.logs.answer import answer, content, document
-    from repro.jobs.logs.files import SKIPPED_JSON, write_skip_lists
+    from repro.jobs.logs.files import SKIPPED_JSON, records, write
 
     _check(files, encoding)
     if model is not None and out is None:
         raise UsageError("--rerun needs a folder for the failed prompts. Name one with --out DIR.")
     began = time.perf_counter()
-    with _records(out, files) as give:
+    taken = contextlib.nullcontext() if out is None else records(paths.make(out), [str(file) for file in files])
+    with taken as give:
         readings = _read(files, sizes, encoding, own, give)
     found = answer(readings, total=total, seconds=time.perf_counter() - began)
     shown = document(found)
     written: list[str] = []
     again: list[str] = []
     if out is not None:
-        from repro.core import paths
-        from repro.core.encoding import encode
-
-        write_skip_lists(out, readings)
-        paths.write(out / DOCUMENT, encode(shown, indent=1) + "\n")
+        write(out, readings, shown)
         written.append(f"written to: {out}")
         if model is not None:
             again = [model, str(out / SKIPPED_JSON), "--field", "text", "--out", str(out / "rerun")]
@@ -152,49 +148,32 @@ def _check(files: Sequence[Path], encoding: str | None) -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _records(out: Path | None, files: Sequence[Path]) -> "Iterator[Callable[[Failure], None]]":
-    """What takes each failure as it is found: a file in ``out``, or nothing."""
-    if out is None:
-        yield lambda _: None
-        return
-    from repro.core import paths
-    from repro.jobs.logs.files import records
-
-    with records(paths.make(out), [str(file) for file in files]) as give:
-        yield give
-
-
 def _read(
     files: Sequence[Path],
     sizes: Sequence[int],
     encoding: str | None,
     own: Sequence[Path],
-    give: "Callable[[Failure], None]",
+    give: "Callable[[Failure], None] | None",
 ) -> "list[Reading]":
     """Every log, with its progress on stderr."""
     from repro.cli.screen.progress import Announcer
     from repro.jobs.logs import read_log
+    from repro.jobs.logs.patterns import patterns
 
-    known = _known(own)
+    known = [*(one for place in own for one in patterns(place)), *patterns()]
     names = [file.name for file in files]
     readings = []
     for file, name in zip(files, names, strict=True):
         label = name if names.count(name) == 1 else str(file)
         with Announcer().task(label) as told:
             progress = functools.partial(_progress, told, file.stat().st_size)
-            readings.append(
-                read_log(file, name=label, sizes=sizes, encoding=encoding, give=give, progress=progress, known=known)
+            reading = read_log(
+                file, name=label, sizes=sizes, encoding=encoding, give=give, progress=progress, known=known
             )
+        readings.append(reading)
     return readings
 
 
 def _progress(told: Callable[[int, int, str], None], size: int, done: int) -> None:
     """For a compressed log, only how much text was read so far: its whole length is not known."""
     told(done >> 20, size >> 20 if done <= size else 0, "MiB")
-
-
-def _known(own: Sequence[Path]) -> "tuple[Pattern, ...]":
-    from repro.jobs.logs.patterns import patterns
-
-    return tuple(one for place in own for one in patterns(place)) + patterns()

@@ -12,6 +12,7 @@ from repro.jobs.logs.records import Failure, Prompt, Reading
 from repro.jobs.overlap.compare import normalised
 
 RECORDS = "records.jsonl"
+DOCUMENT = "logs.json"
 SKIPPED = "skipped.txt"
 SKIPPED_JSON = "skipped.jsonl"
 
@@ -40,9 +41,9 @@ def records(folder: Path, logs: Sequence[str]) -> Iterator[Callable[[Failure], N
         ) from error
 
 
-def write_skip_lists(folder: Path, readings: Sequence[Reading]) -> None:
-    """Write the failed prompts of all logs, each once: one per line in ``skipped.txt``; in ``skipped.jsonl`` with their
-    line breaks and the reasons.
+def write(folder: Path, readings: Sequence[Reading], document: Mapping[str, Any]) -> None:
+    """Write the answer, and the failed prompts of all logs, each once: one per line in ``skipped.txt``; in
+    ``skipped.jsonl`` with their line breaks and the reasons.
 
     Raises:
         EvidenceError: they cannot be written.
@@ -55,6 +56,7 @@ def write_skip_lists(folder: Path, readings: Sequence[Reading]) -> None:
         {"text": prompts[0].text, "verdict": "bad", "reasons": [_reason(one) for one in prompts]}
         for prompts in found.values()
     ]
+    paths.write(folder / DOCUMENT, encode(document, indent=1) + "\n")
     paths.write(folder / SKIPPED, "".join(f"{text}\n" for text in found))
     paths.write(folder / SKIPPED_JSON, "".join(f"{encode(line)}\n" for line in lines))
 

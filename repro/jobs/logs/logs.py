@@ -29,7 +29,7 @@ def read_log(
     name: str | None = None,
     sizes: Iterable[int] = (),
     encoding: str | None = None,
-    give: Callable[[Failure], None] = lambda _: None,
+    give: Callable[[Failure], None] | None = None,
     progress: Callable[[int], None] = lambda _: None,
     known: Sequence[Pattern] | None = None,
 ) -> Reading:
@@ -48,7 +48,7 @@ def read_log(
         UsageError: the file cannot be read.
     """
     source = Source(path, encoding)
-    reader = _Reader(name or path.name, sizes, give, patterns() if known is None else known)
+    reader = _Reader(name or path.name, sizes, give or (lambda _: None), patterns() if known is None else known)
     reader.read(_told(source, progress))
     return reader.reading(source)
 
