@@ -9,7 +9,7 @@ import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +18,8 @@ from repro.jobs.content import many
 
 RUN = "prompts.jsonl"
 """The file of a run of many prompts: a header, then one answer per line."""
+ASKED = "examples.jsonl"
+"""What the run was asked, beside its answers: it has the texts that answers withhold."""
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv")
 TEXT_FIELDS = ("prompt", "text", "question", "input", "instruction", "content")
 """Where a prompt is looked for in an entry; the first of these, else the only field there is."""
@@ -54,8 +56,8 @@ class Example:
 
     @property
     def name(self) -> str:
-        """The text; where there is none, the token ids."""
-        return self.text or "token ids " + " ".join(map(str, self.ids or ()))
+        """The text; where there is none, the token ids; empty where both are withheld."""
+        return self.text or (f"token ids {' '.join(map(str, self.ids))}" if self.ids else "")
 
 
 class Answers:
@@ -149,6 +151,9 @@ def examples(
         answered = [_answered(record) for record in answers if "verdict" in record]
         if answers.cut:
             note(f"{many(answers.cut, 'line')} cut short and left out.")
+        if not all(one.name for one in answered) and path.with_name(ASKED).exists():
+            asked = {(one["index"], one["side"]): one for _, one in _entries(path.with_name(ASKED))}
+            answered = [_with_text(one, asked.get((one.index, one.side), {})) for one in answered]
         if pairs and any(one.side is None for one in answered):
             raise UsageError(f"{path}: expected the answers of a run with --pairs, found one without.")
         yield from sorted(answered, key=lambda one: (one.index, one.side == SIDES[1]))
@@ -195,6 +200,14 @@ def _answered(record: Mapping[str, Any]) -> Example:
         ids=tuple(ids) if isinstance(ids, list) else None,
         verdict=_verdict(record),
     )
+
+
+def _with_text(example: Example, asked: Mapping[str, Any]) -> Example:
+    """An answer with the text or token ids that the run was asked, where it has neither."""
+    if example.name:
+        return example
+    ids = asked.get("ids")
+    return replace(example, text=asked.get("text"), ids=None if ids is None else tuple(ids))
 
 
 def _verdict(entry: Any) -> str | None:

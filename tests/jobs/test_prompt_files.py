@@ -139,6 +139,17 @@ def test_the_sides_and_token_ids_of_a_run_are_kept(tmp_path):
     assert read_set(path).failed == {"positive one", "negative one", "token ids 2 1"}
 
 
+def test_withheld_texts_are_read_from_what_the_run_was_asked(tmp_path):
+    rows = [answer(number, None, token_ids=None) for number in range(2)]
+    path = written(tmp_path, "prompts.jsonl", lines({"record": "header"}, *rows))
+    found = read_set(path)
+    assert (found.failed, found.notes) == (frozenset(), ("2 prompts with a withheld text left out.",))
+    asked = [{"index": 0, "side": None, "text": "one"}, {"index": 1, "side": None, "text": None, "ids": [5]}]
+    written(tmp_path, "examples.jsonl", lines(*asked))
+    assert read_set(path).failed == {"one", "token ids 5"}
+    assert [one["text"] for one in asked_examples(path)] == ["one", None]
+
+
 # --- mistakes ----------------------------------------------------------------------------------------------------
 
 

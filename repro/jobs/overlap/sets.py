@@ -63,8 +63,11 @@ def read(path: Path, field: str | None = None, *, pairs: bool = False) -> Prompt
     notes: list[str] = []
     # The options are meant for those of the files that have fields.
     plain = is_run(file) or file.suffix.lower() == ".txt"
-    read_from = examples(file, None if plain else field, pairs=pairs and not plain, note=notes.append)
-    found = [(normalised(one.name), one.verdict) for one in read_from if one.name.strip()]
+    entries = list(examples(file, None if plain else field, pairs=pairs and not plain, note=notes.append))
+    found = [(normalised(one.name), one.verdict) for one in entries if one.name.strip()]
+    withheld = sum(one.text is None and not one.name for one in entries)
+    if withheld:
+        notes.append(f"{many(withheld, 'prompt')} with a withheld text left out.")
     # A list of what was skipped may have verdicts too, but only a record of all prompts has good ones.
     of_run = is_run(file) or any(verdict == "good" for _, verdict in found)
     failed = [text for text, verdict in found if verdict in (None, "bad")]
