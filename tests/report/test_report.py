@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
-from repro.report.document import document
 from support.hosting import BISECT, ROOT, observation, observed
 
 from repro.core.encoding import encode
 from repro.core.records import Case, Cell, Header
 from repro.diagnosis.verdict import judge
 from repro.report import markdown
+from repro.report.document import document
 from repro.report.privacy.redact import Private, redact
 from repro.report.render import LIMIT, render
 

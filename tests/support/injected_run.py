@@ -3,12 +3,12 @@
 import hashlib
 import json
 
-from repro.report.document import document
 from support.hosting import BISECT, observation, observed
 
 from repro.core.encoding import encode
 from repro.core.records import Case, Cell, Header
 from repro.diagnosis.verdict import judge
+from repro.report.document import document
 
 CASE = Case("org/model", dtype="float16", prompts=("a",))
 ENVIRONMENT = {

@@ -38,12 +38,19 @@ class Said:
 
 
 @dataclass(slots=True)
-class _Stream:
-    """The failures of one rank that may still get lines, oldest first, and the one whose text continues."""
+class _Open:
+    """A failure that may still get lines, and the number of its last line so far."""
 
-    open: list[Failure] = field(default_factory=list)
-    last_lines: list[int] = field(default_factory=list)
-    text_place: int | None = None
+    failure: Failure
+    last_line: int
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The open failures of one rank, oldest first, and the one whose text continues."""
+
+    open: list[_Open] = field(default_factory=list)
+    text: _Open | None = None
     text_kinds: frozenset[str] = frozenset()
     text_lines: int = 0
 
@@ -59,31 +66,30 @@ class Assembly:
     @property
     def in_text(self) -> bool:
         """Whether a text may continue on the next line."""
-        return any(stream.text_place is not None for stream in self._streams.values())
+        return any(stream.text is not None for stream in self._streams.values())
 
     def continues(self, line: int, front: Front) -> bool:
         """Take a line as part of the text above it if it is from the same rank and has no logger's head."""
         stream = self._streams.get(front.rank)
-        if stream is None or stream.text_place is None:
+        if stream is None or stream.text is None:
             return False
-        place = stream.text_place
-        failure = stream.open[place]
+        held, failure = stream.text, stream.text.failure
+        too_long = stream.text_lines >= MOST_TEXT_LINES or len(failure.text or "") > MOST_TEXT_CHARACTERS
         if front.kinds & stream.text_kinds or NO_TEXT.match(front.rest):
-            stream.text_place = None
-            return False
-        if stream.text_lines >= MOST_TEXT_LINES or len(failure.text or "") > MOST_TEXT_CHARACTERS:
-            stream.open[place], stream.text_place = replace(failure, text_cut=True), None
-            return False
-        stream.text_lines += 1
-        stream.last_lines[place] = line
-        stream.open[place] = replace(failure, text=f"{failure.text}\n{front.rest.rstrip()}")
-        return True
+            stream.text = None
+        elif too_long:
+            held.failure, stream.text = replace(failure, text_cut=True), None
+        else:
+            stream.text_lines += 1
+            held.last_line = line
+            held.failure = replace(failure, text=f"{failure.text}\n{front.rest.rstrip()}")
+        return stream.text is not None
 
     def add(self, said: Said) -> None:
         """Take a line that a failure pattern matches."""
         new = _new(self._log, said)
         stream = self._streams.setdefault(new.rank, _Stream())
-        stream.text_place = None
+        stream.text = None
         self._close_old(stream, said.line)
         role = said.pattern.role
         if role in KINDS:
@@ -96,7 +102,7 @@ class Assembly:
     def interrupt(self, rank: str | None) -> None:
         """A line of something else: it ends this rank's text."""
         if rank in self._streams:
-            self._streams[rank].text_place = None
+            self._streams[rank].text = None
 
     def finish(self) -> None:
         """No more lines come, or those that come belong to something else."""
@@ -107,37 +113,35 @@ class Assembly:
 
     def _join(self, stream: _Stream, what: str, new: Failure, said: Said) -> None:
         """Give text or index to the first open failure that lacks it; if there is none, it is a new failure."""
-        lacking = [place for place, failure in enumerate(stream.open) if getattr(failure, what) is None]
+        lacking = [one for one in stream.open if getattr(one.failure, what) is None]
         if not lacking:
-            self._open(stream, new)
-            place = len(stream.open) - 1
+            held = self._open(stream, new)
         else:
-            place, old = lacking[0], stream.open[lacking[0]]
+            held, old = lacking[0], lacking[0].failure
+            held.last_line = said.line
             certain = old.certain and len(lacking) == 1
             if what == "text":
-                joined = replace(old, text=new.text, text_cut=new.text_cut, certain=certain)
+                held.failure = replace(old, text=new.text, text_cut=new.text_cut, certain=certain)
             else:
-                joined = replace(old, index=new.index, certain=certain)
-            stream.open[place], stream.last_lines[place] = joined, said.line
+                held.failure = replace(old, index=new.index, certain=certain)
         # Without a head, further lines of the text could not be told from whatever is printed below it.
         if what == "text" and not new.text_cut and said.front.kinds:
-            stream.text_place, stream.text_kinds, stream.text_lines = place, said.front.kinds, 0
+            stream.text, stream.text_kinds, stream.text_lines = held, said.front.kinds, 0
 
-    def _open(self, stream: _Stream, failure: Failure) -> None:
+    def _open(self, stream: _Stream, failure: Failure) -> _Open:
         if len(stream.open) >= MOST_OPEN:
             self._close(stream)
-        stream.open.append(failure)
-        stream.last_lines.append(failure.line)
+        stream.open.append(_Open(failure, failure.line))
+        return stream.open[-1]
 
     def _close_old(self, stream: _Stream, line: int) -> None:
         """Close the oldest failures that are complete or too far above."""
         reach = STALE_LINES * len(self._streams)
-        while stream.open and (_complete(stream.open[0]) or line - stream.last_lines[0] > reach):
+        while stream.open and (_complete(stream.open[0].failure) or line - stream.open[0].last_line > reach):
             self._close(stream)
 
     def _close(self, stream: _Stream) -> None:
-        failure = stream.open.pop(0)
-        stream.last_lines.pop(0)
+        failure = stream.open.pop(0).failure
         text = failure.text
         if text is not None and "\n" in text:
             text = text.rstrip()
