@@ -252,7 +252,7 @@ def test_an_answer_about_another_script_is_not_repeated(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """A injected model, run by the command itself."""
+    """An injected model, run by the command itself."""
     folder = tmp_path_factory.mktemp("real")
     BY_NAME["llama-residual-overflow"].build(folder / "model")
     done = run_repro(folder / "model", "--dtype", "float16", "--out", folder / "run", cwd=folder)

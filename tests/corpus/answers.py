@@ -1,4 +1,4 @@
-"""What is asked of a injected model, and whether the kit's answer is the injected truth."""
+"""What is asked of an injected model, and whether the kit's answer is the injected truth."""
 
 from __future__ import annotations
 

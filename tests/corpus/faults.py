@@ -104,31 +104,31 @@ class InjectedFault:
 
 
 Parameters = dict[str, torch.nn.Parameter]
-Planter = Callable[[Parameters, bool], None]
+Injector = Callable[[Parameters, bool], None]
 """Changes the parameters; with False, in the way that leaves the model sound."""
 
 
-def _weights(family: str, planter: Planter, bad: bool, **config: object) -> Callable[[Path], None]:
+def _weights(family: str, injector: Injector, bad: bool, **config: object) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         model = families.build(family, **config)
-        _fault(model, planter, bad)
+        _inject(model, injector, bad)
         model.save_pretrained(folder)
 
     return write
 
 
-def _fault(model: PreTrainedModel, planter: Planter, bad: bool) -> None:
+def _inject(model: PreTrainedModel, injector: Injector, bad: bool) -> None:
     with torch.no_grad():
-        planter(dict(model.named_parameters(remove_duplicate=False)), bad)
+        injector(dict(model.named_parameters(remove_duplicate=False)), bad)
 
 
-def _pair(name: str, family: str, fault: str, planter: Planter, truth: Truth, dtype: str, attn: str | None = None,
+def _pair(name: str, family: str, fault: str, injector: Injector, truth: Truth, dtype: str, attn: str | None = None,
           shape: str | None = None, twin_truth: Truth | None = None, prompt: str | None = None,
           sound_prompt: str | None = None, **config: object) -> Iterator[InjectedFault]:  # fmt: skip
     """The fault and its twin. `shape` is the builder's name where it differs from the family's."""
     for bad in (True, False):
         yield InjectedFault(
-            name if bad else f"{name}-sound", family, fault, _weights(shape or family, planter, bad, **config),
+            name if bad else f"{name}-sound", family, fault, _weights(shape or family, injector, bad, **config),
             truth if bad else twin_truth or Truth(), dtype, attn, prompt, sound_prompt,
             twin=f"{name}-sound" if bad else None,
         )  # fmt: skip
@@ -171,13 +171,13 @@ def _loud_token(p: Parameters, family: str, value: float, token: int = TOKEN) ->
 # --- overflow in q.k ---------------------------------------------------------------------------------------------
 
 
-def _qk(family: str) -> Planter:
+def _qk(family: str) -> Injector:
     """Query and key weights are equal and large: a token's score with itself is the square of its query's length.
 
     The squares are near 8 * 280 ** 2 = 627200 before any scaling; queries and keys stay below 2000.
     """
 
-    def planter(p: Parameters, bad: bool) -> None:
+    def injector(p: Parameters, bad: bool) -> None:
         factor = 200.0 if bad else 5.0
         at = ATTENTION[family]
         if family == "gpt2":
@@ -204,7 +204,7 @@ def _qk(family: str) -> Planter:
             p[f"{at}.q.weight"].mul_(factor)
             p[f"{at}.k.weight"].copy_(p[f"{at}.q.weight"])
 
-    return planter
+    return injector
 
 
 def _qk_faults() -> Iterator[InjectedFault]:
@@ -247,8 +247,8 @@ def _push(p: Parameters, up: list[str], down: str, height: float) -> None:
     p[down][CHANNEL, UNIT] = height / LOUD ** len(up)
 
 
-def _residual(family: str, token: int = TOKEN) -> Planter:
-    def planter(p: Parameters, bad: bool) -> None:
+def _residual(family: str, token: int = TOKEN) -> Injector:
+    def injector(p: Parameters, bad: bool) -> None:
         height = HALF if bad else HALF / 2
         if family == "bert":  # norms stand behind the adds: their bias carries the first term, for every token
             p["bert.encoder.layer.1.attention.output.LayerNorm.bias"][CHANNEL] = HALF
@@ -277,7 +277,7 @@ def _residual(family: str, token: int = TOKEN) -> Planter:
             p[f"{at}.v.weight"][CHANNEL, CHANNEL] = 100.0  # even attention: the mean over the tokens is 566 / 12
             p[f"{at}.o.weight"][CHANNEL, CHANNEL] = height * len(DEFAULT_IDS) / (100.0 * LOUD)
 
-    return planter
+    return injector
 
 
 RESIDUAL = {
@@ -323,8 +323,8 @@ PRODUCT = 91700.0
 """1.4 times float16's limit for the loud token; an ordinary token (below 4 where the loud one has 5.66) stays below."""
 
 
-def _mlp(family: str) -> Planter:
-    def planter(p: Parameters, bad: bool) -> None:
+def _mlp(family: str) -> Injector:
+    def injector(p: Parameters, bad: bool) -> None:
         height = PRODUCT if bad else PRODUCT / 2
         if family == "bert":  # every token: the unit's bias is its value
             layer = "bert.encoder.layer.1"
@@ -356,7 +356,7 @@ def _mlp(family: str) -> Planter:
             p[f"{mlp}.dense_h_to_4h.weight"][UNIT, CHANNEL] = 100.0
             p[f"{mlp}.dense_4h_to_h.weight"][CHANNEL, UNIT] = height / (100.0 * LOUD)
 
-    return planter
+    return injector
 
 
 TABLE["t5_gated"] = TABLE["t5"]
@@ -389,10 +389,10 @@ NORM_OP = {
 }  # fmt: skip
 
 
-def _norm_scale(family: str) -> Planter:
+def _norm_scale(family: str) -> Injector:
     """The norm's own weight takes the loud channel beyond the limit. What reads that channel reads little of it."""
 
-    def planter(p: Parameters, bad: bool) -> None:
+    def injector(p: Parameters, bad: bool) -> None:
         _loud_token(p, family, 100.0)
         scale = (PRODUCT if bad else PRODUCT / 2) / LOUD
         p[f"{NORM[family]}.weight"][CHANNEL] = scale - 1.0 if family == "gemma3" else scale
@@ -409,7 +409,7 @@ def _norm_scale(family: str) -> Planter:
         else:
             p["encoder.block.1.layer.1.DenseReluDense.wi.weight"][:, CHANNEL] *= 1e-3
 
-    return planter
+    return injector
 
 
 def _norm_scale_faults() -> Iterator[InjectedFault]:
@@ -430,10 +430,10 @@ EPS = {
 }  # fmt: skip
 
 
-def _zero_row(family: str) -> Planter:
+def _zero_row(family: str) -> Injector:
     """The norm's input is exactly zero for one token: its row, and where the model adds a position, that too."""
 
-    def planter(p: Parameters, bad: bool) -> None:
+    def injector(p: Parameters, bad: bool) -> None:
         p[TABLE[family]][TOKEN] = 0.0
         if family == "gpt2":
             p["transformer.wpe.weight"][POSITION] = 0.0
@@ -441,7 +441,7 @@ def _zero_row(family: str) -> Planter:
             p["bert.embeddings.position_embeddings.weight"][POSITION] = 0.0
             p["bert.embeddings.token_type_embeddings.weight"][0] = 0.0
 
-    return planter
+    return injector
 
 
 def _zero_faults() -> Iterator[InjectedFault]:
@@ -467,18 +467,18 @@ def _zero_faults() -> Iterator[InjectedFault]:
 # --- bad weights -------------------------------------------------------------------------------------------------
 
 
-def _nan_row(family: str) -> Planter:
-    def planter(p: Parameters, bad: bool) -> None:
+def _nan_row(family: str) -> Injector:
+    def injector(p: Parameters, bad: bool) -> None:
         p[TABLE[family]][TOKEN, CHANNEL] = math.nan if bad else 0.5
 
-    return planter
+    return injector
 
 
-def _inf_norm(family: str) -> Planter:
-    def planter(p: Parameters, bad: bool) -> None:
+def _inf_norm(family: str) -> Injector:
+    def injector(p: Parameters, bad: bool) -> None:
         p[f"{NORM[family]}.weight"][CHANNEL] = math.inf if bad else 1.5
 
-    return planter
+    return injector
 
 
 def _bad_weight_faults() -> Iterator[InjectedFault]:
@@ -637,7 +637,7 @@ def _pickle_faults() -> Iterator[InjectedFault]:
 # --- custom code -------------------------------------------------------------------------------------------------
 
 
-def _custom(planter: Planter = _nothing, bad: bool = True, **config: object) -> Callable[[Path], None]:
+def _custom(injector: Injector = _nothing, bad: bool = True, **config: object) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         from .custom.configuration_injected import InjectedConfig
         from .custom.modeling_injected import InjectedForCausalLM
@@ -649,7 +649,7 @@ def _custom(planter: Planter = _nothing, bad: bool = True, **config: object) -> 
             for parameter in model.parameters():
                 if parameter.dim() == 2:
                     torch.nn.init.normal_(parameter, 0.0, families.SPREAD)
-        _fault(model, planter, bad)
+        _inject(model, injector, bad)
         files.write(folder / files.WEIGHTS, model.state_dict())
         description = {
             "architectures": ["InjectedForCausalLM"],
@@ -713,13 +713,13 @@ def _custom_faults() -> Iterator[InjectedFault]:
 
     square = Truth("bad", "nonfinite", "forward", "layers.0.input_norm", "aten.pow", "overflow", token_index=POSITION,
                    workarounds=FLOAT16_WORKAROUNDS)  # fmt: skip
-    for name, planter, norm, truth in (
+    for name, injector, norm, truth in (
         ("norm-square", _square, "one_pass", square),
         ("norm-square-silent", _silent_square, "narrow", Truth(also_verdict=("bad",))),
     ):
-        fault = "norm_square_overflow"
-        yield fault(name, fault, _custom(planter, norm=norm), truth, "float16", f"{name}-sound")
-        yield fault(f"{name}-sound", fault, _custom(planter, False, norm=norm), dtype="float16")
+        kind = "norm_square_overflow"
+        yield fault(name, kind, _custom(injector, norm=norm), truth, "float16", f"{name}-sound")
+        yield fault(f"{name}-sound", kind, _custom(injector, False, norm=norm), dtype="float16")
 
     masked = Truth("bad", "nonfinite", "forward", "layers.0.attention", "aten._softmax", "masked_row", token_index=0)
     yield fault("masked-row", "masked_row", _custom(mask="strict"), masked, twin="literal-mask")

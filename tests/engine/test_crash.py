@@ -13,7 +13,7 @@ from corpus.faults import BY_NAME
 
 
 def run_command(name: str, folder: Path, *options: str) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    """Exit status, verdict.json and the recorded steps of `repro` on a injected model."""
+    """Exit status, verdict.json and the recorded steps of `repro` on an injected model."""
     fault = BY_NAME[name]
     fault.build(folder / "model")
     out = folder / "out"

@@ -71,7 +71,7 @@ def test_the_real_kit_reduces_a_script_by_itself_and_takes_answers_that_are_know
     (tmp_path / "bad.py").write_text(
         "import sys\n\nimport torch\n\nx = torch.full((8,), 300.0).half()\nsys.exit(int((x * x).isinf().any()))\n"
     )
-    plan = {"schema": 1, "steps": ["bisect", "reduce"], "case": {"model": str(tmp_path / "bad.py")}, "cache": "cache"}
+    plan = {"schema": 2, "steps": ["bisect", "reduce"], "case": {"model": str(tmp_path / "bad.py")}, "cache": "cache"}
     events = run_kit(path, tmp_path, plan)
     trials = {event["trial"]: event["holds"] for event in events if event["event"] == "trial"}
     (first, *_) = trials

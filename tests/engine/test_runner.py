@@ -196,7 +196,7 @@ def test_an_exception_in_the_kit_is_kept_whole(tmp_path, monkeypatch):
 
 
 def test_another_schema_is_an_error(tmp_path, monkeypatch):
-    with pytest.raises(CellError, match="the kit speaks schema 7 and this host 1"):
+    with pytest.raises(CellError, match="the kit speaks schema 7 and this host 2"):
         follow(tmp_path, monkeypatch, hello={"schema": 7})
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def plan_of(folder, *steps, **case):
-    return {"schema": 1, "steps": list(steps), "case": case_of(folder, **case), "cache": str(folder)}
+    return {"schema": 2, "steps": list(steps), "case": case_of(folder, **case), "cache": str(folder)}
 
 
 def ran(plan):
@@ -51,7 +51,7 @@ def test_events_come_in_order(tmp_path):
         ("done", None),
     ]
     assert verdicts == {"files": "good", "weights": "good"}
-    assert (events[0]["schema"], events[0]["pid"]) == (1, os.getpid())
+    assert (events[0]["schema"], events[0]["pid"]) == (2, os.getpid())
 
 
 def test_an_end_has_every_key(tmp_path):
@@ -225,7 +225,7 @@ def test_weights_that_are_neither_checkpoint_nor_seed_end_in_2(weights, checkpoi
     assert ended.value.code == 2
 
 
-@pytest.mark.parametrize("content", [None, "", "{", '{"schema": 2}', "[]"])
+@pytest.mark.parametrize("content", [None, "", "{", '{"schema": 1}', "[]"])
 def test_a_plan_that_cannot_be_read_ends_in_125(tmp_path, content, capfd):
     path = tmp_path / "plan.json"
     if content is not None:

@@ -1,4 +1,4 @@
-"""The whole way from a injected model to a script: whoever runs it without the toolkit sees the fault.
+"""The whole way from an injected model to a script: whoever runs it without the toolkit sees the fault.
 
 Each script is run in a child of this process, where torch and transformers are imported already: test_verify.py runs
 scripts in an interpreter of their own, which takes seconds for each.
@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from corpus.answers import case_of
 from corpus.faults import BY_NAME, FAULTS, InjectedFault
+from repro.report.document import document
 
 from repro.core.encoding import encode
 from repro.core.records import Case, Cell, Ending, Header, Observation, Outcome, Verdict
@@ -27,7 +28,6 @@ from repro.diagnosis.owner import owner
 from repro.diagnosis.verdict import judge
 from repro.probes.main import run_plan
 from repro.probes.protocol.wire import Emitter
-from repro.report.document import document
 from repro.reproducer.offer import scripts
 from repro.reproducer.script import Script
 

@@ -52,7 +52,7 @@ def main():
     plan = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
     for thing in answers.get("hello", {}).get("before", []):
         act(thing, None)
-    say(event="hello", schema=answers.get("hello", {}).get("schema", 1), pid=os.getpid(), python="3.11.7")
+    say(event="hello", schema=answers.get("hello", {}).get("schema", 2), pid=os.getpid(), python="3.11.7")
     for step in plan["steps"]:
         answer = answers.get(step, {})
         say(event="start", step=step)

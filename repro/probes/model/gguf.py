@@ -2,6 +2,8 @@
 SHA-256.
 """
 
+import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -9,8 +11,9 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Callable
+from typing import Any, Callable
 
 from ..checkpoint.resolve import CannotResolve, Source, first_line
 from .compat import quiet
@@ -49,6 +52,35 @@ def _sha256(path: str, progress: Callable[[int, int, str], None]) -> str:
     return sha.hexdigest()
 
 
+@contextlib.contextmanager
+def one_reader() -> Iterator[None]:
+    """Within it, every ``gguf.GGUFReader`` of the same file is the same object, and it reads plain memory.
+
+    Transformers makes a reader each for the configuration, the tokenizer and the model, and a reader makes an array for
+    each token of the vocabulary. Slices of ``numpy.memmap`` cost several times those of a plain array over the same
+    mapping: Gemma 3 270M (262,144 tokens) took 9.0 s a reader and takes 2.4 s; the conversion took 40 s and
+    takes 18 s (2-core machine).
+    """
+    import gguf
+
+    class PlainReader(gguf.GGUFReader):
+        @property
+        def data(self) -> Any:
+            return self._plain
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            plain_array = type(mapped).__mro__[1]  # numpy.ndarray, which numpy.memmap extends
+            self._plain = mapped.view(plain_array)  # the mapping stays open underneath
+
+    before = gguf.GGUFReader
+    setattr(gguf, "GGUFReader", functools.lru_cache(maxsize=1)(PlainReader))  # noqa: B010 - mypy forbids the plain form
+    try:
+        yield
+    finally:
+        setattr(gguf, "GGUFReader", before)  # noqa: B010 - as above
+
+
 def _convert(path: str, sha: str, folder: str) -> None:
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
@@ -64,7 +96,7 @@ def _convert(path: str, sha: str, folder: str) -> None:
     half = tempfile.mkdtemp(prefix="half-", dir=os.path.dirname(folder))
     try:
         place, name = os.path.split(path)
-        with quiet():
+        with quiet(), one_reader():
             try:
                 from .compat import dtype_argument
 

@@ -32,7 +32,7 @@ STEPS = ("load", "forward", "bisect", "reduce")
 
 
 def reduced(name: str, folder: Path) -> dict[str, Any]:
-    """The end event of the reduce step of a injected model."""
+    """The end event of the reduce step of an injected model."""
     fault = BY_NAME[name]
     fault.build(folder / "model")
     stream = io.StringIO()

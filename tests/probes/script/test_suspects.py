@@ -135,7 +135,7 @@ def test_an_assertion_of_the_script_is_its_answer(tmp_path: Path) -> None:
 
 
 def test_what_a_script_reads_in_strides_is_captured_as_it_lies(tmp_path: Path) -> None:
-    """A injected operator that is wrong for memory that is not contiguous alone."""
+    """An injected operator that is wrong for memory that is not contiguous alone."""
     library = torch.library.Library("scripted", "DEF")
     library.define("strided(Tensor x) -> Tensor")
 

@@ -8,9 +8,10 @@ import torch
 from corpus import families, files
 from support.handmade import Function, as_loaded, bytes_of, hooks_of, inputs_of, load_folder, state_of
 
+from repro.probes.model.ablations import ABLATIONS, aligned_copy
 from repro.probes.model.forward import look, main_output, run
 from repro.probes.model.inputs import make_inputs
-from repro.probes.steps.ablations import ABLATIONS, aligned_copy, check
+from repro.probes.steps.ablation import check
 
 FAMILIES = ("gpt2", "llama", "bert", "t5")
 
