@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 
+from repro.core.answer import Answer
 from repro.core.encoding import number
 from repro.core.sentences import plain, visible
-from repro.core.sweep_answers import Born, Comparison, Setting, SiblingModel
+from repro.core.sweep_answers import Born, Setting, SiblingModel
 from repro.report.markdown import DASH, Row
 
 HEAD = ("model", "parameters", "layers", "hidden size", "dtype", "verdict", "bad prompts", "origin", "largest output")
@@ -24,8 +25,11 @@ def size(parameters: int) -> str:
     return f"{parameters:,}"
 
 
-def lines(found: Comparison) -> Iterator[str]:
-    """The comparison for a terminal: plain text in columns."""
+def lines(answer: Answer) -> Iterator[str]:
+    """The comparison for a terminal: plain text in columns; nothing without one."""
+    found = answer.comparison
+    if found is None:
+        return
     head = [*HEAD, *(f"/{dtype}" for dtype in LIMITED)]
     yield from _columns([head, *map(model_row, found.models)])
     yield f"largest output: of any layer, as far as it was measured; {', '.join(head[-3:])}: the dtype's limit by it"

@@ -84,7 +84,8 @@ def headline(answer: Answer) -> str:
 def second_sentence(answer: Answer) -> str:
     """What else is known: what the fault follows, what works around it, or whether other settings are good too."""
     if answer.versions:
-        why = (answer.versions.changes or {}).get("sentence") or answer.versions.attribution
+        changes = answer.versions.changes
+        why = (changes and changes.sentence) or answer.versions.attribution
         return full_stop(why) if why else ""
     if cells_of(answer):
         said = {Outcome.GOOD: "", Outcome.BAD: statements(answer)[0], Outcome.SKIP: "No cell gave a verdict."}

@@ -220,9 +220,7 @@ def test_bad_tensors_and_findings_are_listed():
     )
     assert "| `wte` | `m` | F32 \\[2, 2\\] | 1 | 0 | 0 | \\[0, 1\\] |" in text
     assert "- load: missing keys (not in the file, so initialized at random): 20 (`k0`, `k1`" in text
-    assert (
-        "- load: 28 parameters are misaligned in memory (a precondition of" in text
-    )
+    assert "- load: 28 parameters are misaligned in memory (a precondition of" in text
     assert "- files: `f`: p (not a fault by itself)" in text
 
 

@@ -1,6 +1,6 @@
 """Answers for the tests of the report: an overflow, cells, a search over releases, and the tables of a report."""
 
-from support.hosting import BISECT, observation
+from support.hosting import BISECT, ORIGIN, observation
 from support.injected_run import LOGITS, PROMPT, verdict
 
 from repro.core.answer import Answer, CellInfo, ModelInfo
@@ -17,6 +17,7 @@ from repro.core.sweep_answers import (
     Statement,
     Versions,
 )
+from repro.core.trace_answers import Changes
 
 ENVIRONMENT = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "platform": "Linux", "blas": "mkl"}
 
@@ -139,7 +140,7 @@ VERSIONS = Versions(
     with_={"transformers": "4.57.3"},
     probes=PROBES,
     sentence="torch 2.4.1 is bad and 2.5.1 is good",
-    changes={"sentence": "aten._softmax is gone"},
+    changes=Changes(sentence="aten._softmax is gone"),
     attribution="both are needed",
 )
 
@@ -148,6 +149,30 @@ def bisected(**changes):
     """The answer of a bisection of versions."""
     found = {"headline": "a headline", "versions": replace(VERSIONS, **changes), "cells": None, "differences": None}
     return matrix(TWO[0], **found)
+
+
+def bisect(headroom=(), spread=(), **origin):
+    """A float16 overflow in layer 7 with these figures of its layers."""
+    found = {**BISECT, "origin": {**ORIGIN, **origin}, "headroom": list(headroom), "spread": list(spread)}
+    return answer(observation("bisect", "bad", payload=found))
+
+
+def magnitudes(*values, module="model.layers.{}"):
+    return [{"module": module.format(n), "call_index": 0, "absmax": value} for n, value in enumerate(values)]
+
+
+def bad_tokens(*bad, tokens):
+    return [{"module": f"model.layers.{n}", "bad_tokens": list(each), "tokens": tokens} for n, each in enumerate(bad)]
+
+
+OVERFLOW = magnitudes(2984.0, 5088.0, 6236.0, 10424.0, 24704.0, 41952.0, 54688.0, "inf", "nan", "nan")
+HOSTILE = ["<script>x</script>", "</svg><b>", "a & b", '"on', "\x00\x1b[31m", "\u202eabc", "\ud800", "y" * 300]
+PLOTTED = {
+    "run": bisect(OVERFLOW, bad_tokens([], [0], [0, 1, 2], tokens=3)),
+    "matrix": both(),
+    "cells": matrix(cell("a", "bad"), cell("b")),
+    "versions": bisected(),
+}
 
 
 def tables(text):

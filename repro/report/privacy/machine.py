@@ -11,6 +11,7 @@ from pathlib import Path
 
 from repro.core.answer import Answer
 from repro.core.records import Ending, Fault, Kind, Outcome
+from repro.core.sweep_answers import WhyOutcome
 from repro.report.privacy.credentials import SECRET_NAME
 
 USER_VARIABLES = ("USER", "LOGNAME", "USERNAME", "SUDO_USER")
@@ -21,7 +22,8 @@ FOLDER_VARIABLES = ("REPRO_CACHE_DIR", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOM
 """Variables that name folders; each stands for its folder where that is not below the home."""
 SHORTEST_SECRET = 8
 """A shorter value of a secret variable is as likely a word of ordinary text ("true", "none")."""
-WORDS = frozenset({"nan", "inf", "-inf"}.union(word.value for kind in (Outcome, Kind, Ending, Fault) for word in kind))
+ENUMS = (Outcome, Kind, Ending, Fault, WhyOutcome)
+WORDS = frozenset({"nan", "inf", "-inf"}.union(word.value for words in ENUMS for word in words))
 """Words that have a meaning in verdict.json: it could not be read any more where they were masked."""
 PUBLIC = frozenset({"/", "/usr", "/usr/local"})
 """Folders that are the same on every machine."""

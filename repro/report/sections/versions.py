@@ -41,9 +41,9 @@ def fill(shown: Shown) -> Variables | None:
     keep = {index for index, item in enumerate(found.probes) if item.pins.get(found.package) in ends}
     chosen, note = thinned(found.probes, shown.rows, keep)
     boundaries, more = first_of(found.boundaries, shown.rows, "boundaries")
-    compared = found.all_changes or (found.changes or {},)
+    compared = found.all_changes or (found.changes,)
     said = [None if found.sentence == shown.answer.headline else found.sentence]
-    said += [*(item.get("sentence") for item in compared), found.attribution, *found.notes]
+    said += [*(item.sentence for item in compared if item), found.attribution, *found.notes]
     return {
         "sentences": [text(full_stop(line)) for line in said if line],
         "numbers": _facts(found),
