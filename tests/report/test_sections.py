@@ -58,14 +58,14 @@ def test_many_prompts():
         "| asked | 5 |",
         "| padding | `left` |",
         "| pairs | 4, 1 of them lost |",
-        "| steering vectors | from 3 sound pairs; 1 pairs are left out |",
+        "| steering vectors | from 3 sound pairs (1 left out) |",
         "| `model.layers.7` | `<bos>` | NaN | 2 |",
-        "- 1 fail alone too.",
+        "- 1 also fail alone.",
         "- 1 fail only with the padding of their batch.",
         "| 1,280 | 2 x 640 | 1 |",
         "| 7 | no whole rows | 1 |",
         "- Failing prompts are longer",
-        "- Lost pairs against the rest: the same",
+        "- Lost pairs compared with the rest: the same",
         "| `dtype=float32` | 2 of 2 | 1.2 | 1.07 GB | r |",
         "| `batch=1` | - | - | - | r |",
     ):
@@ -125,7 +125,7 @@ def test_known_faults_come_with_their_address():
 def test_what_was_ruled_out_has_its_reason():
     ruled_out = [{"module": "", "op": "aten.log", "why": "a where drops it"}]
     found = answer(observation("bisect", "bad", payload={**BISECT, "ruled_out": ruled_out}))
-    text = section(found, "Bad values that were ruled out")
+    text = section(found, "Ruled out")
     assert "| `the model itself` | `aten.log` | a where drops it |" in text
 
 
