@@ -1,9 +1,10 @@
 """What the steps of one process share: the model is found once, loaded once and run once."""
 
+import json
 from typing import Any, Optional
 
 from ..checkpoint import files
-from ..checkpoint.resolve import Source, is_script, resolve
+from ..checkpoint.resolve import CannotResolve, Source, is_script, resolve
 from ..protocol.wire import Emitter
 from .compat import CannotLoad
 
@@ -48,6 +49,27 @@ class Session:
         return bool(self.case.get("trust_remote_code"))
 
     @property
+    def withheld(self) -> bool:
+        """Whether the texts of the prompts lie in a file of their own and must not go out."""
+        return self.case.get("texts") is not None
+
+    def prompts(self) -> list[str]:
+        """The case's prompts.
+
+        Raises:
+            CannotResolve: they are withheld, and the file that holds them is not here.
+        """
+        if not self.withheld:
+            return list(self.case.get("prompts") or [])
+        try:
+            with open(self.case["texts"], encoding="utf-8") as opened:
+                prompts: list[str] = json.load(opened)["prompts"]
+        except (OSError, ValueError, KeyError) as error:
+            raise CannotResolve(f"The prompts of this run are withheld: {self.case['texts']} is not here.") from error
+        self.emitter.withhold(prompts)
+        return prompts
+
+    @property
     def known_passes(self) -> list[Any]:
         """The case's own passes as far as they were made in this process."""
         return self._passes or []
@@ -88,7 +110,7 @@ class Session:
         if self._inputs is None:
             from .inputs import make_inputs
 
-            self._inputs = make_inputs(self.loaded(), list(self.case.get("prompts") or []), self.trusted)
+            self._inputs = make_inputs(self.loaded(), self.prompts(), self.trusted, self.withheld)
         return self._inputs
 
     def passes(self) -> Any:
