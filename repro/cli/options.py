@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from repro.core.records import Outcome
     from repro.run.run import Request
 
     _Choice = click.Choice[str]
@@ -180,18 +181,25 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
     )
 
 
-def conclude(document: Mapping[str, Any], summary: Callable[[], None], *, as_json: bool) -> None:
-    """Print the summary, and verdict.json where it is asked for; end with the verdict's exit status."""
+class Judged(Protocol):
+    """A record with a verdict: an answer, or what a replay found."""
+
+    @property
+    def verdict(self) -> "Outcome": ...
+
+
+def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool) -> None:
+    """Print the summary, and the answer as JSON where it is asked for; end with the verdict's exit status."""
     from repro.core.encoding import encode
 
     try:
         summary()
         if as_json:
-            click.echo(encode(document, indent=1))
+            click.echo(encode(answer, indent=1))
         sys.stdout.flush()
     except BrokenPipeError:
         drop_stdout()  # `| head` has seen enough; the answer is on disk, and the status says it too
-    sys.exit(EXIT_STATUS[document["verdict"]])
+    sys.exit(EXIT_STATUS[answer.verdict.value])
 
 
 def drop_stdout() -> None:

@@ -8,14 +8,15 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from repro.core.encoding import SCHEMA, encode, from_text
+from repro.core.encoding import SCHEMA, document, encode, from_text
 from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
 RUNS = "repro-runs"
+R = TypeVar("R")
 
 
 def cache_folder() -> Path:
@@ -66,9 +67,20 @@ def read_object(path: Path) -> dict[str, Any]:
         data = from_text(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise RecordError("no JSON: it is not UTF-8") from None
     if not isinstance(data, dict):
-        raise RecordError(f"no JSON object: it is of type {type(data).__name__}")
+        raise RecordError(f"expected a JSON object, got {type(data).__name__}")
     return data
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """The record that a file of the current schema holds.
+
+    Raises:
+        RecordError: it cannot be read, or is of another shape; the message names the place.
+    """
+    return document(kind, read_object(path))
 
 
 def claim(path: Path, question: Sequence[str], what: str, **more: object) -> bool:
