@@ -5,7 +5,7 @@ Nothing is imported here that ``--help`` does not need.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -25,9 +25,6 @@ from repro.cli.options import (
     request_from,
     together,
 )
-
-if TYPE_CHECKING:
-    from repro.run.run import Result
 
 EXAMPLES = """
 \b
@@ -57,12 +54,12 @@ OF_PROMPTS = ("field", "pairs", "batch_size", "max_length", "padding_side")
     click.option("--field", metavar="NAME", help="Where the prompt stands in each entry of FILE."),
     click.option("--pairs", is_flag=True, help="Each entry of FILE is a pair."),
     click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Prompts in one pass."),
-    click.option("--max-length", type=click.IntRange(min=1), metavar="TOKENS", help="Longer prompts of FILE are cut."),
+    click.option("--max-length", type=click.IntRange(min=1), metavar="TOKENS", help="Truncate longer prompts of FILE."),
     click.option("--padding-side", type=click.Choice(["left", "right"]), help="Default: the tokenizer's own."),
     click.option(
         "--measure/--no-measure",
         default=True,
-        help="Whether a model that is bad is asked once more in a wider dtype, to see how large its values would be.",
+        help="Run a bad model once more in a wider dtype, to measure how large its values would be.",
     ),
     DEVICE,
     *CASE,
@@ -80,7 +77,8 @@ def compare(models: tuple[str, ...], file: Path | None, measure: bool, **options
     Each model's own run is in a folder of its own below --out; a comparison that was stopped goes on there. A threshold
     in size is stated only as far as it was tested, and only where the verdicts follow the size.
     """
-    from repro.cli import console
+    from repro.cli.screen.progress import Announcer
+    from repro.cli.screen.summaries import comparison
     from repro.core.errors import UsageError
     from repro.sweeps.models.run import Comparing
     from repro.sweeps.models.run import run as ask
@@ -97,20 +95,6 @@ def compare(models: tuple[str, ...], file: Path | None, measure: bool, **options
     if file is not None:
         requests = [dataclasses.replace(one, extra=Asked(one, file, **named).argv()) for one in requests]
     comparing = Comparing(tuple(requests), many=file is not None, measure=measure, out=options["out"])
-    result = ask(comparing, console.Announcer())
+    result = ask(comparing, Announcer())
     as_json = options["as_json"]
-    conclude(result.document, lambda: _tell(result, to_stderr=as_json), as_json=as_json)
-
-
-def _tell(result: "Result", *, to_stderr: bool) -> None:
-    """The tables, what follows, and where the report is."""
-    from repro.report.models import lines
-
-    document = result.document
-    for line in lines(document):
-        click.echo(line, err=to_stderr)
-    click.echo(f"{document['verdict'].upper()}: {document['reason']}", err=to_stderr)
-    click.echo(f"report: {result.folder / 'report.md'}", err=to_stderr)
-    for name in (document.get("delivered") or {}).values():
-        click.echo(f"        {result.folder / name}", err=to_stderr)
-    click.echo(f"again: {document['command']}", err=to_stderr)
+    conclude(result.answer, lambda: comparison(result, to_stderr=as_json), as_json=as_json)

@@ -93,12 +93,12 @@ ENVS = click.option(
 @click.command(context_settings=SETTINGS, epilog=MATRIX_EXAMPLES, short_help="The same question in every pinned cell.")
 @together(
     MODEL,
-    click.option("--cell", "ids", multiple=True, type=CellName(), metavar="ID", help="Only this cell; more than once."),
+    click.option("--cell", "ids", multiple=True, type=CellName(), metavar="ID", help="Only this cell; repeatable."),
     *CASE,
     ABLATIONS,
-    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells side by side."),
+    click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells run in parallel."),
     out("repro-runs/MODEL-matrix-STAMP/"),
-    click.option("--resume", is_flag=True, help="Go on in --out: cells that have answered are not asked again."),
+    click.option("--resume", is_flag=True, help="Resume in --out: cells that have answered are not run again."),
     ENVS,
     AS_JSON,
     *LIMITS,
@@ -110,7 +110,8 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
     Each cell pins a Python, a PyTorch and a Transformers (see `repro cells list`). Its environment is built with uv the
     first time. A cell whose interpreter, device or wheel is not there is skipped with the reason.
     """
-    from repro.cli import console
+    from repro.cli.screen.progress import Announcer
+    from repro.cli.screen.summaries import table
     from repro.environments import cells
     from repro.environments.store import Store
     from repro.sweeps.matrix.run import Matrix
@@ -119,9 +120,9 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
     known = cells.recipes(envs)
     request = request_from("run", options)
     asked = Matrix(request, known, cells.chosen(known, ids), options["out"], jobs, resume)
-    result = ask(asked, Store(), console.Announcer())
+    result = ask(asked, Store(), Announcer())
     as_json = options["as_json"]
-    conclude(result.document, lambda: console.table(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json)
 
 
 @click.command(context_settings=SETTINGS, short_help="Join the tables of several machines into one.")
@@ -140,11 +141,11 @@ def merge(places: tuple[Path, ...], out: Path | None, as_json: bool, debug: bool
     DIR is the folder of a matrix or of a single run, or a folder that holds such, as downloaded from CI. All of them
     must have asked the same. A cell that ran on two platforms is two cells.
     """
-    from repro.cli import console
+    from repro.cli.screen.summaries import table
     from repro.sweeps.matrix.merge import merge as join
 
     result = join(places, out)
-    conclude(result.document, lambda: console.table(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json)
 
 
 @click.group(context_settings=SETTINGS, epilog=CELLS_EXAMPLES, short_help="List, build and remove the pinned cells.")
@@ -158,7 +159,7 @@ def cells() -> None:
 @DEBUG
 def cells_list(envs: Path | None, as_json: bool, debug: bool) -> None:
     """Every cell: its versions, why it is there, and what it takes on disk where it is built."""
-    from repro.cli import console
+    from repro.cli.screen.summaries import cells_list as show
     from repro.core.encoding import encode, to_json
     from repro.environments import cells
     from repro.environments.store import Store
@@ -179,7 +180,7 @@ def cells_list(envs: Path | None, as_json: bool, debug: bool) -> None:
     if as_json:
         click.echo(encode(rows, indent=1))
     else:
-        console.cells_list(rows, store.folder, store.stored_bytes())
+        show(rows, store.folder, store.stored_bytes())
 
 
 @cells.command("build", context_settings=SETTINGS)
@@ -188,12 +189,12 @@ def cells_list(envs: Path | None, as_json: bool, debug: bool) -> None:
 @DEBUG
 def cells_build(ids: Sequence[str], envs: Path | None, debug: bool) -> None:
     """Build cells; without ID, every one that this machine can run."""
-    from repro.cli import console
+    from repro.cli.screen.progress import Announcer
     from repro.core.errors import BuildError
     from repro.environments import cells
     from repro.environments.store import Store, missing_device
 
-    store, announcer, failed = Store(), console.Announcer(), []
+    store, announcer, failed = Store(), Announcer(), []
     for recipe in cells.chosen(cells.recipes(envs), ids):
         reason = missing_device(recipe.device)
         try:
@@ -235,8 +236,10 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
     click.option("--package", required=True, metavar="NAME", help="The package to search, such as torch."),
     click.option("--good", required=True, metavar="VERSION", help="A release that is good; older or newer than --bad."),
     click.option("--bad", required=True, metavar="VERSION", help="A release that is bad."),
-    click.option("--with", "pins", multiple=True, metavar="NAME==VERSION", help="Held everywhere; more than once."),
-    click.option("--py", metavar="3.N", help="The Python of the environments. Default: that of repro itself."),
+    click.option(
+        "--with", "pins", multiple=True, metavar="NAME==VERSION", help="Pin in every environment; repeatable."
+    ),
+    click.option("--py", metavar="3.N", help="Python of the environments. Default: that of repro itself."),
     click.option("--all", "walk_all", is_flag=True, help="Ask every release: for a fault that comes and goes."),
     click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each release."),
     click.option(
@@ -262,13 +265,14 @@ def versions(**options: Any) -> None:
     interval. The package that must go together with the one searched (torch and transformers) is chosen by what the
     releases declare, unless --with holds it.
     """
-    from repro.cli import console
+    from repro.cli.screen.progress import Announcer
+    from repro.cli.screen.summaries import versions as show
     from repro.environments.store import Store
     from repro.sweeps.releases import run
 
     request = request_from("forward", options)
     question = run.question(**{key: options[key] for key in run.ASKED}, case=request.case)
     search = run.Search(request, question, options["out"], options["trace"])
-    result = run.run(search, Store(), console.Announcer())
+    result = run.run(search, Store(), Announcer())
     as_json = options["as_json"]
-    conclude(result.document, lambda: console.versions(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json)

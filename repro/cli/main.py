@@ -132,34 +132,32 @@ def repro() -> None:
 @BUNDLE
 @PRIVATE
 def run(**options: Any) -> None:
-    """All steps on MODEL: files, weights, load, forward, bisect, single changes, the smallest script. The default
-    command.
-    """
+    """All steps on MODEL: files, weights, load, forward, bisect, ablations, reproducer. The default command."""
     _investigate("run", options)
 
 
-@repro.command(context_settings=SETTINGS, short_help="Only the files and the weights of MODEL.")
+@repro.command(context_settings=SETTINGS, short_help="Check the files and the weights only.")
 @RUN
 def weights(**options: Any) -> None:
     """Only the files and the weights of MODEL, streamed; nothing is loaded."""
     _investigate("weights", options)
 
 
-@repro.command(context_settings=SETTINGS, short_help="As weights, and one forward pass of MODEL.")
+@repro.command(context_settings=SETTINGS, short_help="Files, weights, load, and one forward pass.")
 @RUN
 def forward(**options: Any) -> None:
     """Files, weights, load, and one forward pass of MODEL."""
     _investigate("forward", options)
 
 
-@repro.command(context_settings=SETTINGS, short_help="As forward, and where a NaN or Inf is born.")
+@repro.command(context_settings=SETTINGS, short_help="Forward, and where the first NaN or Inf is born.")
 @RUN
 def bisect(**options: Any) -> None:
-    """As forward, and where a NaN or Inf in MODEL is born; without the single changes."""
+    """As forward, and where a NaN or Inf in MODEL is born; without ablations."""
     _investigate("bisect", options)
 
 
-@repro.command(context_settings=SETTINGS, short_help="Every operator of one pass of MODEL, as data.")
+@repro.command(context_settings=SETTINGS, short_help="Record every operator of one pass, as data.")
 @RUN
 def trace(**options: Any) -> None:
     """Every operator of one pass of MODEL with its place, source line and figures, in the run's evidence.jsonl."""
@@ -216,13 +214,14 @@ def _investigate(command: str, options: dict[str, Any]) -> None:
     """One request, one run, one answer."""
     request = request_from(command, options)
 
-    from repro.cli import console
+    from repro.cli.screen.progress import listener
+    from repro.cli.screen.summaries import summary
     from repro.run.run import run as investigate
 
-    with console.listener() as listener:
-        result = investigate(request, listener)
+    with listener() as told:
+        result = investigate(request, told)
     as_json = options["as_json"]
-    conclude(result.document, lambda: console.summary(result, listener.told, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: summary(result, told.told, to_stderr=as_json), as_json=as_json)
 
 
 def main(args: Sequence[str] | None = None) -> int:

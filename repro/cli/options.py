@@ -61,15 +61,15 @@ class Model(_ParamType):
 
 
 MODEL = click.argument("model", type=Model())
-DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Where the model runs.")
+DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Device to run on.")
 CASE: tuple[Decorator, ...] = (
     click.option(
         "--dtype",
         type=Dtype(["float32", "float16", "bfloat16", "float64"]),
-        help="The dtype to load in; fp16, bf16 and the like work too. Default: the model's own.",
+        help="Dtype to load in (fp16, bf16, ... work too). Default: the model's own.",
     ),
-    click.option("--prompt", "prompts", multiple=True, help="What to run; may be given more than once."),
-    click.option("--attn", type=click.Choice(["eager", "sdpa"]), help="The attention implementation."),
+    click.option("--prompt", "prompts", multiple=True, help="Prompt text; repeatable."),
+    click.option("--attn", type=click.Choice(["eager", "sdpa"]), help="Attention implementation."),
     click.option(
         "--weights",
         default="checkpoint",
@@ -77,39 +77,37 @@ CASE: tuple[Decorator, ...] = (
         help="random:SEED builds the model from its configuration with seeded weights.",
     ),
 )
-PYTHON = click.option("--python", metavar="PATH", help="The Python that has torch. Default: the one that runs repro.")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print verdict.json on stdout, and nothing else there.")
+PYTHON = click.option(
+    "--python", metavar="PATH", help="Interpreter whose torch is examined. Default: the one that runs repro."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print verdict.json on stdout instead of the summary.")
 ABLATIONS = click.option(
-    "--ablations/--no-ablations", default=True, help="Whether to try single changes (dtype, attention, ...)."
+    "--ablations/--no-ablations",
+    default=True,
+    help="Try ablations: the case with one thing changed (dtype, attention, ...).",
 )
 LIMITS: tuple[Decorator, ...] = (
-    click.option("--trust-remote-code", is_flag=True, help="Let code that comes with the model run."),
+    click.option("--trust-remote-code", is_flag=True, help="Allow code that comes with the model to run."),
     click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Limit of the whole run."
+        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the whole run."
     ),
     click.option(
         "--step-timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Limit of each step but load.",
+        help="Time limit per step (loading excluded).",
     ),
     click.option(
         "--fault",
         type=click.Choice(["nonfinite", "crash"]),
         default="nonfinite",
-        help="What is hunted. A crash is bad only with --fault crash; else it is skip.",
+        help="The fault to look for. A crash counts as bad only with --fault crash; otherwise it is skip.",
     ),
 )
-REDUCE = click.option(
-    "--reduce/--no-reduce", default=True, help="Whether to look for a smaller case and write a verified script."
-)
-BUNDLE = click.option(
-    "--bundle/--no-bundle", "deliver", default=True, help="Whether to write report.html and bundle.zip."
-)
-PRIVATE = click.option(
-    "--private-prompts", is_flag=True, help="Leave the texts of prompts out of everything that is handed on."
-)
-DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+REDUCE = click.option("--reduce/--no-reduce", default=True, help="Reduce the case and write a verified reproducer.")
+BUNDLE = click.option("--bundle/--no-bundle", "deliver", default=True, help="Write report.html and bundle.zip.")
+PRIVATE = click.option("--private-prompts", is_flag=True, help="Withhold prompt texts from everything that is shared.")
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
 
 
 def out(default: str) -> Decorator:
@@ -118,7 +116,7 @@ def out(default: str) -> Decorator:
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help=f"The folder of the run; one that was stopped goes on. Default: {default}.",
+        help=f"Run folder; an interrupted run resumes. Default: {default}.",
     )
 
 

@@ -76,7 +76,8 @@ def prompts(file: Path, **options: Any) -> None:
     FILE is .txt (a prompt a line), .jsonl, .json or .csv. The answers are written as they come; a run that was stopped
     goes on with --out.
     """
-    from repro.cli import console
+    from repro.cli.screen.progress import listener
+    from repro.cli.screen.summaries import prompts as show
     from repro.core.errors import UsageError
     from repro.sweeps.prompts.run import Asked, refuse_script
     from repro.sweeps.prompts.run import run as ask
@@ -91,7 +92,7 @@ def prompts(file: Path, **options: Any) -> None:
     request = request_from("prompts", options)
     if request.case.is_script:
         refuse_script(request.model)
-    with console.listener() as listener:
-        result = ask(Asked(request, file, vectors=vectors, **named), listener)
+    with listener() as told:
+        result = ask(Asked(request, file, vectors=vectors, **named), told)
     as_json = options["as_json"]
-    conclude(result.document, lambda: console.prompts(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json)

@@ -67,7 +67,7 @@ def replay(
     Every file is held against the bundle's manifest first. Then it is shown what would be run, and nothing is run
     before you agree. What is run are the scripts of the bundle and, where the model is on this machine, the model.
     """
-    from repro.cli import console
+    from repro.cli.screen import progress
     from repro.core import paths
     from repro.engine.runner import Limits
     from repro.environments import cells
@@ -83,7 +83,7 @@ def replay(
     for line in shown(place, proposal):
         click.echo(line, err=True)
     _consent(yes, paths.relative(opened.folder))
-    with console.listener() as listener:
+    with progress.listener() as listener:
         result = run_again(proposal, paths.make(folder), listener)
 
     def summary() -> None:

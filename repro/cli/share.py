@@ -67,11 +67,11 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
     run = open_run(place)
     form = form_for(run, project)
     if try_latest:
-        from repro.cli import console
+        from repro.cli.screen import progress
         from repro.environments.store import Store
         from repro.sharing.latest import try_latest as ask
 
-        announcer = console.Announcer()
+        announcer = progress.Announcer()
         found = ask(run, form, Store(), announcer)
         announcer.line(f"{found.package} {found.version}: {found.verdict.value}: {found.reason}")
     private = private_words()

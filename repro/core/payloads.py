@@ -15,10 +15,14 @@ Plain = dict[str, Any]
 
 
 class Section(Record, frozen=True, kw_only=True):
-    """A step's verdict with its reason; each step's own fields are in the classes below."""
+    """A step's verdict with its reason; each step's own fields are in the classes below.
+
+    ``fatal``: nothing behind this step can run.
+    """
 
     verdict: Outcome = Outcome.SKIP
     reason: str = ""
+    fatal: bool = False
 
 
 class Figures(Record, frozen=True, kw_only=True):
@@ -335,6 +339,22 @@ class Bisect(Section, frozen=True, kw_only=True):
     ruled_out: tuple[RuledOut, ...] = ()
     screened_calls: int | None = None
     rounding: Rounding | None = None
+
+
+# --- trace -----------------------------------------------------------------------------------------------------------
+
+
+class Trace(Section, frozen=True, kw_only=True):
+    """The trace step: a row for each operator of one pass, with a value for each column; ``rows_left_out`` had no room.
+
+    ``classes`` has the class of each module; ``root`` is the class of the model, or the script's name.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    classes: dict[str, str] = field(default_factory=dict)
+    rows_left_out: int = 0
+    root: str | None = None
 
 
 # --- ablations -------------------------------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ class Case:
 
     ``model`` is a Hub id, or the absolute path of a folder, a .gguf file or a script (.py). ``weights`` is "checkpoint"
     or "random:SEED". ``config`` is the path of a configuration that ships with the package (random weights only).
-    None for ``device``, ``dtype`` or ``attn`` leaves the choice to the kit, which records it.
+    None for ``device``, ``dtype`` or ``attn`` leaves the choice to the kit, which records it. ``texts`` is the path of
+    the file that holds the prompts where they are withheld; then ``prompts`` has a placeholder for each.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Case:
     attn: str | None = None
     prompts: tuple[str, ...] = ()
     trust_remote_code: bool = False
+    texts: str | None = None
 
     @property
     def is_script(self) -> bool:
@@ -110,7 +112,7 @@ class Plan:
     """What the kit is asked: the steps in order, the case, and the folder it may keep things in.
 
     ``prompts`` says which file of prompts is run, and how. ``trials`` are answers of a reduction that is gone on with,
-    by the trial's name; None for one that never ended.
+    by the trial's name; None for one that never ended. ``files`` are the files of tensors that the scan step looks at.
     """
 
     steps: tuple[str, ...]
@@ -118,6 +120,7 @@ class Plan:
     cache: str
     trials: Mapping[str, bool | None] | None = None
     prompts: Mapping[str, Any] | None = None
+    files: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -69,7 +69,8 @@ def every() -> tuple[Step, ...]:
 
 def asked_by(command: str, subject: str) -> tuple[Step, ...]:
     """The steps that a command asks of a model or a script, in order; none where it cannot be asked."""
-    return tuple(step for step in every() if command in step.asked_by and subject in step.subjects)
+    found = tuple(step for step in every() if command in step.asked_by and subject in step.subjects)
+    return found if any(step.needs is not Needs.NOTHING for step in found) else ()
 
 
 def named(name: str) -> Step | None:

@@ -336,6 +336,8 @@ def _not_run(setting: Setting, step: str, why: str) -> Observation:
 
 
 def _observation(setting: Setting, **fields: Any) -> Observation:
+    if setting.plan.case.texts is not None:  # other programs wrote it, and may have quoted a prompt; kit.log keeps it
+        fields["stderr_tail"] = ()
     return Observation(cell=setting.cell, kit_sha256=setting.kit_sha256, **fields)
 
 

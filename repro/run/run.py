@@ -30,6 +30,7 @@ from repro.engine.runner import NO_LIMITS, Limits, Listener, Rows, Setting
 from repro.report.privacy.prompts import without_prompts
 from repro.reproducer.offer import offer
 from repro.run import output
+from repro.run.withheld import withheld
 
 REDUCE = "reduce"
 
@@ -135,6 +136,8 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
     kit = pack()
     now = datetime.now(UTC)
     folder = paths.make(request.out or paths.run_folder(request.case, now))
+    if request.private_prompts:
+        request = withheld(request, folder)
     header = Header(
         case=request.case,
         cell=request.cell,

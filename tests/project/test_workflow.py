@@ -1,4 +1,4 @@
-"""The workflow for hosted runners: what it says, read as YAML, and its Python steps, really run."""
+"""The workflows for hosted runners: what they say, read as YAML, and their Python steps, really run."""
 
 import copy
 import fnmatch
@@ -19,8 +19,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / ".github/workflows/matrix.yml").read_text("utf-8")
-WORKFLOW = yaml.safe_load(TEXT)
+FILES = {path.stem: path.read_text("utf-8") for path in (ROOT / ".github/workflows").glob("*.yml")}
+WORKFLOWS = {name: yaml.safe_load(text) for name, text in FILES.items()}
+TEXT, WORKFLOW, CI = FILES["matrix"], WORKFLOWS["matrix"], WORKFLOWS["ci"]
+EVERY = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=list(WORKFLOWS))
 JOBS = WORKFLOW["jobs"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CELLS = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in (ROOT / "envs").glob("*.toml")}
@@ -73,22 +75,42 @@ def test_one_cell_that_fails_stops_no_other() -> None:
     assert JOBS["repro"]["strategy"]["fail-fast"] is False
 
 
-def test_only_reading_is_permitted() -> None:
-    assert WORKFLOW["permissions"] == {"contents": "read"}
-    assert [name for name, job in JOBS.items() if "permissions" in job] == []
+def test_pull_requests_are_linted_and_tested_on_every_system() -> None:
+    assert "pull_request" in CI[True]  # YAML 1.1 reads the key `on` as true
+    assert set(CI["jobs"]["tests"]["strategy"]["matrix"]["os"]) == set(JOBS["repro"]["strategy"]["matrix"]["os"])
+    sessions = [step["run"].split()[-1] for step in steps(CI) if step.get("run", "").startswith("python noxfile.py -s")]
+    assert sessions == ["lint", "tests", "oldest"]
 
 
-def test_no_checkout_leaves_its_token_behind() -> None:
-    found = [step["with"] for step in steps(WORKFLOW) if "checkout" in step.get("uses", "")]
-    assert found == [{"persist-credentials": False}] * len(JOBS)
+def test_the_oldest_cells_python_is_read_from_its_file(tmp_path: Path) -> None:
+    (step,) = (step for step in CI["jobs"]["oldest"]["steps"] if step.get("id") == "oldest")
+    for name in ("pyproject.toml", "envs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert run(step, tmp_path, GITHUB_OUTPUT=str(tmp_path / "output")).returncode == 0
+    oldest = CELLS[PROJECT["tool"]["repro"]["oldest"]]
+    assert (tmp_path / "output").read_text("utf-8") == f"python={oldest['python']}\n"
 
 
-def test_every_job_has_a_time_limit() -> None:
-    assert [name for name, job in JOBS.items() if "timeout-minutes" not in job] == []
+@EVERY
+def test_only_reading_is_permitted(workflow: dict[str, Any]) -> None:
+    assert workflow["permissions"] == {"contents": "read"}
+    assert [name for name, job in workflow["jobs"].items() if "permissions" in job] == []
 
 
-def test_no_version_of_a_cell_stands_in_the_workflow() -> None:
-    assert literals(TEXT) == []
+@EVERY
+def test_no_checkout_leaves_its_token_behind(workflow: dict[str, Any]) -> None:
+    found = [step["with"] for step in steps(workflow) if "checkout" in step.get("uses", "")]
+    assert found == [{"persist-credentials": False}] * len(workflow["jobs"])
+
+
+@EVERY
+def test_every_job_has_a_time_limit(workflow: dict[str, Any]) -> None:
+    assert [name for name, job in workflow["jobs"].items() if "timeout-minutes" not in job] == []
+
+
+@pytest.mark.parametrize("text", FILES.values(), ids=list(FILES))
+def test_no_version_of_a_cell_stands_in_a_workflow(text: str) -> None:
+    assert literals(text) == []
 
 
 @pytest.mark.parametrize("line", ["pip install torch==2.9.1", "cell: [seed-2.9.1]"])
@@ -96,8 +118,9 @@ def test_a_version_of_a_cell_would_be_seen(line: str) -> None:
     assert literals(f"{TEXT}\n{line}\n") != []
 
 
-def test_no_script_is_pasted_together() -> None:
-    assert interpolating(WORKFLOW) == []
+@EVERY
+def test_no_script_is_pasted_together(workflow: dict[str, Any]) -> None:
+    assert interpolating(workflow) == []
 
 
 @pytest.mark.parametrize("value", ["${{ inputs.model }}", "${{ github.event.inputs.model }}", "${{ matrix.os }}"])
@@ -107,8 +130,9 @@ def test_a_script_that_is_pasted_together_would_be_seen(value: str) -> None:
     assert interpolating(injected) == [f"echo {value}"]
 
 
-def test_actions_are_held_to_full_versions() -> None:
-    assert loose(WORKFLOW) == []
+@EVERY
+def test_actions_are_held_to_full_versions(workflow: dict[str, Any]) -> None:
+    assert loose(workflow) == []
 
 
 @pytest.mark.parametrize("name", ["actions/checkout@v6", "actions/checkout@main", "someone/else@v1.0.0"])
@@ -119,17 +143,23 @@ def test_a_loose_action_would_be_seen(name: str) -> None:
 
 
 def test_one_action_has_one_version() -> None:
-    used = {step["uses"] for step in steps(WORKFLOW) if "uses" in step}
+    used = {step["uses"] for workflow in WORKFLOWS.values() for step in steps(workflow) if "uses" in step}
     assert len({name.partition("@")[0] for name in used}) == len(used)
 
 
-def test_every_script_names_its_shell() -> None:
+@EVERY
+def test_every_script_names_its_shell(workflow: dict[str, Any]) -> None:
     """The default is another one on Windows."""
-    assert [step["run"] for step in steps(WORKFLOW) if "run" in step and "shell" not in step] == []
+    assert [step["run"] for step in steps(workflow) if "run" in step and "shell" not in step] == []
 
 
-def test_host_python_is_one_that_the_project_allows() -> None:
-    assert WORKFLOW["env"]["HOST_PYTHON"] in SpecifierSet(PROJECT["project"]["requires-python"])
+@EVERY
+def test_host_python_is_one_that_the_project_allows(workflow: dict[str, Any]) -> None:
+    assert workflow["env"]["HOST_PYTHON"] in SpecifierSet(PROJECT["project"]["requires-python"])
+
+
+def test_the_sessions_run_on_their_cells_python() -> None:
+    assert CI["env"]["HOST_PYTHON"] == CELLS[PROJECT["tool"]["repro"]["cell"]]["python"]
 
 
 def test_host_python_comes_last() -> None:

@@ -16,6 +16,7 @@ from .load import Loaded
 SEED = 0
 SEEDED_TOKENS = 12
 DEFAULT_PROMPT = "The capital of France is"
+WITHHELD, TOKEN = "(withheld)", "(token)"  # what stands for a prompt, and for a token of its text
 SECOND_PROMPT = "The quick brown fox jumps over the lazy dog. 12 + 30 ="
 
 
@@ -32,7 +33,8 @@ class Inputs:
 
     input_ids: (1, seq), int64. attention_mask: the same shape, ones, or None. decoder_input_ids: (1, seq) for
     encoder-decoder models. source: "tokenizer" or "seeded". special_first: whether the first token is one that the
-    tokenizer put there by itself. options: further keyword arguments, such as use_cache.
+    tokenizer put there by itself. options: further keyword arguments, such as use_cache. withheld: neither the prompt
+    nor what it can be read from goes out; ``tokens`` then has the text of special tokens only.
     """
 
     prompt: Optional[str]
@@ -44,6 +46,7 @@ class Inputs:
     decoder_tokens: Optional[tuple[str, ...]] = None
     special_first: bool = False
     options: tuple[tuple[str, Any], ...] = ()
+    withheld: bool = False
 
     def arguments(self) -> dict[str, Any]:
         given: dict[str, Any] = {"input_ids": self.input_ids}
@@ -55,6 +58,9 @@ class Inputs:
         return given
 
     def record(self) -> dict[str, Any]:
+        if self.withheld:
+            blank = dict.fromkeys(("seed", "decoder_input_ids", "tokens"))
+            return {"prompt": WITHHELD, "input_source": self.source, "input_ids": [], **blank}
         return {
             "prompt": self.prompt,
             "input_source": self.source,
@@ -103,8 +109,10 @@ def vocabulary(model: nn.Module) -> int:
     return int(getattr(model.config, "vocab_size", 2))
 
 
-def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool) -> list[Inputs]:
+def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool, withheld: bool = False) -> list[Inputs]:
     """One Inputs for each prompt. Without a tokenizer there is one set of seeded ids, whatever the prompts.
+
+    withheld: the texts of the prompts must not go out.
 
     Raises:
         CannotLoad: the model takes no token ids.
@@ -115,7 +123,9 @@ def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool) -> 
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
     if tokenizer is None:
         return [seeded(loaded, SEED)]
-    return [tokenized(loaded, tokenizer, prompt) for prompt in prompts or [DEFAULT_PROMPT]]
+    if not prompts:
+        return [tokenized(loaded, tokenizer, DEFAULT_PROMPT)]
+    return [tokenized(loaded, tokenizer, prompt, withheld) for prompt in prompts]
 
 
 def second_inputs(loaded: Loaded, first: Inputs, trust_remote_code: bool) -> Inputs:
@@ -133,16 +143,20 @@ def seeded(loaded: Loaded, seed: int) -> Inputs:
     return _finish(loaded, Inputs(None, "seeded", ids, torch.ones_like(ids)))
 
 
-def tokenized(loaded: Loaded, tokenizer: Any, prompt: str) -> Inputs:
+def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = False) -> Inputs:
     encoded = tokenizer(prompt, return_tensors="pt")
     ids = encoded["input_ids"]
     if ids.shape[-1] == 0:
-        raise ValueError(f"The tokenizer makes no token of the prompt {prompt!r}. Give another --prompt.")
+        shown = WITHHELD if withheld else repr(prompt)
+        raise ValueError(f"The tokenizer makes no token of the prompt {shown}. Give another --prompt.")
     tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids[0].tolist()))
+    if withheld:
+        known = set(tokenizer.all_special_ids)
+        tokens = tuple(token if id_ in known else TOKEN for token, id_ in zip(tokens, ids[0].tolist()))
     plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     special = ids.shape[-1] > len(plain) and int(ids[0, 0]) in set(tokenizer.all_special_ids)
     made = Inputs(prompt, "tokenizer", ids, encoded.get("attention_mask"), tokens=tokens, special_first=special)
-    return _finish(loaded, made)
+    return _finish(loaded, replace(made, withheld=withheld))
 
 
 def _finish(loaded: Loaded, made: Inputs) -> Inputs:

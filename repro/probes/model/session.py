@@ -1,9 +1,10 @@
 """What the steps of one process share: the model is found once, loaded once and run once."""
 
+import json
 from typing import Any, Optional
 
 from ..checkpoint import files
-from ..checkpoint.resolve import Source, is_script, resolve
+from ..checkpoint.resolve import CannotResolve, Source, is_script, resolve
 from ..protocol.wire import Emitter
 from .compat import CannotLoad
 
@@ -13,8 +14,9 @@ Outcome = tuple[str, str, Optional[dict[str, Any]]]
 class Session:
     """One case in one process. What it holds is made when the first step needs it.
 
-    ``examples`` is the plan's file of prompts, ``trials`` the known answers of a reduction. ``bisected`` and
-    ``suspect`` are what the bisect step left for the reduction: its outcome, and the operator of a script.
+    ``examples`` is the plan's file of prompts, ``files`` its files of tensors, ``trials`` the known answers of a
+    reduction. ``bisected`` and ``suspect`` are what the bisect step left for the reduction: its outcome, and the
+    operator of a script.
     """
 
     def __init__(
@@ -24,9 +26,11 @@ class Session:
         emitter: Emitter,
         trials: Optional[dict[str, Optional[bool]]] = None,
         prompts: Optional[dict[str, Any]] = None,
+        files: Optional[list[str]] = None,
     ) -> None:
         self.case = case
         self.examples = prompts
+        self.files = files
         self.trials = trials
         self.cache = cache
         self.emitter = emitter
@@ -46,6 +50,27 @@ class Session:
     def trusted(self) -> bool:
         """Whether code that comes with the model may run."""
         return bool(self.case.get("trust_remote_code"))
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the texts of the prompts lie in a file of their own and must not go out."""
+        return self.case.get("texts") is not None
+
+    def prompts(self) -> list[str]:
+        """The case's prompts.
+
+        Raises:
+            CannotResolve: they are withheld, and the file that holds them is not here.
+        """
+        if not self.withheld:
+            return list(self.case.get("prompts") or [])
+        try:
+            with open(self.case["texts"], encoding="utf-8") as opened:
+                prompts: list[str] = json.load(opened)["prompts"]
+        except (OSError, ValueError, KeyError) as error:
+            raise CannotResolve(f"The prompts of this run are withheld: {self.case['texts']} is not here.") from error
+        self.emitter.withhold(prompts)
+        return prompts
 
     @property
     def known_passes(self) -> list[Any]:
@@ -88,7 +113,7 @@ class Session:
         if self._inputs is None:
             from .inputs import make_inputs
 
-            self._inputs = make_inputs(self.loaded(), list(self.case.get("prompts") or []), self.trusted)
+            self._inputs = make_inputs(self.loaded(), self.prompts(), self.trusted, self.withheld)
         return self._inputs
 
     def passes(self) -> Any:

@@ -73,7 +73,7 @@ def _blank(example: Example, number: int) -> dict[str, Any]:
     return {
         "index": example.index,
         "side": example.side,
-        "text": example.text,
+        "text": None if example.withheld else example.text,
         **dict.fromkeys(("tokens", "token_ids", "padding", "padding_side")),
         "batch": number,
         **dict.fromkeys(("row", "verdict", "reason")),
@@ -100,10 +100,11 @@ def _record(
     sizes = seen.size[:, row.number][:, mask]
     finite = sizes[torch.isfinite(sizes)]
     is_bad = row.text is not None or bool(seen.output_bad[row.number])
-    found = _blank(batch.examples[row.number], batch.number)
+    example = batch.examples[row.number]
+    found = _blank(example, batch.number)
     found.update(
         tokens=int(mask.sum()),
-        token_ids=batch.input_ids[row.number].cpu()[mask].tolist(),
+        token_ids=None if example.withheld else batch.input_ids[row.number].cpu()[mask].tolist(),
         padding=int((~mask).sum()),
         padding_side=None if bool(mask.all()) else batch.padding_side,
         row=row.number,
@@ -134,12 +135,13 @@ def _place(
     name, last = layers[layer], layers[-1]
     token = int(batch.ids_of(name)[row.number, column])
     kind = "padding" if of_padding else "special" if token in tokens.special else "text"
+    withheld = batch.examples[row.number].withheld and kind == "text"
     return {
         "layer": name,
         "layer_index": layer,
         "token_index": column - int(mask.nonzero()[0, 0]),
-        "token": tokens.word(token),
-        "token_id": token,
+        "token": None if withheld else tokens.word(token),
+        "token_id": None if withheld else token,
         "token_kind": kind,
         **_figures(counts[name][:, row.number][:, ~mask if of_padding else mask]),
         "at_last": {"layer": last, **_figures(counts[last][:, row.number][:, mask])},

@@ -29,6 +29,7 @@ class Example:
     side: Optional[str]
     text: Optional[str]
     ids: Optional[tuple[int, ...]] = None
+    withheld: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,15 @@ DIED = "the process died in this batch"
 Outcome = tuple[str, str, Optional[dict[str, Any]]]
 
 
-def examples_in(path: str) -> Iterator[Example]:
-    """The examples of a file of the host's: one JSON object a line."""
+def examples_in(path: str, withheld: bool = False) -> Iterator[Example]:
+    """The examples of a file of the host's: one JSON object a line. withheld: their texts must not go out."""
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             data = json.loads(line)
             ids = data.get("ids")
-            yield Example(data["index"], data.get("side"), data.get("text"), None if ids is None else tuple(ids))
+            yield Example(
+                data["index"], data.get("side"), data.get("text"), None if ids is None else tuple(ids), withheld
+            )
 
 
 def run(
@@ -44,7 +46,7 @@ def run(
     """Verdict, reason and payload of the prompts step; a record for each example goes out as an event.
 
     options: file (path of the examples), total, batch_size, max_length, padding_side, layers (numbers, or None for
-    all), vectors (path, or None). known: batches of earlier processes.
+    all), vectors (path, or None), withheld (texts must not go out). known: batches of earlier processes.
     """
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
     tokens = Tokens(loaded, tokenizer, options.get("max_length"), options.get("padding_side"))
@@ -53,7 +55,7 @@ def run(
     again = steering is not None or bool(options.get("ablations"))  # what a batch gives these is not kept
     counts, done = {"good": 0, "bad": 0, "skip": 0}, 0
     failing: list[tuple[Example, dict[str, Any]]] = []
-    for number, examples in enumerate(_batched(options["file"], int(options.get("batch_size") or BATCH_SIZE))):
+    for number, examples in enumerate(_batched(options)):
         name = f"batch {number}"
         done += len(examples)
         if known.get(name) is not None and not again:
@@ -143,9 +145,10 @@ def chosen_layers(loaded: Loaded, tokens: Tokens, numbers: Optional[list[int]]) 
     return [every[number] for number in sorted({number % len(every) for number in numbers})]
 
 
-def _batched(path: str, size: int) -> Iterator[list[Example]]:
+def _batched(options: dict[str, Any]) -> Iterator[list[Example]]:
+    size = int(options.get("batch_size") or BATCH_SIZE)
     held: list[Example] = []
-    for example in examples_in(path):
+    for example in examples_in(options["file"], bool(options.get("withheld"))):
         held.append(example)
         if len(held) == size:
             yield held

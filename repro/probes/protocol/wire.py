@@ -10,10 +10,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Optional, TextIO
 
 SCHEMA = 2
+QUOTES = ("reason", "error")  # fields in which a message of somebody else may stand
+WITHHELD, SHORTEST = "(withheld)", 8
 PROGRESS_SECONDS = 0.1  # at most ten progress lines a second: more would cost the reader, and no eye follows them
 
 
@@ -33,13 +35,31 @@ class Emitter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._withheld: tuple[str, ...] = ()
         self._step: Optional[str] = None
         self._last_progress = 0.0
 
     def event(self, name: str, **fields: Any) -> None:
+        for said in QUOTES:
+            if self._withheld and fields.get(said) is not None:
+                fields[said] = self._without(fields[said])
         line = json.dumps(jsonable({"event": name, **fields}), allow_nan=False)
         self._stream.write(line + "\n")
         self._stream.flush()
+
+    def withhold(self, texts: Iterable[str]) -> None:
+        """From now on no reason and no error quotes one of these texts."""
+        self._withheld = tuple(sorted(filter(None, texts), key=len, reverse=True))
+
+    def _without(self, said: Any) -> Any:
+        """A library's message may quote what it was given; a text of few letters counts only where it is quoted."""
+        if isinstance(said, dict):
+            return {key: self._without(item) for key, item in said.items()}
+        if isinstance(said, str):
+            for text in self._withheld:
+                said = said.replace(repr(text), WITHHELD)
+                said = said.replace(text, WITHHELD) if len(text) >= SHORTEST else said
+        return said
 
     def start(self, step: str) -> None:
         self._step = step

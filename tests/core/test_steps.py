@@ -1,0 +1,74 @@
+"""The steps as the host reads them from the kit's registry."""
+
+import pytest
+
+from repro.core.records import Kind
+from repro.core.steps import REGISTRY, Judges, Needs, asked_by, every, named
+
+BASE = ("environment", "files", "weights")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("weights", BASE),
+        ("forward", (*BASE, "load", "forward")),
+        ("bisect", (*BASE, "load", "forward", "bisect")),
+        ("trace", ("environment", "files", "load", "trace")),
+        ("prompts", ("environment", "files", "load", "prompts")),
+    ],
+)
+def test_each_command_asks_a_model_its_steps_in_order(command, expected):
+    assert tuple(step.name for step in asked_by(command, "model")) == expected
+
+
+def test_a_run_ends_with_ablations_and_the_reduction():
+    names = [step.name for step in asked_by("run", "model")]
+    assert names[:6] == [*BASE, "load", "forward", "bisect"]
+    assert all(name.startswith("ablation:") for name in names[6:-1])
+    assert (len(names[6:-1]), names[-1]) == (11, "reduce")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("run", ["environment", "script", "bisect", "reduce"]),
+        ("forward", ["environment", "script"]),
+        ("bisect", ["environment", "script", "bisect"]),
+        ("trace", ["environment", "trace"]),
+        ("weights", []),
+        ("prompts", []),
+    ],
+)
+def test_a_script_is_asked_what_it_can_answer(command, expected):
+    assert [step.name for step in asked_by(command, "script")] == expected
+
+
+def test_names_are_unique_and_every_step_asks_a_question():
+    names = [step.name for step in every()]
+    assert len(set(names)) == len(names)
+    assert all(step.question.endswith("?") for step in every())
+
+
+def test_another_input_is_no_workaround():
+    assert [step.name for step in every() if not step.works_around] == ["ablation:second_prompt"]
+
+
+def test_what_a_step_judges_is_a_kind_of_fault():
+    assert {step.name: step.judges.kind for step in every() if step.judges} == {
+        "files": Kind.FILES,
+        "weights": Kind.WEIGHTS,
+        "load": Kind.LOAD,
+        "forward": Kind.NONFINITE,
+        "script": None,
+        "prompts": Kind.NONFINITE,
+    }
+    assert Judges.ANY.kind is None
+
+
+def test_a_name_that_is_not_in_the_registry_is_none():
+    assert (named("no such step"), named("load").needs) == (None, Needs.FILES)
+
+
+def test_the_registry_is_the_kits_own_file():
+    assert REGISTRY.parent.parent.name == "probes"
