@@ -515,6 +515,7 @@ def test_what_is_no_bundle_is_refused(tmp_path, content):
     assert "refused" in refused(tmp_path / "x.zip", tmp_path)
 
 
+@pytest.mark.wrong_verdicts
 @pytest.mark.parametrize("text", ["none", "[]", "[" * 100_000])
 def test_a_verdict_that_is_none_is_refused(tmp_path, text):
     folder = run_folder(tmp_path / "run", {"verdict.json": text})

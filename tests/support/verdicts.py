@@ -15,28 +15,18 @@ KNOWN = {}
 
 
 @pytest.fixture(autouse=True)
-def verdicts_fit_the_schema(request):
-    """Look at every verdict.json below the folders that the test was given."""
+def verdicts_fit_the_schema(request, tmp_path_factory):
+    """Look at every verdict.json below the folders that the test's fixtures are."""
     yield
     if request.node.get_closest_marker("wrong_verdicts"):
         return
-    problems = [line for folder in _folders(request.node.funcargs.values()) for line in found_below(folder)]
+    base = tmp_path_factory.getbasetemp()
+    given = {value for value in request.node.funcargs.values() if isinstance(value, Path)}
+    folders = {value for value in given if value.is_relative_to(base) and value.is_dir()}
+    outermost = [folder for folder in folders if not folders & set(folder.parents)]
+    problems = [line for folder in outermost for line in found_below(folder)]
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
-
-
-def _folders(values):
-    """Those among the values of a test's fixtures that lie where pytest makes folders, and no other folder's parts."""
-    root = Path(pytest_root())
-    found = {value for value in values if isinstance(value, Path) and value.is_relative_to(root) and value.is_dir()}
-    return [folder for folder in found if not found & set(folder.parents)]
-
-
-@functools.cache
-def pytest_root():
-    import tempfile
-
-    return Path(tempfile.gettempdir()).resolve()
 
 
 def found_below(folder):
@@ -54,7 +44,11 @@ def problems_of(path):
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         return [f"{path}: no JSON: {error}"]
-    return [f"{path}: {error.json_path}: {error.message[:300]}" for error in _validator().iter_errors(data)]
+    from jsonschema.exceptions import best_match
+
+    # The innermost reason: of a part that may be null, what is wrong in it, not that it is not null.
+    found = [best_match([error]) for error in _validator().iter_errors(data)]
+    return [f"{path}: {error.json_path}: {error.message[:300]}" for error in found]
 
 
 @functools.cache
