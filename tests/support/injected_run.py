@@ -7,7 +7,7 @@ from support.hosting import BISECT, observation, observed
 
 from repro.core.encoding import encode, to_json
 from repro.core.records import Case, Cell, Header
-from repro.diagnosis.answer import answer as answer_of
+from repro.diagnosis.answer import answer as answered
 from repro.diagnosis.verdict import judge
 from repro.sharing.forms.forms import forms
 
@@ -71,9 +71,9 @@ def verdict(*changed, case=CASE, environment=ENVIRONMENT):
         observation("ablation:attn=eager", "bad"),
         *changed,
     )
-    asked = ("repro", case.model, "--dtype", "float16")
-    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", asked, "2026")
-    return answer_of(judge(steps, case), steps, header, "e" * 64)
+    command = ("repro", case.model, "--dtype", "float16")
+    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", command, "2026")
+    return answered(judge(steps, case), steps, header, "e" * 64)
 
 
 def entry(path, text, needs, **more):
@@ -102,7 +102,7 @@ def run_folder(folder, *, script=FAULT, module=None, owner="transformers", answe
         script: The text of reproducer.py; None for a run without a script.
         module: The text of reproducer_module.py, which needs Transformers.
         owner: The owner's project.
-        answer: The run's answer, if not that of the overflow.
+        answer: If not that of the overflow.
         reproducer: What is changed in the script's own entry.
         more: What is changed in verdict.json.
     """
