@@ -21,7 +21,7 @@ from repro.core.errors import EvidenceError, UsageError
 from repro.core.records import Kind, Outcome, Owner
 from repro.core.sweep_answers import Counts, Place, Prompts, Skips
 from repro.engine.runner import Listener
-from repro.jobs.examples import examples
+from repro.jobs.prompt_files import asked_examples
 from repro.run import output
 from repro.run.run import Request, Result
 from repro.run.run import run as run_steps
@@ -114,7 +114,7 @@ def run(asked: Asked, listener: Listener) -> Result:
 
 def _checked(asked: Asked) -> int:
     """How many examples the file has. Reading it once in front costs little, and a wrong line shows before the load."""
-    return sum(1 for _ in examples(asked.file, asked.field, pairs=asked.pairs))
+    return sum(1 for _ in asked_examples(asked.file, asked.field, pairs=asked.pairs))
 
 
 def _claim(folder: Path, asked: Asked, request: Request, total: int) -> None:
@@ -131,7 +131,7 @@ def _write_examples(asked: Asked, folder: Path) -> None:
     beside = folder / f"{EXAMPLES}.part"
     try:
         with beside.open("w", encoding="utf-8") as file:
-            file.writelines(encode(item) + "\n" for item in examples(asked.file, asked.field, pairs=asked.pairs))
+            file.writelines(encode(item) + "\n" for item in asked_examples(asked.file, asked.field, pairs=asked.pairs))
         beside.replace(folder / EXAMPLES)
     except OSError as error:
         raise EvidenceError(f"could not write {beside}: {error.strerror}. Make room or give another --out.") from error
