@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.sentences import listed
-from repro.report import cells, opening
+from repro.report import opening
 from repro.report.markdown import code, text
 from repro.report.render import LIMIT, NOTHING_PRIVATE, render
 from repro.sharing.forms.environment import environment
@@ -26,7 +26,6 @@ from repro.sharing.forms.sections import (
     printed,
     script,
     sections,
-    statement,
     tried,
 )
 from repro.sharing.tried import Tried
@@ -149,7 +148,7 @@ class _Draft:
         wanted, about = expected(answer, quoted), tried(answer, self.latest)
         parts = [section.markdown for section in self.report if section.heading in kept]
         parts += _left_out([_name(piece) for piece in self.pieces if _name(piece) not in kept])
-        shown = [statement(answer), *_scripts(answer, quoted, kept, whole=self.whole)]
+        shown = [opening.statement(answer), *_scripts(answer, quoted, kept, whole=self.whole)]
         said: dict[str, Callable[[], str]] = {
             "everything": lambda: _generated(answer, [*shown, f"**Expected:** {wanted}", about, *parts]),
             "reproduction": lambda: _generated(answer, [*shown, about, *parts]),
@@ -199,7 +198,7 @@ def _left_out(names: Sequence[str]) -> list[str]:
 
 
 def _title(form: Form, answer: Answer) -> str:
-    title = " ".join(f"{form.title}{opening.title(answer)}{cells.title_place(answer)}".split())
+    title = " ".join(f"{form.title}{opening.title(answer)}".split())
     return title if len(title) <= TITLE_LIMIT else title[: TITLE_LIMIT - 4] + " ..."
 
 

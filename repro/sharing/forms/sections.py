@@ -11,8 +11,8 @@ from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
 from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, plain, sentence
-from repro.report import cells, opening
 from repro.report.markdown import block, code, text
+from repro.report.opening import full_stop
 from repro.sharing.forms.forms import named, outside_code
 from repro.sharing.tried import Tried
 
@@ -68,13 +68,6 @@ class Section:
     def markdown(self) -> str:
         """With a heading that is of no form."""
         return f"#### {self.heading}\n\n{self.text}"
-
-
-def statement(answer: Answer) -> str:
-    """The fault in two sentences, as the report begins."""
-    lead = cells.lead(answer)
-    said = [opening.headline(answer), opening.second_sentence(answer) if lead is None else lead]
-    return " ".join(text(line) for line in said if line)
 
 
 def script(answer: Answer, quoted: Quoted) -> str:
@@ -137,11 +130,11 @@ def tried(answer: Answer, latest: Tried | None) -> str:
     """
     said = []
     if answer.versions and answer.versions.sentence:
-        said.append(opening.first_sentence(answer.versions.sentence))
+        said.append(full_stop(answer.versions.sentence))
     if latest is not None:
         word = {Outcome.BAD: "Still there in", Outcome.GOOD: "Gone in", Outcome.SKIP: "Could not be tested in"}
         release = f"{named(latest.package)} {latest.version}, the latest release when it was tried"
-        said.append(f"{word[latest.verdict]} {release}: {opening.first_sentence(latest.reason)}")
+        said.append(f"{word[latest.verdict]} {release}: {full_stop(latest.reason)}")
         said += ["No nightly build was tried."] if latest.package == "torch" else []
     return " ".join(text(line) for line in said)
 
