@@ -9,6 +9,7 @@ from repro.core.encoding import encode, to_json
 from repro.core.records import Case, Cell, Header
 from repro.diagnosis.answer import answer as answered
 from repro.diagnosis.verdict import judge
+from repro.sharing.forms.forms import forms
 
 CASE = Case("org/model", dtype="float16", prompts=("a",))
 ENVIRONMENT = {
@@ -19,8 +20,8 @@ ENVIRONMENT = {
     "transformers": "5.23.0",
     "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0"},
     "distributions": {
-        "torch": "2.13.0+cpu", "transformers": "5.23.0", "safetensors": "0.8.0", "tokenizers": "0.23.3",
-        "accelerate": "1.15.0", "huggingface-hub": "2.4.0", "numpy": "2.4.6", "vllm": "0.33.0", "idna": "3.20",
+        **{form.package: "1.2.0" for form in forms().values()}, "torch": "2.13.0+cpu", "transformers": "5.23.0",
+        "tokenizers": "0.23.3", "accelerate": "1.15.0", "huggingface-hub": "2.4.0", "numpy": "2.4.6", "idna": "3.20",
     },
     "build": {"debug": False, "cuda": None, "hip": None, "xnnpack": False},
     "platform": "Linux-6.18-x86_64-with-glibc2.36",
@@ -44,7 +45,7 @@ ENVIRONMENT = {
     "allocator": {},
     "variables": {},
 }  # fmt: skip
-NEWEST = {"torch": "2.13.0", "transformers": "5.23.0", "safetensors": "0.8.0", "accelerate": "1.15.0", "vllm": "0.33.0"}
+NEWEST = {name: version.partition("+")[0] for name, version in ENVIRONMENT["distributions"].items()}
 """The newest releases in a world where this run has them all."""
 LOAD = {"class": "LlamaForCausalLM", "parameters": 1000, "dtype": "float16", "attn": "sdpa", "device": "cpu"}
 PROMPT = {"prompt": "a", "input_source": "tokenizer", "input_ids": [2, 3], "tokens": ["<bos>", "a"], "verdict": "bad"}
