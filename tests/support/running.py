@@ -19,21 +19,24 @@ from repro.reproducer.verify import Verification
 def outcome(text: str, argv: Sequence[str] = ()) -> tuple[int, str, str]:
     """Exit status, output and errors of a script in an empty folder."""
     output, errors = io.StringIO(), io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), _restored():
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            path = Path(folder, "reproducer.py")
-            sys.argv = [str(path), *argv]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        _restored(),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        path = Path(folder, "reproducer.py")
+        sys.argv = [str(path), *argv]
+        try:
             try:
                 exec(compile(text, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
                 status = 0
-            except SystemExit as ended:
-                status = _status(ended)
-            except Exception:
-                try:  # as Python does at its end
-                    sys.excepthook(*sys.exc_info())
-                    status = 1
-                except SystemExit as ended:
-                    status = _status(ended)
+            except Exception:  # noqa: BLE001 - as Python does with an exception that nobody caught
+                sys.excepthook(*sys.exc_info())
+                status = 1
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return status, output.getvalue().strip(), errors.getvalue().strip()
 
 
@@ -41,10 +44,6 @@ def in_process(python: str, text: str, argv: Sequence[str]) -> Verification:
     """In place of ``verify`` where a test is not about the interpreter: one run, in this process."""
     status, output, errors = outcome(text, argv)
     return Verification((status,), output, status == 1, f"exit status {status} {errors}".strip())
-
-
-def _status(ended: SystemExit) -> int:
-    return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
 
 
 @contextlib.contextmanager
