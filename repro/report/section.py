@@ -1,5 +1,6 @@
 """What a section of the report is. Each is one file of ``repro/report/sections/``, found by its name."""
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -56,7 +57,7 @@ class Section:
         if variables is None:
             return ""
         heading = f"## {self.heading}\n\n" if self.heading else ""
-        return heading + tidy(environment().from_string(self.template).render(variables))
+        return heading + tidy(_compiled(self.template).render(variables))
 
 
 def named(name: str) -> Section:
@@ -72,9 +73,15 @@ def named(name: str) -> Section:
     return found
 
 
-def names() -> list[str]:
+@functools.cache
+def names() -> tuple[str, ...]:
     """All sections, by their files' names."""
-    return sorted(module.name for module in pkgutil.iter_modules(sections.__path__))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(sections.__path__)))
+
+
+@functools.cache
+def _compiled(template: str) -> jinja2.Template:
+    return environment().from_string(template)
 
 
 def environment() -> jinja2.Environment:
