@@ -3,7 +3,6 @@
 Nothing is imported here that ``--help`` does not need; each command imports what it runs.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, SETTINGS, conclude, drop_stdout, together
+from repro.cli.options import DEBUG, EXIT_STATUS, PYTHON, SETTINGS, together
+from repro.cli.screen.content import finish
 
 if TYPE_CHECKING:
     from repro.jobs.scan.findings import Looked
@@ -21,12 +21,12 @@ CONFIG_DIFF_EXAMPLES = """
 Examples:
   repro config-diff works_4b.yaml fails_12b.yaml
   repro config-diff 4b.yaml 12b.yaml 27b.yaml --json
-  repro config-diff 4b.yaml 12b.yaml --base base.yaml      (base.yaml below each of them)
-  repro config-diff 12b.yaml+base.yaml                     (base.yaml on top: what it overrides)
+  repro config-diff 4b.yaml 12b.yaml --base base.yaml      (each job over base.yaml)
+  repro config-diff 12b.yaml+base.yaml                     (one job: what base.yaml overrides)
 
 \b
-Exit status: 0 no difference, 1 the settings differ (or, for one job, a value is overridden), 125 a file could not be
-read, 2 wrong usage.
+Exit status: 0 no difference, 1 the settings differ (for one job: a value is overridden), 125 a file cannot be read,
+2 wrong usage.
 """
 SCAN_EXAMPLES = """
 \b
@@ -34,10 +34,13 @@ Examples:
   repro scan results/
   repro scan results/ --include "*.safetensors" --exclude "checkpoint-*"
   repro scan activations.npz scores.csv --json
+  repro scan checkpoints/ --python ~/envs/train/bin/python      (the environment that has torch)
 
 \b
-Read are .json .jsonl .ndjson .csv .tsv (also with .gz), .npy .npz .safetensors .pt .pth .bin, and .parquet where
-pyarrow is installed. No pickle is executed. A null or an empty field is no NaN.
+Text: .json .jsonl .ndjson .csv .tsv (also with .gz), and .parquet if pyarrow is installed. null and empty fields
+are missing values, not NaN.
+Tensors: .npy .npz .safetensors .pt .pth .bin, read by the Python that --python names, which needs torch.
+No file is trusted: pickled code is never run, and files are read in pieces.
 
 \b
 Exit status: 0 nothing found, 1 found, 125 nothing could be read, 2 wrong usage.
@@ -46,7 +49,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result
 
 
 @click.command(
-    "config-diff", context_settings=SETTINGS, epilog=CONFIG_DIFF_EXAMPLES, short_help="What jobs set differently."
+    "config-diff", context_settings=SETTINGS, epilog=CONFIG_DIFF_EXAMPLES, short_help="Compare the settings of jobs."
 )
 @together(
     click.argument("jobs", metavar="JOB...", nargs=-1, required=True),
@@ -56,72 +59,65 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result
         multiple=True,
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="A file below every job, whose values the job's own win over; more than once, in order.",
+        help="Settings below those of every job; may be repeated, later files win.",
     ),
-    click.option(
-        "--all", "everything", is_flag=True, help="List every override, and not only those that change a value."
-    ),
+    click.option("--all", "everything", is_flag=True, help="List overrides that change no value too."),
     AS_JSON,
     DEBUG,
 )
 def config_diff(jobs: Sequence[str], bases: Sequence[Path], everything: bool, as_json: bool, debug: bool) -> None:
-    """Compare the settings of jobs: YAML, JSON or TOML, nested, with types, those that matter for NaN first.
+    """Compare the settings of jobs (YAML, JSON, TOML), listing first those that can cause NaN.
 
-    JOB is a file, or files joined by "+" of which a later one wins over an earlier one. Files that a job names itself
-    (base, _base_, extends, defaults) are read too. Where one file wins over another, both values are shown.
+    JOB is a file, or several joined by "+", where later files win. Files that a job includes (base, _base_, extends,
+    defaults) are read too. An overridden value is shown with the one that won. Types count: 384 is not "384".
     """
-    from repro.core.encoding import encode
-    from repro.jobs.settings.comparing import compare
+    from repro.jobs.settings.comparing import compare, content, document
     from repro.jobs.settings.layers import job_from
-    from repro.jobs.settings.words import document, lines
 
     compared = compare([job_from(job, bases) for job in jobs])
-    try:
-        if as_json:
-            click.echo(encode(document(compared), indent=1))
-        else:
-            for line in lines(compared, everything=everything):
-                click.echo(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        drop_stdout()  # `| head` has seen enough; the status says it too
-    sys.exit(1 if compared.differs else 0)
+    shown = content(compared, everything=everything)
+    finish(shown, document(compared), as_json=as_json, status=1 if compared.differs else 0)
 
 
-@click.command(context_settings=SETTINGS, epilog=SCAN_EXAMPLES, short_help="Result files that hold a NaN or Inf.")
+@click.command(
+    context_settings=SETTINGS, epilog=SCAN_EXAMPLES, short_help="Find the result files that hold a NaN or Inf."
+)
 @together(
     click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)),
+    click.option("--include", multiple=True, metavar="GLOB", help="In folders, only files that match. Repeatable."),
     click.option(
-        "--include", multiple=True, metavar="GLOB", help="Below folders, only files that fit; more than once."
+        "--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders that match. Repeatable."
     ),
-    click.option(
-        "--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders that fit; more than once."
-    ),
-    click.option("--all", "everything", is_flag=True, help="Also list the files in which nothing was found."),
+    click.option("--all", "everything", is_flag=True, help="Also list the files that are clean."),
+    PYTHON,
     AS_JSON,
     DEBUG,
 )
 def scan(
-    paths: Sequence[Path], include: Sequence[str], exclude: Sequence[str], everything: bool, as_json: bool, debug: bool
+    paths: Sequence[Path],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    everything: bool,
+    python: str | None,
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Look for NaN and Inf in result files: which file, which key, column or tensor, how many, and where first.
+    """Find NaN and Inf in result files: which file, which key, column or tensor, how many, and where first.
 
-    Folders are searched through. A file that could not be read, or not to its end, is listed with the reason.
+    Folders are searched recursively. A file that could not be read, or not to its end, is listed with the reason.
     """
     from repro.core.records import Outcome
-    from repro.jobs.scan import looking, words
+    from repro.environments.cells import cell_from
+    from repro.jobs.scan.looking import scan as look_at
 
     def told(looked: "Looked") -> None:
         if everything or looked.verdict.outcome is not Outcome.GOOD:
-            for line in words.lines(looked):
+            for line in looked.lines():
                 click.echo(line, err=as_json)
 
     start = time.monotonic()
-    found = looking.scan(paths, include, exclude, told)
+    found = look_at(paths, cell_from(python), include, exclude, told)
     seconds = time.monotonic() - start
 
-    def summarise() -> None:
-        for line in words.summary(found, seconds):
-            click.echo(line, err=as_json)
-
-    conclude(words.document(found, seconds), summarise, as_json=as_json)
+    status = EXIT_STATUS[found.verdict.outcome.value]
+    finish(found.summary(seconds), found.as_json(seconds), as_json=as_json, status=status, both=True)

@@ -1,22 +1,24 @@
-"""The command ``logs``: read the logs of earlier jobs, say what failed in them, hand the failed prompts on.
+"""The command ``logs``: what failed in the logs of earlier jobs, and the failed prompts for another run.
 
 Nothing is imported here that ``--help`` does not need.
 """
 
 import contextlib
 import functools
+import itertools
+import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, PYTHON, SETTINGS, conclude, together
+from repro.cli.options import DEBUG, EXIT_STATUS, PYTHON, SETTINGS, together
+from repro.cli.screen.content import finish, show
 
 if TYPE_CHECKING:
     from repro.jobs.logs import Failure, Reading
-    from repro.jobs.logs.patterns import Pattern
 
 EXAMPLES = """
 \b
@@ -27,14 +29,12 @@ Examples:
   repro logs job_12b.err --out failures --rerun google/gemma-3-12b-it
 
 \b
-Exit status: 0 no failure in the logs, 1 failures, 125 could not tell (a log of no known form, or one that may have
-ended early), 2 wrong usage, 130 Ctrl-C.
+Exit status: 0 no failures, 1 failures, 125 could not tell (unknown log format, or a job that may have ended early),
+2 wrong usage, 130 Ctrl-C.
 """
-DOCUMENT = "logs.json"
-SKIPPED = "skipped.jsonl"
 
 
-@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="What failed in the logs of earlier jobs.")
+@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Find which prompts failed in job logs.")
 @together(
     click.argument(
         "files",
@@ -49,28 +49,28 @@ SKIPPED = "skipped.jsonl"
         metavar="N",
         multiple=True,
         type=click.IntRange(min=1),
-        help="Elements of one token, to divide NaN counts by. Default: the model's, where its configuration ships.",
+        help="Hidden size, to give NaN counts in token rows. Default: the model's, where repro knows it.",
     ),
-    click.option("--total", metavar="N", type=click.IntRange(min=1), help="Prompts of each job. Default: as it says."),
-    click.option("--encoding", metavar="NAME", help="The encoding of the logs. Default: found out for each."),
+    click.option("--total", metavar="N", type=click.IntRange(min=1), help="Prompts per job. Default: from the log."),
+    click.option("--encoding", metavar="NAME", help="Text encoding of the logs. Default: detected."),
     click.option(
         "--patterns",
         "own",
         metavar="FILE|DIR",
         multiple=True,
         type=click.Path(path_type=Path, exists=True),
-        help="More forms of lines, as TOML; they are tried before those that ship.",
+        help="Your own log patterns (TOML), tried before the shipped ones.",
     ),
     click.option(
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Write records.jsonl, skipped.txt, skipped.jsonl and logs.json there. Those of before are replaced.",
+        help="Write records.jsonl, skipped.txt, skipped.jsonl and logs.json to DIR, replacing earlier ones.",
     ),
-    click.option("--rerun", "model", metavar="MODEL", help="Run the failed prompts on MODEL, as `repro prompts` does."),
-    click.option("--dtype", metavar="DTYPE", help="With --rerun: the dtype to load in."),
+    click.option("--rerun", "model", metavar="MODEL", help="Run the failed prompts on MODEL with `repro prompts`."),
+    click.option("--dtype", metavar="DTYPE", help="With --rerun: dtype to load the model in."),
     PYTHON,
-    click.option("--json", "as_json", is_flag=True, help="Print logs.json on stdout, and nothing else there."),
+    click.option("--json", "as_json", is_flag=True, help="Print logs.json on stdout."),
     DEBUG,
 )
 def logs(
@@ -86,54 +86,43 @@ def logs(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Read the logs of earlier jobs: which prompts failed, of how many, with which counts, and in which logs the same.
+    """Find which prompts failed in job logs: how many, with what NaN counts, and which fail in several logs.
 
-    Plain, gzip, bzip2 and xz; any encoding; lines of several ranks may alternate. Lines of no known form are counted
-    and shown. The forms are data: --patterns adds more.
+    Reads plain text, gzip, bzip2 and xz, with lines of several ranks interleaved. Errors that no pattern recognises are
+    counted and shown; add patterns with --patterns.
     """
+    from repro.core import paths
     from repro.core.errors import UsageError
-    from repro.core.sentences import visible
-    from repro.jobs.logs.files import rerun, write_skip_lists
-    from repro.jobs.logs.output import document
-    from repro.jobs.logs.terminal import shown
+    from repro.jobs.logs.answer import answer, content, document
+    from repro.jobs.logs.files import SKIPPED_JSON, records, write
 
     _check(files, encoding)
     if model is not None and out is None:
-        raise UsageError("--rerun needs a place for the failed prompts. Name a folder with --out DIR.")
+        raise UsageError("--rerun needs a folder for the failed prompts. Name one with --out DIR.")
     began = time.perf_counter()
-    with _records(out, files) as give:
+    taken = contextlib.nullcontext() if out is None else records(paths.make(out), [str(file) for file in files])
+    with taken as give:
         readings = _read(files, sizes, encoding, own, give)
-    found = document(readings, total=total, seconds=time.perf_counter() - began)
-    lines = list(shown(found))
+    found = answer(readings, total=total, seconds=time.perf_counter() - began)
+    shown = document(found)
+    written: list[str] = []
+    again: list[str] = []
     if out is not None:
-        from repro.core import paths
-        from repro.core.encoding import encode
-
-        prompts = write_skip_lists(out, readings)
-        paths.write(out / DOCUMENT, encode(found, indent=1) + "\n")
-        lines.append(f"records: {out}")
+        write(out, readings, shown)
+        written.append(f"written to: {out}")
         if model is not None:
-            lines.append(f"the failed prompts again: {rerun(prompts, model)}")
+            again = [model, str(out / SKIPPED_JSON), "--field", "text", "--out", str(out / "rerun")]
+            again += [*(["--dtype", dtype] if dtype else []), *(["--python", python] if python else [])]
+            written.append(f"rerun: {shlex.join(['repro', 'prompts', *again])}")
 
-    def summary() -> None:
-        for line in lines:
-            click.echo(visible(line), err=as_json)
+    told = itertools.chain(content(found), written)
+    if out is not None and again and (out / SKIPPED_JSON).stat().st_size:
+        from repro.cli.prompts import prompts
 
-    if model is not None and out is not None and (out / SKIPPED).stat().st_size:
-        summary()
-        _run_again(model, out, {"--dtype": dtype, "--python": python}, as_json=as_json)
-    conclude(found, summary, as_json=as_json)
-
-
-def _run_again(model: str, out: Path, more: Mapping[str, str | None], *, as_json: bool) -> None:
-    """The failed prompts in a new run; its answer is the command's."""
-    from repro.cli.prompts import prompts
-
-    words = [model, str(out / SKIPPED), "--field", "text", "--out", str(out / "rerun")]
-    for option, value in more.items():
-        words += [] if value is None else [option, value]
-    words += ["--json"] if as_json else []
-    prompts.main(words, prog_name="repro prompts", standalone_mode=False)
+        show(told, err=as_json)
+        # The answer of the run is the command's.
+        prompts.main([*again, *(["--json"] if as_json else [])], prog_name="repro prompts", standalone_mode=False)
+    finish(told, shown, as_json=as_json, status=EXIT_STATUS[found.verdict.outcome.value], both=True)
 
 
 def _check(files: Sequence[Path], encoding: str | None) -> None:
@@ -149,27 +138,14 @@ def _check(files: Sequence[Path], encoding: str | None) -> None:
     places = [file.resolve() for file in files]
     twice = next((file for file, place in zip(files, places, strict=True) if places.count(place) > 1), None)
     if twice is not None:
-        raise UsageError(f"{twice} is named twice, and its failures would count twice. Name each log once.")
+        raise UsageError(f"{twice} is given twice, so its failures would count twice. Give each log once.")
     try:
         if encoding is not None and not codecs.lookup(encoding)._is_text_encoding:
             raise LookupError
     except LookupError:
         raise UsageError(
-            f"--encoding {encoding} is no encoding of text that Python knows: such as utf-16-le, gbk."
+            f"--encoding {encoding} is not a text encoding that Python knows. Give one such as utf-16-le or gbk."
         ) from None
-
-
-@contextlib.contextmanager
-def _records(out: Path | None, files: Sequence[Path]) -> "Iterator[Callable[[Failure], None]]":
-    """What takes each failure as it is found: a file in ``out``, or nothing."""
-    if out is None:
-        yield lambda _: None
-        return
-    from repro.core import paths
-    from repro.jobs.logs.files import records
-
-    with records(paths.make(out), [str(file) for file in files]) as give:
-        yield give
 
 
 def _read(
@@ -177,31 +153,27 @@ def _read(
     sizes: Sequence[int],
     encoding: str | None,
     own: Sequence[Path],
-    give: "Callable[[Failure], None]",
+    give: "Callable[[Failure], None] | None",
 ) -> "list[Reading]":
     """Every log, with its progress on stderr."""
     from repro.cli.screen.progress import Announcer
     from repro.jobs.logs import read_log
+    from repro.jobs.logs.patterns import patterns
 
-    known = _known(own)
+    known = [*(one for place in own for one in patterns(place)), *patterns()]
     names = [file.name for file in files]
     readings = []
     for file, name in zip(files, names, strict=True):
         label = name if names.count(name) == 1 else str(file)
         with Announcer().task(label) as told:
             progress = functools.partial(_progress, told, file.stat().st_size)
-            readings.append(
-                read_log(file, name=label, sizes=sizes, encoding=encoding, give=give, progress=progress, known=known)
+            reading = read_log(
+                file, name=label, sizes=sizes, encoding=encoding, give=give, progress=progress, known=known
             )
+        readings.append(reading)
     return readings
 
 
 def _progress(told: Callable[[int, int, str], None], size: int, done: int) -> None:
-    """Of a compressed log only how much text it was so far."""
+    """For a compressed log, only how much text was read so far: its whole length is not known."""
     told(done >> 20, size >> 20 if done <= size else 0, "MiB")
-
-
-def _known(own: Sequence[Path]) -> "tuple[Pattern, ...]":
-    from repro.jobs.logs.patterns import patterns
-
-    return tuple(one for place in own for one in patterns(place)) + patterns()

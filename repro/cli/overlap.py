@@ -1,130 +1,127 @@
-"""The command ``overlap``: which failing prompts several runs, lists or logs have in common.
+"""The command ``overlap``: which failing prompts several runs, lists or logs share.
 
 Nothing is imported here that ``--help`` does not need.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from repro.cli.options import DEBUG, SETTINGS, together
+from repro.cli.screen.content import finish
 
 if TYPE_CHECKING:
-    from repro.jobs.overlap.compare import Overlap, Region
+    from repro.jobs.content import Content, Table
+    from repro.jobs.overlap.compare import Overlap
     from repro.jobs.overlap.sets import PromptSet
 
 EXAMPLES = """
 \b
 Examples:
-  repro overlap 12b_skipped_prompts.txt 27b_skipped_prompts.txt --population 100
+  repro overlap 12b_skipped.txt 27b_skipped.txt --population 100
   repro overlap runs/12b runs/27b runs/4b        (runs know their population)
   repro overlap job_12b.err skipped.csv --field question --population all_prompts.txt
 
 \b
-Exit status: 0 the sets were compared, 125 one could not be read, 2 wrong usage.
+Exit status: 0 the sets were compared, 2 wrong usage or a file that cannot be read.
 """
 WIDTH = 100
-"""Characters of a prompt that are shown; --json has the whole texts."""
+"""Characters of a prompt that are shown; --json has whole texts."""
 
 
-@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Which failing prompts several runs share.")
+@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Compare which prompts failed in several runs.")
 @together(
     click.argument("places", metavar="A B...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)),
     click.option(
         "--population",
         metavar="N|FILE",
-        help="How many prompts were run, or a file with all. Default: what the runs say; else no chance is given.",
+        help="Number of prompts that were run, or a file with all of them. Default: from the runs, if all are runs.",
     ),
-    click.option("--field", metavar="NAME", help="The field or column with the prompt, in .json, .jsonl and .csv."),
+    click.option("--field", metavar="NAME", help="Field or column that holds the prompt. Default: prompt, text, ..."),
+    click.option("--pairs", is_flag=True, help="Entries of prompt files are pairs, as in `repro prompts --pairs`."),
     click.option(
-        "--show", type=click.IntRange(min=0), default=10, show_default=True, help="Prompts listed of each part."
+        "--show",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=10,
+        show_default=True,
+        help="Prompts to list per group.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else there."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
     DEBUG,
 )
 def overlap(
-    places: tuple[Path, ...], population: str | None, field: str | None, show: int, as_json: bool, debug: bool
+    places: tuple[Path, ...],
+    population: str | None,
+    field: str | None,
+    pairs: bool,
+    show: int,
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Compare the prompts that failed in A, B and so on: what they share, what each has besides, and the exact chance.
+    """Compare which prompts failed in A, B, ...: shared, only in one, and the exact probability of the overlap.
 
-    A and B are folders of `repro prompts`, lists of skipped prompts (.txt with a prompt a line, .json, .jsonl, .csv),
-    or logs of jobs. Two prompts are the same where their texts are, after Unicode NFC and with runs of white space as
-    one space; case and punctuation count.
+    A and B are run folders of `repro prompts`, prompt files (.txt, .jsonl, .json, .csv) that list failed prompts, or
+    job logs. Two prompts are the same if their texts are, after Unicode NFC and with runs of white space as one space.
+    Case and punctuation count.
     """
-    from repro.core.encoding import encode, to_json
+    from repro.core.encoding import to_json
     from repro.jobs.overlap.compare import NORMALISED
     from repro.jobs.overlap.compare import overlap as compare
     from repro.jobs.overlap.sets import completed, population_of, read_sets
 
-    sets = read_sets(places, field)
-    drawn_from = population_of(sets, population, field)
+    sets = read_sets(places, field, pairs=pairs)
+    drawn_from = population_of(sets, population, field, pairs=pairs)
     sets = completed(sets, () if drawn_from is None or isinstance(drawn_from, int) else drawn_from)
     found = compare({item.name: item.failed for item in sets}, drawn_from)
-    if as_json:
-        plain = [{**to_json(item), "failed": sorted(item.failed), "asked": _count(item)} for item in sets]
-        click.echo(encode({"normalised": NORMALISED, "sets": plain, **to_json(found)}, indent=1))
-    else:
-        click.echo("\n".join(_told(sets, found, show)))
+    plain = [{**to_json(item), "failed": sorted(item.failed), "asked": _asked(item)} for item in sets]
+    document = {"normalised": NORMALISED, "sets": plain, **to_json(found)}
+    finish(_content(sets, found, show), document, as_json=as_json, status=0)
 
 
-def _count(item: "PromptSet") -> int | None:
+def _asked(item: "PromptSet") -> int | None:
     return None if item.asked is None else len(item.asked)
 
 
-def _told(sets: Sequence["PromptSet"], found: "Overlap", show: int) -> Iterator[str]:
+def _content(sets: Sequence["PromptSet"], found: "Overlap", most: int) -> "Content":
     """The tables, the sentences, and the prompts that only some of the sets have."""
-    rows = [["set", "kind", "failing", "of", "read from"]]
-    for item in sets:
-        asked = _count(item)
-        rows.append([item.name, item.kind, str(len(item.failed)), "?" if asked is None else str(asked), item.path])
-    yield from _table(rows)
-    rows = [["first", "second", "both", "only first", "only second", "Jaccard", "first in second", "second in first"]]
-    for pair in found.pairs:
-        shares = [_share(value) for value in (pair.jaccard, pair.first_in_second, pair.second_in_first)]
-        counts = [str(count) for count in (pair.both, len(pair.only_first), len(pair.only_second))]
-        rows.append([pair.first, pair.second, *counts, *shares])
-    yield from _table(rows)
-    if len(sets) > 2:
-        regions = [[" & ".join(row.sets), str(row.inside), str(len(row.alone))] for row in found.regions]
-        yield from _table([["in", "prompts", "in no other"], *regions])
+    from repro.core.sentences import listed
+    from repro.jobs.content import cut, number
+
+    yield from _tables(sets, found)
     for item in sets:
         yield from (f"{item.name}: {note}" for note in item.notes)
     if found.population is not None:
-        yield f"the population: {found.population} prompts."
+        yield f"Population: {number(found.population)} prompts."
     yield from found.sentences
     for region in found.regions:
         if region.alone and len(region.sets) < len(sets):
-            yield from _members(region, show)
+            yield ""
+            yield f"only in {listed(region.sets)} ({len(region.alone)}):"
+            yield from (f"  {cut(text, WIDTH)}" for text in region.alone[:most])
+            if len(region.alone) > most:
+                yield f"  and {len(region.alone) - most} more (--show {len(region.alone)})"
 
 
-def _members(region: "Region", show: int) -> Iterator[str]:
-    """The prompts of one row of the Venn table."""
-    from repro.core.sentences import listed
+def _tables(sets: Sequence["PromptSet"], found: "Overlap") -> "tuple[Table, ...]":
+    """The sets, their pairs, and, for more than two, every combination."""
+    from repro.jobs.content import ABSENT, Table, number
 
-    yield f"\nonly in {listed(region.sets)} ({len(region.alone)}):"
-    yield from (f"  {_line(text)}" for text in region.alone[:show])
-    if len(region.alone) > show:
-        yield f"  and {len(region.alone) - show} more (--show {len(region.alone)})"
+    def share(value: float | None) -> str:
+        return ABSENT if value is None else f"{value:.3g}"
 
-
-def _line(text: str) -> str:
-    """A prompt on one line; what a terminal would act upon is written as an escape."""
-    from repro.core.sentences import visible
-
-    plain = visible(text)
-    return plain if len(plain) <= WIDTH else f"{plain[: WIDTH - 1]}…"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns of equal width, the heading first, and an empty line behind."""
-    shown = [[_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-    yield ""
+    read = [(item.name, item.kind, number(len(item.failed)), number(_asked(item)), item.path) for item in sets]
+    pairs = []
+    for pair in found.pairs:
+        counts = map(number, (pair.both, len(pair.only_first), len(pair.only_second)))
+        shares = map(share, (pair.jaccard, pair.first_in_second, pair.second_in_first))
+        pairs.append((pair.first, pair.second, *counts, *shares))
+    heads = ("first", "second", "both", "only first", "only second", "Jaccard", "first in second", "second in first")
+    regions = [(" & ".join(row.sets), number(row.inside), number(len(row.alone))) for row in found.regions]
+    return (
+        Table(("set", "kind", "failed", "of", "read from"), tuple(read), (2, 3)),
+        Table(heads, tuple(pairs), range(2, 8)),
+        Table(("in", "prompts", "in no other"), tuple(regions) if len(sets) > 2 else (), (1, 2)),
+    )

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import field
 
-from repro.core.encoding import SCHEMA, Record, decode, from_text
-from repro.core.errors import RecordError
+from repro.core.encoding import SCHEMA, Record, document
+from repro.core.paths import read_record
 from repro.core.payloads import (
     Bisect,
     Environment,
@@ -189,13 +189,7 @@ def read(path: Path) -> Answer:
     Raises:
         RecordError: it cannot be read, or is of another shape; the message names the place.
     """
-    try:
-        data = from_text(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecordError(error.strerror or str(error)) from None
-    except UnicodeDecodeError:
-        raise RecordError("no JSON: it is not UTF-8") from None
-    return answer_from(data)
+    return read_record(path, Answer)
 
 
 def answer_from(data: Any) -> Answer:
@@ -204,11 +198,7 @@ def answer_from(data: Any) -> Answer:
     Raises:
         RecordError: it is of another schema, or of another shape.
     """
-    if not isinstance(data, dict):
-        raise RecordError(f"expected a JSON object, got {type(data).__name__}")
-    if data.get("schema") != SCHEMA:
-        raise RecordError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
-    return decode(Answer, data)
+    return document(Answer, data)
 
 
 def json_schema() -> dict[str, Any]:

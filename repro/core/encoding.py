@@ -69,7 +69,7 @@ def from_text(text: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"no JSON: {error}") from None
 
 
@@ -85,6 +85,19 @@ def decode(kind: type[R], data: object) -> R:
         what, _, place = str(error).partition(" - at ")
         where = place.strip("`").removeprefix("$").removeprefix(".") or getattr(kind, "__name__", str(kind))
         raise RecordError(f"{where}: {what[:1].lower()}{what[1:].replace('`', '')}") from None
+
+
+def document(kind: type[R], data: object) -> R:
+    """The record that the JSON data of a whole file stands for; such a record has the field ``schema``.
+
+    Raises:
+        RecordError: it is of another schema, or of another shape.
+    """
+    if not isinstance(data, dict):
+        raise RecordError(f"expected a JSON object, got {type(data).__name__}")
+    if data.get("schema") != SCHEMA:
+        raise RecordError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+    return decode(kind, data)
 
 
 def number(value: object) -> float | None:

@@ -1,13 +1,17 @@
-"""By which mechanism a bad value is born: one table, read by the verdict, the owner, the report and the scripts.
+"""The mechanisms that make a bad value: one table, read by the verdict, the owner, the report and the scripts.
 
-The kit decides which mechanism it is (``repro/probes/origin/``); what is said about it, and who can be to blame, stands
-here. To add one: the kit's decision, a row here, a test.
+The kit decides which mechanism it is (``repro/probes/origin/``). What is said about it, and who can own it, is here. To
+add one: the kit's decision, a row here, a test.
 """
 
+import math
 from dataclasses import dataclass
 
 PYTORCH, CODE, CHECKPOINT = "pytorch", "code", "checkpoint"
-"""Who can own a fault: the operator's makers, whoever calls it with such inputs, or whoever made the weights."""
+"""Who can own a fault: PyTorch, the code that calls the operator, or the checkpoint."""
+BY_REFERENCE, BY_DEFINITION, NEVER = "by reference", "by definition", "never"
+"""When the operator is correct: where float64 of the same inputs gives no number that the dtype holds either; whatever
+float64 gives; or never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +21,13 @@ class Mechanism:
     Args:
         name: In verdict.json.
         words: In a sentence or a table.
-        of_dtype: Whether the dtype belongs to it: "float16 overflow".
-        script: What a script's docstring says that happened, where no figures say more.
-        blame: What the caller of the right operator did, for the owner's reason; None where the operator is not right.
+        script: What happened, in a script's docstring; empty where there is no more to say.
         owners: Who can own it.
         confirmed: How it is confirmed.
+        of_dtype: Whether the dtype belongs to it: "float16 overflow".
+        beyond_limit: Whether a number is beyond the dtype's largest, so that a wider dtype helps.
+        correct: When the operator is correct for its inputs.
+        cause: Why it is, for the docstring and the owner's reason; may name "{dtype}". Empty where it never is.
     """
 
     name: str
@@ -30,7 +36,20 @@ class Mechanism:
     owners: tuple[str, ...]
     confirmed: str
     of_dtype: bool = False
-    blame: str | None = None
+    beyond_limit: bool = False
+    correct: str = NEVER
+    cause: str = ""
+
+    def operator_is_correct(self, reference: float | None, limit: float | None) -> bool:
+        """Whether IEEE 754 leaves the operator no other answer, so that its inputs are the cause.
+
+        Args:
+            reference: What float64 gives from the same inputs; None where that is not known.
+            limit: The largest number of the dtype; None where that is not known.
+        """
+        if self.correct == BY_REFERENCE:
+            return reference is not None and not is_in_range(reference, limit)
+        return self.correct == BY_DEFINITION
 
 
 TABLE = (
@@ -38,10 +57,12 @@ TABLE = (
         "overflow",
         "overflow",
         "the result is beyond the dtype's largest number",
-        (CODE, CHECKPOINT),
+        (CODE,),
         "float64 arithmetic of the same inputs is finite, and the result or a partial result is beyond the dtype",
         of_dtype=True,
-        blame="its result exceeds what the dtype holds",
+        beyond_limit=True,
+        correct=BY_REFERENCE,
+        cause="they are too large for {dtype}",
     ),
     Mechanism(
         "divide_by_zero",
@@ -50,7 +71,8 @@ TABLE = (
         (CODE,),
         "float64 arithmetic of the same inputs is infinite",
         of_dtype=True,
-        blame="float64 arithmetic gives no number for these inputs either",
+        correct=BY_REFERENCE,
+        cause="float64 arithmetic gives no finite number either",
     ),
     Mechanism(
         "invalid",
@@ -59,7 +81,8 @@ TABLE = (
         (CODE,),
         "float64 arithmetic of the same inputs is NaN",
         of_dtype=True,
-        blame="float64 arithmetic gives no number for these inputs either",
+        correct=BY_REFERENCE,
+        cause="float64 arithmetic gives no number either",
     ),
     Mechanism(
         "masked_row",
@@ -67,7 +90,8 @@ TABLE = (
         "the softmax of a row that is -inf throughout is 0 / 0",
         (CODE, PYTORCH),
         "every score of the row is -inf",
-        blame="a whole row is masked, and the softmax of a row that is -inf throughout is 0 / 0",
+        correct=BY_DEFINITION,
+        cause="a whole row is masked, and the softmax of a row that is -inf throughout is 0 / 0",
     ),
     Mechanism(
         "bad_weights",
@@ -82,13 +106,14 @@ TABLE = (
         "memory is read before anything is written to it",
         (CODE,),
         "nothing was written to that memory before it was read, or two loads differ in it",
-        blame="it hands out memory as it is, and that memory is read before anything is written to it",
+        correct=BY_DEFINITION,
+        cause="it returns uninitialized memory, which is read before anything is written to it",
     ),
     Mechanism(
         "misaligned",
         "misaligned storage",
         "the storage is not aligned to its item size",
-        (PYTORCH, CODE),
+        (PYTORCH,),
         "an aligned copy of the same numbers gives another result",
     ),
     Mechanism(
@@ -98,17 +123,16 @@ TABLE = (
         (PYTORCH,),
         "float64 arithmetic of the same finite inputs, and every partial result of it, is within the dtype's range",
     ),
-    Mechanism(
-        "unknown",
-        "first bad value",
-        "a bad value comes from finite inputs",
-        (),
-        "nothing else could be shown",
-    ),
+    Mechanism("unknown", "first bad value", "", (), "nothing else could be shown"),
 )
 BY_NAME = {row.name: row for row in TABLE}
 
 
-def mechanism(name: str) -> Mechanism:
+def mechanism(name: str | None) -> Mechanism:
     """The row of this name; one of its own for a name that this version does not know."""
-    return BY_NAME.get(name) or Mechanism(name, name, name, (), "")
+    return BY_NAME.get(name or "unknown") or Mechanism(str(name), str(name), "", (), "")
+
+
+def is_in_range(value: float, limit: float | None) -> bool:
+    """Whether a value is a finite number that a dtype with this largest number holds; without a limit, any is."""
+    return math.isfinite(value) and (limit is None or abs(value) <= limit)

@@ -5,17 +5,17 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from repro.core.encoding import SCHEMA, encode, from_text
+from repro.core.encoding import SCHEMA, Record, document, encode, from_text
 from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
 RUNS = "repro-runs"
+R = TypeVar("R")
 
 
 def cache_folder() -> Path:
@@ -66,19 +66,42 @@ def read_object(path: Path) -> dict[str, Any]:
         data = from_text(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise RecordError("no JSON: it is not UTF-8") from None
     if not isinstance(data, dict):
-        raise RecordError(f"no JSON object: it is of type {type(data).__name__}")
+        raise RecordError(f"expected a JSON object, got {type(data).__name__}")
     return data
 
 
-def claim(path: Path, question: Sequence[str], what: str, **more: object) -> bool:
-    """Take a folder for one question, by the file ``path`` in it that says which; True where it was taken before.
+def read_record(path: Path, kind: type[R]) -> R:
+    """The record that a file of the current schema holds.
+
+    Raises:
+        RecordError: it cannot be read, or is of another shape; the message names the place.
+    """
+    return document(kind, read_object(path))
+
+
+class Claim(Record, frozen=True, kw_only=True):
+    """What a folder of many runs was made for: the command that asks it, without the folder."""
+
+    command: tuple[str, ...]
+    schema: int = SCHEMA
+
+
+C = TypeVar("C", bound=Claim)
+
+
+def claim(path: Path, asked: C, what: str) -> C | None:
+    """Take a folder for one question, by the file ``path`` in it that says which.
 
     Args:
         path: The file.
-        question: The command that asks it.
+        asked: What is written into it.
         what: What the folder then holds, for the message: "a matrix of".
-        more: What else is written down beside the question.
+
+    Returns:
+        The claim of an earlier call with the same question; None where this is the first.
 
     Raises:
         UsageError: the folder holds another question, or something else.
@@ -88,16 +111,16 @@ def claim(path: Path, question: Sequence[str], what: str, **more: object) -> boo
     if not path.exists():
         if any((folder / name).exists() for name in ("verdict.json", "evidence.jsonl")):
             raise UsageError(f"--out {folder} holds another run. Give another folder.")
-        write(path, encode({"schema": SCHEMA, **more, "command": question}, indent=1) + "\n")
-        return False
+        write(path, encode(asked, indent=1) + "\n")
+        return None
     try:
-        before = read_object(path).get("command") or []
+        before = read_record(path, type(asked))
     except RecordError as error:
         raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
-    if before != list(question):
-        asked = shlex.join(map(str, before))
-        raise UsageError(f"--out {folder} holds {what} another question ({asked}). Give another folder.")
-    return True
+    if before.command != asked.command:
+        other = shlex.join(before.command)
+        raise UsageError(f"--out {folder} holds {what} another question ({other}). Give another folder.")
+    return before
 
 
 def relative(folder: Path) -> Path:

@@ -341,6 +341,22 @@ class Bisect(Section, frozen=True, kw_only=True):
     rounding: Rounding | None = None
 
 
+# --- trace -----------------------------------------------------------------------------------------------------------
+
+
+class Trace(Section, frozen=True, kw_only=True):
+    """The trace step: a row for each operator of one pass, with a value for each column; ``rows_left_out`` had no room.
+
+    ``classes`` has the class of each module; ``root`` is the class of the model, or the script's name.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    classes: dict[str, str] = field(default_factory=dict)
+    rows_left_out: int = 0
+    root: str | None = None
+
+
 # --- ablations -------------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,14 @@
 """The parts of verdict.json that stand for many runs: cells, releases, models, prompts."""
 
+import enum
 from typing import Any
 
 from msgspec import field
 
 from repro.core.encoding import Number, Record
-from repro.core.payloads import Environment, Origin, Plain, Section
+from repro.core.payloads import Environment, Origin, Section
 from repro.core.records import Kind, Outcome
+from repro.core.trace_answers import Changes
 
 # --- cells -----------------------------------------------------------------------------------------------------------
 
@@ -20,7 +22,10 @@ class CellAblation(Record, frozen=True, kw_only=True):
 
 
 class CellRow(Record, frozen=True, kw_only=True):
-    """One cell of a table. ``asked`` is what was to be installed; ``folder`` is its run, None where none was made."""
+    """One cell of a table. ``asked`` is what was to be installed; ``folder`` is its run, None where none was made.
+
+    ``label`` is a name that no other cell of the table has.
+    """
 
     id: str
     verdict: Outcome
@@ -47,7 +52,10 @@ class CellRow(Record, frozen=True, kw_only=True):
 
 
 class Difference(Record, frozen=True, kw_only=True):
-    """One thing in which a bad and a good cell differ."""
+    """One thing with another value in each of two cells; None where a cell does not have it.
+
+    Where both cells are bad, ``bad`` is the first one's value and ``good`` the second one's.
+    """
 
     name: str
     bad: Any = None
@@ -55,7 +63,11 @@ class Difference(Record, frozen=True, kw_only=True):
 
 
 class CellPair(Record, frozen=True, kw_only=True):
-    """A bad cell and a good one beside it; ``nearest`` where no other good cell differs less."""
+    """A bad cell beside a good one, with all that differs; ``good`` is None where there is no good cell to compare.
+
+    ``nearest`` is False for a pair that is listed only because a single axis differs and ``in_the_way`` keeps it from
+    bearing a statement. ``note`` is a sentence.
+    """
 
     bad: str
     good: str | None
@@ -68,7 +80,11 @@ class CellPair(Record, frozen=True, kw_only=True):
 
 
 class Statement(Record, frozen=True, kw_only=True):
-    """What two cells bear: that the fault follows an axis between two values, or that it does not."""
+    """What a pair of cells shows about one axis.
+
+    ``follows``: the first cell is bad and the second good. Otherwise both are bad with the same kind of fault.
+    ``carried`` names the packages and settings that differ because the axis does.
+    """
 
     axis: str
     follows: bool
@@ -89,30 +105,39 @@ class Differences(Record, frozen=True, kw_only=True):
 
 
 class ReleaseRun(Record, frozen=True, kw_only=True):
-    """One run of one release."""
+    """One run in one environment. ``folder`` is None where nothing ran, so that asking again would change nothing."""
 
-    verdict: Plain
+    verdict: Outcome
+    reason: str
     command: str
-    kind: str | None = None
+    kind: Kind | None = None
     folder: str | None = None
     seconds: float = 0.0
 
 
 class Release(Record, frozen=True, kw_only=True):
-    """One release and what it answered. ``votes`` where it was asked more than once."""
+    """One release and what it answered; without any run it was skipped for what it declares.
+
+    ``votes``, such as "bad in 2 of 5", is set where it ran more than once. ``command`` is that of the run that decided.
+    """
 
     version: str
     verdict: Outcome
     reason: str
     pins: dict[str, str] = field(default_factory=dict)
-    kind: str | None = None
+    kind: Kind | None = None
     votes: str | None = None
     command: str | None = None
     runs: tuple[ReleaseRun, ...] = ()
 
 
 class Boundary(Record, frozen=True, kw_only=True):
-    """Two releases between which the answer changes."""
+    """Two releases between which the answer changes; ``skipped`` lie between them, oldest first.
+
+    ``direction`` is "regression" where the newer one is bad, "fix" where it is good. ``moved`` is what the fault
+    follows: the package, its partner, "both needed", "either alone" or "could not tell"; ``why`` is the reason.
+    ``crossed``: where the two differ in the partner as well, each with the partner of the other.
+    """
 
     direction: str
     last_good: str
@@ -124,7 +149,12 @@ class Boundary(Record, frozen=True, kw_only=True):
 
 
 class Versions(Record, frozen=True, kw_only=True):
-    """A search over releases. ``changes`` compares the operators of the two sides of the oldest boundary."""
+    """A search over releases.
+
+    The fields from ``direction`` to ``skipped``, ``moved`` and ``attribution`` are those of the oldest boundary, None
+    without one. ``pairs`` are the releases of the range, each with its partner; ``probes`` are in order of asking.
+    ``changes`` compares the operators on the two sides of the oldest boundary, ``all_changes`` those of each boundary.
+    """
 
     package: str
     direction: str | None = None
@@ -142,8 +172,8 @@ class Versions(Record, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     sentence: str = ""
     attribution: str | None = None
-    changes: Plain | None = None
-    all_changes: tuple[Plain, ...] = ()
+    changes: Changes | None = None
+    all_changes: tuple[Changes, ...] = ()
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -160,15 +190,23 @@ class Born(Record, frozen=True, kw_only=True):
 
 
 class Peak(Record, frozen=True, kw_only=True):
-    """The largest output of any layer; ``measured`` is False for one that is only a lower bound."""
+    """The largest finite magnitude in any layer's output, and the dtype in which it was measured.
 
-    value: Number
+    ``measured`` is False where the run went bad before its largest value: then this is a lower bound.
+    """
+
+    value: float
     dtype: str
     measured: bool
 
 
 class SiblingModel(Record, frozen=True, kw_only=True):
-    """One model of a comparison. ``share`` is the failing share of the prompts that answered."""
+    """One model of a comparison, and what was seen of it.
+
+    ``asked`` counts the prompts that answered, ``failed`` the bad ones among them, and ``share`` is their ratio.
+    ``wider`` is the verdict in the next wider dtype, where it was asked. ``headroom`` is each dtype's limit divided by
+    the peak, None where nothing was measured.
+    """
 
     name: str
     model: str
@@ -195,7 +233,13 @@ class SiblingModel(Record, frozen=True, kw_only=True):
 
 
 class Threshold(Record, frozen=True, kw_only=True):
-    """What the order by size says. ``kind``: "bad_from" or "good_from", or why there is no threshold."""
+    """What the order by size says.
+
+    ``kind``: "bad_from" and "good_from" are a threshold, and ``below`` and ``above`` the two models beside it;
+    "all_good", "all_bad", "not_in_order", "dtypes" and "too_few" are none. ``headroom``: "cause", "not_cause",
+    "unknown", or None where no model is bad. ``headroom_with_size``: "rises", "falls" or "not in order"; None where it
+    is not measured in each.
+    """
 
     kind: str
     below: str | None = None
@@ -206,7 +250,11 @@ class Threshold(Record, frozen=True, kw_only=True):
 
 
 class Setting(Record, frozen=True, kw_only=True):
-    """A setting in which the models differ; one value for each model."""
+    """A setting in which the models differ, with a value for each model; ``absent`` where a model does not set it.
+
+    ``order`` is "rises", "falls" or "not in order" with the number of parameters; None where it is no number in each of
+    them, or sizes are not known. ``separates``: whether it tells the bad models from the good ones.
+    """
 
     path: str
     values: tuple[Any, ...]
@@ -269,7 +317,11 @@ class PromptAblation(Record, frozen=True, kw_only=True):
 
 
 class Topic(Record, frozen=True, kw_only=True):
-    """What a question about prompts is about."""
+    """What a question about prompts is about.
+
+    ``words`` names it, and prompts ``verb`` it. ``more`` and ``less`` are what the failing prompts do where a number of
+    theirs is greater or smaller; both are empty for yes or no. Topics of one ``family`` are about one thing.
+    """
 
     name: str
     family: str
@@ -280,17 +332,25 @@ class Topic(Record, frozen=True, kw_only=True):
 
 
 class Group(Record, frozen=True, kw_only=True):
-    """The failing or the passing prompts, as one question sees them."""
+    """The failing or the passing prompts, as one question sees them.
+
+    ``of`` have an answer. ``yes`` is how many say yes; the others are for questions about a number.
+    """
 
     of: int
     yes: int | None = None
-    median: Number | None = None
-    least: Number | None = None
-    greatest: Number | None = None
+    median: float | None = None
+    least: float | None = None
+    greatest: float | None = None
 
 
 class PromptFinding(Record, frozen=True, kw_only=True):
-    """One question and what came of it; ``corrected`` is ``p`` corrected for all questions."""
+    """One question and what came of it.
+
+    ``corrected`` is ``p`` corrected for all questions (Holm); ``significant`` where it is at most the level.
+    ``separates`` where failing and passing have no answer in common. The test's fields are None without scipy.
+    ``ruled_out`` says why it cannot be the reason by itself, where runs of one prompt alone show it.
+    """
 
     topic: Topic
     failing: Group
@@ -307,10 +367,25 @@ class PromptFinding(Record, frozen=True, kw_only=True):
     sentence: str = ""
 
 
-class Why(Record, frozen=True, kw_only=True):
-    """What tells failing from passing prompts."""
+class WhyOutcome(enum.Enum):
+    """What the comparison of failing and passing prompts came to."""
 
-    outcome: str
+    PATTERN = "pattern"
+    NO_PATTERN = "no pattern"
+    TOO_FEW = "too few"
+    NOTHING_TO_COMPARE = "nothing to compare"
+    NOT_TESTED = "not tested"
+
+
+class Why(Record, frozen=True, kw_only=True):
+    """What tells failing from passing prompts.
+
+    ``findings``: what tells them apart most comes first. ``asked`` counts all questions, also those about tokens that
+    are not among the findings. ``shared`` says what the failing prompts have in common, whatever the passing ones
+    have. ``sentences`` is all of it in words.
+    """
+
+    outcome: WhyOutcome
     sentence: str
     failing: int
     passing: int

@@ -8,9 +8,9 @@ packages, so there none may differ.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-Row = Mapping[str, Any]
+from repro.core.payloads import Environment
+from repro.core.sweep_answers import CellRow, Difference
 
 AXES = {
     "torch": "torch",
@@ -41,27 +41,15 @@ NOT_RECORDED = "the list of installed packages (not recorded)"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that has another value in each of two cells; None where a cell does not have it.
-
-    Where the two cells are both bad, ``bad`` is the first one's value and ``good`` the second one's.
-    """
-
-    name: str
-    bad: Any
-    good: Any
-
-
-@dataclass(frozen=True, slots=True)
 class Gap:
     """All that differs between two cells.
 
     ``in_the_way`` is what keeps the two from differing in an axis alone, ``carried`` what comes along with the axis.
     """
 
-    axes: tuple[Change, ...]
-    packages: tuple[Change, ...]
-    settings: tuple[Change, ...]
+    axes: tuple[Difference, ...]
+    packages: tuple[Difference, ...]
+    settings: tuple[Difference, ...]
     in_the_way: tuple[str, ...]
     carried: tuple[str, ...]
 
@@ -76,50 +64,61 @@ class Gap:
         return self.axes[0].name if len(self.axes) == 1 and not self.in_the_way else None
 
 
-def between(bad: Row, good: Row) -> Gap:
+def between(bad: CellRow, good: CellRow) -> Gap:
     """The gap between two cells whose environments were recorded."""
-    axes = _changes(_axes(bad), _axes(good))
+    axes = _differences(_axes(bad), _axes(good))
     if any(change.name == "platform" for change in axes):
         # The local label of a version names the build, and a wheel of another platform is another build.
         axes = tuple(change for change in axes if change.name != "torch" or _public(change.bad) != _public(change.good))
-    packages = _changes(_distributions(bad), _distributions(good))
-    settings = _changes(_settings(bad), _settings(good))
+    here, there = _environment(bad), _environment(good)
+    packages = _differences(_distributions(here), _distributions(there))
+    settings = _differences(_settings(bad), _settings(good))
     axis = axes[0].name if len(axes) == 1 else ""
-    on_cpu = bad.get("device") == good.get("device") == "cpu"
-    sorted_out = [(change, _brought(change.name, axis, (bad, good))) for change in packages]
+    on_cpu = bad.device == good.device == "cpu"
+    sorted_out = [(change, _brought(change.name, axis, (here, there))) for change in packages]
     sorted_out += [(change, _determined(change.name, axis, on_cpu=on_cpu)) for change in settings]
     in_the_way = [_shown(change) for change, excused in sorted_out if not excused]
-    if any(not row["environment"].get("distributions") for row in (bad, good)):
+    if not here.distributions or not there.distributions:
         in_the_way.append(NOT_RECORDED)
     carried = tuple(change.name for change, excused in sorted_out if excused)
     return Gap(axes, packages, settings, tuple(in_the_way), carried)
 
 
-def _changes(bad: Mapping[str, Any], good: Mapping[str, Any]) -> tuple[Change, ...]:
+def _environment(row: CellRow) -> Environment:
+    return row.environment or Environment()
+
+
+def _differences(bad: Mapping[str, object], good: Mapping[str, object]) -> tuple[Difference, ...]:
     """In the order of ``bad``'s names, then of those that only ``good`` has."""
     names = dict.fromkeys([*bad, *good])
-    return tuple(Change(n, bad.get(n), good.get(n)) for n in names if bad.get(n) != good.get(n))
+    pairs = ((name, bad.get(name), good.get(name)) for name in names)
+    return tuple(Difference(name=name, bad=one, good=other) for name, one, other in pairs if one != other)
 
 
-def _axes(row: Row) -> dict[str, Any]:
-    found = {name: row.get(name) or row["environment"].get(name) for name in AXES}
+def _axes(row: CellRow) -> dict[str, object]:
+    environment = _environment(row)
     # From 3.13 on, Python on macOS adds the executable's format to the platform's name; the platform is the same.
-    platform = str(found["platform"]).removesuffix("-Mach-O")
-    machine = row.get("machine") or row["environment"].get("machine")
-    found["platform"] = platform if machine is None or str(machine) in platform else f"{platform} {machine}"
-    return found
+    platform = str(row.platform or environment.platform).removesuffix("-Mach-O")
+    machine = row.machine or environment.machine
+    return {
+        "torch": row.torch or environment.torch,
+        "transformers": row.transformers or environment.transformers,
+        "python": row.python or environment.python,
+        "platform": platform if machine is None or machine in platform else f"{platform} {machine}",
+        "device": row.device,
+    }
 
 
 def _public(version: object) -> str:
     return str(version).partition("+")[0]
 
 
-def _distributions(row: Row) -> dict[str, Any]:
+def _distributions(environment: Environment) -> dict[str, object]:
     """What is installed besides the axes; of an environment without that list, the packages it names.
 
     The many parts of CUDA come last, so that a list cut short shows the others.
     """
-    found = row["environment"].get("distributions") or row["environment"].get("packages") or {}
+    found = environment.distributions or environment.packages
     return {name: found[name] for name in sorted(found, key=_parts_of_cuda_last) if name not in PACKAGES}
 
 
@@ -127,16 +126,15 @@ def _parts_of_cuda_last(name: str) -> tuple[bool, str]:
     return name.startswith("nvidia-"), name
 
 
-def _settings(row: Row) -> dict[str, Any]:
+def _settings(row: CellRow) -> dict[str, object]:
     """What changes numbers, flat: ``cpu.model``, ``tf32.matmul``, ``variables.OMP_NUM_THREADS``."""
-    environment = row["environment"]
-    found = {name: row.get(name) for name in ("dtype", "attn")}
-    found |= {name: environment.get(name) for name in PLAIN_SETTINGS}
-    cpu = environment.get("cpu") or {}
-    found |= {f"cpu.{name}": cpu.get(name) for name in ("model", "capability")}
-    for group in ("tf32", "variables"):
-        found |= {f"{group}.{name}": value for name, value in sorted((environment.get(group) or {}).items())}
-    cards = environment.get("accelerators") or []
+    environment = _environment(row)
+    found: dict[str, object] = {"dtype": row.dtype, "attn": row.attn}
+    found |= {name: getattr(environment, name) for name in PLAIN_SETTINGS}
+    found |= {f"cpu.{name}": environment.cpu.get(name) for name in ("model", "capability")}
+    found |= {f"tf32.{name}": value for name, value in sorted(environment.tf32.items())}
+    found |= {f"variables.{name}": value for name, value in sorted(environment.variables.items())}
+    cards = environment.accelerators
     own = [", ".join(f"{k} {v}" for k, v in card.items() if k not in BUILT_IN) for card in cards]
     found["accelerators"] = "; ".join(own) or None
     for name in BUILT_IN:
@@ -144,14 +142,13 @@ def _settings(row: Row) -> dict[str, Any]:
     return found
 
 
-def _brought(package: str, axis: str, rows: Iterable[Row]) -> bool:
+def _brought(package: str, axis: str, environments: Iterable[Environment]) -> bool:
     """Whether, wherever the package is installed, the axis requires it and the other axis does not."""
     if axis not in PACKAGES:
         return False
-    for row in rows:
-        closures = row["environment"].get("closures") or {}
-        required_by = {name for name in PACKAGES if package in (closures.get(name) or ())}
-        if package in _distributions(row) and required_by != {axis}:
+    for environment in environments:
+        required_by = {name for name in PACKAGES if package in environment.closures.get(name, ())}
+        if package in _distributions(environment) and required_by != {axis}:
             return False
     return True
 
@@ -160,7 +157,7 @@ def _determined(setting: str, axis: str, *, on_cpu: bool) -> bool:
     return setting in DETERMINED.get(axis, ()) or (on_cpu and setting.partition(".")[0] in UNUSED_ON_CPU)
 
 
-def _shown(change: Change) -> str:
+def _shown(change: Difference) -> str:
     """``numpy (1.26.4, 2.1.0)``; a package or setting that is not there is "none"."""
     values = ("none" if value is None else str(value) for value in (change.bad, change.good))
     return f"{change.name} ({', '.join(values)})"

@@ -1,132 +1,312 @@
-"""Reads texts of prompts, with their verdicts where there are any, from .txt, .json, .jsonl and .csv files."""
+"""Prompt files, read the same way by every command that takes one.
+
+A file is .txt (one prompt per line), .jsonl, .json (a list, or an object that holds one list) or .csv (with a header),
+in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark. These are streamed, except .json. A run's ``prompts.jsonl`` is
+one too.
+"""
 
 import codecs
 import csv
-import io
-import re
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from repro.core.encoding import from_text
-from repro.core.errors import RecordError, UsageError
+from repro.core.errors import EvidenceError, UsageError
+from repro.jobs.content import many
 
 RUN = "prompts.jsonl"
-"""The file of a run of many prompts: a header, then an object for each example."""
-FIELDS = ("text", "prompt", "question", "input")
-"""Where the text of a prompt is looked for in an object or a table, in this order."""
-LISTS = (".txt", ".json", ".jsonl", ".csv")
+"""The file of a run of many prompts: a header, then one answer per line."""
+ASKED = "examples.jsonl"
+"""What the run was asked, beside its answers: it has the texts that answers withhold."""
+SUFFIXES = (".txt", ".jsonl", ".json", ".csv")
+TEXT_FIELDS = ("prompt", "text", "question", "input", "instruction", "content")
+"""Where a prompt is looked for in an entry; the first of these, else the only field there is."""
+SIDES = ("positive", "negative")
+ANSWERS = (SIDES, ("answer_matching_behavior", "answer_not_matching_behavior"), ("chosen", "rejected"))
+"""Names of the two sides of a pair. With a question beside them, a side is the question followed by that answer."""
+QUESTIONS = ("question", "prompt", "text")
+MOST_NAMED = 8
+"""Fields of an entry that an error lists."""
 BOMS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # begins as that of UTF-16 does, so it is asked first
+    codecs.BOM_UTF32_LE: "utf-32",  # starts like that of UTF-16, so it comes first
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+Place = tuple[int, bool]
+"""Where an example stands in its file: its index, and whether it is the second side of a pair."""
 
 
-def examples_of(file: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """Each example of a ``prompts.jsonl`` once, by its last line, and notes.
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt of a file, or one side of a pair.
 
-    A line that is cut short, at the end or where a killed run went on, is left out: that example was run again.
+    ``index`` counts the prompts or pairs of the file from 0; ``side`` is "positive" or "negative" in a pair. ``ids``
+    replace the text where that is None, for a model without a tokenizer. ``verdict`` is what the file says about the
+    prompt, if anything.
     """
-    last: dict[tuple[object, object], Mapping[str, Any]] = {}
-    cut = 0
-    for line in _text_of(file)[0].split("\n"):
+
+    index: int
+    side: str | None
+    text: str | None
+    ids: tuple[int, ...] | None = None
+    verdict: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The text; where there is none, the token ids; empty where both are withheld."""
+        return self.text or (f"token ids {' '.join(map(str, self.ids))}" if self.ids else "")
+
+
+class Answers:
+    """The answers in a run's ``prompts.jsonl``: each example once, with its last answer.
+
+    A later line about an example replaces an earlier one. A line cut short by the end of its process is left out and
+    counted in ``cut``: its batch was run again.
+
+    Raises:
+        EvidenceError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cut = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Each answer once.
+
+        A process goes through the examples in order, starting at the first batch without an answer. So the lines form a
+        few stretches in ascending order, one per process, and only the ends of these have to be remembered.
+        """
+        stretches = self._stretches()
+        number, before = -1, None
+        for record in self._lines():
+            place = _place(record)
+            if before is None or place <= before:
+                number += 1
+            before = place
+            if not any(first <= place <= last for first, last in stretches[number + 1 :]):
+                yield record
+
+    def _stretches(self) -> list[tuple[Place, Place]]:
+        """First and last place of each."""
+        found: list[tuple[Place, Place]] = []
+        for record in self._lines():
+            place = _place(record)
+            if found and place > found[-1][1]:
+                found[-1] = (found[-1][0], place)
+            else:
+                found.append((place, place))
+        return found
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        self.cut = 0
         try:
-            row = from_text(line) if line.strip() else None
-        except RecordError:
-            cut += 1
-            continue
-        if isinstance(row, Mapping) and "verdict" in row:
-            last[(row.get("index"), row.get("side"))] = row
-    return list(last.values()), [f"{cut} lines are cut short and were left out."] if cut else []
+            with self.path.open(encoding="utf-8", errors="replace") as file:
+                for line in filter(str.strip, file):
+                    try:
+                        record = json.loads(line)
+                    except ValueError:
+                        self.cut += 1
+                        continue
+                    if isinstance(record, dict) and isinstance(record.get("index"), int):
+                        yield record
+        except OSError as error:
+            raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
 
 
-def text_of(example: Mapping[str, Any]) -> str:
-    """The text of an example; one that was given as token ids is named by these."""
-    text = example.get("text")
-    return text if isinstance(text, str) and text else "token ids " + " ".join(map(str, example.get("token_ids") or ()))
+def is_run(path: Path) -> bool:
+    """Whether a file holds the answers of a run: by its name, and its first line is a header or an answer."""
+    if path.name != RUN:
+        return False
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = json.loads(next(filter(str.strip, file), "null"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and not first.keys().isdisjoint(("record", "verdict"))
 
 
-def rows_of(file: Path, field: str | None = None) -> tuple[list[tuple[str, str | None]], list[str]]:
-    """The texts of a list, each with its verdict where the list has one, and notes on how it was read."""
-    text, notes = _text_of(file)
-    suffix = file.suffix.lower()
-    if suffix == ".txt":
-        return [(line, None) for line in re.split(r"\r\n|\r|\n", text)], notes
-    if suffix == ".csv":
-        rows = _table(file, text)
-    elif suffix == ".jsonl":
-        rows = _json_lines(file, text)
-    else:
-        rows = _json_list(file, text)
-    objects = [row for row in rows if isinstance(row, Mapping)]
-    key = _field(file, objects, field) if objects else ""
-    return [_row(file, row, key) for row in rows], notes
+def examples(
+    path: Path, field: str | None = None, *, pairs: bool = False, note: Callable[[str], None] = lambda _: None
+) -> Iterator[Example]:
+    """The examples of a file, in order.
+
+    Args:
+        path: The file.
+        field: Where the prompt stands in each entry; by default the first of ``TEXT_FIELDS``, else the only field. With
+            ``pairs``, where the question stands; by default the first of ``QUESTIONS``, if there is one.
+        pairs: Whether each entry is a pair: a positive and a negative text, or a question with two answers.
+        note: Is told what was left out.
+
+    Raises:
+        UsageError: the file cannot be read, or an entry is not what it should be; names file, line, and what was
+            expected.
+        EvidenceError: a run's own file cannot be read.
+    """
+    if is_run(path):
+        answers = Answers(path)
+        answered = [_answered(record) for record in answers if "verdict" in record]
+        if answers.cut:
+            note(f"{many(answers.cut, 'line')} cut short and left out.")
+        if not all(one.name for one in answered) and path.with_name(ASKED).exists():
+            asked = {(one["index"], one["side"]): one for _, one in _entries(path.with_name(ASKED))}
+            answered = [_with_text(one, asked.get((one.index, one.side), {})) for one in answered]
+        if pairs and any(one.side is None for one in answered):
+            raise UsageError(f"{path}: expected the answers of a run with --pairs, found one without.")
+        yield from sorted(answered, key=lambda one: (one.index, one.side == SIDES[1]))
+        return
+    if path.suffix.lower() == ".txt" and (pairs or field is not None):
+        raise UsageError(f"{path}: a .txt file has no fields and no pairs. Leave out --field and --pairs.")
+    for index, (place, entry) in enumerate(_entries(path)):
+        if pairs:
+            for side, answer in zip(SIDES, _pair(entry, field, place), strict=True):
+                yield Example(index, side, answer, verdict=_verdict(entry))
+        else:
+            text, ids = _text(entry, field, place)
+            yield Example(index, None, text, ids, _verdict(entry))
 
 
-def _row(file: Path, row: object, key: str) -> tuple[str, str | None]:
-    text, verdict = (row.get(key), row.get("verdict")) if isinstance(row, Mapping) else (row, None)
-    if not isinstance(text, str):
-        raise RecordError(f"{file}: expected the text of a prompt, found {text!r:.60}. Name its field with --field.")
-    return text, None if verdict is None else str(verdict)
+def asked_examples(path: Path, field: str | None = None, *, pairs: bool = False) -> Iterator[dict[str, Any]]:
+    """The examples of a file as the kit reads them.
+
+    Raises:
+        UsageError: as ``examples``; or there is none, or one has neither a text nor token ids.
+        EvidenceError: as ``examples``.
+    """
+    found = False
+    for example in examples(path, field, pairs=pairs):
+        found = True
+        if example.text is None and not example.ids:
+            raise UsageError(f"{path}: example {example.index} has neither a text nor token ids, so it cannot be run.")
+        ids = {"ids": example.ids} if example.text is None else {}
+        yield {"index": example.index, "side": example.side, "text": example.text, **ids}
+    if not found:
+        raise UsageError(f"{path} holds no prompt.")
 
 
-def _field(file: Path, rows: Sequence[Mapping[str, Any]], field: str | None) -> str:
-    """The field with the text: the one that was named, one of those known, or the only one."""
-    found = set(rows[0]).intersection(*rows)
-    wanted = FIELDS if field is None else (field,)
-    for name in wanted:
-        if name in found:
-            return name
-    if field is None and len(found) == 1:
-        return str(next(iter(found)))
-    raise UsageError(
-        f"{file}: no field {' or '.join(wanted)} in every entry; there are {', '.join(sorted(map(str, found)))}. "
-        "Name the one with the prompt by --field."
+def _place(record: Mapping[str, Any]) -> Place:
+    return record["index"], record.get("side") == SIDES[1]
+
+
+def _answered(record: Mapping[str, Any]) -> Example:
+    text, ids = record.get("text"), record.get("token_ids")
+    return Example(
+        index=record["index"],
+        side=record.get("side"),
+        text=text if isinstance(text, str) else None,
+        ids=tuple(ids) if isinstance(ids, list) else None,
+        verdict=_verdict(record),
     )
 
 
-def _json_lines(file: Path, text: str) -> list[Any]:
-    """The value of each line."""
-    rows: list[Any] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append(from_text(line))
-            except RecordError as error:
-                raise RecordError(f"{file}, line {number}: {error}") from None
-    return rows
+def _with_text(example: Example, asked: Mapping[str, Any]) -> Example:
+    """An answer with the text or token ids that the run was asked, where it has neither."""
+    if example.name:
+        return example
+    ids = asked.get("ids")
+    return replace(example, text=asked.get("text"), ids=None if ids is None else tuple(ids))
 
 
-def _json_list(file: Path, text: str) -> list[Any]:
-    """A list, or the only list in an object."""
+def _verdict(entry: Any) -> str | None:
+    verdict = entry.get("verdict") if isinstance(entry, Mapping) else None
+    return None if verdict is None else str(verdict)
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+    """Each entry, with its place for a message."""
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise UsageError(f"{path}: expected a prompt file: {', '.join(SUFFIXES)}.")
     try:
-        data = from_text(text)
-    except RecordError as error:
-        raise RecordError(f"{file}: {error}") from None
-    lists = [value for value in data.values() if isinstance(value, list)] if isinstance(data, dict) else [data]
-    if len(lists) != 1 or not isinstance(lists[0], list):
-        raise RecordError(f"{file}: expected a list of prompts, or an object with one list in it.")
-    return lists[0]
-
-
-def _table(file: Path, text: str) -> list[Any]:
-    try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise RecordError(f"{file}: no CSV table: {error}.") from None
-
-
-def _text_of(file: Path) -> tuple[str, list[str]]:
-    """The text of a file: by its byte order mark, else UTF-8, else Latin-1, which takes any bytes, with a note."""
-    try:
-        data = file.read_bytes()
+        with path.open("rb") as raw:
+            start = raw.read(4)
+        encoding = next((name for mark, name in BOMS.items() if start.startswith(mark)), "utf-8-sig")
+        with path.open(encoding=encoding, newline="") as file:
+            if kind == ".csv":
+                rows = csv.DictReader(file, strict=True)
+                for row in rows:
+                    yield f"{path}, line {rows.line_num}", row
+            elif kind == ".json":
+                yield from _listed(path, file)
+            else:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        place = f"{path}, line {number}"
+                        yield place, _value(line, place) if kind == ".jsonl" else line.rstrip("\r\n")
     except OSError as error:
-        raise RecordError(f"could not read {file}: {error.strerror}.") from None
-    encoding = next((name for mark, name in BOMS.items() if data.startswith(mark)), "utf-8")
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeError as error:
+        raise UsageError(f"{_bad_line(path, encoding)} Save the file as UTF-8.") from error
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {rows.line_num}: expected CSV: {error}.") from None
+
+
+def _bad_line(path: Path, encoding: str) -> str:
+    """Where a file is not in the encoding that it seems to have."""
+    if encoding == "utf-8-sig":
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    return f"{path}, line {number}: expected UTF-8, found the byte {line[error.start]:#04x}."
+    return f"{path}: expected {encoding.upper()}, which its byte-order mark says, and it is not."
+
+
+def _listed(path: Path, file: TextIO) -> Iterator[tuple[str, Any]]:
+    """The entries of a .json file."""
+    data = _value(file.read(), str(path))
+    lists = [item for item in data.values() if isinstance(item, list)] if isinstance(data, dict) else [data]
+    if len(lists) != 1 or not isinstance(lists[0], list):
+        found = f"an object with {len(lists)} lists" if isinstance(data, dict) else type(data).__name__
+        raise UsageError(f"{path}: expected a list of prompts, or an object with one list in it; found {found}.")
+    for number, entry in enumerate(lists[0]):
+        yield f"{path}, entry {number}", entry
+
+
+def _value(text: str, place: str) -> Any:
     try:
-        return data.decode(encoding), []
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), [f"it is no {encoding.upper()}, and was read as Latin-1."]
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place}: expected JSON: {error}.") from None
+
+
+def _text(entry: Any, field: str | None, place: str) -> tuple[str | None, tuple[int, ...] | None]:
+    """The text of an entry, or its token ids."""
+    if isinstance(entry, str):
+        return entry, None
+    if not isinstance(entry, Mapping):
+        raise UsageError(f"{place}: expected a text or an object with one; found {type(entry).__name__}.")
+    ids = entry.get("ids")
+    if field is None and isinstance(ids, list) and ids and all(type(item) is int for item in ids):
+        return None, tuple(ids)
+    names = (field,) if field is not None else (*TEXT_FIELDS, *(entry if len(entry) == 1 else ()))
+    text = next((entry[name] for name in names if isinstance(entry.get(name), str)), None)
+    if text is None:
+        wanted = f"the field {field}" if field is not None else f"one of {', '.join(TEXT_FIELDS)}"
+        raise UsageError(f"{place}: expected a text in {wanted}; {_fields(entry)}. Name the field with --field.")
+    return text, None
+
+
+def _pair(entry: Any, field: str | None, place: str) -> tuple[str, str]:
+    """The two sides of a pair."""
+    if not isinstance(entry, Mapping):
+        raise UsageError(f"{place}: expected an object with the two sides of a pair; found {type(entry).__name__}.")
+    if field is not None and not isinstance(entry.get(field), str):
+        raise UsageError(f"{place}: expected a text in the field {field}; {_fields(entry)}.")
+    for names in ANSWERS:
+        first, second = (entry.get(name) for name in names)
+        if isinstance(first, str) and isinstance(second, str):
+            asked = (field,) if field is not None else QUESTIONS
+            question = next((entry[name] for name in asked if isinstance(entry.get(name), str)), "")
+            gap = "" if not question or question[-1].isspace() else " "
+            return f"{question}{gap}{first}", f"{question}{gap}{second}"
+    wanted = ", or ".join(" and ".join(names) for names in ANSWERS)
+    raise UsageError(f"{place}: expected a pair ({wanted}); {_fields(entry)}.")
+
+
+def _fields(entry: Mapping[Any, Any]) -> str:
+    return f"it has {', '.join(map(str, list(entry)[:MOST_NAMED])) or 'no fields'}"

@@ -1,9 +1,10 @@
-"""From a reduction to a script that anybody can run, verified.
+"""From what a run found to a script that anybody can run: the reproducer.
 
-    verdict.json -> offer.scripts -> program, module | files, tensors, loads, running   (one file for each kind)
-                                       calls, values: operators and tensors as Python; frame, words: what is around
-                 -> verify -> offer -> reproducer.py, and what verdict.json says about it
+    answer -> offer.scripts -> scripts/    one file for each kind: operators, module, files, weights, load, model
+                                 |-> code/     the reduced case as Python text: operators, tensors, names
+                                 |-> frame     what every script has around its code; words: its docstring
+           -> offer.offer -> verify -> reproducer.py, and the record of it in verdict.json
 
-A script imports nothing of this toolkit. It ends with 1 while the fault is there, with 0 when it is gone, and with 125
-where it could not be asked, as ``git bisect run`` reads it.
+A script imports nothing of this toolkit. Its exit status is 1 while the fault is there, 0 when it is gone, and 125
+where it could not tell, as ``git bisect run`` reads it.
 """

@@ -1,83 +1,81 @@
-"""What every script has around its code: the header that says what it needs, the docstring, the way that it ends."""
+"""What every script has around its code: a header with its dependencies, the docstring, its exit statuses."""
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
 
-from repro.reproducer.values import WIDTH
+from repro.core.answer import Answer
+from repro.reproducer.code.tensors import WIDTH
 
-Document = Mapping[str, Any]
-
-HOOK = "sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit(125)  # 125: could not be asked"
-"""A Python program that ends by an exception ends with 1, which would pass for the fault: this one ends with 125, for
-which ``git bisect run`` skips. It stands before the imports, which are the first that can fail."""
+HOOK = "sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit(125)  # 125: could not tell"
+"""Python's exit status for an uncaught exception is 1, which would pass for the fault. Here it is 125, which
+``git bisect run`` skips. This line stands before the imports, which are the first that can fail."""
 SHORT = 8
-"""Lines of code behind the imports."""
+"""Up to so many lines of code behind the imports, a script has no blank lines."""
 STATUSES = "# 1: the fault is there, 0: it is gone"
 VERSION = re.compile(r"[0-9][0-9A-Za-z.!]*")
 NUMPY_2 = (2, 3)
 """The first PyTorch whose wheels go with NumPy 2. Source: https://github.com/pytorch/pytorch/releases/tag/v2.3.0"""
 
 
-def frame(document: Document, needs: Sequence[str], about: Sequence[str], code: Sequence[str]) -> str:
+def frame(answer: Answer, needs: Sequence[str], about: Sequence[str], code: Sequence[str]) -> str:
     """The text of a script.
 
     Args:
-        document: The content of verdict.json, of which the header takes the versions.
+        answer: Of which the header takes the versions.
         needs: The packages that the code imports.
         about: Sentences for the docstring.
         code: Its lines, with ``import sys`` where they need it: the first line of every script is that already.
     """
     imports = [line for line in code if re.match(r"(import|from) ", line)]
     rest = [line for line in code if line not in imports]
-    parts = [*header(document, needs), *docstring(" ".join(about)), *_plain(imports), HOOK, *_packages(imports)]
-    gap = [] if len(rest) <= SHORT else [""]  # a script that is seen at a glance needs no paragraphs
+    parts = [*header(answer, needs), *docstring(" ".join(about)), *_plain(imports), HOOK, *_packages(imports)]
+    gap = [] if len(rest) <= SHORT else [""]
     return "\n".join([*parts, *gap, *rest, ""])
 
 
-def header(document: Document, needs: Sequence[str]) -> list[str]:
-    """The inline metadata that ``uv run`` and ``pipx run`` read, with the very versions that showed the fault.
+def header(answer: Answer, needs: Sequence[str]) -> list[str]:
+    """The inline metadata that ``uv run`` and ``pipx run`` read, with the versions that showed the fault.
 
     Source: https://packaging.python.org/en/latest/specifications/inline-script-metadata/
     """
-    python = re.match(r"\d+\.\d+", str(document["cell"].get("python") or ""))
+    python = re.match(r"\d+\.\d+", answer.cell.python or "")
     wanted = f"=={python[0]}.*" if python and needs else ">=3.9"  # wheels are made for some releases of Python
-    pins = [_pin(document, name) for name in needs]
-    if "transformers" in needs and _release(version_of(document, "torch")) < NUMPY_2:
-        pins.append(_pin(document, "numpy"))
+    pins = [_pin(answer, name) for name in needs]
+    if "transformers" in needs and _release(version_of(answer, "torch")) < NUMPY_2:
+        pins.append(_pin(answer, "numpy"))
     listed = ", ".join(f'"{pin}"' for pin in pins)
     lines = [f"# dependencies = [{listed}]"]
     return ["# /// script", f'# requires-python = "{wanted}"', *lines, "# ///"]
 
 
-def version_of(document: Document, package: str) -> str | None:
+def version_of(answer: Answer, package: str) -> str | None:
     """The release of a package in the run's environment, without a local part such as ``+cpu``."""
-    packages = (document.get("environment") or {}).get("packages") or {}
-    found = document["cell"].get(package) or packages.get(package)
-    match = VERSION.match(str(found or ""))
+    cell = {"torch": answer.cell.torch, "transformers": answer.cell.transformers}
+    packages = {} if answer.environment is None else answer.environment.packages
+    match = VERSION.match(cell.get(package) or packages.get(package) or "")
     return match[0] if match else None
 
 
-def _pin(document: Document, package: str) -> str:
-    version = version_of(document, package)
+def _pin(answer: Answer, package: str) -> str:
+    version = version_of(answer, package)
     return package if version is None else f"{package}=={version}"
 
 
 def _release(version: str | None) -> tuple[int, ...]:
-    """The first two numbers of a version; of an unknown one, larger than any."""
+    """The first two numbers of a version; an unknown one counts as newer than any."""
     numbers = re.findall(r"\d+", version or "")[:2]
     return tuple(map(int, numbers)) if numbers else (9999,)
 
 
-def before(document: Document, package: str, release: tuple[int, int]) -> bool:
+def before(answer: Answer, package: str, release: tuple[int, int]) -> bool:
     """Whether the run's release of a package is older than this one; False where it is not known."""
-    return _release(version_of(document, package)) < release
+    return _release(version_of(answer, package)) < release
 
 
 def docstring(text: str) -> list[str]:
-    """A text as a docstring: in ASCII, wrapped, and nothing in it can end it or be read as something else."""
+    """A text as a docstring: ASCII, wrapped; nothing in it can end the string or pass for an inline-metadata header."""
     plain = " ".join(text.split()).encode("ascii", "backslashreplace").decode().replace("\\", "\\\\")
     plain = "".join(character for character in plain if character.isprintable()).replace('"', "'")
     lines = textwrap.wrap(f'"""{plain}"""', WIDTH, break_on_hyphens=False, break_long_words=True)
@@ -97,9 +95,9 @@ def _is_package(line: str) -> bool:
     return line.split()[1].split(".")[0] in ("torch", "transformers", "safetensors", "huggingface_hub")
 
 
-def model_name(document: Document) -> str:
-    """The model as it may be told to anybody: a Hub id whole, of a path its last part."""
-    name = str(document["model"]["id"])
+def model_name(answer: Answer) -> str:
+    """The model's public name: a Hub id as it is, a path's last part."""
+    name = answer.model.id
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(name).is_absolute():
             return kind(name).name

@@ -1,11 +1,11 @@
-"""A script that shows a fault, before anybody has run it."""
+"""A script as a record: its text, what it needs, and what it must print."""
 
 import ast
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from repro.core.answer import CheckpointFiles
 
 LEVELS = ("operator", "operators", "module", "files", "weights", "load", "model", "crash")
 """What a script shows the fault with, the smallest first."""
@@ -14,26 +14,26 @@ HEADER = re.compile(r"# /// script\n(?:#.*\n)*?# ///\n")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A candidate: its text is complete, and whether it shows the fault is not known yet.
+    """A script that may show the fault: its text is complete, and it has not been run yet.
 
     Args:
         level: One of ``LEVELS``.
         text: The file's content.
         needs: The packages that it imports.
-        reason: Why it is of this size, for the report.
+        does: What it does, behind "it": "runs a + b without the model".
         argv: The paths that it is given on this machine. They are never in the text.
         usage: The same arguments as a stranger would read them: the names of the files.
-        checkpoint: The checkpoint that it reads (id, revision, sha256 by file), or None where it needs none.
-        seen: What it must print behind "seen", so that another fault is not taken for this one; None says nothing.
+        checkpoint: The files that it reads; None where it needs none.
+        seen: What it must print behind "seen", so that another fault is not taken for this one; None for anything.
     """
 
     level: str
     text: str
     needs: tuple[str, ...]
-    reason: str
+    does: str
     argv: tuple[str, ...] = ()
     usage: tuple[str, ...] = ()
-    checkpoint: Mapping[str, Any] | None = None
+    checkpoint: CheckpointFiles | None = None
     seen: str | None = None
 
     @property
@@ -43,7 +43,7 @@ class Script:
 
     @property
     def lines(self) -> int:
-        """How many lines of code there are to read: without the header, the docstring, comments and blank lines."""
+        """Lines of code: without the header, the docstring, comments and blank lines."""
         text = HEADER.sub("", self.text, count=1)
         first = ast.parse(text).body[0]
         is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)

@@ -1,4 +1,4 @@
-"""Runs a script in a clean interpreter, several times, and says whether it shows its fault each time."""
+"""Runs a script several times in a clean interpreter, and says whether it shows its fault each time."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ REASON = 200
 """How many characters of an exception stand in a reason."""
 GOOD, BAD, SKIP = 0, 1, 125
 UNCAUGHT = 70
-"""What the launcher ends with where a script let an exception through. Source: EX_SOFTWARE in sysexits.h."""
+"""The launcher's exit status for an uncaught exception. Source: EX_SOFTWARE in sysexits.h."""
 LAUNCHER = f"""
 import sys
 
@@ -32,7 +32,7 @@ def refuse(event, given):
             return
     elif event not in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto"):
         return
-    raise OSError(f"no network while a script is verified ({{event}})")
+    raise OSError(f"the network is blocked while a script is verified ({{event}})")
 
 sys.addaudithook(refuse)
 sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit({UNCAUGHT})
@@ -41,14 +41,14 @@ with open(sys.argv[0], encoding="utf-8") as stream:
     code = compile(stream.read(), sys.argv[0], "exec")
 exec(code, {{"__name__": "__main__", "__file__": sys.argv[0], "__builtins__": __builtins__}})
 """
-"""Runs a script as ``__main__``, without network, and tells an exception that nobody caught from the fault itself.
+"""Runs a script as ``__main__`` without network, and tells an uncaught exception from the fault itself.
 Source of the events' names: https://docs.python.org/3/library/audit_events.html"""
 KEPT = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
     "ZE_AFFINITY_MASK", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE",
 )  # fmt: skip
-"""Variables that a process needs to start, to see its devices, and to find files that were downloaded before."""
+"""Variables that a process needs to start, to see its devices, and to find files in the Hub's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Verification:
 
     Args:
         exit_statuses: One for each run; minus a signal's number where one ended it; None for a run out of time.
-        output: What the last run printed on its standard output.
-        verified: Whether every run ended with 1, which says that the fault is there.
+        output: What the last run printed to its standard output.
+        verified: Whether every run ended with 1: the fault is there.
         reason: A sentence why, or why not.
     """
 
@@ -76,17 +76,17 @@ def verify(
     timeout_seconds: float = TIMEOUT_SECONDS,
     name: str = "reproducer.py",
 ) -> Verification:
-    """Run a script in ``python -I``, in an empty folder, without network, with few variables.
+    """Run a script with ``python -I`` in an empty folder, without network and with few environment variables.
 
-    A run that gives no answer (neither 0 nor 1) is the last one.
+    A run that ends with neither 0 nor 1 is the last one.
 
     Args:
         python: The interpreter, with what the script needs installed.
         text: The script.
         argv: Its arguments.
-        runs: How often all in all; every run must end with 1.
+        runs: How often; every run must end with 1.
         timeout_seconds: For each run.
-        name: The file's name, as it stands in a traceback.
+        name: The file's name, as tracebacks show it.
 
     Raises:
         CellError: the interpreter cannot be started.
@@ -113,7 +113,7 @@ def verify(
 
 
 def _environment(home: Path) -> Mapping[str, str]:
-    """A new home, so that no setting of the user is read; the Hub's files where they are, and no way to the Hub."""
+    """A new home, so that no user settings are read; the Hub's cache where it is, and no access to the Hub."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return {
@@ -128,8 +128,8 @@ def _environment(home: Path) -> Mapping[str, str]:
 def _run(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], seconds: float
 ) -> tuple[int | None, str, str]:
-    """(exit status, stdout, stderr) of one process. Its output goes to files: a grandchild that holds a pipe open
-    would keep the host waiting.
+    """(exit status, stdout, stderr) of one process. Its output goes to files: a grandchild that keeps a pipe open would
+    keep the host waiting.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -159,7 +159,7 @@ def _run(
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Leave nothing of the process's group behind."""
+    """Kill what is left of the process's group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             child.kill()
@@ -171,22 +171,22 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _reason(statuses: Sequence[int | None], runs: int, errors: str, seconds: float) -> str:
     """What the runs came to, as one sentence."""
     if list(statuses) == [BAD] * runs:
-        return f"Run {runs} times in a clean interpreter, each time with exit status 1: the fault is there."
+        return f"Run {runs} times in a clean interpreter, with exit status 1 each time: the fault is there."
     if len(set(statuses)) > 1:
-        ends = ", ".join("out of time" if status is None else str(status) for status in statuses)
+        ends = ", ".join("timeout" if status is None else str(status) for status in statuses)
         return f"The runs disagree: exit statuses {ends}."
     status, said = statuses[-1], _last_line(errors)
     if status is None:
-        return f"It did not end within {seconds:g} seconds."
+        return f"It did not finish within {seconds:g} seconds."
     if status == GOOD:
-        return "The fault does not show: it ended with exit status 0."
+        return "It did not show the fault: exit status 0."
     if status == SKIP:
-        return f"It could not be asked: {said or 'exit status 125'}."
+        return f"It could not tell: {said or 'exit status 125'}."
     if status == UNCAUGHT:
-        return f"It ended by an exception that it did not catch: {said}."
+        return f"It raised an exception that it did not catch: {said}."
     signal_name, words = death(status)
     if signal_name is None:
-        return f"It ended with exit status {status}, which is no answer: {said}."
+        return f"It ended with exit status {status}; expected 0, 1 or 125{f': {said}' if said else ''}."
     return f"Its process {words}."
 
 

@@ -1,12 +1,13 @@
-"""The sentences of a script's docstring: what it shows, whose doing that is, where it was found."""
+"""The sentences of a script's docstring: what it shows, whether the operator is correct, and where it was found."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from repro.core.answer import Answer
 from repro.core.encoding import number
+from repro.core.mechanisms import BY_DEFINITION, NEVER, is_in_range, mechanism
+from repro.core.payloads import Expected
 from repro.core.sentences import plain
-from repro.reproducer.frame import Document, model_name
+from repro.reproducer.frame import model_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Shown:
         expected: What wider arithmetic has there; None where it is not known.
         wide: The dtype of that.
         limit: The largest finite number of ``dtype``; None where it is not known.
-        attention: Whether the operator is a whole attention, which may mask a row by itself.
+        attention: Whether the operator is a whole attention, which takes the mask and so has to handle a masked row.
         sum_of: Two numbers and a sign, where the operator does nothing else: "55008 + 13376".
     """
 
@@ -38,88 +39,73 @@ class Shown:
 
 def happened(shown: Shown) -> str:
     """The first sentence of a script: what can be seen in it."""
-    limit = None if shown.limit is None else plain(shown.limit, 12)
-    largest = f"{limit}, the largest {shown.dtype}"
-    fits = shown.expected is not None and shown.limit is not None and abs(shown.expected) <= shown.limit
+    row = mechanism(shown.mechanism)
+    gives = f"{shown.what} gives {shown.seen}"
+    if row.beyond_limit and shown.limit is not None:
+        return _exceeded(shown, gives, shown.limit)
+    if row.correct == BY_DEFINITION and shown.attention:
+        return f"{gives} for a query whose keys are all masked out."
+    if row.correct == NEVER and row.script and shown.expected is not None:
+        return f"{gives} where {shown.wide} gives {plain(shown.expected, 12)} from the same finite inputs."
+    return f"{gives}: {row.script}." if row.script else f"{gives} from finite inputs."
+
+
+def _exceeded(shown: Shown, gives: str, limit: float) -> str:
+    largest = f"{plain(limit, 12)}, the largest {shown.dtype} number"
     value = None if shown.expected is None else plain(shown.expected, 12)
-    if shown.mechanism == "overflow" and limit is not None:
-        if fits:
-            return (
-                f"{shown.what} gives {shown.seen} in {shown.dtype} where {shown.wide} gives {value} from the same "
-                f"inputs: something on the way to the result is beyond {largest}."
-            )
-        if shown.sum_of is not None:
-            return f"{shown.sum_of} is beyond {largest}, so {shown.what} gives {shown.seen}."
-        result = "the result" if value is None else f"the result, {value} in {shown.wide},"
-        return f"{shown.what} gives {shown.seen}: {result} is beyond {largest}."
-    if shown.mechanism == "masked_row":
-        if shown.attention:
-            return f"{shown.what} gives {shown.seen} for a query whose keys are all masked out."
-        return f"{shown.what} gives {shown.seen}: the softmax of a row that is -inf throughout is 0 / 0."
-    if shown.mechanism == "divide_by_zero":
-        return f"{shown.what} gives {shown.seen}: a division by zero, or the pole of a function."
-    if shown.mechanism == "invalid":
-        return f"{shown.what} gives {shown.seen}: an invalid operation such as inf - inf, 0 * inf or 0 / 0."
-    if value is not None and shown.mechanism == "kernel":
-        return f"{shown.what} gives {shown.seen} where {shown.wide} gives {value} from the same finite inputs."
-    return f"{shown.what} gives {shown.seen} from finite inputs."
+    if shown.expected is not None and is_in_range(shown.expected, limit):
+        same = f"{gives} in {shown.dtype} where {shown.wide} gives {value} from the same inputs"
+        return f"{same}: an intermediate result exceeds {largest}."
+    if shown.sum_of is not None:
+        return f"{shown.sum_of} exceeds {largest}, so {gives}."
+    result = "the result" if value is None else f"the result, {value} in {shown.wide},"
+    return f"{gives}: {result} exceeds {largest}."
 
 
-def is_right(shown: Shown) -> bool:
-    """Whether IEEE 754 leaves the operator no other answer: then it is no fault of who wrote the operator."""
-    if shown.mechanism == "overflow":
-        return shown.expected is not None and shown.limit is not None and abs(shown.expected) > shown.limit
-    if shown.mechanism == "masked_row":
-        return not shown.attention
-    if shown.mechanism == "divide_by_zero":
-        return True
-    return shown.mechanism == "invalid" and shown.expected is not None and shown.expected != shown.expected
+def is_correct(shown: Shown) -> bool:
+    """Whether the operator has no other answer to its inputs: then its makers are not to blame."""
+    row = mechanism(shown.mechanism)
+    if row.correct == BY_DEFINITION and shown.attention:
+        return False
+    return row.operator_is_correct(shown.expected, shown.limit)
 
 
-CAUSES = {"overflow": "its inputs are too large for {dtype}", "masked_row": "it was given a row without a single key"}
+def correctness(shown: Shown) -> str:
+    """That the operator is correct, where it is; empty where it is not, or where that is not known."""
+    if not is_correct(shown):
+        return ""
+    cause = mechanism(shown.mechanism).cause.format(dtype=shown.dtype)
+    return f"This is not a PyTorch bug. The operator is correct for these inputs: {cause}."
 
 
-def cause_of(shown: Shown) -> str:
-    """What was wrong with what an operator was given."""
-    return CAUSES.get(shown.mechanism, "its inputs leave it no other answer").format(dtype=shown.dtype)
-
-
-def whose(shown: Shown, document: Document) -> str:
-    """Whether the operator is to blame, where that is known; empty where it is not."""
-    if is_right(shown):
-        return f"The operator is right, and this is not a PyTorch bug: {cause_of(shown)}."
-    owner = (document.get("owner") or {}).get("project")
-    if owner == "pytorch":
-        return "No model is needed: the operator alone does it."
-    return "" if owner is None else "This is not reported as a PyTorch bug."
-
-
-def found_in(document: Document) -> str:
+def found_in(answer: Answer, with_origin: bool = True) -> str:
     """Model, module, source line and element, as far as they are known."""
-    origin: Mapping[str, Any] = document.get("origin") or {}
-    model = document["model"]
-    names = [str(model["class"]), model_name(document)] if model.get("class") else [model_name(document)]
-    weights = f" with random weights (seed {model.get('seed')})" if model.get("weights") == "random" else ""
+    model, origin = answer.model, answer.origin if with_origin else None
+    names = [model.class_, model_name(answer)] if model.class_ else [model_name(answer)]
+    weights = f" with random weights (seed {model.seed})" if model.weights == "random" else ""
     where = f"{names[0]} ({names[1]})" if len(names) > 1 else names[0]
-    source = str(origin.get("source") or "")
-    if document.get("script") and not origin.get("module") and source.startswith(f"{where}:"):
-        return f"Found in {source}."  # a line of the script itself
-    parts = [str(origin[key]) for key in ("module", "source") if origin.get(key)]
-    if origin.get("token_index") is not None:
-        token = origin.get("token")
-        parts.append(f"token {origin['token_index']}" + (f" {token!r}" if isinstance(token, str) else ""))
-    if origin.get("channel_index") is not None:
-        parts.append(f"channel {origin['channel_index']}")
+    if origin is None:
+        return f"Found in {where}{weights}."
+    if answer.script is not None and not origin.module and (origin.source or "").startswith(f"{where}:"):
+        return f"Found in {origin.source}."  # a line of the script itself
+    parts = [part for part in (origin.module, origin.source) if part]
+    if origin.token_index is not None:
+        parts.append(f"token {origin.token_index}" + ("" if origin.token is None else f" {origin.token!r}"))
+    if origin.channel_index is not None:
+        parts.append(f"channel {origin.channel_index}")
     return f"Found in {where}{weights}{': ' if parts else ''}{', '.join(parts)}."
 
 
-def generated(document: Document) -> str:
-    """Who wrote the script."""
-    return f"Generated by repro-kit {document['tool']}."
+def generated(answer: Answer) -> str:
+    """What wrote the script."""
+    return f"Generated by repro-kit {answer.tool}."
 
 
-def value_of(expected: Any) -> tuple[float | None, str]:
+def value_of(expected: Expected | None) -> tuple[float | None, str]:
     """A reference value of a reduction and its dtype."""
-    if not isinstance(expected, Mapping):
-        return None, "float64"
-    return number(expected.get("value")), str(expected.get("dtype") or "float64")
+    return (None, "float64") if expected is None else (number(expected.value), expected.dtype)
+
+
+def reference_words(wide: str, is_finite: bool) -> str:
+    """What a script prints that it expected, for an f-string in which ``expected`` is the reference."""
+    return f"{{expected}} ({wide})" if is_finite else f"a finite number ({wide} gives {{expected}} too)"

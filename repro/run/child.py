@@ -1,6 +1,6 @@
-"""One run of ``repro`` in a process of its own, for those who need many: what it dies of is its own.
+"""One run of ``repro`` in a process of its own, for callers that need many: a crash ends that run and no other.
 
-The run's folder holds its evidence, so a child that was stopped goes on where it was when it is asked again.
+The run's folder holds its evidence, so a run that was stopped resumes where it was when it is asked again.
 """
 
 import os
@@ -9,10 +9,9 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from repro.core.answer import NAME, Answer, read
 from repro.core.errors import RecordError
-from repro.core.paths import read_object
 from repro.core.records import Cell
 from repro.engine.process import death
 from repro.run.run import Request
@@ -26,10 +25,10 @@ MAIN = f"import sys; sys.path.insert(0, {PACKAGES!r}); from repro.cli.main impor
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a run left: the content of its verdict.json, or why there is none."""
+class Ran:
+    """What a run left: its answer, or why there is none."""
 
-    document: dict[str, Any] | None
+    answer: Answer | None
     reason: str | None = None
 
 
@@ -41,14 +40,14 @@ class Children:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def ask(self, request: Request, cell: Cell, folder: Path, *, aloud: bool, reduce: bool = False) -> Answer:
+    def ask(self, request: Request, cell: Cell, folder: Path, *, aloud: bool, reduce: bool = False) -> Ran:
         """Run ``request`` in ``cell`` into ``folder``, to its end.
 
         Args:
             request: What is asked; its own cell and folder are replaced.
             cell: Where.
             folder: Of this run.
-            reduce: Whether it also looks for a smaller case; a run that has ended goes on with that alone.
+            reduce: Whether it also looks for a reproducer; a run that has ended resumes with that alone.
             aloud: Its progress goes to this process's stderr. Otherwise to host.log, with the rest of what it prints.
         """
         asked = replace(request, cell=cell, python=cell.python, reduce=reduce, deliver=False)
@@ -57,7 +56,7 @@ class Children:
         with (folder / LOG).open("ab") as log:
             with self._lock:
                 if self._stopped:
-                    return Answer(None, "not run: stopped before it began")
+                    return Ran(None, "not run: stopped before it began")
                 # A pipe that nobody writes to would block a reader: the child's stdin is empty.
                 child = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=None if aloud else log, env=_variables()
@@ -83,15 +82,15 @@ def _variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
-def _answer(folder: Path, status: int) -> Answer:
-    """The verdict of a run that ended with ``status``."""
+def _answer(folder: Path, status: int) -> Ran:
+    """What a run left that ended with ``status``."""
     if status in ANSWERS:
         try:
-            return Answer(read_object(folder / "verdict.json"))
+            return Ran(read(folder / NAME))
         except RecordError as error:
-            return Answer(None, f"its verdict.json cannot be read ({error})")
+            return Ran(None, f"its {NAME} cannot be read ({error})")
     _, what = death(status)
-    return Answer(None, f"the run {what}{_last_words(folder)}")
+    return Ran(None, f"the run {what}{_last_words(folder)}")
 
 
 def _last_words(folder: Path) -> str:

@@ -99,13 +99,13 @@ def test_one_job_alone_has_a_difference_where_a_value_is_overridden(tmp_path):
     base, own = written(tmp_path, base="x: 1", own="x: 2")
     assert run(config_diff, own).exit_code == 0
     result = run(config_diff, own, "--base", base)
-    assert (result.exit_code, "x: 2 (own.yaml:1) wins over 1 (base.yaml:1)" in result.output) == (1, True)
+    assert (result.exit_code, "x: 2 (own.yaml:1) overrides 1 (base.yaml:1)" in result.output) == (1, True)
 
 
 def test_an_override_that_changes_nothing_is_listed_where_asked(tmp_path):
     base, own = written(tmp_path, base="x: 1", own="x: 1")
-    assert "wins over" not in run(config_diff, own, "--base", base).output
-    assert "wins over" in run(config_diff, own, "--base", base, "--all").output
+    assert "x: 1 (own.yaml:1)" not in run(config_diff, own, "--base", base).output
+    assert "x: 1 (own.yaml:1)" in run(config_diff, own, "--base", base, "--all").output
 
 
 def test_a_comparison_as_json_is_json_alone(tmp_path):

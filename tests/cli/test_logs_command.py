@@ -28,10 +28,11 @@ def test_the_status_is_the_verdict(tmp_path, text, status):
 def test_the_seeds_logs_are_shown_as_tables_and_sentences(tmp_path):
     done = run(*write_seed_logs(tmp_path))
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[2].startswith("gemma-3-12b-it 100 38 62 62 % 80,640 - 157,440 21 - 41")
-    assert lines[3].startswith("gemma-3-27b-it 100 19 81 81 % 166,656 - 198,912 31 - 37")
-    assert "so many or more with probability 2.67e-10" in done.stdout
-    assert "157 lines: 119 understood" in done.stdout
+    assert lines[0] == "model prompts failed usable NaN counts token rows"
+    assert lines[2] == "gemma-3-12b-it 100 38 62 (62 %) 80,640 to 157,440 21 to 41"
+    assert lines[3] == "gemma-3-27b-it 100 19 81 (81 %) 166,656 to 198,912 31 to 37"
+    assert "job_1067566_gemma3_12b_it_fp16.err gemma-3-12b-it 157 119 0 38" in lines
+    assert "probability 2.67e-10" in done.stdout
     assert done.exit_code == 1
 
 
@@ -97,10 +98,10 @@ def test_logs_of_one_name_are_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["job.err", "./job.err"], "is named twice"),
-        (["job.err", "--encoding", "morse"], "--encoding morse is no encoding of text"),
-        (["job.err", "--encoding", "base64"], "--encoding base64 is no encoding of text"),
-        (["job.err", "--rerun", "gpt2"], "Name a folder with --out DIR"),
+        (["job.err", "./job.err"], "is given twice"),
+        (["job.err", "--encoding", "morse"], "--encoding morse is not a text encoding"),
+        (["job.err", "--encoding", "base64"], "--encoding base64 is not a text encoding"),
+        (["job.err", "--rerun", "gpt2"], "Name one with --out DIR"),
     ],
 )
 def test_wrong_usage_is_refused(tmp_path, monkeypatch, args, message):

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from repro.cli.overlap import overlap
-from repro.core.errors import RecordError, UsageError
+from repro.core.errors import UsageError
 
 
 @pytest.fixture
@@ -28,21 +28,18 @@ def test_the_numbers_of_the_gemma_jobs(place):
     rows = [line.split() for line in said.output.splitlines()]
     assert said.exit_code == 0
     assert ["12b", "27b", "19", "19", "0", "0.5", "0.5", "1"] in rows
-    assert (
-        "all of the 19 in 27b are among the 38 in 12b; by chance 7.22 of 100 would be, "
-        "and so many or more with probability 2.67e-10." in said.output
-    )
+    assert "probability 2.67e-10" in said.output
 
 
 def test_a_file_with_all_prompts_is_the_population(place):
-    assert "with probability 2.67e-10." in run("12b.txt", "27b.txt", "--population", "all.txt").output
+    assert "probability 2.67e-10" in run("12b.txt", "27b.txt", "--population", "all.txt").output
 
 
 def test_without_a_population_no_probability_is_printed(place):
     said = run("12b.txt", "27b.txt")
     assert said.exit_code == 0
-    assert "probability" not in said.output
-    assert "name it with --population N or FILE." in said.output
+    assert "expected by chance" not in said.output
+    assert "Set it with --population N|FILE." in said.output
 
 
 def test_the_extra_members_are_listed_and_what_is_left_out_is_counted(place):
@@ -71,8 +68,8 @@ def test_runs_bring_their_population(place):
         rows = [{"index": n, "text": f"prompt {n}", "verdict": "bad" if n < failing else "good"} for n in range(100)]
         (place / name / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     said = run("12b", "27b").output
-    assert "the population: 100 prompts." in said
-    assert "with probability 2.67e-10." in said
+    assert "Population: 100 prompts." in said
+    assert "probability 2.67e-10" in said
 
 
 def test_a_log_is_compared_with_a_list(place):
@@ -83,7 +80,7 @@ def test_a_log_is_compared_with_a_list(place):
         "2025-11-17 10:54:09,298 | WARNING | Skipping index 0 due to NaN/Inf\n",
         "utf-8",
     )
-    assert "all of the 1 in job.err are among the 38 in 12b." in run("job.err", "12b.txt").output
+    assert "All 1 in job.err are among the 38 in 12b." in run("job.err", "12b.txt").output
 
 
 def test_a_prompt_cannot_act_upon_the_terminal(place):
@@ -97,10 +94,15 @@ def test_one_set_is_wrong_usage(place):
     assert isinstance(run("12b.txt").exception, UsageError)
 
 
-def test_a_broken_file_could_not_be_read(place):
+def test_a_broken_file_is_wrong_usage(place):
     (place / "broken.json").write_text("[", "utf-8")
-    said = run("broken.json", "12b.txt").exception
-    assert (type(said), said.exit_status) == (RecordError, 125)
+    assert isinstance(run("broken.json", "12b.txt").exception, UsageError)
+
+
+def test_pairs_are_read_as_by_the_command_prompts(place):
+    (place / "pairs.jsonl").write_text('{"question": "Q", "positive": "Yes", "negative": "No"}\n', "utf-8")
+    said = json.loads(run("pairs.jsonl", "12b.txt", "--pairs", "--field", "question", "--json").stdout)
+    assert said["sets"][0]["failed"] == ["Q No", "Q Yes"]
 
 
 def test_a_missing_file_is_wrong_usage(place):

@@ -717,9 +717,9 @@ def _custom_faults() -> Iterator[InjectedFault]:
         ("norm-square", _square, "one_pass", square),
         ("norm-square-silent", _silent_square, "narrow", Truth(also_verdict=("bad",))),
     ):
-        fault = "norm_square_overflow"
-        yield fault(name, fault, _custom(injector, norm=norm), truth, "float16", f"{name}-sound")
-        yield fault(f"{name}-sound", fault, _custom(injector, False, norm=norm), dtype="float16")
+        kind = "norm_square_overflow"
+        yield fault(name, kind, _custom(injector, norm=norm), truth, "float16", f"{name}-sound")
+        yield fault(f"{name}-sound", kind, _custom(injector, False, norm=norm), dtype="float16")
 
     masked = Truth("bad", "nonfinite", "forward", "layers.0.attention", "aten._softmax", "masked_row", token_index=0)
     yield fault("masked-row", "masked_row", _custom(mask="strict"), masked, twin="literal-mask")

@@ -1,4 +1,4 @@
-"""The forms of lines are data: each example is read as it says, and wrong data is refused by name."""
+"""Log patterns are data: each example is read as it says, and wrong data is refused by file and key."""
 
 import pytest
 
@@ -60,14 +60,14 @@ def test_a_number_is_a_rank_only_where_every_line_has_one():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('what = "w"', 'why = "w"', "unknown key 'why'"),
-        ('source = "s"', "", "'source' is missing"),
-        ('role = "failure"', 'role = "fail"', "'pattern[0].role' must be one of example, text"),
-        ('hints = ["nan"]', 'hints = ["NaN"]', "'pattern[0].hints' must be texts of three or more"),
-        ('hints = ["nan"]', "hints = []", "'pattern[0].hints' must be texts of three or more"),
-        ("(?P<value>nan)", "(?P<worth>nan)", "'pattern[0].regex' names worth; known are"),
-        ("(?P<value>nan)", "(nan", "'pattern[0].regex' is no regular expression"),
-        ('line = "found nan"', "line = 3", "'pattern[0].examples[0].line' must be str, got 3"),
+        ('what = "w"', 'what = "w"\nwhy = "w"', "object contains unknown field why"),
+        ('source = "s"', "", "object missing required field source"),
+        ('role = "failure"', 'role = "fail"', "pattern[0].role: expected one of example, text"),
+        ('hints = ["nan"]', 'hints = ["NaN"]', "pattern[0].hints: expected texts of three or more"),
+        ('hints = ["nan"]', "hints = []", "pattern[0].hints: expected texts of three or more"),
+        ("(?P<value>nan)", "(?P<worth>nan)", "pattern[0].regex: group: expected one of example"),
+        ("(?P<value>nan)", "(nan", "pattern[0].regex: not a regular expression"),
+        ('line = "found nan"', "line = 3", "pattern[0].examples[0].line: expected str, got int"),
         ("what", "what what", "it cannot be read as TOML"),
     ],
 )

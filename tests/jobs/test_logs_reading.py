@@ -91,7 +91,7 @@ def test_an_archive_without_its_end_gives_what_it_has(tmp_path, opener, name):
 @pytest.mark.parametrize(("start", "name"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip")])
 def test_an_archive_that_is_not_read_is_refused_by_name(tmp_path, start, name):
     (tmp_path / "job.err").write_bytes(start + b"rest")
-    with pytest.raises(UsageError, match=f"is a {name} file, which is not read here"):
+    with pytest.raises(UsageError, match=f"is a {name} file, which is not supported"):
         read_log(tmp_path / "job.err")
 
 

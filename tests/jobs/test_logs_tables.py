@@ -5,11 +5,17 @@ from support.intake_logs import FAILED_12B, FAILED_27B, write_seed_logs
 
 from repro.core.case import SHIPPED
 from repro.jobs.logs import read_log
-from repro.jobs.logs.conclusions import same_rows, sentences, shared
-from repro.jobs.logs.sizes import hidden_size, shipped_name
+from repro.jobs.logs.answer import answer
 from repro.jobs.logs.tables import counts, rows, verdict, verdict_of
+from repro.jobs.logs.tallies import hidden_size, shipped_name
 
 STAMP = "2025-11-17 10:54:09,297 |"
+EVERY = "every element of these tokens is NaN."
+ALIKE = "the same number of NaN token rows in both; their NaN counts differ only by hidden size."
+CONFOUNDED = (
+    "dtype (bfloat16 passing, float16 failing), layer (16 passing, 18, 26 failing) "
+    "and max_length (512 passing, 384 failing)"
+)
 FAILED = [
     f"{STAMP} ERROR | Invalid activations in batch example 0: NaN count=7680",
     f"{STAMP} ERROR | Problematic text: Why?",
@@ -24,10 +30,6 @@ def seed(tmp_path_factory):
 def read(folder, *lines, name="job.err", **more):
     (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return read_log(folder / name, **more)
-
-
-def notes(reading, total=None):
-    return " ".join(rows([reading], total)[0].notes)
 
 
 def test_the_seeds_table_of_losses(seed):
@@ -52,36 +54,32 @@ def test_the_seeds_line_is_34_rows(tmp_path):
 
 
 def test_the_seeds_overlap(seed):
-    found = shared(seed, rows(seed))
+    found = answer(seed).overlap
     (pair,) = found.pairs
     assert (found.population, pair.both, len(pair.only_first), len(pair.only_second)) == (100, 19, 19, 0)
     assert f"{pair.chance:.2e}" == "2.67e-10"
-    assert "all of the 19 in gemma-3-27b-it are among the 38 in gemma-3-12b-it" in pair.sentence
 
 
 def test_the_seeds_conclusions(seed):
-    said = "\n".join(sentences(seed, rows(seed)))
-    assert "gemma-3-12b-it: 38 of 100 prompts failed, 62 (62 %) are usable." in said
-    assert "NaN counts 166,656 to 198,912 are whole token rows of 5,376 elements: 31 to 37 tokens" in said
-    assert "No failure up to gemma-3-4b-it, failures from gemma-3-12b-it; nothing in between was run." in said
-    assert "dtype (bfloat16 where it is sound, float16 where it fails)" in said
-    assert "max_length (512 where it is sound, 384 where it fails)" in said
-    assert "That all of them ran the same 100 prompts is taken from their number." in said
+    assert answer(seed).sentences == (
+        "gemma-3-4b-it: 0 of 100 prompts failed, 100 (100 %) are usable.",
+        "gemma-3-12b-it: 38 of 100 prompts failed, 62 (62 %) are usable.",
+        f"gemma-3-12b-it: NaN counts 80,640 to 157,440 are 21 to 41 whole token rows of 3,840 elements: {EVERY}",
+        "gemma-3-27b-it: 19 of 100 prompts failed, 81 (81 %) are usable.",
+        f"gemma-3-27b-it: NaN counts 166,656 to 198,912 are 31 to 37 whole token rows of 5,376 elements: {EVERY}",
+        *answer(seed).overlap.sentences,
+        "Assumed: every log ran the same 100 prompts, since each reports that number.",
+        f"19 of 19 prompts that failed in both gemma-3-12b-it and gemma-3-27b-it have {ALIKE}",
+        "No failures up to gemma-3-4b-it, failures from gemma-3-12b-it up; no size in between was run.",
+        f"Model size is confounded: failing and passing logs also differ in {CONFOUNDED}.",
+    )
 
 
-def test_the_same_prompt_has_as_many_rows_in_both_models(seed):
-    (found,) = same_rows(seed)
-    assert (found.same, found.both) == (19, 19)
-
-
-def test_other_rows_of_the_same_prompt_are_counted_as_such(tmp_path):
+def test_rows_of_a_prompt_that_differ_between_models_are_counted(tmp_path):
     one = read(tmp_path, *FAILED, name="gemma-3-12b.err")
     other = read(tmp_path, FAILED[0].replace("7680", str(3 * 5376)), FAILED[1], name="gemma-3-27b.err")
-    (found,) = same_rows([one, other])
+    (found,) = answer([one, other]).same_rows
     assert (found.same, found.both) == (0, 1)
-    assert "0 of 1 prompts that failed in both gemma-3-12b and gemma-3-27b have as many" in " ".join(
-        sentences([one, other], rows([one, other]))
-    )
 
 
 def test_the_texts_are_given_on(seed):
@@ -119,37 +117,43 @@ def test_a_size_that_is_given_counts(tmp_path, sizes, found):
 
 
 def test_counts_that_are_no_whole_rows_are_told(tmp_path):
-    reading = read(tmp_path, *FAILED, FAILED[0].replace("7680", "7681"), name="gemma-3-12b.err")
-    assert "1 of 2 are whole token rows of 3,840 elements" in " ".join(sentences([reading], rows([reading])))
+    found = answer([read(tmp_path, *FAILED, FAILED[0].replace("7680", "7681"), name="gemma-3-12b.err")])
+    assert any("1 of 2 are whole token rows" in said for said in found.sentences)
 
 
-def test_no_rate_without_the_number_of_prompts(tmp_path):
-    reading = read(tmp_path, *FAILED)
-    assert (rows([reading])[0].rate, rows([reading], 4)[0].rate) == (None, 0.75)
-    assert "say it with --total N" in notes(reading)
+LOADED = f"{STAMP} INFO | Loaded 100 prompts"
+BUILT = f"{STAMP} INFO | Built vector bank with 99 samples"
+ENDED = "Traceback (most recent call last):"
+OTHER = [FAILED[0], FAILED[1].replace("Why", "How")]
 
 
-def test_two_numbers_of_prompts_are_no_number(tmp_path):
-    reading = read(tmp_path, f"{STAMP} INFO | Loaded 100 prompts", f"{STAMP} INFO | Loaded 50 prompts", *FAILED)
-    assert rows([reading])[0].rate is None
-    assert "the log names 100 and 50 as the number of its prompts" in notes(reading)
-
-
-def test_more_failures_than_prompts_give_no_rate(tmp_path):
-    reading = read(tmp_path, *FAILED, FAILED[0], FAILED[1].replace("Why", "How"))
-    assert rows([reading], 1)[0].rate is None
-    assert "2 different prompts failed, and there were 1" in notes(reading, 1)
+@pytest.mark.parametrize(
+    ("lines", "total", "rate", "note"),
+    [
+        (FAILED, None, None, "does not give its number of prompts"),
+        (FAILED, 4, 0.75, None),
+        ([LOADED, LOADED.replace("100", "50"), *FAILED], None, None, "gives 100 and 50 as its number"),
+        ([*FAILED, *OTHER], 1, None, "2 distinct prompts failed of only 1"),
+        ([*FAILED, BUILT.replace("99", "62")], 100, 0.99, "62 were kept, but 99 did not fail"),
+        ([*FAILED, BUILT], 100, 0.99, None),
+        ([LOADED, *FAILED, ENDED], None, None, "may have ended early, so there is no rate (line 4: Traceback"),
+        (
+            [LOADED, *FAILED, ENDED, BUILT],
+            None,
+            0.99,
+            None,
+        ),  # the exception was caught
+    ],
+)
+def test_a_rate_needs_the_number_of_prompts_and_a_whole_job(tmp_path, lines, total, rate, note):
+    (row,) = rows([read(tmp_path, *lines)], total)
+    assert row.rate == rate
+    assert [bool(note and note in said) for said in row.notes] == [True] * bool(note)
 
 
 def test_a_prompt_that_fails_twice_is_one_prompt(tmp_path):
     reading = read(tmp_path, *FAILED, *FAILED, *[line.replace("Why?", " Why? ") for line in FAILED])
     assert (reading.sections[0].failures, [one.times for one in reading.sections[0].prompts]) == (3, [3])
-
-
-def test_what_was_kept_is_held_against_what_failed(tmp_path):
-    built = f"{STAMP} INFO | Built vector bank with 62 samples"
-    assert "the log says that 62 were kept, but 99 did not fail" in notes(read(tmp_path, *FAILED, built), 100)
-    assert notes(read(tmp_path, *FAILED, built.replace("62", "99")), 100) == ""
 
 
 def test_a_log_of_two_models_has_a_row_for_each(tmp_path):
@@ -163,10 +167,8 @@ def test_a_log_of_two_models_has_a_row_for_each(tmp_path):
 
 def test_a_log_whose_job_loaded_another_model_is_told(tmp_path):
     loaded = f"{STAMP} INFO | Loading model google/gemma-3-4b-it"
-    reading = read(tmp_path, loaded, *FAILED, name="gemma3_12b.err")
-    assert "gemma3_12b.err is named for gemma-3-12b, and its job loaded google/gemma-3-4b-it." in sentences(
-        [reading], rows([reading])
-    )
+    found = answer([read(tmp_path, loaded, *FAILED, name="gemma3_12b.err")])
+    assert "gemma3_12b.err is named for gemma-3-12b, but its job loaded google/gemma-3-4b-it." in found.sentences
 
 
 @pytest.mark.parametrize(
@@ -178,9 +180,9 @@ def test_a_log_whose_job_loaded_another_model_is_told(tmp_path):
         (["{'loss': 2.3, 'epoch': 1}"], "good", "no failure"),
         (["Epoch 1: best_val_loss: inf", "logging_nan_inf_filter=True"], "good", "no failure"),
         (["number of nan iterations: 0 | lm loss: NAN"], "bad", "1 failure"),
-        (["step 1", "step 2"], "skip", "2 lines, none of a form that is known"),
-        (["Loaded 100 prompts", "tensor 7 -> NaN!"], "skip", "no form that is known has 1 line about NaN or Inf"),
-        (["Loaded 100 prompts", "Traceback (most recent call last):"], "skip", "may have ended early: line 2"),
+        (["step 1", "step 2"], "skip", "2 lines, none in a known form"),
+        (["Loaded 100 prompts", "tensor 7 -> NaN!"], "skip", "1 line about NaN or Inf in no known form"),
+        (["Loaded 100 prompts", "Traceback (most recent call last):"], "skip", "may have ended early (line 2)"),
         (["Loaded 100 prompts", "OVERFLOW! Rank 0 Skipping step."], "good", "no failure"),
         (["Loaded 100 prompts", "the dominant info of finance"], "good", "no failure"),
     ],
@@ -208,18 +210,8 @@ def test_what_is_not_understood_is_counted_by_its_shape(tmp_path):
     assert reading.other_samples == ("step 3",)
 
 
-def test_no_rate_of_a_job_that_may_have_ended_early(tmp_path):
-    """One that says at its end what it kept has caught its exception."""
-    lines = [f"{STAMP} INFO | Loaded 100 prompts", *FAILED, "Traceback (most recent call last):"]
-    reading = read(tmp_path, *lines)
-    assert (rows([reading])[0].failed, rows([reading])[0].rate) == (1, None)
-    assert "the job may have ended early, so no rate is given (line 4: Traceback" in notes(reading)
-    assert rows([read(tmp_path, *lines, f"{STAMP} INFO | Built vector bank with 99 samples")])[0].rate == 0.99
-
-
 def test_no_chance_is_claimed_of_jobs_that_may_have_ended_early(tmp_path):
-    lines = [f"{STAMP} INFO | Loaded 100 prompts", *FAILED]
-    whole = [read(tmp_path, *lines, name=name) for name in ("gpt2.err", "gpt2-xl.err")]
-    ended = read(tmp_path, *lines, "Traceback (most recent call last):", name="gpt2-xl.err")
-    assert shared(whole, rows(whole)).pairs[0].chance == 0.01
-    assert shared([whole[0], ended], rows([whole[0], ended])).pairs[0].chance is None
+    whole = [read(tmp_path, LOADED, *FAILED, name=name) for name in ("gpt2.err", "gpt2-xl.err")]
+    ended = read(tmp_path, LOADED, *FAILED, ENDED, name="gpt2-xl.err")
+    assert answer(whole).overlap.pairs[0].chance == 0.01
+    assert answer([whole[0], ended]).overlap.pairs[0].chance is None

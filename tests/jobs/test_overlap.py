@@ -26,8 +26,8 @@ def test_the_numbers_of_the_gemma_logs():
 def test_they_are_said_in_words():
     (pair,) = overlap({"12b": TWELVE, "27b": TWENTY_SEVEN}, 100).pairs
     assert pair.sentence == (
-        "all of the 19 in 27b are among the 38 in 12b; by chance 7.22 of 100 would be, "
-        "and so many or more with probability 2.67e-10."
+        "All 19 in 27b are among the 38 in 12b; 7.22 would be expected by chance, "
+        "and this many or more has probability 2.67e-10."
     )
 
 
@@ -35,8 +35,8 @@ def test_no_chance_is_claimed_where_the_population_is_not_known():
     found = overlap({"12b": TWELVE, "27b": TWENTY_SEVEN})
     (pair,) = found.pairs
     assert (pair.chance, pair.corrected, pair.expected, found.population) == (None, None, None, None)
-    assert pair.sentence == "all of the 19 in 27b are among the 38 in 12b."
-    assert "how many prompts were run is not known, so no chance is given" in found.notes[-1]
+    assert pair.sentence == "All 19 in 27b are among the 38 in 12b."
+    assert "how many prompts were run is not known" in found.notes[-1]
 
 
 def test_a_population_of_texts_is_as_good_as_its_number():
@@ -48,7 +48,7 @@ def test_a_member_that_is_not_in_the_population_is_counted_but_not_in_the_chance
     found = overlap({"a": TWELVE | {"of another file"}, "b": TWENTY_SEVEN}, EVERY)
     assert (found.sizes["a"], found.counted["a"]) == (39, 38)
     assert found.pairs[0].chance == pytest.approx(2.67e-10, rel=1e-3)
-    assert found.notes == ("1 of 39 in a are not in the population: the chances leave them out.",)
+    assert found.notes == ("1 of 39 in a are not in the population; probabilities leave them out.",)
 
 
 def test_an_overlap_as_chance_has_it_is_called_so():
@@ -59,7 +59,7 @@ def test_an_overlap_as_chance_has_it_is_called_so():
 def test_a_set_that_is_the_whole_population_proves_nothing():
     (pair,) = overlap({"a": EVERY, "b": TWENTY_SEVEN}, 100).pairs
     assert pair.chance == 1.0
-    assert pair.sentence.endswith("and could not be elsewhere: one of the two is the whole population.")
+    assert pair.sentence.endswith("as they must be: one of the two is the whole population.")
 
 
 def test_an_empty_set_has_no_shares():
@@ -76,8 +76,8 @@ def test_chances_of_several_pairs_are_corrected_for_there_being_several():
     first, *others = found.pairs
     assert first.corrected == pytest.approx(3 * first.chance)
     assert all(pair.corrected > pair.chance for pair in others)
-    assert "(8.01e-10 for one pair of so many)" in first.sentence
-    assert any("corrected by Holm's method" in note for note in found.notes)
+    assert "(8.01e-10 corrected)" in first.sentence
+    assert any("Holm's method" in note for note in found.notes)
 
 
 def test_three_at_once_have_a_chance_of_their_own():
@@ -124,9 +124,7 @@ def test_texts_in_a_template_are_pointed_out():
     templated = {f"Question: What is the capital of country {number}?\nAnswer:" for number in range(3)}
     plain = {f"What is the capital of country {number}?" for number in range(3)}
     notes = overlap({"log": templated, "list": plain}).notes
-    assert any(
-        "3 texts of list lie inside of texts of log: those seem to stand in a template" in note for note in notes
-    )
+    assert any("3 texts of list occur inside texts of log, probably in a prompt template" in note for note in notes)
 
 
 def test_texts_that_have_nothing_in_common_are_not_called_a_template():
@@ -140,7 +138,7 @@ def test_one_set_cannot_be_compared():
 
 
 def test_a_population_that_is_too_small_is_refused():
-    with pytest.raises(UsageError, match="30 is fewer than the 38 different prompts"):
+    with pytest.raises(UsageError, match="30 is smaller than the 38 distinct prompts"):
         overlap({"a": TWELVE, "b": TWENTY_SEVEN}, 30)
 
 

@@ -1,4 +1,4 @@
-"""Files of prompts: every form that is read, and every mistake with its place."""
+"""Prompt files: every format, the same for every command, and every mistake with its place."""
 
 import codecs
 import json
@@ -6,15 +6,37 @@ import json
 import pytest
 
 from repro.core.errors import UsageError
-from repro.jobs.examples import examples
+from repro.jobs.overlap.sets import read as read_set
+from repro.jobs.prompt_files import asked_examples, examples
+
+PAIR = {"question": "Q: why?", "positive": "Yes", "negative": "No"}
 
 
-def read(path, field=None, pairs=False):
-    return list(examples(path, field, pairs=pairs))
+def answer(index, text, verdict="bad", **more):
+    return {"index": index, "side": None, "text": text, "token_ids": [2, index], "verdict": verdict, **more}
 
 
-def texts(path, field=None):
-    return [item["text"] for item in read(path, field)]
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+RUN = lines({"schema": 1, "record": "header"}, answer(0, "one"), answer(1, "two", "good"))
+FORMATS = [
+    ("a.txt", "one\n\n \t\ntwo\n", {}),
+    ("A.TXT", "one\r\ntwo", {}),
+    ("a.jsonl", '"one"\n\n"two"\n', {}),
+    ("a.jsonl", lines({"prompt": "one"}, {"instruction": "two"}), {}),
+    ("a.jsonl", lines({"text": "one", "verdict": "bad"}, {"text": "two", "verdict": "bad"}), {}),
+    ("a.jsonl", lines({"whatever": "one"}, {"whatever": "two"}), {}),
+    ("a.jsonl", lines({"q": "one", "a": "x"}, {"q": "two", "a": "y"}), {"field": "q"}),
+    ("a.json", '["one", {"content": "two", "loss": NaN}]', {}),
+    ("a.json", '{"model": "12b", "skipped": ["one", "two"]}', {}),
+    ("a.csv", "index,question\n0,one\n1,two\n", {}),
+    ("a.csv", "whatever\none\ntwo\n", {}),
+    ("prompts.jsonl", lines({"prompt": "one"}, {"prompt": "two"}), {}),  # a list that has the name of a run's file
+    ("prompts.jsonl", RUN.replace("good", "bad"), {}),
+    ("prompts.jsonl", RUN.replace("good", "bad") + '{"index": 1, "te', {}),
+]
 
 
 def written(folder, name, content):
@@ -23,51 +45,63 @@ def written(folder, name, content):
     return path
 
 
-def refused(path, field=None, pairs=False):
-    with pytest.raises(UsageError) as raised:
-        read(path, field, pairs)
-    return str(raised.value)
+def texts(path, field=None, pairs=False):
+    return [one.text for one in examples(path, field, pairs=pairs)]
 
 
-# --- forms -------------------------------------------------------------------------------------------------------
+# --- one reader for every command --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "content", "how"), FORMATS)
+def test_every_command_reads_the_same_texts(tmp_path, name, content, how):
+    path = written(tmp_path, name, content)
+    asked = list(asked_examples(path, **how))
+    assert asked == [{"index": 0, "side": None, "text": "one"}, {"index": 1, "side": None, "text": "two"}]
+    assert read_set(path, **how).failed == {"one", "two"}
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    "entry",
     [
-        ("a.txt", "one\ntwo three\n"),
-        ("a.txt", "one\r\ntwo three"),
-        ("A.TXT", "one\ntwo three\n"),
-        ("a.jsonl", '{"prompt": "one"}\n{"prompt": "two three"}\n'),
-        ("a.jsonl", '"one"\n"two three"\n'),
-        ("a.json", '[{"text": "one"}, "two three"]'),
-        ("a.csv", "id,prompt\n1,one\n2,two three\n"),
+        {"positive": "Q: why? Yes", "negative": "Q: why? No"},
+        PAIR,
+        {"prompt": "Q: why? ", "positive": "Yes", "negative": "No"},
+        {"question": "Q: why?\n", "answer_matching_behavior": "Yes", "answer_not_matching_behavior": "No"},
+        {"prompt": "Q: why?", "chosen": "Yes", "rejected": "No"},
     ],
 )
-def test_a_prompt_of_each_form_is_an_example(tmp_path, name, content):
-    assert read(written(tmp_path, name, content)) == [
-        {"index": 0, "side": None, "text": "one"},
-        {"index": 1, "side": None, "text": "two three"},
-    ]
+def test_each_spelling_of_a_pair_is_two_examples_of_one_index(tmp_path, entry):
+    path = written(tmp_path, "a.json", json.dumps([entry, entry]))
+    found = list(asked_examples(path, pairs=True))
+    assert [(one["index"], one["side"]) for one in found] == [
+        (0, "positive"), (0, "negative"), (1, "positive"), (1, "negative"),
+    ]  # fmt: skip
+    assert [" ".join(one["text"].split()) for one in found[:2]] == ["Q: why? Yes", "Q: why? No"]
+    assert read_set(path, pairs=True).failed == {"Q: why? Yes", "Q: why? No"}
+
+
+def test_token_ids_in_place_of_a_text(tmp_path):
+    path = written(tmp_path, "a.jsonl", '{"ids": [5, 6]}\n{"ids": [7]}\n')
+    assert [(one["text"], one["ids"]) for one in asked_examples(path)] == [(None, (5, 6)), (None, (7,))]
+    assert read_set(path).failed == {"token ids 5 6", "token ids 7"}
+
+
+# --- texts -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
-def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path, name):
-    content = {"a.txt": "one\n", "a.jsonl": '{"prompt": "one"}\n', "a.json": '["one"]', "a.csv": "prompt\none\n"}[name]
-    assert texts(written(tmp_path, name, codecs.BOM_UTF8 + content.encode())) == ["one"]
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_every_format_in_every_unicode_encoding(tmp_path, name, encoding):
+    content = {"a.txt": "où?\n人\n", "a.jsonl": '"où?"\n"人"\n', "a.json": '["où?", "人"]', "a.csv": "text\noù?\n人\n"}
+    assert texts(written(tmp_path, name, content[name].encode(encoding))) == ["où?", "人"]
 
 
-def test_empty_lines_are_no_prompts(tmp_path):
-    assert texts(written(tmp_path, "a.txt", "\none\n \t\n\ntwo\n\n")) == ["one", "two"]
-    assert texts(written(tmp_path, "a.jsonl", '\n"one"\n\n"two"\n')) == ["one", "two"]
-
-
-def test_spaces_around_a_prompt_are_kept(tmp_path):
-    assert texts(written(tmp_path, "a.txt", "  one \n")) == ["  one "]
-
-
-def test_a_line_is_one_prompt_whatever_unicode_calls_a_line(tmp_path):
-    assert texts(written(tmp_path, "a.txt", "one\u2028still one\x0cand one\n")) == ["one\u2028still one\x0cand one"]
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [("  one \n", "  one "), ("one\u2028still one\x0cand one\n", "one\u2028still one\x0cand one")],
+)
+def test_a_line_is_a_prompt_as_it_is(tmp_path, content, found):
+    assert texts(written(tmp_path, "a.txt", content)) == [found]
 
 
 def test_a_quoted_csv_cell_may_have_commas_quotes_and_newlines(tmp_path):
@@ -77,107 +111,96 @@ def test_a_quoted_csv_cell_may_have_commas_quotes_and_newlines(tmp_path):
 
 def test_the_first_known_field_is_read_and_another_by_name(tmp_path):
     path = written(tmp_path, "a.jsonl", json.dumps({"text": "t", "prompt": "p", "mine": "m"}))
-    assert texts(path) == ["p"]
-    assert texts(path, "mine") == ["m"]
-
-
-def test_ids_in_place_of_a_text(tmp_path):
-    path = written(tmp_path, "a.jsonl", '{"ids": [5, 6]}\n{"ids": [7]}\n')
-    assert [(item["text"], item["ids"]) for item in read(path)] == [(None, [5, 6]), (None, [7])]
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        {"positive": "Q: why? Yes", "negative": "Q: why? No"},
-        {"question": "Q: why?", "positive": "Yes", "negative": "No"},
-        {"prompt": "Q: why? ", "positive": "Yes", "negative": "No"},
-        {"question": "Q: why?\n", "answer_matching_behavior": "Yes", "answer_not_matching_behavior": "No"},
-        {"prompt": "Q: why?", "chosen": "Yes", "rejected": "No"},
-    ],
-)
-def test_each_spelling_of_a_pair_is_two_examples_of_one_index(tmp_path, entry):
-    found = read(written(tmp_path, "a.json", json.dumps([entry, entry])), pairs=True)
-    assert [(item["index"], item["side"]) for item in found] == [
-        (0, "positive"), (0, "negative"), (1, "positive"), (1, "negative"),
-    ]  # fmt: skip
-    assert [" ".join(item["text"].split()) for item in found[:2]] == ["Q: why? Yes", "Q: why? No"]
+    assert (texts(path), texts(path, "mine")) == (["p"], ["m"])
 
 
 def test_the_question_of_a_pair_may_be_named(tmp_path):
     path = written(tmp_path, "a.csv", "question,mine,positive,negative\nno,this,Yes,No\n")
-    assert [item["text"] for item in read(path, "mine", pairs=True)] == ["this Yes", "this No"]
+    assert texts(path, "mine", pairs=True) == ["this Yes", "this No"]
+
+
+# --- the answers of a run ----------------------------------------------------------------------------------------
+
+
+def test_the_last_answer_about_an_example_counts_and_examples_are_in_order(tmp_path):
+    cut = '{"index": 1, "te{"index": 1, "text": "tw'
+    path = written(tmp_path, "prompts.jsonl", f"{RUN}{cut}\n{lines(answer(0, 'one', 'good'))}")
+    notes = []
+    found = [(one.index, one.verdict) for one in examples(path, note=notes.append)]
+    assert (found, notes) == ([(0, "good"), (1, "good")], ["1 line cut short and left out."])
+
+
+def test_the_sides_and_token_ids_of_a_run_are_kept(tmp_path):
+    rows = [answer(0, f"{side} one", side=side) for side in ("positive", "negative")]
+    path = written(tmp_path, "prompts.jsonl", lines(*rows, answer(1, None, side="positive")))
+    first, second, third = asked_examples(path, pairs=True)
+    assert (first["side"], second["side"], second["text"]) == ("positive", "negative", "negative one")
+    assert (third["text"], third["ids"]) == (None, (2, 1))
+    assert read_set(path).failed == {"positive one", "negative one", "token ids 2 1"}
+
+
+def test_withheld_texts_are_read_from_what_the_run_was_asked(tmp_path):
+    rows = [answer(number, None, token_ids=None) for number in range(2)]
+    path = written(tmp_path, "prompts.jsonl", lines({"record": "header"}, *rows))
+    found = read_set(path)
+    assert (found.failed, found.notes) == (frozenset(), ("2 prompts with a withheld text left out.",))
+    asked = [{"index": 0, "side": None, "text": "one"}, {"index": 1, "side": None, "text": None, "ids": [5]}]
+    written(tmp_path, "examples.jsonl", lines(*asked))
+    assert read_set(path).failed == {"one", "token ids 5"}
+    assert [one["text"] for one in asked_examples(path)] == ["one", None]
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", "prompt\n"])
-def test_a_file_without_prompts_is_refused(tmp_path, content):
-    assert "holds no prompt" in refused(written(tmp_path, "a.csv" if "prompt" in content else "a.txt", content))
-
-
-def test_a_wrong_field_is_named_with_those_that_are_there(tmp_path):
-    told = refused(written(tmp_path, "a.csv", "id,body\n1,one\n"), "prompt")
-    assert "line 2: no text in prompt. It has id, body; name one with --field." in told
-
-
-def test_a_field_that_is_no_text_is_refused(tmp_path):
-    assert "line 1: no text in prompt" in refused(written(tmp_path, "a.jsonl", '{"prompt": 5}\n'), "prompt")
-
-
-def test_a_field_of_a_plain_line_is_refused(tmp_path):
-    assert "line 1: no object, so it has no body" in refused(written(tmp_path, "a.txt", "one\n"), "body")
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
-def test_another_encoding_is_named(tmp_path, name):
-    told = refused(written(tmp_path, name, "prompt\ncafé\n".encode("latin-1")))
-    assert "is not UTF-8" in told
-    assert "0xe9" in told
-
-
-def test_a_json_object_is_no_list(tmp_path):
-    assert "one value of type dict, and a list" in refused(written(tmp_path, "a.json", '{"prompts": ["one"]}'))
-
-
-def test_a_broken_line_is_named_by_its_number(tmp_path):
-    assert "a.jsonl, line 3: no JSON" in refused(written(tmp_path, "a.jsonl", '"one"\n\n{"prompt": \n'))
-
-
-def test_a_csv_entry_behind_a_quoted_newline_is_named_by_its_line(tmp_path):
-    told = refused(written(tmp_path, "a.csv", 'prompt,n\n"one\nmore",1\n'), "body")
-    assert "line 3: no text in body" in told
-
-
-def test_a_quote_that_never_ends_is_no_csv(tmp_path):
-    assert "is no CSV: unexpected end of data" in refused(written(tmp_path, "a.csv", 'prompt\n"one\ntwo\n'))
-
-
-def test_ids_that_are_no_numbers_are_no_ids(tmp_path):
-    for ids in ([], [1, "2"], [True], "12"):
-        path = written(tmp_path, "a.jsonl", json.dumps({"ids": ids}))
-        assert "no text in" in refused(path)
-
-
-def test_an_unknown_kind_of_file_is_refused(tmp_path):
-    assert ".txt, .jsonl, .json, .csv" in refused(written(tmp_path, "a.parquet", "one"))
-
-
-def test_a_pair_without_a_second_side_is_refused(tmp_path):
-    told = refused(written(tmp_path, "a.jsonl", '{"question": "Q", "positive": "Yes"}\n'), pairs=True)
-    assert "line 1: no pair. Give positive and negative or answer_matching_behavior" in told
-    assert "It has question, positive." in told
-
-
-def test_a_plain_line_is_no_pair(tmp_path):
-    assert "no object, so it is no pair" in refused(written(tmp_path, "a.txt", "one\n"), pairs=True)
-
-
-def test_a_missing_question_field_of_a_pair_is_refused(tmp_path):
-    path = written(tmp_path, "a.jsonl", '{"positive": "Yes", "negative": "No"}\n')
-    assert "no text in mine. It has positive, negative." in refused(path, "mine", pairs=True)
+@pytest.mark.parametrize(
+    ("name", "content", "how", "message"),
+    [
+        ("a.csv", "id,body\n1,one\n", {}, "line 2: expected a text in one of prompt, text, question"),
+        ("a.csv", "id,body\n1,one\n", {"field": "prompt"}, "in the field prompt; it has id, body. Name the field with"),
+        ("a.csv", 'prompt,n\n"one\nmore",1\n', {"field": "body"}, "line 3: expected a text in the field body"),
+        ("a.csv", 'prompt\n"one\ntwo\n', {}, "expected CSV: unexpected end of data"),
+        ("a.jsonl", '{"prompt": 5}\n', {}, "line 1: expected a text"),
+        ("a.jsonl", '"one"\n\n{"prompt": \n', {}, "line 3: expected JSON"),
+        ("a.jsonl", '{"ids": []}', {}, "line 1: expected a text"),
+        ("a.jsonl", '{"ids": [1, "2"]}', {}, "line 1: expected a text"),
+        ("a.jsonl", '{"ids": [true]}', {}, "line 1: expected a text"),
+        ("a.jsonl", '{"positive": "Yes", "question": "Q"}', {"pairs": True}, "line 1: expected a pair (positive"),
+        ("a.jsonl", json.dumps(PAIR), {"pairs": True, "field": "mine"}, "in the field mine; it has question, positive"),
+        ("a.txt", "one\n", {"field": "body"}, "a .txt file has no fields and no pairs. Leave out --field and --pairs."),
+        ("a.json", '["one"]', {"pairs": True}, "entry 0: expected an object with the two sides of a pair; found str"),
+        ("a.txt", codecs.BOM_UTF16_LE + b"o", {}, "expected UTF-16, which its byte-order mark says"),
+        ("a.json", '{"a": 1}', {}, "or an object with one list in it; found an object with 0 lists"),
+        ("a.json", '{"a": [], "b": []}', {}, "found an object with 2 lists"),
+        ("a.json", "[1]", {}, "entry 0: expected a text or an object with one; found int"),
+        ("a.json", "[" * 100_000, {}, "a.json: expected JSON"),
+        ("a.parquet", "one", {}, "expected a prompt file: .txt, .jsonl, .json, .csv"),
+        ("prompts.jsonl", RUN, {"pairs": True}, "expected the answers of a run with --pairs"),
+        *((name, b"prompt\ncaf\xe9\n", {}, "line 2: expected UTF-8, found the byte 0xe9. Save the file as UTF-8.")
+          for name in ("a.txt", "a.jsonl", "a.json", "a.csv")),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_place_and_what_was_expected(tmp_path, name, content, how, message):
+    path = written(tmp_path, name, content)
+    with pytest.raises(UsageError) as raised:
+        list(examples(path, **how))
+    assert str(raised.value).startswith(str(path))
+    assert message in str(raised.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    assert "a.txt cannot be read: No such file" in refused(tmp_path / "a.txt")
+    with pytest.raises(UsageError, match=r"a\.txt cannot be read: No such file"):
+        list(examples(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "\n\n", "a.txt holds no prompt"),
+        ("a.csv", "prompt\n", "a.csv holds no prompt"),
+        ("prompts.jsonl", lines(answer(0, None, "skip", token_ids=None)), "example 0 has neither a text nor token ids"),
+    ],
+)
+def test_nothing_to_run_is_told(tmp_path, name, content, message):
+    with pytest.raises(UsageError, match=message):
+        list(asked_examples(written(tmp_path, name, content)))

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from repro.core.errors import RecordError, UsageError
-from repro.jobs.settings.comparing import changes, compare
+from repro.jobs.content import Table
+from repro.jobs.settings.comparing import changes, compare, content, document
 from repro.jobs.settings.layers import job_from
 from repro.jobs.settings.matters import topic_of, topics
 from repro.jobs.settings.reading import read
-from repro.jobs.settings.words import document, lines
 
 WORKS = "model:\n  name: google/gemma-3-4b-it\n  dtype: bfloat16\nsteering:\n  max_length: 512\n"
 FAILS = "model:\n  name: google/gemma-3-12b-it\n  dtype: float16\nsteering:\n  max_length: 384\n"
@@ -49,55 +49,35 @@ def test_equal_settings_do_not_differ(tmp_path):
     assert (found.differs, found.same) == (False, 3)
 
 
-def test_a_number_in_quotes_is_a_difference_of_type(tmp_path):
-    assert differing(tmp_path, a="max_length: 384", b='max_length: "384"') == [
-        ("max_length", ["384", '"384"'], "type"),
-    ]
+STEPS = "steps: [{name: load, n: 1}, {name: run, n: 2}]"
 
 
-def test_a_whole_number_and_a_number_differ_in_type(tmp_path):
-    assert differing(tmp_path, a="x: 1", b="x: 1.0")[0][2] == "type"
-
-
-def test_two_spellings_of_one_number_are_alike(tmp_path):
-    assert differing(tmp_path, a="lr: 1.0e-3", b="lr: 0.001") == []
-
-
-def test_a_setting_of_one_job_only_is_absent_in_the_other(tmp_path):
-    assert differing(tmp_path, a="x: 1", b="x: 1\ny: {z: 2}") == [("y.z", [None, "2"], "absent")]
-
-
-def test_null_is_not_absent(tmp_path):
-    assert differing(tmp_path, a="x: 1\ny: null", b="x: 1") == [("y", ["null", None], "absent")]
-
-
-def test_three_jobs_are_one_table(tmp_path):
-    assert differing(tmp_path, a="x: 1", b="x: 2", c="x: 1") == [("x", ["1", "2", "1"], "value")]
-
-
-def test_lists_of_objects_are_aligned_by_their_names(tmp_path):
-    a = "steps: [{name: load, n: 1}, {name: run, n: 2}]"
-    b = "steps: [{name: run, n: 3}, {name: load, n: 1}]"
-    assert differing(tmp_path, a=a, b=b) == [("steps[name=run].n", ["2", "3"], "value")]
-
-
-def test_lists_of_objects_without_names_are_aligned_by_their_place(tmp_path):
-    assert differing(tmp_path, a="s: [{n: 1}, {n: 2}]", b="s: [{n: 1}, {n: 3}, {n: 4}]") == [
-        ("s[1].n", ["2", "3"], "value"),
-        ("s[2].n", [None, "4"], "absent"),
-    ]
-
-
-def test_lists_of_values_are_compared_whole(tmp_path):
-    assert differing(tmp_path, a="layers: [1, 2, 3]", b="layers: [0, 1, 2, 3]") == [
-        ("layers", ["[1, 2, 3]", "[0, 1, 2, 3]"], "value")
-    ]
-
-
-def test_an_object_against_a_value_is_one_difference(tmp_path):
-    assert differing(tmp_path, a="model: gpt2", b="model: {name: gpt2}") == [
-        ("model", ['"gpt2"', '{name: "gpt2"}'], "value")
-    ]
+@pytest.mark.parametrize(
+    ("jobs", "found"),
+    [
+        (["max_length: 384", 'max_length: "384"'], [("max_length", ["384", '"384"'], "type")]),
+        (["x: 1", "x: 1.0"], [("x", ["1", "1.0"], "type")]),
+        (["lr: 1.0e-3", "lr: 0.001"], []),
+        (["d: 2026-01-01\nx: .nan", "d: 2026-01-01\nx: .nan"], []),
+        (["x: 1", "x: 1\ny: {z: 2}"], [("y.z", [None, "2"], "absent")]),
+        (["x: 1\ny: null", "x: 1"], [("y", ["null", None], "absent")]),
+        (["x: 1", "x: 2", "x: 1"], [("x", ["1", "2", "1"], "value")]),
+        ([STEPS, "steps: [{name: run, n: 3}, {name: load, n: 1}]"], [("steps[name=run].n", ["2", "3"], "value")]),
+        (
+            ["s: [{n: 1}, {n: 2}]", "s: [{n: 1}, {n: 3}, {n: 4}]"],
+            [("s[1].n", ["2", "3"], "value"), ("s[2].n", [None, "4"], "absent")],
+        ),
+        (
+            ["x: 1\ns: [{name: a, n: 1}]", "x: 1"],
+            [("s[name=a].name", ['"a"', None], "absent"), ("s[name=a].n", ["1", None], "absent")],
+        ),
+        (["layers: [1, 2]", "layers: [0, 1, 2]"], [("layers", ["[1, 2]", "[0, 1, 2]"], "value")]),
+        (["model: gpt2", "model: {name: gpt2}"], [("model", ['"gpt2"', '{name: "gpt2"}'], "value")]),
+        (["x: 1\n---\nx: 2", "x: 1\n---\nx: 3"], [("document 2.x", ["2", "3"], "value")]),
+    ],
+)
+def test_how_settings_differ(tmp_path, jobs, found):
+    assert differing(tmp_path, **{f"job{number}": text for number, text in enumerate(jobs)}) == found
 
 
 def test_what_matters_for_nan_comes_first_with_its_reason(tmp_path):
@@ -162,22 +142,18 @@ def test_words_that_both_read_alike_are_not(tmp_path, text):
 def test_a_key_that_stands_there_twice_is_pointed_out(tmp_path):
     found = compared(tmp_path, a="m: {dtype: float16,\n  dtype: float32}")
     assert found.jobs[0].settings["m"]["dtype"].value == "float32"
-    assert found.notes == ("a.yaml: m.dtype stands there twice, lines 1 and 2; the later wins",)
+    assert found.notes == ("a.yaml: m.dtype is set twice, on lines 1 and 2; the later one wins",)
 
 
 def test_a_key_that_stands_there_twice_in_json_is_pointed_out(tmp_path):
     (tmp_path / "a.json").write_text('{"m": {"x": 1, "x": 2}}')
-    assert read(tmp_path / "a.json").notes == ("a.json: m.x stands there twice; the later one wins",)
+    assert read(tmp_path / "a.json").notes == ("a.json: m.x is set twice; the later one wins",)
 
 
 def test_merge_keys_are_merged_and_the_mappings_own_win(tmp_path):
     text = "d: &d {dtype: float16, n: 1}\nm:\n  <<: *d\n  n: 2\n"
     settings = job_from(*written(tmp_path, a=text)).settings
     assert {key: leaf.value for key, leaf in settings["m"].items()} == {"dtype": "float16", "n": 2}
-
-
-def test_several_documents_are_told_apart(tmp_path):
-    assert differing(tmp_path, a="x: 1\n---\nx: 2", b="x: 1\n---\nx: 3") == [("document 2.x", ["2", "3"], "value")]
 
 
 def test_a_tag_is_kept_as_text_and_never_executed(tmp_path):
@@ -194,31 +170,20 @@ def test_a_word_that_is_not_what_its_tag_says_is_kept_as_text(tmp_path, word):
     assert job_from(*written(tmp_path, a=f"x: {word}")).settings["x"].kind == "tagged"
 
 
-def test_a_list_that_one_job_lacks_is_absent_there(tmp_path):
-    assert differing(tmp_path, a="s: [{name: a, n: 1}]", b="x: 1")[:2] == [
-        ("s[name=a].name", ['"a"', None], "absent"),
-        ("s[name=a].n", ["1", None], "absent"),
-    ]
-
-
 def test_an_empty_list_is_a_value(tmp_path):
     base, own = written(tmp_path, base="s: [1]", own="s: []")
-    told = list(lines(compare([job_from(f"{base}+{own}")]), everything=False))
-    assert "s: [] wins over [1] (base.yaml:1)" in told[1]
-
-
-def test_dates_and_not_a_number_are_equal_to_themselves(tmp_path):
-    assert differing(tmp_path, a="d: 2026-01-01\nx: .nan", b="d: 2026-01-01\nx: .nan") == []
+    told = list(content(compare([job_from(f"{base}+{own}")]), everything=False))
+    assert "s: [] overrides [1] (base.yaml:1)" in told[1]
 
 
 def test_anchors_that_stand_for_billions_of_values_are_refused(tmp_path):
     text = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
-    with pytest.raises(RecordError, match="anchors stand for more than 200,000 values"):
+    with pytest.raises(RecordError, match="anchors expand to more than 200,000 values"):
         job_from(*written(tmp_path, a=text))
 
 
 def test_an_anchor_that_holds_itself_is_refused(tmp_path):
-    with pytest.raises(RecordError, match="line 1 holds itself"):
+    with pytest.raises(RecordError, match="line 1 contains itself"):
         job_from(*written(tmp_path, a="x: &x [*x]"))
 
 
@@ -235,8 +200,8 @@ def test_deep_files_are_refused(tmp_path, name, text):
         ("a.yaml", "a: [1", RecordError, "cannot be read"),
         ("a.json", "{", RecordError, "cannot be read"),
         ("a.toml", "a = ", RecordError, "cannot be read"),
-        ("a.yaml", "- 1", RecordError, "holds a list"),
-        ("a.ini", "a=1", UsageError, "by its name"),
+        ("a.yaml", "- 1", RecordError, "expected settings by key, found a list"),
+        ("a.ini", "a=1", UsageError, "expected a settings file"),
     ],
 )
 def test_a_file_that_is_no_settings_is_refused(tmp_path, name, text, error, said):
@@ -262,7 +227,7 @@ def test_the_bug_of_the_seed_is_pointed_out(tmp_path):
     expected = ("model.name", '"google/gemma-3-4b-it"', "base.yaml:2", '"google/gemma-3-12b-it"')
     assert won(job)[0] == expected
     (note,) = compare([job]).notes
-    assert 'by its name it is for 12b, and model.name is "google/gemma-3-4b-it" (base.yaml:2)' in note
+    assert 'named for 12b, but model.name is "google/gemma-3-4b-it" (base.yaml:2)' in note
 
 
 def test_a_job_that_loads_the_model_of_its_name_is_not_noted(tmp_path):
@@ -284,12 +249,12 @@ def test_a_base_that_is_no_file_is_a_setting(tmp_path):
 
 def test_a_base_that_is_not_there_is_noted(tmp_path):
     (note,) = job_from(*written(tmp_path, a="base: gone.yaml\nx: 1")).notes
-    assert note == "a.yaml: base names gone.yaml, which is not there: its settings are not known"
+    assert note == "a.yaml: base names gone.yaml, which does not exist: its settings are unknown"
 
 
 def test_a_file_that_stands_on_itself_is_refused(tmp_path):
     path, _ = written(tmp_path, a="base: b.yaml", b="base: a.yaml")
-    with pytest.raises(RecordError, match=r"stands on itself: a\.yaml -> b\.yaml -> a\.yaml"):
+    with pytest.raises(RecordError, match=r"includes itself: a\.yaml -> b\.yaml -> a\.yaml"):
         job_from(path)
 
 
@@ -309,7 +274,7 @@ def test_a_group_of_defaults_is_put_under_its_key(tmp_path):
 def test_defaults_without_self_are_noted(tmp_path):
     _, own = written(tmp_path, common="x: 1", own="defaults: [common]\nx: 2\n")
     (note,) = job_from(own).notes
-    assert "in Hydra 1.0 they win over the file" in note
+    assert "in Hydra 1.0 they override the file" in note
 
 
 def test_base_files_of_the_command_line_lie_below_every_job(tmp_path):
@@ -325,18 +290,15 @@ def test_a_file_laid_over_another_does_not_change_its_anchors(tmp_path):
     assert (job.settings["a"]["x"].value, job.settings["b"]["x"].value) == (2, 1)
 
 
-def test_the_table_has_a_column_for_each_job(tmp_path):
-    found = compared(tmp_path, works=WORKS, fails=FAILS)
-    told = list(lines(found, everything=False))
-    assert told[0].split() == ["setting", "works.yaml", "fails.yaml", "matters", "for"]
-    assert told[2].split() == ["model.dtype", '"bfloat16"', '"float16"', "dtype"]
-    assert told[-1] == "3 settings differ, 0 alike"
-
-
-def test_long_values_are_not_cut(tmp_path):
+def test_the_table_has_a_column_for_each_job_and_long_values_are_a_block(tmp_path):
     long = "x" * 100
-    told = list(lines(compared(tmp_path, a=f"k: {long}1", b=f"k: {long}2"), everything=False))
-    assert [line for line in told if line.endswith(('1"', '2"'))] != []
+    found = compared(tmp_path, works=f"{WORKS}k: 1\n", fails=f"{FAILS}k: {long}\n")
+    table, *told = content(found, everything=False)
+    assert isinstance(table, Table)
+    assert table.head == ("setting", "works.yaml", "fails.yaml", "matters for")
+    assert table.rows[1] == ("model.dtype", '"bfloat16"', '"float16"', "dtype")
+    assert told[:3] == ["k", "  works.yaml: 1", f'  fails.yaml: "{long}"']
+    assert told[-1] == "4 settings differ, 0 the same."
 
 
 def test_the_document_is_json_with_types(tmp_path):

@@ -174,7 +174,7 @@ def test_options_of_the_pipeline_reach_the_model(models, tmp_path):
     [
         (("--vectors", "v.safetensors"), "--vectors needs --pairs"),
         (("--prompt", "w3"), "the prompts are those of FILE"),
-        (("--pairs",), "no object, so it is no pair"),
+        (("--pairs",), "no fields and no pairs"),
         (("--layer", "1.5"), "--layer"),
     ],
 )
@@ -353,7 +353,7 @@ def test_reasons_of_what_was_skipped_are_counted():
 
 PEAKS = """
 import pathlib, re, resource, sys
-from repro.cli import main
+from repro.cli.main import main
 status = main(sys.argv[1:])
 host = int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 print("PEAKS", status, host, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)

@@ -1,13 +1,13 @@
-"""Earlier job logs become records.
+"""Job logs as records: which prompts failed, with what counts, and what follows.
 
 ::
 
-    file -> reading (decompressed, decoded, in blocks) -> scanning (only lines that hold a known word)
-         -> heads (rank, time) -> patterns (what a line says) -> assembly (lines of one failure, by rank)
-         -> tallies (what a log holds of each model) -> tables, conclusions -> document -> terminal, files
+    file -> reading (decompress, decode, cut into blocks) -> scanning (lines with a known word)
+         -> heads (rank, time) -> patterns (what a line says) -> assembly (the lines of one failure, by rank)
+         -> tallies (totals for each model in a log) -> tables, answer -> files, and repro.cli
 
-What lines say is data: ``patterns/*.toml`` and ``heads.toml``. Memory grows with the number of different prompts that
-failed, never with the size of a log.
+What lines mean is data: ``patterns/*.toml`` and ``heads.toml``. Memory grows with the number of distinct prompts that
+failed, not with the size of a log.
 """
 
 from repro.jobs.logs.logs import read_log

@@ -1,7 +1,7 @@
-"""The lines of one failure put together: its count, its text, its index, each rank by itself.
+"""Pieces the lines of one failure together: its count, its text and its index, separately for each rank.
 
-Ranks that mark their lines are kept apart. Where several write into one file without a mark, lines of two failures may
-alternate; then a text goes to the first failure that still lacks one, and the record says that it is not certain.
+Ranks that prefix their lines are kept apart. Where several write to one file without a prefix, the lines of two
+failures may interleave; then a text goes to the first failure that lacks one, and the record says it is not certain.
 """
 
 import re
@@ -13,23 +13,23 @@ from repro.jobs.logs.patterns import Pattern
 from repro.jobs.logs.records import Failure
 
 STALE_LINES = 50
-"""A failure whose last line is so far above gets no more lines; times the number of ranks that write in between."""
+"""A failure gets no more lines this far below its last one, times the number of ranks that write in between."""
 MOST_OPEN = 16
 MOST_TEXT_LINES = 200
 MOST_TEXT_CHARACTERS = 1 << 16
 MOST_SAID = 300
 SHORTENED = ("...", "…")
-"""How programs end a text that they have cut."""
+"""How programs end a text that they truncate."""
 NO_TEXT = re.compile(r"\s*\d{1,3}%\||Traceback \(most recent call last\)")
 """A progress bar or a traceback has no logger's head, and is no part of a prompt."""
 OWN = frozenset({"example", "index", "text", "nan", "inf", "rank", "time", "level"})
-"""Groups of patterns that have a place of their own in a record."""
+"""Groups of patterns that have a field of their own in a record."""
 KINDS = {"failure": "step", "notice": "notice"}
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line that a pattern fits: its number, what stands in front of it, and the fields that the pattern took."""
+    """A line that a pattern matches: its number, what precedes the message, and the extracted fields."""
 
     line: int
     front: Front
@@ -38,12 +38,19 @@ class Said:
 
 
 @dataclass(slots=True)
-class _Stream:
-    """The failures of one rank that may still get lines, oldest first, and the one whose text goes on."""
+class _Open:
+    """A failure that may still get lines, and the number of its last line so far."""
 
-    open: list[Failure] = field(default_factory=list)
-    last_lines: list[int] = field(default_factory=list)
-    text_place: int | None = None
+    failure: Failure
+    last_line: int
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The open failures of one rank, oldest first, and the one whose text continues."""
+
+    open: list[_Open] = field(default_factory=list)
+    text: _Open | None = None
     text_kinds: frozenset[str] = frozenset()
     text_lines: int = 0
 
@@ -58,32 +65,31 @@ class Assembly:
 
     @property
     def in_text(self) -> bool:
-        """Whether a text may go on in the next line."""
-        return any(stream.text_place is not None for stream in self._streams.values())
+        """Whether a text may continue on the next line."""
+        return any(stream.text is not None for stream in self._streams.values())
 
     def continues(self, line: int, front: Front) -> bool:
-        """Take a line as part of the text above it, if it is one: of the same rank, and without a logger's head."""
+        """Take a line as part of the text above it if it is from the same rank and has no logger's head."""
         stream = self._streams.get(front.rank)
-        if stream is None or stream.text_place is None:
+        if stream is None or stream.text is None:
             return False
-        place = stream.text_place
-        failure = stream.open[place]
+        held, failure = stream.text, stream.text.failure
+        too_long = stream.text_lines >= MOST_TEXT_LINES or len(failure.text or "") > MOST_TEXT_CHARACTERS
         if front.kinds & stream.text_kinds or NO_TEXT.match(front.rest):
-            stream.text_place = None
-            return False
-        if stream.text_lines >= MOST_TEXT_LINES or len(failure.text or "") > MOST_TEXT_CHARACTERS:
-            stream.open[place], stream.text_place = replace(failure, text_cut=True), None
-            return False
-        stream.text_lines += 1
-        stream.last_lines[place] = line
-        stream.open[place] = replace(failure, text=f"{failure.text}\n{front.rest.rstrip()}")
-        return True
+            stream.text = None
+        elif too_long:
+            held.failure, stream.text = replace(failure, text_cut=True), None
+        else:
+            stream.text_lines += 1
+            held.last_line = line
+            held.failure = replace(failure, text=f"{failure.text}\n{front.rest.rstrip()}")
+        return stream.text is not None
 
     def add(self, said: Said) -> None:
-        """Take a line that one of the patterns of failures fits."""
+        """Take a line that a failure pattern matches."""
         new = _new(self._log, said)
         stream = self._streams.setdefault(new.rank, _Stream())
-        stream.text_place = None
+        stream.text = None
         self._close_old(stream, said.line)
         role = said.pattern.role
         if role in KINDS:
@@ -94,9 +100,9 @@ class Assembly:
             self._open(stream, new)
 
     def interrupt(self, rank: str | None) -> None:
-        """A line of something else: no text of this rank goes on behind it."""
+        """A line of something else: it ends this rank's text."""
         if rank in self._streams:
-            self._streams[rank].text_place = None
+            self._streams[rank].text = None
 
     def finish(self) -> None:
         """No more lines come, or those that come belong to something else."""
@@ -106,38 +112,36 @@ class Assembly:
         self._streams.clear()
 
     def _join(self, stream: _Stream, what: str, new: Failure, said: Said) -> None:
-        """Give text or index to the first open failure that lacks it; where there is none, it is a new failure."""
-        lacking = [place for place, failure in enumerate(stream.open) if getattr(failure, what) is None]
+        """Give text or index to the first open failure that lacks it; if there is none, it is a new failure."""
+        lacking = [one for one in stream.open if getattr(one.failure, what) is None]
         if not lacking:
-            self._open(stream, new)
-            place = len(stream.open) - 1
+            held = self._open(stream, new)
         else:
-            place, old = lacking[0], stream.open[lacking[0]]
+            held, old = lacking[0], lacking[0].failure
+            held.last_line = said.line
             certain = old.certain and len(lacking) == 1
             if what == "text":
-                joined = replace(old, text=new.text, text_cut=new.text_cut, certain=certain)
+                held.failure = replace(old, text=new.text, text_cut=new.text_cut, certain=certain)
             else:
-                joined = replace(old, index=new.index, certain=certain)
-            stream.open[place], stream.last_lines[place] = joined, said.line
-        # Without a head nothing would tell further lines of the text from all that is printed below it.
+                held.failure = replace(old, index=new.index, certain=certain)
+        # Without a head, further lines of the text could not be told from whatever is printed below it.
         if what == "text" and not new.text_cut and said.front.kinds:
-            stream.text_place, stream.text_kinds, stream.text_lines = place, said.front.kinds, 0
+            stream.text, stream.text_kinds, stream.text_lines = held, said.front.kinds, 0
 
-    def _open(self, stream: _Stream, failure: Failure) -> None:
+    def _open(self, stream: _Stream, failure: Failure) -> _Open:
         if len(stream.open) >= MOST_OPEN:
             self._close(stream)
-        stream.open.append(failure)
-        stream.last_lines.append(failure.line)
+        stream.open.append(_Open(failure, failure.line))
+        return stream.open[-1]
 
     def _close_old(self, stream: _Stream, line: int) -> None:
-        """Close the oldest ones that are complete, or too far above."""
+        """Close the oldest failures that are complete or too far above."""
         reach = STALE_LINES * len(self._streams)
-        while stream.open and (_complete(stream.open[0]) or line - stream.last_lines[0] > reach):
+        while stream.open and (_complete(stream.open[0].failure) or line - stream.open[0].last_line > reach):
             self._close(stream)
 
     def _close(self, stream: _Stream) -> None:
-        failure = stream.open.pop(0)
-        stream.last_lines.pop(0)
+        failure = stream.open.pop(0).failure
         text = failure.text
         if text is not None and "\n" in text:
             text = text.rstrip()
@@ -167,12 +171,12 @@ def _new(log: str, said: Said) -> Failure:
 
 
 def _whole(text: str | None) -> int | None:
-    """A number with or without marks between its thousands."""
+    """A number, with or without separators between thousands."""
     return None if text is None else int(re.sub(r"[,_]", "", text))
 
 
 def _zero(failure: Failure) -> bool:
-    """Counted, and none found."""
+    """Whether something was counted, and the count is zero."""
     counts = [count for count in (failure.nan, failure.inf) if count is not None]
     return bool(counts) and not any(counts)
 

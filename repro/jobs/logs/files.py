@@ -1,7 +1,6 @@
-"""What is left on disk: every failure as a line of JSON, and the failed prompts as lists for people and programs."""
+"""The files of ``--out``: every failure as a line of JSON, and the failed prompts as lists for people and programs."""
 
 import contextlib
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,14 @@ from repro.jobs.logs.records import Failure, Prompt, Reading
 from repro.jobs.overlap.compare import normalised
 
 RECORDS = "records.jsonl"
+DOCUMENT = "logs.json"
 SKIPPED = "skipped.txt"
 SKIPPED_JSON = "skipped.jsonl"
 
 
 @contextlib.contextmanager
 def records(folder: Path, logs: Sequence[str]) -> Iterator[Callable[[Failure], None]]:
-    """A header, then each failure that is given, written as it comes: nothing is kept in memory.
-
-    Each has a "verdict", as the examples of a run have.
+    """Write a header, then each failure that is given, as it comes. Each has a "verdict", as the answers of a run have.
 
     Raises:
         EvidenceError: the file cannot be written.
@@ -31,7 +29,11 @@ def records(folder: Path, logs: Sequence[str]) -> Iterator[Callable[[Failure], N
     try:
         with beside.open("w", encoding="utf-8", newline="\n") as stream:
             stream.write(encode({"schema": SCHEMA, "record": "header", "logs": list(logs)}) + "\n")
-            yield lambda failure: _write(stream.write, failure)
+
+            def give(failure: Failure) -> None:
+                stream.write(_line(failure))
+
+            yield give
         beside.replace(path)
     except OSError as error:
         raise EvidenceError(
@@ -39,11 +41,9 @@ def records(folder: Path, logs: Sequence[str]) -> Iterator[Callable[[Failure], N
         ) from error
 
 
-def write_skip_lists(folder: Path, readings: Sequence[Reading]) -> Path:
-    """The failed prompts of all logs, each once: ``skipped.txt`` a line each, ``skipped.jsonl`` with the reasons.
-
-    Returns:
-        The path of ``skipped.jsonl``, in which a text keeps its line breaks.
+def write(folder: Path, readings: Sequence[Reading], document: Mapping[str, Any]) -> None:
+    """Write the answer, and the failed prompts of all logs, each once: one per line in ``skipped.txt``; in
+    ``skipped.jsonl`` with their line breaks and the reasons.
 
     Raises:
         EvidenceError: they cannot be written.
@@ -56,21 +56,14 @@ def write_skip_lists(folder: Path, readings: Sequence[Reading]) -> Path:
         {"text": prompts[0].text, "verdict": "bad", "reasons": [_reason(one) for one in prompts]}
         for prompts in found.values()
     ]
+    paths.write(folder / DOCUMENT, encode(document, indent=1) + "\n")
     paths.write(folder / SKIPPED, "".join(f"{text}\n" for text in found))
     paths.write(folder / SKIPPED_JSON, "".join(f"{encode(line)}\n" for line in lines))
-    return folder / SKIPPED_JSON
 
 
-def rerun(prompts_file: Path, model: str) -> str:
-    """The command that runs the failed prompts on a model."""
-    return shlex.join(["repro", "prompts", model, str(prompts_file), "--field", "text"])
-
-
-def _write(write: Callable[[str], object], failure: Failure) -> None:
-    write(
-        encode({"record": "failure", "verdict": "bad" if failure.kind != "notice" else "good", **to_json(failure)})
-        + "\n"
-    )
+def _line(failure: Failure) -> str:
+    verdict = "good" if failure.kind == "notice" else "bad"
+    return encode({"record": "failure", "verdict": verdict, **to_json(failure)}) + "\n"
 
 
 def _reason(prompt: Prompt) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What stands in front of a message: which rank wrote it, when, and whether a logger began a new line here at all."""
+"""What precedes a message on its line: which rank wrote it, when, and whether a logger started a new message here."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """``rest`` is the line without its rank; ``kinds`` are the names of the heads of time and level that were met."""
+    """``rest`` is the line without its rank; ``kinds`` names the heads of time and level that were found."""
 
     rank: str | None
     time: str | None
@@ -28,7 +28,7 @@ class Fronts:
     """Reads the fronts of one log's lines.
 
     Args:
-        first_lines: Lines of the log's beginning, by which it is told whether a bare number is a rank.
+        first_lines: The first lines of the log, which show whether a bare number is a rank.
     """
 
     def __init__(self, first_lines: Sequence[str]) -> None:
@@ -39,7 +39,7 @@ class Fronts:
         self._any = re.compile("|".join(f"(?:{pattern})" for pattern in unnamed))
 
     def read(self, line: str) -> Front:
-        """The front of a line that is free of colours."""
+        """The front of a line without colours."""
         found: dict[str, str] = {}
         kinds, at, behind_rank = set(), 0, 0
         for _ in range(MOST_HEADS):
@@ -60,7 +60,7 @@ class Fronts:
         return Front(found.get("rank"), found.get("time"), frozenset(kinds), line[behind_rank:])
 
     def _at(self, line: str, at: int) -> tuple[Head | None, re.Match[str] | None]:
-        if self._any.match(line, at):  # one look for all of them: most places have none
+        if self._any.match(line, at):  # one test for all of them: most places have none
             for head in self._heads:
                 match = head.regex.match(line, at)
                 if match:
@@ -69,7 +69,7 @@ class Fronts:
 
 
 def text_of(data: bytes) -> tuple[str, bool]:
-    """A line as text without colours, and whether it was UTF-8, as nearly all logs are; else it is Windows-1252."""
+    """A line as text without colours, and whether it was UTF-8, as nearly all logs are; else it is read as cp1252."""
     try:
         text, whole = data.decode(), True
     except UnicodeDecodeError:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from repro.jobs.content import many
 from repro.jobs.logs.assembly import Assembly, Said
 from repro.jobs.logs.heads import Front, Fronts, text_of
 from repro.jobs.logs.patterns import Pattern, patterns
@@ -11,14 +12,13 @@ from repro.jobs.logs.reading import Source
 from repro.jobs.logs.records import Failure, Reading, Section, Shape
 from repro.jobs.logs.scanning import NONFINITE_WORD, TROUBLE_WORD, Line, Scanner, shape
 from repro.jobs.logs.tallies import Tally
-from repro.jobs.logs.words import many
 
 FIRST_LINES = 50
 MOST_SHAPES = 1000
 SHOWN_SHAPES = 20
 LOOKED_AT = 2000
-"""Characters of a line that patterns are tried on: what they say stands in front, and a hostile line must not hold up
-the search. Trouble further on is counted as not understood."""
+"""Characters of a line that patterns are tried on: messages start near the front, and a hostile line must not hold up
+the search. An error further on is counted as not understood."""
 SAMPLES = 5
 ABOUT, SOUND = "about", "sound"
 
@@ -29,17 +29,17 @@ def read_log(
     name: str | None = None,
     sizes: Iterable[int] = (),
     encoding: str | None = None,
-    give: Callable[[Failure], None] = lambda _: None,
+    give: Callable[[Failure], None] | None = None,
     progress: Callable[[int], None] = lambda _: None,
     known: Sequence[Pattern] | None = None,
 ) -> Reading:
     """Read one log.
 
     Args:
-        path: The log; gzip, bzip2 and xz are read as they are.
-        name: What it is called in records; by default the file's name.
-        sizes: Numbers of elements that one token has, by which counts are divided; by default the model's hidden size.
-        encoding: Python's name of the encoding, where it is not to be found out.
+        path: The log, plain or compressed with gzip, bzip2 or xz.
+        name: Its name in records; by default the file's name.
+        sizes: Elements per token, by which counts are divided; by default the model's hidden size.
+        encoding: Python's name of the encoding; by default it is detected.
         give: Is given each failure as soon as it is complete.
         progress: Is told the bytes read so far.
         known: Patterns, by default the shipped ones.
@@ -48,7 +48,7 @@ def read_log(
         UsageError: the file cannot be read.
     """
     source = Source(path, encoding)
-    reader = _Reader(name or path.name, sizes, give, patterns() if known is None else known)
+    reader = _Reader(name or path.name, sizes, give or (lambda _: None), patterns() if known is None else known)
     reader.read(_told(source, progress))
     return reader.reading(source)
 
@@ -114,7 +114,7 @@ class _Reader:
         )
 
     def _sample(self, data: bytes) -> None:
-        """A line in which nothing was met, for the report; and whether it is the ordinary line of a known loop."""
+        """Keep a line that contains none of the words, and count it if it is an ordinary line of a healthy loop."""
         text, _ = text_of(data)
         self._sound_samples += any(pattern.regex.search(text) for pattern in self._ordinary)
         if len(self._other_samples) < SAMPLES:
@@ -135,7 +135,7 @@ class _Reader:
             self._trouble(line, text)
 
     def _said(self, number: int, front: Front, text: str) -> Said | None:
-        """What the first pattern that fits takes from a line; all together, of what a job says about itself."""
+        """What the first matching pattern extracts from a line; of patterns about the job, what all of them extract."""
         looked_at = text[:LOOKED_AT]
         lowered = looked_at.lower()
         first: Pattern | None = None
@@ -155,7 +155,7 @@ class _Reader:
         return None if first is None else Said(number, front, first, fields)
 
     def _with(self, hints: tuple[str, ...]) -> tuple[Pattern, ...]:
-        """The patterns that one of the hints belongs to; the same few combinations come again and again."""
+        """The patterns with any of the hints; the same few combinations occur again and again."""
         if hints not in self._hinted:
             present = set(hints)
             self._hinted[hints] = tuple(pattern for pattern in self._known if present.intersection(pattern.hints))
@@ -163,7 +163,7 @@ class _Reader:
 
     def _take(self, said: Said) -> None:
         role = said.pattern.role
-        if role in (ABOUT, "crash", "innocent"):
+        if role in (ABOUT, "crash", "harmless"):
             self._assembly.interrupt(said.front.rank)
         if role == ABOUT:
             self._about(said)
@@ -171,11 +171,11 @@ class _Reader:
             self._tally.ended = self._tally.ended or Failure(
                 self._log, said.line, "end", said.pattern.id, said.front.rest.strip()[:300], time=said.front.time
             )
-        elif role != "innocent":
+        elif role != "harmless":
             self._assembly.add(said)
 
     def _about(self, said: Said) -> None:
-        """A log that names another model goes on with a section of its own. One line may say several things."""
+        """Take what a job says about itself. From where it names another model, a new section begins."""
         model, before = said.fields.get("model"), self._tally.model
         if model is not None and before is not None and model.rpartition("/")[2] != before.rpartition("/")[2]:
             self._assembly.finish()
@@ -187,7 +187,7 @@ class _Reader:
         return Tally(self._log, self._sizes, self._give)
 
     def _trouble(self, line: Line, text: str) -> None:
-        """Count a line that speaks of trouble in a way that no pattern knows."""
+        """Count a line that mentions an error that no pattern knows."""
         if not TROUBLE_WORD.search(text):
             return
         self._unclear_nonfinite += NONFINITE_WORD.search(text) is not None

@@ -1,48 +1,80 @@
-"""What lines say, as data: the patterns of messages and of what stands in front of them, read strictly."""
+"""Log patterns, read strictly from TOML: for messages, and for what precedes them on a line."""
 
 import functools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from repro.core.encoding import Record, decode
 from repro.core.errors import RecordError
 
 PATTERNS = Path(__file__).parent / "patterns"
 HEADS = Path(__file__).parent / "heads.toml"
 
-ROLES = ("example", "text", "skipped", "innocent", "failure", "notice", "crash", "about", "sound")
-"""What a line is: the first, second and third line of one failed example; a count of zero or a denial; a failure by
-itself; a step that a loss scaler left out; an end before the end; what a job says about itself; the ordinary line of a
-loop that goes well, which is only looked for in samples, for there are so many. Tried in this order."""
+ROLES = ("example", "text", "skipped", "harmless", "failure", "notice", "crash", "about", "sound")
+"""What a line is, in the order in which patterns are tried. ``example``, ``text`` and ``skipped``: the count, text and
+index of one failed example. ``harmless``: a count of zero, or NaN in the name of a setting. ``failure``: complete in
+itself. ``notice``: a step skipped by a loss scaler. ``crash``: the job ended early. ``about``: what a job says about
+itself. ``sound``: an ordinary line of a healthy loop; these are so many that only samples are tested."""
 SETTINGS = ("dtype", "layer", "max_length")
-GROUPS = frozenset(
-    {"example", "index", "nan", "inf", "text", "layer", "step", "epoch", "batch", "rank", "what", "value"}
-    | {"model", "total", "kept", "time", "level", *SETTINGS}
-)
+GROUPS = (
+    "example", "index", "nan", "inf", "text", "step", "epoch", "batch", "rank", "what", "value", "model", "total",
+    "kept", "time", "level", *SETTINGS,
+)  # fmt: skip
 PLACES = ("start", "front")
-FILE_KEYS: dict[str, type] = {"what": str, "source": str, "pattern": list}
-PATTERN_KEYS: dict[str, type] = {"name": str, "role": str, "hints": list, "regex": str, "examples": list}
-HEAD_KEYS: dict[str, type] = {"name": str, "where": str, "regex": str, "examples": list}
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A line, and the fields that a pattern must take from it."""
+class Example(Record, frozen=True, forbid_unknown_fields=True):
+    """A line, and the fields that a pattern must extract from it."""
 
     line: str
-    fields: Mapping[str, str]
+    fields: dict[str, str]
+
+
+class _Pattern(Record, frozen=True, forbid_unknown_fields=True):
+    """A pattern as its file has it."""
+
+    name: str
+    role: str
+    hints: tuple[str, ...]
+    regex: str
+    examples: tuple[Example, ...]
+
+
+class _Patterns(Record, frozen=True, forbid_unknown_fields=True):
+    """A file of patterns."""
+
+    what: str
+    source: str
+    pattern: tuple[_Pattern, ...]
+    last: bool = False
+
+
+class _Head(Record, frozen=True, forbid_unknown_fields=True):
+    """A head as its file has it."""
+
+    name: str
+    where: str
+    regex: str
+    examples: tuple[Example, ...]
+    all_lines: bool = False
+
+
+class _Heads(Record, frozen=True, forbid_unknown_fields=True):
+    """The file of heads."""
+
+    head: tuple[_Head, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One kind of message. ``id`` is file stem and name; a line that has none of ``hints`` is not looked at.
+    """One kind of message. ``id`` is file stem and name.
 
-    A hint is lower-case ASCII, and cheap where a shorter hint is a part of it: logs are searched for the shortest only.
-
-    ``last``: it is tried behind the others, and not at all within a text of several lines.
+    Only lines that contain one of ``hints`` (lower-case ASCII) are tested. Logs are searched for the shortest hints, so
+    one that contains another hint costs nothing. ``last``: tried after the others, and never inside a multi-line text.
     """
 
     id: str
@@ -55,7 +87,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What stands in front of a message; ``all_lines``: believed only where nearly every line has it."""
+    """What precedes a message; ``all_lines``: believed only if nearly every line of the log has it."""
 
     name: str
     where: str
@@ -66,18 +98,15 @@ class Head:
 
 @functools.cache
 def patterns(place: Path = PATTERNS) -> tuple[Pattern, ...]:
-    """The patterns of a file or of a folder's ``.toml`` files, in the order in which they are tried.
-
-    That is by role, and files that say ``last`` behind the others.
+    """The patterns of a file or of a folder's ``.toml`` files, in the order in which they are tried: by role.
 
     Raises:
-        RecordError: naming file and key, for what is unknown, missing or of another kind.
+        RecordError: naming file and key, for one that is unknown, missing or of the wrong type.
     """
     found: list[Pattern] = []
     for path in sorted(place.glob("*.toml")) if place.is_dir() else [place]:
-        data = _read(path, FILE_KEYS, {"last": bool})
-        last = data.get("last", False)
-        found += [_pattern(path, number, one, last) for number, one in enumerate(data["pattern"])]
+        data = _read(path, _Patterns)
+        found += [_pattern(path, f"pattern[{number}]", one, data.last) for number, one in enumerate(data.pattern)]
     return tuple(sorted(found, key=lambda one: (_stage(one.role), one.last)))
 
 
@@ -89,89 +118,49 @@ def heads(path: Path = HEADS) -> tuple[Head, ...]:
         RecordError: as ``patterns``.
     """
     made = []
-    for number, data in enumerate(_read(path, {"head": list}, {})["head"]):
-        where = f"head[{number}]"
-        _check(path, where, data, HEAD_KEYS, {"all_lines": bool})
-        if data["where"] not in PLACES:
-            raise RecordError(f"{path}: '{where}.where' must be one of {', '.join(PLACES)}, got {data['where']!r}.")
-        regex, examples = _regex(path, where, data["regex"], 0), _examples(path, where, data["examples"])
-        made.append(Head(data["name"], data["where"], data.get("all_lines", False), regex, examples))
+    for number, data in enumerate(_read(path, _Heads).head):
+        place = f"head[{number}]"
+        _one_of(path, f"{place}.where", data.where, PLACES)
+        made.append(Head(data.name, data.where, data.all_lines, _regex(path, place, data, 0), data.examples))
     return tuple(made)
 
 
 def _stage(role: str) -> int:
-    """Exact roles first; failures, notices, ends and what a job says of itself share one place."""
+    """Exact roles first; all from "failure" on share one place."""
     return min(ROLES.index(role), ROLES.index("failure"))
 
 
-def _pattern(path: Path, number: int, data: Any, last: bool) -> Pattern:
-    where = f"pattern[{number}]"
-    _check(path, where, data, PATTERN_KEYS, {})
-    if data["role"] not in ROLES:
-        raise RecordError(f"{path}: '{where}.role' must be one of {', '.join(ROLES)}, got {data['role']!r}.")
-    hints = data["hints"]
-    if not hints or not all(isinstance(hint, str) and len(hint) >= 3 and _plain(hint) for hint in hints):
-        raise RecordError(
-            f"{path}: '{where}.hints' must be texts of three or more lower-case ASCII letters: {hints!r}."
-        )
-    return Pattern(
-        id=f"{path.stem}/{data['name']}",
-        role=data["role"],
-        hints=tuple(hints),
-        regex=_regex(path, where, data["regex"], re.IGNORECASE),
-        examples=_examples(path, where, data["examples"]),
-        last=last,
-    )
+def _pattern(path: Path, place: str, data: _Pattern, last: bool) -> Pattern:
+    _one_of(path, f"{place}.role", data.role, ROLES)
+    if not data.hints or not all(len(hint) >= 3 and hint.isascii() and hint == hint.lower() for hint in data.hints):
+        wanted = "texts of three or more lower-case ASCII characters"
+        raise RecordError(f"{path}: {place}.hints: expected {wanted}, got {list(data.hints)}.")
+    regex = _regex(path, place, data, re.IGNORECASE)
+    return Pattern(f"{path.stem}/{data.name}", data.role, data.hints, regex, data.examples, last)
 
 
-def _plain(hint: str) -> bool:
-    return hint.isascii() and hint == hint.lower()
+def _one_of(path: Path, place: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise RecordError(f"{path}: {place}: expected one of {', '.join(known)}, got {given!r}.")
 
 
-def _regex(path: Path, where: str, text: str, flags: int) -> re.Pattern[str]:
+def _regex(path: Path, place: str, data: _Pattern | _Head, flags: int) -> re.Pattern[str]:
+    """The compiled expression of a pattern that has examples."""
+    if not data.examples:
+        raise RecordError(f"{path}: {place}.examples: expected at least one line with its fields, got none.")
     try:
-        made = re.compile(text, flags)
+        made = re.compile(data.regex, flags)
     except re.error as error:
-        raise RecordError(f"{path}: '{where}.regex' is no regular expression: {error}.") from error
-    unknown = sorted(set(made.groupindex) - GROUPS)
-    if unknown:
-        raise RecordError(f"{path}: '{where}.regex' names {', '.join(unknown)}; known are {', '.join(sorted(GROUPS))}.")
+        raise RecordError(f"{path}: {place}.regex: not a regular expression: {error}.") from error
+    for name in made.groupindex:
+        _one_of(path, f"{place}.regex: group", name, GROUPS)
     return made
 
 
-def _examples(path: Path, where: str, given: list[Any]) -> tuple[Example, ...]:
-    if not given:
-        raise RecordError(f"{path}: '{where}.examples' is empty: give at least one line and what is taken from it.")
-    made = []
-    for number, data in enumerate(given):
-        _check(path, f"{where}.examples[{number}]", data, {"line": str, "fields": dict}, {})
-        made.append(Example(data["line"], data["fields"]))
-    return tuple(made)
-
-
-def _read(path: Path, keys: Mapping[str, type], optional: Mapping[str, type]) -> dict[str, Any]:
+def _read(path: Path, kind: type[T]) -> T:
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        return decode(kind, tomllib.loads(path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecordError(f"{path}: it cannot be read as TOML: {error}.") from error
-    _check(path, "", data, keys, optional)
-    return data
-
-
-def _check(path: Path, where: str, data: Any, keys: Mapping[str, type], optional: Mapping[str, type]) -> None:
-    """Every key known, of its kind, and there."""
-    for problem in _problems(where, data, {**keys, **optional}, keys):
-        raise RecordError(f"{path}: {problem}.")
-
-
-def _problems(where: str, data: Any, known: Mapping[str, type], needed: Mapping[str, type]) -> Iterator[str]:
-    if not isinstance(data, dict):
-        yield f"'{where}' must be a table, got {data!r}"
-        return
-    dot = f"{where}." if where else ""
-    for key, value in data.items():
-        if key not in known:
-            yield f"unknown key '{dot}{key}'; known are {', '.join(known)}"
-        elif not isinstance(value, known[key]):
-            yield f"'{dot}{key}' must be {known[key].__name__}, got {value!r}"
-    yield from (f"'{dot}{key}' is missing" for key in needed if key not in data)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}.") from error

@@ -1,7 +1,7 @@
-"""A log as blocks of bytes: decompressed, decoded where it has to be, cut at the ends of lines, in constant memory.
+"""A log as blocks of bytes: decompressed, decoded if need be, cut at line ends, in constant memory.
 
-Nearly every encoding of logs has ASCII as a part, so that their bytes can be searched as they are. UTF-16 and UTF-32
-have not; they become UTF-8 here. A byte-order mark tells them, and without one, where the zero bytes lie.
+Nearly every encoding of logs contains ASCII, so their bytes can be searched as they are. UTF-16 and UTF-32 do not, and
+are converted to UTF-8. They are recognised by a byte-order mark or, without one, by where the zero bytes are.
 """
 
 import bz2
@@ -25,18 +25,18 @@ MAGIC = (
     (b"PK\x03\x04", "zip"),
 )
 OPENERS: dict[str | None, Callable[..., Any]] = {None: open, "gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-"""What opens each; zstd is not in the standard library of every Python, and a .zip holds many files."""
+"""What opens each. zstd is not in every Python's standard library, and a .zip holds many files."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
-"""Byte-order marks; that of UTF-32 begins with that of UTF-16, and so stands before it."""
+"""Byte-order marks. That of UTF-32 starts with that of UTF-16, so it comes first."""
 ASCII_LIKE = "utf-8"
 
 
 @dataclass(slots=True)
 class Source:
-    """One open log. ``size``: bytes read so far, after decompression; ``notes``: what was odd about it."""
+    """One open log. ``size``: bytes read so far, after decompression; ``notes``: anything odd about it."""
 
     path: Path
     encoding: str | None = None
@@ -45,10 +45,10 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
     def blocks(self) -> Iterator[bytes]:
-        """Blocks that end where a line ends; text is in an encoding that has ASCII as a part.
+        """Blocks that end where a line ends, in an encoding that contains ASCII.
 
         Raises:
-            UsageError: the file cannot be opened, or is compressed in a way that Python alone cannot read.
+            UsageError: the file cannot be opened, or is compressed in a way that is not supported.
         """
         rest, long_lines = b"", 0
         for block in self._decoded():
@@ -89,13 +89,11 @@ class Source:
                     self.size += len(block)
                     yield block
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            # The job was killed while it wrote, or a copy is not whole: what came before is as good as ever.
-            self.notes.append(f"the {self.compression} archive is damaged after {self.size:,} bytes of text: {error}")
+            # The job was killed while writing, or the copy is incomplete: what came before is still good.
+            self.notes.append(f"the {self.compression} archive is damaged after {self.size:,} bytes: {error}")
         except OSError as error:
             if self.compression is not None and error.errno is None:  # bz2 has no error of its own
-                self.notes.append(
-                    f"the {self.compression} archive is damaged after {self.size:,} bytes of text: {error}"
-                )
+                self.notes.append(f"the {self.compression} archive is damaged after {self.size:,} bytes: {error}")
                 return
             raise UsageError(f"{self.path} cannot be read: {error.strerror or error}. Give log files.") from error
 
@@ -105,18 +103,18 @@ def _opened(source: Source) -> IO[bytes]:
         start = stream.read(8)
     source.compression = next((name for magic, name in MAGIC if start.startswith(magic)), None)
     if source.compression not in OPENERS:
-        raise UsageError(f"{source.path} is a {source.compression} file, which is not read here. Unpack it first.")
+        raise UsageError(f"{source.path} is a {source.compression} file, which is not supported. Unpack it first.")
     opened: IO[bytes] = OPENERS[source.compression](source.path, "rb")
     return opened
 
 
 def _last_end(data: bytes) -> int:
-    r"""Behind the last end of a line. A ``\r`` at the very end may be half of ``\r\n``, so it does not count."""
+    r"""The place after the last line end. A ``\r`` at the very end may be half of ``\r\n``, so it does not count."""
     return max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1)) + 1
 
 
 def _guess(first: bytes) -> str:
-    """UTF-16 without a mark has a zero in every other byte of what is ASCII."""
+    """UTF-16 without a mark: every other byte of ASCII text is zero."""
     sample = first[:4096]
     even, odd = sample[0::2].count(0), sample[1::2].count(0)
     if len(sample) >= 4 and max(even, odd) > 0.4 * len(sample[1::2]) and min(even, odd) < 0.1 * len(sample):

@@ -1,4 +1,4 @@
-"""What comes out of a log: failures, the different prompts among them, and what a log holds of each model."""
+"""What comes out of a log: failures, the distinct prompts among them, and totals for each model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure as the log has it; its lines are put together by rank.
+    """One failure, pieced together from the lines of one rank.
 
-    ``kind`` is "example" (one example is bad), "step" (a loss, a gradient, a check: of no example) or "notice" (a step
-    that a loss scaler left out, which is its way of working).
-    ``text_cut``: the text ends in dots or was too long, so it may be less than the prompt was. ``certain``: the lines
-    could be put together in one way only. ``nan`` and ``inf`` are counts of elements; ``rows`` is ``nan`` in whole
-    token rows of ``row_size`` elements, null where it is no whole number of them or the size is not known.
+    ``kind`` is "example" (one example is bad), "step" (a loss, gradient or check that belongs to no example) or
+    "notice" (a step skipped by a loss scaler, which is normal). ``text_cut``: the text may be truncated, for it ends in
+    dots or is very long. ``certain``: the lines fit together in one way only. ``nan`` and ``inf`` count elements;
+    ``rows`` is ``nan`` in token rows of ``row_size`` elements, null if not a whole number or the size is not known.
     """
 
     log: str
@@ -37,7 +36,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt that failed: its text, or its index (and rank) where the log has no text; ``first`` is the record."""
+    """A prompt that failed, known by its text, or else by index and rank. ``first`` is its first failure."""
 
     text: str | None
     first: Failure
@@ -47,15 +46,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What one log holds of one model.
+    """What one log says about one model.
 
-    ``failures`` counts records, ``prompts`` has each different prompt once, ``unnamed`` counts failures of examples
-    that the log gives neither text nor index for. ``steps`` counts failures that are of no example (a loss, a check).
-    ``notices`` are steps that a loss scaler left out. ``totals`` are the sizes that the log names for its data, and
-    ``kept`` those of what was left of it. ``counts`` maps a NaN count to how often it occurs; ``row_size`` is the
-    number of elements of a token, the one that the caller named or the model's hidden size; of several the one that
-    divides most counts. ``settings`` holds what the log says of dtype, layer and so on. ``ended`` is the first line by
-    which the job may have ended early.
+    ``failures`` counts records, ``prompts`` has each distinct prompt once, and ``unnamed`` counts failed examples with
+    neither text nor index. ``steps`` counts failures that belong to no example (a loss, a check), ``notices`` steps
+    that a loss scaler skipped. ``totals`` are the numbers of prompts in the log, ``kept`` those left at the end.
+    ``counts`` maps each NaN count to how often it occurs. ``row_size`` is the number of elements of a token: given by
+    the caller, or the model's hidden size; of several, the one that divides most counts. ``settings`` is what the log
+    says about dtype, layer and so on. ``ended`` is the first sign that the job ended early.
     """
 
     log: str
@@ -78,7 +76,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Lines that differ in digits only: how often, the first one's number and text."""
+    """Lines that differ only in digits: how many, and the first one's number and text."""
 
     times: int
     line: int
@@ -89,10 +87,10 @@ class Shape:
 class Reading:
     """One log, read to its end.
 
-    Every line is in one of three counts: ``understood`` (a pattern fits, or it continues a text), ``unclear`` (it
-    speaks of NaN, Inf, overflow or an error, and no pattern fits) and ``others``. ``unclear_shapes`` and
-    ``other_samples`` show them; ``sound_samples`` counts, of one other line in each MiB, those that have the form of a
-    loop that goes well. ``bytes`` is what was read after decompression.
+    Every line is in one of three counts: ``understood`` (a pattern matches, or it continues a text), ``unclear`` (it
+    mentions NaN, Inf, overflow or an error, and no pattern matches) and ``others``. ``unclear_shapes`` and
+    ``other_samples`` show some of them. One other line per MiB is sampled; ``sound_samples`` counts those that look
+    like a healthy loop. ``bytes`` is the size after decompression.
     """
 
     log: str

@@ -1,9 +1,9 @@
-r"""The lines of a log that are worth a look, found by a search for words in whole blocks.
+r"""The lines of a log that are worth a look, found by searching whole blocks for words.
 
-Nearly all lines of a long log are of no interest here, and splitting them would cost more than everything else. So each
-block is searched for the few words that patterns and trouble have in common; a line is cut out only where one was met.
-Lines end at ``\n``, ``\r\n``, or ``\r``, by which progress bars overwrite themselves; they are numbered by ``\n``, as
-editors and grep do.
+Nearly all lines of a long log do not matter here, and splitting them would cost more than everything else. So each
+block is searched for the few words that patterns and errors have in common, and lines are cut out only where one is.
+Lines end at ``\n``, ``\r\n``, or ``\r``, with which progress bars overwrite themselves; they are numbered by ``\n``, as
+in editors and grep.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 INF = re.compile(rb"infs?(?![a-z])")
-"""The hint ``inf`` means this: as a plain word to search for it would meet every line that says INFO."""
+"""What the hint ``inf`` stands for: as a plain word it would find every line that says INFO."""
 TROUBLE = ("nan", "infinit", "overflow", "invalid", "error", "traceback")
 NONFINITE_WORD = re.compile(r"(?<![a-z])(?:nans?|infs?|infinit(?:y|ies))(?![a-z])", re.IGNORECASE)
 TROUBLE_WORD = re.compile(
@@ -23,7 +23,7 @@ MOST_SAMPLE_BYTES = 300
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its end; ``met``: a word was met in it, else it is here because every line was asked for."""
+    """A line without its end; ``met``: a word was found in it, else every line was asked for."""
 
     number: int
     data: bytes
@@ -31,11 +31,11 @@ class Line:
 
 
 class Scanner:
-    """Lines of the blocks of one log; ``every`` may be set while they are read, and then no line is left out.
+    """Lines of the blocks of one log. ``every`` may be set while they are read; then no line is left out.
 
     Args:
-        hints: Words to look for, besides those of trouble.
-        sample: Is given one line of each block that has none of the words.
+        hints: Words to search for, besides those of errors.
+        sample: Is given one line of each block that contains none of the words.
     """
 
     def __init__(self, hints: Iterable[str], sample: Callable[[bytes], None] = lambda _: None) -> None:
@@ -47,7 +47,7 @@ class Scanner:
         self._words = tuple(word.encode() for word in fewest([*words, *TROUBLE]))
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[Line]:
-        """The lines with a word in them, in order, and others while ``every`` is set."""
+        """The lines that contain a word, in order, and all others while ``every`` is set."""
         ended = True
         for block in filter(None, blocks):
             yield from self._block(block)
@@ -76,7 +76,7 @@ class Scanner:
             at = end + (2 if block[end : end + 2] == b"\r\n" else 1)
 
     def _met(self, block: bytes) -> set[int]:
-        """The starts of lines with a word in them."""
+        """The starts of lines that contain a word."""
         lowered = block.lower()
         found = {_start(block, match.start()) for match in INF.finditer(lowered)}
         for word in self._words:
@@ -88,13 +88,13 @@ class Scanner:
 
 
 def fewest(words: Sequence[str]) -> tuple[str, ...]:
-    """The words without those that hold another one: who searches for ``nan`` finds ``nan count`` too."""
+    """The words without those that contain another one: searching for ``nan`` finds ``nan count`` too."""
     given = set(words)
     return tuple(sorted(word for word in given if not any(other in word for other in given - {word})))
 
 
 def _first_other(block: bytes, met: set[int]) -> list[bytes]:
-    """The first line without a word in it, if it is one of the first."""
+    """The first line without any of the words, if it is near the start of the block."""
     at = 0
     for _ in range(LOOKED_AT):
         end = _end(block, at)
@@ -105,7 +105,7 @@ def _first_other(block: bytes, met: set[int]) -> list[bytes]:
 
 
 def shape(text: str) -> str:
-    """What lines that differ in numbers only have in common."""
+    """What lines that differ only in numbers have in common."""
     return re.sub(r"0x[0-9a-f]+|\d+", "#", text[:MOST_SAMPLE_BYTES])
 
 

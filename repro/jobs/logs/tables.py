@@ -1,12 +1,12 @@
-"""What logs say together: a verdict for each, a row for each model in each log, its counts in token rows. Pure."""
+"""Figures of several logs: a verdict for each, a row for each model in each log, its counts in token rows. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from repro.core.records import Outcome, Verdict
 from repro.core.sentences import listed
+from repro.jobs.content import many
 from repro.jobs.logs.records import Reading, Section
-from repro.jobs.logs.words import many
 
 MOST_NAMED = 5
 """Logs that the verdict's reason names."""
@@ -16,10 +16,9 @@ MOST_NAMED = 5
 class Row:
     """One model in one log: how many of its prompts failed.
 
-    ``failed`` counts different prompts, and each failure that the log gives no name for. ``total``, ``succeeded`` and
-    ``rate`` are null where the number of prompts is not known, the last two also where the job may have ended early;
-    ``rate`` is a share from 0 to 1. ``counts`` and ``rows``
-    are the least and the greatest NaN count, in elements and in token rows.
+    ``failed`` counts distinct prompts, and every failure with neither text nor index. ``total``, ``succeeded`` and
+    ``rate`` (a share from 0 to 1) are null where the number of prompts is not known, the last two also where the job
+    may have ended early. ``counts`` and ``rows`` are the smallest and largest NaN count, in elements and in token rows.
     """
 
     label: str
@@ -42,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One NaN count: how often it occurs, and the token rows that it makes up, null where that is no whole number."""
+    """One NaN count: how often it occurs, and how many token rows it is, null if that is not a whole number."""
 
     label: str
     nan: int
@@ -62,7 +61,7 @@ def rows(readings: Sequence[Reading], total: int | None = None) -> tuple[Row, ..
 
 
 def labels(sections: Sequence[Section]) -> tuple[str, ...]:
-    """A name for each section that no other has: the model's, with the log's where that is not enough."""
+    """A unique name for each section: the model's, with the log's where that is not enough."""
     short = [section.log if section.model is None else section.model.rpartition("/")[2] for section in sections]
     named = [
         one if short.count(one) == 1 else f"{one} ({section.log})" for one, section in zip(short, sections, strict=True)
@@ -73,7 +72,7 @@ def labels(sections: Sequence[Section]) -> tuple[str, ...]:
 
 
 def counts(readings: Sequence[Reading]) -> tuple[Count, ...]:
-    """Every NaN count of every section, from the smallest."""
+    """Every NaN count of every section, smallest first."""
     sections = [section for reading in readings for section in reading.sections]
     return tuple(
         Count(label, nan, _whole_rows(nan, section.row_size), times)
@@ -83,19 +82,17 @@ def counts(readings: Sequence[Reading]) -> tuple[Count, ...]:
 
 
 def verdict_of(reading: Reading) -> Verdict:
-    """Bad if the log has a failure; good if it was understood, came to its end and speaks of no NaN elsewhere."""
+    """Bad if the log has a failure; good if it was understood, ran to its end and mentions NaN nowhere else."""
     failures = sum(section.failures for section in reading.sections)
     ended = next((section.ended for section in reading.sections if section.ended is not None), None)
     if failures:
         return Verdict(Outcome.BAD, many(failures, "failure"))
     if reading.understood + reading.sound_samples == 0:
-        return Verdict(Outcome.SKIP, f"{many(reading.lines, 'line')}, none of a form that is known")
+        return Verdict(Outcome.SKIP, f"{many(reading.lines, 'line')}, none in a known form")
     if reading.unclear_nonfinite:
-        return Verdict(
-            Outcome.SKIP, f"no form that is known has {many(reading.unclear_nonfinite, 'line')} about NaN or Inf"
-        )
+        return Verdict(Outcome.SKIP, f"{many(reading.unclear_nonfinite, 'line')} about NaN or Inf in no known form")
     if ended is not None:
-        return Verdict(Outcome.SKIP, f"no failure, but the job may have ended early: line {ended.line:,}")
+        return Verdict(Outcome.SKIP, f"no failure, but the job may have ended early (line {ended.line:,})")
     return Verdict(Outcome.GOOD, "no failure")
 
 
@@ -105,10 +102,9 @@ def verdict(readings: Sequence[Reading]) -> Verdict:
     outcomes = {one.outcome for _, one in each}
     outcome = next((one for one in (Outcome.BAD, Outcome.SKIP) if one in outcomes), Outcome.GOOD)
     such = [f"{log}: {one.reason}" for log, one in each if one.outcome is outcome]
-    others = len(such) - MOST_NAMED
-    return Verdict(
-        outcome, "; ".join([*such[:MOST_NAMED], *([f"{many(others, 'other log')} alike"] if others > 0 else [])])
-    )
+    if len(such) > MOST_NAMED:
+        such[MOST_NAMED:] = [f"and {many(len(such) - MOST_NAMED, 'more log')}"]
+    return Verdict(outcome, "; ".join(such))
 
 
 def _row(section: Section, label: str, given: int | None) -> Row:
@@ -140,26 +136,26 @@ def _row(section: Section, label: str, given: int | None) -> Row:
 def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
     if failed and total is None and len(section.totals) > 1:
         sizes = listed([f"{size:,}" for size in section.totals])
-        yield f"the log names {sizes} as the number of its prompts, so no rate is given: say it with --total N"
+        yield f"the log gives {sizes} as its number of prompts, so there is no rate: set it with --total N"
     if failed and total is None and not section.totals and _whole_job(section):
-        yield "the log does not say how many prompts there were, so no rate is given: say it with --total N"
+        yield "the log does not give its number of prompts, so there is no rate: set it with --total N"
     if total is not None and failed > total:
-        yield f"{failed:,} different prompts failed, and there were {total:,}: no rate is given (pairs of two texts?)"
+        yield f"{failed:,} distinct prompts failed of only {total:,}, so there is no rate (pairs of two texts?)"
     if total is not None and len(section.kept) == 1 and total - failed != section.kept[0]:
-        yield f"the log says that {section.kept[0]:,} were kept, but {total - failed:,} did not fail"
+        yield f"the log says {section.kept[0]:,} were kept, but {total - failed:,} did not fail"
     if section.uncertain:
-        yield f"{many(section.uncertain, 'failure')} could be put together otherwise: lines alternate without a rank"
+        yield f"{many(section.uncertain, 'failure')} may be pieced together wrongly: ranks alternate without a prefix"
     cut = sum(prompt.first.text_cut for prompt in section.prompts)
     if cut:
-        yield f"{many(cut, 'text')} may have been cut by the log, and two that were cut may look the same"
+        yield f"{many(cut, 'text')} may be truncated in the log, and two truncated texts can look the same"
     if section.ended is not None and not _whole_job(section):
-        yield f"the job may have ended early, so no rate is given (line {section.ended.line:,}: {section.ended.said})"
+        yield f"the job may have ended early, so there is no rate (line {section.ended.line:,}: {section.ended.said})"
     if section.notices:
-        yield f"{many(section.notices, 'step')} left out by a loss scaler, which is its way to find its scale"
+        yield f"the loss scaler skipped {many(section.notices, 'step')}, which is how it finds its scale"
 
 
 def _whole_job(section: Section) -> bool:
-    """Whether the job came to its end, as far as its log tells: what it kept is said last."""
+    """Whether the job ran to its end, as far as its log tells: what it kept is logged last."""
     return section.ended is None or bool(section.kept)
 
 

@@ -1,15 +1,20 @@
-"""What a log holds of each model, added up failure by failure: only different prompts and different counts are kept."""
+"""Totals for each model in a log, added up failure by failure: only distinct prompts and distinct counts are kept."""
 
+import functools
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from repro.core.case import MODELS, SHIPPED
 from repro.jobs.logs.patterns import SETTINGS
 from repro.jobs.logs.records import Failure, Prompt, Section
-from repro.jobs.logs.sizes import hidden_size, shipped_name
 from repro.jobs.overlap.compare import normalised
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+WIDTHS = ("hidden_size", "n_embd", "d_model")
+"""Names of the hidden size in configurations."""
 
 
 @dataclass(slots=True)
@@ -25,8 +30,8 @@ class Tally:
 
     Args:
         log: The log's name.
-        sizes: Row sizes in elements that the caller names; where there are none, the model's hidden size counts.
-        give: Is given each failure with its model and its rows.
+        sizes: Row sizes in elements, given by the caller; by default the model's hidden size.
+        give: Is given each failure, with its model and rows.
     """
 
     def __init__(self, log: str, sizes: Iterable[int], give: Callable[[Failure], None]) -> None:
@@ -47,7 +52,7 @@ class Tally:
         self.ended: Failure | None = None
 
     def about(self, fields: Mapping[str, str]) -> None:
-        """Take what the log says of its job."""
+        """Take what the log says about its job."""
         self.model = fields.get("model") or self.model
         for name, kept in (("total", self._totals), ("kept", self._kept)):
             if name in fields:
@@ -112,7 +117,7 @@ class Tally:
             kept.rows.add(failure.rows)
 
     def _row_size(self, count: int | None) -> int | None:
-        """The widest of the sizes that divides the count."""
+        """The largest of the sizes that divides the count."""
         return next((size for size in self._candidates() if count is not None and count % size == 0), None)
 
     def _divided(self, size: int) -> int:
@@ -121,3 +126,28 @@ class Tally:
     def _candidates(self) -> tuple[int, ...]:
         shipped = shipped_name(self.model) if self.model else self._named
         return self._sizes or ((hidden_size(shipped),) if shipped else ())
+
+
+@functools.lru_cache(maxsize=1024)
+def shipped_name(words: str) -> str | None:
+    """The shipped configuration that a path or a name stands for: ``job_1_gemma3_12b_it.err`` is gemma-3-12b.
+
+    Of several, the longest: ``gpt2-xl`` is not ``gpt2``.
+    """
+    fitting = [name for name in SHIPPED if _spelt(name).search(words)]
+    return max(fitting, key=len, default=None)
+
+
+@functools.cache
+def hidden_size(name: str) -> int:
+    """The hidden size in a shipped configuration."""
+    config = json.loads((MODELS / f"{name}.json").read_text("utf-8"))
+    config = config.get("text_config", config)
+    return int(next(config[key] for key in WIDTHS if key in config))
+
+
+@functools.cache
+def _spelt(name: str) -> re.Pattern[str]:
+    """A name, however its parts are joined: gemma-3-12b, gemma3_12b, Gemma3-12B."""
+    parts = "[-_. ]?".join(re.escape(part) for part in name.split("-"))
+    return re.compile(rf"(?<![a-z0-9]){parts}(?![a-z0-9])", re.IGNORECASE)

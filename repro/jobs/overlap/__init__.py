@@ -1,1 +1,1 @@
-"""Sets of prompts against each other."""
+"""Which failing prompts several runs, lists or logs share, and whether that could be chance."""

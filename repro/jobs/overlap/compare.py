@@ -1,4 +1,4 @@
-"""Sets of prompts against each other: what they share, what each has besides, whether that could be chance. Pure."""
+"""Sets of prompts compared: what they share, what only one has, and whether the overlap could be chance. Pure."""
 
 import itertools
 import re
@@ -10,17 +10,16 @@ from fractions import Fraction
 from repro.core.chances import LEVEL, at_least, holm, shown
 from repro.core.errors import UsageError
 from repro.core.sentences import listed
+from repro.jobs.content import many
 
 NORMALISED = "Unicode NFC; line ends (also written as \\n) and runs of white space count as one space, none at the ends"
 """How two texts are held to be the same prompt. Case and punctuation count: they change the tokens."""
 ALL_COMBINATIONS = 6
 """Up to so many sets the table has a row for every combination, 63 at most; beyond, for those that have members."""
-
-
 LEAST_CONTAINED = 12
-"""Characters of a text that is looked for inside of others; a shorter one lies in many of them anyhow."""
+"""Characters of a text that is looked for inside other texts; a shorter one occurs in many of them anyway."""
 MOST_LOOKED_AT = 1_000_000
-"""Pairs of texts that are looked at for one lying inside of the other: about a tenth of a second."""
+"""Pairs of texts in which one is looked for inside the other: about a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +95,14 @@ def overlap(sets: Mapping[str, Set[str]], population: int | Set[str] | None = No
         UsageError: there are fewer than two sets, or more prompts than the population has.
     """
     if len(sets) < 2:
-        raise UsageError(f"{len(sets)} set given: there is nothing to compare it with. Give two or more.")
+        raise UsageError(f"{many(len(sets), 'set')} given. Give two or more to compare.")
     union = frozenset().union(*sets.values())
     drawn, notes = _drawn(sets, population)
     total = population if population is None or isinstance(population, int) else len(population)
     if total is not None and total < len(frozenset().union(*drawn.values())):
         raise UsageError(
-            f"--population {total} is fewer than the {len(union)} different prompts of the sets. "
-            "Give the number of all prompts that were run."
+            f"--population {total} is smaller than the {len(union)} distinct prompts of the sets. "
+            "Give the number of prompts that were run."
         )
     couples = list(itertools.combinations(sets, 2))
     chances = [None if total is None else _chance(total, [drawn[name] for name in couple]) for couple in couples]
@@ -117,11 +116,9 @@ def overlap(sets: Mapping[str, Set[str]], population: int | Set[str] | None = No
     if len(sets) > 2:
         notes.append(_all_at_once(sets, in_all, together))
     if len(pairs) > 1 and total is not None:
-        notes.append(f"{len(pairs)} pairs were looked at: the chance for one of so many is corrected by Holm's method.")
+        notes.append(f"{len(pairs)} pairs were tested: corrected probabilities are by Holm's method.")
     if total is None:
-        notes.append(
-            "how many prompts were run is not known, so no chance is given: name it with --population N or FILE."
-        )
+        notes.append("No probability: how many prompts were run is not known. Set it with --population N|FILE.")
     notes += [said for first, second in couples if (said := _templates(sets, first, second))]
     return Overlap(
         sizes={name: len(members) for name, members in sets.items()},
@@ -142,8 +139,8 @@ def _drawn(sets: Mapping[str, Set[str]], population: int | Set[str] | None) -> t
         return dict(sets), []
     drawn = {name: members & population for name, members in sets.items()}
     notes = [
-        f"{len(sets[name]) - len(members)} of {len(sets[name])} in {name} are not in the population: "
-        "the chances leave them out."
+        f"{len(sets[name]) - len(members)} of {len(sets[name])} in {name} are not in the population; "
+        "probabilities leave them out."
         for name, members in drawn.items()
         if len(members) < len(sets[name])
     ]
@@ -192,22 +189,22 @@ def _sentence(
     """The smaller set against the larger one: how much of it lies in there, and what chance would do."""
     small, large = sorted(names, key=lambda name: len(sets[name]))
     both = len(sets[small] & sets[large])
-    share = "all" if both == len(sets[small]) else "none" if both == 0 else str(both)
+    share = "All" if both == len(sets[small]) else "None of the" if both == 0 else f"{both} of the"
     if not sets[small]:
         return f"{small} is empty."
-    found = f"{share} of the {len(sets[small])} in {small} are among the {len(sets[large])} in {large}"
+    found = f"{share} {len(sets[small])} in {small} are among the {len(sets[large])} in {large}"
     if total is None or chance is None or corrected is None:
         return f"{found}."
     expected = len(drawn[small]) * len(drawn[large]) / total
     if max(len(drawn[small]), len(drawn[large])) == total:
-        return f"{found}, and could not be elsewhere: one of the two is the whole population."
-    by_chance = f"by chance {expected:.3g} of {total} would be, and so many or more with probability {shown(chance)}"
-    more = f" ({shown(corrected)} for one pair of so many)" if len(sets) > 2 else ""
+        return f"{found}, as they must be: one of the two is the whole population."
+    by_chance = f"{expected:.3g} would be expected by chance, and this many or more has probability {shown(chance)}"
+    more = f" ({shown(corrected)} corrected)" if len(sets) > 2 else ""
     return f"{found}; {by_chance}{more}{'' if corrected <= LEVEL else ', so this may be chance'}."
 
 
 def _templates(sets: Mapping[str, Set[str]], first: str, second: str) -> str | None:
-    """A note where two sets share no text, but texts of the one lie inside of texts of the other."""
+    """A note where two sets share no text, but texts of one occur inside texts of the other."""
     small, large = sorted((first, second), key=lambda name: sum(map(len, sets[name])))
     if sets[small] & sets[large] or len(sets[small]) * len(sets[large]) > MOST_LOOKED_AT:
         return None
@@ -216,14 +213,14 @@ def _templates(sets: Mapping[str, Set[str]], first: str, second: str) -> str | N
     if not count:
         return None
     return (
-        f"{small} and {large} share no text, but {count} texts of {small} lie inside of texts of {large}: "
-        "those seem to stand in a template. Give both with it, or both without."
+        f"{small} and {large} share no text, but {many(count, 'text')} of {small} occur inside texts of {large}, "
+        "probably in a prompt template. Give both with the template, or both without."
     )
 
 
 def _all_at_once(sets: Mapping[str, Set[str]], in_all: int, chance: float | None) -> str:
-    said = f"{in_all} in all {len(sets)} sets at once ({listed(tuple(sets))})"
-    return f"{said}." if chance is None else f"{said}; so many or more by chance with probability {shown(chance)}."
+    said = f"{in_all} in all {len(sets)} sets ({listed(tuple(sets))})"
+    return f"{said}." if chance is None else f"{said}; this many or more has probability {shown(chance)} by chance."
 
 
 def _regions(sets: Mapping[str, Set[str]]) -> tuple[Region, ...]:

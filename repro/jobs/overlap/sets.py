@@ -1,6 +1,6 @@
-"""Reads which prompts failed: from a run of many prompts, a list of skipped ones, or the log of a job.
+"""Which prompts failed, read from a run of many prompts, a list of skipped ones, or the log of a job.
 
-A run also tells which prompts passed. A list and a log do not: what they were taken from has to be named.
+A run also tells which prompts passed. A list and a log do not, so what they were drawn from has to be named.
 """
 
 from bisect import bisect_left
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from repro.core.errors import UsageError
 from repro.core.sentences import listed
+from repro.jobs.content import many
 from repro.jobs.overlap.compare import normalised
-from repro.jobs.prompt_files import LISTS, RUN, examples_of, rows_of, text_of
+from repro.jobs.prompt_files import RUN, SUFFIXES, examples, is_run
 
 SHORTENED = ("...", "…")
 """How a log ends a text that it has cut."""
@@ -34,58 +35,71 @@ class PromptSet:
     notes: tuple[str, ...] = ()
 
 
-def read_sets(paths: Sequence[Path], field: str | None = None) -> tuple[PromptSet, ...]:
+def read_sets(paths: Sequence[Path], field: str | None = None, *, pairs: bool = False) -> tuple[PromptSet, ...]:
     """Each place as a set with a name of its own.
 
     Args:
-        paths: Folders of runs, their ``prompts.jsonl``, lists (``LISTS``; .txt has a prompt a line), or job logs.
-        field: Where objects and tables have the text; otherwise the first of ``FIELDS`` that is there.
+        paths: Folders of runs, prompt files, or job logs.
+        field: Where an entry of a prompt file has its text; see ``prompt_files.examples``.
+        pairs: Whether each entry of a prompt file is a pair; then both sides are prompts.
 
     Raises:
-        UsageError: what a place holds is not known.
-        RecordError: it cannot be read.
+        UsageError: a place cannot be read, or holds something else.
     """
-    return tuple(replace(read(path, field), name=name) for path, name in zip(paths, _names(paths), strict=True))
+    return tuple(
+        replace(read(path, field, pairs=pairs), name=name) for path, name in zip(paths, _names(paths), strict=True)
+    )
 
 
-def read(path: Path, field: str | None = None) -> PromptSet:
+def read(path: Path, field: str | None = None, *, pairs: bool = False) -> PromptSet:
     """One place as a set; see ``read_sets``. A .txt file is a log where failed prompts of a job are found in it."""
     file = path / RUN if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"{path} holds no {RUN}: it is no run of `repro prompts`. Give such a run, a list or a log.")
-    if file.suffix.lower() not in LISTS:
+        raise UsageError(f"{path}: expected the folder of a `repro prompts` run; it has no {RUN}.")
+    if file.suffix.lower() not in SUFFIXES:
         return _log(file)
     if file.suffix.lower() == ".txt" and (log := _log(file)).entries:
         return log
-    rows: list[tuple[str, str | None]]
-    if file.name == RUN:
-        examples, notes = examples_of(file)
-        rows = [(text_of(example), str(example["verdict"])) for example in examples]
-    else:
-        rows, notes = rows_of(file, field)
+    notes: list[str] = []
+    # The options are meant for those of the files that have fields.
+    plain = is_run(file) or file.suffix.lower() == ".txt"
+    entries = list(examples(file, None if plain else field, pairs=pairs and not plain, note=notes.append))
+    found = [(normalised(one.name), one.verdict) for one in entries if one.name.strip()]
+    withheld = sum(one.text is None and not one.name for one in entries)
+    if withheld:
+        notes.append(f"{many(withheld, 'prompt')} with a withheld text left out.")
     # A list of what was skipped may have verdicts too, but only a record of all prompts has good ones.
-    is_run = file.name == RUN or any(verdict == "good" for _, verdict in rows)
-    texts = [(normalised(text), verdict) for text, verdict in rows if text.strip()]
-    failed = [text for text, verdict in texts if verdict in (None, "bad")]
-    answered = frozenset(text for text, verdict in texts if verdict in ("good", "bad"))
+    of_run = is_run(file) or any(verdict == "good" for _, verdict in found)
+    failed = [text for text, verdict in found if verdict in (None, "bad")]
     different = frozenset(failed)
+    skipped = sum(verdict == "skip" for _, verdict in found)
     if len(different) < len(failed):
-        notes.append(f"{len(failed)} failing entries are {len(different)} different prompts.")
-    skipped = sum(1 for _, verdict in texts if verdict == "skip")
+        notes.append(
+            f"{many(len(failed), 'failing entry', 'failing entries')}, {many(len(different), 'distinct prompt')}."
+        )
     if skipped:
-        notes.append(f"{skipped} prompts could not be judged and are left out.")
-    name, kind = (path.name if path.is_dir() else path.stem), "run" if is_run else "list"
-    return PromptSet(name, str(path), kind, different, answered if is_run else None, len(failed), tuple(notes))
+        notes.append(f"{many(skipped, 'prompt')} without a verdict (skip) left out.")
+    return PromptSet(
+        name=path.name if path.is_dir() else path.stem,
+        path=str(path),
+        kind="run" if of_run else "list",
+        failed=different,
+        asked=frozenset(text for text, verdict in found if verdict in ("good", "bad")) if of_run else None,
+        entries=len(failed),
+        notes=tuple(notes),
+    )
 
 
 def population_of(
-    sets: Sequence[PromptSet], given: str | None, field: str | None = None
+    sets: Sequence[PromptSet], given: str | None, field: str | None = None, *, pairs: bool = False
 ) -> int | frozenset[str] | None:
     """What the sets were drawn from: a number, the texts, or None where that is not known.
 
     Args:
         sets: The sets; where all of them are runs, the prompts that every one of them answered are the population.
         given: A number, or a file with every prompt.
+        field: As for ``read_sets``.
+        pairs: As for ``read_sets``.
 
     Raises:
         UsageError: it is neither.
@@ -97,7 +111,7 @@ def population_of(
         return int(given)
     if not Path(given).exists():
         raise UsageError(f"--population {given} is neither a number nor a file. Give how many prompts were run.")
-    every = read(Path(given), field)
+    every = read(Path(given), field, pairs=pairs)
     return every.failed if every.asked is None else every.asked
 
 
@@ -133,13 +147,13 @@ def _log(file: Path) -> PromptSet:
     notes = []
     nameless = len(prompts) - len(texts) + sum(section.unnamed for section in sections)
     if nameless:
-        notes.append(f"{nameless} failures have no text in the log and are left out.")
+        notes.append(f"{many(nameless, 'failure')} without a text in the log left out.")
     models = list(dict.fromkeys(section.model for section in sections if section.model and section.prompts))
     if len(models) > 1:
-        notes.append(f"it is about {listed(models)}; their failing prompts are taken together.")
+        notes.append(f"it covers {listed(models)}; their failing prompts are pooled.")
     totals = sorted({total for section in sections for total in section.totals})
     if totals:
-        notes.append(f"it speaks of {listed([str(total) for total in totals])} prompts in all.")
+        notes.append(f"the log reports {listed([f'{total:,}' for total in totals])} prompts in all.")
     failed = frozenset(texts)
     return PromptSet(file.name, str(file), "log", failed, None, len(texts), tuple(notes))
 
@@ -169,9 +183,9 @@ def _completed(item: PromptSet, full: Sequence[str], whole: Set[str]) -> PromptS
             unclear += 1
     notes = list(item.notes)
     if put:
-        notes.append(f"{len(put)} texts that end in an ellipsis were put in full: only one prompt begins so.")
+        notes.append(f"{many(len(put), 'truncated text')} completed: only one known prompt starts that way.")
     if unclear:
-        notes.append(f"{unclear} texts that end in an ellipsis could stand for several prompts and stay as they are.")
+        notes.append(f"{many(unclear, 'truncated text')} left as is: several known prompts start that way.")
     failed = frozenset(put.get(text, text) for text in item.failed)
     return replace(item, failed=failed, notes=tuple(notes))
 
@@ -185,8 +199,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
     whole = [path.absolute().parent if path.name == RUN else path.absolute() for path in paths]
     twice = next((path for place, path in enumerate(paths) if whole[place] in whole[:place]), None)
     if twice is not None:
-        raise UsageError(f"{twice} is given twice. Give two different sets.")
-    short = [path.with_name(path.stem) if path.suffix.lower() in LISTS else path for path in whole]
+        raise UsageError(f"{twice} is given twice. Give different sets.")
+    short = [path.with_name(path.stem) if path.suffix.lower() in SUFFIXES else path for path in whole]
     for names_of in (short, whole):
         for count in range(1, max(len(path.parts) for path in names_of) + 1):
             names = ["/".join(path.parts[-count:]) for path in names_of]

@@ -1,11 +1,15 @@
-"""The settings of several jobs side by side."""
+"""The settings of several jobs side by side, and what differs for programs and for people."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from repro.core.encoding import SCHEMA
+from repro.jobs.content import ABSENT, Content, Table, many
 from repro.jobs.settings.layers import Job, Override
-from repro.jobs.settings.matters import Topic, topic_of
+from repro.jobs.settings.matters import Topic, topic_of, topics
 from repro.jobs.settings.tree import Leaf, Tree, as_leaf, joined
 
 IDENTITIES = ("name", "id", "key", "_target_", "class", "type", "path")
@@ -14,6 +18,8 @@ MODEL = "model"
 """The topic of the keys that name the model."""
 SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?[bm])(?![a-z0-9])")
 """A model's size in a name: 12b, 270m, 0.5b."""
+WIDEST = 60
+"""Characters of a cell in the table; a setting with a longer value is a block of its own, so that nothing is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def compare(jobs: Sequence[Job]) -> Compared:
             same += 1
         else:
             differences.append(Difference(path, values, how, topic_of(path)))
-    differences.sort(key=lambda one: one.topic.rank if one.topic else len(differences) + 1_000)
+    differences.sort(key=lambda one: _rank(one.topic))
     notes = [note for job in jobs for note in (*job.notes, *_wrong_size(job))]
     return Compared(tuple(jobs), tuple(differences), same, tuple(dict.fromkeys(notes)))
 
@@ -64,6 +70,60 @@ def compare(jobs: Sequence[Job]) -> Compared:
 def changes(override: Override) -> bool:
     """Whether the value that won is another one."""
     return not override.lost.same(override.won)
+
+
+def document(compared: Compared) -> dict[str, Any]:
+    """The comparison for programs, with plain values."""
+    return {
+        "schema": SCHEMA,
+        "command": "config-diff",
+        "differs": compared.differs,
+        "jobs": [_job(job) for job in compared.jobs],
+        "differences": [_difference(one) for one in compared.differences],
+        "same": compared.same,
+        "notes": compared.notes,
+    }
+
+
+def content(compared: Compared, *, everything: bool) -> Content:
+    """The comparison for a person: the jobs with their files, what differs and why it matters, overrides, notes.
+
+    Args:
+        compared: The comparison.
+        everything: Whether overrides that change no value are listed too.
+    """
+    names = _names(compared.jobs)
+    for name, job in zip(names, compared.jobs, strict=True):
+        if len(job.files) > 1:
+            yield f"{name}: {' < '.join(job.files)} (later files win)"
+    if len(compared.jobs) > 1:
+        yield from _differing(compared.differences, names)
+    for name, job in zip(names, compared.jobs, strict=True):
+        listed = [one for one in job.overrides if everything or changes(one)]
+        for one in sorted(listed, key=lambda one: _rank(topic_of(one.path))):
+            yield f"{name}: {one.path}: {_placed(one.won)} overrides {_placed(one.lost)}"
+    yield from (f"note: {note}" for note in compared.notes)
+    if len(compared.jobs) > 1:
+        count = len(compared.differences)
+        yield f"{many(count, 'setting differs', 'settings differ')}, {compared.same:,} the same."
+    else:
+        count = sum(map(changes, compared.jobs[0].overrides))
+        yield f"{count:,} of {many(compared.same, 'setting')} override another value."
+
+
+def _differing(differences: Sequence[Difference], names: Sequence[str]) -> Content:
+    """A row for each difference, a block for each with a long value, and a reason for each topic."""
+    rows = [
+        (one.path, *(_value(leaf, typed=one.how == "type") for leaf in one.values), one.topic.name if one.topic else "")
+        for one in differences
+    ]
+    short = [row for row in rows if max(map(len, row)) <= WIDEST]
+    yield Table(("setting", *names, "matters for"), tuple(short))
+    for path, *values, topic in (row for row in rows if row not in short):
+        yield f"{path}  ({topic})" if topic else path
+        yield from (f"  {name}: {value}" for name, value in zip(names, values, strict=True))
+    for reason in dict.fromkeys(one.topic for one in differences if one.topic):
+        yield f"{reason.name}: {reason.why}"
 
 
 def _walk(path: str, trees: Sequence[Tree | None]) -> Iterator[tuple[str, tuple[Leaf | None, ...]]]:
@@ -134,11 +194,53 @@ def _wrong_size(job: Job) -> Iterator[str]:
             continue
         found = set(SIZE.findall(_words(str(leaf.value))))
         if expected and found and not expected & found:
-            yield (
-                f"{job.name}: by its name it is for {' '.join(sorted(expected))}, and {path} is {leaf.shown}"
-                f" ({leaf.place})"
-            )
+            yield f"{job.name}: named for {' '.join(sorted(expected))}, but {path} is {leaf.shown} ({leaf.place})"
 
 
 def _words(name: str) -> str:
     return name.lower().replace("_", " ")
+
+
+def _rank(topic: Topic | None) -> int:
+    return len(topics()) if topic is None else topic.rank
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    """The jobs without their folders, where that tells them apart."""
+    short = ["+".join(Path(part).name for part in job.name.split("+")) for job in jobs]
+    return short if len(set(short)) == len(jobs) else [job.name for job in jobs]
+
+
+def _value(leaf: Leaf | None, *, typed: bool) -> str:
+    """A value; with its type where that is all that differs."""
+    if leaf is None:
+        return ABSENT
+    return f"{leaf.shown} ({leaf.kind})" if typed else leaf.shown
+
+
+def _placed(leaf: Leaf) -> str:
+    return f"{leaf.shown} ({leaf.place})" if leaf.file else leaf.shown
+
+
+def _job(job: Job) -> dict[str, Any]:
+    overrides = [
+        {"path": one.path, "won": _leaf(one.won), "lost": _leaf(one.lost), "changes": changes(one)}
+        for one in job.overrides
+    ]
+    return {"name": job.name, "files": job.files, "overrides": overrides, "notes": job.notes}
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    return {
+        "path": one.path,
+        "how": one.how,
+        "topic": one.topic.name if one.topic else None,
+        "why": one.topic.why if one.topic else None,
+        "values": [None if leaf is None else _leaf(leaf) for leaf in one.values],
+    }
+
+
+def _leaf(leaf: Leaf) -> dict[str, Any]:
+    """The value itself where JSON has a word for it, else as it is shown."""
+    plain = leaf.kind in ("text", "whole number", "number", "boolean", "null")
+    return {"value": leaf.value if plain else leaf.shown, "kind": leaf.kind, "file": leaf.file, "line": leaf.line}

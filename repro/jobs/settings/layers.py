@@ -1,4 +1,4 @@
-"""The files of one job laid over each other, as the job did, with every value that one of them takes from another."""
+"""The files of one job merged as the job merges them, with every value that one file overrides in another."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from repro.jobs.settings.reading import SUFFIXES, read
 from repro.jobs.settings.tree import Leaf, Tree, as_leaf, joined
 
 BASE_KEYS = ("base", "_base_", "base_config", "extends", "inherits", "inherit_from")
-"""Keys at the top of a file that name the files below it."""
+"""Top-level keys that name the files that a file overrides."""
 DEFAULTS = "defaults"
 """Hydra's list. Source: https://hydra.cc/docs/advanced/defaults_list/."""
 ITSELF = "_self_"
@@ -18,7 +18,7 @@ DEEPEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A value that is not used, for a later file has another."""
+    """A value that a later file overrides."""
 
     path: str
     lost: Leaf
@@ -68,15 +68,15 @@ def job_from(argument: str, bases: Sequence[Path] = ()) -> Job:
 
     Args:
         argument: A file, or files joined by "+", of which a later one wins over an earlier one.
-        bases: Files below all of these.
+        bases: Files that all of these override.
 
     Raises:
-        UsageError: a file is not there, or is none of settings.
-        RecordError: a file cannot be read, or stands on itself.
+        UsageError: a file is missing, or is not a settings file.
+        RecordError: a file cannot be read, or includes itself.
     """
     names = [argument] if Path(argument).exists() else argument.split("+")
     if not all(names):
-        raise UsageError(f"{argument!r} names no file before or behind a '+'.")
+        raise UsageError(f"{argument!r} has no file before or after a '+'.")
     pile = _Pile()
     for path in [*bases, *map(Path, names)]:
         _lay(path, (), pile, ())
@@ -84,11 +84,11 @@ def job_from(argument: str, bases: Sequence[Path] = ()) -> Job:
 
 
 def _lay(path: Path, under: tuple[str, ...], pile: _Pile, inside: tuple[Path, ...]) -> None:
-    """A file over the pile, after the files that it stands on."""
+    """A file over the pile, after the files that it includes."""
     real = path.resolve()
     if real in inside or len(inside) >= DEEPEST:
         chain = " -> ".join(one.name for one in (*inside, real))
-        raise RecordError(f"{path} stands on itself: {chain}. Take one of these lines out.")
+        raise RecordError(f"{path} includes itself: {chain}. Remove one of these includes.")
     found = read(path, path.name)
     pile.notes += found.notes
     own = dict(found.tree)
@@ -104,8 +104,8 @@ def _lay(path: Path, under: tuple[str, ...], pile: _Pile, inside: tuple[Path, ..
 
 
 def _below(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[Path, tuple[str, ...]] | None]:
-    """The files that a file names, with the keys that each is put under; None stands for the file itself. The keys that
-    name them are taken out of ``own``.
+    """The files that a file includes, with the keys that each is put under; None stands for the file itself. The keys
+    that name them are removed from ``own``.
     """
     for key in BASE_KEYS:
         named = [item.value for item in _leaves(own.get(key))]
@@ -116,7 +116,7 @@ def _below(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[Path
         del own[key]
         for word, file in zip(words, files, strict=True):
             if file is None:
-                pile.notes.append(f"{path.name}: {key} names {word}, which is not there: its settings are not known")
+                pile.notes.append(f"{path.name}: {key} names {word}, which does not exist: its settings are unknown")
             else:
                 yield file, ()
     if isinstance(own.get(DEFAULTS), list):
@@ -130,12 +130,12 @@ def _defaults(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[P
     if not any(group is None and option == ITSELF for group, option in entries) and not any(
         _file(path.parent, f"{group}/{option}" if group else str(option)) for group, option in entries
     ):
-        return  # another program's list of that name
+        return  # another program's key of that name
     del own[DEFAULTS]
     if (None, ITSELF) not in entries:
         pile.notes.append(
-            f"{path.name}: its defaults do not say where {ITSELF} stands: here, and in Hydra 1.1 and later, the file"
-            " wins over them; in Hydra 1.0 they win over the file"
+            f"{path.name}: its defaults have no {ITSELF}: here, and in Hydra 1.1 and later, the file overrides them;"
+            " in Hydra 1.0 they override the file"
         )
     for group, option in entries:
         if (group, option) == (None, ITSELF):
@@ -144,7 +144,7 @@ def _defaults(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[P
             yield file, tuple(group.split("/")) if group else ()
         elif option is not None:
             named = f"{group}: {option}" if group else str(option)
-            pile.notes.append(f"{path.name}: defaults name {named}, which is not there: its settings are not known")
+            pile.notes.append(f"{path.name}: defaults name {named}, which does not exist: its settings are unknown")
 
 
 def _entries(item: Tree) -> list[tuple[str | None, str | None]]:
@@ -158,7 +158,7 @@ def _entries(item: Tree) -> list[tuple[str | None, str | None]]:
 
 
 def _file(folder: Path, word: str) -> Path | None:
-    """The file that a word means, looked for beside the file that names it."""
+    """The file that a word stands for, beside the file that names it."""
     tried = [folder / word, *(folder / f"{word}{suffix}" for suffix in SUFFIXES)]
     return next((path for path in tried if path.suffix.lower() in SUFFIXES and path.is_file()), None)
 

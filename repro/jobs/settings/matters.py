@@ -1,4 +1,4 @@
-"""Which settings can make a NaN or hide one, from ``matters.toml``."""
+"""Which settings can cause NaN or hide it, from ``matters.toml``."""
 
 import fnmatch
 import functools
@@ -12,7 +12,7 @@ LISTED = Path(__file__).with_name("matters.toml")
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """``keys`` are patterns of a key, or of several with a dot between; ``rank`` is the place in the list."""
+    """``keys`` are patterns of a key, or of several joined by dots; ``rank`` is the place in the list."""
 
     name: str
     keys: tuple[str, ...]
@@ -22,7 +22,7 @@ class Topic:
 
 @functools.cache
 def topics() -> tuple[Topic, ...]:
-    """The topics, those first that decide most."""
+    """The topics, most decisive first."""
     listed = tomllib.loads(LISTED.read_text(encoding="utf-8"))["topic"]
     return tuple(Topic(one["name"], tuple(one["keys"]), one["why"], rank) for rank, one in enumerate(listed))
 

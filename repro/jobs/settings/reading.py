@@ -1,8 +1,8 @@
-"""One file of settings as a tree, with what its reader makes of it silently: keys that stand there twice, and words
-that YAML 1.1 and 1.2 read differently.
+"""One settings file as a tree, with notes on what its reader does silently: duplicate keys, and words that YAML 1.1 and
+1.2 read differently.
 
-YAML is read by PyYAML, as Transformers, Hydra and OmegaConf do, so that a value here is the one that the job got. Only
-its graph of nodes is taken; a tag such as ``!!python/object`` makes nothing.
+YAML is read by PyYAML, as in Transformers, Hydra and OmegaConf, so a value here is the one that the job got. Only its
+graph of nodes is used; a tag such as ``!!python/object`` creates nothing.
 """
 
 import json
@@ -19,11 +19,11 @@ from repro.jobs.settings.tree import Leaf, Tree, as_leaf, joined, kind_of
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
 MOST_BYTES = 16 * 1024 * 1024
 MOST_NODES = 200_000
-"""Of one file after its anchors are followed: a few lines of them can stand for billions of values."""
+"""Of one file with its anchors expanded: a few lines can stand for billions of values."""
 TAG = "tag:yaml.org,2002:"
 PLAIN = {f"{TAG}{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "binary")}
 DEEPEST = 100
-"""Objects and lists inside each other."""
+"""Levels of nested objects and lists."""
 TOO_DEEP = f"it is nested deeper than {DEEPEST} levels"
 NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+")
 """A number of YAML 1.2. Source: https://yaml.org/spec/1.2.2/, section 10.3.2 (core schema)."""
@@ -42,21 +42,21 @@ def read(path: Path, name: str | None = None) -> Read:
 
     Args:
         path: A .yaml, .yml, .json or .toml file.
-        name: What it is called in the answer; its own name without.
+        name: Its name in the answer; by default the file's name.
 
     Raises:
-        UsageError: there is no such file, or its name ends otherwise.
-        RecordError: it cannot be read as what its name says.
+        UsageError: there is no such file, or it has another suffix.
+        RecordError: it cannot be read as what its suffix says.
     """
     name = name or path.name
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path} is no file of settings by its name. Give one that ends with {', '.join(SUFFIXES)}.")
+        raise UsageError(f"{path}: expected a settings file: {', '.join(SUFFIXES)}.")
     try:
         raw = path.read_bytes() if path.stat().st_size <= MOST_BYTES else None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     if raw is None:
-        raise RecordError(f"{path} has more than {MOST_BYTES:,} bytes: it is no file of settings.")
+        raise RecordError(f"{path}: expected a settings file, found more than {MOST_BYTES:,} bytes.")
     try:
         text = raw.decode("utf-8-sig")
         tree, notes = _READERS[path.suffix.lower()](text, name)
@@ -65,12 +65,12 @@ def read(path: Path, name: str | None = None) -> Read:
         raise RecordError(f"{path} cannot be read: {reason}. Correct the file, or leave it out.") from None
     if not isinstance(tree, dict):
         what = "a list" if isinstance(tree, list) else "a single value"
-        raise RecordError(f"{path} holds {what}, where settings by key must be.")
+        raise RecordError(f"{path}: expected settings by key, found {what}.")
     return Read(tree, tuple(notes))
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object of JSON with its keys as they stand, so that one that stands twice is seen."""
+    """A JSON object with all of its keys, so that duplicates are seen."""
 
 
 def _json(text: str, name: str) -> tuple[Tree, list[str]]:
@@ -83,7 +83,7 @@ def _toml(text: str, name: str) -> tuple[Tree, list[str]]:
 
 
 def _plain(value: Any, name: str, path: str, notes: list[str], depth: int = 0) -> Tree:
-    """Plain data as a tree. The last of two equal keys wins, as in every reader of JSON that is in use."""
+    """Plain data as a tree. The last of two equal keys wins, as in all common JSON readers."""
     if depth > DEEPEST:
         raise ValueError(TOO_DEEP)
     if isinstance(value, (dict, _Pairs)):
@@ -91,7 +91,7 @@ def _plain(value: Any, name: str, path: str, notes: list[str], depth: int = 0) -
         for key, item in value.items() if isinstance(value, dict) else value:
             here = joined(path, key)
             if key in tree:
-                notes.append(f"{name}: {here} stands there twice; the later one wins")
+                notes.append(f"{name}: {here} is set twice; the later one wins")
             tree[key] = _plain(item, name, here, notes, depth + 1)
         return tree
     if isinstance(value, list):
@@ -114,7 +114,7 @@ def _yaml(text: str, name: str) -> tuple[Tree, list[str]]:
     graph = _Graph(loader, yaml.YAMLError, name)
     if len(documents) == 1:
         return graph.tree(documents[0], ""), graph.notes
-    # Each by its number: nothing says that a later one wins.
+    # Each by its number: no rule says that a later one wins.
     return {f"document {n}": graph.tree(node, f"document {n}") for n, node in enumerate(documents, 1)}, graph.notes
 
 
@@ -132,11 +132,11 @@ class _Graph:
     def tree(self, node: Any, path: str) -> Tree:
         self._nodes += 1
         if self._nodes > MOST_NODES:
-            raise ValueError(f"its anchors stand for more than {MOST_NODES:,} values")
+            raise ValueError(f"its anchors expand to more than {MOST_NODES:,} values")
         if node.id == "scalar":
             return self._leaf(node, path)
         if id(node) in self._open:
-            raise ValueError(f"the anchor at line {node.start_mark.line + 1} holds itself")
+            raise ValueError(f"the anchor on line {node.start_mark.line + 1} contains itself")
         self._open.add(id(node))
         try:
             if len(self._open) > DEEPEST:
@@ -166,7 +166,7 @@ class _Graph:
             here, line = joined(path, key), key_node.start_mark.line + 1
             if key in lines:
                 self.notes.append(
-                    f"{self.name}: {here} stands there twice, lines {lines[key]} and {line}; the later wins"
+                    f"{self.name}: {here} is set twice, on lines {lines[key]} and {line}; the later one wins"
                 )
             lines[key] = line
             own[key] = self.tree(value, here)
@@ -194,14 +194,14 @@ class _Graph:
 
 
 def _ambiguous(word: str, value: object) -> Iterator[str]:
-    """What YAML 1.2 makes of a word without quotes, where PyYAML's 1.1 makes something else of it."""
+    """How YAML 1.2 reads an unquoted word that PyYAML, which is 1.1, reads differently."""
     if isinstance(value, str) and NUMBER.fullmatch(word):
         better = "1.0e-3" if "e" in word.lower() else "the number in decimal digits"
         yield f"{word} is text in YAML 1.1 (PyYAML) and a number in YAML 1.2; write it as {better}, or in quotes"
     elif isinstance(value, bool) and word.lower() not in ("true", "false"):
         yield f"{word} is a boolean in YAML 1.1 (PyYAML) and text in YAML 1.2; write {str(value).lower()}, or quotes"
     elif isinstance(value, (int, float)) and ":" in word:
-        yield f"{word} is {value} in YAML 1.1 (PyYAML, to the base 60) and text in YAML 1.2; put it in quotes"
+        yield f"{word} is {value} in YAML 1.1 (PyYAML, base 60) and text in YAML 1.2; put it in quotes"
     elif type(value) is int and re.fullmatch(r"[-+]?0\d+", word):
         yield f"{word} is {value} in YAML 1.1 (PyYAML, octal) and {int(word)} in YAML 1.2"
 

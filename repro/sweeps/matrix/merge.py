@@ -1,30 +1,38 @@
 """Joins the tables of several machines, or single runs, into one: the same cell on another platform is another cell."""
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TypeVar
 
 from repro import __version__
 from repro.core import paths
-from repro.core.encoding import decode
-from repro.core.errors import RecordError, UsageError
+from repro.core.answer import NAME, Answer
+from repro.core.encoding import replace
+from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.core.records import Case, Recipe
+from repro.core.sweep_answers import CellRow
+from repro.engine.evidence import NAME as EVIDENCE
 from repro.run import output
 from repro.run.run import Result
 from repro.sweeps.matrix.join import bring_scripts, join
-from repro.sweeps.matrix.rows import Row, answered
-from repro.sweeps.matrix.run import HEADER, ROW, answers
+from repro.sweeps.matrix.rows import answered
+from repro.sweeps.matrix.run import HEADER, ROW, Header, row_files
+
+FOLDER_NAME = re.compile(r"\w[\w.@+ -]{0,99}")
+"""What a cell may be called, since its run's folder has that name: nothing that leads to another folder."""
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     """One cell's row, the folder of its run, and the case that was asked."""
 
-    row: Row
+    row: CellRow
     folder: Path
     case: Case
 
@@ -37,16 +45,15 @@ def merge(places: Sequence[Path], out: Path | None) -> Result:
         out: The new folder; None for one below repro-runs/.
 
     Raises:
-        UsageError: there is nothing to join in one of them, they ask different questions, or ``out`` is not empty.
+        UsageError: there is nothing to join in one of them, a file has another shape, they ask different questions, or
+            ``out`` is not empty.
         EvidenceError: ``out`` cannot be written.
     """
     found: list[_Found] = []
     for place in places:
         here = list(_in(place))
         if not here:
-            raise UsageError(
-                f"{place} holds no cell's {ROW} and no run's verdict.json: there is nothing to join in it."
-            )
+            raise UsageError(f"{place} holds no cell's {ROW} and no run's {NAME}: there is nothing to join in it.")
         found += here
     for other in found[1:]:
         if _question(other.case) != _question(found[0].case):
@@ -54,29 +61,32 @@ def merge(places: Sequence[Path], out: Path | None) -> Result:
                 f"{found[0].folder} and {other.folder} ask different questions "
                 f"({_question(found[0].case)} and {_question(other.case)}): their answers cannot share a table."
             )
+    names = _names(found)
     folder = out or paths.run_folder(found[0].case, datetime.now(UTC), "merged")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"--out {folder} is not empty. Give a new folder.")
     folder = paths.make(folder)
     rows = []
-    for name, item in zip(_names(found), found, strict=True):
-        shutil.copytree(item.folder, folder / name)
-        rows.append({**item.row, "id": name, "folder": name if item.row["folder"] is not None else None})
-    rows.sort(key=lambda row: str(row["id"]))
-    argv = ("repro", "merge", *map(str, places))
-    document = join(rows, folder, argv, __version__, found[0].case)
-    bring_scripts(folder, document)
-    return Result(folder, output.write(folder, document, whole=True))
+    for name, item in zip(names, found, strict=True):
+        try:
+            shutil.copytree(item.folder, folder / name)
+        except OSError as error:
+            raise EvidenceError(f"could not copy {item.folder} to {folder / name}: {error}") from error
+        rows.append(replace(item.row, id=name, folder=name if item.row.folder is not None else None))
+    rows.sort(key=lambda row: row.id)
+    answer = join(rows, folder, ("repro", "merge", *map(str, places)), __version__, found[0].case)
+    bring_scripts(folder, answer)
+    return Result(folder, output.write(folder, answer, whole=True))
 
 
 def _in(place: Path) -> Iterator[_Found]:
     """Every cell in a folder or below it; each folder is taken once, as the outermost thing that it is."""
     if (place / HEADER).is_file():
-        case = _case(place / HEADER)
-        for folder, data in answers(place):
-            if data["row"] is not None:
-                yield _Found(data["row"], folder, case)
-    elif (place / "evidence.jsonl").is_file() and (place / "verdict.json").is_file():
+        case = _record(place / HEADER, Header).case
+        for folder, file in row_files(place):
+            if file.row is not None:
+                yield _Found(file.row, folder, case)
+    elif (place / EVIDENCE).is_file() and (place / NAME).is_file():
         yield _single(place)
     elif place.is_dir():
         for inner in sorted(path for path in place.iterdir() if path.is_dir()):
@@ -85,22 +95,18 @@ def _in(place: Path) -> Iterator[_Found]:
 
 def _single(place: Path) -> _Found:
     """A run that belongs to no matrix, as a cell that has the folder's name."""
-    document = _json(place / "verdict.json")
-    where = document["cell"]
-    pins = {name: str(where[name]) for name in ("torch", "transformers") if where[name]}
-    recipe = Recipe(place.name, str(where["python"]), str(where["device"]), "a single run", pins)
-    seconds = sum(step["seconds"] for step in document["steps"])
-    row = answered(recipe, document, seconds, document["command"])
-    return _Found(row, place, decode(Case, document["case"]))
+    answer = _record(place / NAME, Answer)
+    where = answer.cell
+    pins = {name: pin for name, pin in (("torch", where.torch), ("transformers", where.transformers)) if pin}
+    name = re.sub(r"[^\w.@+ -]+", "-", place.absolute().name)[:60].lstrip(" .@+-") or "run"
+    recipe = Recipe(name, str(where.python), str(where.device), "a single run", pins)
+    row = answered(recipe, answer, sum(step.seconds for step in answer.steps), answer.command)
+    return _Found(row, place, answer.case)
 
 
-def _case(path: Path) -> Case:
-    return decode(Case, _json(path).get("case"))
-
-
-def _json(path: Path) -> dict[str, Any]:
+def _record(path: Path, kind: type[R]) -> R:
     try:
-        return paths.read_object(path)
+        return paths.read_record(path, kind)
     except RecordError as error:
         raise UsageError(f"{path} cannot be read ({error}).") from None
 
@@ -117,20 +123,23 @@ def _question(case: Case) -> str:
 def _names(found: Sequence[_Found]) -> list[str]:
     """A name for each cell: its id; with its platform where several have that id; with a number where even that is
     shared.
+
+    Raises:
+        UsageError: one of them is no name of a folder.
     """
-    ids = Counter(item.row["id"] for item in found)
-    names = [
-        item.row["id"] if ids[item.row["id"]] == 1 else f"{item.row['id']}@{_platform(item.row)}" for item in found
-    ]
+    ids = Counter(item.row.id for item in found)
     seen: Counter[str] = Counter()
     numbered = []
-    for name in names:
+    for item in found:
+        name = item.row.id if ids[item.row.id] == 1 else f"{item.row.id}@{_platform(item.row)}"
+        if not FOLDER_NAME.fullmatch(name):
+            raise UsageError(f"{item.folder}: the cell's id {name!r} is no name for a folder. Correct it in its {ROW}.")
         seen[name] += 1
         numbered.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return numbered
 
 
-def _platform(row: Row) -> str:
+def _platform(row: CellRow) -> str:
     """``macos-arm64``: system and machine, from the words of ``platform.platform()``."""
-    system = str(row["platform"]).partition("-")[0].lower()
-    return f"{system}-{str(row['machine'] or 'unknown').lower()}"
+    words = ((row.platform or "unknown").partition("-")[0], row.machine or "unknown")
+    return "-".join(re.sub(r"[^A-Za-z0-9_]+", "", word).lower()[:20] for word in words)

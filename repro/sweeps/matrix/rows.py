@@ -1,64 +1,64 @@
 """One row of the table of cells, from what a cell answered, or from the reason why it did not."""
 
 import platform
-from collections.abc import Mapping
-from typing import Any
 
-from repro.core.records import Recipe
-
-Row = dict[str, Any]
-OF_CELL = ("python", "torch", "transformers", "platform", "dtype", "attn", "device")
-SHORT = ("name", "verdict", "reason")
-"""What a row keeps of each ablation."""
+from repro.core.answer import Answer
+from repro.core.records import Outcome, Recipe
+from repro.core.sweep_answers import CellAblation, CellRow
 
 
-def answered(recipe: Recipe, document: Mapping[str, Any], seconds: float, command: str) -> Row:
+def answered(recipe: Recipe, answer: Answer, seconds: float, command: str) -> CellRow:
     """The row of a cell that ran.
 
     Args:
         recipe: What the cell was built from.
-        document: The content of its run's verdict.json.
+        answer: Of its run.
         seconds: From the start of its process to its end.
         command: Gives this cell's answer again.
     """
-    environment = document.get("environment")
-    return {
-        **_asked(recipe),
-        **{key: document["cell"].get(key) for key in OF_CELL},
-        "machine": (environment or {}).get("machine"),
-        "verdict": document["verdict"],
-        "reason": document["reason"],
-        "kind": document["kind"],
-        "origin": document["origin"],
-        "ablations": [{key: ablation[key] for key in SHORT} for ablation in document["ablations"]],
-        "workarounds": document["workarounds"],
-        "environment": environment,
-        "seconds": seconds,
-        "command": command,
-        "folder": recipe.id,
-    }
+    where, environment = answer.cell, answer.environment
+    return CellRow(
+        id=recipe.id,
+        why=recipe.why,
+        asked=_asked(recipe),
+        verdict=answer.verdict,
+        reason=answer.reason,
+        python=where.python,
+        torch=where.torch,
+        transformers=where.transformers,
+        platform=where.platform,
+        dtype=where.dtype,
+        attn=where.attn,
+        device=where.device,
+        machine=None if environment is None else environment.machine,
+        kind=answer.kind,
+        origin=answer.origin,
+        ablations=tuple(
+            CellAblation(name=one.name, verdict=one.verdict, reason=one.reason) for one in answer.ablations
+        ),
+        workarounds=answer.workarounds,
+        environment=environment,
+        seconds=seconds,
+        command=command,
+        folder=recipe.id,
+    )
 
 
-def unanswered(recipe: Recipe, reason: str, command: str, seconds: float = 0.0) -> Row:
+def unanswered(recipe: Recipe, reason: str, command: str, seconds: float = 0.0) -> CellRow:
     """The row of a cell that could not be built here, or whose run left no verdict: skip, with the reason."""
-    return {
-        **_asked(recipe),
-        **dict.fromkeys(OF_CELL),
-        "device": recipe.device,
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "verdict": "skip",
-        "reason": reason,
-        "kind": None,
-        "origin": None,
-        "ablations": [],
-        "workarounds": [],
-        "environment": None,
-        "seconds": seconds,
-        "command": command,
-        "folder": None,
-    }
+    return CellRow(
+        id=recipe.id,
+        why=recipe.why,
+        asked=_asked(recipe),
+        verdict=Outcome.SKIP,
+        reason=reason,
+        device=recipe.device,
+        platform=platform.platform(),
+        machine=platform.machine(),
+        seconds=seconds,
+        command=command,
+    )
 
 
-def _asked(recipe: Recipe) -> Row:
-    return {"id": recipe.id, "why": recipe.why, "asked": {"python": recipe.python, **recipe.pins}}
+def _asked(recipe: Recipe) -> dict[str, str]:
+    return {"python": recipe.python, **recipe.pins}

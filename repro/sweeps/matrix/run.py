@@ -1,7 +1,10 @@
 """The same question in many cells: build, ask, keep each answer, join them. Reads top to bottom as a list of steps.
 
 Each cell has a folder of its own below the matrix's, with the whole run in it and ``row.json``, its row of the table.
-So Ctrl-C and a crash lose the cell in flight and no other, and what was asked before need not be asked again.
+So Ctrl-C and a crash lose only the cell in flight, and a cell that has answered need not be asked again.
+
+A matrix of one cell is a run: its answer, report and bundle are in the cell's folder, and there is no table. The table
+is written into the matrix's folder as soon as a second cell has a row there.
 """
 
 import concurrent.futures
@@ -13,25 +16,46 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from repro import __version__
 from repro.core import paths
-from repro.core.encoding import SCHEMA, encode
+from repro.core.answer import NAME
+from repro.core.encoding import SCHEMA, Record, encode, replace
 from repro.core.errors import BuildError, RecordError, Stopped, UsageError
-from repro.core.records import Cell, Recipe
+from repro.core.records import Case, Cell, Outcome, Recipe, Verdict
+from repro.core.sweep_answers import CellRow
+from repro.engine.evidence import NAME as EVIDENCE
 from repro.environments.store import Announcer, Store, disk_use, fingerprint, missing_device
 from repro.run import output
-from repro.run.child import Answer, Children
+from repro.run.child import Children, Ran
 from repro.run.conversion import convert_once
 from repro.run.run import Request, Result, Terminated, terminable
-from repro.sweeps.matrix.join import bring_scripts, join, newest, read_document
-from repro.sweeps.matrix.rows import Row, answered, unanswered
+from repro.sweeps.matrix.join import bring_scripts, join, newest, nothing, read_answer
+from repro.sweeps.matrix.rows import answered, unanswered
 
 HEADER = "matrix.json"
 ROW = "row.json"
 POLL_SECONDS = 0.5
-"""How often the wait for a cell looks up: a lock that is never left would not see Ctrl-C on Windows."""
+"""How often the wait for a cell looks up: on Windows, a wait without an end would not see Ctrl-C."""
+
+
+class Header(paths.Claim, frozen=True, kw_only=True):
+    """The content of ``matrix.json``: what every cell of the folder is asked."""
+
+    case: Case
+
+
+class RowFile(Record, frozen=True, kw_only=True):
+    """The content of ``row.json``.
+
+    ``fingerprint`` is that of the recipe. ``ran``: whether the cell gave an answer, so that it is not asked again.
+    ``row`` is None for a cell that has begun.
+    """
+
+    fingerprint: str
+    ran: bool
+    row: CellRow | None
+    schema: int = SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +68,7 @@ class Matrix:
         asked: Those to be run, in order.
         out: The matrix's folder; None for a new one.
         jobs: How many cells run side by side.
-        resume: Whether a folder that holds a matrix already may be gone on with.
+        resume: Whether a folder that holds this matrix already may be resumed.
     """
 
     request: Request
@@ -68,19 +92,17 @@ class Matrix:
 
 
 def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
-    """Ask every cell, and write the table that joins the answers.
+    """Ask every cell, and write the table that joins the answers; of a single cell, its run.
 
     Raises:
-        UsageError: the folder holds something else, or a matrix that nobody said to go on with.
+        UsageError: the folder holds something else, or a matrix that nobody asked to resume.
         EvidenceError: the folder cannot be written.
         Stopped: Ctrl-C or SIGTERM; the cells that have answered stay.
     """
     folder = paths.make(matrix.out or paths.run_folder(matrix.request.case, datetime.now(UTC), "matrix"))
-    taken = paths.claim(folder / HEADER, matrix.question, "a matrix of", case=matrix.request.case)
-    if taken and not matrix.resume:
-        raise UsageError(
-            f"--out {folder} holds this matrix already. --resume goes on with it; else give another folder."
-        )
+    header = Header(command=matrix.question, case=matrix.request.case)
+    if paths.claim(folder / HEADER, header, "a matrix of") is not None and not matrix.resume:
+        raise UsageError(f"--out {folder} holds this matrix already. Add --resume to go on, or give another folder.")
     asking = _Asking(matrix, folder, store, announcer)
     try:
         with terminable():
@@ -90,18 +112,31 @@ def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
         if asking.built_some:
             announcer.line(disk_use(store))
     except KeyboardInterrupt as error:
-        _conclude(matrix, folder)
+        if any(file.row is not None for _, file in row_files(folder)):
+            _conclude(matrix, folder)
         again = [*matrix.argv(recipe.id for recipe in matrix.asked), "--out", str(paths.relative(folder)), "--resume"]
         raise Stopped(143 if isinstance(error, Terminated) else 130, shlex.join(again)) from None
     return _conclude(matrix, folder)
 
 
 def _conclude(matrix: Matrix, folder: Path) -> Result:
-    """The table of every cell that has answered, now or before."""
-    rows = [data["row"] for _, data in answers(folder) if data["row"] is not None]
-    document = join(rows, folder, matrix.argv(row["id"] for row in rows), __version__, matrix.request.case)
-    bring_scripts(folder, document)
-    return Result(folder, output.write(folder, document, whole=True))
+    """The table of every cell that has answered, now or before; where that is one cell, its run."""
+    found = [(place, file.row) for place, file in row_files(folder) if file.row is not None]
+    rows = [row for _, row in found]
+    argv = matrix.argv(row.id for row in rows)
+    if len(rows) == 1 and not (folder / NAME).exists():  # a folder that has a table keeps it
+        return _single(matrix, *found[0], argv)
+    answer = join(rows, folder, argv, __version__, matrix.request.case)
+    bring_scripts(folder, answer)
+    return Result(folder, output.write(folder, answer, whole=True))
+
+
+def _single(matrix: Matrix, place: Path, row: CellRow, argv: tuple[str, ...]) -> Result:
+    """The run of the only cell, with the command that also builds its environment; of one without a run, the reason."""
+    answer = read_answer(place) if row.folder is not None else None
+    if answer is None:
+        answer = nothing(Verdict(row.verdict, row.reason), matrix.request.case, argv, __version__)
+    return Result(place, output.write(place, replace(answer, command=shlex.join(argv)), whole=True))
 
 
 class _Asking:
@@ -112,9 +147,12 @@ class _Asking:
         self.children = Children()
         self.seconds: list[float] = []
         self.built_some = False
+        ids = {recipe.id for recipe in matrix.asked}
+        others = (file.row for _, file in row_files(folder) if file.row is not None and file.row.id not in ids)
+        self.alone = len(ids) == 1 and not any(others)
 
     def prepare(self) -> None:
-        """What every cell would otherwise have to do for itself; a cell that is asked anyway is preferred for it."""
+        """What every cell would otherwise do for itself, preferably in a cell that is asked anyway."""
         matrix = self.matrix
         place = self.folder / "conversion"
         recipes = (*matrix.asked, *matrix.known)
@@ -137,15 +175,15 @@ class _Asking:
                 raise
 
     def script(self) -> None:
-        """The smallest script, made in the cell that stands for all, where that is bad and was not asked for one."""
-        shown = newest([data["row"] for _, data in answers(self.folder) if data["row"] is not None])
-        recipe = next((known for known in self.matrix.known if shown is not None and known.id == shown["id"]), None)
+        """The reproducer, made in the cell that stands for all, where that is bad and was not asked for one."""
+        shown = newest([file.row for _, file in row_files(self.folder) if file.row is not None])
+        recipe = next((known for known in self.matrix.known if shown is not None and known.id == shown.id), None)
         cell = None if recipe is None else self.store.built(recipe)
-        if shown is None or shown["verdict"] != "bad" or recipe is None or cell is None:
+        if shown is None or shown.verdict is not Outcome.BAD or recipe is None or cell is None:
             return
-        before = read_document(self.folder / recipe.id)
-        if before is not None and before.get("reproducer") is None and before.get("reduction") is None:
-            self.announcer.line(f"{recipe.id}: looking for the smallest script")
+        before = read_answer(self.folder / recipe.id)
+        if before is not None and before.reproducer is None and before.reduction is None:
+            self.announcer.line(f"{recipe.id}: looking for a reproducer")
             self.children.ask(self.request(recipe), cell, self.folder / recipe.id, aloud=True, reduce=True)
 
     def request(self, recipe: Recipe) -> Request:
@@ -156,8 +194,9 @@ class _Asking:
         return dataclasses.replace(request, case=dataclasses.replace(request.case, device=recipe.device))
 
     def title(self, number: int, recipe: Recipe) -> str:
-        """``[3/10] seed-2.9.1: Python 3.13, torch 2.9.1, ..., about 6 min left``."""
-        text = f"[{number}/{len(self.matrix.asked)}] {recipe.id}: {recipe.words}, {recipe.device}"
+        """``[3/10] seed-2.9.1: Python 3.13, torch 2.9.1, ..., about 6 min left``; no count for a cell alone."""
+        count = "" if self.alone else f"[{number}/{len(self.matrix.asked)}] "
+        text = f"{count}{recipe.id}: {recipe.words}, {recipe.device}"
         if self.seconds:
             left = sum(self.seconds) / len(self.seconds) * (len(self.matrix.asked) - number + 1) / self.matrix.jobs
             text += f"; about {max(1, round(left / 60))} min left"
@@ -167,11 +206,12 @@ class _Asking:
         """The cell, ready to be asked; None where it has answered before or cannot run here."""
         place = self.folder / recipe.id
         before = _read(place)
-        if before is not None and before["fingerprint"] == fingerprint(recipe) and before["ran"]:
-            self.say(before["row"], "answered before")
+        same = before is not None and before.fingerprint == fingerprint(recipe)
+        if before is not None and before.row is not None and same and before.ran:
+            self.say(before.row, "answered before")
             return None
-        if before is None or before["fingerprint"] != fingerprint(recipe):
-            shutil.rmtree(place, ignore_errors=True)  # of another environment: nothing in it may be gone on with
+        if not same or not (place / EVIDENCE).exists():
+            shutil.rmtree(place, ignore_errors=True)  # of another environment, or of no run: nothing to resume in it
         self.keep(recipe, None)
         reason = missing_device(recipe.device)
         if reason is None:
@@ -195,35 +235,41 @@ class _Asking:
         return cell
 
     def ask(self, recipe: Recipe, cell: Cell) -> None:
-        """One cell's run, from its start to its row. Runs beside others."""
-        begin = time.monotonic()
-        answer = self.children.ask(self.request(recipe), cell, self.folder / recipe.id, aloud=self.matrix.jobs == 1)
-        self.take(recipe, answer, time.monotonic() - begin)
+        """One cell's run, from its start to its row. Runs beside others.
 
-    def take(self, recipe: Recipe, answer: Answer, seconds: float) -> None:
-        """Keep an answer; one that gave no verdict is a row too, and is asked again by a run that goes on."""
+        A cell alone also looks for a reproducer, in the process that has the model loaded. Of several only the one that
+        stands for all does, once it is known which that is.
+        """
+        begin = time.monotonic()
+        aloud = self.alone or self.matrix.jobs == 1
+        place = self.folder / recipe.id
+        ran = self.children.ask(self.request(recipe), cell, place, aloud=aloud, reduce=self.alone)
+        self.take(recipe, ran, time.monotonic() - begin)
+
+    def take(self, recipe: Recipe, ran: Ran, seconds: float) -> None:
+        """Keep an answer; a run that gave no verdict has a row too, and is asked again when the matrix resumes."""
         self.seconds.append(seconds)
-        if answer.document is not None:
-            self.keep(recipe, answered(recipe, answer.document, seconds, self.command(recipe)), ran=True)
+        if ran.answer is not None:
+            self.keep(recipe, answered(recipe, ran.answer, seconds, self.command(recipe)), ran=True)
         else:
-            self.keep(recipe, unanswered(recipe, str(answer.reason), self.command(recipe), seconds))
+            self.keep(recipe, unanswered(recipe, str(ran.reason), self.command(recipe), seconds))
 
     def command(self, recipe: Recipe) -> str:
         """What gives this cell's answer again."""
         return shlex.join(self.matrix.argv([recipe.id]))
 
-    def keep(self, recipe: Recipe, row: Row | None, *, ran: bool = False) -> None:
+    def keep(self, recipe: Recipe, row: CellRow | None, *, ran: bool = False) -> None:
         """Write a cell's row; None marks one that has begun."""
         place = paths.make(self.folder / recipe.id)
-        data = {"schema": SCHEMA, "fingerprint": fingerprint(recipe), "ran": ran, "row": row}
-        paths.write(place / ROW, encode(data, indent=1) + "\n")
-        if row is not None:
+        file = RowFile(fingerprint=fingerprint(recipe), ran=ran, row=row)
+        paths.write(place / ROW, encode(file, indent=1) + "\n")
+        if row is not None and not self.alone:  # the progress and the summary of a run alone say it
             self.say(row)
 
-    def say(self, row: Row, note: str = "") -> None:
+    def say(self, row: CellRow, note: str = "") -> None:
         """One line for a cell that has its row."""
         words = f" ({note})" if note else ""
-        self.announcer.line(f"{row['id']}: {row['verdict']}{words}: {row['reason']}")
+        self.announcer.line(f"{row.id}: {row.verdict.value}{words}: {row.reason}")
 
 
 def _wait(running: set[concurrent.futures.Future[None]], most: int) -> set[concurrent.futures.Future[None]]:
@@ -237,19 +283,26 @@ def _wait(running: set[concurrent.futures.Future[None]], most: int) -> set[concu
     return running
 
 
-def _read(place: Path) -> dict[str, Any] | None:
-    """A cell's ``row.json``; None where there is none that can be used."""
+def _read(place: Path) -> RowFile | None:
+    """A cell's ``row.json``; None where there is none.
+
+    Raises:
+        UsageError: it is of another shape.
+    """
+    path = place / ROW
     try:
-        data = paths.read_object(place / ROW)
-    except RecordError:
-        return None
-    known = data.keys() >= {"fingerprint", "ran", "row"} and data.get("schema") == SCHEMA
-    return data if known else None
+        return paths.read_record(path, RowFile) if path.is_file() else None
+    except RecordError as error:
+        raise UsageError(f"{path} cannot be read ({error}). Remove that cell's folder to go on without it.") from None
 
 
-def answers(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, content of its row.json) of each cell below a matrix's folder, in order."""
+def row_files(folder: Path) -> Iterator[tuple[Path, RowFile]]:
+    """(folder, content of its row.json) of each cell below a matrix's folder, in order.
+
+    Raises:
+        UsageError: one of them is of another shape.
+    """
     for path in sorted(folder.glob(f"*/{ROW}")):
-        data = _read(path.parent)
-        if data is not None:
-            yield path.parent, data
+        file = _read(path.parent)
+        if file is not None:
+            yield path.parent, file

@@ -1,48 +1,41 @@
-"""The cells of a matrix as one answer: its verdict, its part of ``verdict.json``, and two tables for a terminal.
+"""The cells of a matrix as one answer: its verdict, and two tables for a terminal.
 
 The tables are plain where rich's console is: in a pipe, with NO_COLOR, and with TERM=dumb. Verdicts are words, so that
 nothing is lost without colour.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from repro.core.encoding import to_json
 from repro.core.records import Outcome, Verdict
-from repro.core.sentences import listed, named_mechanism, sentence
-from repro.environments.difference import Row
-from repro.sweeps.matrix.statements import compare, labels
+from repro.core.sentences import listed, named_mechanism, named_module, sentence
+from repro.core.sweep_answers import CellRow
+from repro.sweeps.matrix.statements import labels
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 COLOURS = {"good": "green", "bad": "bold red", "skip": "yellow"}
 ABSENT = "-"
 
 
-def matrix_verdict(rows: Sequence[Row]) -> Verdict:
+def matrix_verdict(rows: Sequence[CellRow]) -> Verdict:
     """Bad if any cell is bad; good if at least one is good and none bad; else skip. The reason names them."""
-    by_verdict: dict[str, list[str]] = {}
+    named: dict[Outcome, list[str]] = {}
     for label, row in zip(labels(rows), rows, strict=True):
-        by_verdict.setdefault(row["verdict"], []).append(label)
-    outcome = next((one for one in (Outcome.BAD, Outcome.GOOD) if one.value in by_verdict), Outcome.SKIP)
-    first, *others = [outcome.value, *(word for word in ("bad", "good", "skip") if word != outcome.value)]
-    if not rows:
-        return Verdict(outcome, "no cell was run")
-    named = by_verdict[first]
-    parts = [f"{len(named)} of {len(rows)} cells {'is' if len(named) == 1 else 'are'} {first} ({listed(named)})"]
-    parts += [f"{len(by_verdict[word])} {word} ({listed(by_verdict[word])})" for word in others if word in by_verdict]
-    return Verdict(outcome, "; ".join(parts))
+        named.setdefault(row.verdict, []).append(label)
+    if not named:
+        return Verdict(Outcome.SKIP, "no cell was run")
+    first, *others = [one for one in (Outcome.BAD, Outcome.GOOD, Outcome.SKIP) if one in named]
+    verb = "is" if len(named[first]) == 1 else "are"
+    parts = [f"{len(named[first])} of {len(rows)} cells {verb} {first.value} ({listed(named[first])})"]
+    parts += [f"{len(named[one])} {one.value} ({listed(named[one])})" for one in others]
+    return Verdict(first, "; ".join(parts))
 
 
-def matrix_part(rows: Sequence[Row]) -> dict[str, Any]:
-    """What a matrix adds to ``verdict.json``: "cells", each with a "label" that no other has, and "differences"."""
-    cells = [{**to_json(row), "label": label} for label, row in zip(labels(rows), rows, strict=True)]
-    return {"cells": cells, "differences": to_json(compare(rows))}
-
-
-def cells_table(rows: Sequence[Row]) -> "Table":
+def cells_table(rows: Sequence[CellRow]) -> "Table":
     """One line for each cell: where it ran, its verdict, and the reason or the place where the fault is born."""
     from rich.text import Text
 
@@ -50,19 +43,18 @@ def cells_table(rows: Sequence[Row]) -> "Table":
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("what was found", overflow="fold")
     for label, row in zip(labels(rows), rows, strict=True):
-        seconds = row.get("seconds")
         table.add_row(
             Text(label),
-            *(Text(str(row.get(name) or ABSENT)) for name in ("python", "torch", "transformers", "device")),
-            Text(row["verdict"], style=COLOURS[row["verdict"]]),
-            ABSENT if seconds is None else f"{seconds:.1f}",
+            *(Text(value or ABSENT) for value in (row.python, row.torch, row.transformers, row.device)),
+            _word(row.verdict),
+            f"{row.seconds:.1f}",
             Text(_found(row)),
         )
     return table
 
 
-def cell_ablations_table(rows: Sequence[Row]) -> "Table | None":
-    """Cells x single changes, for those changes that at least one cell answered; None where there is none."""
+def cell_ablations_table(rows: Sequence[CellRow]) -> "Table | None":
+    """Cells x ablations, for those ablations that at least one cell answered; None where there is none."""
     from rich.text import Text
 
     names = answered_ablations(rows)
@@ -72,17 +64,16 @@ def cell_ablations_table(rows: Sequence[Row]) -> "Table | None":
     for name in names:
         table.add_column(Text(re.sub("([=_])", r"\1\n", name)), overflow="fold")
     for label, row in zip(labels(rows), rows, strict=True):
-        verdicts = {ablation["name"]: ablation["verdict"] for ablation in row.get("ablations") or ()}
-        words = [row["verdict"], *(verdicts.get(name, ABSENT) for name in names)]
-        table.add_row(Text(label), *(Text(word, style=COLOURS.get(word, "")) for word in words))
+        verdicts = {ablation.name: ablation.verdict for ablation in row.ablations}
+        table.add_row(Text(label), _word(row.verdict), *(_word(verdicts.get(name)) for name in names))
     return table
 
 
-def answered_ablations(rows: Iterable[Row]) -> list[str]:
-    """The names of the changes that are good or bad in at least one cell, in the order in which they are met."""
-    ablations: list[Mapping[str, Any]] = [ablation for row in rows for ablation in row.get("ablations") or ()]
-    answered = {ablation["name"] for ablation in ablations if ablation["verdict"] != "skip"}
-    return [name for name in dict.fromkeys(ablation["name"] for ablation in ablations) if name in answered]
+def answered_ablations(rows: Iterable[CellRow]) -> list[str]:
+    """The names of the ablations that are good or bad in at least one cell, in the order in which they are met."""
+    ablations = [ablation for row in rows for ablation in row.ablations]
+    answered = {ablation.name for ablation in ablations if ablation.verdict is not Outcome.SKIP}
+    return [name for name in dict.fromkeys(ablation.name for ablation in ablations) if name in answered]
 
 
 def _table(columns: Sequence[str], padding: int = 1) -> "Table":
@@ -95,11 +86,17 @@ def _table(columns: Sequence[str], padding: int = 1) -> "Table":
     return table
 
 
-def _found(row: Row) -> str:
+def _word(verdict: Outcome | None) -> "Text":
+    from rich.text import Text
+
+    return Text(ABSENT) if verdict is None else Text(verdict.value, style=COLOURS[verdict.value])
+
+
+def _found(row: CellRow) -> str:
     """Mechanism, module, operator and source line where the origin is known, else the reason."""
-    origin = row.get("origin")
-    if row["verdict"] != "bad" or not origin:
-        return str(row["reason"])
-    place = ", ".join(str(origin[key]) for key in ("op", "source") if origin.get(key))
-    where = f"{named_mechanism(origin, {})} in {origin.get('module') or 'the model itself'}"
+    origin = row.origin
+    if row.verdict is not Outcome.BAD or origin is None:
+        return row.reason
+    place = ", ".join(part for part in (origin.op, origin.source) if part)
+    where = f"{named_mechanism(origin, None)} in {named_module(origin)}"
     return sentence(f"{where} ({place})" if place else where)

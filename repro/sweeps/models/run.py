@@ -1,8 +1,8 @@
 """Sibling models asked the same, one after the other, and what their answers have in common.
 
 Each model has a folder of its own below the comparison's, with the whole run in it. A model that fails in a narrow
-dtype is asked once more in a wider one: only there is seen how large its values would be. What was asked before is not
-asked again, so a comparison that was stopped goes on where it was.
+dtype is asked once more in a wider one, because only that shows how large its values would be. What has answered is not
+asked again, so a comparison that was stopped resumes where it was.
 """
 
 import concurrent.futures
@@ -13,29 +13,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from repro import __version__
 from repro.core import paths
-from repro.core.encoding import to_json
+from repro.core.answer import Answer
+from repro.core.encoding import replace
 from repro.core.errors import Stopped, UsageError
-from repro.core.records import Outcome, Verdict
+from repro.core.payloads import Plain
+from repro.core.records import Kind, Outcome, Verdict
 from repro.core.sentences import listed
+from repro.core.sweep_answers import Comparison, SiblingModel
 from repro.environments.store import Announcer
 from repro.run import output
-from repro.run.child import Answer, Children
+from repro.run.child import Children, Ran
 from repro.run.run import Request, Result, Terminated, terminable
 from repro.sweeps.matrix.join import nothing
-from repro.sweeps.models.model import Sibling, settings_of, sibling
+from repro.sweeps.models.model import headrooms, settings_of, sibling
 from repro.sweeps.models.settings import differing
-from repro.sweeps.models.threshold import Threshold, threshold
+from repro.sweeps.models.threshold import threshold
 
 HEADER = "compare.json"
 WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 """The dtype in which a model that is bad in another one is asked again: the next one with a larger range, or, from
 bfloat16 and float32 on, with more digits."""
 POLL_SECONDS = 0.5
-"""How often the wait for a model looks up: a lock that is never left would not see Ctrl-C on Windows."""
+"""How often the wait for a model looks up: on Windows, a wait without an end would not see Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,12 @@ class Comparing:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one model answered; None where it gave no answer."""
+    """What the runs of one model left; ``wider`` is None where it was not asked in a wider dtype."""
 
     request: Request
     name: str
-    answer: Answer
-    wider: Answer | None = None
+    ran: Ran
+    wider: Ran | None = None
 
 
 def run(comparing: Comparing, announcer: Announcer) -> Result:
@@ -82,19 +84,19 @@ def run(comparing: Comparing, announcer: Announcer) -> Result:
     _check(comparing.requests)
     place = comparing.out or paths.run_folder(comparing.requests[0].case, datetime.now(UTC), "compare")
     folder = paths.make(place)
-    paths.claim(folder / HEADER, comparing.argv(), "a comparison of")
-    children, answers = Children(), []
+    paths.claim(folder / HEADER, paths.Claim(command=comparing.argv()), "a comparison of")
+    children, asked = Children(), []
     names = _names([one.model for one in comparing.requests])
     try:
         with terminable():
             for number, (name, request) in enumerate(zip(names, comparing.requests, strict=True), 1):
                 announcer.line(f"[{number}/{len(names)}] {name}")
-                answers.append(_ask(comparing, request, name, folder, children, announcer))
+                asked.append(_ask(comparing, request, name, folder, children, announcer))
     except KeyboardInterrupt as error:
         again = shlex.join([*comparing.argv(), "--out", str(paths.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
-    content = conclude(comparing, answers, folder)
-    return Result(folder, output.write(folder, content, whole=comparing.requests[0].deliver))
+    answer = conclude(comparing, asked, folder)
+    return Result(folder, output.write(folder, answer, whole=comparing.requests[0].deliver))
 
 
 def _check(requests: Sequence[Request]) -> None:
@@ -125,28 +127,27 @@ def _ask(
     comparing: Comparing, request: Request, name: str, folder: Path, children: Children, announcer: Announcer
 ) -> Asked:
     """One model, and where it is bad the same in a wider dtype."""
-    answer = _wait(children, request, folder / name)
-    dtype = None if answer.document is None else _narrow(answer.document)
+    ran = _wait(children, request, folder / name)
+    dtype = None if ran.answer is None else _narrow(ran.answer)
     if not comparing.measure or dtype is None:
-        return Asked(request, name, answer)
+        return Asked(request, name, ran)
     announcer.line(f"{name} is bad in {dtype}; in {WIDER[dtype]}, to see how large its values would be:")
     case = dataclasses.replace(request.case, dtype=WIDER[dtype])
     wider = _wait(children, dataclasses.replace(request, case=case), _wider_folder(folder / name, dtype))
-    return Asked(request, name, answer, wider)
+    return Asked(request, name, ran, wider)
 
 
 def _wider_folder(folder: Path, dtype: str) -> Path:
     return folder / WIDER[dtype]
 
 
-def _narrow(document: dict[str, Any]) -> str | None:
+def _narrow(answer: Answer) -> str | None:
     """The dtype that a bad model ran in, where there is a wider one."""
-    dtype = document["cell"]["dtype"]
-    bad = document["verdict"] == "bad" and document["kind"] == "nonfinite"
-    return dtype if bad and dtype in WIDER else None
+    bad = answer.verdict is Outcome.BAD and answer.kind is Kind.NONFINITE
+    return answer.cell.dtype if bad and answer.cell.dtype in WIDER else None
 
 
-def _wait(children: Children, request: Request, place: Path) -> Answer:
+def _wait(children: Children, request: Request, place: Path) -> Ran:
     """One run in a process of its own. The wait is in another thread, so that a signal is seen here."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         try:
@@ -159,73 +160,73 @@ def _wait(children: Children, request: Request, place: Path) -> Answer:
             raise
 
 
-def conclude(comparing: Comparing, answers: Sequence[Asked], folder: Path) -> dict[str, Any]:
-    """The content of verdict.json for all models.
+def conclude(comparing: Comparing, asked: Sequence[Asked], folder: Path) -> Answer:
+    """The answer of all models.
 
     The smallest bad model, else the largest good one, stands for all of them: its steps and environment are the
     report's. The verdict is the whole comparison's.
     """
-    pairs = [(_sibling(one, folder), one.answer.document or {}) for one in answers]
+    pairs = [(_sibling(one, folder), one.ran.answer) for one in asked]
     pairs.sort(key=lambda pair: (pair[0].parameters is None, pair[0].parameters or 0))
     siblings = [one for one, _ in pairs]
-    verdict, found = _verdict(siblings), threshold(siblings)
-    shown = _shown(siblings)
+    verdict, found, shown = _verdict(siblings), threshold(siblings), _shown(siblings)
+    settings: list[Plain] = [{} if answer is None else settings_of(answer) for _, answer in pairs]
+    different, same = differing(
+        [one.name for one in siblings],
+        settings,
+        [one.parameters for one in siblings],
+        [one.verdict for one in siblings],
+    )
     first = comparing.requests[0]
-    base = next((document for one, document in pairs if one is shown), None)
-    base = base or nothing(verdict, first.case, comparing.argv(), __version__)
+    base = next((answer for one, answer in pairs if one is shown), None)
     reason = f"{verdict.reason[:1].upper()}{verdict.reason[1:]}."
-    return {
-        **base,
-        "verdict": verdict.outcome.value,
-        "reason": reason,
-        "headline": " ".join([reason, *found.sentences[:1]]),
-        "command": shlex.join(comparing.argv()),
-        "private_prompts": first.private_prompts,
-        "comparison": _part(siblings, [settings_of(document) for _, document in pairs], found, shown),
-    }
+    return replace(
+        base or nothing(verdict, first.case, comparing.argv(), __version__),
+        verdict=verdict.outcome,
+        reason=reason,
+        headline=" ".join([reason, *found.sentences[:1]]),
+        command=shlex.join(comparing.argv()),
+        private_prompts=first.private_prompts,
+        comparison=Comparison(
+            models=tuple(siblings),
+            threshold=found,
+            settings=different,
+            same_settings=same,
+            shown_model=None if shown is None else shown.name,
+        ),
+    )
 
 
-def _sibling(asked: Asked, folder: Path) -> Sibling:
-    document, place = asked.answer.document, folder / asked.name
-    if document is None:
-        return Sibling(asked.name, asked.request.case.model, "skip", str(asked.answer.reason))
-    wider = None if asked.wider is None else asked.wider.document
-    dtype = _narrow(document)
-    return sibling(asked.name, place, document, wider, place if dtype is None else _wider_folder(place, dtype))
+def _sibling(asked: Asked, folder: Path) -> SiblingModel:
+    answer, place = asked.ran.answer, folder / asked.name
+    if answer is None:
+        return SiblingModel(
+            name=asked.name,
+            model=asked.request.case.model,
+            verdict=Outcome.SKIP,
+            reason=str(asked.ran.reason),
+            headroom=headrooms(None),
+        )
+    wider = None if asked.wider is None else asked.wider.answer
+    dtype = _narrow(answer)
+    return sibling(asked.name, place, answer, wider, place if dtype is None else _wider_folder(place, dtype))
 
 
-def _verdict(siblings: Sequence[Sibling]) -> Verdict:
+def _verdict(siblings: Sequence[SiblingModel]) -> Verdict:
     """Bad if any model is; good if one is and none is bad; else skip. The reason names them."""
-    named = {word: [one.name for one in siblings if one.verdict == word] for word in ("bad", "good", "skip")}
-    outcome = next((one for one in (Outcome.BAD, Outcome.GOOD) if named[one.value]), Outcome.SKIP)
-    told = {"bad": "bad", "good": "good", "skip": "without an answer"}
-    parts = [f"{len(names)} of {len(siblings)} models {_is(names)} {told[word]} ({listed(names)})"
-             for word, names in named.items() if names]  # fmt: skip
+    told = {Outcome.BAD: "bad", Outcome.GOOD: "good", Outcome.SKIP: "without an answer"}
+    named = {outcome: [one.name for one in siblings if one.verdict is outcome] for outcome in told}
+    outcome = next(one for one in told if named[one])
+    parts = [
+        f"{len(names)} of {len(siblings)} models {'is' if len(names) == 1 else 'are'} {told[one]} ({listed(names)})"
+        for one, names in named.items()
+        if names
+    ]
     return Verdict(outcome, "; ".join(parts))
 
 
-def _is(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
-
-
-def _shown(siblings: Sequence[Sibling]) -> Sibling | None:
+def _shown(siblings: Sequence[SiblingModel]) -> SiblingModel | None:
     """The smallest bad model, else the largest good one; of several models, sorted by size."""
-    bad = [one for one in siblings if one.verdict == "bad"]
-    good = [one for one in siblings if one.verdict == "good"]
+    bad = [one for one in siblings if one.verdict is Outcome.BAD]
+    good = [one for one in siblings if one.verdict is Outcome.GOOD]
     return bad[0] if bad else good[-1] if good else None
-
-
-def _part(
-    siblings: Sequence[Sibling], settings: Sequence[dict[str, Any]], found: Threshold, shown: Sibling | None
-) -> dict[str, Any]:
-    """What a comparison adds to ``verdict.json``."""
-    verdicts, sizes = [one.verdict for one in siblings], [one.parameters for one in siblings]
-    different, same = differing([one.name for one in siblings], settings, sizes, verdicts)
-    models = [{**to_json(one), "share": one.share, "headroom": one.headroom()} for one in siblings]
-    return {
-        "models": models,
-        "threshold": to_json(found),
-        "settings": to_json(different),
-        "same_settings": same,
-        "shown_model": None if shown is None else shown.name,
-    }

@@ -2,9 +2,10 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from repro.core.payloads import Plain
+from repro.core.records import Outcome
+from repro.core.sweep_answers import Setting
 from repro.jobs.settings.comparing import compare
 from repro.jobs.settings.layers import Job
 from repro.jobs.settings.tree import Leaf, Tree, kind_of
@@ -12,28 +13,11 @@ from repro.jobs.settings.tree import Leaf, Tree, kind_of
 NUMBERS = ("whole number", "number")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting in which the models differ.
-
-    ``values`` has one for each model, in the order of the models; ``absent`` says in which of them it is not set.
-    ``order`` is "rises", "falls" or "not in order" with the number of parameters; None where it is no number in each of
-    them, or sizes are not known. ``separates``: whether it tells the bad models from the good ones.
-    """
-
-    path: str
-    values: tuple[Any, ...]
-    absent: tuple[bool, ...]
-    topic: str | None
-    order: str | None
-    separates: bool
-
-
 def differing(
     names: Sequence[str],
-    settings: Sequence[Mapping[str, Any]],
+    settings: Sequence[Plain],
     sizes: Sequence[int | None],
-    verdicts: Sequence[str],
+    verdicts: Sequence[Outcome],
 ) -> tuple[tuple[Setting, ...], int]:
     """The settings that differ, those first that decide most, and how many are alike.
 
@@ -65,11 +49,11 @@ def differing(
     return tuple(found), compared.same
 
 
-def _object(data: Mapping[str, Any]) -> dict[str, Tree]:
+def _object(data: Mapping[str, object]) -> dict[str, Tree]:
     return {str(key): _tree(value) for key, value in data.items()}
 
 
-def _tree(value: Any) -> Tree:
+def _tree(value: object) -> Tree:
     if isinstance(value, Mapping):
         return _object(value)
     if isinstance(value, list | tuple):
@@ -98,11 +82,14 @@ def _number(leaf: Leaf | None) -> float | None:
     return float(str(leaf.value)) if leaf is not None and leaf.kind in NUMBERS else None
 
 
-def _separates(leaves: Sequence[Leaf | None], verdicts: Sequence[str]) -> bool:
+def _separates(leaves: Sequence[Leaf | None], verdicts: Sequence[Outcome]) -> bool:
     """Numbers: a limit lies between those of the bad models and those of the good ones. Anything else: one side has a
     single value, which the other side does not have.
     """
-    sides = [[leaf for leaf, own in zip(leaves, verdicts, strict=True) if own == word] for word in ("bad", "good")]
+    sides = [
+        [leaf for leaf, own in zip(leaves, verdicts, strict=True) if own is side]
+        for side in (Outcome.BAD, Outcome.GOOD)
+    ]
     if not all(sides):
         return False
     bad, good = ([_number(leaf) for leaf in side] for side in sides)

@@ -3,36 +3,19 @@ the headroom to the dtype's limit is the measured cause.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, plain
+from repro.core.sweep_answers import SiblingModel, Threshold
 from repro.report.models import size
 from repro.report.plots.magnitude import LIMITS
-from repro.sweeps.models.model import Sibling
+from repro.sweeps.models.model import headroom
 from repro.sweeps.models.settings import trend
 
 DIGITS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """What the order by size says.
-
-    ``kind``: "bad_from" and "good_from" are a threshold; "all_good", "all_bad", "not_in_order", "dtypes" and "too_few"
-    are none. ``below`` and ``above`` name the two models beside the threshold. ``headroom``: "cause", "not_cause",
-    "unknown", or None where no model is bad. ``headroom_with_size``: "rises", "falls" or "not in order"; None where it
-    is not measured in each.
-    """
-
-    kind: str
-    below: str | None
-    above: str | None
-    headroom: str | None
-    headroom_with_size: str | None
-    sentences: tuple[str, ...]
-
-
-def threshold(siblings: Sequence[Sibling]) -> Threshold:
+def threshold(siblings: Sequence[SiblingModel]) -> Threshold:
     """What follows, with a sentence for each part of it; also for what does not."""
     ordered = sorted((one for one in siblings if _answered(one)), key=_size)
     kind, below, above = _kind(ordered)
@@ -48,21 +31,28 @@ def threshold(siblings: Sequence[Sibling]) -> Threshold:
         *_unordered(siblings),
     ]
     first, then = (None if one is None else one.name for one in (below, above))
-    return Threshold(kind, first, then, cause, with_size, tuple(sentences))
+    return Threshold(
+        kind=kind,
+        below=first,
+        above=then,
+        headroom=cause,
+        headroom_with_size=with_size,
+        sentences=tuple(sentences),
+    )
 
 
-def _answered(one: Sibling) -> bool:
-    return one.verdict in ("good", "bad") and one.parameters is not None
+def _answered(one: SiblingModel) -> bool:
+    return one.verdict is not Outcome.SKIP and one.parameters is not None
 
 
-def _size(one: Sibling) -> int:
+def _size(one: SiblingModel) -> int:
     return one.parameters or 0
 
 
-def _kind(ordered: Sequence[Sibling]) -> tuple[str, Sibling | None, Sibling | None]:
+def _kind(ordered: Sequence[SiblingModel]) -> tuple[str, SiblingModel | None, SiblingModel | None]:
     """The kind, and the two models beside the threshold where there is one."""
-    good = [one for one in ordered if one.verdict == "good"]
-    bad = [one for one in ordered if one.verdict == "bad"]
+    good = [one for one in ordered if one.verdict is Outcome.GOOD]
+    bad = [one for one in ordered if one.verdict is Outcome.BAD]
     if len(ordered) < 2:
         return "too_few", None, None
     if not bad or not good:
@@ -76,11 +66,11 @@ def _kind(ordered: Sequence[Sibling]) -> tuple[str, Sibling | None, Sibling | No
     return "not_in_order", None, None
 
 
-def _named(one: Sibling) -> str:
+def _named(one: SiblingModel) -> str:
     return f"{one.name} ({size(_size(one))} parameters)"
 
 
-def _random(siblings: Sequence[Sibling]) -> Iterator[str]:
+def _random(siblings: Sequence[SiblingModel]) -> Iterator[str]:
     drawn = [one.name for one in siblings if one.weights == "random"]
     if drawn:
         which = "all of these models" if len(drawn) == len(siblings) else listed(drawn)
@@ -88,7 +78,11 @@ def _random(siblings: Sequence[Sibling]) -> Iterator[str]:
 
 
 def _order(
-    siblings: Sequence[Sibling], ordered: Sequence[Sibling], kind: str, below: Sibling | None, above: Sibling | None
+    siblings: Sequence[SiblingModel],
+    ordered: Sequence[SiblingModel],
+    kind: str,
+    below: SiblingModel | None,
+    above: SiblingModel | None,
 ) -> Iterator[str]:
     if kind == "too_few":
         yield "Fewer than two models of a known size answered, so no threshold follows."
@@ -96,7 +90,7 @@ def _order(
         ends = f"from {_named(ordered[0])} to {_named(ordered[-1])}"
         yield f"Every model that answered is {kind[4:]}, {ends}: in what was tested there is no threshold."
     elif kind == "dtypes":
-        ran = listed([f"{one.name} in {one.dtype} ({one.verdict})" for one in ordered])
+        ran = listed([f"{one.name} in {one.dtype} ({one.verdict.value})" for one in ordered])
         yield f"The models ran in different dtypes ({ran}), so no threshold in size follows. Give --dtype."
     elif kind == "not_in_order":
         yield f"The verdicts do not follow the size ({_sequence(ordered)}), so no threshold follows."
@@ -106,23 +100,23 @@ def _order(
         yield f"{first} up to {_named(below)}, {then} from {_named(above)}, as far as it was tested: {between}."
 
 
-def _sequence(ordered: Sequence[Sibling]) -> str:
-    return ", ".join(f"{one.name} {one.verdict}" for one in ordered)
+def _sequence(ordered: Sequence[SiblingModel]) -> str:
+    return ", ".join(f"{one.name} {one.verdict.value}" for one in ordered)
 
 
-def _gap(siblings: Sequence[Sibling], below: Sibling, above: Sibling) -> str:
+def _gap(siblings: Sequence[SiblingModel], below: SiblingModel, above: SiblingModel) -> str:
     """What is known of the sizes between."""
     silent = [
         one.name
         for one in siblings
-        if one.verdict == "skip" and (one.parameters is None or _size(below) <= _size(one) <= _size(above))
+        if one.verdict is Outcome.SKIP and (one.parameters is None or _size(below) <= _size(one) <= _size(above))
     ]
     if silent:
         return f"no other size between them answered ({listed(silent)} gave no answer)"
     return f"no size between {size(_size(below))} and {size(_size(above))} was asked"
 
 
-def _caveats(ordered: Sequence[Sibling]) -> Iterator[str]:
+def _caveats(ordered: Sequence[SiblingModel]) -> Iterator[str]:
     """What else the models differ in, so that it need not be the size."""
     for what, values in (
         ("architectures", {one.model_class for one in ordered}),
@@ -132,9 +126,9 @@ def _caveats(ordered: Sequence[Sibling]) -> Iterator[str]:
             yield f"They have different {what} ({listed(sorted(map(str, values)))}): it need not be the size."
 
 
-def _shares(ordered: Sequence[Sibling]) -> Iterator[str]:
+def _shares(ordered: Sequence[SiblingModel]) -> Iterator[str]:
     """Whether more prompts fail in larger models, where several fail of more than one prompt."""
-    bad = [one for one in ordered if one.verdict == "bad" and one.share is not None and (one.asked or 0) > 1]
+    bad = [one for one in ordered if one.verdict is Outcome.BAD and one.share is not None and (one.asked or 0) > 1]
     if len(bad) > 1:
         shares = [one.share or 0.0 for one in bad]
         words = {"rises": "rises", "falls": "falls"}.get(trend(shares), "neither rises nor falls")
@@ -142,11 +136,11 @@ def _shares(ordered: Sequence[Sibling]) -> Iterator[str]:
         yield f"Among the bad models the failing share {words} with the size: {told}."
 
 
-def _headroom(ordered: Sequence[Sibling]) -> tuple[str | None, list[str]]:
+def _headroom(ordered: Sequence[SiblingModel]) -> tuple[str | None, list[str]]:
     """Whether it is the cause: each bad model's layers go beyond the limit, each good one's do not, and the faults are
     of that kind.
     """
-    bad = [one for one in ordered if one.verdict == "bad"]
+    bad = [one for one in ordered if one.verdict is Outcome.BAD]
     dtype = _dtype(ordered)
     if dtype is None:
         return ("unknown" if bad else None), []
@@ -162,29 +156,29 @@ def _headroom(ordered: Sequence[Sibling]) -> tuple[str | None, list[str]]:
     if against:
         return "not_cause", [f"Headroom to {dtype}'s limit is not the measured cause: {'; '.join(against)}."]
     unknown = [one.name for one in bad if _value(one) <= LIMITS[dtype]]
-    unknown += [one.name for one in ordered if one.verdict == "good" and one.peak is None]
+    unknown += [one.name for one in ordered if one.verdict is Outcome.GOOD and one.peak is None]
     if unknown:
         return "unknown", [f"Whether headroom to {dtype}'s limit is the cause is not known: {_unmeasured(unknown)}."]
-    good = [one for one in ordered if one.verdict == "good"]
+    good = [one for one in ordered if one.verdict is Outcome.GOOD]
     below = f", and each good one stays below it ({_peaks(good)})" if good else ""
     where = f"in each bad model a layer's output goes beyond {dtype}'s limit of {_limit(dtype)} ({_peaks(bad)})"
     return "cause", [f"Headroom is the measured cause: {where}{below}."]
 
 
-def _dtype(ordered: Sequence[Sibling]) -> str | None:
+def _dtype(ordered: Sequence[SiblingModel]) -> str | None:
     """The one dtype that all ran in, if its limit is known."""
     dtypes = {one.dtype for one in ordered}
     only = next(iter(dtypes)) if len(dtypes) == 1 else None
     return only if only in LIMITS else None
 
 
-def _against(one: Sibling, dtype: str) -> Iterator[str]:
+def _against(one: SiblingModel, dtype: str) -> Iterator[str]:
     """What shows that a bad model's fault is not a lack of headroom."""
-    if one.kind != "nonfinite":
-        yield f"what is bad in {one.name} is of another kind ({one.kind})"
+    if one.kind is not Kind.NONFINITE:
+        yield f"what is bad in {one.name} is of another kind ({one.kind.value if one.kind else 'not known'})"
     elif one.mechanism not in (None, "overflow"):
-        yield f"in {one.name} the mechanism is {one.mechanism}, and no overflow"
-    elif one.wider == "bad":
+        yield f"in {one.name} the mechanism is {one.mechanism}, not an overflow"
+    elif one.wider is Outcome.BAD:
         yield f"{one.name} is bad in the wider dtype too"
     elif one.peak is not None and one.peak.measured and one.peak.value <= LIMITS[dtype]:
         inside = f"; its overflow is inside {_module(one)}" if one.mechanism == "overflow" else ""
@@ -192,15 +186,15 @@ def _against(one: Sibling, dtype: str) -> Iterator[str]:
         yield f"the layers' outputs of {one.name} reach {reached}, which is below it{inside}"
 
 
-def _module(one: Sibling) -> str:
-    return str((one.born or {}).get("module") or "the model itself")
+def _module(one: SiblingModel) -> str:
+    return (one.born and one.born.module) or "the model itself"
 
 
 def _unmeasured(names: Sequence[str]) -> str:
     return f"how large the layers' outputs of {listed(names)} would be was not measured"
 
 
-def _value(one: Sibling) -> float:
+def _value(one: SiblingModel) -> float:
     return 0.0 if one.peak is None else one.peak.value
 
 
@@ -208,12 +202,12 @@ def _limit(dtype: str) -> str:
     return plain(LIMITS[dtype])
 
 
-def _ratio(one: Sibling, dtype: str) -> str:
-    ratio = None if one.peak is None else one.peak.headroom(dtype)
+def _ratio(one: SiblingModel, dtype: str) -> str:
+    ratio = headroom(one.peak, dtype)
     return "not known" if ratio is None else plain(ratio, DIGITS)
 
 
-def _peaks(some: Sequence[Sibling]) -> str:
+def _peaks(some: Sequence[SiblingModel]) -> str:
     """``12b 81234 in float32``; with "at least" where it was not measured to the end."""
     return ", ".join(
         f"{one.name} {'' if one.peak.measured else 'at least '}{plain(one.peak.value, DIGITS)} in {one.peak.dtype}"
@@ -222,7 +216,7 @@ def _peaks(some: Sequence[Sibling]) -> str:
     )
 
 
-def _with_size(ordered: Sequence[Sibling]) -> str | None:
+def _with_size(ordered: Sequence[SiblingModel]) -> str | None:
     """How headroom goes with the number of parameters, where it is measured in each."""
     peaks = [one.peak for one in ordered]
     if len(ordered) < 2 or any(peak is None or not peak.measured or peak.value <= 0 for peak in peaks):
@@ -230,7 +224,7 @@ def _with_size(ordered: Sequence[Sibling]) -> str | None:
     return trend([1 / peak.value for peak in peaks if peak is not None])
 
 
-def _sizes_and_headroom(ordered: Sequence[Sibling], with_size: str | None) -> Iterator[str]:
+def _sizes_and_headroom(ordered: Sequence[SiblingModel], with_size: str | None) -> Iterator[str]:
     if with_size is None:
         yield "Whether headroom falls with the size is not known: it is not measured to the end in each model."
     elif with_size == "falls":
@@ -239,11 +233,11 @@ def _sizes_and_headroom(ordered: Sequence[Sibling], with_size: str | None) -> It
         yield "It does not fall with the size throughout, so the size alone does not decide it."
 
 
-def _unordered(siblings: Sequence[Sibling]) -> Iterator[str]:
+def _unordered(siblings: Sequence[SiblingModel]) -> Iterator[str]:
     """Those that have no place in the order."""
-    silent = [f"{one.name} ({one.reason})" for one in siblings if one.verdict == "skip"]
+    silent = [f"{one.name} ({one.reason})" for one in siblings if one.verdict is Outcome.SKIP]
     if silent:
         yield f"No answer: {'; '.join(silent)}."
-    unsized = [one.name for one in siblings if one.verdict != "skip" and one.parameters is None]
+    unsized = [one.name for one in siblings if one.verdict is not Outcome.SKIP and one.parameters is None]
     if unsized:
         yield f"Not in the order, for the number of parameters is not known: {listed(unsized)}."

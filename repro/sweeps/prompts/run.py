@@ -15,10 +15,13 @@ from statistics import median
 from typing import Any
 
 from repro.core import paths
-from repro.core.encoding import encode, number
+from repro.core.answer import Answer
+from repro.core.encoding import encode, number, replace
 from repro.core.errors import EvidenceError, UsageError
+from repro.core.records import Kind, Outcome, Owner
+from repro.core.sweep_answers import Counts, Place, Prompts, Skips
 from repro.engine.runner import Listener
-from repro.jobs.examples import examples
+from repro.jobs.prompt_files import asked_examples
 from repro.run import output
 from repro.run.run import Request, Result
 from repro.run.run import run as run_steps
@@ -35,6 +38,15 @@ COMPARED = 10_000
 """How many failing and how many passing examples are looked at for what tells them apart; of more, the first."""
 KINDS_OF_SKIP = 1000
 """How many different reasons are counted: each may name its own token."""
+SHOWN = 20
+"""How many places, reasons and counts the answer has; the most frequent ones."""
+
+
+class Header(paths.Claim, frozen=True, kw_only=True):
+    """The content of ``prompts.json``: of which file, with how many examples, the folder's answers are."""
+
+    total: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ class Asked:
 
 
 def run(asked: Asked, listener: Listener) -> Result:
-    """Run the prompts, or go on where an earlier run into the folder stopped.
+    """Run the prompts, or resume where an earlier run into the folder stopped.
 
     Raises:
         UsageError: the file cannot be read or holds no prompt, or the folder holds another question or was begun with
@@ -93,23 +105,23 @@ def run(asked: Asked, listener: Listener) -> Result:
     }
     kept = PromptRecords(folder / RECORDS)
     result = run_steps(dataclasses.replace(request, out=place, batches=batches), listener, kept.append)
-    answer = summary(kept)
-    if not answer["asked"]:
+    found = summary(kept, result.answer.prompts or Prompts())
+    if not found.asked:
         return result  # no model, or no layers: nothing was run
-    return _conclude(folder, kept, result, request, {**answer, "total": total})
+    answer = _conclude(folder, kept, result.answer, request, replace(found, total=total))
+    return Result(folder, output.write(folder, answer, whole=request.deliver))
 
 
 def _checked(asked: Asked) -> int:
     """How many examples the file has. Reading it once in front costs little, and a wrong line shows before the load."""
-    return sum(1 for _ in examples(asked.file, asked.field, pairs=asked.pairs))
+    return sum(1 for _ in asked_examples(asked.file, asked.field, pairs=asked.pairs))
 
 
 def _claim(folder: Path, asked: Asked, request: Request, total: int) -> None:
-    """Take the folder for this question; one that is gone on with must be about the same prompts."""
-    digest = paths.sha256(asked.file)
-    header = folder / HEADER
-    begun = paths.claim(header, request.argv(), "the prompts of", total=total, sha256=digest)
-    if begun and paths.read_object(header).get("sha256") != digest:
+    """Take the folder for this question; one that is resumed must be about the same prompts."""
+    header = Header(command=request.argv(), total=total, sha256=paths.sha256(asked.file))
+    before = paths.claim(folder / HEADER, header, "the prompts of")
+    if before is not None and before.sha256 != header.sha256:
         raise UsageError(f"{asked.file} has changed since --out {folder} was begun with it. Give another folder.")
 
 
@@ -119,32 +131,36 @@ def _write_examples(asked: Asked, folder: Path) -> None:
     beside = folder / f"{EXAMPLES}.part"
     try:
         with beside.open("w", encoding="utf-8") as file:
-            file.writelines(encode(item) + "\n" for item in examples(asked.file, asked.field, pairs=asked.pairs))
+            file.writelines(encode(item) + "\n" for item in asked_examples(asked.file, asked.field, pairs=asked.pairs))
         beside.replace(folder / EXAMPLES)
     except OSError as error:
         raise EvidenceError(f"could not write {beside}: {error.strerror}. Make room or give another --out.") from error
 
 
-def _conclude(folder: Path, kept: PromptRecords, result: Result, request: Request, answer: dict[str, Any]) -> Result:
-    """What the examples amount to, into the answer and the report."""
+def _conclude(folder: Path, kept: PromptRecords, answer: Answer, request: Request, found: Prompts) -> Answer:
+    """The run's answer with what the examples amount to."""
     compared = _without_censored(_write_skipped(folder, kept))
-    step = result.document.get("prompts") or {}
-    special = step.get("special_ids") or ()
-    section = {**step, **answer, "why": reasons(compared, special_ids=special).as_json(), "lost_why": None}
-    lost = set(answer["pairs_lost"])
+    found = replace(found, why=reasons(compared, special_ids=found.special_ids))
+    lost = set(found.pairs_lost)
     if lost:
         pairs = [{**item, "verdict": "bad" if item["index"] in lost else "good"} for item in compared]
-        section["lost_why"] = reasons(pairs, special_ids=special).as_json()
-    verdict, reason = _verdict(answer, str(result.document.get("reason")))
-    headline = f"{reason} {answer['sentence']}".strip()
-    content = {**result.document, "verdict": verdict, "reason": reason, "headline": headline, "prompts": section}
-    content["kind"] = "nonfinite" if verdict == "bad" else None
-    if verdict == "bad":
+        found = replace(found, lost_why=reasons(pairs, special_ids=found.special_ids))
+    verdict, reason = _verdict(found, answer.reason)
+    owner = answer.owner
+    if verdict is Outcome.BAD:
         hint = (
-            f"Which operator it is, and whose fault: `repro {request.model} --prompt TEXT` with one of these prompts."
+            f"To find the operator and the owner, run `repro {request.model} --prompt TEXT` with one of these prompts."
         )
-        content["owner"] = {"project": None, "reason": hint, "advice": None}
-    return Result(folder, output.write(folder, content, whole=request.deliver))
+        owner = Owner(None, hint)
+    return replace(
+        answer,
+        verdict=verdict,
+        reason=reason,
+        headline=f"{reason} {found.sentence}".strip(),
+        kind=Kind.NONFINITE if verdict is Outcome.BAD else None,
+        owner=owner,
+        prompts=found,
+    )
 
 
 def _write_skipped(folder: Path, kept: PromptRecords) -> list[dict[str, Any]]:
@@ -184,27 +200,26 @@ def _without_censored(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
-def _verdict(answer: Mapping[str, Any], of_step: str) -> tuple[str, str]:
+def _verdict(found: Prompts, of_step: str) -> tuple[Outcome, str]:
     """Verdict and reason of the whole. ``of_step``: what the step says that ran them."""
-    asked, good, bad, skip = (answer[name] for name in ("asked", "good", "bad", "skip"))
-    if bad:
-        return "bad", f"{bad:,} of {asked:,} examples are bad."
-    if asked < answer["total"]:
-        return "skip", f"{asked:,} of {answer['total']:,} examples were run: {of_step}"
-    if skip:
-        why = answer["skips"][0]
-        of = "" if why["examples"] == skip else f", {why['examples']:,} of them"
-        rest = f"; the other {good:,} are good" if good else ""
-        return "skip", f"{skip:,} of {asked:,} examples gave no answer{of}: {why['reason']}{rest}."
-    return "good", f"All of the {good:,} examples are finite in the layers that were looked at."
+    if found.bad:
+        return Outcome.BAD, f"{found.bad:,} of {found.asked:,} examples are bad."
+    if found.asked < found.total:
+        return Outcome.SKIP, f"{found.asked:,} of {found.total:,} examples were run: {of_step}"
+    if found.skip:
+        why = found.skips[0]
+        of = "" if why.examples == found.skip else f", {why.examples:,} of them"
+        rest = f"; the other {found.good:,} are good" if found.good else ""
+        return Outcome.SKIP, f"{found.skip:,} of {found.asked:,} examples gave no answer{of}: {why.reason}{rest}."
+    return Outcome.GOOD, f"All of the {found.good:,} examples are finite in the layers that were looked at."
 
 
-def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def summary(records: Iterable[Mapping[str, Any]], step: Prompts | None = None) -> Prompts:
     """Counts over all examples, in the order of the file: verdicts, where the bad ones go bad first, by what cause, how
-    many values, which pairs are lost.
+    many values, which pairs are lost; beside what the step itself said.
     """
     verdicts: collections.Counter[str] = collections.Counter()
-    places: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    places: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
     causes: collections.Counter[str] = collections.Counter()
     rows: collections.Counter[tuple[int, int, int]] = collections.Counter()
     padding: collections.Counter[str] = collections.Counter()
@@ -221,35 +236,41 @@ def summary(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         if record["verdict"] == "skip" and (record["reason"] in skips or len(skips) < KINDS_OF_SKIP):
             skips[record["reason"]] += 1
         if record["verdict"] == "bad":
-            places[(str(record["layer"]), str(record.get("token")), str(record.get("token_kind")))] += 1
+            places[(str(record["layer"]), record.get("token"), str(record.get("token_kind")))] += 1
             causes[str(record.get("cause"))] += 1
             at_last = record.get("at_last") or record
             count = sum(int(at_last.get(key) or 0) for key in ("nan", "posinf", "neginf"))
             rows[(count, int(at_last.get("rows") or 0), int(record.get("row_size") or 0))] += 1
-    top = places.most_common(1)
-    sentence = ""
-    if top:
-        (layer, token, kind), times = top[0]
-        each = "Each of them" if times == verdicts["bad"] else f"{times:,} of them"
-        sentence = f"{each} goes bad first in {layer}" + ("" if token == "None" else f" at {token!r} ({kind})") + "."
-    return {
-        "asked": sum(verdicts.values()),
-        **{name: verdicts[name] for name in ("good", "bad", "skip")},
-        "places": [
-            {"layer": layer, "token": None if token == "None" else token, "kind": kind, "examples": times}
-            for (layer, token, kind), times in places.most_common(20)
-        ],
-        "causes": dict(causes),
-        "skips": [{"reason": reason, "examples": times} for reason, times in skips.most_common(20)],
-        "counts": [
-            {"values": values, "rows": count, "row_size": size, "whole": values == count * size, "examples": times}
-            for (values, count, size), times in rows.most_common(20)
-        ],
-        "padding_rows_bad_in": dict(padding),
-        "pairs": pairs,
-        "pairs_lost": lost,
-        "sentence": sentence,
-    }
+    return replace(
+        step or Prompts(),
+        asked=verdicts.total(),
+        good=verdicts["good"],
+        bad=verdicts["bad"],
+        skip=verdicts["skip"],
+        places=tuple(
+            Place(layer=layer, token=token, kind=kind, examples=times)
+            for (layer, token, kind), times in places.most_common(SHOWN)
+        ),
+        causes=dict(causes),
+        skips=tuple(Skips(reason=reason, examples=times) for reason, times in skips.most_common(SHOWN)),
+        counts=tuple(
+            Counts(values=values, rows=count, row_size=size, whole=values == count * size, examples=times)
+            for (values, count, size), times in rows.most_common(SHOWN)
+        ),
+        padding_rows_bad_in=dict(padding),
+        pairs=pairs,
+        pairs_lost=tuple(lost),
+        sentence=_most_often(places),
+    )
+
+
+def _most_often(places: collections.Counter[tuple[str, str | None, str]]) -> str:
+    """Where most examples go bad first; empty where none does."""
+    if not places:
+        return ""
+    ((layer, token, kind), times), total = places.most_common(1)[0], places.total()
+    each = "Each of them" if times == total else f"{times:,} of them"
+    return f"{each} goes bad first in {layer}" + ("" if token is None else f" at {token!r} ({kind})") + "."
 
 
 def refuse_script(model: str) -> None:

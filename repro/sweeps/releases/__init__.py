@@ -1,6 +1,6 @@
 """In which release of a package the answer changed: the question, the search over its releases, and the answer.
 
-Everything outside stands behind ``Laboratory``: the registry, what releases declare, and an environment in which the
+Everything outside stands behind ``World``: the registry, what releases declare, and an environment in which the
 question is put. Nothing here starts a process.
 
 torch and transformers are bound to each other: what a release of transformers declares for torch says which of them go
@@ -9,6 +9,6 @@ anything is built: one release of it for the whole range where there is one, els
 """
 
 from repro.sweeps.releases.inquiry import investigate
-from repro.sweeps.releases.question import Answer, Change, Laboratory, Probe, Question, Trial
+from repro.sweeps.releases.question import Change, Found, Question, World
 
-__all__ = ["Answer", "Change", "Laboratory", "Probe", "Question", "Trial", "investigate"]
+__all__ = ["Change", "Found", "Question", "World", "investigate"]

@@ -6,15 +6,27 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from repro.core.errors import UsageError
-from repro.core.records import Outcome, Verdict
+from repro.core.records import Outcome
+from repro.core.sweep_answers import Release, ReleaseRun
 from repro.environments.registry import between
 from repro.sweeps.releases.pairs import Excluded, Pairs
-from repro.sweeps.releases.question import Answer, Change, Laboratory, Probe, Question, Say, Trial
+from repro.sweeps.releases.question import (
+    Change,
+    Found,
+    Question,
+    Say,
+    World,
+    boundaries_found,
+    different_kinds,
+    moved,
+    named,
+    nothing_found,
+    swapped,
+)
 from repro.sweeps.releases.search import Bracket, bisect, most_tests, scan
-from repro.sweeps.releases.words import different_kinds, found, moved, named, nothing_found, swapped
 
 
-def investigate(question: Question, laboratory: Laboratory, say: Say = print) -> Answer:
+def investigate(question: Question, world: World, say: Say = print) -> Found:
     """The answer to the question. Both ends are asked first.
 
     Where nothing is skipped, ceil(log2(n)) + 2 of n releases are asked at most (``walk_all`` asks all of them); where
@@ -24,7 +36,7 @@ def investigate(question: Question, laboratory: Laboratory, say: Say = print) ->
 
     Args:
         question: What is asked.
-        laboratory: Everything outside.
+        world: Everything outside.
         say: Is given each line that a person should see while it goes on.
 
     Raises:
@@ -32,9 +44,9 @@ def investigate(question: Question, laboratory: Laboratory, say: Say = print) ->
         FetchError: the releases could not be listed.
     """
     _check(question)
-    versions = between(laboratory.releases(question.package), question.good, question.bad)
-    pairs = Pairs(question, laboratory, say, versions)
-    inquiry = _Inquiry(question, laboratory, say, pairs)
+    versions = between(world.releases(question.package), question.good, question.bad)
+    pairs = Pairs(question, world, say, versions)
+    inquiry = _Inquiry(question, world, say, pairs)
     notes = []
     pairs.choose()
     try:
@@ -45,22 +57,14 @@ def investigate(question: Question, laboratory: Laboratory, say: Say = print) ->
         pairs.choose_for_each()
         brackets = inquiry.search()
     changes = tuple(inquiry.change(bracket) for bracket in brackets)
-    first = changes[0] if changes else None
     probes = tuple(inquiry.probes.values())
     asked = inquiry.asked(pairs.pairs if question.walk_all else (pairs.pairs[0], pairs.pairs[-1]))
-    return Answer(
-        verdict=found(question, changes) if changes else nothing_found(question, asked),
-        package=question.package,
-        direction=first.direction if first else None,
-        last_good=first.last_good.version if first else None,
-        first_bad=first.first_bad.version if first else None,
-        skipped=tuple(probe.version for probe in first.skipped) if first else (),
-        moved=first.moved if first else None,
-        boundaries=changes,
+    return Found(
+        verdict=boundaries_found(question, changes) if changes else nothing_found(question, asked),
+        changes=changes,
         probes=probes,
         pairs=pairs.pairs,
-        releases=len(versions),
-        environments=sum(1 for probe in probes if probe.trials),
+        environments=sum(1 for probe in probes if probe.runs),
         notes=(*notes, *swapped(question, asked), *different_kinds(probes)),
     )
 
@@ -84,9 +88,9 @@ def _check(question: Question) -> None:
 class _Inquiry:
     """One search under way: the releases that were asked, each with its partner, in order."""
 
-    def __init__(self, question: Question, laboratory: Laboratory, say: Say, pairs: Pairs) -> None:
-        self._question, self._laboratory, self._say, self._pairs = question, laboratory, say, pairs
-        self.probes: dict[tuple[str, str | None], Probe] = {}
+    def __init__(self, question: Question, world: World, say: Say, pairs: Pairs) -> None:
+        self._question, self._world, self._say, self._pairs = question, world, say, pairs
+        self.probes: dict[tuple[str, str | None], Release] = {}
 
     def search(self) -> tuple[Bracket, ...]:
         """The boundaries of the range, with the partners as they are now.
@@ -107,25 +111,25 @@ class _Inquiry:
         )
         return () if found.last_good is None else (found,)
 
-    def asked(self, pairs: Sequence[tuple[str, str | None]]) -> tuple[Probe, ...]:
+    def asked(self, pairs: Sequence[tuple[str, str | None]]) -> tuple[Release, ...]:
         """These releases, each with its partner, as they answered."""
         return tuple(self._ask(version, partner) for version, partner in pairs)
 
     def _outcome(self, index: int) -> Outcome:
         version, partner = self._pairs.pairs[index]
         self._pairs.check(version, partner)
-        return self._ask(version, partner).verdict.outcome
+        return self._ask(version, partner).verdict
 
-    def _ask(self, version: str, partner: str | None) -> Probe:
+    def _ask(self, version: str, partner: str | None) -> Release:
         """One release with one partner; each pair once."""
         key = version, partner
         if key not in self.probes:
             probe = self.probes[key] = self._probe(version, partner)
-            votes = f" ({probe.votes})" if len(probe.trials) > 1 else ""
-            self._say(f"{named(self._question, probe)}: {probe.verdict.outcome.value}{votes}. {probe.verdict.reason}")
+            votes = f" ({probe.votes})" if probe.votes else ""
+            self._say(f"{named(self._question, probe)}: {probe.verdict.value}{votes}. {probe.reason}")
         return self.probes[key]
 
-    def _probe(self, version: str, partner: str | None) -> Probe:
+    def _probe(self, version: str, partner: str | None) -> Release:
         question = self._question
         pins, label = {question.package: version}, f"{question.package}-{version}"
         if partner is not None and question.partner is not None:
@@ -134,12 +138,12 @@ class _Inquiry:
         pins |= question.held
         against = self._pairs.against(version, partner)
         if against is not None:
-            return Probe(version, pins, Verdict(Outcome.SKIP, against))
-        trials: list[Trial] = []
-        while not _decided(trials, question):
-            run = f"{label}-run{len(trials) + 1}" if question.runs > 1 else label
-            trials.append(self._laboratory.probe(pins, run))
-        return _counted(version, pins, tuple(trials), question)
+            return Release(version=version, pins=pins, verdict=Outcome.SKIP, reason=against)
+        runs: list[ReleaseRun] = []
+        while not _decided(runs, question):
+            name = f"{label}-run{len(runs) + 1}" if question.runs > 1 else label
+            runs.append(self._world.probe(pins, name))
+        return _counted(version, pins, tuple(runs), question)
 
     def change(self, bracket: Bracket) -> Change:
         """A boundary as its two releases, and which of the two packages the fault follows."""
@@ -158,18 +162,18 @@ class _Inquiry:
         return Change(direction, good, bad, skipped, *moved(package, partner, *crossed), crossed)
 
 
-def _decided(trials: Sequence[Trial], question: Question) -> bool:
+def _decided(runs: Sequence[ReleaseRun], question: Question) -> bool:
     """Whether another run of this release could not change its verdict, or would find nothing to run."""
-    outcomes = [trial.verdict.outcome for trial in trials]
+    outcomes = [run.verdict for run in runs]
     bad, left = outcomes.count(Outcome.BAD), question.runs - len(outcomes)
     undecided = Outcome.SKIP in outcomes
-    nothing_ran = bool(trials) and undecided and trials[-1].folder is None
+    nothing_ran = bool(runs) and undecided and runs[-1].folder is None
     return bad >= question.bad_from or left == 0 or nothing_ran or (undecided and bad + left < question.bad_from)
 
 
-def _counted(version: str, pins: Mapping[str, str], trials: tuple[Trial, ...], question: Question) -> Probe:
-    """The verdict of the votes: bad from as many bad runs as were asked for, good only if every run decided."""
-    of = {outcome: [trial for trial in trials if trial.verdict.outcome is outcome] for outcome in Outcome}
+def _counted(version: str, pins: dict[str, str], runs: tuple[ReleaseRun, ...], question: Question) -> Release:
+    """A release by its votes: bad from as many bad runs as were asked for, good only if every run decided."""
+    of = {outcome: [run for run in runs if run.verdict is outcome] for outcome in Outcome}
     bad = len(of[Outcome.BAD])
     if bad >= question.bad_from:
         outcome = Outcome.BAD
@@ -177,8 +181,23 @@ def _counted(version: str, pins: Mapping[str, str], trials: tuple[Trial, ...], q
         outcome = Outcome.SKIP
     else:
         outcome = Outcome.GOOD
-    speaker = (of[outcome] or trials)[0]
-    reason = speaker.verdict.reason
+    speaker = (of[outcome] or runs)[0]
+    reason = speaker.reason
     if outcome is Outcome.GOOD and bad:
-        reason = f"bad in {bad} of {len(trials)} runs, where {question.bad_from} make a release bad"
-    return Probe(version, pins, Verdict(outcome, reason), speaker.kind, trials)
+        reason = f"bad in {bad} of {len(runs)} runs, where {question.bad_from} make a release bad"
+    return Release(
+        version=version,
+        pins=pins,
+        verdict=outcome,
+        reason=reason,
+        kind=speaker.kind,
+        votes=_votes(of, len(runs)) if len(runs) > 1 else None,
+        command=(of[outcome][0] if of[outcome] else runs[-1]).command,
+        runs=runs,
+    )
+
+
+def _votes(of: Mapping[Outcome, Sequence[ReleaseRun]], total: int) -> str:
+    """How the runs voted, such as "bad in 2 of 5"."""
+    counts = [(one.value, len(of[one])) for one in (Outcome.BAD, Outcome.GOOD, Outcome.SKIP)]
+    return f"{', '.join(f'{word} in {count}' for word, count in counts if count)} of {total}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from repro.core.errors import FetchError
 from repro.core.records import Outcome
 from repro.environments.registry import excluding
-from repro.sweeps.releases.question import DECLARES, PARTNERS, Laboratory, Question, Say
+from repro.sweeps.releases.question import DECLARES, PARTNERS, Question, Say, World
 from repro.sweeps.releases.search import bisect, cover
 
 
@@ -17,8 +17,8 @@ class Excluded(Exception):
 class Pairs:
     """The partner of each release of the range, by what is declared. ``pairs`` holds them, oldest release first."""
 
-    def __init__(self, question: Question, laboratory: Laboratory, say: Say, versions: tuple[str, ...]) -> None:
-        self._question, self._laboratory, self._say, self._versions = question, laboratory, say, versions
+    def __init__(self, question: Question, world: World, say: Say, versions: tuple[str, ...]) -> None:
+        self._question, self._world, self._say, self._versions = question, world, say, versions
         self._declared: dict[str, tuple[str, ...] | FetchError] = {}
         self._choices: tuple[str, ...] = ()
         self._by_ends = False
@@ -36,7 +36,7 @@ class Pairs:
         """
         if self._question.partner is None:
             return
-        self._choices = self._laboratory.releases(self._question.partner)
+        self._choices = self._world.releases(self._question.partner)
         self._by_ends = self._question.package == DECLARES and not self._question.walk_all
         judged = (self._versions[0], self._versions[-1]) if self._by_ends else self._versions
         one = self._newest_that_fits(judged)
@@ -112,7 +112,7 @@ class Pairs:
         dependent, other = (version, partner) if self._question.package == DECLARES else (partner, version)
         if dependent not in self._declared:
             try:
-                self._declared[dependent] = self._laboratory.requirements(DECLARES, dependent)
+                self._declared[dependent] = self._world.requirements(DECLARES, dependent)
             except FetchError as error:
                 self._declared[dependent] = error
         lines = self._declared[dependent]

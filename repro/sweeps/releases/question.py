@@ -1,12 +1,14 @@
-"""What is asked, what a run and a release answer, what comes out; and the one interface to everything outside."""
+"""What is asked, and what comes out with its sentences; and the one interface to everything outside."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-from repro.core.records import Verdict
+from repro.core.records import Kind, Outcome, Verdict
+from repro.core.sweep_answers import Release, ReleaseRun
 
 PARTNERS = {"torch": "transformers", "transformers": "torch"}
 """The package whose releases must go together with those of another."""
@@ -53,90 +55,37 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One run in one environment.
-
-    ``kind`` says what kind of fault a bad run shows. ``folder`` is where the run is recorded; None means that nothing
-    ran (the environment did not come into being), so that asking again would give the same.
-    """
-
-    verdict: Verdict
-    command: str
-    kind: str | None
-    folder: str | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One release with all of its runs. Without any, the release was skipped for what is declared."""
-
-    version: str
-    pins: Mapping[str, str]
-    verdict: Verdict
-    kind: str | None = None
-    trials: tuple[Trial, ...] = ()
-
-    @property
-    def command(self) -> str | None:
-        """The command of the run that decided: the first with this verdict, else the last; None where none ran."""
-        same = [trial for trial in self.trials if trial.verdict.outcome is self.verdict.outcome]
-        return (same or self.trials)[0 if same else -1].command if self.trials else None
-
-    @property
-    def votes(self) -> str:
-        """How the runs voted, such as "bad in 2 of 5"."""
-        counts = [(word, sum(t.verdict.outcome.value == word for t in self.trials)) for word in ("bad", "good", "skip")]
-        said = ", ".join(f"{word} in {count}" for word, count in counts if count) or "bad in 0"
-        return f"{said} of {len(self.trials)}"
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
-    """The two releases between which the answer changes; both were asked.
-
-    ``direction`` is "regression" where the newer one is bad, "fix" where it is good. ``skipped`` lie between the two,
-    oldest first. ``crossed`` holds, where the two differ in the partner as well, each with the partner of the other.
-    ``moved`` is what the fault follows: the package, the partner, "both needed", "either alone" or "could not tell",
-    with ``why`` as its reason. What a package brings along with it moves with it.
-    """
+    """The two releases between which the answer changes, both asked; ``core.sweep_answers.Boundary`` has the fields."""
 
     direction: str
-    last_good: Probe
-    first_bad: Probe
-    skipped: tuple[Probe, ...]
+    last_good: Release
+    first_bad: Release
+    skipped: tuple[Release, ...]
     moved: str
     why: str
-    crossed: tuple[Probe, ...] = ()
+    crossed: tuple[Release, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Found:
     """What was found.
 
     ``verdict`` is bad where a boundary was found, good where every release that was asked is good, and skip where it
-    could not be told. The fields from ``direction`` to ``moved`` are those of the oldest boundary, None without one.
-    ``probes`` are in order of asking, ``pairs`` are the releases of the range with the partner of each, and
-    ``environments`` says how many different sets of pins were to be built. ``notes`` are sentences that a reader of the
-    verdict should see as well.
+    could not be told. ``probes`` are in order of asking, ``pairs`` are the releases of the range with the partner of
+    each, and ``environments`` says how many different sets of pins were to be built. ``notes`` are sentences that a
+    reader of the verdict should see as well.
     """
 
     verdict: Verdict
-    package: str
-    direction: str | None
-    last_good: str | None
-    first_bad: str | None
-    skipped: tuple[str, ...]
-    moved: str | None
-    boundaries: tuple[Change, ...]
-    probes: tuple[Probe, ...]
+    changes: tuple[Change, ...]
+    probes: tuple[Release, ...]
     pairs: tuple[tuple[str, str | None], ...]
-    releases: int
     environments: int
     notes: tuple[str, ...]
 
 
-class Laboratory(Protocol):
+class World(Protocol):
     """Everything outside."""
 
     def releases(self, package: str) -> tuple[str, ...]:
@@ -145,7 +94,7 @@ class Laboratory(Protocol):
     def requirements(self, package: str, version: str) -> tuple[str, ...]:
         """The Requires-Dist lines of a release. Raises FetchError."""
 
-    def probe(self, pins: Mapping[str, str], label: str) -> Trial:
+    def probe(self, pins: Mapping[str, str], label: str) -> ReleaseRun:
         """Builds the environment of these pins and puts the question once; ``label`` names the run, fit for a folder.
 
         Skip where the environment does not resolve, install or import.
@@ -153,3 +102,116 @@ class Laboratory(Protocol):
 
 
 Say = Callable[[str], None]
+
+
+def moved(package: str, partner: str, other_partner: Release, other_package: Release) -> tuple[str, str]:
+    """Which of the two packages the fault follows, with the reason.
+
+    Args:
+        package: The package searched.
+        partner: The package that moved along with it.
+        other_partner: The good release with the partner of the bad one: only the partner has moved.
+        other_package: The bad release with the partner of the good one: only the package has moved.
+    """
+    outcomes = other_partner.verdict, other_package.verdict
+    alone = f"{partner} {other_partner.pins[partner]} with {package} {other_partner.version}"
+    other = f"{partner} {other_package.pins[partner]} with {package} {other_package.version}"
+    said = (
+        f"{alone}: {outcomes[0].value} ({_reason(other_partner)}); "
+        f"{other}: {outcomes[1].value} ({_reason(other_package)})"
+    )
+    moved = {
+        (Outcome.GOOD, Outcome.GOOD): "both needed",
+        (Outcome.BAD, Outcome.BAD): "either alone",
+        (Outcome.GOOD, Outcome.BAD): package,
+        (Outcome.SKIP, Outcome.BAD): package,
+        (Outcome.BAD, Outcome.GOOD): partner,
+        (Outcome.BAD, Outcome.SKIP): partner,
+    }.get(outcomes, "could not tell")
+    return moved, said
+
+
+def boundaries_found(question: Question, changes: Sequence[Change]) -> Verdict:
+    """The boundaries in a sentence."""
+    return Verdict(Outcome.BAD, f"{question.package}: " + "; then ".join(_boundary(question, c) for c in changes))
+
+
+def _boundary(question: Question, change: Change) -> str:
+    good, bad = named(question, change.last_good), named(question, change.first_bad)
+    if change.direction == "regression":
+        sentence = f"{good} is the last good release and {bad} the first bad one"
+    else:
+        sentence = f"{bad} is the last bad release and {good} the first good one"
+    if change.skipped:
+        sentence += f", with {_unknown(change.skipped)} between them"
+    if change.crossed:
+        sentence += f"; they differ in both packages, and the fault follows: {change.moved} ({change.why})"
+    return sentence
+
+
+def nothing_found(question: Question, asked: Sequence[Release]) -> Verdict:
+    """Why there is no boundary. No more is said than what was asked."""
+    unknown = [probe for probe in asked if probe.verdict is Outcome.SKIP]
+    good = [probe for probe in asked if probe.verdict is Outcome.GOOD]
+    hint = "; --with holds another" if question.partner else ""
+    if question.walk_all:
+        if len(good) == len(asked):
+            return Verdict(Outcome.GOOD, f"all {len(asked)} releases of {question.package} are good")
+        rest = f"; {_unknown(unknown)}{hint}" if unknown else ""
+        word = "good" if good else "bad"
+        decided = len(asked) - len(unknown)
+        return Verdict(Outcome.SKIP, f"{decided} of {len(asked)} releases of {question.package} are {word}{rest}")
+    if unknown:
+        return Verdict(Outcome.SKIP, f"the search needs both ends, with {_unknown(unknown)}{hint}; choose another end")
+    said_good, said_bad = _ends(question, asked)
+    if good:
+        more = "--all walks the whole range, for a fault that is bad only in a window"
+        what = f"{named(question, said_bad)} was said to be bad and is good, as {named(question, said_good)} is"
+        return Verdict(Outcome.GOOD, f"{question.package} {what}: no boundary lies between two good ends; {more}")
+    what = f"{named(question, said_good)} was said to be good and is bad, as {named(question, said_bad)} is"
+    more = "choose another --good, or let --all walk the whole range"
+    return Verdict(Outcome.SKIP, f"{question.package} {what}: no boundary lies between two bad ends; {more}")
+
+
+def _ends(question: Question, asked: Sequence[Release]) -> tuple[Release, Release]:
+    """The end that was said to be good and the one that was said to be bad; ``asked`` goes from the oldest on."""
+    good_is_older = Version(question.good) < Version(question.bad)
+    return (asked[0], asked[-1]) if good_is_older else (asked[-1], asked[0])
+
+
+def named(question: Question, probe: Release) -> str:
+    """A release, with its partner where that was chosen here."""
+    partner = question.partner
+    if partner is None or partner not in probe.pins:
+        return probe.version
+    return f"{probe.version} (with {partner} {probe.pins[partner]})"
+
+
+def _unknown(probes: Sequence[Release]) -> str:
+    """Releases that could not tell, with the first one's reason; the others' are in their records."""
+    return f"{', '.join(probe.version for probe in probes)} skipped ({_reason(probes[0])})"
+
+
+def _reason(probe: Release) -> str:
+    """The reason as a part of another sentence."""
+    return probe.reason.rstrip(".")
+
+
+def swapped(question: Question, asked: Sequence[Release]) -> list[str]:
+    """A note where the ends answered the other way round than was said."""
+    said_good, said_bad = _ends(question, asked)
+    if (said_good.verdict, said_bad.verdict) != (Outcome.BAD, Outcome.GOOD):
+        return []
+    return [f"{said_good.version} was said to be good and is bad; {said_bad.version} was said to be bad and is good."]
+
+
+def different_kinds(probes: Sequence[Release]) -> list[str]:
+    """A note where the bad releases do not all show the same kind of fault."""
+    kinds: dict[Kind, list[str]] = {}
+    for probe in probes:
+        if probe.verdict is Outcome.BAD and probe.kind is not None:
+            kinds.setdefault(probe.kind, []).append(probe.version)
+    if len(kinds) < 2:
+        return []
+    said = "; ".join(f"{kind.value} in {', '.join(dict.fromkeys(versions))}" for kind, versions in kinds.items())
+    return [f"The bad releases do not show the same kind of fault: {said}. The boundary may be that of another fault."]

@@ -1,33 +1,34 @@
 """The search for a version from a request to verdict.json and report.md. Reads top to bottom as a list of steps."""
 
-import dataclasses
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from repro import __version__
 from repro.core import paths
-from repro.core.encoding import to_json
+from repro.core.answer import Answer
+from repro.core.encoding import replace
 from repro.core.errors import FetchError, Stopped, UsageError
 from repro.core.records import Case
+from repro.core.sweep_answers import Boundary, Release, Versions
+from repro.core.trace_answers import Changes
 from repro.environments.cells import recipes
 from repro.environments.store import Announcer, Store, disk_use
 from repro.run import output
 from repro.run.conversion import convert_once
 from repro.run.run import Request, Result, Terminated, terminable
 from repro.sweeps import traces
-from repro.sweeps.matrix.join import nothing, read_document
-from repro.sweeps.releases import Answer, Change, Probe, Question, investigate
-from repro.sweeps.releases.world import RealLaboratory
+from repro.sweeps.matrix.join import nothing, read_answer
+from repro.sweeps.releases import Change, Found, Question, investigate
+from repro.sweeps.releases.world import RealWorld
 
 HEADER = "versions.json"
 NUMPY_2 = Version("2.3")
@@ -119,32 +120,30 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
         Stopped: Ctrl-C or SIGTERM; the releases that have answered stay.
     """
     folder = paths.make(search.out or paths.run_folder(search.request.case, datetime.now(UTC), "versions"))
-    paths.claim(folder / HEADER, search.argv(), "a search for")
+    paths.claim(folder / HEADER, paths.Claim(command=search.argv()), "a search for")
     question, extra = search.question, _held_numpy(search.question)
     if extra:
         held = ", ".join(f"{name} {version}" for name, version in extra.items())
         announcer.line(f"every environment has {held}: PyTorch before {NUMPY_2} does not know NumPy 2")
-    laboratory = RealLaboratory(search.request, question.python, extra, folder, store, announcer)
+    world = RealWorld(search.request, question.python, extra, folder, store, announcer)
     try:
         with terminable():
-            convert_once(
-                search.request, recipes(), store.build, laboratory.children, folder / "conversion", announcer.line
-            )
-            answer = investigate(question, laboratory, announcer.line)
-            compared = [_compare(change, laboratory) for change in answer.boundaries] if search.trace else []
+            convert_once(search.request, recipes(), store.build, world.children, folder / "conversion", announcer.line)
+            found = investigate(question, world, announcer.line)
+            compared = [_compare(change, world) for change in found.changes] if search.trace else []
     except (UsageError, FetchError):
         # Nobody named the folder, and where nothing was asked yet it would only be in the way.
         if search.out is None and [path.name for path in folder.iterdir()] == [HEADER]:
             shutil.rmtree(folder)
         raise
     except KeyboardInterrupt as error:
-        laboratory.children.stop()
+        world.children.stop()
         again = shlex.join([*search.argv(), "--out", str(search.out or paths.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
-    if laboratory.built_some:
+    if world.built_some:
         announcer.line(disk_use(store))
-    content = _content(search, answer, extra, compared, folder)
-    return Result(folder, output.write(folder, content, whole=True))
+    answer = _answer(search, found, extra, compared, folder)
+    return Result(folder, output.write(folder, answer, whole=True))
 
 
 def _held_numpy(question: Question) -> Mapping[str, str]:
@@ -157,85 +156,77 @@ def _held_numpy(question: Question) -> Mapping[str, str]:
     return {"numpy": LAST_NUMPY_1} if old and "numpy" not in question.held else {}
 
 
-def _compare(change: Change, laboratory: RealLaboratory) -> dict[str, Any]:
+def _compare(change: Change, world: RealWorld) -> Changes:
     """What is different between the operators of the two sides."""
-    sides = {}
-    for name, probe in (("good", change.last_good), ("bad", change.first_bad)):
-        traced = laboratory.trace(probe.pins, _label(probe))
+    sides = []
+    for release in (change.last_good, change.first_bad):
+        traced = world.trace(release.pins, _label(release))
         if isinstance(traced, str):
-            return {"sentence": f"The operators could not be compared: {_label(probe)}: {traced}"}
-        sides[name] = traced
-    found = traces.compare(sides["good"], sides["bad"])
-    return {**to_json(found), "sentence": traces.sentence(found)}
+            return Changes(sentence=f"The operators could not be compared: {_label(release)}: {traced}")
+        sides.append(traced)
+    return traces.compare(*sides)
 
 
-def _label(probe: Probe) -> str:
-    return "-".join(f"{package}-{version}" for package, version in probe.pins.items())
+def _label(release: Release) -> str:
+    return "-".join(f"{package}-{version}" for package, version in release.pins.items())
 
 
-def _content(
-    search: Search, answer: Answer, extra: Mapping[str, str], compared: list[dict[str, Any]], folder: Path
-) -> dict[str, Any]:
-    """The content of verdict.json: the run of the first bad release, with the verdict of the search."""
-    shown = next((probe for probe in _shown(answer) if probe.trials and probe.trials[0].folder), None)
-    base = read_document(folder / str(shown.trials[0].folder)) if shown is not None else None
+def _answer(
+    search: Search, found: Found, extra: Mapping[str, str], compared: Sequence[Changes], folder: Path
+) -> Answer:
+    """The run of the first bad release, with the verdict of the search."""
+    shown = next((release for release in _shown(found) if release.runs and release.runs[0].folder), None)
+    base = read_answer(folder / str(shown.runs[0].folder)) if shown is not None else None
     if base is None:
-        base = nothing(answer.verdict, search.request.case, search.argv(), __version__)
-    return {
-        **base,
-        "verdict": answer.verdict.outcome.value,
-        "reason": answer.verdict.reason,
-        "headline": answer.verdict.reason,
-        "command": shlex.join(search.argv()),
-        "versions": {
-            "package": answer.package,
-            "direction": answer.direction,
-            "last_good": answer.last_good,
-            "first_bad": answer.first_bad,
-            "skipped": list(answer.skipped),
-            "python": search.question.python,
-            "with": {**extra, **search.question.held},
-            "moved": answer.moved,
-            "pairs": [list(pair) for pair in answer.pairs],
-            "probes": [_probe(probe) for probe in answer.probes],
-            "boundaries": [_boundary(change) for change in answer.boundaries],
-            "releases": answer.releases,
-            "environments": answer.environments,
-            "notes": list(answer.notes),
-            "sentence": answer.verdict.reason,
-            "attribution": answer.boundaries[0].why if answer.boundaries else None,
-            "changes": compared[0] if compared else None,
-            "all_changes": compared,
-        },
-    }
+        base = nothing(found.verdict, search.request.case, search.argv(), __version__)
+    return replace(
+        base,
+        verdict=found.verdict.outcome,
+        reason=found.verdict.reason,
+        headline=found.verdict.reason,
+        command=shlex.join(search.argv()),
+        versions=_versions(search.question, found, extra, compared),
+    )
 
 
-def _shown(answer: Answer) -> list[Probe]:
-    """The probes whose run may stand for all, the best one first."""
-    bad = [change.first_bad for change in answer.boundaries]
-    return [*bad, *sorted(answer.probes, key=lambda probe: probe.verdict.outcome.value)]
+def _versions(question: Question, found: Found, extra: Mapping[str, str], compared: Sequence[Changes]) -> Versions:
+    boundaries = tuple(map(_boundary, found.changes))
+    first = boundaries[0] if boundaries else None
+    return Versions(
+        package=question.package,
+        direction=first.direction if first else None,
+        last_good=first.last_good if first else None,
+        first_bad=first.first_bad if first else None,
+        skipped=first.skipped if first else (),
+        python=question.python,
+        with_={**extra, **question.held},
+        moved=first.moved if first else None,
+        pairs=found.pairs,
+        probes=found.probes,
+        boundaries=boundaries,
+        releases=len(found.pairs),
+        environments=found.environments,
+        notes=found.notes,
+        sentence=found.verdict.reason,
+        attribution=first.why if first else None,
+        changes=compared[0] if compared else None,
+        all_changes=tuple(compared),
+    )
 
 
-def _probe(probe: Probe) -> dict[str, Any]:
-    return {
-        "version": probe.version,
-        "pins": dict(probe.pins),
-        "verdict": probe.verdict.outcome.value,
-        "reason": probe.verdict.reason,
-        "kind": probe.kind,
-        "votes": probe.votes if len(probe.trials) > 1 else None,
-        "command": probe.command,
-        "runs": [dataclasses.asdict(trial) | {"verdict": to_json(trial.verdict)} for trial in probe.trials],
-    }
+def _shown(found: Found) -> list[Release]:
+    """The releases whose run may stand for all, the best one first."""
+    bad = [change.first_bad for change in found.changes]
+    return [*bad, *sorted(found.probes, key=lambda release: release.verdict.value)]
 
 
-def _boundary(change: Change) -> dict[str, Any]:
-    return {
-        "direction": change.direction,
-        "last_good": change.last_good.version,
-        "first_bad": change.first_bad.version,
-        "skipped": [probe.version for probe in change.skipped],
-        "moved": change.moved,
-        "why": change.why,
-        "crossed": [_probe(probe) for probe in change.crossed],
-    }
+def _boundary(change: Change) -> Boundary:
+    return Boundary(
+        direction=change.direction,
+        last_good=change.last_good.version,
+        first_bad=change.first_bad.version,
+        skipped=tuple(release.version for release in change.skipped),
+        moved=change.moved,
+        why=change.why,
+        crossed=change.crossed,
+    )

@@ -1,15 +1,17 @@
-"""What the search for a version needs of the world: releases from the registry, environments, and runs in them."""
+"""What the search for a version needs from outside: releases from the registry, environments, and runs in them."""
 
 import dataclasses
 import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from repro.core.errors import BuildError
 from repro.core.paths import relative
-from repro.core.records import Case, Cell, Outcome, Recipe, Verdict
+from repro.core.payloads import Trace
+from repro.core.records import Case, Cell, Outcome, Recipe
+from repro.core.sweep_answers import ReleaseRun
+from repro.diagnosis.sections import section
 from repro.engine.evidence import Evidence
 from repro.engine.kit import NAME as KIT
 from repro.engine.runner import PLAN
@@ -17,11 +19,10 @@ from repro.environments import registry
 from repro.environments.store import Announcer, Store
 from repro.run.child import Children
 from repro.run.run import Request
-from repro.sweeps.releases import Trial
 
 
-class RealLaboratory:
-    """``Laboratory`` on this machine, for one question.
+class RealWorld:
+    """``World`` on this machine, for one question.
 
     Args:
         request: The run that every release is asked for.
@@ -41,33 +42,40 @@ class RealLaboratory:
         self.built_some = False
 
     def releases(self, package: str) -> tuple[str, ...]:
-        """As ``Laboratory`` says."""
+        """As ``World`` says."""
         with self._announcer.task(f"releases of {package}"):
             return registry.releases(package, self._python)
 
     def requirements(self, package: str, version: str) -> tuple[str, ...]:
-        """As ``Laboratory`` says."""
+        """As ``World`` says."""
         return registry.requirements(package, version, self._python)
 
-    def probe(self, pins: Mapping[str, str], label: str) -> Trial:
-        """As ``Laboratory`` says."""
+    def probe(self, pins: Mapping[str, str], label: str) -> ReleaseRun:
+        """As ``World`` says."""
         begin = time.monotonic()
         try:
             cell = self._build(pins)
         except BuildError as error:
-            verdict = Verdict(Outcome.SKIP, f"it does not install: {error}")
-            return Trial(verdict, self._install(pins), None, None, time.monotonic() - begin)
+            return ReleaseRun(
+                verdict=Outcome.SKIP,
+                reason=f"it does not install: {error}",
+                command=self._install(pins),
+                seconds=time.monotonic() - begin,
+            )
         place = Path("probes", label)
         with self._announcer.task(f"asking {label}"):
-            answer = self.children.ask(self._request, cell, self._folder / place, aloud=False)
-        seconds = time.monotonic() - begin
-        command = self._command(pins, place)
-        if answer.document is None:
-            return Trial(Verdict(Outcome.SKIP, str(answer.reason)), command, None, str(place), seconds)
-        verdict = Verdict(Outcome(answer.document["verdict"]), answer.document["reason"])
-        return Trial(verdict, command, answer.document["kind"], str(place), seconds)
+            ran = self.children.ask(self._request, cell, self._folder / place, aloud=False)
+        answer = ran.answer
+        return ReleaseRun(
+            verdict=Outcome.SKIP if answer is None else answer.verdict,
+            reason=str(ran.reason) if answer is None else answer.reason,
+            command=self._command(pins, place),
+            kind=None if answer is None else answer.kind,
+            folder=str(place),
+            seconds=time.monotonic() - begin,
+        )
 
-    def trace(self, pins: Mapping[str, str], label: str) -> Mapping[str, Any] | str:
+    def trace(self, pins: Mapping[str, str], label: str) -> Trace | str:
         """Every operator of the pass in the environment of these pins; a sentence where there is no such record."""
         folder = self._folder / "traces" / label
         try:
@@ -75,13 +83,13 @@ class RealLaboratory:
         except BuildError as error:
             return str(error)
         with self._announcer.task(f"tracing {label}"):
-            answer = self.children.ask(dataclasses.replace(self._request, command="trace"), cell, folder, aloud=False)
+            ran = self.children.ask(dataclasses.replace(self._request, command="trace"), cell, folder, aloud=False)
         observed = {seen.step: seen for seen in Evidence(folder).observations}
-        trace = observed.get("trace")
-        if trace is None or trace.payload is None or "rows" not in trace.payload:
+        traced = observed.get("trace")
+        if traced is None or not (traced.payload or {}).get("rows"):
             reasons = [seen.verdict.reason for seen in observed.values() if seen.verdict.outcome is Outcome.SKIP]
-            return answer.reason or "; ".join(reasons) or "the trace step gave nothing"
-        return trace.payload
+            return ran.reason or "; ".join(reasons) or "the trace step gave nothing"
+        return section(observed, "trace", Trace) or "the trace step gave nothing"
 
     def _build(self, pins: Mapping[str, str]) -> Cell:
         recipe = self._recipe(pins)

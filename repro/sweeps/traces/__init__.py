@@ -5,8 +5,6 @@ looked for, so three things are told apart: operators that are new, gone or of a
 in one trace and not in the other; and other digits of the same operator.
 """
 
-from repro.sweeps.traces.answer import Change, Changes, Figures, ModuleChange, Numeric
 from repro.sweeps.traces.comparison import compare
-from repro.sweeps.traces.words import sentence
 
-__all__ = ["Change", "Changes", "Figures", "ModuleChange", "Numeric", "compare", "sentence"]
+__all__ = ["compare"]

@@ -7,20 +7,19 @@ same form behind the same operator. What is left over is new or gone.
 
 import difflib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from repro.core.encoding import number
-from repro.core.errors import RecordError
+from repro.core.encoding import Number, Record, decode
+from repro.core.payloads import Trace
 
 COMPARED = 4_000_000
 """Pairs of operators that are looked at one by one: some seconds. A call that repeats one operator thousands of times
 goes by occurrence alone."""
+Form = tuple[str | None, str | None, tuple[int, ...] | None]
+"""The operator before, dtype and shape."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Record, frozen=True, kw_only=True):
     """One operator call as the trace has it. ``min`` and ``max`` are of what is finite."""
 
     module: str
@@ -30,8 +29,8 @@ class Row:
     source: str | None
     dtype: str | None
     shape: tuple[int, ...] | None
-    min: float | None
-    max: float | None
+    min: Number | None
+    max: Number | None
     nan: int | None
     inf: int | None
     digest: str | None
@@ -43,23 +42,13 @@ class Row:
         return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_") or parts[-1]
 
 
-def rows_of(payload: Mapping[str, Any]) -> tuple[Row, ...]:
-    """The rows of a trace step's payload.
+def rows_of(trace: Trace) -> tuple[Row, ...]:
+    """The rows of a trace.
 
     Raises:
-        RecordError: it is no payload of a trace.
+        RecordError: they are of another shape.
     """
-    try:
-        places = [payload["columns"].index(name) for name in Row.__slots__]
-        return tuple(_row([row[place] for place in places]) for row in payload["rows"])
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise RecordError(f"this is no payload of a trace step: {error!r}. Run the trace step again.") from None
-
-
-def _row(cells: Sequence[Any]) -> Row:
-    module, call_index, op, occurrence, source, dtype, shape, low, high, nan, inf, digest = cells
-    form = tuple(shape) if shape is not None else None
-    return Row(module, call_index, op, occurrence, source, dtype, form, number(low), number(high), nan, inf, digest)
+    return tuple(decode(Row, dict(zip(trace.columns, row, strict=False))) for row in trace.rows)
 
 
 def align(good: Sequence[Row], bad: Sequence[Row]) -> dict[int, int]:
@@ -99,11 +88,11 @@ def _behind(rows: Sequence[Row]) -> list[str | None]:
     return found
 
 
-def _bytes(row: Row) -> object:
-    return row.digest or (row.dtype, row.shape)
+def _bytes(row: Row) -> str:
+    return row.digest or f"{row.dtype} {row.shape}"
 
 
-def _by_value_then_form(values: Sequence[list[Any]], forms: Sequence[list[Any]]) -> list[tuple[int, int]]:
+def _by_value_then_form(values: Sequence[list[str]], forms: Sequence[list[Form]]) -> list[tuple[int, int]]:
     """Pairs in order: the longest runs of equal values, and between them the longest runs of equal forms."""
     pairs: list[tuple[int, int]] = []
     i = j = 0

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from repro.core.encoding import number, replace
+from repro.core.payloads import Trace
+from repro.core.trace_answers import Changes, ModuleChange, OperatorChange, OperatorFigures, OtherDigits
 from repro.sweeps.traces.alignment import Row, align, rows_of
-from repro.sweeps.traces.answer import Change, Changes, Figures, ModuleChange, Numeric
+from repro.sweeps.traces.words import sentence
 
 # Operators that make no number: they give another view or a copy of what is there, put a constant that somebody chose
 # into memory, or read a number out. They come and go between releases. Where one of them matters (another mask, another
@@ -24,13 +26,14 @@ PREPARING = frozenset((
 ))  # fmt: skip
 
 
-def compare(good: Mapping[str, Any], bad: Mapping[str, Any]) -> Changes:
-    """Two payloads of the trace step.
+def compare(good: Trace, bad: Trace) -> Changes:
+    """What is different in the second of two traces.
 
     Raises:
-        RecordError: one of them is no such payload.
+        RecordError: the rows of one of them are of another shape.
     """
-    return _Comparison(good, bad).changes()
+    found = _Comparison(good, bad).changes()
+    return replace(found, sentence=sentence(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,10 @@ class _Found:
 
 
 class _Comparison:
-    def __init__(self, good: Mapping[str, Any], bad: Mapping[str, Any]) -> None:
+    def __init__(self, good: Trace, bad: Trace) -> None:
         self.good, self.bad = rows_of(good), rows_of(bad)
-        self.good_classes, self.bad_classes = (dict(payload.get("classes") or {}) for payload in (good, bad))
-        self.left_out = (int(good.get("rows_left_out") or 0), int(bad.get("rows_left_out") or 0))
+        self.good_classes, self.bad_classes = good.classes, bad.classes
+        self.left_out = (good.rows_left_out, bad.rows_left_out)
         self.pairs = align(self.good, self.bad)
         self.back = {j: i for i, j in self.pairs.items()}
         self.gone = _unpaired(len(self.good), self.pairs, cut=self.left_out[1] > 0)
@@ -125,14 +128,14 @@ class _Comparison:
             for row, theirs in ((rows[at], theirs) for at, rows, theirs in sides if at is not None)
         )
 
-    def _change(self, found: _Found | None) -> Change | None:
+    def _change(self, found: _Found | None) -> OperatorChange | None:
         if found is None:
             return None
         row, i, j = self._row(found), found.in_good, found.in_bad
         classes, others = self.bad_classes, self.good_classes
         if j is None:
             classes, others = others, classes
-        return Change(
+        return OperatorChange(
             kind=found.kind,
             what=found.what,
             module=row.module,
@@ -175,18 +178,23 @@ class _Comparison:
         ):
             for module in mine:
                 if _outermost(module, mine, others) == module:
-                    yield ModuleChange(kind, module, self.good_classes.get(module), self.bad_classes.get(module))
+                    yield ModuleChange(
+                        kind=kind,
+                        module=module,
+                        good_class=self.good_classes.get(module),
+                        bad_class=self.bad_classes.get(module),
+                    )
         for module, name in self.good_classes.items():
             if self.bad_classes.get(module, name) != name:
-                yield ModuleChange("class", module, name, self.bad_classes[module])
+                yield ModuleChange(kind="class", module=module, good_class=name, bad_class=self.bad_classes[module])
 
-    def _numeric(self) -> Numeric | None:
+    def _numeric(self) -> OtherDigits | None:
         for j, i in sorted(self.back.items()):
             good, bad = self.good[i], self.bad[j]
             same_form = (good.shape, good.dtype, good.nan, good.inf) == (bad.shape, bad.dtype, bad.nan, bad.inf)
             known = good.digest is not None and bad.digest is not None and not _prepares(bad)
             if known and same_form and good.digest != bad.digest:
-                return Numeric(
+                return OtherDigits(
                     module=bad.module,
                     call_index=bad.call_index,
                     op=bad.op,
@@ -252,14 +260,15 @@ def _source(rows: Sequence[Row], own: int | None, nearest: int | None) -> str | 
     return None if position is None else rows[position].source
 
 
-def _figures(row: Row) -> Figures:
-    return Figures(row.dtype, row.shape, row.min, row.max, row.nan, row.inf)
+def _figures(row: Row) -> OperatorFigures:
+    return OperatorFigures(dtype=row.dtype, shape=row.shape, min=row.min, max=row.max, nan=row.nan, inf=row.inf)
 
 
 def _relative(good: Row, bad: Row) -> float | None:
+    ends = [tuple(map(number, pair)) for pair in ((good.min, bad.min), (good.max, bad.max))]
     found = [
         abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
-        for a, b in ((good.min, bad.min), (good.max, bad.max))
+        for a, b in ends
         if a is not None and b is not None and math.isfinite(a) and math.isfinite(b)
     ]
     return max(found, default=None)

@@ -1,7 +1,7 @@
 """A comparison of two traces in sentences."""
 
 from repro.core.sentences import listed, plain
-from repro.sweeps.traces.answer import Change, Changes, Figures, Numeric
+from repro.core.trace_answers import Changes, OperatorChange, OperatorFigures, OtherDigits
 
 NAMED = 3
 """Modules that a sentence names; the record has them all."""
@@ -29,7 +29,7 @@ def sentence(changes: Changes) -> str:
     return " ".join(parts)
 
 
-def change_words(change: Change) -> str:
+def change_words(change: OperatorChange) -> str:
     """One change with both source lines."""
     what = f"{change.op} {_where(change.module, change.module_class, change.call_index)}"
     if change.kind == "gone":
@@ -51,7 +51,7 @@ def change_words(change: Change) -> str:
     )
 
 
-def _difference(change: Change) -> str:
+def _difference(change: OperatorChange) -> str:
     good, bad = change.good, change.bad
     if good is None or bad is None:
         return "is different"
@@ -65,11 +65,11 @@ def _difference(change: Change) -> str:
     return listed(parts)
 
 
-def _shape(figures: Figures) -> str:
+def _shape(figures: OperatorFigures) -> str:
     return "none" if figures.shape is None else str(list(figures.shape))
 
 
-def _not_finite(figures: Figures) -> str:
+def _not_finite(figures: OperatorFigures) -> str:
     counts = [f"{count:,} {word}" for count, word in ((figures.nan, "NaN"), (figures.inf, "Inf")) if count]
     return listed(counts) if counts else "only finite values"
 
@@ -86,11 +86,11 @@ def _line(source: str | None) -> str:
     return source or "no line known"
 
 
-def _place_key(change: Change) -> tuple[str, str, int, str, int]:
+def _place_key(change: OperatorChange) -> tuple[str, str, int, str, int]:
     return change.kind, change.module, change.call_index, change.op, change.occurrence
 
 
-def numeric_words(numeric: Numeric) -> str:
+def numeric_words(numeric: OtherDigits) -> str:
     """The first other digits, and whether rounding can be their reason."""
     where = f"{numeric.op} {_where(numeric.module, None, numeric.call_index)} ({_line(numeric.bad_source)})"
     if numeric.exact:

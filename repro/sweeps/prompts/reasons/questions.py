@@ -7,38 +7,24 @@ from typing import Any, Literal
 
 from repro.core.encoding import number
 from repro.core.sentences import listed
+from repro.core.sweep_answers import Topic
 
 Record = Mapping[str, Any]
+"""A line of ``prompts.jsonl``."""
 Family = Literal["length", "padding", "position", "special", "token", "side", "activation"]
 
 NAMED_IDS = 4
 """How many token ids a question names where it is about several that always come together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """What a question is about.
+def is_number(topic: Topic) -> bool:
+    """Whether it is answered by a number, and not by yes or no."""
+    return bool(topic.more)
 
-    ``words`` names it, and prompts ``verb`` it. ``more`` and ``less`` are what the failing prompts do where a number of
-    theirs is greater or smaller; both are empty for yes or no. Topics of one ``family`` are about one thing.
-    """
 
-    name: str
-    family: Family
-    words: str
-    more: str = ""
-    less: str = ""
-    verb: str = "have"
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it is answered by a number, and not by yes or no."""
-        return bool(self.more)
-
-    @property
-    def is_consequence(self) -> bool:
-        """Whether it is what the model made of the prompt, and not the prompt."""
-        return self.family == "activation"
+def is_consequence(topic: Topic) -> bool:
+    """Whether it is what the model made of the prompt, and not the prompt."""
+    return topic.family == "activation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +61,10 @@ def _numbers(records: Sequence[Record]) -> list[Question]:
         ("absmax", "activation", "the greatest activation", "reach greater activations", "reach smaller activations"),
     ]
     return [
-        Question(Topic(name, family, words, more, less), tuple(_finite(record.get(name)) for record in records))
+        Question(
+            Topic(name=name, family=family, words=words, more=more, less=less),
+            tuple(_finite(record.get(name)) for record in records),
+        )
         for name, family, words, more, less in asked
     ]
 
@@ -89,9 +78,12 @@ def _yes_or_no(records: Sequence[Record]) -> list[Question]:
     padding = [_finite(record.get("padding")) for record in records]
     sides = [record.get("side") for record in records]
     return [
-        Question(Topic("padded", "padding", "padding"), tuple(None if n is None else float(n > 0) for n in padding)),
         Question(
-            Topic("side", "side", "the positive side", verb="are on"),
+            Topic(name="padded", family="padding", words="padding"),
+            tuple(None if n is None else float(n > 0) for n in padding),
+        ),
+        Question(
+            Topic(name="side", family="side", words="the positive side", verb="are on"),
             tuple(None if side is None else float(side == "positive") for side in sides),
         ),
     ]
@@ -106,8 +98,10 @@ def _special(records: Sequence[Record], special_ids: Sequence[int]) -> list[Ques
     first = tuple(float(own[0] in special) if own else None for own in ids)
     more, less = "have more special tokens", "have fewer special tokens"
     return [
-        Question(Topic("special", "special", "the number of special tokens", more, less), counts),
-        Question(Topic("starts_special", "special", "a special token at the start"), first),
+        Question(
+            Topic(name="special", family="special", words="the number of special tokens", more=more, less=less), counts
+        ),
+        Question(Topic(name="starts_special", family="special", words="a special token at the start"), first),
     ]
 
 
@@ -128,7 +122,10 @@ def _tokens(records: Sequence[Record], special_ids: Sequence[int]) -> list[Quest
         together.setdefault(tuple(where), []).append(item)
     names, special = _names(records), set(special_ids)
     return [
-        Question(Topic(f"token {items[0]}", "token", _token_words(items, names, special)), _marked(len(records), where))
+        Question(
+            Topic(name=f"token {items[0]}", family="token", words=_token_words(items, names, special)),
+            _marked(len(records), where),
+        )
         for where, items in together.items()
         if len(where) < len(records)
     ]

@@ -22,13 +22,12 @@ BATCH_VALUES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One test: its name, its p-value, the effect size with its name, and the interval of that where there is one."""
+    """One test: its name, its p-value, and the effect size with its name where the test itself gives one."""
 
     test: str
     p: float
-    effect: float
-    effect_name: str
-    interval: tuple[float, float] | None = None
+    effect: float | None = None
+    effect_name: str | None = None
 
 
 def library() -> Any | None:

@@ -1,17 +1,20 @@
-"""Operator calls of a reduction -> expressions as a person would write them: ``a + b``, ``torch.bmm(a, b)``.
+"""Operator calls of a reduced case as expressions that a person would write: ``a + b``, ``torch.bmm(a, b)``.
 
-Where the tables below have no public spelling for an operator, or not with these arguments, it is called by its own
-name, ``torch.ops.aten.NAME.OVERLOAD(...)``, which always works.
+An operator for which the tables below have no public spelling, or none with these arguments, is called by its own name:
+``torch.ops.aten.NAME.OVERLOAD(...)``, which always works.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from repro.reproducer.values import Json, literal
+from repro.core.payloads import Call
+from repro.reproducer.code.tensors import literal
 
-Render = Callable[[Json], str]
-"""An argument as Python."""
+Arg = Mapping[str, Any]
+"""An argument: an object with one of ref, const, list, dtype, device, layout, memory_format."""
+Render = Callable[[Arg], str]
+"""Writes an argument as Python."""
 
 INFIX = {
     "add": "+", "sub": "-", "subtract": "-", "mul": "*", "multiply": "*", "div": "/", "divide": "/",
@@ -55,14 +58,14 @@ SEVERAL_RESULTS = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """A public function for an operator whose arguments are in another order, or partly its own business.
+    """A public function for an operator whose arguments are in another order, or partly internal.
 
     Args:
         text: The call up to its optional arguments, with the names of ``names`` in braces.
         names: The operator's positional arguments in order.
         keywords: Optional ones that the public function takes under the same name.
-        ignored: Those that change nothing about the result that is looked at.
-        result: Which of the operator's results the public function gives; None where there is one.
+        ignored: Those that do not change the result that is looked at.
+        result: Which of the operator's results the public function gives; None where there is only one.
     """
 
     text: str
@@ -112,7 +115,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     "_scaled_dot_product_attention_math_for_mps": Spelling(
         ATTENTION, (*QKV, "attn_mask", "dropout_p", "is_causal", "dropout_mask"), OPTIONS, result=0),
 }  # fmt: skip
-"""Operators whose public function looks different. What a spelling does not provide for is called by its own name.
+"""Operators whose public function looks different. A call that its spelling cannot express is made by its own name.
 Source: the schemas in PyTorch's aten/src/ATen/native/native_functions.yaml."""
 
 
@@ -122,7 +125,7 @@ class Spelled:
 
     Args:
         text: The expression.
-        several: It gives a tuple, of which one has to be taken.
+        several: It gives a tuple, of which one item is taken.
         signs: It is ``a + b`` or the like, which needs brackets before an index.
     """
 
@@ -148,7 +151,7 @@ def base_name(op: str) -> str:
     return name.rstrip("_") if not name.endswith("__") else name
 
 
-def spell(call: Json, render: Render, result: int = 0, own_name: bool = False) -> Spelled:
+def spell(call: Call, render: Render, result: int = 0, own_name: bool = False) -> Spelled:
     """A call as a person would write it.
 
     Args:
@@ -157,11 +160,11 @@ def spell(call: Json, render: Render, result: int = 0, own_name: bool = False) -
         result: Which result is wanted.
         own_name: Call it by its own name, even where there is a public spelling.
     """
-    by_name = Spelled(_own_name(call, render), _gives_several(call["op"]) or result > 0)
-    if own_name or not call["op"].startswith("aten."):
+    by_name = Spelled(_own_name(call, render), _gives_several(call.op) or result > 0)
+    if own_name or not call.op.startswith("aten."):
         return by_name
-    args, kwargs = list(call["args"]), _said(call["kwargs"])
-    name = base_name(call["op"])
+    args, kwargs = list(call.args), _said(call.kwargs)
+    name = base_name(call.op)
     if name in SPELLINGS and (SPELLINGS[name].result or 0) == result:
         spelled = _by_table(SPELLINGS[name], args, kwargs, render)
         return by_name if spelled is None else Spelled(spelled)
@@ -179,15 +182,15 @@ def spell(call: Json, render: Render, result: int = 0, own_name: bool = False) -
     return by_name
 
 
-def bound(call: Json) -> Mapping[str, Json] | None:
+def bound(call: Call) -> Mapping[str, Arg] | None:
     """The arguments of a call by the names of its spelling; None for an operator that has none."""
-    spelling = SPELLINGS.get(base_name(call["op"]))
-    if spelling is None or len(call["args"]) > len(spelling.names):
+    spelling = SPELLINGS.get(base_name(call.op))
+    if spelling is None or len(call.args) > len(spelling.names):
         return None
-    return {**dict(zip(spelling.names, call["args"], strict=False)), **call["kwargs"]}
+    return {**dict(zip(spelling.names, call.args, strict=False)), **call.kwargs}
 
 
-def _by_table(spelling: Spelling, args: Sequence[Json], kwargs: Mapping[str, Json], render: Render) -> str | None:
+def _by_table(spelling: Spelling, args: Sequence[Arg], kwargs: Mapping[str, Arg], render: Render) -> str | None:
     if len(args) > len(spelling.names):
         return None
     given = {**dict(zip(spelling.names, args, strict=False)), **kwargs}
@@ -204,13 +207,13 @@ def _by_table(spelling: Spelling, args: Sequence[Json], kwargs: Mapping[str, Jso
     return spelling.text.format(**{name: render(given[name]) for name in wanted}) + more + ")"
 
 
-def _own_name(call: Json, render: Render) -> str:
-    """``torch.ops.aten.add.Tensor(a, b)``. One that writes in place gets a copy, for the inputs are used again."""
-    space, name, *overload = call["op"].split(".")
-    args = [render(arg) for arg in call["args"]]
+def _own_name(call: Call, render: Render) -> str:
+    """``torch.ops.aten.add.Tensor(a, b)``. An operator that writes in place gets a copy: its inputs are used again."""
+    space, name, *overload = call.op.split(".")
+    args = [render(arg) for arg in call.args]
     if name.endswith("_") and not name.endswith("__") and args:
         args[0] += ".clone()"
-    args += [f"{key}={render(value)}" for key, value in call["kwargs"].items()]
+    args += [f"{key}={render(value)}" for key, value in call.kwargs.items()]
     return f"torch.ops.{'.'.join([space, name, *overload])}({', '.join(args)})"
 
 
@@ -219,26 +222,26 @@ def _gives_several(op: str) -> bool:
     return op.startswith("aten._scaled_dot_product") or bool({name, name.split(".")[0]} & SEVERAL_RESULTS)
 
 
-def _said(kwargs: Mapping[str, Json]) -> dict[str, Json]:
-    """Without arguments that are None, which is what they are where nothing is said."""
+def _said(kwargs: Mapping[str, Arg]) -> dict[str, Arg]:
+    """Without arguments that are None, their default."""
     return {name: value for name, value in kwargs.items() if value != {"const": None}}
 
 
-def _is_default(value: Json) -> bool:
+def _is_default(value: Arg) -> bool:
     return "const" in value and value["const"] in (None, False, 0)
 
 
-def _arguments(args: Sequence[Json], kwargs: Mapping[str, Json], render: Render) -> str:
+def _arguments(args: Sequence[Arg], kwargs: Mapping[str, Arg], render: Render) -> str:
     return ", ".join([*map(render, args), *(f"{name}={render(value)}" for name, value in kwargs.items())])
 
 
 def _operand(text: str) -> str:
-    """In brackets where a sign in front would bind otherwise."""
+    """In brackets if it starts with a sign, which would bind differently."""
     return f"({text})" if text.startswith("-") else text
 
 
 def renderer(
-    reference: Callable[[Json], str],
+    reference: Render,
     types: Mapping[str, str] | None = None,
     devices: Mapping[str, str] | None = None,
     sequence: str = "[]",
@@ -251,7 +254,7 @@ def renderer(
         sequence: The brackets of a list.
     """
 
-    def render(arg: Json) -> str:
+    def render(arg: Arg) -> str:
         kind, value = next((key, item) for key, item in arg.items() if key != "result")
         if kind == "ref":
             return reference(arg)

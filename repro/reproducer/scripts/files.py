@@ -1,15 +1,18 @@
 """Scripts that show a broken file of a checkpoint with the standard library alone.
 
-They ask whatever file they are given, so that a whole one is found to be whole.
+They check whatever file they are given, so that an intact one passes.
 """
 
+import dataclasses
 import re
-from dataclasses import replace
 
-from repro.reproducer.checkpoint import Checkpoint, folder_lines, needs_checkpoint, reading_script
-from repro.reproducer.frame import STATUSES, Document
+from repro.core.answer import Answer
+from repro.core.encoding import replace
+from repro.core.payloads import Finding
+from repro.reproducer.code.tensors import literal
+from repro.reproducer.frame import STATUSES
 from repro.reproducer.script import Script
-from repro.reproducer.values import Json, literal
+from repro.reproducer.scripts.checkpoint import Checkpoint, folder_lines, needs_checkpoint, reading_script
 from repro.reproducer.words import generated
 
 INDEXES = {True: "model.safetensors.index.json", False: "pytorch_model.bin.index.json"}
@@ -25,7 +28,7 @@ with open(path, "rb") as stream:
 header.pop("__metadata__", None)
 expected = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
 seen = os.path.getsize(path)
-print(f"expected {{expected}} bytes, as the file's own header says, seen {{seen}}")
+print(f"expected {{expected}} bytes according to the file's header, seen {{seen}}")
 sys.exit(1 if seen != expected else 0)  {statuses}
 """
 
@@ -38,30 +41,30 @@ WIDTHS = dict(F64=8, F32=4, F16=2, BF16=2, I64=8, I32=4, I16=2, I8=1, U64=8, U32
 
 def once(pairs):
     if len(dict(pairs)) < len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name occurs twice")
     return dict(pairs)
 
 def problem(stream, size):
     length = int.from_bytes(stream.read(8), "little")
     if length > size - 8:
-        return f"a header of {{length}} bytes in a file of {{size}}"
+        return f"a header of {{length}} bytes in a file of {{size}} bytes"
     try:
         header = json.loads(stream.read(length), object_pairs_hook=once)
         entries = [(*entry["data_offsets"], entry["dtype"], entry["shape"], name)
                    for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"a header that is none: {{error!r}}"
+        return f"an invalid header: {{error!r}}"
     at = 0
     for begin, end, dtype, shape, name in sorted(entries):
         if begin != at or end - begin != math.prod(shape) * WIDTHS.get(dtype, (end - begin) / max(math.prod(shape), 1)):
-            return f"{{name}} of shape {{shape}} in {{dtype}} at bytes {{begin}} to {{end}}, behind {{at}}"
+            return f"{{name}} of shape {{shape}} in {{dtype}} at bytes {{begin}} to {{end}}, where {{at}} is next"
         at = end
     if 8 + length + at != size:
-        return f"{{size}} bytes where the header promises {{8 + length + at}}"
+        return f"{{size}} bytes where the header describes {{8 + length + at}}"
 
 with open(path, "rb") as stream:
     seen = problem(stream, os.path.getsize(path))
-print(f"expected a whole safetensors file, seen {{seen or 'one'}}")
+print(f"expected a valid safetensors file, seen {{seen or 'one'}}")
 sys.exit(1 if seen else 0)  {statuses}
 """
 """Source of the format: https://huggingface.co/docs/safetensors/index#format"""
@@ -72,7 +75,7 @@ import os
 with open(os.path.join(folder, {index})) as stream:
     shards = json.load(stream)["weight_map"].values()
 missing = [name for name in sorted(set(shards)) if not os.path.isfile(os.path.join(folder, name))]
-print(f"expected every file that the index names, seen none of {{missing}}")
+print(f"expected every file that the index names, seen {{missing}} missing")
 sys.exit(1 if missing else 0)  {statuses}
 """
 
@@ -88,7 +91,7 @@ with open(os.path.join(folder, {index})) as stream:
     index = json.load(stream)["weight_map"]
 lost = [name for name, shard in index.items()
         if os.path.basename(shard) != shard or name not in names_in(os.path.join(folder, shard))]
-print(f"expected every tensor where the index puts it, seen others in the place of {{lost}}")
+print(f"expected every tensor in the file that the index names, seen {{lost}} missing there")
 sys.exit(1 if lost else 0)  {statuses}
 """
 
@@ -101,7 +104,7 @@ try:
 except (ValueError, KeyError, AttributeError, TypeError) as error:
     print(f"expected an index with a weight_map, seen {{error!r}}")
     sys.exit(1)
-print(f"expected an index with a weight_map, seen one of {{shards}}")
+print(f"expected an index with a weight_map, seen one that names {{shards}}")
 sys.exit(0)
 """
 
@@ -121,47 +124,47 @@ for opcode, argument, _ in (operation for content in pickles for operation in pi
     if opcode.name == "STACK_GLOBAL":
         seen.add(".".join(words[-2:]))
 code = sorted(name for name in seen if not name.startswith("torch.") and name != "collections.OrderedDict")
-print(f"expected tensors alone, seen that unpickling would call {{code}}")
+print(f"expected nothing but tensors, seen calls of {{code}} on unpickling")
 sys.exit(1 if code else 0)  {statuses}
 """
 
 KINDS: tuple[tuple[str, str, str], ...] = (
     (r"is not there|and not there|a blob that is gone", SHARDS, "is missing"),
-    (r"it puts tensor|outside the folder", PLACES, "does not say where the tensors are"),
+    (r"it puts tensor|outside the folder", PLACES, "does not match the files that it names"),
     (r"the index cannot be read", INDEX, "cannot be read"),
     (r"is cut|belong to nothing", SIZE, "is not as long as its header says"),
     (r"header|a hole|an overlap|its shape|data_offsets|offsets of", HEADER,
-     "is no whole safetensors file"),
+     "is not a valid safetensors file"),
 )  # fmt: skip
-"""What the kit says of a file, the script that shows it, and in a few words what that is."""
+"""What the kit says of a file, the script that shows it, and that in a few words."""
 
 
-def file_script(document: Document, checkpoint: Checkpoint) -> Script | None:
-    """The first fault of the files; None where no script here shows it, as for a damaged copy in a cache, which is
-    nobody's but its owner's.
-    """
-    files = document.get("files") or {}
-    refused = re.match(r"(\S+) was refused", str(files.get("reason") or ""))
-    if refused and files.get("format") == "pickle":
-        return _made(document, checkpoint, refused[1], PICKLE, "holds more than tensors, and was not loaded")
-    bad = [row for row in files.get("findings") or () if row.get("severity") == "bad"]
-    for row in bad:
+def file_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
+    """The first fault of the files; None where no script here shows it, as for a damaged copy in somebody's cache."""
+    files = answer.files
+    if files is None:
+        return None
+    refused = re.match(r"(\S+) was refused", files.reason)
+    if refused and files.format == "pickle":
+        return _made(answer, checkpoint, refused[1], PICKLE, "holds more than tensors and was not loaded")
+    for row in files.findings:
         for pattern, template, words in KINDS:
-            if re.search(pattern, str(row["problem"])):
-                return _made(document, checkpoint, str(row["file"]), template, words, row)
+            if row.severity == "bad" and re.search(pattern, row.problem):
+                return _made(answer, checkpoint, str(row.file), template, words, row)
     return None
 
 
 def _made(
-    document: Document, checkpoint: Checkpoint, file: str, template: str, words: str, finding: Json | None = None
+    answer: Answer, checkpoint: Checkpoint, file: str, template: str, words: str, finding: Finding | None = None
 ) -> Script:
     index = INDEXES[".bin" not in file]
     filled = template.format(file=literal(file), index=literal(index), statuses=STATUSES)
     code = [*folder_lines(checkpoint, check=False), *filled.strip("\n").split("\n")]
-    problem = "" if finding is None else str(finding["problem"]).replace(checkpoint.path, checkpoint.name)
-    own = replace(checkpoint, sha256={name: value for name, value in checkpoint.sha256.items() if name == file})
+    problem = "" if finding is None else f": {finding.problem.replace(checkpoint.path, checkpoint.files.id)}"
+    own = {name: value for name, value in checkpoint.files.sha256.items() if name == file}
+    this = dataclasses.replace(checkpoint, files=replace(checkpoint.files, sha256=own))
     about = [
-        f"{file} {words}{f': {problem}' if problem else ''}.", "No package is to blame: it is the file.",
-        needs_checkpoint(own), generated(document),
+        f"{file} {words}{problem}.", "The fault is in the file, not in a package.",
+        needs_checkpoint(this), generated(answer),
     ]  # fmt: skip
-    return reading_script(document, checkpoint, "files", (), about, code, "the files alone, with the standard library")
+    return reading_script(answer, checkpoint, "files", (), about, code, "checks the files with the standard library")

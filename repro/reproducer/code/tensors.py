@@ -1,13 +1,17 @@
-"""Tensors of a reduction -> lines of Python that make them again, value for value."""
+"""Tensors of a reduced case as lines of Python that make them again, value for value."""
 
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from repro.core.payloads import Leaf
+
 WIDTH = 120
 """Columns of a script, as in PyTorch's own code."""
 
-Json = Mapping[str, Any]
+Rule = Mapping[str, Any]
+"""How a tensor's values are written down: a kind, and what that kind needs."""
 FLOATING = ("float", "bfloat", "complex")
 
 
@@ -36,7 +40,7 @@ def sizes(numbers: Sequence[int]) -> str:
 
 
 def call_lines(head: str, arguments: Sequence[str]) -> list[str]:
-    """A call on one line where it fits, else its arguments wrapped below."""
+    """A call on one line if it fits, else with its arguments wrapped below."""
     inner = ", ".join(arguments)
     if len(head) + len(inner) < WIDTH:
         return [f"{head}{inner})"]
@@ -55,72 +59,69 @@ def is_floating(dtype: str) -> bool:
     return dtype.startswith(FLOATING)
 
 
-def tensor_lines(leaves: Sequence[Json], device: str = "cpu") -> list[str]:
+def tensor_lines(leaves: Sequence[Leaf], device: str = "cpu") -> list[str]:
     """The assignments that make all leaves. Equal ones are made once: ``query = key = torch.ones(...)``."""
-    groups: dict[str, list[Json]] = {}
+    groups: dict[str, list[Leaf]] = {}
     for leaf in leaves:
-        groups.setdefault(repr([leaf["dtype"], leaf["shape"], leaf["values"], leaf.get("layout")]), []).append(leaf)
+        groups.setdefault(repr([leaf.dtype, leaf.shape, leaf.values, leaf.layout]), []).append(leaf)
     lines: list[str] = []
     for same in groups.values():
-        names = [str(leaf["name"]) for leaf in same]
+        names = [leaf.name for leaf in same]
         made, more = expression(same[0])
         made += "" if device == "cpu" else f".to({quoted(device)})"
         lines += _wrapped(" = ".join([*names, made]))
         lines += [f"{names[0]}{line}" for line in more]
-        if same[0].get("layout"):
-            laid = _laid_out(names[0], same[0], device)
+        if same[0].layout:
+            laid = _laid_out(same[0], same[0].layout, device)
             lines += [*laid[:-1], " = ".join([*names, laid[-1]])]
     return lines
 
 
-def expression(leaf: Json) -> tuple[str, list[str]]:
-    """One leaf as an expression, and what has to be written into it, as in ``[0, 1] = 5.0``, behind its name."""
-    rule, dtype = leaf["values"], f"torch.{leaf['dtype']}"
-    return KINDS[rule["kind"]](rule, list(leaf["shape"]), dtype)
+def expression(leaf: Leaf) -> tuple[str, list[str]]:
+    """A leaf as an expression, and the assignments to single elements that follow it, as in ``[0, 1] = 5.0``."""
+    return KINDS[leaf.values["kind"]](leaf.values, leaf.shape, f"torch.{leaf.dtype}")
 
 
-def _full(shape: list[int], value: Any, dtype: str) -> str:
+def _full(shape: Sequence[int], value: Any, dtype: str) -> str:
     if value in (0, 1) and not isinstance(value, bool) and repr(value) != "-0.0":
         return f"torch.{'ones' if value else 'zeros'}({sizes(shape)}, dtype={dtype})"
     return f"torch.full({sizes(shape)}, {literal(value)}, dtype={dtype})"
 
 
-def _constant(rule: Json, shape: list[int], dtype: str) -> tuple[str, list[str]]:
+def _constant(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
     return _full(shape, rule["value"], dtype), []
 
 
-def _linspace(rule: Json, shape: list[int], dtype: str) -> tuple[str, list[str]]:
-    count = 1
-    for size in shape:
-        count *= size
+def _linspace(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
+    count = math.prod(shape)
     reshaped = "" if len(shape) == 1 else f".reshape{_call(shape)}"
     return f"torch.linspace({literal(rule['start'])}, {literal(rule['end'])}, {count}){reshaped}.to({dtype})", []
 
 
-def _normal(rule: Json, shape: list[int], dtype: str) -> tuple[str, list[str]]:
+def _normal(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
     drawn = f"torch.randn({sizes(shape)}, generator=torch.Generator().manual_seed({int(rule['seed'])}))"
     mean = f"{literal(rule['mean'])} + " if rule["mean"] else ""
     return f"({mean}{literal(rule['std'])} * {drawn}).to({dtype})", []
 
 
-def _elements(rule: Json, shape: list[int], dtype: str) -> tuple[str, list[str]]:
+def _elements(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
     places = [
         f"[{', '.join(map(str, index)) if index else '()'}] = {literal(value)}" for index, value in rule["elements"]
     ]
     return _full(shape, rule["base"], dtype), places
 
 
-def _list(rule: Json, shape: list[int], dtype: str) -> tuple[str, list[str]]:
+def _list(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
     reshaped = "" if len(shape) == 1 else f".reshape{_call(shape)}"
     return f"torch.tensor({literal(rule['values'])}, dtype={dtype}){reshaped}", []
 
 
-def _bytes(rule: Json, shape: list[int], dtype: str) -> tuple[str, list[str]]:
+def _bytes(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
     packed = f"bytearray(base64.b64decode({quoted(rule['base64'])}))"
     return f"torch.frombuffer({packed}, dtype={dtype}).reshape{_call(shape)}", []
 
 
-KINDS: Mapping[str, Callable[[Json, list[int], str], tuple[str, list[str]]]] = {
+KINDS: Mapping[str, Callable[[Rule, Sequence[int], str], tuple[str, list[str]]]] = {
     "constant": _constant,
     "linspace": _linspace,
     "normal": _normal,
@@ -128,20 +129,20 @@ KINDS: Mapping[str, Callable[[Json, list[int], str], tuple[str, list[str]]]] = {
     "list": _list,
     "bytes": _bytes,
 }
-"""Each rule for values, and how it is written."""
+"""How each kind of rule is written."""
 
 
-def _call(shape: list[int]) -> str:
-    """The arguments of ``reshape``: ``(1, 4)``; an empty shape has to be said as such."""
+def _call(shape: Sequence[int]) -> str:
+    """The arguments of ``reshape``: ``(1, 4)``, and ``(())`` for an empty shape."""
     return f"({', '.join(map(str, shape))})" if shape else "(())"
 
 
-def _laid_out(name: str, leaf: Json, device: str) -> list[str]:
-    """The same values in memory with the strides, and so many bytes beyond an aligned address, of the original."""
-    shape, stride = list(leaf["shape"]), list(leaf["layout"]["stride"])
-    off = int(leaf["layout"].get("misaligned_bytes") or 0)
+def _laid_out(leaf: Leaf, layout: Rule, device: str) -> list[str]:
+    """The same values with the original's strides, and at its distance from an aligned address."""
+    name, shape, stride = leaf.name, list(leaf.shape), list(layout["stride"])
+    off = int(layout.get("misaligned_bytes") or 0)
     last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True)) + 1
-    dtype = f"torch.{leaf['dtype']}"
+    dtype = f"torch.{leaf.dtype}"
     if not off or device != "cpu":
         memory = f"torch.empty({last}, dtype={dtype}{'' if device == 'cpu' else f', device={quoted(device)}'})"
     else:
@@ -150,14 +151,14 @@ def _laid_out(name: str, leaf: Json, device: str) -> list[str]:
     own = [1 if step == 0 else size for size, step in zip(shape, stride, strict=True)]
     if own == shape:
         return [f"memory = {memory}", f"memory.as_strided({sizes(shape)}, {sizes(stride)}).copy_({name})"]
-    # Elements that share their memory cannot be written to: one of them is, and seen as many.
+    # Elements that share memory cannot be written one by one: one is written, and expanded.
     first = ", ".join(":1" if step == 0 else ":" for step in stride)
     written = f"memory.as_strided({sizes(own)}, {sizes(stride)}).copy_({name}[{first}])"
     return [f"memory = {memory}", f"{written}.expand({sizes(shape)})"]
 
 
 def _wrapped(line: str) -> list[str]:
-    """A long list or string of one assignment over several lines; a short one as it is."""
+    """An assignment whose long list or string is wrapped over several lines."""
     if len(line) <= WIDTH:
         return [line]
     if "b64decode" in line:

@@ -1,0 +1,110 @@
+"""Scripts that run the whole model on the reduced input: its output is not finite, or its process dies."""
+
+from repro.core.answer import Answer
+from repro.core.payloads import Inputs
+from repro.core.records import Ending, Outcome
+from repro.reproducer.code.tensors import literal
+from repro.reproducer.frame import STATUSES, model_name
+from repro.reproducer.script import Script
+from repro.reproducer.scripts.checkpoint import Checkpoint, folder_lines, loading, needs_checkpoint, reading_script
+from repro.reproducer.words import found_in, generated
+
+MADE_UP = 8
+"""How many token ids (0, 1, 2 and so on) are made up where the step died before it said which it had."""
+
+
+def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
+    """The whole model on the reduced input; None where the run has no input that was bad."""
+    inputs, forward = _inputs(answer), answer.forward
+    if inputs is None or forward is None or forward.verdict is not Outcome.BAD:
+        return None
+    how = loading(answer, checkpoint)
+    device = answer.cell.device or "cpu"
+    move = "" if device == "cpu" else f".to({literal(device)})"
+    lines = ["import torch", f"from transformers import {how.class_name}", *folder_lines(checkpoint, check=True)]
+    lines += ["torch.set_grad_enabled(False)", *how.lines(), *([f"model{move}"] if move else [])]
+    lines += [f"{name} = torch.tensor([{ids}]){move}" for name, ids in inputs.items()]
+    name = forward.output or "logits"
+    output = "[0]" if name == "output" else f".{name}"
+    call = _call_of(answer, inputs)
+    is_narrow = answer.cell.dtype in ("float16", "bfloat16")
+    wide, method = ("float32", "float") if is_narrow else ("float64", "double")
+    # The method of the model's own class refuses what came from a .gguf file, though its weights are plain tensors.
+    widen = f"torch.nn.Module.{method}(model)" if checkpoint.source == "gguf" else f"model.{method}()"
+    code = [
+        *lines,
+        f"seen = model({call}){output}",
+        f"expected = {widen}({call}){output}",
+        "bad, wide_bad = (int((~values.isfinite()).sum()) for values in (seen, expected))",
+        f'print(f"expected no NaN or Inf ({wide} gives {{wide_bad}}), seen {{bad}} ({{seen.dtype}})")',
+        f"sys.exit(1 if bad else 0)  {STATUSES}",
+    ]
+    count = len(inputs["input_ids"])
+    tokens = "one token" if count == 1 else f"{count} tokens"
+    about = [
+        f"{answer.model.class_ or 'The model'} gives {name} that are not all finite for {tokens}.",
+        found_in(answer), needs_checkpoint(checkpoint, how.trusts, hashes=False), generated(answer),
+    ]  # fmt: skip
+    does = "runs the whole model with its own weights"
+    return reading_script(answer, checkpoint, "model", how.needs, about, code, does)
+
+
+def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
+    """The call that killed the process, in a child process; None where no step of the case itself crashed."""
+    crashed = (row for row in answer.steps if row.step in ("load", "forward") and row.ending is Ending.CRASHED)
+    step = next(crashed, None)
+    if step is None or step.signal is None:
+        return None
+    how, signal = loading(answer, checkpoint), step.signal
+    work = how.lines()
+    if step.step == "forward":
+        inputs = _inputs(answer) or {"input_ids": list(range(MADE_UP))}
+        work += [f"{name} = torch.tensor([{ids}])" for name, ids in inputs.items()]
+        work += [f"model({_call_of(answer, inputs)})"]
+    code = [
+        "import os", "import signal", "import torch", f"from transformers import {how.class_name}",
+        *folder_lines(checkpoint, check=True),
+        "child = os.fork()",
+        "if child == 0:",
+        *(f"    {line}" for line in work),
+        "    os._exit(0)",
+        "status = os.waitpid(child, 0)[1]",
+        "seen = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)",
+        'print(f"expected exit status 0, seen {seen}")',
+        f"sys.exit({{{literal(signal)}: 1, 0: 0}}.get(seen, 125))  {STATUSES}",
+    ]  # fmt: skip
+    doing = "from_pretrained" if step.step == "load" else "a forward pass"
+    about = [
+        f"{signal} kills the process in {doing} of {answer.model.class_ or model_name(answer)}.",
+        needs_checkpoint(checkpoint, how.trusts, hashes=False), generated(answer),
+    ]  # fmt: skip
+    does = "makes the call that kills the process"
+    return reading_script(answer, checkpoint, "crash", how.needs, about, code, does)
+
+
+def _reduced(answer: Answer) -> Inputs:
+    found = None if answer.reduction is None else answer.reduction.inputs
+    return found or Inputs()
+
+
+def _inputs(answer: Answer) -> dict[str, list[int]] | None:
+    """The token ids by argument: of the reduced input where there is one, else of the prompt with the fault."""
+    prompts = () if answer.forward is None else answer.forward.prompts
+    row = next((item for item in prompts if item.verdict is Outcome.BAD), prompts[0] if prompts else None)
+    reduced = _reduced(answer)
+    if reduced.ids:
+        ids, decoder = reduced.ids, reduced.decoder_ids
+    elif row is not None and row.input_ids:
+        ids, decoder = row.input_ids, row.decoder_input_ids
+    else:
+        return None
+    return {"input_ids": list(ids), **({"decoder_input_ids": list(decoder)} if decoder else {})}
+
+
+def _call_of(answer: Answer, inputs: dict[str, list[int]]) -> str:
+    """The arguments of the model's forward pass. A mask of ones is given where the run gave one."""
+    arguments = [f"{name}={name}" for name in inputs]
+    had_mask = _reduced(answer).attention_mask
+    if had_mask or (had_mask is None and not answer.case.trust_remote_code):
+        arguments.append("attention_mask=torch.ones_like(input_ids)")
+    return ", ".join(arguments)

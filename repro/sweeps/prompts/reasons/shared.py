@@ -1,0 +1,60 @@
+"""What the failing prompts have in common, whatever the passing ones have: sentences."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from repro.core.sentences import listed
+from repro.sweeps.prompts.reasons.questions import Record
+
+MOST_NAMED = 3
+"""How many different layers or tokens of the failing prompts are named."""
+
+
+def shared(failing: Sequence[Record]) -> tuple[str, ...]:
+    """What the failing prompts have in common: where they go bad first, at which token, and whether alone too."""
+    layers = _most([record.get("layer") for record in failing], "in")
+    tokens = _most(_where(failing), "at")
+    return tuple(said for said in (layers, tokens, _alone_too(failing)) if said)
+
+
+def _alone_too(failing: Sequence[Record]) -> str | None:
+    """How many fail without their batch, and how many of the others with its padding alone."""
+    seen = Counter(record.get("alone") for record in failing)
+    causes = Counter(record.get("cause") for record in failing)
+    asked = seen["bad"] + seen["good"]
+    if not asked:
+        return None
+    said = f"of {asked} failing prompts that were run alone, {seen['bad']} fail alone too and {seen['good']} only"
+    padded = causes["padding"] + causes["composition"]
+    more = f", {causes['padding']} of these for the padding that they have in it" if padded else ""
+    return f"{said} in their batch{more}."
+
+
+def _where(records: Sequence[Record]) -> list[str | None]:
+    """The first bad token of each: text or id, kind, and the place where that is the same for all or all there is."""
+    same_place = len({record.get("token_index") for record in records}) == 1
+    said: list[str | None] = []
+    for record in records:
+        place, text, number, kind = (record.get(key) for key in ("token_index", "token", "token_id", "token_kind"))
+        name = repr(text) if isinstance(text, str) else "" if number is None else f"id {number}"
+        parts = [name, f"({kind})" if kind else ""]
+        if place is not None and (same_place or not any(parts)):
+            parts.insert(0, str(place))
+        words = " ".join(part for part in parts if part)
+        said.append(f"token {words}" if words else None)
+    return said
+
+
+def _most(values: Sequence[str | None], preposition: str) -> str | None:
+    """``all 38 failing prompts go bad first in model.layers.7.``, or the most frequent places with their counts."""
+    known = Counter(value for value in values if value is not None)
+    if not known:
+        return None
+    if len(known) == 1 and known.total() == len(values):
+        which = "the failing prompt goes" if len(values) == 1 else f"all {len(values)} failing prompts go"
+        return f"{which} bad first {preposition} {next(iter(known))}."
+    most = known.most_common(MOST_NAMED)
+    named = [f"{count} {preposition} {name}" for name, count in most]
+    rest = known.total() - sum(count for _, count in most)
+    places = listed([*named, f"{rest} elsewhere"] if rest else named)
+    return f"where the {len(values)} failing prompts go bad first: {places}."
