@@ -4,12 +4,13 @@ Where room is short, sections of the report and all scripts but one are left out
 A script is never cut: where none fits by itself, it is attached.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
+from repro.core.answer import Answer
+from repro.core.encoding import replace
 from repro.core.sentences import listed
 from repro.report import cells, opening
 from repro.report.markdown import code, text
@@ -28,6 +29,7 @@ from repro.sharing.forms.sections import (
     statement,
     tried,
 )
+from repro.sharing.tried import Tried
 
 TITLE_LIMIT = 256
 """GitHub's limit for the title of an issue, in characters."""
@@ -78,23 +80,23 @@ class Filled:
 
 def fill(
     form: Form,
-    document: Mapping[str, Any],
+    answer: Answer,
     quoted: Sequence[Quoted],
     *,
     words: str | None = None,
-    latest: Mapping[str, Any] | None = None,
+    latest: Tried | None = None,
 ) -> Filled:
     """The form, filled.
 
     Args:
         form: Which.
-        document: The content of verdict.json without what is private.
+        answer: The run's, without what is private.
         quoted: The scripts, the most telling first.
         words: The reporter's own, as Markdown; None leaves a place for them.
-        latest: The content of latest.json, about the first of the scripts.
+        latest: What the newest release gave with the first of the scripts.
     """
-    report = sections(render({**document, "environment": None}, NOTHING_PRIVATE))
-    title = _title(form, document)
+    report = sections(render(replace(answer, environment=None), NOTHING_PRIVATE))
+    title = _title(form, answer)
 
     def short(texts: Sequence[str]) -> bool:
         return len(body(form, texts)) <= LIMIT
@@ -102,7 +104,7 @@ def fill(
     def fits_url(texts: Sequence[str]) -> bool:
         return len(_url(form, title, texts).encode()) <= URL_LIMIT
 
-    draft = partial(_Draft, form, document, report, words, latest)
+    draft = partial(_Draft, form, answer, report, words, latest)
     drafts = [draft(order, whole=True) for order in (quoted, quoted[::-1])]
     texts, left_out = (_first(drafts, short) or draft(quoted, whole=False)).as_much_as(short)
     in_url = _first(drafts, fits_url) if form.prefill != "nothing" else None
@@ -118,10 +120,10 @@ class _Draft:
     """
 
     form: Form
-    document: Mapping[str, Any]
+    answer: Answer
     report: Sequence[Section]
     words: str | None
-    latest: Mapping[str, Any] | None
+    latest: Tried | None
     quoted: Sequence[Quoted]
     whole: bool
 
@@ -143,17 +145,17 @@ class _Draft:
 
     def texts(self, kept: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """The texts of all fields, with those pieces that are named."""
-        document, quoted = self.document, self.quoted
-        wanted, about = expected(document, quoted), tried(document, self.latest)
+        answer, quoted = self.answer, self.quoted
+        wanted, about = expected(answer, quoted), tried(answer, self.latest)
         parts = [section.markdown for section in self.report if section.heading in kept]
         parts += _left_out([_name(piece) for piece in self.pieces if _name(piece) not in kept])
-        shown = [statement(document), *_scripts(document, quoted, kept, whole=self.whole)]
+        shown = [statement(answer), *_scripts(answer, quoted, kept, whole=self.whole)]
         said: dict[str, Callable[[], str]] = {
-            "everything": lambda: _generated(document, [*shown, f"**Expected:** {wanted}", about, *parts]),
-            "reproduction": lambda: _generated(document, [*shown, about, *parts]),
-            "expected": lambda: _generated(document, [wanted]),
-            "environment": lambda: environment(document, self.form.environment),
-            "output": lambda: _generated(document, printed(quoted[0]) if quoted else []),
+            "everything": lambda: _generated(answer, [*shown, f"**Expected:** {wanted}", about, *parts]),
+            "reproduction": lambda: _generated(answer, [*shown, about, *parts]),
+            "expected": lambda: _generated(answer, [wanted]),
+            "environment": lambda: environment(answer, self.form.environment),
+            "output": lambda: _generated(answer, printed(quoted[0]) if quoted else []),
             "nothing": str,
         }
 
@@ -173,21 +175,20 @@ def _name(piece: Piece) -> str:
     return piece.path if isinstance(piece, Quoted) else piece.heading
 
 
-def _scripts(document: Mapping[str, Any], quoted: Sequence[Quoted], kept: frozenset[str], *, whole: bool) -> list[str]:
+def _scripts(answer: Answer, quoted: Sequence[Quoted], kept: frozenset[str], *, whole: bool) -> list[str]:
     if not quoted:
-        entry = document.get("reproducer") or {}
-        why = f": {text(entry['reason'])}" if entry.get("reason") else "."
-        return [f"There is no script that shows it by itself{why}"]
-    first = script(document, quoted[0]) if whole else attached(document, quoted[0])
-    return [first, *(script(document, item) for item in quoted[1:] if item.path in kept)]
+        reason = answer.reproducer and answer.reproducer.reason
+        return [f"There is no reproducer that shows it by itself{f': {text(reason)}' if reason else '.'}"]
+    first = script(answer, quoted[0]) if whole else attached(answer, quoted[0])
+    return [first, *(script(answer, item) for item in quoted[1:] if item.path in kept)]
 
 
-def _generated(document: Mapping[str, Any], parts: Sequence[str]) -> str:
+def _generated(answer: Answer, parts: Sequence[str]) -> str:
     """Parts in one block that says what made it; empty where there are none."""
     said = [part for part in parts if part]
     if not said:
         return ""
-    label = f"Generated by repro {document['tool']} from a recorded run, not written by a person"
+    label = f"Generated by repro {answer.tool} from a recorded run, not written by a person"
     return "\n\n".join(["<details open>\n<summary>" + label + "</summary>", *said, "</details>"])
 
 
@@ -197,9 +198,8 @@ def _left_out(names: Sequence[str]) -> list[str]:
     return [f"Left out here: {listed([code(name) for name in names])}. All of it is in the attached `{BUNDLE}`."]
 
 
-def _title(form: Form, document: Mapping[str, Any]) -> str:
-    found = cells.complete(document)
-    title = " ".join(f"{form.title}{opening.title(found)}{cells.title_place(found)}".split())
+def _title(form: Form, answer: Answer) -> str:
+    title = " ".join(f"{form.title}{opening.title(answer)}{cells.title_place(answer)}".split())
     return title if len(title) <= TITLE_LIMIT else title[: TITLE_LIMIT - 4] + " ..."
 
 
