@@ -1,4 +1,4 @@
-"""One thread for torch: for models this small, threads that wait for each other on a busy machine cost ten times more."""
+"""One thread for torch: for models this small, threads that wait for each other cost ten times more."""
 
 from __future__ import annotations
 
