@@ -346,7 +346,7 @@ def test_no_private_word_is_in_a_report():
 
 def test_the_template_names_every_section_once():
     listed = re.findall(r'section\("(\w+)"\)', (ROOT / "REPORT_TEMPLATE.md").read_text("utf-8"))
-    assert sorted(listed) == names()
+    assert sorted(listed) == list(names())
     assert len({named(name).heading for name in listed}) == len(listed)
 
 
