@@ -5,7 +5,7 @@ from support.reduced import ANSWER, ORIGIN, call, leaf, program
 
 from repro.core.answer import ModelInfo, Reproducer
 from repro.core.encoding import replace
-from repro.core.mechanisms import TABLE
+from repro.core.mechanisms import CODE, TABLE
 from repro.core.payloads import Bisect, Files, Load, Reduction, Rounding, WeightFile, Weights
 from repro.core.records import Case, Kind, Outcome
 from repro.diagnosis.known import Exclusion
@@ -81,13 +81,13 @@ def test_the_code_that_calls_a_correct_operator_owns_it(code, project, reason):
     assert (found.project, found.reason) == (project, reason)
 
 
-@pytest.mark.parametrize("mechanism", [row.name for row in TABLE])
-def test_code_is_named_for_the_mechanisms_that_the_table_lets_it_own(mechanism):
-    found = owner(born(mechanism=mechanism))
-    calling = {"overflow", "invalid", "divide_by_zero", "masked_row", "unset_memory"}
-    assert found.project == ("transformers" if mechanism in calling else None)
-    assert owner(born(mechanism=mechanism, code=None)).project is None
-    assert owner(born({"load": Load(verdict=BAD)}, mechanism=mechanism)).project is None
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_code_is_named_for_the_mechanisms_that_the_table_lets_it_own(row):
+    found = owner(born(mechanism=row.name))
+    assert (found.project == "transformers") is (CODE in row.owners)
+    assert row.cause.format(dtype="the dtype") in found.reason
+    assert owner(born(mechanism=row.name, code=None)).project is None
+    assert owner(born({"load": Load(verdict=BAD)}, mechanism=row.name)).project is None
 
 
 @pytest.mark.parametrize(
