@@ -111,7 +111,7 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
     first time. A cell whose interpreter, device or wheel is not there is skipped with the reason.
     """
     from repro.cli.screen.progress import Announcer
-    from repro.cli.screen.summaries import table
+    from repro.cli.screen.summaries import summary, table
     from repro.environments import cells
     from repro.environments.store import Store
     from repro.sweeps.matrix.run import Matrix
@@ -122,7 +122,14 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
     asked = Matrix(request, known, cells.chosen(known, ids), options["out"], jobs, resume)
     result = ask(asked, Store(), Announcer())
     as_json = options["as_json"]
-    conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json)
+
+    def show() -> None:
+        if result.answer.cells is None:  # a single cell is a run, whose progress has told of its steps
+            summary(result, {step.step for step in result.answer.steps}, to_stderr=as_json)
+        else:
+            table(result, to_stderr=as_json)
+
+    conclude(result.answer, show, as_json=as_json)
 
 
 @click.command(context_settings=SETTINGS, short_help="Join the tables of several machines into one.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, SETTINGS, conclude, together
+from repro.cli.options import DEBUG, EXIT_STATUS, PYTHON, SETTINGS, together
 from repro.cli.screen.content import finish
 
 if TYPE_CHECKING:
@@ -34,10 +34,13 @@ Examples:
   repro scan results/
   repro scan results/ --include "*.safetensors" --exclude "checkpoint-*"
   repro scan activations.npz scores.csv --json
+  repro scan checkpoints/ --python ~/envs/train/bin/python      (the environment that has torch)
 
 \b
-Read are .json .jsonl .ndjson .csv .tsv (also with .gz), .npy .npz .safetensors .pt .pth .bin, and .parquet where
-pyarrow is installed. No pickle is executed. A null or an empty field is no NaN.
+Text: .json .jsonl .ndjson .csv .tsv (also with .gz), and .parquet if pyarrow is installed. null and empty fields
+are missing values, not NaN.
+Tensors: .npy .npz .safetensors .pt .pth .bin, read by the Python that --python names, which needs torch.
+No file is trusted: pickled code is never run, and files are read in pieces.
 
 \b
 Exit status: 0 nothing found, 1 found, 125 nothing could be read, 2 wrong usage.
@@ -76,40 +79,45 @@ def config_diff(jobs: Sequence[str], bases: Sequence[Path], everything: bool, as
     finish(shown, document(compared), as_json=as_json, status=1 if compared.differs else 0)
 
 
-@click.command(context_settings=SETTINGS, epilog=SCAN_EXAMPLES, short_help="Result files that hold a NaN or Inf.")
+@click.command(
+    context_settings=SETTINGS, epilog=SCAN_EXAMPLES, short_help="Find the result files that hold a NaN or Inf."
+)
 @together(
     click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)),
+    click.option("--include", multiple=True, metavar="GLOB", help="In folders, only files that match. Repeatable."),
     click.option(
-        "--include", multiple=True, metavar="GLOB", help="Below folders, only files that fit; more than once."
+        "--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders that match. Repeatable."
     ),
-    click.option(
-        "--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders that fit; more than once."
-    ),
-    click.option("--all", "everything", is_flag=True, help="Also list the files in which nothing was found."),
+    click.option("--all", "everything", is_flag=True, help="Also list the files that are clean."),
+    PYTHON,
     AS_JSON,
     DEBUG,
 )
 def scan(
-    paths: Sequence[Path], include: Sequence[str], exclude: Sequence[str], everything: bool, as_json: bool, debug: bool
+    paths: Sequence[Path],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    everything: bool,
+    python: str | None,
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Look for NaN and Inf in result files: which file, which key, column or tensor, how many, and where first.
+    """Find NaN and Inf in result files: which file, which key, column or tensor, how many, and where first.
 
-    Folders are searched through. A file that could not be read, or not to its end, is listed with the reason.
+    Folders are searched recursively. A file that could not be read, or not to its end, is listed with the reason.
     """
     from repro.core.records import Outcome
-    from repro.jobs.scan import looking, words
+    from repro.environments.cells import cell_from
+    from repro.jobs.scan.looking import scan as look_at
 
     def told(looked: "Looked") -> None:
         if everything or looked.verdict.outcome is not Outcome.GOOD:
-            for line in words.lines(looked):
+            for line in looked.lines():
                 click.echo(line, err=as_json)
 
     start = time.monotonic()
-    found = looking.scan(paths, include, exclude, told)
+    found = look_at(paths, cell_from(python), include, exclude, told)
     seconds = time.monotonic() - start
 
-    def summarise() -> None:
-        for line in words.summary(found, seconds):
-            click.echo(line, err=as_json)
-
-    conclude(words.document(found, seconds), summarise, as_json=as_json)
+    status = EXIT_STATUS[found.verdict.outcome.value]
+    finish(found.summary(seconds), found.as_json(seconds), as_json=as_json, status=status, both=True)

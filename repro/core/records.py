@@ -112,7 +112,7 @@ class Plan:
     """What the kit is asked: the steps in order, the case, and the folder it may keep things in.
 
     ``prompts`` says which file of prompts is run, and how. ``trials`` are answers of a reduction that is gone on with,
-    by the trial's name; None for one that never ended.
+    by the trial's name; None for one that never ended. ``files`` are the files of tensors that the scan step looks at.
     """
 
     steps: tuple[str, ...]
@@ -120,6 +120,7 @@ class Plan:
     cache: str
     trials: Mapping[str, bool | None] | None = None
     prompts: Mapping[str, Any] | None = None
+    files: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

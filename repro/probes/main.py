@@ -32,8 +32,9 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
 
     steps = registry.announced(plan["steps"])
     emitter.event("hello", schema=SCHEMA, pid=os.getpid(), python=platform.python_version(), steps=steps)
-    # A script that needs Transformers says so by itself.
-    missing = _missing(NEEDED[:1] if is_script(plan["case"].get("model")) else NEEDED)
+    # A script that needs Transformers says so by itself; files of tensors need none.
+    torch_alone = plan["steps"] == ["scan"] or is_script(plan["case"].get("model"))
+    missing = _missing(NEEDED[:1] if torch_alone else NEEDED)
     session: Any = None
     verdicts = []
     for step in plan["steps"]:
@@ -48,7 +49,8 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
                 if session is None:
                     from .model.session import Session
 
-                    session = Session(plan["case"], plan["cache"], emitter, plan.get("trials"), plan.get("prompts"))
+                    further = (plan.get(name) for name in ("trials", "prompts", "files"))
+                    session = Session(plan["case"], plan["cache"], emitter, *further)
                 verdict, reason, payload = registry.run(session, step, session.is_script)
             except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: this step's answer
                 verdict, reason, payload, error = _failed(raised)

@@ -24,10 +24,12 @@ def table(pattern):
 
 ROOMS = table("repro/")
 KIT_ROOMS = table("repro/probes/")
-KIT_MAY_IMPORT = {"torch", "functorch", "transformers", "safetensors", "huggingface_hub", "gguf", "probes"}
+KIT_MAY_IMPORT = {"torch", "functorch", "transformers", "safetensors", "huggingface_hub", "gguf", "numpy", "probes"}
 OLDEST_GRAMMAR = (3, 9)
-CROWDED = {}
-"""Folders that hold more than a dozen files, with how many, until they are cut."""
+CROWDED = {"repro/report/sections": 40}
+"""Folders that may hold more than a dozen files, with how many: each file of ``sections`` is one section of the report,
+and there are as many as the report has.
+"""
 HOST = sorted(path for path in PACKAGE.rglob("*.py") if KIT not in path.parents)
 
 
@@ -123,7 +125,7 @@ def test_a_room_has_at_most_a_dozen_files_on_one_level():
         ("import torch", "engine"),
         ("def f():\n    import transformers.utils", "cli"),
         ("from repro import cli", "core"),
-        ("from repro.report.view import view", "diagnosis"),
+        ("from repro.report.render import render", "diagnosis"),
         ("import repro.engine.runner", "report"),
         ("import jinja2", "cli"),
         ("from repro.probes.protocol import wire", "run"),
@@ -148,7 +150,7 @@ def test_a_module_of_the_kit_imports_no_host_and_parses_on_the_oldest_python(pat
 
 
 @pytest.mark.parametrize(
-    "source", ["import repro.core.records", "from repro import core", "import click", "import numpy"]
+    "source", ["import repro.core.records", "from repro import core", "import click", "import pandas"]
 )
 def test_the_guard_of_the_kit_can_fail(source):
     assert kit_breaches(source) != []
@@ -179,7 +181,7 @@ def run_blocked(code):
 
 
 def module_name(path):
-    """``repro.report.view`` for repro/report/view.py."""
+    """``repro.report.render`` for repro/report/render.py."""
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 

@@ -40,7 +40,7 @@ def outcome(text: str, argv: Sequence[str] = ()) -> tuple[int, str, str]:
     return status, output.getvalue().strip(), errors.getvalue().strip()
 
 
-def in_process(python: str, text: str, argv: Sequence[str]) -> Verification:
+def in_process(python: str, text: str, argv: Sequence[str], *, together: bool) -> Verification:
     """In place of ``verify`` where a test is not about the interpreter: one run, in this process."""
     status, output, errors = outcome(text, argv)
     return Verification((status,), output, status == 1, f"exit status {status} {errors}".strip())

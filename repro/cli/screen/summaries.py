@@ -129,7 +129,7 @@ def versions(result: "Result", *, to_stderr: bool) -> None:
         runs = probe.votes or str(len(probe.runs))
         asked.add_row(Text(pins), coloured(probe.verdict), Text(runs), Text(probe.reason))
     console.print(asked)
-    for line in (*found.notes, *(change["sentence"] for change in found.all_changes)):
+    for line in (*found.notes, *(change.sentence for change in found.all_changes)):
         _line(console, line)
     _headline(console, result)
     _line(console, f"report: {result.folder / 'report.md'}")

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from repro.jobs.scan.findings import Tally, Unreadable, of_number, spelling
-from repro.jobs.scan.floats import Counts
+from repro.jobs.scan.findings import Counts, Tally, Unreadable, of_number, spelling
 from repro.jobs.scan.text_files import encoding_of, open_bytes
 
 DELIMITERS = ",;\t|"

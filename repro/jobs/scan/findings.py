@@ -1,16 +1,38 @@
-"""What was found in a file, and the tally that its reader fills."""
+"""What was found in a file, in words and as JSON; and the tally that the reader of a text fills."""
 
-import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from repro.core.encoding import Record, replace, to_json
 from repro.core.records import Outcome, Verdict
-from repro.jobs.scan.floats import Counts
+from repro.core.sentences import visible
 
+SHOWN = 10
+"""Places of one file that a terminal gets; ``--json`` has all."""
+LONGEST_PLACE = 200
+"""Characters of a place: a key may be a whole prompt."""
 MOST_PLACES = 10_000
 """Places that are told apart in one file. Keys made from data (a prompt, an id) would fill the memory; the numbers
 below further ones are counted together."""
 ELSEWHERE = "(further keys)"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many numbers are NaN, +inf and -inf."""
+
+    nan: int = 0
+    posinf: int = 0
+    neginf: int = 0
+
+    @property
+    def bad(self) -> int:
+        """How many there are of them."""
+        return self.nan + self.posinf + self.neginf
+
+
 NAN, POSINF, NEGINF = Counts(nan=1), Counts(posinf=1), Counts(neginf=1)
 WORDS = {
     **dict.fromkeys(("nan", "+nan", "-nan", "1.#qnan", "1.#ind", "-1.#ind", "1.#snan"), NAN),
@@ -39,8 +61,7 @@ class Unreadable(Exception):
     """A file, or the rest of it, cannot be read. The message says what was found and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Record, frozen=True, kw_only=True):
     """One key, column or tensor that holds a NaN or Inf.
 
     ``count`` is of all numbers there, ``as_text`` of those bad ones that are words in a string, and ``first`` says
@@ -48,12 +69,13 @@ class Finding:
     """
 
     place: str
-    dtype: str | None
-    count: int
-    nan: int
-    posinf: int
-    neginf: int
-    as_text: int
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+    count: int = 0
+    nan: int = 0
+    posinf: int = 0
+    neginf: int = 0
+    as_text: int = 0
     first: str
 
     @property
@@ -67,14 +89,32 @@ class Finding:
         return Counts(self.nan, self.posinf, self.neginf)
 
     @property
-    def none(self) -> "Finding":
-        """The same place with nothing counted yet."""
-        return Finding(self.place, self.dtype, 0, 0, 0, 0, 0, self.first)
-
-    @property
     def share(self) -> float:
         """Of the numbers there, the part that is bad."""
         return self.bad / self.count
+
+    def more(self, counts: Counts, as_text: int = 0) -> "Finding":
+        """The finding with further bad numbers at its place."""
+        nan, posinf, neginf = self.nan + counts.nan, self.posinf + counts.posinf, self.neginf + counts.neginf
+        return replace(self, nan=nan, posinf=posinf, neginf=neginf, as_text=self.as_text + as_text)
+
+    def sentence(self) -> str:
+        """``hidden[] (float16): 3 NaN, 1 -inf of 640 (0.63 %), first at [0, 12]``."""
+        counts = (("NaN", self.nan), ("+inf", self.posinf), ("-inf", self.neginf))
+        named = ", ".join(f"{count:,} {word}" for word, count in counts if count)
+        dtype = f" ({self.dtype})" if self.dtype else ""
+        text = f", {self.as_text:,} as text" if self.as_text else ""
+        place = clean(self.place or "the value itself")
+        return f"{place}{dtype}: {named} of {self.count:,} ({self._percent()}){text}, first at {clean(self.first)}"
+
+    def _percent(self) -> str:
+        """100 % only where all are bad, and never 0 %."""
+        percent = 100 * self.share
+        if percent < 0.01:
+            return "below 0.01 %"
+        if self.bad < self.count:
+            percent = min(percent, 99.99)
+        return f"{percent:.2f}".rstrip("0").rstrip(".") + " %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +126,6 @@ class Looked:
 
     path: str
     kind: str
-    verdict: Verdict
     bytes: int
     numbers: int
     findings: tuple[Finding, ...] = ()
@@ -98,6 +137,57 @@ class Looked:
         """NaN, +inf and -inf in the whole file."""
         found = self.findings
         return sum(one.nan for one in found), sum(one.posinf for one in found), sum(one.neginf for one in found)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Nothing found beside a part that was not read is "could not tell"."""
+        bad = sum(self.counts)
+        if bad:
+            are = "is" if bad == 1 else "are"
+            return Verdict(Outcome.BAD, f"{bad:,} of {self.numbers:,} numbers {are} NaN or Inf")
+        if self.unread:
+            more = f" (and {len(self.unread) - 1:,} more)" if len(self.unread) > 1 else ""
+            others = f"; none found in {self.numbers:,} other numbers" if self.numbers else ""
+            return Verdict(Outcome.SKIP, f"{self.unread[0]}{more}{others}")
+        said = f"none of {self.numbers:,} numbers is NaN or Inf" if self.numbers else "there is no number in it"
+        aside = f' ({self.passed_over:,} words such as "nan" stand among other texts)' if self.passed_over else ""
+        return Verdict(Outcome.GOOD, said + aside)
+
+    def lines(self) -> Iterator[str]:
+        """For a terminal: one line for the file, one for each place in it that is bad, one for each part not read."""
+        verdict = self.verdict
+        yield f"{verdict.outcome.value:4} {clean(self.path)}: {clean(verdict.reason)}"
+        for finding in self.findings[:SHOWN]:
+            yield f"       {finding.sentence()}"
+        if len(self.findings) > SHOWN:
+            yield f"       and {len(self.findings) - SHOWN:,} further places (--json has all)"
+        if verdict.outcome is Outcome.BAD:
+            for reason in self.unread[:SHOWN]:
+                yield f"       not read: {clean(reason)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        nan, posinf, neginf = self.counts
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "verdict": self.verdict.outcome.value,
+            "reason": self.verdict.reason,
+            "bytes": self.bytes,
+            "numbers": self.numbers,
+            "nan": nan,
+            "posinf": posinf,
+            "neginf": neginf,
+            "places": [{**to_json(finding), "share": finding.share} for finding in self.findings],
+            "unread": self.unread,
+            "passed_over": self.passed_over,
+        }
+
+
+def clean(text: str) -> str:
+    """Names out of a file on one line, without what would steer the terminal."""
+    plain = visible(text)
+    return plain if len(plain) <= LONGEST_PLACE else f"{plain[:LONGEST_PLACE]}..."
 
 
 class Tally:
@@ -127,25 +217,13 @@ class Tally:
     def hit(self, place: str, first: str, counts: Counts, dtype: str | None = None) -> None:
         """Bad numbers at ``place``, which ``numbers`` was told too. The first call says ``first`` and ``dtype``."""
         place = self._known(place)
-        self._hits[place] = _more(self._hits.get(place) or Finding(place, dtype, 0, 0, 0, 0, 0, first), counts)
+        self._hits[place] = (self._hits.get(place) or Finding(place=place, dtype=dtype, first=first)).more(counts)
 
     def word(self, place: str, first: str, counts: Counts, *, quoted: bool = True) -> None:
         """A text that is a word for NaN or Inf; not ``quoted`` where all numbers of the file are texts."""
         place = self._known(place)
-        kept = self._words.get(place) or Finding(place, None, 0, 0, 0, 0, 0, first)
-        self._words[place] = _more(kept, counts, counts.bad if quoted else 0)
-
-    def add(self, other: "Tally") -> None:
-        """What another tally has of numbers."""
-        for place, count in other._numbers.items():
-            self.numbers(place, count)
-        for place, found in other._hits.items():
-            self.hit(place, found.first, found.counts, found.dtype)
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing bad was found so far."""
-        return not self._hits and not self._words
+        kept = self._words.get(place) or Finding(place=place, first=first)
+        self._words[place] = kept.more(counts, counts.bad if quoted else 0)
 
     def _known(self, place: str) -> str:
         if place not in self._places:
@@ -155,34 +233,14 @@ class Tally:
         return place
 
     def looked(self, path: str, kind: str, size: int) -> Looked:
-        """The file as a record. Nothing found beside a part that was not read is "could not tell"."""
+        """The file as a record."""
         passed_over = 0
         for place, found in self._words.items():
             if place not in self._texts or (place in self._numbers and place != ELSEWHERE):
                 self.numbers(place, found.bad)
-                self._hits[place] = _more(self._hits.get(place) or found.none, found.counts, found.as_text)
+                kept = self._hits.get(place) or Finding(place=place, first=found.first)
+                self._hits[place] = kept.more(found.counts, found.as_text)
             else:
                 passed_over += found.bad
-        findings = tuple(dataclasses.replace(found, count=self._numbers[place]) for place, found in self._hits.items())
-        numbers, bad = sum(self._numbers.values()), sum(finding.bad for finding in findings)
-        if findings:
-            verdict = Verdict(Outcome.BAD, f"{bad:,} of {numbers:,} numbers {'is' if bad == 1 else 'are'} NaN or Inf")
-        elif self.unread:
-            more = f" (and {len(self.unread) - 1:,} more)" if len(self.unread) > 1 else ""
-            others = f"; none found in {numbers:,} other numbers" if numbers else ""
-            verdict = Verdict(Outcome.SKIP, f"{self.unread[0]}{more}{others}")
-        else:
-            said = f"none of {numbers:,} numbers is NaN or Inf" if numbers else "there is no number in it"
-            aside = f' ({passed_over:,} words such as "nan" stand among other texts)' if passed_over else ""
-            verdict = Verdict(Outcome.GOOD, said + aside)
-        return Looked(path, kind, verdict, size, numbers, findings, tuple(self.unread), passed_over)
-
-
-def _more(found: Finding, counts: Counts, as_text: int = 0) -> Finding:
-    return dataclasses.replace(
-        found,
-        nan=found.nan + counts.nan,
-        posinf=found.posinf + counts.posinf,
-        neginf=found.neginf + counts.neginf,
-        as_text=found.as_text + as_text,
-    )
+        findings = tuple(replace(found, count=self._numbers[place]) for place, found in self._hits.items())
+        return Looked(path, kind, size, sum(self._numbers.values()), findings, tuple(self.unread), passed_over)

@@ -9,8 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from repro.jobs.scan.findings import Tally, Unreadable, of_number, spelling
-from repro.jobs.scan.floats import Counts
+from repro.jobs.scan.findings import Counts, Tally, Unreadable, of_number, spelling
 from repro.jobs.scan.text_files import texts
 
 CHUNK = 1 << 20

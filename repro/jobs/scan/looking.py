@@ -1,4 +1,7 @@
-"""Which files are looked at, and the reader of each."""
+"""Which files are looked at, the reader of each, and what they amount to.
+
+Texts are read here. Files of tensors go to the kit, together, when the texts are done.
+"""
 
 import fnmatch
 import os
@@ -9,15 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repro.core.records import Outcome, Verdict
-from repro.jobs.scan.arrays import read_npy, read_npz
+from repro.core.encoding import SCHEMA
+from repro.core.records import Cell, Outcome, Verdict
+from repro.jobs.scan import tensor_files
 from repro.jobs.scan.csv_text import read_csv
-from repro.jobs.scan.findings import Looked, Tally, Unreadable
+from repro.jobs.scan.findings import SHOWN, Looked, Tally, Unreadable, clean
 from repro.jobs.scan.json_lines import read_json_lines
 from repro.jobs.scan.json_text import read_json
 from repro.jobs.scan.parquet import read_parquet
-from repro.jobs.scan.safetensors import read_safetensors
-from repro.jobs.scan.torch_files import read_torch
 
 Reader = Callable[[Path, Tally], None]
 
@@ -27,14 +29,9 @@ READERS: dict[str, Reader] = {
     ".ndjson": read_json_lines,
     ".csv": read_csv,
     ".tsv": read_csv,
-    ".npy": read_npy,
-    ".npz": read_npz,
-    ".safetensors": read_safetensors,
-    ".pt": read_torch,
-    ".pth": read_torch,
-    ".bin": read_torch,
     ".parquet": read_parquet,
 }
+KINDS = (*READERS, *tensor_files.KINDS)
 PACKED = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
 """Also read with .gz behind their name."""
 
@@ -60,8 +57,30 @@ class Scan:
         if by_outcome[Outcome.GOOD]:
             return Verdict(Outcome.GOOD, f"no NaN or Inf in {by_outcome[Outcome.GOOD]:,} of {total:,} files{unread}")
         if not total:
-            return Verdict(Outcome.SKIP, f"no file of a kind that is read ({' '.join(READERS)})")
+            return Verdict(Outcome.SKIP, f"no file of a kind that is read ({' '.join(KINDS)})")
         return Verdict(Outcome.SKIP, f"none of {total:,} files could be read to its end")
+
+    def summary(self, seconds: float) -> Iterator[str]:
+        """The answer, what was passed over, and how fast it went."""
+        if self.others:
+            named = ", ".join(f"{count:,} {suffix}" for suffix, count in list(self.others.items())[:SHOWN])
+            total = sum(self.others.values())
+            yield f"not looked at, for their kind: {total:,} file{'s' if total != 1 else ''} ({clean(named)})"
+        size, verdict = sum(looked.bytes for looked in self.files), self.verdict
+        rate = f", {size / 1e6 / seconds:,.0f} MB/s" if seconds > 0 else ""
+        yield f"{verdict.outcome.value}: {verdict.reason} ({size / 1e6:,.1f} MB in {seconds:.1f} s{rate})"
+
+    def as_json(self, seconds: float) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {
+            "schema": SCHEMA,
+            "command": "scan",
+            "verdict": self.verdict.outcome.value,
+            "reason": self.verdict.reason,
+            "seconds": seconds,
+            "files": [looked.as_json() for looked in self.files],
+            "not_looked_at": self.others,
+        }
 
 
 def kind_of(path: Path) -> str | None:
@@ -69,11 +88,12 @@ def kind_of(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     kind = suffixes[-2 if packed else -1] if len(suffixes) > packed else ""
-    return kind if kind in READERS and (not packed or kind in PACKED) else None
+    return kind if kind in KINDS and (not packed or kind in PACKED) else None
 
 
 def scan(
     paths: Sequence[Path],
+    cell: Cell,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     told: Callable[[Looked], Any] = lambda looked: None,
@@ -82,23 +102,38 @@ def scan(
 
     Args:
         paths: Files are looked at whatever the patterns say; one of an unknown kind is "could not tell".
+        cell: The interpreter that reads the files of tensors.
         include: Patterns as of a shell; with any, only files whose name or path below its folder fits one.
         exclude: Patterns of files and folders that are left out.
         told: Called with each file when it is done.
+
+    Raises:
+        CellError, EvidenceError: there are files of tensors, and the kit cannot be started.
     """
-    looked: list[Looked] = []
+    looked: dict[Path, Looked | None] = {}
+    tensors: list[Path] = []
     others: Counter[str] = Counter()
+
+    def done(path: Path, found: Looked) -> None:
+        looked[path] = found
+        told(found)
+
     for path, named in _files(paths, include, exclude):
-        if kind_of(path) is None and not named:
+        kind = kind_of(path)
+        if kind is None and not named:
             others[path.suffix.lower() or path.name] += 1
             continue
-        looked.append(look(path))
-        told(looked[-1])
-    return Scan(tuple(looked), dict(others.most_common()))
+        looked[path] = None  # its place in the list
+        if kind in tensor_files.KINDS and os.path.isfile(path):  # noqa: PTH113 - Path.is_file may raise
+            tensors.append(path)
+        else:
+            done(path, look(path))
+    tensor_files.read(tensors, cell, lambda path, contents: done(path, _of_tensors(path, contents)))
+    return Scan(tuple(found for found in looked.values() if found is not None), dict(others.most_common()))
 
 
 def look(path: Path) -> Looked:
-    """One file. Whatever is wrong with it becomes part of the answer."""
+    """One file that the host reads. Whatever is wrong with it becomes part of the answer."""
     kind = kind_of(path)
     tally, size = Tally(), 0
     try:
@@ -106,7 +141,7 @@ def look(path: Path) -> Looked:
         if not path.is_file():
             raise Unreadable("it is no plain file")  # a pipe or a device would never end
         if kind is None:
-            raise Unreadable(f"its kind is not known: {' '.join(READERS)} are read")
+            raise Unreadable(f"its kind is not known: {' '.join(KINDS)} are read")
         READERS[kind](path, tally)
     except (Unreadable, EOFError, zlib.error) as error:
         tally.unread.append(str(error) or "it was cut")
@@ -117,6 +152,14 @@ def look(path: Path) -> Looked:
     except Exception as error:  # noqa: BLE001 - one odd file must not keep all others from being looked at
         tally.unread.append(f"unexpected {type(error).__name__}: {error}; please report it with the file")
     return tally.looked(str(path), kind or path.suffix.lower(), size)
+
+
+def _of_tensors(path: Path, contents: tensor_files.Contents) -> Looked:
+    try:
+        size = path.stat().st_size
+    except OSError:  # it was taken away meanwhile: what was read of it stands
+        size = 0
+    return Looked(str(path), path.suffix.lower(), size, contents.numbers, contents.places, contents.unread)
 
 
 def _files(paths: Sequence[Path], include: Sequence[str], exclude: Sequence[str]) -> Iterator[tuple[Path, bool]]:

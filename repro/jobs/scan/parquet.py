@@ -4,8 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from repro.jobs.scan.findings import Tally, Unreadable
-from repro.jobs.scan.floats import Counts
+from repro.jobs.scan.findings import Counts, Tally, Unreadable
 
 ROWS = 1 << 16
 """Rows at a time."""

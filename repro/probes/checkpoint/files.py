@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
+from torch import Tensor
+
+from . import pickled
 from .header import BadHeader, Header, read_header
 from .resolve import Source, first_line
 
@@ -234,11 +237,8 @@ def check_pickles(folder: str, found: WeightFiles) -> Optional[str]:
         try:
             load_pickle(path, "meta")
         except Exception as error:  # noqa: BLE001 - of any kind: it was not loaded
-            text = " ".join(str(error).split())
-            wanted = re.search(r"Unsupported (?:global|class|operand)[^.]*|GLOBAL ([\w.]+)", text)
-            detail = wanted.group(0)[:200] if wanted else first_line(error)
             return (
-                f"{name} was refused and nothing of it was run: {detail}."
+                f"{name} was refused and nothing of it was run: {pickled.why_refused(error)}."
                 " Only plain tensors are loaded from pickle files; get the model as safetensors."
             )
     return None
@@ -246,16 +246,7 @@ def check_pickles(folder: str, found: WeightFiles) -> Optional[str]:
 
 def load_pickle(path: str, device: str) -> dict[str, Any]:
     """The tensors of a pickle file, by name, with ``weights_only``: no code of the file runs."""
-    import torch
-
-    options: dict[str, Any] = {"map_location": device, "weights_only": True}
-    if device == "cpu":
-        try:
-            loaded = torch.load(path, mmap=True, **options)
-        except (TypeError, RuntimeError):  # torch 2.0 has no mmap, and files of the old format cannot be mapped
-            loaded = torch.load(path, **options)
-    else:
-        loaded = torch.load(path, **options)
+    loaded = pickled.load(path, device)
     if not isinstance(loaded, dict):
         raise ValueError(f"it holds a {type(loaded).__name__}, not a state dict")
-    return {str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}

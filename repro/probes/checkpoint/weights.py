@@ -9,7 +9,7 @@ something to count.
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,8 +133,8 @@ class Tally:
         }
 
 
-def scan_file(path: str, entries: list[Entry]) -> Iterator[Tally]:
-    """The tallies of the floating-point tensors of one safetensors file, in file order.
+def scan_file(path: str, entries: list[Entry], dtypes: Mapping[str, Optional[torch.dtype]] = DTYPES) -> Iterator[Tally]:
+    """The tallies of the tensors of one safetensors file that have one of ``dtypes``, in file order.
 
     Raises:
         OSError: the file cannot be read, or ends inside a tensor.
@@ -142,7 +142,7 @@ def scan_file(path: str, entries: list[Entry]) -> Iterator[Tally]:
     with _threads() as pool:
         work = []
         for entry in entries:
-            dtype = DTYPES.get(entry.dtype)
+            dtype = dtypes.get(entry.dtype)
             if dtype is not None and entry.end > entry.begin:
                 shape = (*entry.shape, 2) if entry.dtype == "C64" else entry.shape
                 tally = Tally(entry.name, entry.file, dtype, shape)
@@ -199,11 +199,25 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 def scan_tensor(name: str, file: str, tensor: Tensor) -> Tally:
     """The tally of a tensor in memory."""
     tally = Tally(name, file, tensor.dtype, tuple(tensor.shape))
-    flat = tensor.detach().reshape(-1)
-    step = CHUNK_BYTES // flat.element_size()
-    for begin in range(0, flat.numel(), step):
-        tally.feed(flat[begin : begin + step])
+    for piece in _pieces(tensor.detach()):
+        tally.feed(piece)
     return tally
+
+
+def _pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """The elements in order of their index, in flat pieces; one that does not lie in that order is copied."""
+    if not tensor.numel():
+        return
+    if tensor.is_contiguous():
+        tensor = tensor.reshape(-1)
+    size = tensor.numel() * tensor.element_size()
+    if size <= CHUNK_BYTES:
+        yield tensor.reshape(-1)
+        return
+    rows = max(1, len(tensor) * CHUNK_BYTES // size)
+    for begin in range(0, len(tensor), rows):
+        part = tensor[begin : begin + rows]
+        yield from _pieces(part[0] if rows == 1 else part)
 
 
 def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]:

@@ -14,8 +14,9 @@ Outcome = tuple[str, str, Optional[dict[str, Any]]]
 class Session:
     """One case in one process. What it holds is made when the first step needs it.
 
-    ``examples`` is the plan's file of prompts, ``trials`` the known answers of a reduction. ``bisected`` and
-    ``suspect`` are what the bisect step left for the reduction: its outcome, and the operator of a script.
+    ``examples`` is the plan's file of prompts, ``files`` its files of tensors, ``trials`` the known answers of a
+    reduction. ``bisected`` and ``suspect`` are what the bisect step left for the reduction: its outcome, and the
+    operator of a script.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class Session:
         emitter: Emitter,
         trials: Optional[dict[str, Optional[bool]]] = None,
         prompts: Optional[dict[str, Any]] = None,
+        files: Optional[list[str]] = None,
     ) -> None:
         self.case = case
         self.examples = prompts
+        self.files = files
         self.trials = trials
         self.cache = cache
         self.emitter = emitter

@@ -1,0 +1,72 @@
+"""A file of torch.save, opened as untrusted: nothing in it runs, and it takes no more memory than it has bytes.
+
+``weights_only`` keeps code out of a plain pickle. Releases before torch 2.6 pass TorchScript programs and tar archives
+on to loaders that do not keep to it, so both are refused here by what they are.
+"""
+
+import inspect
+import re
+import tarfile
+import zipfile
+from typing import Any, Optional
+
+import torch
+
+from .contents import Unreadable
+from .resolve import first_line
+
+ZIP = b"PK\x03\x04"
+MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # MAGIC_NUMBER of torch/serialization.py, with which the form before 1.6 begins
+
+
+def load(path: str, device: str = "cpu") -> Any:
+    """What a file holds; the storages of the zip form are mapped where this torch can do that.
+
+    Raises:
+        Unreadable: it is refused before torch sees it. Anything else is torch's own refusal.
+    """
+    with open(path, "rb") as stream:
+        start = stream.read(64)
+    options: dict[str, Any] = {"map_location": device, "weights_only": True}
+    if start.startswith(ZIP):
+        sizes_of_records(path)
+        if device == "cpu" and "mmap" in inspect.signature(torch.load).parameters:  # from torch 2.1 on
+            options["mmap"] = True
+    elif MAGIC not in start or tarfile.is_tarfile(path):
+        raise Unreadable("it is no file of torch.save, and other pickles are not loaded")
+    return torch.load(path, **options)
+
+
+def sizes_of_records(path: str) -> Optional[set[int]]:
+    """The sizes of the storages in a file of the zip form, after a check that it is one; None for the older form.
+
+    Raises:
+        Unreadable: it is another zip archive, a TorchScript program, or was packed: torch.save packs nothing, and what
+            is packed cannot be mapped and may unpack to anything.
+    """
+    with open(path, "rb") as stream:
+        if stream.read(len(ZIP)) != ZIP:
+            return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, IndexError, NotImplementedError) as error:
+        raise Unreadable(f"it is no whole zip archive ({first_line(error)}): it was cut, or damaged") from None
+    names = [record.filename.partition("/")[2] for record in records]
+    if "constants.pkl" in names:
+        raise Unreadable("it is a TorchScript program, which is not loaded: save its state_dict()")
+    if "data.pkl" not in names:
+        raise Unreadable("it is a zip archive without data.pkl, and no file of torch.save")
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise Unreadable("its records are packed, which torch.save never does: unpack it and save it again")
+    return {record.file_size for record, name in zip(records, names) if name.startswith("data/")}
+
+
+def why_refused(error: Exception) -> str:
+    """What in the file was not loaded, out of torch's long message."""
+    text = " ".join(str(error).split())
+    held = re.search(r"GLOBAL ([\w.]*\w)|Unsupported class (\S+)", text)
+    if held is not None:
+        return f"it holds {held.group(1) or held.group(2)}, which is no plain tensor"[:200]
+    wanted = re.search(r"(?<=WeightsUnpickler error: ).*?(?=\.? Check the documentation|$)", text)
+    return wanted.group(0)[:200] if wanted else first_line(error).split(". ")[0]
