@@ -19,21 +19,26 @@ from repro.reproducer.verify import Verification
 def outcome(text: str, argv: Sequence[str] = ()) -> tuple[int, str, str]:
     """Exit status, output and errors of a script in an empty folder."""
     output, errors = io.StringIO(), io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), _restored():
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            path = Path(folder, "reproducer.py")
-            sys.argv = [str(path), *argv]
-            try:
-                exec(compile(text, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
-                status = 0
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+        _restored(),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        path = Path(folder, "reproducer.py")
+        sys.argv = [str(path), *argv]
+        try:
+            exec(compile(text, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
+            status = 0
+        except SystemExit as ended:
+            status = _status(ended)
+        except Exception:  # noqa: BLE001 - whatever the script raises is its answer
+            try:  # as Python does at its end
+                sys.excepthook(*sys.exc_info())
+                status = 1
             except SystemExit as ended:
                 status = _status(ended)
-            except Exception:
-                try:  # as Python does at its end
-                    sys.excepthook(*sys.exc_info())
-                    status = 1
-                except SystemExit as ended:
-                    status = _status(ended)
     return status, output.getvalue().strip(), errors.getvalue().strip()
 
 
