@@ -57,7 +57,7 @@ class Section:
         if variables is None:
             return ""
         heading = f"## {self.heading}\n\n" if self.heading else ""
-        return heading + tidy(_compiled(self.template).render(variables))
+        return heading + tidy(template(self.template).render(variables))
 
 
 def named(name: str) -> Section:
@@ -73,20 +73,15 @@ def named(name: str) -> Section:
     return found
 
 
-@functools.cache
-def names() -> tuple[str, ...]:
+def names() -> list[str]:
     """All sections, by their files' names."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(sections.__path__)))
+    return sorted(module.name for module in pkgutil.iter_modules(sections.__path__))
 
 
 @functools.cache
-def _compiled(template: str) -> jinja2.Template:
-    return environment().from_string(template)
-
-
-def environment() -> jinja2.Environment:
-    """Jinja2 for Markdown: values are made safe by ``markdown``, and a None shows nothing."""
-    made = jinja2.Environment(
+def template(text: str) -> jinja2.Template:
+    """A template for Markdown: values are made safe by ``markdown``, and a None shows nothing."""
+    environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -94,5 +89,5 @@ def environment() -> jinja2.Environment:
         autoescape=False,  # Markdown, not HTML
         finalize=lambda value: "" if value is None else value,
     )
-    made.globals.update(table=table, facts=facts, bullets=bullets)
-    return made
+    environment.globals.update(table=table, facts=facts, bullets=bullets)
+    return environment.from_string(text)
