@@ -280,7 +280,7 @@ def test_an_url_is_within_its_limit_and_given_up_where_it_cannot_be(tmp_path, pr
 
 
 def test_the_url_leaves_out_the_report_before_the_script(tmp_path):
-    script = long_script(240)
+    script = long_script(320)
     made = filled(tmp_path, "transformers", script=script)
     _, given = parameters(made.filled.url)
     assert script in given["reproduction"]
