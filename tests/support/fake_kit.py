@@ -3,7 +3,7 @@
 The file is JSON: a step's name -> {"verdict", "reason", "payload", "error", "before", "after"}. ``before`` lists
 things to do between the step's start and its end: a signal's name (sent to itself), {"print": text} or
 {"stderr": text}, {"exit": status}, {"sleep": seconds}, {"spawn": path} (a child that sleeps, its pid written to the
-path), {"progress": [done, total]}, {"trial": name, "holds": true, "dies": a signal's name} (a trial of a reduction as
+path), {"progress": [done, total]}, {"meet": folder, "count": n} (wait for others that do the same), {"trial": name, "holds": true, "dies": a signal's name} (a trial of a reduction as
 the kit makes it: what the plan has an answer for is not asked; it dies in the middle where it is told to). ``after`` is
 the same, behind the end.
 The steps "hello" and "done" can be told to do things too. Run as the kit is: the plan is the last argument.
@@ -43,6 +43,13 @@ def act(thing, step, trials=None):
     elif "spawn" in thing:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(thing["spawn"]).write_text(str(child.pid))
+    elif "meet" in thing:
+        Path(thing["meet"], str(os.getpid())).touch()
+        deadline = time.monotonic() + 30
+        while len(os.listdir(thing["meet"])) < thing["count"]:
+            if time.monotonic() > deadline:
+                os._exit(3)
+            time.sleep(0.02)
     elif "exit" in thing:
         os._exit(thing["exit"])
 

@@ -189,7 +189,7 @@ def recipe(name, **more):
 def ask_cells(
     folder, monkeypatch, *known, steps=None, only=None, broken=(), out="out", resume=False, jobs=1, options=None
 ):
-    """A matrix of a small model, each cell with a fake interpreter; returns its document, and the lines that were told.
+    """A matrix of a small model, each cell with a fake interpreter; returns its answer, and the lines that were told.
 
     Args:
         folder: Where model, interpreter and the matrix's own folder are.
@@ -208,4 +208,4 @@ def ask_cells(
     chosen = tuple(item for item in known if only is None or item.id in only)
     told = Told()
     matrix = Matrix(request, tuple(known), chosen, folder / out, jobs, resume)
-    return run_matrix(matrix, Store(python, broken), told).document, told.lines
+    return run_matrix(matrix, Store(python, broken), told).answer, told.lines
