@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support.verdicts import verdicts_fit_the_schema  # noqa: F401 - a fixture of every test
 
 # Set before anything imports huggingface_hub, which reads them once. Child processes inherit them.
 _HOME = tempfile.mkdtemp(prefix="repro-tests-")

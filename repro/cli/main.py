@@ -33,6 +33,7 @@ from repro.cli.options import (
 from repro.cli.overlap import overlap
 from repro.cli.prompts import prompts
 from repro.cli.replay import replay
+from repro.cli.schema import schema
 from repro.cli.share import lint, report
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ for command in (
     compare,
     config_diff,
     scan,
+    schema,
 ):
     repro.add_command(command)
 

@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from repro.core.answer import Answer
+    from repro.core.records import Outcome
     from repro.run.run import Request
 
     _Choice = click.Choice[str]
@@ -179,8 +179,15 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
     )
 
 
-def conclude(answer: "Answer", summary: Callable[[], None], *, as_json: bool) -> None:
-    """Print the summary, and verdict.json where it is asked for; end with the verdict's exit status."""
+class Judged(Protocol):
+    """A record with a verdict: an answer, or what a replay found."""
+
+    @property
+    def verdict(self) -> "Outcome": ...
+
+
+def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool) -> None:
+    """Print the summary, and the answer as JSON where it is asked for; end with the verdict's exit status."""
     from repro.core.encoding import encode
 
     try:

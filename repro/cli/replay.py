@@ -7,17 +7,16 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from repro.cli.options import AS_JSON, DEBUG, PYTHON, SETTINGS, conclude, out, together
 
 if TYPE_CHECKING:
-    from repro.environments.difference import Gap
     from repro.run.bundle.read import Opened
     from repro.sharing.replay.plan import Proposal
-    from repro.sharing.replay.run import Replay
+    from repro.sharing.replay.run import Change, Replay
 
 EXAMPLES = """
 \b
@@ -74,7 +73,7 @@ def replay(
     from repro.environments import cells
     from repro.run.bundle.read import open_bundle
     from repro.sharing.replay.plan import new_folder, propose
-    from repro.sharing.replay.run import content
+    from repro.sharing.replay.run import NAME
     from repro.sharing.replay.run import replay as run_again
 
     cell = cells.cell_from(python)
@@ -90,9 +89,9 @@ def replay(
     def summary() -> None:
         for line in told(result):
             click.echo(line, err=as_json)
-        click.echo(f"replay: {paths.relative(folder) / 'replay.json'}", err=as_json)
+        click.echo(f"replay: {paths.relative(folder) / NAME}", err=as_json)
 
-    conclude(content(proposal, result), summary, as_json=as_json)
+    conclude(result, summary, as_json=as_json)
 
 
 def _consent(yes: bool, folder: Path) -> None:
@@ -122,13 +121,12 @@ def shown(place: Path, proposal: "Proposal") -> Iterator[str]:
 
 
 def _shown(place: Path, proposal: "Proposal") -> Iterator[str]:
-    document = proposal.opened.document
     yield f"{place}: {_verified(proposal.opened)}"
-    yield f"made with: {document.get('command')}"
-    yield f"its answer: {document.get('reason')}"
+    yield f"made with: {proposal.opened.answer.command}"
+    yield f"its answer: {proposal.opened.answer.reason}"
     for note in proposal.notes:
         yield f"note: {note}"
-    yield f"With {proposal.cell.python} this would be run, with all that you may do yourself (there is no sandbox):"
+    yield f"With {proposal.cell.python} this would be run, with all your own permissions (there is no sandbox):"
     for script in proposal.scripts:
         path = proposal.opened.folder / script.name
         number = len(script.text.splitlines())
@@ -138,7 +136,7 @@ def _shown(place: Path, proposal: "Proposal") -> Iterator[str]:
         if number <= LONGEST:
             yield from (f"  | {line}" for line in script.text.rstrip("\n").split("\n"))
         else:
-            yield "  It is too long to be shown: read it there."
+            yield "  It is too long to show: read it there."
     if proposal.request is not None:
         yield f"- {shlex.join(proposal.request.argv())}"
     yield f"- {proposal.kit}"
@@ -162,24 +160,22 @@ def harmless(line: str) -> str:
 
 def told(result: "Replay") -> Iterator[str]:
     """What came of it."""
-    for found in result.findings:
-        yield harmless(f"{found.what}: {found.answer.value}: {found.reason}")
+    for part in result.parts:
+        yield harmless(f"{part.what}: {part.answer.value}: {part.reason}")
     yield harmless(_differing(result.differences))
-    yield harmless(f"{result.overall.answer.value.upper()}: {result.overall.reason}")
+    yield harmless(f"{result.overall.value.upper()}: {result.reason}")
 
 
-def _differing(found: "Gap | None") -> str:
+def _differing(found: "tuple[Change, ...] | None") -> str:
     """What is another here than where the bundle was made."""
     if found is None:
         return "What differs here is not known: one of the two environments was not recorded."
-    packages = sorted(found.packages, key=lambda change: None in (change.bad, change.good))  # in both places first
-    changed = (*found.axes, *found.settings, *packages)
-    changes = [f"{change.name} {_value(change.bad)} -> {_value(change.good)}" for change in changed]
+    changes = [f"{change.name} {_value(change.there)} -> {_value(change.here)}" for change in found]
     if not changes:
         return "Nothing that is recorded differs here: versions, packages, platform and settings are the same."
     more = [f"and {len(changes) - NAMED} more"] if len(changes) > NAMED else []
     return f"What differs (there -> here): {', '.join([*changes[:NAMED], *more])}"
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The commands that end a run's life here: ``report`` in a project's own form, and ``lint`` before it is posted.
+"""The commands that hand a run on: ``report`` fills a project's form, and ``lint`` checks it before it is posted.
 
 Nothing is imported here that ``--help`` does not need; each command imports what it runs.
 """
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from repro.cli.options import DEBUG, EXIT_STATUS, SETTINGS, Decorator, together
+from repro.sharing.forms import projects
 
 if TYPE_CHECKING:
     from repro.sharing.forms.folder import Filed
 
-PROJECTS = ("pytorch", "pytorch-compile", "transformers", "safetensors", "accelerate", "vllm")
-"""The forms under ``repro/forms``; held against them by a test, so that ``--help`` reads no file."""
 REPORT_EXAMPLES = """
 \b
 Examples:
@@ -24,7 +23,7 @@ Examples:
   repro report runs/eager/verdict.json --for pytorch
 
 \b
-Exit status: 0 the report was made, 125 no project was named and the run does not say whose fault it is, 2 wrong
+Exit status: 0 the report was written, 125 no project was named and the run does not say whose fault it is, 2 wrong
 usage.
 """
 LINT_EXAMPLES = """
@@ -34,7 +33,7 @@ Examples:
   repro lint runs/eager --for transformers
 
 \b
-Exit status: 0 nothing would come back, 1 something would, 125 could not tell, 2 wrong usage.
+Exit status: 0 nothing to reject, 1 something is refused, 125 could not tell, 2 wrong usage.
 """
 RUN = click.argument("place", metavar="RUN", type=click.Path(path_type=Path, exists=True))
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else there.")
@@ -42,23 +41,23 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result
 
 def _project(what: str) -> Decorator:
     """The option that names a project's form."""
-    choice = click.Choice(["auto", *PROJECTS])
+    choice = click.Choice(["auto", *projects()])
     return click.option("--for", "project", type=choice, default="auto", show_default=True, help=what)
 
 
-@click.command(context_settings=SETTINGS, epilog=REPORT_EXAMPLES, short_help="A run as a report in a project's form.")
+@click.command(context_settings=SETTINGS, epilog=REPORT_EXAMPLES, short_help="Fill in a project's bug report form.")
 @together(
     RUN,
-    _project("Whose form is filled. auto: the owner's that the run names."),
-    click.option("--try-latest", is_flag=True, help="First run the script with the newest release of that project."),
+    _project("The project whose form is filled. auto: the owner that the run names."),
+    click.option("--try-latest", is_flag=True, help="First run the script with that project's newest release."),
     AS_JSON,
     DEBUG,
 )
 def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bool) -> None:
-    """Fill the form of the project that a fault belongs to: RUN/report-PROJECT.md, and a URL that opens it filled.
+    """Fill in a project's bug report form: RUN/report-PROJECT.md, and a URL that opens the form filled.
 
-    RUN is the folder of a run, or its verdict.json. Where no URL can hold the report, there is one file to paste for
-    each field. What you write into RUN/words.md stands on top, as your own words.
+    RUN is the folder of a run, or its verdict.json. Where the report is too long for a URL, there is one file to paste
+    for each field. What you write into RUN/words.md comes first, as your own words.
     """
     from repro.core.encoding import encode
     from repro.report.privacy.redact import private_words
@@ -74,15 +73,14 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
 
         announcer = progress.Announcer()
         found = ask(run, form, Store(), announcer)
-        announcer.line(f"{found['package']} {found['version']}: {found['verdict']}: {found['reason']}")
+        announcer.line(f"{found.package} {found.version}: {found.verdict.value}: {found.reason}")
     private = private_words()
     filed = file(run, form, private)
     if (run.folder / "bundle.zip").is_file():
         from repro.report.privacy.prompts import prompts_of
         from repro.run.bundle.write import bundle
 
-        withheld = bool(run.document.get("private_prompts"))
-        bundle(run.folder, run.document, private, prompts_of(run.document) if withheld else None)
+        bundle(run.folder, run.answer, private, prompts_of(run.answer) if run.answer.private_prompts else None)
     click.echo(encode(plain(filed), indent=1) if as_json else "\n".join(_told(filed)))
 
 
@@ -95,30 +93,35 @@ def _told(filed: "Filed") -> list[str]:
     if filled.url:
         lines.append(filled.url)
         if filled.left_out_of_url:
-            lines.append(f"the URL has no room for {listed(filled.left_out_of_url)}: attach bundle.zip")
+            lines.append(f"not in the URL, for want of room: {listed(filled.left_out_of_url)}. Attach bundle.zip")
     else:
         where = f"https://github.com/{filled.form.repository}/issues/new/choose"
-        why = "no field of it can be prefilled" if filled.form.prefill == "nothing" else "it is too long for a URL"
+        why = "no URL can prefill this form" if filled.form.prefill == "nothing" else "the report is too long for a URL"
         lines.append(f"{why}: paste each file of {filed.blocks} into its field of {filled.form.template} at {where}")
     if filled.left_out:
-        lines.append(f"the report has no room for {listed(filled.left_out)}: attach bundle.zip")
+        lines.append(f"not in the report, for want of room: {listed(filled.left_out)}. Attach bundle.zip")
     lines += [f"tick: {box}" for box in filled.to_tick]
-    lines += [f"asked there: {line}" for line in filled.form.asks]
+    lines += [f"the project asks: {line}" for line in filled.form.asks]
     return lines
 
 
-@click.command(context_settings=SETTINGS, epilog=LINT_EXAMPLES, short_help="What would come back from a report.")
+@click.command(
+    context_settings=SETTINGS, epilog=LINT_EXAMPLES, short_help="Check a report for what maintainers reject."
+)
 @together(
     RUN,
-    _project("Whose form is looked at. auto: every one that RUN holds a report for."),
+    _project("The project whose form is checked. auto: every form that RUN has filled."),
     AS_JSON,
     DEBUG,
 )
 def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
-    """Refuse what a maintainer would send back: no script, or one that is not verified; a required field that is empty;
-    the latest release not tried; too long; something private in a file to be posted. One line for each problem.
+    """Check a report for what maintainers reject.
+
+    That is: no script, or one that is not verified; an empty required field; the latest release not tried; a report or
+    an attachment that is too long; something private in a file to be posted. One line for each problem.
     """
     from repro.core.encoding import encode
+    from repro.core.sentences import visible
     from repro.report.privacy.redact import private_words
     from repro.sharing.forms.folder import open_run
     from repro.sharing.forms.forms import forms
@@ -132,6 +135,6 @@ def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
         click.echo(encode({"verdict": found, "problems": problems}, indent=1))
     else:
         for problem in problems:
-            click.echo(problem.line)
-        click.echo({"good": "passed", "bad": "refused", "skip": "could not tell"}[found])
-    sys.exit(EXIT_STATUS[found])
+            click.echo(visible(problem.line))
+        click.echo({"good": "passed", "bad": "refused", "skip": "could not tell"}[found.value])
+    sys.exit(EXIT_STATUS[found.value])

@@ -4,6 +4,7 @@ Numbers are unrounded. A part that no step gave is None or empty. A file from el
 where it does not fit, with the place and what was expected there.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class Outputs(Record, frozen=True, kw_only=True):
 
 
 class Answer(Record, frozen=True, kw_only=True):
-    """The content of verdict.json.
+    """The answer of a run of repro, as verdict.json has it.
 
     ``private_prompts``: texts of prompts are withheld from everything that is handed on. ``shown_cell``: the cell of a
     table, or the model of a comparison's ``comparison``, whose run stands for all.
@@ -187,7 +188,7 @@ def read(path: Path) -> Answer:
     """The answer in a file.
 
     Raises:
-        RecordError: it cannot be read, or is of another shape; the message names the place.
+        RecordError: it cannot be read, or is of another schema or shape; the message names the place.
     """
     return read_record(path, Answer)
 
@@ -196,11 +197,22 @@ def answer_from(data: Any) -> Answer:
     """The answer that JSON data stands for.
 
     Raises:
-        RecordError: it is of another schema, or of another shape.
+        RecordError: it is of another schema or shape; the message names the place.
     """
     return document(Answer, data)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of verdict.json, from the records."""
-    return msgspec.json.schema(Answer)
+    """The JSON Schema of verdict.json, from the records; the records' docstrings are its descriptions."""
+    made = msgspec.json.schema(Answer)
+    parts: dict[str, dict[str, Any]] = {name: _tidied(part) for name, part in sorted(made["$defs"].items())}
+    answer = parts.pop("Answer")
+    answer["properties"]["schema"] = {"const": SCHEMA}
+    answer["required"] = ["schema", *answer["required"]]
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"{NAME} of repro, schema {SCHEMA}"}
+    return {**head, **{key: value for key, value in answer.items() if key != "title"}, "$defs": parts}
+
+
+def _tidied(part: dict[str, Any]) -> dict[str, Any]:
+    """A definition with its docstring's indentation taken away."""
+    return {**part, **({"description": inspect.cleandoc(part["description"])} if "description" in part else {})}

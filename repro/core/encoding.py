@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -40,6 +41,8 @@ def replace(record: S, **changes: Any) -> S:
 
 def to_json(value: object) -> Any:
     """A record, or anything inside one, as data that ``json.dumps(..., allow_nan=False)`` takes."""
+    if type(value) in (int, str):  # first, for most are: an answer may hold millions of token ids
+        return value
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, msgspec.Struct):
@@ -83,20 +86,51 @@ def decode(kind: type[R], data: object) -> R:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
-        where = place.strip("`").removeprefix("$").removeprefix(".") or getattr(kind, "__name__", str(kind))
-        raise RecordError(f"{where}: {what[:1].lower()}{what[1:].replace('`', '')}") from None
+        place = place.strip("`").removeprefix("$").removeprefix(".")
+        what = what[:1].lower() + what[1:].replace("`", "")
+        if what.startswith("invalid enum value "):
+            what = f"expected {_words(kind, place)}, got {what.removeprefix('invalid enum value ')}"
+        raise RecordError(f"{place or getattr(kind, '__name__', kind)}: {what}") from None
+
+
+def _words(kind: Any, place: str) -> str:
+    """The words that may stand at a place such as ``cells[0].verdict``."""
+    from msgspec import inspect
+
+    found = [inspect.type_info(kind)]
+    for step in re.findall(r"\[|[^.\[\]]+(?![^\[]*\])", place):
+        found = [inner for item in _alternatives(found) for inner in _inside(item, step)]
+    words = [str(word) for item in _alternatives(found) for word in _choices(item)]
+    return f"one of {', '.join(words)}" if words else "another word"
+
+
+def _alternatives(found: list[Any]) -> list[Any]:
+    return [inner for item in found for inner in getattr(item, "types", (item,))]
+
+
+def _inside(item: Any, step: str) -> list[Any]:
+    if step == "[":
+        return [inner for name in ("item_type", "value_type") if (inner := getattr(item, name, None)) is not None]
+    return [field.type for field in getattr(item, "fields", ()) if field.encode_name == step]
+
+
+def _choices(item: Any) -> list[Any]:
+    members = getattr(getattr(item, "cls", None), "__members__", None)
+    return [member.value for member in members.values()] if members else list(getattr(item, "values", ()))
 
 
 def document(kind: type[R], data: object) -> R:
     """The record that the JSON data of a whole file stands for; such a record has the field ``schema``.
 
     Raises:
-        RecordError: it is of another schema, or of another shape.
+        RecordError: it is of another schema, or of another shape; the message names the place.
     """
     if not isinstance(data, dict):
         raise RecordError(f"expected a JSON object, got {type(data).__name__}")
     if data.get("schema") != SCHEMA:
-        raise RecordError(f"schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+        by = f", written by repro {data['tool']}" if isinstance(data.get("tool"), str) else ""
+        to_do = "Run it again with this version, or read it with the one that wrote it"
+        raise RecordError(f"it has schema {data.get('schema')!r}{by}, and this version reads schema {SCHEMA}. {to_do}")
     return decode(kind, data)
 
 

@@ -69,9 +69,9 @@ class Environment(Record, frozen=True, kw_only=True):
     deterministic: bool | None = None
     flush_denormal: bool | None = None
     accelerator: str | None = None
-    accelerators: tuple[Plain, ...] = ()
+    accelerators: tuple[Plain, ...] | None = None
     gpu_driver: str | None = None
-    accelerate_config: Any = None
+    accelerate_config: Plain | None = None
     allocator: Plain = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
 

@@ -1,21 +1,18 @@
-"""Whose fault it is, with the reason: from the content of verdict.json, where a step or a verified script supports an
-answer. Pure.
+"""Whose fault it is, with the reason, where a step or a verified script supports an answer. Pure.
 
-An operator that is wrong by itself is PyTorch's. Right operators that modelling code feeds beyond a dtype's range, or
-with a row that is masked throughout, are Transformers'. Bad bytes are the checkpoint's. A dtype that the model's own
-documentation excludes, or that cannot hold what the file holds, is the caller's, and then the advice says how to call
-it. Everything else is open, and the reason says what is missing.
+An operator that is wrong by itself is PyTorch's. Where it is correct, the fault is in the code that calls it: that of
+Transformers, of the model or of the caller. Bad bytes are the checkpoint's. A dtype that the model's documentation
+excludes, or that cannot hold what the file holds, is the caller's, with advice on what to use instead. Everything else
+is open, and the reason says what is missing.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
+from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
-from repro.core.records import Owner
+from repro.core.mechanisms import BY_DEFINITION, CODE, PYTORCH, is_in_range, mechanism
+from repro.core.payloads import Origin, Rounding
+from repro.core.records import Kind, Outcome, Owner
 from repro.core.sentences import listed, origin_dtype, plain
 from repro.diagnosis.known import Exclusion
-
-Json = Mapping[str, Any]
 
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
 """Ablations with a dtype of float32's range."""
@@ -23,164 +20,159 @@ FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
-HOLDS_NONE = "No step of this run tells whose fault it is: versions and a minimal script would be needed."
+OPEN = "No step of this run tells whose fault it is. Comparing versions or reducing the case further may tell."
 
 
-def owner(document: Json, exclusion: Exclusion | None = None) -> Owner | None:
+def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     """The owner; None where the verdict is not bad.
 
     Args:
-        document: The content of verdict.json, with its reproducer.
+        answer: Of the run, with its reproducer.
         exclusion: What the model's documentation excludes and this case does, if anything.
     """
-    if document["verdict"] != "bad":
+    if answer.verdict is not Outcome.BAD:
         return None
     for rule in (_files, _weights, _load, _operator):
-        found = rule(document)
+        found = rule(answer)
         if found is not None:
             return found
     if exclusion is not None:
-        said = f"{exclusion.says.rstrip('.')} ({exclusion.source}), and {exclusion.dtype} was asked for."
-        return Owner("caller", said, exclusion.instead)
-    if (document["model"] or {}).get("weights") == "random":
+        reason = f"{exclusion.says.rstrip('.')} ({exclusion.source}), and this run uses {exclusion.dtype}."
+        return Owner("caller", reason, exclusion.instead)
+    if answer.model.weights == "random":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
-    return _rounding(document) or _code(document) or Owner(None, HOLDS_NONE)
+    return _rounding(answer) or _code(answer) or Owner(None, OPEN)
 
 
-def _rounding(document: Json) -> Owner | None:
-    """Nobody's: what differs is what the dtype's own rounding leaves."""
-    found = (document.get("bisect") or {}).get("rounding") or {}
-    if not is_rounding(document):
+def _rounding(answer: Answer) -> Owner | None:
+    """Nobody's: the difference is the dtype's own rounding."""
+    found = _all_within(answer)
+    if found is None:
         return None
+    ratio, allowed = number(found.ratio), found.allowed
+    farthest = "" if ratio is None or allowed is None else f" ({plain(ratio, 2)} of {plain(allowed)} units allowed)"
     return Owner(
         None,
-        f"This is not a bug: each of {found['operators']} operators is within its dtype's own rounding of float64 on "
-        f"the same inputs; the farthest, {found['op']}, by {plain(found['ratio'], 2)} of the {plain(found['allowed'])} "
-        f"units that are allowed. What adds up is rounding.",
+        f"This is not a bug: each of {found.operators} operators is within its dtype's own rounding of float64 on the "
+        f"same inputs; the farthest is {found.op}{farthest}. The difference is accumulated rounding.",
         "Compare with a tolerance that fits the dtype, or compute in a wider one.",
     )
 
 
-def is_rounding(document: Json) -> bool:
+def is_rounding(answer: Answer) -> bool:
     """Whether every operator of the script was held against float64, and is within what its dtype allows."""
-    found = (document.get("bisect") or {}).get("rounding") or {}
-    return bool(found.get("within")) and not found.get("not_judged")
+    return _all_within(answer) is not None
 
 
-def _files(document: Json) -> Owner | None:
-    if document["kind"] != "files":
+def _all_within(answer: Answer) -> Rounding | None:
+    found = None if answer.bisect is None else answer.bisect.rounding
+    return found if found is not None and found.within and not found.not_judged else None
+
+
+def _files(answer: Answer) -> Owner | None:
+    if answer.kind is not Kind.FILES or answer.files is None:
         return None
-    hashes = [item.get("sha256") for item in document["files"].get("files") or () if isinstance(item, Mapping)]
+    hashes = [item.sha256 for item in answer.files.files]
     if "differs" in hashes:
         return Owner(
             "caller",
-            "The copy on this machine is not the published file: its SHA-256 differs from its name.",
+            "The copy on this machine is not the published file: its SHA-256 differs.",
             "Remove the file from the cache and download it again.",
         )
     if hashes and all(value == "match" for value in hashes):
-        return Owner("checkpoint", "The files are as published: the SHA-256 of each is the one that the Hub names.")
+        return Owner("checkpoint", "The files are as published: their SHA-256 are those on the Hub.")
     return Owner(None, "There is no published hash to tell a damaged copy from a damaged original.")
 
 
-def _weights(document: Json) -> Owner | None:
-    if (document["weights"] or {}).get("verdict") == "bad":
-        return Owner(
-            "checkpoint", "The values are in the file already: they were counted before any model was built from it."
-        )
+def _weights(answer: Answer) -> Owner | None:
+    if answer.weights is not None and answer.weights.verdict is Outcome.BAD:
+        return Owner("checkpoint", "The values are in the file itself: they were found before any model was loaded.")
     return None
 
 
-def _load(document: Json) -> Owner | None:
-    if document["kind"] != "load" or not document["load"].get("unset_buffers"):
+def _load(answer: Answer) -> Owner | None:
+    if answer.kind is not Kind.LOAD or answer.load is None or not answer.load.unset_buffers:
         return None
-    if document["case"].get("trust_remote_code"):
+    if answer.case.trust_remote_code:
         return Owner(None, "A buffer is left as unset memory, and the model's own code was allowed to run.")
     return Owner("transformers", "from_pretrained leaves a buffer of one of its own model classes as unset memory.")
 
 
-def _operator(document: Json) -> Owner | None:
-    """PyTorch's, where its operator alone, from finite inputs, is not what its own arithmetic in float64 is."""
-    origin, program = document["origin"] or {}, (document.get("reduction") or {}).get("program")
-    script = _verified(document, ALONE)
-    if not program or script is None:
+def _operator(answer: Answer) -> Owner | None:
+    """PyTorch's, where its operator alone, from finite inputs, does not give what float64 arithmetic gives."""
+    program = None if answer.reduction is None else answer.reduction.program
+    script = _verified(answer, ALONE)
+    if program is None or script is None:
         return None
-    op, mechanism = str(origin.get("op")), program.get("mechanism")
-    where = f"{op} alone, with PyTorch and nothing else ({script['path']}, run {script['runs']} times),"
-    value = number((program.get("expected") or {}).get("value"))
-    if FUSED in op and mechanism == "masked_row":
+    op, row = str(answer.origin and answer.origin.op), mechanism(program.mechanism)
+    shown = f"({script.path}, with PyTorch alone, run {script.runs} times)"
+    if FUSED in op and PYTORCH in row.owners and row.correct == BY_DEFINITION:
         return Owner(
             "pytorch",
-            f"{where} gives NaN for a query whose mask leaves no key, from finite queries, keys and values. "
-            "Since PyTorch 2.5 its own answer to such a query is zeros (pytorch#103749).",
+            f"{op} gives {program.seen} for a query whose mask leaves no key, from finite queries, keys and values "
+            f"{shown}. Since PyTorch 2.5 the result for such a query is zero (pytorch#103749).",
         )
-    if value is None or not abs(value) <= (number(program.get("limit")) or 0.0):
+    value = None if program.expected is None else number(program.expected.value)
+    if value is None or not is_in_range(value, number(program.limit) or 0.0):
         return None
-    if mechanism == "kernel" or FUSED in op:
+    if PYTORCH in row.owners or FUSED in op:
         return Owner(
             "pytorch",
-            f"{where} gives {program['seen']} from finite inputs, where float64 arithmetic has {plain(value)}.",
+            f"{op} gives {program.seen} from finite inputs where float64 arithmetic gives {plain(value)} {shown}.",
         )
     return None
 
 
-def _code(document: Json) -> Owner | None:
-    """Whose code feeds a right operator with what it cannot take."""
-    origin = document["origin"] or {}
-    mechanism = origin.get("mechanism")
-    if mechanism == "overflow" and origin.get("tensor"):
-        return _cast(document, origin)
-    if mechanism not in ("overflow", "invalid", "divide_by_zero", "masked_row", "unset_memory") or origin.get("tensor"):
+def _code(answer: Answer) -> Owner | None:
+    """The code that gives a correct operator inputs that it has no finite answer to."""
+    origin = answer.origin
+    if origin is None:
         return None
-    if any((document[step] or {}).get("verdict") == "bad" for step in ("files", "weights", "load")):
+    row = mechanism(origin.mechanism)
+    if origin.tensor:
+        return _cast(answer, origin, origin.tensor) if row.beyond_limit else None
+    if CODE not in row.owners or any(
+        part is not None and part.verdict is Outcome.BAD for part in (answer.files, answer.weights, answer.load)
+    ):
         return None
-    why = _what_it_does(document, origin)
-    source = f" ({origin['source']})" if origin.get("source") else ""
-    code = origin.get("code")
-    if code == "transformers":
-        return Owner("transformers", f"{why}: the modelling code of Transformers{source} leads there.")
-    if code == "__main__":
-        return Owner("caller", f"{why}: the script's own code{source} leads there.", None)
-    if code is not None and code != "torch":
-        return Owner(
-            None, f"{why}: the code that leads there{source} came with the model, so it is its makers' to mend."
-        )
+    why = f"{origin.op} is correct for these inputs: {_cause(answer, origin)}."
+    at = f" ({origin.source})" if origin.source else ""
+    if origin.code == "transformers":
+        return Owner("transformers", f"{why} The cause is in the modeling code of Transformers{at}.")
+    if origin.code == "__main__":
+        return Owner("caller", f"{why} The cause is in the script's own code{at}.")
+    if origin.code not in (None, "torch"):
+        return Owner(None, f"{why} The cause is in the model's own code{at}. Report it to the model's authors.")
     return None
 
 
-def _what_it_does(document: Json, origin: Json) -> str:
-    op, mechanism = origin.get("op"), origin.get("mechanism")
-    dtype = origin_dtype(origin, document["bisect"] or {}) or "the dtype"
-    if mechanism == "masked_row":
-        return f"{op} is right (the softmax of a row that is -inf throughout is 0 / 0), and a whole row is masked"
-    if mechanism == "unset_memory":
-        return f"{op} hands out memory as it is, and it is read before anything is written to it"
-    if mechanism != "overflow":
-        return f"{op} is right (float64 arithmetic gives no number either), and its inputs ask for the impossible"
-    value, limit = number(origin.get("reference_value")), number(origin.get("limit"))
-    numbers = f": {plain(value)} is beyond {plain(limit)}" if value is not None and limit is not None else ""
-    wider = [name for name in document["workarounds"] if name in WIDER]
-    cured = f"; the output is finite with {listed(wider)}" if wider else ""
-    return f"{op} is right{numbers if abs(value or 0) > (limit or 0) else ''}, and its inputs exceed {dtype}{cured}"
+def _cause(answer: Answer, origin: Origin) -> str:
+    row = mechanism(origin.mechanism)
+    cause = row.cause.format(dtype=origin_dtype(origin, answer.bisect) or "the dtype")
+    if not row.beyond_limit:
+        return cause
+    value, limit = number(origin.reference_value), number(origin.limit)
+    if value is not None and limit is not None and abs(value) > limit:
+        cause += f" ({plain(value)} exceeds {plain(limit)})"
+    wider = [name for name in answer.workarounds if name in WIDER]
+    return cause + (f"; the output is finite with {listed(wider)}" if wider else "")
 
 
-def _cast(document: Json, origin: Json) -> Owner | None:
+def _cast(answer: Answer, origin: Origin, tensor: str) -> Owner | None:
     """A weight that the file holds and the dtype that was asked for does not."""
-    value, limit = number(origin.get("reference_value")), number(origin.get("limit"))
-    dtype = document["case"].get("dtype")
+    value, limit, dtype = number(origin.reference_value), number(origin.limit), answer.case.dtype
     if value is None or limit is None or dtype is None:
         return None
     return Owner(
         "caller",
-        f"The file holds {plain(value)} in {origin['tensor']}; {dtype}, which was asked for, ends at {plain(limit)}.",
+        f"The file holds {plain(value)} in {tensor}, and the largest number of {dtype}, which was asked for, is "
+        f"{plain(limit)}.",
         "Load the model in the dtype of its file, or in bfloat16 or float32.",
     )
 
 
-def _verified(document: Json, levels: frozenset[str]) -> Json | None:
+def _verified(answer: Answer, levels: frozenset[str]) -> ScriptRecord | None:
     """The verified script of one of these levels."""
-    first: Json = document.get("reproducer") or {}
-    scripts: tuple[Json, ...] = (first, *(first.get("others") or ()))
-    for script in scripts:
-        if script.get("verified") and script.get("level") in levels:
-            return script
-    return None
+    first = answer.reproducer
+    scripts = () if first is None else (first, *first.others)
+    return next((script for script in scripts if script.verified and script.level in levels), None)

@@ -134,7 +134,7 @@ def _settings(row: CellRow) -> dict[str, object]:
     found |= {f"cpu.{name}": environment.cpu.get(name) for name in ("model", "capability")}
     found |= {f"tf32.{name}": value for name, value in sorted(environment.tf32.items())}
     found |= {f"variables.{name}": value for name, value in sorted(environment.variables.items())}
-    cards = environment.accelerators
+    cards = environment.accelerators or ()
     own = [", ".join(f"{k} {v}" for k, v in card.items() if k not in BUILT_IN) for card in cards]
     found["accelerators"] = "; ".join(own) or None
     for name in BUILT_IN:

@@ -1,6 +1,6 @@
-"""Evidence -> what people and programs read: ``verdict.json`` and ``report.md``. No clock, no network.
+"""The answer -> what people read: ``report.md``, ``report.html``, plots. No clock, no network.
 
-``document`` makes the content of verdict.json. ``view`` chooses and rounds what the report shows of it, with
-``opening`` for the title and the summary, ``origin`` for the place, and ``tables`` for numbers and rows.
-``markdown`` and ``redact`` make text safe to post. ``render`` fills REPORT_TEMPLATE.md.
+``render`` fills REPORT_TEMPLATE.md with ``opening``'s title and statement and with the sections, each of which is one
+file of ``sections/`` (``section`` says what that is). ``html`` makes a page of the report, ``pictures`` the plots.
+``markdown`` and ``privacy/`` make text safe to post.
 """

@@ -1,112 +1,93 @@
-"""verdict.json's content -> report.html: report.md as a page, with the plots and the scripts.
+"""The answer as report.html: report.md as a page, with the plots and the scripts.
 
 One file that fetches nothing: plots are drawn into it, its style sheet is inside, and a policy in its head forbids
 every script and every address. The text is report.md's own, turned into HTML by markdown-it with raw HTML switched off.
 So both say the same, and a name that a model brings along stays text.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from repro.core.answer import Answer
 from repro.core.errors import ReproError
-from repro.report.plots import plots
+from repro.core.records import Outcome
+from repro.report.pictures import plots
 from repro.report.plots.chart import Plot, svg
-from repro.report.privacy.redact import Private, redact_json, scope
-from repro.report.render import NOTHING_PRIVATE, render
+from repro.report.privacy.redact import Private, redact_answer
+from repro.report.render import NOTHING_PRIVATE, Part, parts, render
 
 TEMPLATE = "report.html.j2"
-PLACES = {
-    "cells": "Cells",
-    "versions": "Versions",
-    "spread": "How it spreads",
-    "magnitude": "Headroom",
-    "ablations": "One change at a time",
-}
-"""The section of report.md that a plot belongs to, by the plot's name."""
 PLOTS = "Plots"
 """The section for plots whose own one is not in report.md."""
-WORDS = {"good": "✔ good", "bad": "✖ bad", "skip": "? skip: could not tell"}
+WORDS = {Outcome.GOOD: "✔ good", Outcome.BAD: "✖ bad", Outcome.SKIP: "? skip: could not tell"}
 COMMENT = re.compile(r"<!--.*-->", re.S)
 """What the template says to whoever posts report.md. No text from elsewhere begins so: there it is escaped."""
-NOT_DRAWN = "The plots are missing: vl-convert-python, which draws them, is not installed or does not run here."
+NOT_DRAWN = "No plots: vl-convert-python, which draws them, is not installed or does not run here."
+
+Drawing = tuple[Plot, str]
+"""A plot and its ``<svg>``."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page. ``figures`` are pairs of a plot and its ``<svg>``."""
+    """A part of the page."""
 
     title: str
     html: str
-    figures: tuple[tuple[Plot, str], ...] = ()
+    figures: Sequence[Drawing] = ()
 
     @property
     def anchor(self) -> str:
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
-def render_html(
-    document: Mapping[str, Any], private: Private = NOTHING_PRIVATE, scripts: Mapping[str, str] | None = None
-) -> str:
+def render_html(answer: Answer, private: Private = NOTHING_PRIVATE, scripts: Mapping[str, str] | None = None) -> str:
     """The page: redacted, complete in itself.
 
     Args:
-        document: The content of verdict.json.
+        answer: Whole.
         private: What must not be in it.
         scripts: The text of each script to show, by its file's name.
 
     Raises:
-        ReproError: a template is not where it should be.
+        ReproError: a template is not where it should be, or cannot be filled.
     """
-    text = render(document, private, scripts)
-    private, keep = scope(document, private)
-    drawn, note = _drawn(plots(redact_json(document, private, keep)))
-    head, *sections = _sections(text)
+    drawn, note = _drawn(plots(redact_answer(answer, private)))
+    head, *others = (_section(part, drawn) for part in parts(render(answer, private, scripts)))
+    placed = {section.title for section in others}
+    homeless = [figure for heading, figure in drawn.items() if heading not in placed]
     return _template().render(
         title=head.title,
-        verdict=document["verdict"],
-        words=WORDS[document["verdict"]],
-        owner=_owner(document),
+        verdict=answer.verdict.value,
+        words=WORDS[answer.verdict],
+        owner=(answer.owner.project or "not known") if answer.owner and answer.verdict is Outcome.BAD else None,
         head=head.html,
-        sections=_with_plots(sections, drawn),
+        sections=[*([Section(PLOTS, "", homeless)] if homeless else ()), *others],
         note=note,
     )
 
 
-def _owner(document: Mapping[str, Any]) -> str | None:
-    """Whose fault it is; None where there is none."""
-    owner = document.get("owner")
-    return str(owner.get("project") or "not known") if owner and document["verdict"] == "bad" else None
-
-
-def _drawn(made: Sequence[Plot]) -> tuple[dict[str, tuple[Plot, str]], str | None]:
-    """Each plot and its drawing by name; a sentence where they could not be drawn."""
+def _drawn(made: Mapping[str, Plot]) -> tuple[dict[str, Drawing], str | None]:
+    """Each plot with its drawing by its section's heading; a sentence where they could not be drawn."""
     try:
-        return {plot.name: (plot, svg(plot)) for plot in made}, None
+        return {heading: (plot, svg(plot)) for heading, plot in made.items()}, None
     except ImportError:
         return {}, NOT_DRAWN
 
 
-def _sections(text: str) -> list[Section]:
-    """report.md cut at its headings; the first part has the report's title, and no heading."""
+def _section(part: Part, drawn: Mapping[str, Drawing]) -> Section:
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     reader.disable("image")  # it would be fetched
-    parts: list[tuple[str, list[Token]]] = [("", [])]
-    tokens = iter(_without_comments(reader.parse(text)))
-    for token in tokens:
-        if token.type == "heading_open" and token.tag in ("h1", "h2"):
-            title = _plain(next(tokens))
-            next(tokens)
-            parts = [(title, parts[0][1])] if token.tag == "h1" else [*parts, (title, [])]
-        else:
-            parts[-1][1].append(token)
-    return [Section(title, reader.renderer.render(_scrolling(body), reader.options, {})) for title, body in parts]
+    title = "".join(child.content for token in reader.parseInline(part.heading) for child in token.children or ())
+    tokens = _scrolling(_without_comments(reader.parse(part.text)))
+    figures = [drawn[part.heading]] if part.heading in drawn else []
+    return Section(title, reader.renderer.render(tokens, reader.options, {}), figures)
 
 
 def _without_comments(tokens: Sequence[Token]) -> list[Token]:
@@ -118,10 +99,6 @@ def _without_comments(tokens: Sequence[Token]) -> list[Token]:
         for place in (index - 1, index, index + 1)
     }
     return [token for index, token in enumerate(tokens) if index not in hidden]
-
-
-def _plain(inline: Token) -> str:
-    return "".join(child.content for child in inline.children or ())
 
 
 def _scrolling(tokens: Sequence[Token]) -> list[Token]:
@@ -143,19 +120,6 @@ def _scrolling(tokens: Sequence[Token]) -> list[Token]:
 
 def _raw(html: str) -> Token:
     return Token("html_block", "", 0, content=f"{html}\n", block=True)
-
-
-def _with_plots(sections: Sequence[Section], drawn: Mapping[str, tuple[Plot, str]]) -> list[Section]:
-    """Each plot in its section; those without one in a section before all others."""
-    titles = {section.title for section in sections}
-    placed = [
-        dataclasses.replace(
-            section, figures=tuple(plot for name, plot in drawn.items() if PLACES.get(name) == section.title)
-        )
-        for section in sections
-    ]
-    homeless = tuple(plot for name, plot in drawn.items() if PLACES.get(name) not in titles)
-    return [*([Section(PLOTS, "", homeless)] if homeless else ()), *placed]
 
 
 def _template() -> jinja2.Template:

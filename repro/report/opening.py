@@ -1,137 +1,152 @@
-"""The title of the report and its two sentences."""
+"""The title of the report, and the two sentences below it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from repro.core.answer import Answer
+from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, named_mechanism, named_module, origin_sentence, sentence
-from repro.report.tables import Json
+from repro.core.steps import ABLATION
+from repro.report.cells import cells_of, statements
+from repro.report.markdown import text
 
 NAMED = 2
-"""How many changes that do not help are named."""
+"""How many ablations that do not help are named."""
+TITLES: Mapping[Kind | None, str] = {
+    Kind.FILES: "damaged or incomplete files",
+    Kind.WEIGHTS: "bad values in the weights",
+    Kind.LOAD: "the checkpoint was not loaded correctly",
+    Kind.CRASH: "the process crashed",
+}
 
 
-def _name(document: Json) -> str:
-    """The model by its Hub id, or by the last part of its path and its class."""
-    model = str(document["model"]["id"])
-    name = model
-    if "\\" in model or model.startswith(("/", "~", "./")):
-        name = Path(model).name
-        name += f" ({document['model']['class']})" if document["model"]["class"] else ""
-    return f"{name} with random weights" if document["model"]["weights"] == "random" else name
+def title(answer: Answer) -> str:
+    """Model, dtype, mechanism and place as far as they are known; then how many cells, or which versions."""
+    return f"{_model(answer)}: {_fault(answer)}{_where(answer)}"
 
 
-def first_sentence(sentence: str) -> str:
+def statement(answer: Answer) -> str:
+    """The answer in two sentences, as Markdown."""
+    said = (headline(answer), second_sentence(answer))
+    return " ".join(text(line) for line in said if line)
+
+
+def full_stop(line: str) -> str:
     """A sentence with its full stop."""
-    return sentence if sentence.rstrip().endswith((".", "!", "?")) else f"{sentence.rstrip()}."
+    return line if line.rstrip().endswith((".", "!", "?")) else f"{line.rstrip()}."
 
 
-def title(document: Json) -> str:
-    """Model, dtype, mechanism and place, as far as they are known."""
-    name, origin, kind = _name(document), document["origin"], document["kind"]
-    if document["verdict"] == "good":
-        return f"{name}: good"
-    if document["verdict"] == "skip":
-        return f"{name}: the process crashed" if kind == "crash" else f"{name}: no verdict"
-    if origin and (kind == "nonfinite" or document.get("script")):
-        what = named_mechanism(origin, document["bisect"] or {}).partition(" (")[0]
-        where = origin.get("module") or origin.get("op") if document.get("script") else named_module(origin)
-        return f"{name}: {what} in {where}"
-    if document.get("script"):
-        return f"{name}: bad, as the script says itself"
-    many = document.get("prompts") or {}
-    if many.get("asked"):
-        where = (many.get("places") or [{}])[0].get("layer")
-        return f"{name}: {many['bad']:,} of {many['asked']:,} prompts give NaN or Inf" + (
-            f", first in {where}" if where else ""
-        )
-    titles = {
-        "files": "the files are not whole",
-        "weights": "the weights hold bad values",
-        "load": "what was loaded is not sound",
-        "crash": "the process crashed",
-    }
-    return f"{name}: {titles.get(str(kind), 'NaN or Inf in the output')}"
+def _model(answer: Answer) -> str:
+    """The model by its Hub id, or by the last part of its path and its class."""
+    name = answer.model.id
+    if "\\" in name or name.startswith(("/", "~", "./")):
+        name = Path(name).name + (f" ({answer.model.class_})" if answer.model.class_ else "")
+    return f"{name} with random weights" if answer.model.weights == "random" else name
 
 
-def headline(document: Json) -> str:
+def _fault(answer: Answer) -> str:
+    origin, prompts = answer.origin, answer.prompts
+    if answer.verdict is Outcome.GOOD:
+        return "good"
+    if answer.verdict is Outcome.SKIP:
+        return TITLES[Kind.CRASH] if answer.kind is Kind.CRASH else "no verdict"
+    if origin and (answer.kind is Kind.NONFINITE or answer.script):
+        what = named_mechanism(origin, answer.bisect).partition(" (")[0]
+        return f"{what} in {(origin.module or origin.op) if answer.script else named_module(origin)}"
+    if answer.script:
+        return "the script reports a fault"
+    if prompts and prompts.asked:
+        first = f", first in {prompts.places[0].layer}" if prompts.places else ""
+        return f"{prompts.bad:,} of {prompts.asked:,} prompts give NaN or Inf{first}"
+    return TITLES.get(answer.kind, "NaN or Inf in the output")
+
+
+def _where(answer: Answer) -> str:
+    versions, rows = answer.versions, cells_of(answer)
+    if versions and versions.last_good and versions.first_bad:
+        return f" ({versions.package}: good at {versions.last_good}, bad at {versions.first_bad})"
+    such = sum(row.verdict is answer.verdict for row in rows)
+    return f" ({such} of {len(rows)} cells)" if rows else ""
+
+
+def headline(answer: Answer) -> str:
     """The answer in one sentence."""
-    said = first_sentence(document["headline"])
-    if document["verdict"] != "good":
+    said = full_stop(answer.headline)
+    if answer.verdict is not Outcome.GOOD:
         return said
-    among, model = "", document["model"]
-    if model["weights"] == "random":
-        among = f" with random weights (seed {model['seed']})"
+    among = ""
+    if answer.model.weights == "random":
+        among = f" with random weights (seed {answer.model.seed})"
         said = said.removeprefix(f"{among.strip().capitalize()}: ")
-    return f"No fault was found{among}: {said}"
+    return f"No fault found{among}: {said}"
 
 
-def second_sentence(document: Json) -> str:
-    """What else is known: of a good run whether other settings are good too, of a bad one what works around it."""
-    forward, ablations = document["forward"], _tried(document)
-    if document["kind"] == "crash":
-        alive = [name for name, verdict in ablations.items() if verdict == "good"]
-        return f"It does not crash with {listed(alive)}." if alive else "No setting without a crash is known."
-    if document["verdict"] == "skip":
-        return "Nothing follows from this run about whether the model is sound."
-    if document["verdict"] == "good":
-        return _also_good(document, ablations)
-    if document.get("script"):
-        if document["origin"]:
-            return origin_sentence(document["origin"], document["bisect"] or {})
-        status = document["script"].get("exit_status")
-        return "" if status is None else f"This is the script's own answer: it ended with exit status {status}."
-    if document.get("prompts"):
+def second_sentence(answer: Answer) -> str:
+    """What else is known: what the fault follows, what works around it, or whether other settings are good too."""
+    if answer.versions:
+        changes = answer.versions.changes
+        why = (changes and changes.sentence) or answer.versions.attribution
+        return full_stop(why) if why else ""
+    if cells_of(answer):
+        said = {Outcome.GOOD: "", Outcome.BAD: statements(answer)[0], Outcome.SKIP: "No cell gave a verdict."}
+        return said[answer.verdict]
+    ran = {item.name: item.verdict for item in answer.ablations if item.verdict is not Outcome.SKIP}
+    if answer.kind is Kind.CRASH:
+        alive = [name for name, verdict in ran.items() if verdict is Outcome.GOOD]
+        return f"It does not crash with {listed(alive)}." if alive else "No setting that avoids the crash is known."
+    if answer.verdict is Outcome.SKIP:
+        return "This run does not show whether the model is sound."
+    if answer.verdict is Outcome.GOOD:
+        return _also_good(answer, ran)
+    return _of_script(answer) if answer.script else _of_model(answer, ran)
+
+
+def _of_script(answer: Answer) -> str:
+    if answer.origin:
+        return origin_sentence(answer.origin, answer.bisect)
+    status = answer.script and answer.script.exit_status
+    return "" if status is None else f"This is the script's own verdict (exit status {status})."
+
+
+def _of_model(answer: Answer, ran: Mapping[str, Outcome]) -> str:
+    forward = answer.forward
+    if answer.prompts:
         return ""
     if forward is None:
-        return "The forward pass was not asked for."
-    if forward["verdict"] == "good":
-        return "The forward pass of the inputs below is finite all the same."
-    if forward["verdict"] == "skip":
-        return f"The forward pass gave no answer: {first_sentence(forward['reason'].removeprefix('not run: '))}"
-    if not ablations:
-        return "No other setting was tried."
-    repeats = [item.get("repeat_equal") for item in forward.get("prompts") or []]
-    return _workarounds(document["workarounds"], ablations, steady=False not in repeats)
+        return "The forward pass was not run."
+    if forward.verdict is Outcome.GOOD:
+        return "The forward pass is still finite for the inputs below."
+    if forward.verdict is Outcome.SKIP:
+        return f"The forward pass gave no verdict: {full_stop(forward.reason.removeprefix('not run: '))}"
+    if not ran:
+        return "No ablation was run."
+    steady = all(item.repeat_equal is not False for item in forward.prompts)
+    return _workarounds(answer.workarounds, ran, steady=steady)
 
 
-def _tried(document: Json) -> dict[str, str]:
-    """Verdict by name of the changes that gave an answer."""
-    return {
-        ablation["name"]: ablation["verdict"] for ablation in document["ablations"] if ablation["verdict"] != "skip"
-    }
+def _workarounds(workarounds: Sequence[str], ran: Mapping[str, Outcome], *, steady: bool) -> str:
+    """Workarounds first and by name; what does not help only where that is short."""
+    bad = [name for name, verdict in ran.items() if verdict is Outcome.BAD]
+    words = [f"good with {listed(workarounds)}" if workarounds else "no workaround found"]
+    if workarounds and bad:
+        words.append(f"still bad with {listed(bad) if len(bad) <= NAMED else f'the other {len(bad)}'}")
+    if ran.get("second_prompt") is Outcome.GOOD:
+        words.append("another prompt is good")
+    if not steady:
+        words.append("but repeating the same input gave other numbers, so a good result may be chance")
+    return f"{_counted(ran)}: {'; '.join(words)}."
 
 
-def _also_good(document: Json, ablations: Mapping[str, str]) -> str:
-    silent = [
-        step["step"]
-        for step in document["steps"]
-        if step["verdict"] == "skip" and not step["step"].startswith("ablation:")
-    ]
-    words = [f"no answer came from {listed(silent)}" if silent else "every step gave an answer"]
-    if document["model"]["weights"] == "random" and set(silent) <= {"files", "weights"}:
+def _also_good(answer: Answer, ran: Mapping[str, Outcome]) -> str:
+    silent = [step.step for step in answer.steps if step.verdict is Outcome.SKIP and not step.step.startswith(ABLATION)]
+    words = [f"no verdict from {listed(silent)}" if silent else "every step gave a verdict"]
+    if answer.model.weights == "random" and set(silent) <= {"files", "weights"}:
         words = ["no file was read"]
-    bad = [name for name, verdict in ablations.items() if verdict == "bad"]
-    if ablations:
-        tried = "one single change was tried" if len(ablations) == 1 else f"{len(ablations)} single changes were tried"
-        words.append(f"{tried}, and " + (f"the output is bad with {listed(bad)}" if bad else "the output stays good"))
+    bad = [name for name, verdict in ran.items() if verdict is Outcome.BAD]
+    if ran:
+        words.append(f"{_counted(ran)}: " + (f"bad with {listed(bad)}" if bad else "still good"))
     return f"{sentence('; '.join(words))}."
 
 
-def _workarounds(workarounds: Sequence[str], ablations: Mapping[str, str], *, steady: bool) -> str:
-    """Cures first and by name; what does not help only where that is short."""
-    bad = [name for name, verdict in ablations.items() if verdict == "bad"]
-    words = [f"{len(ablations)} single changes were tried" if len(ablations) > 1 else "One single change was tried"]
-    words.append(
-        f"good with {listed(workarounds)}"
-        if workarounds
-        else "none of them cures it"
-        if len(ablations) > 1
-        else "still bad"
-    )
-    if workarounds and bad:
-        words.append(f"still bad with {listed(bad) if len(bad) <= NAMED else f'the other {len(bad)}'}")
-    if ablations.get("second_prompt") == "good":
-        words.append("another prompt is good")
-    if not steady:
-        words.append("but a repeat of the same gave other numbers, so a good row may be chance")
-    return "; ".join(words) + "."
+def _counted(ran: Mapping[str, Outcome]) -> str:
+    return f"{len(ran)} ablation{'s' if len(ran) > 1 else ''}"

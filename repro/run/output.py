@@ -35,7 +35,7 @@ def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     paths.write(folder / "report.md", render(public, private, scripts))
     if whole:
         from repro.report.html import render_html
-        from repro.report.plots import write_plots
+        from repro.report.pictures import write_plots
 
         write_plots(folder, public, private)
         paths.write(folder / HTML, render_html(public, private, scripts))

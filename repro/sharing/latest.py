@@ -4,37 +4,31 @@ Maintainers ask first whether the fault is still there in what they would fix.
 """
 
 import platform
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from repro.core.encoding import SCHEMA, encode
+from repro.core.answer import CellInfo, ScriptRecord
+from repro.core.encoding import encode, replace
 from repro.core.errors import BuildError, UsageError
-from repro.core.paths import write
-from repro.core.records import Cell, Recipe
+from repro.core.paths import sha256, write
+from repro.core.payloads import Environment
+from repro.core.records import Cell, Outcome, Recipe
+from repro.core.sweep_answers import CellRow
 from repro.environments import registry
 from repro.environments.store import Announcer, Store, missing_device
 from repro.reproducer.verify import verify
-from repro.sharing.forms.folder import LATEST, Run, answers, chosen, latest_of, script_sha256
+from repro.sharing.forms.folder import Run, chosen, latest_of, script_path
 from repro.sharing.forms.forms import Form
+from repro.sharing.tried import NAME, Latest, Tried, answers
 
 RUNS = 3
 """How often the script is run there, as when it was made."""
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 """The Python of a new environment: the one that runs this toolkit, so that there is one."""
-ANSWERS = {0: "good", 1: "bad"}
+OUTCOMES: dict[int | None, Outcome] = {0: Outcome.GOOD, 1: Outcome.BAD}
 """What every run's exit status says; anything else, or not the same each time, says nothing."""
-OWN: Mapping[str, Any] = {
-    "verdict": "bad",
-    "reason": "the run itself used it",
-    "output": None,
-    "exit_statuses": (),
-    "with": {},
-}
-"""The answer where the newest release is that of the run's own environment."""
-WHY = "Built by `repro report --try-latest` to ask the newest release."
+WHY = "Built by `repro report --try-latest` to test the newest release."
 
 
 def newest(package: str) -> str:
@@ -46,32 +40,22 @@ def newest(package: str) -> str:
     return registry.releases(package, PYTHON)[-1]
 
 
-def tried(run: Run, form: Form) -> tuple[str, ...]:
-    """The releases of the form's package that gave this run an answer, oldest first: its own cell, the cells of a
-    matrix, the releases of a search, and latest.json.
+def tried(run: Run, form: Form) -> dict[str, set[Outcome]]:
+    """The releases of the form's package that gave this run an answer, oldest first, and their answers: those of the
+    run's own environment where it is bad, of the cells of a matrix, of the releases of a search, and of latest.json.
     """
-    document, package = run.document, form.package
-    found = [_installed(document, package)] if document["verdict"] == "bad" else []
-    rows = [row for row in document.get("cells") or () if row["verdict"] != "skip"]
-    found += [row.get(package) or _installed(row, package) for row in rows]
-    probes = (document.get("versions") or {}).get("probes") or ()
-    found += [probe["pins"].get(package) for probe in probes if probe["verdict"] != "skip"]
-    scripts = chosen(run, form)
-    latest = latest_of(run, scripts[0] if scripts else None, package)
-    if latest is not None and latest["verdict"] != "skip":
-        found.append(str(latest["version"]))
-    return registry.ordered([str(version) for version in found if version], pre=True)
-
-
-def gone(run: Run, form: Form, release: str) -> bool:
-    """Whether a release has answered, and every answer from it is good."""
-    rows = [row for row in run.document.get("cells") or () if row["verdict"] != "skip"]
-    answers_of = [(row.get(form.package) or _installed(row, form.package), row["verdict"]) for row in rows]
-    scripts = chosen(run, form)
-    latest = latest_of(run, scripts[0] if scripts else None, form.package)
-    answers_of += [] if latest is None else [(latest["version"], latest["verdict"])]
-    said = {verdict for version, verdict in answers_of if version and same(str(version), release)}
-    return said - {"skip"} == {"good"}
+    answer, latest = run.answer, latest_of(run, form)
+    found: list[tuple[str | None, Outcome]] = []
+    if answer.verdict is Outcome.BAD:
+        found.append((_own(run, form.package), Outcome.BAD))
+    found += [(_installed(row.environment, row, form.package), row.verdict) for row in answer.cells or ()]
+    found += [
+        (item.pins.get(form.package), item.verdict) for item in (answer.versions.probes if answer.versions else ())
+    ]
+    found += [(latest.version, latest.verdict)] if latest else []
+    known = [(version, verdict) for version, verdict in found if version and verdict is not Outcome.SKIP]
+    ordered = registry.ordered([version for version, _ in known], pre=True)
+    return {release: {verdict for version, verdict in known if same(version, release)} for release in ordered}
 
 
 def same(one: str, other: str) -> bool:
@@ -82,56 +66,52 @@ def same(one: str, other: str) -> bool:
         return one == other
 
 
-def try_latest(run: Run, form: Form, store: Store, announcer: Announcer) -> Mapping[str, Any]:
+def try_latest(run: Run, form: Form, store: Store, announcer: Announcer) -> Tried:
     """Run the run's script in an environment with the newest release of the form's package, and write latest.json.
 
     Where the run itself used that release, it is the answer. A release that does not install, or a script that cannot
-    be asked there, is a skip with its reason.
+    be run there, is a skip with its reason.
 
     Raises:
         UsageError: no verified script of the run uses the package.
         FetchError: the registry cannot be asked.
+        RecordError: there is a latest.json that cannot be read.
         EvidenceError: the folder cannot be written.
     """
-    with announcer.task(f"releases of {form.package}"):
-        version = newest(form.package)
-    scripts = chosen(run, form)
-    if run.document["verdict"] == "bad" and same(_installed(run.document, form.package) or "", version):
-        return _keep(run, scripts[0] if scripts else None, form.package, version, OWN)
-    entry = next((item for item in scripts if item.get("verified") and form.package in (item.get("needs") or ())), None)
-    if entry is None:
+    package, scripts = form.package, chosen(run, form)
+    with announcer.task(f"releases of {package}"):
+        version = newest(package)
+    if run.answer.verdict is Outcome.BAD and same(_own(run, package) or "", version):
+        own = Tried(package=package, version=version, verdict=Outcome.BAD, reason="the run itself used it")
+        return _keep(run, scripts[0] if scripts else None, own)
+    script = next((item for item in scripts if item.verified and package in item.needs), None)
+    if script is None:
         raise UsageError(
-            f"no verified script of {run.folder} uses {form.package}, so {form.package} {version} cannot be tried with "
-            f"one. Run the model again in an environment with it: {run.document['command']}"
+            f"no verified script of {run.folder} uses {package}, so {package} {version} cannot be tried with one. Run "
+            f"the model again in an environment with it: {run.answer.command}"
         )
-    pins = _pins(run, entry, form.package, version)
-    beside = {name: held for name, held in pins.items() if name != form.package}
-    return _keep(run, entry, form.package, version, {**_answer(run, entry, pins, store, announcer), "with": beside})
+    pins = _pins(run, script, package, version)
+    beside = {name: held for name, held in pins.items() if name != package}
+    return _keep(run, script, replace(_ask(run, script, pins, package, store, announcer), with_=beside))
 
 
-def _keep(
-    run: Run, entry: Mapping[str, Any] | None, package: str, version: str, found: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """Write latest.json: this answer, and below "others" those about other packages."""
-    answer = {
-        "package": package,
-        "version": version,
-        **found,
-        "script": None if entry is None else str(entry["path"]),
-        "script_sha256": None if entry is None else script_sha256(run, entry),
-    }
-    others = [item for item in answers(run) if item["package"] != package]
-    write(run.folder / LATEST, encode({"schema": SCHEMA, **answer, "others": others}, indent=1) + "\n")
-    return answer
+def _keep(run: Run, script: ScriptRecord | None, found: Tried) -> Tried:
+    """Write latest.json: this answer, and those about other packages."""
+    if script is not None:
+        found = replace(found, script=script.path, script_sha256=sha256(script_path(run, script)))
+    others = tuple(item for item in answers(run.folder) if item.package != found.package)
+    values = {name: getattr(found, name) for name in Tried.__struct_fields__}
+    write(run.folder / NAME, encode(Latest(**values, others=others), indent=1) + "\n")
+    return found
 
 
-def _pins(run: Run, entry: Mapping[str, Any], package: str, version: str) -> dict[str, str]:
+def _pins(run: Run, script: ScriptRecord, package: str, version: str) -> dict[str, str]:
     """The package at its newest, and what else the script needs as it was in the run, or newest where the two do not
     go together.
     """
     pins = {package: version}
-    for name in entry.get("needs") or ():
-        held = (_installed(run.document, name) or "").partition("+")[0]
+    for name in script.needs:
+        held = (_own(run, name) or "").partition("+")[0]
         if name == package:
             continue
         # What torch declares is never asked: for it pip would download the whole wheel.
@@ -141,31 +121,34 @@ def _pins(run: Run, entry: Mapping[str, Any], package: str, version: str) -> dic
     return pins
 
 
-def _answer(
-    run: Run, entry: Mapping[str, Any], pins: Mapping[str, str], store: Store, announcer: Announcer
-) -> dict[str, Any]:
-    device = run.document["cell"].get("device") or "cpu"
+def _ask(
+    run: Run, script: ScriptRecord, pins: dict[str, str], package: str, store: Store, announcer: Announcer
+) -> Tried:
+    """What the script gives where these releases are installed."""
+    found = Tried(package=package, version=pins[package], verdict=Outcome.SKIP, reason="")
+    device = run.answer.cell.device or "cpu"
     missing = missing_device(device)
     if missing is not None:
-        return {"verdict": "skip", "reason": missing, "output": None, "exit_statuses": []}
+        return replace(found, reason=missing)
     name = "-".join(["latest", *(f"{package}-{version}" for package, version in pins.items()), f"py{PYTHON}"])
     recipe = Recipe(id=name, python=PYTHON, device=device, why=WHY, pins=pins)
     try:
         cell = _standing(store, recipe) or _build(store, recipe, announcer)
     except BuildError as error:
-        return {"verdict": "skip", "reason": f"it does not install: {error}", "output": None, "exit_statuses": []}
-    with announcer.task(f"running {entry['path']}"):
-        text = (run.folder / str(entry["path"])).read_text(encoding="utf-8")
+        return replace(found, reason=f"it does not install: {error}")
+    with announcer.task(f"running {script.path}"):
+        text = script_path(run, script).read_text(encoding="utf-8")
         # One by one, because several runs in one call end with the first that does not show the fault.
-        seen = [verify(cell.python, text, _arguments(run, entry), runs=1) for _ in range(RUNS)]
-    statuses = [item.exit_statuses[0] for item in seen]
-    verdict = ANSWERS.get(statuses[0], "skip") if statuses[0] is not None else "skip"
-    reason = f"run {RUNS} times in a clean interpreter, each time with exit status {statuses[0]}"
+        seen = [verify(cell.python, text, _arguments(run, script), runs=1) for _ in range(RUNS)]
+    statuses = tuple(item.exit_statuses[0] for item in seen)
     if len(set(statuses)) > 1:
-        verdict, reason = "skip", f"{RUNS} runs did not agree: {', '.join(map(str, statuses))}"
-    elif verdict == "skip":
-        reason = seen[-1].reason
-    return {"verdict": verdict, "reason": reason, "output": seen[-1].output, "exit_statuses": statuses}
+        verdict, reason = Outcome.SKIP, f"{RUNS} runs did not agree: {', '.join(map(str, statuses))}"
+    elif statuses[0] in OUTCOMES:
+        verdict = OUTCOMES[statuses[0]]
+        reason = f"run {RUNS} times in a clean interpreter, each time with exit status {statuses[0]}"
+    else:
+        verdict, reason = Outcome.SKIP, seen[-1].reason
+    return replace(found, verdict=verdict, reason=reason, output=seen[-1].output, exit_statuses=statuses)
 
 
 def _standing(store: Store, recipe: Recipe) -> Cell | None:
@@ -183,17 +166,19 @@ def _build(store: Store, recipe: Recipe, announcer: Announcer) -> Cell:
         return store.build(recipe, progress)
 
 
-def _arguments(run: Run, entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _arguments(run: Run, script: ScriptRecord) -> tuple[str, ...]:
     """Where a script that reads the checkpoint finds it; a Hub id stands in the script itself."""
-    if entry.get("argv"):
-        return tuple(map(str, entry["argv"]))
-    model = str(run.document["model"]["id"])
-    return (model,) if entry.get("checkpoint") and Path(model).is_absolute() else ()
+    model = run.answer.model.id
+    return (model,) if script.checkpoint and Path(model).is_absolute() else ()
 
 
-def _installed(found: Mapping[str, Any], package: str) -> str | None:
-    """The version of a package in a run's or a row's environment."""
-    environment = found.get("environment") or {}
-    known = {**(environment.get("packages") or {}), **(environment.get("distributions") or {})}
-    version = known.get(package) or (found.get("cell") or {}).get(package)
-    return None if version is None else str(version)
+def _own(run: Run, package: str) -> str | None:
+    """The version of a package that the run itself used."""
+    return _installed(run.answer.environment, run.answer.cell, package)
+
+
+def _installed(environment: Environment | None, cell: CellInfo | CellRow, package: str) -> str | None:
+    """The version of a package in an environment, as it was recorded there or is said of its cell."""
+    found = environment or Environment()
+    known = {"torch": cell.torch, "transformers": cell.transformers, **found.packages, **found.distributions}
+    return known.get(package)

@@ -1,4 +1,4 @@
-"""What a maintainer would send back, found before a report is posted. Nothing is run, and nothing is changed."""
+"""What maintainers reject, found before a report is posted. Nothing is run, and nothing is changed."""
 
 import shlex
 import zipfile
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core.errors import FetchError
-from repro.core.paths import relative
+from repro.core.paths import relative, sha256
+from repro.core.records import Outcome
 from repro.core.sentences import listed
 from repro.diagnosis.owner import is_rounding
 from repro.report.privacy.redact import Private, scope
 from repro.report.privacy.run_files import Mask
 from repro.report.render import LIMIT
 from repro.sharing.forms.fill import BUNDLE, PLACEHOLDER, TITLE_LIMIT
-from repro.sharing.forms.folder import BLOCKS_TITLE, Run, chosen, report_path, script_sha256
+from repro.sharing.forms.folder import BLOCKS_TITLE, Run, chosen, report_path, script_path
 from repro.sharing.forms.forms import Form, forms, parse
-from repro.sharing.latest import gone, newest, same, tried
+from repro.sharing.latest import newest, same, tried
 
 ATTACHMENT_LIMIT = 25_000_000
 """The largest file that GitHub takes with an issue, in bytes (25 MB)."""
@@ -24,13 +25,14 @@ POSTED = ("report-*.md", "report-*/*.md", "report.md", "report.html", "reproduce
 """What of a run's folder is made to be posted, besides the bundle."""
 SHOWN = 100
 """How many characters of a line with something private are shown, masked."""
+RUN_AGAIN = "Run the model again to the end, which writes and verifies a script."
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong, or worth knowing.
 
-    ``kind`` is "refused" for what would come back, "unknown" for what could not be told, and "note" for the rest.
+    ``kind`` is "refused" for what maintainers reject, "unknown" for what could not be told, and "note" for the rest.
     """
 
     kind: str
@@ -49,17 +51,17 @@ def lint(run: Run, projects: tuple[Form, ...], private: Private) -> tuple[Proble
     chosen_forms = projects or tuple(form for form in forms().values() if report_path(run, form).is_file())
     found = [*_verdict(run)]
     if not chosen_forms:
-        found.append(Problem("refused", "report", "there is none in a project's form", f"{_again(run, 'PROJECT')}."))
+        found.append(Problem("refused", "report", "no project's form has been filled", f"{_again(run, 'PROJECT')}."))
     for form in chosen_forms:
         found += [*_script(run, form), *_report(run, form), *_latest(run, form), *_owner(run, form)]
     found += [*_no_bug(run), *_private(run, private), *_attachment(run)]
     return tuple(dict.fromkeys(found))
 
 
-def verdict(problems: tuple[Problem, ...]) -> str:
-    """What it amounts to: "bad" where something is refused, "skip" where something could not be told, else "good"."""
+def verdict(problems: tuple[Problem, ...]) -> Outcome:
+    """Bad where something is refused, skip where something could not be told, else good."""
     kinds = {problem.kind for problem in problems}
-    return "bad" if "refused" in kinds else "skip" if "unknown" in kinds else "good"
+    return Outcome.BAD if "refused" in kinds else Outcome.SKIP if "unknown" in kinds else Outcome.GOOD
 
 
 def _again(run: Run, project: str) -> str:
@@ -67,27 +69,27 @@ def _again(run: Run, project: str) -> str:
 
 
 def _verdict(run: Run) -> Iterator[Problem]:
-    if run.document["verdict"] != "bad":
-        to_do = "Report a run that is bad."
-        yield Problem("refused", "verdict", f"the run is {run.document['verdict']}: {run.document['reason']}", to_do)
+    outcome = run.answer.verdict
+    if outcome is not Outcome.BAD:
+        to_do = "Report a run that shows a fault."
+        yield Problem("refused", "verdict", f"the run is {outcome.value}: {run.answer.reason}", to_do)
 
 
 def _script(run: Run, form: Form) -> Iterator[Problem]:
     """No script, one that is not verified or was changed since, one that downloads where the project wants none."""
-    scripts, remedy = chosen(run, form), "Run the model again, to its end, so that a script is made of it."
+    scripts = chosen(run, form)
     if not scripts:
-        yield Problem("refused", "script", "there is none that shows the fault by itself", remedy)
+        yield Problem("refused", "script", "no script shows the fault by itself", RUN_AGAIN)
         return
-    entry = scripts[0]
-    path = entry["path"]
-    if not entry.get("verified"):
-        why = entry.get("reason") or "no reason is given"
-        yield Problem("refused", "script", f"{path} is not verified ({why})", remedy)
-    if entry.get("sha256") and entry["sha256"] != script_sha256(run, entry):
-        yield Problem("refused", "script", f"{path} was changed after it was verified", remedy)
-    if form.self_contained and entry.get("checkpoint"):
-        found = f"{path} reads a checkpoint, and {form.repository} takes no script that needs a download"
-        yield Problem("refused", "script", found, "Say in your own words why no smaller one shows it, or find one.")
+    script = scripts[0]
+    if not script.verified:
+        why = script.reason or "no reason is given"
+        yield Problem("refused", "script", f"{script.path} is not verified ({why})", RUN_AGAIN)
+    if script.sha256 and script.sha256 != sha256(script_path(run, script)):
+        yield Problem("refused", "script", f"{script.path} was changed after it was verified", RUN_AGAIN)
+    if form.self_contained and script.checkpoint:
+        found = f"{script.path} reads a checkpoint, and {form.repository} accepts no script that needs a download"
+        yield Problem("refused", "script", found, "Find a smaller one, or say why none shows the fault.")
 
 
 def _report(run: Run, form: Form) -> Iterator[Problem]:
@@ -112,61 +114,61 @@ def _report(run: Run, form: Form) -> Iterator[Problem]:
     if len(title) > TITLE_LIMIT:
         yield Problem("refused", "title", f"{len(title)} characters, and GitHub takes {TITLE_LIMIT}", "Shorten it.")
     if PLACEHOLDER in text:
-        found = "the place for your own words is still empty"
-        yield Problem("note", path.name, found, "Write there what you were doing; some projects ask for it.")
+        found = "the place for your own words is empty"
+        yield Problem("note", path.name, found, "Write what you were doing; some projects ask for it.")
     yield from _quoted(run, form, text)
 
 
 def _quoted(run: Run, form: Form, text: str) -> Iterator[Problem]:
     """Every script that belongs into the report stands in it, whole or named as an attachment."""
     named = "".join(line for line in text.split("\n") if f"the attached `{BUNDLE}`" in line)
-    for entry in chosen(run, form):
-        path, lines = str(entry["path"]), _read(run.folder / str(entry["path"])).strip()
-        if lines not in text and f"`{path}`" not in named:
-            found = f"it does not quote {path} as it is now"
+    for script in chosen(run, form):
+        if _read(script_path(run, script)).strip() not in text and f"`{script.path}`" not in named:
+            found = f"it does not quote {script.path} as it is now"
             yield Problem("refused", report_path(run, form).name, found, f"{_again(run, form.project)}.")
 
 
 def _latest(run: Run, form: Form) -> Iterator[Problem]:
     known = tried(run, form)
-    said = f"tried: {form.package} {listed(known)}" if known else f"no release of {form.package} was tried"
+    said = f"tried: {form.package} {listed(list(known))}" if known else f"no release of {form.package} was tried"
     try:
         latest = newest(form.package)
     except FetchError as error:
-        to_do = "Ask again where the registry answers."
-        yield Problem("unknown", "latest release", f"which one it is could not be asked; {said} ({error})", to_do)
+        found = f"the registry could not be asked which one it is; {said} ({error})"
+        yield Problem("unknown", "latest release", found, "Ask again where the registry answers.")
         return
-    if not any(same(version, latest) for version in known):
+    answers = next((answers for release, answers in known.items() if same(release, latest)), None)
+    if answers is None:
         to_do = f"{_again(run, form.project)} --try-latest"
         yield Problem("refused", "latest release", f"{form.package} {latest} was not tried; {said}", f"{to_do}.")
-    elif gone(run, form, latest):
-        to_do = "Upgrade; report it only where an older release has to be mended too, and say so."
+    elif answers == {Outcome.GOOD}:
+        to_do = "Upgrade. Report it only if an older release must be fixed too, and say so."
         yield Problem("refused", "latest release", f"the fault is gone in {form.package} {latest}", to_do)
 
 
 def _no_bug(run: Run) -> Iterator[Problem]:
     """What the run itself says is none."""
-    if is_rounding(run.document):
+    if is_rounding(run.answer):
         found = "every operator is within its dtype's own rounding of float64"
         yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
-    for match in run.document.get("looks_like") or ():
-        if match["outcome"] != "bug" and match["result"] == "agrees":
-            yield Problem(
-                "refused", "no bug", f"it looks like {match['issue']}, which is none", "Read that issue first."
-            )
+    for fault in run.answer.looks_like:
+        if fault.outcome != "bug" and fault.result == "agrees":
+            found = f"it looks like {fault.issue}, which is not a bug"
+            yield Problem("refused", "no bug", found, "Read that issue first.")
 
 
 def _owner(run: Run, form: Form) -> Iterator[Problem]:
-    owner = run.document.get("owner") or {}
-    if owner.get("project") != form.project.partition("-")[0]:
-        found = f"the run says {owner['project']}" if owner.get("project") else "the run does not say whose fault it is"
-        found += f" ({owner['reason']})" if owner.get("reason") else ""
+    owner = run.answer.owner
+    project = owner.project if owner else None
+    if not form.is_for(project):
+        found = f"the run says {project}" if project else "the run does not say whose fault it is"
+        found += f" ({owner.reason})" if owner and owner.reason else ""
         yield Problem("note", "owner", found, f"Say in your own words why it is for {form.repository}.")
 
 
 def _private(run: Run, private: Private) -> Iterator[Problem]:
     """Whatever masking would take out of a file that is to be posted; the first such line of each file."""
-    mask = Mask(*scope(run.document, private), None)
+    mask = Mask(*scope(run.answer, private), None)
     for name, content in _posted(run):
         masked = mask.content(name, content)
         if masked == content:
@@ -198,7 +200,7 @@ def _attachment(run: Run) -> Iterator[Problem]:
     path = run.folder / BUNDLE
     named = [file.name for file in run.folder.glob("report-*.md") if f"attached `{BUNDLE}`" in _read(file)]
     if named and not path.is_file():
-        found = f"{listed(sorted(named))} says that it is attached, and there is none"
+        found = f"{listed(sorted(named))} says that it is attached, and it does not exist"
         yield Problem("note", BUNDLE, found, "Attach the files that the report leaves out.")
     if path.is_file() and path.stat().st_size > ATTACHMENT_LIMIT:
         found = f"{path.stat().st_size:,} bytes, and GitHub takes {ATTACHMENT_LIMIT:,}"

@@ -14,7 +14,7 @@ from support.injected_run import FAULT, MODULE, NEWEST, OUTPUT, change, run_fold
 
 from repro.cli.share import lint, report
 from repro.core.errors import BuildError, ReproError, UsageError
-from repro.core.records import Cell, Recipe
+from repro.core.records import Cell, Outcome, Recipe
 from repro.environments import registry
 from repro.environments.store import Standing
 from repro.sharing import latest as latest_module
@@ -113,10 +113,8 @@ def test_a_report_that_would_come_back_ends_with_1(tmp_path):
     run(report, run_folder(tmp_path, script=None))
     said = run(lint, tmp_path)
     assert said.exit_code == 1
-    assert said.output.splitlines()[0] == (
-        "refused: script: there is none that shows the fault by itself. "
-        "Run the model again, to its end, so that a script is made of it."
-    )
+    assert said.output.splitlines()[0].startswith("refused: script: ")
+    assert said.output.splitlines()[-1] == "refused"
 
 
 def test_problems_as_json(tmp_path):
@@ -173,13 +171,13 @@ def tried(folder, store, project="pytorch", newest="2.99.0", monkeypatch=None, *
     [
         (FAULT, "bad", "Still there in torch 2.99.0"),
         (SOUND, "good", "Gone in torch 2.99.0"),
-        (CANNOT, "skip", "Could not be asked in torch 2.99.0"),
+        (CANNOT, "skip", "Could not be tested in torch 2.99.0"),
         (FLAKY, "skip", "3 runs did not agree"),
     ],
 )
 def test_the_script_is_run_in_the_newest_release_and_the_report_says_how(tmp_path, monkeypatch, script, verdict, words):
     answer, said = tried(tmp_path, Store({"torch": "2.99.0"}), monkeypatch=monkeypatch, script=script)
-    assert answer["verdict"] == verdict
+    assert answer.verdict.value == verdict
     assert words in said
     assert "No nightly build was tried." in said
 
@@ -195,16 +193,16 @@ def test_what_was_tried_is_kept_with_what_the_script_printed(tmp_path, monkeypat
 def test_an_environment_that_cannot_be_built_is_a_skip(tmp_path, monkeypatch):
     store = Store({"torch": "2.13.0"})
     answer, said = tried(tmp_path, store, monkeypatch=monkeypatch)
-    assert (answer["verdict"], answer["reason"]) == ("skip", "it does not install: no wheel for this machine")
+    assert (answer.verdict, answer.reason) == (Outcome.SKIP, "it does not install: no wheel for this machine")
     assert [dict(recipe.pins) for recipe in store.asked] == [{"torch": "2.99.0"}]
-    assert "Could not be asked in torch 2.99.0" in said
+    assert "Could not be tested in torch 2.99.0" in said
 
 
 def test_transformers_is_tried_with_the_script_that_uses_it_and_the_runs_torch(tmp_path, monkeypatch):
     store = Store()
     options = {"monkeypatch": monkeypatch, "module": MODULE, "newest": "9.0.0"}
     answer, _ = tried(tmp_path, store, "transformers", **options)
-    assert answer["script"] == "reproducer_module.py"
+    assert answer.script == "reproducer_module.py"
     assert [dict(recipe.pins) for recipe in store.asked] == [{"transformers": "9.0.0", "torch": "2.13.0"}]
 
 
@@ -218,7 +216,7 @@ def test_a_torch_that_the_newest_transformers_refuses_is_replaced_by_the_newest(
 def test_a_run_in_the_newest_release_is_the_answer_itself(tmp_path, monkeypatch):
     store = Store()
     answer, said = tried(tmp_path, store, newest="2.13.0", monkeypatch=monkeypatch)
-    assert (answer["verdict"], answer["reason"]) == ("bad", "the run itself used it")
+    assert (answer.verdict, answer.reason) == (Outcome.BAD, "the run itself used it")
     assert store.asked == []
     assert "Still there in torch 2.13.0" in said
 

@@ -1,9 +1,11 @@
 """The commands ``scan`` and ``config-diff``: output, JSON and exit status."""
 
 import json
+import sys
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 
 from repro.cli.files import config_diff, scan
@@ -66,11 +68,22 @@ def test_a_scan_as_json_is_json_alone_on_stdout(tmp_path):
     assert (found["verdict"], found["files"][0]["path"]) == ("bad", str(bad))
     assert found["files"][0]["places"] == [
         {
-            "place": "loss[]", "dtype": None, "count": 3, "nan": 1, "posinf": 1, "neginf": 0, "as_text": 1,
-            "share": 2 / 3, "first": "loss[1]",
+            "place": "loss[]", "dtype": None, "shape": None, "count": 3, "nan": 1, "posinf": 1, "neginf": 0,
+            "as_text": 1, "share": 2 / 3, "first": "loss[1]",
         }
     ]  # fmt: skip
     assert "loss[]: 1 NaN, 1 +inf of 3" in result.stderr
+
+
+def test_a_file_of_tensors_is_read_by_the_python_that_is_named(tmp_path):
+    torch.save({"x": torch.tensor([float("nan")])}, tmp_path / "a.pt")
+    result = run(scan, "--python", sys.executable, tmp_path)
+    assert (result.exit_code, "x (float32): 1 NaN of 1" in result.output) == (1, True)
+
+
+def test_a_python_that_is_not_there_is_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match="no such program"):
+        run(scan, "--python", tmp_path / "none", *written(tmp_path, a="[1]"))
 
 
 def test_a_scan_with_patterns(tmp_path):

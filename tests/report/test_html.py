@@ -7,12 +7,14 @@ from itertools import pairwise
 
 import pytest
 from support.hosting import BISECT, ORIGIN, ROOT, observation
-from test_plots import DOCUMENTS, HOSTILE
-from test_report import PROMPT, answer, good, many
+from support.injected_run import PROMPT
+from support.reports import HOSTILE, PLOTTED, answer, good, much
 
+from repro.core.answer import Reproducer, ScriptRecord
+from repro.core.encoding import replace
 from repro.core.errors import ReproError
-from repro.core.records import Case
-from repro.report.html import NOT_DRAWN, PLACES, TEMPLATE, render_html
+from repro.core.records import Case, Owner
+from repro.report.html import NOT_DRAWN, TEMPLATE, render_html
 from repro.report.privacy.redact import Private
 from repro.report.render import render, scripts_of
 
@@ -80,26 +82,26 @@ def hostile():
 
 
 EVERY = {
-    **DOCUMENTS,
+    **PLOTTED,
     "good": good(),
     "skip": answer(observation("forward", "skip", "no kernel"), observation("bisect", "skip")),
     "hostile": hostile(),
-    "large": many(300),
+    "large": much(300),
     "random": answer(case=Case("gpt2", weights="random:3")),
 }
-each = pytest.mark.parametrize("document", EVERY.values(), ids=EVERY)
+each = pytest.mark.parametrize("found", EVERY.values(), ids=EVERY)
 
 
 @each
-def test_every_tag_is_closed_and_every_element_is_plain(document):
-    page = Page(render_html(document, scripts={"reproducer.py": SCRIPT}))
+def test_every_tag_is_closed_and_every_element_is_plain(found):
+    page = Page(render_html(found, scripts={"reproducer.py": SCRIPT}))
     assert {tag for tag, _ in page.elements} <= PLAIN
     assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
 
 
 @each
-def test_nothing_is_fetched(document):
-    html = render_html(document, scripts={"reproducer.py": SCRIPT})
+def test_nothing_is_fetched(found):
+    html = render_html(found, scripts={"reproducer.py": SCRIPT})
     page = Page(html)
     assert not [name for _, attrs in page.elements for name in attrs if name in FETCHING]
     anchors = {f"#{attrs['id']}" for _, attrs in page.elements if "id" in attrs}
@@ -122,7 +124,7 @@ def test_hostile_names_are_shown_as_they_are():
     page = Page(render_html(hostile()))
     assert "overflow in <script>x</script>" in page.said()
     for name in ("<script>x</script>", "</svg><b>", "a & b", '"on', "\\x00\\x1b[31m", "\\u202eabc", "\\ud800"):
-        assert name in page.said("one-change-at-a-time")
+        assert name in page.said("ablations")
     assert "<!-- x -->" in page.said("steps")
 
 
@@ -134,29 +136,25 @@ def test_anchors_are_unique_and_lead_somewhere():
 
 
 @pytest.mark.parametrize(
-    ("document", "words"),
+    ("found", "words"),
     [(EVERY["run"], "✖ bad"), (EVERY["good"], "✔ good"), (EVERY["skip"], "? skip: could not tell")],
 )
-def test_the_verdict_is_a_word_and_a_sign(document, words):
-    assert Page(render_html(document)).said().startswith(words)
+def test_the_verdict_is_a_word_and_a_sign(found, words):
+    assert Page(render_html(found)).said().startswith(words)
 
 
 def test_the_owner_stands_beside_the_verdict():
-    owner = {"project": "transformers", "reason": "the residual grows"}
-    page = Page(render_html({**EVERY["run"], "owner": owner}))
+    page = Page(render_html(replace(EVERY["run"], owner=Owner("transformers", "the residual grows"))))
     assert page.said().startswith("✖ bad owner: transformers")
-    assert "the residual grows" in page.said("whose-fault-it-is")
-    assert (
-        Page(render_html({**EVERY["run"], "owner": {**owner, "project": None}}))
-        .said()[6:]
-        .startswith("owner: not known")
-    )
+    assert page.said("owner").startswith("Owner Transformers. the residual grows")
+    page = Page(render_html(replace(EVERY["run"], owner=Owner(None, "the residual grows"))))
+    assert page.said().startswith("✖ bad owner: not known")
 
 
 @each
-def test_the_page_has_every_section_of_the_report(document):
-    page = Page(render_html(document))
-    headings = re.findall(r"^## (.*)$", re.sub(r"^(`{3,}).*?^\1$", "", render(document), flags=re.S | re.M), re.M)
+def test_the_page_has_every_section_of_the_report(found):
+    page = Page(render_html(found))
+    headings = re.findall(r"^## (.*)$", re.sub(r"^(`{3,}).*?^\1$", "", render(found), flags=re.S | re.M), re.M)
     assert [heading for heading in headings if heading not in page.said()] == []
     assert len(page.having("h2")) == len(headings) + ("plots" in page.sections)
 
@@ -191,10 +189,10 @@ def test_heads_without_words_are_left_out():
 @pytest.mark.parametrize(
     ("kind", "places"),
     [
-        ("run", ["how-it-spreads", "headroom", "one-change-at-a-time"]),
+        ("run", ["how-it-spreads-through-the-layers", "headroom", "ablations"]),
         ("matrix", ["cells"]),
         ("versions", ["versions"]),
-        ("good", ["one-change-at-a-time"]),
+        ("good", ["ablations"]),
     ],
 )
 def test_a_plot_stands_in_its_section_with_its_figures_in_words(kind, places):
@@ -211,11 +209,6 @@ def test_a_plot_whose_section_is_not_there_has_one_of_its_own():
     assert "Largest magnitude by layer" in page.said("plots")
 
 
-def test_the_sections_that_plots_stand_in_are_the_templates():
-    headings = re.findall(r"^## (.*)$", (ROOT / "REPORT_TEMPLATE.md").read_text("utf-8"), re.M)
-    assert set(PLACES.values()) <= set(headings)
-
-
 def test_without_the_library_the_page_says_why_it_has_no_plots(monkeypatch):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     page = Page(render_html(EVERY["run"]))
@@ -224,34 +217,34 @@ def test_without_the_library_the_page_says_why_it_has_no_plots(monkeypatch):
 
 
 def test_scripts_are_shown_whole_and_first():
-    record = {"path": "reproducer.py", "needs": ["torch"], "verified": True, "runs": 3, "exit_statuses": [1, 1, 1]}
-    first = {**record, "output": "expected 1, seen nan", "checkpoint": None, "reason": "x + y alone."}
-    reproducer = {**first, "others": [{**first, "path": "reproducer_module.py"}]}
+    record = {"level": "operator", "needs": ("torch",), "verified": True, "runs": 3, "exit_statuses": (1, 1, 1)}
+    second = ScriptRecord(path="reproducer_module.py", **record)
+    first = Reproducer(path="reproducer.py", output="seen nan", reason="x + y alone.", others=(second,), **record)
     scripts = {"reproducer.py": SCRIPT, "reproducer_module.py": "pass"}
-    page = Page(render_html({**EVERY["run"], "reproducer": reproducer}, scripts=scripts))
-    assert "".join(page.sections["the-smallest-script"]).count(SCRIPT.strip()) == 1
-    assert next(iter(page.sections)) == "the-smallest-script"
+    page = Page(render_html(replace(EVERY["run"], reproducer=first), scripts=scripts))
+    assert "".join(page.sections["reproducer"]).count(SCRIPT.strip()) == 1
+    assert next(iter(page.sections)) == "reproducer"
+    assert "Run 3 times in a clean interpreter (exit statuses 1, 1, 1). Output of the last run: seen nan" in page.said()
 
 
-def test_the_scripts_are_those_of_the_document_that_lie_in_the_folder(tmp_path):
+def test_the_scripts_are_those_of_the_answer_that_lie_in_the_folder(tmp_path):
     (tmp_path / "reproducer.py").write_text("a", encoding="utf-8")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "reproducer.py").write_text("b", encoding="utf-8")
     (tmp_path / "run" / "unnamed.py").write_text("c", encoding="utf-8")
-    others = [{"path": "../reproducer.py"}, {"path": "missing.py"}, {"path": str(tmp_path / "reproducer.py")}]
-    document = {"reproducer": {"path": "reproducer.py", "others": others}}
-    assert scripts_of(tmp_path / "run", document) == {"reproducer.py": "b"}
-    assert scripts_of(tmp_path, {"reproducer": None}) == {}
+    paths = ("../reproducer.py", "missing.py", str(tmp_path / "reproducer.py"))
+    others = tuple(ScriptRecord(level="module", path=path) for path in paths)
+    found = replace(answer(), reproducer=Reproducer(level="operator", path="reproducer.py", others=others))
+    assert scripts_of(tmp_path / "run", found) == {"reproducer.py": "b"}
+    assert scripts_of(tmp_path, answer()) == {}
 
 
 def test_what_is_private_is_in_no_part_of_the_page():
     case = Case("/home/wonderalice/secrets/my-model", prompts=("a",))
     name = "/home/wonderalice/x"
     found = {**BISECT, "headroom": [{"module": name, "absmax": 1.0}]}
-    document = answer(
-        observation("ablation:" + name, "bad", name), observation("bisect", "bad", payload=found), case=case
-    )
-    html = render_html(document, Private(home="/home/wonderalice", user="wonderalice"), {"reproducer.py": f"# {name}"})
+    run = answer(observation("ablation:" + name, "bad", name), observation("bisect", "bad", payload=found), case=case)
+    html = render_html(run, Private(home="/home/wonderalice", user="wonderalice"), {"reproducer.py": f"# {name}"})
     assert "~/x" in html
     assert "wonderalice" not in html
 

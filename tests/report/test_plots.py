@@ -8,33 +8,32 @@ from xml.etree import ElementTree
 
 import pytest
 from support.hosting import BISECT, ORIGIN, observation
-from test_report import PROMPT, answer, good
-from test_report_cells import TWO, bisected, cell, matrix
+from support.injected_run import PROMPT
+from support.reports import (
+    HOSTILE,
+    OVERFLOW,
+    PLOTTED,
+    TWO,
+    answer,
+    bad_tokens,
+    bisect,
+    bisected,
+    cell,
+    good,
+    magnitudes,
+    matrix,
+    probe,
+)
 
-from repro.report.plots import plots, write_plots
+from repro.core.encoding import replace
+from repro.report.pictures import plots, write_plots
 from repro.report.plots.chart import SCALE, VARIABLES, distinct, png, short, svg
 from repro.report.privacy.redact import Private
 
-HOSTILE = ["<script>x</script>", "</svg><b>", "a & b", '"on', "\x00\x1b[31m", "\u202eabc", "\ud800", "y" * 300]
 
-
-def drawn(document):
+def drawn(found):
     """The plots by name."""
-    return {plot.name: plot for plot in plots(document)}
-
-
-def bisect(headroom=(), spread=(), **origin):
-    """A float16 overflow in layer 7 with these figures of its layers."""
-    found = {**BISECT, "origin": {**ORIGIN, **origin}, "headroom": list(headroom), "spread": list(spread)}
-    return answer(observation("bisect", "bad", payload=found))
-
-
-def magnitudes(*values, module="model.layers.{}"):
-    return [{"module": module.format(n), "call_index": 0, "absmax": value} for n, value in enumerate(values)]
-
-
-def bad_tokens(*bad, tokens):
-    return [{"module": f"model.layers.{n}", "bad_tokens": list(each), "tokens": tokens} for n, each in enumerate(bad)]
+    return {plot.name: plot for plot in plots(found).values()}
 
 
 def rows(plot, *keys):
@@ -45,9 +44,6 @@ def rows(plot, *keys):
 
 def texts(drawing):
     return [element.text for element in ElementTree.fromstring(drawing).iter("text") if element.text]
-
-
-OVERFLOW = magnitudes(2984.0, 5088.0, 6236.0, 10424.0, 24704.0, 41952.0, 54688.0, "inf", "nan", "nan")
 
 
 # Magnitude by layer
@@ -114,12 +110,6 @@ def test_a_second_call_of_a_layer_has_a_name_of_its_own():
     plot = drawn(bisect(twice, module="h.0", call_index=1, reference_value=None))["magnitude"]
     assert rows(plot, "layer", "absmax") == {("0", 1.0), ("0, call 1", 2.0)}
     assert ("0, call 1", "origin") in rows(plot, "layer", "says")
-
-
-def test_the_float32_ablations_largest_magnitude_is_a_line_where_it_was_measured():
-    document = bisect(OVERFLOW)
-    document["ablations"][0]["headroom_max"] = 68394.9
-    assert "the largest in float32 68394.9" in {said for (said,) in rows(drawn(document)["magnitude"], "says")}
 
 
 def test_zeros_have_a_mark_though_a_logarithm_has_no_place_for_them():
@@ -195,7 +185,7 @@ def test_the_words_of_the_spread_begin_where_it_does():
 # Verdicts
 
 
-def test_each_change_has_its_verdict():
+def test_each_ablation_has_its_verdict():
     document = answer(
         observation("ablation:a", "skip", ending="crashed"), observation("ablation:b", "skip", ending="not_run")
     )
@@ -214,7 +204,7 @@ def test_every_verdict_has_a_shape_of_its_own():
     assert len(set(shapes["range"])) == 3
 
 
-def test_cells_against_changes():
+def test_cells_against_ablations():
     document = matrix(*TWO, cell("x", "bad", ablations={"attn=eager": "bad", "dtype=float32": "skip"}))
     assert rows(drawn(document)["cells"], "row", "column", "verdict") == {
         *(("torch-2.4.1", "as asked", "bad"), ("torch-2.4.1", "dtype=float32", "good")),
@@ -223,7 +213,7 @@ def test_cells_against_changes():
     }
 
 
-def test_cells_without_changes_have_their_verdicts():
+def test_cells_without_ablations_have_their_verdicts():
     document = matrix(cell("a"), cell("b", "skip"), cell("c", "bad"))
     assert rows(drawn(document)["cells"], "row", "verdict") == {("a", "good"), ("b", "skip"), ("c", "bad")}
 
@@ -235,35 +225,31 @@ def test_many_cells_are_thinned_with_every_bad_one_kept():
     assert "40 of 100 cells are drawn" in plot.note
 
 
-def probe(version, verdict, **pins):
-    pins = {"torch": version, **pins}
-    return {"pins": pins, "verdict": verdict, "reason": "r", "votes": None, "command": "c"}
-
-
 def test_releases_stand_in_their_order_with_a_line_where_the_answer_changes():
-    probes = [probe("2.4.1", "bad"), probe("2.10.0", "good"), probe("2.9.1", "good"), probe("2.8.0", "bad")]
+    probes = (probe("2.4.1", "bad"), probe("2.10.0", "good"), probe("2.9.1", "good"), probe("2.8.0", "bad"))
     plot = drawn(bisected(probes=probes, last_good="2.9.1", first_bad="2.8.0"))["versions"]
     marks, line = plot.spec["layer"]
     assert [value["row"] for value in marks["data"]["values"]] == ["2.4.1", "2.8.0", "2.9.1", "2.10.0"]
     assert line["encoding"]["y"]["value"] == plot.spec["height"] / 2  # between the second and the third of four
-    assert plot.note == "The answer changes at the dashed line."
+    assert plot.note == "The verdict changes at the dashed line."
 
 
 def test_skipped_releases_lie_between_two_lines():
-    probes = [probe("2.1", "good"), probe("2.2", "skip"), probe("2.3", "bad")]
+    probes = (probe("2.1", "good"), probe("2.2", "skip"), probe("2.3", "bad"))
     plot = drawn(bisected(probes=probes, last_good="2.1", first_bad="2.3"))["versions"]
     heights = [layer["encoding"]["y"]["value"] for layer in plot.spec["layer"][1:]]
     assert heights == [plot.spec["height"] / 3, plot.spec["height"] * 2 / 3]
 
 
 def test_a_partner_is_named_where_it_is_not_always_the_same():
-    probes = [probe("2.1", "good", transformers="4.1"), probe("2.1", "bad", transformers="4.2")]
+    pins = [{"torch": "2.1", "transformers": partner} for partner in ("4.1", "4.2")]
+    probes = (probe("2.1", "good", pins=pins[0]), probe("2.1", "bad", pins=pins[1]))
     plot = drawn(bisected(probes=probes))["versions"]
     assert rows(plot, "row") == {("2.1, transformers 4.1",), ("2.1, transformers 4.2",)}
 
 
 def test_a_release_that_is_no_version_comes_first():
-    plot = drawn(bisected(probes=[probe("2.1", "good"), probe("main", "bad")]))["versions"]
+    plot = drawn(bisected(probes=(probe("2.1", "good"), probe("main", "bad"))))["versions"]
     assert [value["row"] for value in plot.spec["layer"][0]["data"]["values"]] == ["main", "2.1"]
 
 
@@ -271,21 +257,14 @@ def test_a_release_that_is_no_version_comes_first():
 
 
 def test_there_is_no_plot_without_data():
-    assert drawn({"verdict": "skip", "ablations": (), "bisect": None, "origin": None}) == {}
+    assert drawn(replace(good(), ablations=())) == {}
+    assert drawn(matrix(TWO[0])) == {}
     assert list(drawn(good())) == ["ablations"]
 
 
-DOCUMENTS = {
-    "run": bisect(OVERFLOW, bad_tokens([], [0], [0, 1, 2], tokens=3)),
-    "matrix": matrix(*TWO),
-    "cells": matrix(cell("a", "bad"), cell("b")),
-    "versions": bisected(),
-}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
-def test_a_drawing_has_the_pages_colours_and_its_figures_in_words(document):
-    for plot in plots(document):
+@pytest.mark.parametrize("found", PLOTTED.values(), ids=PLOTTED)
+def test_a_drawing_has_the_pages_colours_and_its_figures_in_words(found):
+    for plot in plots(found).values():
         root = ElementTree.fromstring(svg(plot))
         assert root.get("role") == "img"
         assert root.get("aria-label") == f"{plot.title}. {plot.figures}"
@@ -294,9 +273,9 @@ def test_a_drawing_has_the_pages_colours_and_its_figures_in_words(document):
         assert "var(--page)" in colours
 
 
-@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
-def test_a_specification_names_no_address_but_its_schema(document):
-    for plot in plots(document):
+@pytest.mark.parametrize("found", PLOTTED.values(), ids=PLOTTED)
+def test_a_specification_names_no_address_but_its_schema(found):
+    for plot in plots(found).values():
         assert re.findall(r"\w+://[^']+", str({**plot.spec, "$schema": None})) == []
 
 
@@ -317,24 +296,24 @@ def pixels(picture):
     return size
 
 
-@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
-def test_a_picture_is_a_png_of_the_size_of_its_chart(document):
-    for plot in plots(document):
+@pytest.mark.parametrize("found", PLOTTED.values(), ids=PLOTTED)
+def test_a_picture_is_a_png_of_the_size_of_its_chart(found):
+    for plot in plots(found).values():
         width, height = pixels(png(plot))
         assert SCALE * plot.spec["width"] < width < SCALE * (plot.spec["width"] + 330)
         assert SCALE * plot.spec["height"] < height < SCALE * (plot.spec["height"] + 330)
 
 
 def test_pictures_are_written_and_those_of_before_removed(tmp_path):
-    write_plots(tmp_path, DOCUMENTS["run"])
-    written = write_plots(tmp_path, DOCUMENTS["matrix"])
+    write_plots(tmp_path, PLOTTED["run"])
+    written = write_plots(tmp_path, PLOTTED["matrix"])
     assert written == [tmp_path / "plots" / "cells.png"]
     assert list((tmp_path / "plots").iterdir()) == written
 
 
 def test_without_the_library_nothing_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    assert write_plots(tmp_path, DOCUMENTS["run"]) == []
+    assert write_plots(tmp_path, PLOTTED["run"]) == []
     assert not (tmp_path / "plots").exists()
 
 
@@ -346,7 +325,7 @@ def test_a_drawing_that_is_none_is_refused(monkeypatch):
 
 def test_private_words_are_in_no_picture(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("repro.report.plots.png", lambda plot: seen.append(str(plot)) or b"")
+    monkeypatch.setattr("repro.report.pictures.png", lambda plot: seen.append(str(plot)) or b"")
     write_plots(tmp_path, answer(observation("ablation:/home/wonderalice/x", "bad")), Private(home="/home/wonderalice"))
     assert "~/x" in seen[0]
     assert "wonderalice" not in seen[0]
@@ -358,12 +337,15 @@ def test_hostile_names_are_text_in_a_drawing():
     ablations = [observation(f"ablation:{name}", "bad") for name in HOSTILE]
     found = {**BISECT, "origin": {**ORIGIN, "module": HOSTILE[0]}, "headroom": headroom, "spread": spread}
     forward = observation("forward", "bad", payload={"prompts": [{**PROMPT, "tokens": HOSTILE}]})
-    for plot in plots(answer(forward, observation("bisect", "bad", payload=found), *ablations)):
+    made = drawn(answer(forward, observation("bisect", "bad", payload=found), *ablations))
+    assert set(made) == {"magnitude", "spread", "ablations"}
+    for plot in made.values():
         root = ElementTree.fromstring(svg(plot))
         assert {element.tag for element in root.iter()} <= {"svg", "g", "path", "line", "rect", "text"}
         assert not [name for element in root.iter() for name in element.attrib if name.startswith("on")]
         assert pixels(png(plot)) > (0, 0)
-    assert {"<script>x</script>", "a & b", "\\x00\\x1b[31m", "\\u202eabc"} <= set(texts(svg(plot)))
+    shown = set(texts(svg(made["ablations"])))
+    assert {"<script>x</script>", "a & b", "\\x00\\x1b[31m", "\\u202eabc"} <= shown
 
 
 def test_names_that_are_cut_to_the_same_stay_two_rows():

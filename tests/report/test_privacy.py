@@ -1,6 +1,5 @@
 """Secrets injected wherever a run meets them, and every file that leaves the machine searched for them."""
 
-import copy
 import json
 import platform
 import zipfile
@@ -10,13 +9,17 @@ from corpus.families import write_tokenizer
 from corpus.faults import BY_NAME, TOKEN
 from support.hosting import environment, repro
 
+from repro.core.answer import Ablation, Answer, CellInfo, ModelInfo, StepRow, answer_from, read
+from repro.core.encoding import encode, replace
+from repro.core.payloads import Bisect, Forward, Inputs, Origin, Pass, Reduction
+from repro.core.records import Case, Outcome
 from repro.report.privacy.machine import private_words
 from repro.report.privacy.prompts import WITHHELD, prompts_of, withhold, withhold_text, without_prompts
-from repro.report.privacy.redact import redact_json
+from repro.report.privacy.redact import redact_answer
 from repro.report.render import render
 from repro.run.bundle.write import bundle
 
-PLANT = BY_NAME["custom-mask-module-residual"]
+INJECTED = BY_NAME["custom-mask-module-residual"]
 STAYS = frozenset({"evidence.jsonl", "verdict.json", "plan.json", "plan.restart.json", "kit.log", "host.log"})
 """What stays on the reporter's machine, as it was; of the rest of the folder, every file may be posted."""
 TOKENS = {
@@ -75,7 +78,7 @@ def run(tmp_path_factory):
     home = top / "home" / "injecteduser"
     home.mkdir(parents=True)
     model = top / f"team-injected-{TOKENS['in the folder']}" / "model"
-    PLANT.build(model)
+    INJECTED.build(model)
     write_tokenizer(model)
     said = SAID.format(home=home)
     code = (model / "modeling_injected.py").read_text("utf-8")
@@ -86,15 +89,15 @@ def run(tmp_path_factory):
     (model / "modeling_injected.py").write_text(hostile, "utf-8")
     variables = {**VARIABLES, "HOME": str(home)}
     out = top / "out"
-    asked = (model, "--dtype", PLANT.dtype, "--trust-remote-code", "--prompt", PROMPT, "--out", out)
+    asked = (model, "--dtype", INJECTED.dtype, "--trust-remote-code", "--prompt", PROMPT, "--out", out)
     ended = repro("run", *asked, cwd=top, env=variables)
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    document = json.loads((out / "verdict.json").read_text("utf-8"))
+    found = read(out / "verdict.json")
     if not (out / "bundle.zip").exists():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(home))
-            bundle(out, document, private_words(environment(**variables)))
-    return out, variables, document
+            bundle(out, found, private_words(environment(**variables)))
+    return out, variables, found
 
 
 def leaving(folder):
@@ -141,10 +144,10 @@ def test_the_report_still_says_what_was_found(run):
 
 
 def test_the_numbers_of_the_evidence_stay(run):
-    folder, _, document = run
-    assert redact_json(document, private_words())["origin"]["output"] == document["origin"]["output"]
+    folder, _, found = run
+    assert redact_answer(found, private_words()).origin.output == found.origin.output
     with zipfile.ZipFile(folder / "bundle.zip") as archive:
-        assert json.loads(archive.read("verdict.json"))["origin"]["output"] == document["origin"]["output"]
+        assert answer_from(json.loads(archive.read("verdict.json"))).origin.output == found.origin.output
 
 
 # --- --private-prompts -------------------------------------------------------------------------------------------
@@ -152,133 +155,137 @@ def test_the_numbers_of_the_evidence_stay(run):
 WORDS = ("zanzibar", "quarterly", "figures", "w9", f"w{TOKEN}", TOKENS["in the prompt"])
 
 
-def reduced(document, **more):
-    inputs = {"before": 8, "after": 2, "ids": [1, 5], "tokens": ["<bos>", "w5"], "special": [True, False], "trials": 4}
-    return {**document, "reduction": {"inputs": {**inputs, **more}}}
-
-
-def strings(value):
-    return json.dumps(value, ensure_ascii=False)
+def reduced(found):
+    ids, tokens = (1, 5), ("<bos>", "w5")
+    inputs = Inputs(before=8, after=2, ids=ids, tokens=tokens, special=(True, False), trials=4)
+    return replace(found, reduction=Reduction(inputs=inputs))
 
 
 def test_the_words_of_the_prompt_were_in_the_answer(run):
-    assert [word for word in WORDS if word not in strings(run[2])] == []
+    assert [word for word in WORDS if word not in encode(run[2])] == []
 
 
 def test_no_word_of_the_prompt_is_in_the_answer_or_the_report(run):
-    document = without_prompts(reduced(run[2]))
-    assert document["private_prompts"] is True
-    for text in (strings(document), render(document)):
+    found = without_prompts(reduced(run[2]))
+    assert found.private_prompts
+    for text in (encode(found), render(found)):
         assert [word for word in WORDS if word in text] == []
 
 
 def test_no_word_of_the_prompt_is_in_the_evidence_the_plan_or_the_log(run):
-    folder, _, document = run
-    prompts = prompts_of(document)
+    folder, _, found = run
+    prompts = prompts_of(found)
     lines = [
         withhold(json.loads(line), prompts) for line in (folder / "evidence.jsonl").read_text("utf-8").splitlines()
     ]
     plan = withhold(json.loads((folder / "plan.json").read_text("utf-8")), prompts)
     log = withhold_text((folder / "kit.log").read_text("utf-8"), prompts)
-    for text in (strings(lines), strings(plan), log):
+    for text in (json.dumps(lines), json.dumps(plan), log):
         assert [word for word in WORDS if word in text] == []
 
 
 def test_no_word_of_the_prompt_is_in_a_bundle_without_it(run, tmp_path):
-    folder, _, document = run
+    folder, _, answer = run
     for name in STAYS:
         if (folder / name).exists():
             (tmp_path / name).write_bytes((folder / name).read_bytes())
-    (tmp_path / "report.md").write_text(render(without_prompts(document)), "utf-8")
-    bundle(tmp_path, without_prompts(document), private_words(), prompts_of(document))
+    (tmp_path / "report.md").write_text(render(without_prompts(answer)), "utf-8")
+    bundle(tmp_path, without_prompts(answer), private_words(), prompts_of(answer))
     found = [(name, word) for name, content in leaving(tmp_path) for word in WORDS if word.encode() in content]
     assert found == []
     assert "bundle.zip/evidence.jsonl" in {name for name, _ in leaving(tmp_path)}
 
 
 def test_the_ids_of_the_reduced_input_stand_for_the_prompt(run):
-    document = without_prompts(reduced(run[2]))
-    assert document["case"]["prompts"] == ["(token ids 1, 5)"]
-    assert document["forward"]["prompts"][0]["input_ids"] == [1, 5]
-    assert "'(token ids 1, 5)'" in document["command"]
+    found = without_prompts(reduced(run[2]))
+    assert found.case.prompts == ("(token ids 1, 5)",)
+    assert found.forward.prompts[0].input_ids == (1, 5)
+    assert "'(token ids 1, 5)'" in found.command
 
 
 def test_without_a_reduced_input_nothing_of_the_prompt_is_told(run):
-    document = without_prompts({**run[2], "reduction": None})
-    assert document["case"]["prompts"] == [WITHHELD]
-    assert document["forward"]["prompts"][0]["input_ids"] == []
+    found = without_prompts(replace(run[2], reduction=None))
+    assert found.case.prompts == (WITHHELD,)
+    assert found.forward.prompts[0].input_ids == ()
 
 
-def test_a_synthetic_prompt_stands_for_the_prompt(run):
-    document = without_prompts(reduced(run[2], synthetic="w5 w5"))
-    assert (document["case"]["prompts"], document["forward"]["prompts"][0]["prompt"]) == (["w5 w5"], "w5 w5")
-    assert "--prompt 'w5 w5'" in document["command"]
+def passed(prompt, ids, tokens, **more):
+    return Pass(prompt=prompt, input_ids=ids, tokens=tokens, **more)
 
 
-def test_what_was_given_is_not_changed(run):
-    before = copy.deepcopy(run[2])
-    without_prompts(run[2])
-    assert run[2] == before
-
-
-SMALL = {
-    "headline": "overflow in m: token 1 'w5', channel 3; without <bos>",
-    "reason": "ValueError: no token of 'w5 quarterly zanz",
-    "case": {"prompts": ["w5 quarterly zanzibar", "a"]},
-    "bisect": {"prompt": 1},
-    "origin": {"token": "w5", "token_index": 1},
-    "forward": {
-        "prompts": [
-            {"prompt": "w5 quarterly zanzibar", "input_ids": [1, 5, 9, 2], "tokens": ["<bos>", "w5", "<unk>", "<unk>"]},
-            {"prompt": "a", "input_ids": [1, 2], "tokens": ["<bos>", "a"], "decoder_input_ids": [0]},
-        ]
-    },
-    "ablations": [
-        {"name": "second_prompt", "reason": "finite, 0 to 1 ('another text')", "change": {"prompt": "another"}}
-    ],
-    "steps": [{"step": "forward", "reason": "a good one", "stderr_tail": ["Zanzibar: no such key", "a line"]}],
-    "reduction": {"inputs": {"ids": [1, 2], "tokens": ["<bos>", "a"], "special": [True, False]}},
-    "command": "repro m --prompt 'w5 quarterly zanzibar' --prompt=a",
-}
+SMALL = Answer(
+    verdict=Outcome.BAD,
+    headline="overflow in m: token 1 'w5', channel 3; without <bos>",
+    reason="ValueError: no token of 'w5 quarterly zanz",
+    model=ModelInfo(id="m"),
+    cell=CellInfo(),
+    case=Case("m", prompts=("w5 quarterly zanzibar", "a")),
+    bisect=Bisect(prompt=1),
+    origin=Origin(token="w5", token_index=1),
+    forward=Forward(
+        verdict=Outcome.BAD,
+        prompts=(
+            passed("w5 quarterly zanzibar", (1, 5, 9, 2), ("<bos>", "w5", "<unk>", "<unk>")),
+            passed("a", (1, 2), ("<bos>", "a"), decoder_input_ids=(0,)),
+        ),
+    ),
+    ablations=(
+        Ablation(
+            name="second_prompt",
+            verdict=Outcome.GOOD,
+            reason="finite, 0 to 1 ('another text')",
+            change={"prompt": "another"},
+        ),
+    ),
+    steps=(
+        StepRow(
+            step="forward", verdict=Outcome.BAD, reason="a good one", stderr_tail=("Zanzibar: no such key", "a line")
+        ),
+    ),
+    reduction=Reduction(inputs=Inputs(ids=(1, 2), tokens=("<bos>", "a"), special=(True, False))),
+    command="repro m --prompt 'w5 quarterly zanzibar' --prompt=a",
+)
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("place", "value"),
     [
-        (("headline",), "overflow in m: token 1 (token), channel 3; without <bos>"),
-        (("case", "prompts"), [WITHHELD, "(token ids 1, 2)"]),
-        (("origin",), {"token": "(token)", "token_index": 1}),
-        (("forward", "prompts", 0), {"prompt": WITHHELD, "tokens": None, "input_ids": []}),
-        (("forward", "prompts", 1, "input_ids"), [1, 2]),
-        (("forward", "prompts", 1, "decoder_input_ids"), None),
-        (("ablations", 0, "reason"), "finite, 0 to 1 (another prompt)"),
-        (("ablations", 0, "change"), {"prompt": "another"}),
-        (("steps", 0, "stderr_tail"), ["(word): no such key", "a line"]),
-        (("steps", 0, "reason"), "a good one"),
-        (("reduction", "inputs", "ids"), [1, 2]),
-        (("reduction", "inputs", "tokens"), ["<bos>", "id 2"]),
-        (("command",), "repro m --prompt '(withheld)' '--prompt=(token ids 1, 2)'"),
+        (lambda found: found.headline, "overflow in m: token 1 (token), channel 3; without <bos>"),
+        (lambda found: found.verdict, Outcome.BAD),
+        (lambda found: found.case.prompts, (WITHHELD, "(token ids 1, 2)")),
+        (lambda found: found.origin, Origin(token="(token)", token_index=1)),
+        (lambda found: found.forward.prompts[0], passed(WITHHELD, (), None)),
+        (lambda found: found.forward.prompts[1], passed("(token ids 1, 2)", (1, 2), None)),
+        (lambda found: found.ablations[0].reason, "finite, 0 to 1 (another prompt)"),
+        (lambda found: found.ablations[0].change, {"prompt": "another"}),
+        (lambda found: found.steps[0].stderr_tail, ("(word): no such key", "a line")),
+        (lambda found: found.steps[0].reason, "a good one"),
+        (lambda found: found.reduction.inputs.ids, (1, 2)),
+        (lambda found: found.reduction.inputs.tokens, ("<bos>", "id 2")),
+        (lambda found: found.command, "repro m --prompt '(withheld)' '--prompt=(token ids 1, 2)'"),
     ],
 )
-def test_each_place_of_a_prompt_or_a_token(path, value):
-    found = without_prompts(SMALL)
-    for key in path:
-        found = found[key]
-    assert found == value
+def test_each_place_of_a_prompt_or_a_token(place, value):
+    assert place(without_prompts(SMALL)) == value
+
+
+@pytest.mark.parametrize("word", ["bad", "good", "ended", "-inf"])
+def test_a_prompt_that_is_a_word_of_verdict_json_leaves_that_readable(word):
+    found = without_prompts(replace(SMALL, case=Case("m", prompts=(word,))))
+    assert (found.case.prompts, found.verdict) == ((WITHHELD,), Outcome.BAD)
 
 
 def test_a_prompt_that_was_cut_off_in_a_message_is_withheld():
-    assert without_prompts(SMALL)["reason"] == "ValueError: no token of '(word) (word) zanz"
+    assert without_prompts(SMALL).reason == "ValueError: no token of '(word) (word) zanz"
 
 
 def test_seeded_ids_are_nobodys_text():
-    seeded = {"forward": {"prompts": [{"prompt": None, "input_source": "seeded", "input_ids": [4, 7], "tokens": None}]}}
-    assert without_prompts(seeded)["forward"] == seeded["forward"]
+    seeded = Forward(prompts=(Pass(input_source="seeded", input_ids=(4, 7)),))
+    assert without_prompts(replace(SMALL, forward=seeded)).forward == seeded
 
 
 def test_a_command_that_no_shell_takes_is_withheld_word_by_word():
-    small = {**SMALL, "command": "repro 'm --prompt zanzibar"}
-    assert without_prompts(small)["command"] == "repro 'm --prompt (word)"
+    assert without_prompts(replace(SMALL, command="repro 'm --prompt zanzibar")).command == "repro 'm --prompt (word)"
 
 
 def test_the_words_of_this_machine_are_read_from_it():

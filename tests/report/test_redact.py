@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from repro.core.answer import Answer, CellInfo, ModelInfo
+from repro.core.records import Case, Outcome
 from repro.report.privacy.machine import Private, private_words, scope
 from repro.report.privacy.redact import redact, redact_json
 
@@ -199,11 +201,16 @@ def test_home_folders_and_temporary_ones():
     assert redact(said, words) == r"/nfs7~/x ~\\x ~/T/x file://~/x"
 
 
+def run_of(model, executable=None):
+    """The least that the answer of a run holds."""
+    cell, case = CellInfo(executable=executable), Case(model)
+    return Answer(verdict=Outcome.GOOD, reason="r", model=ModelInfo(id=model), cell=cell, case=case)
+
+
 def test_what_the_run_keeps_private_and_public():
-    document = {"model": {"id": "/srv/team-x/model"}, "cell": {"executable": "/opt/acme/env/bin/python"}}
-    words, keep = scope(document, NOBODY)
+    words, keep = scope(run_of("/srv/team-x/model", "/opt/acme/env/bin/python"), NOBODY)
     assert redact("/srv/team-x/model in /opt/acme/env/lib", words, keep) == "./model in ENV/lib"
-    assert scope({"model": {"id": "acme/model"}, "cell": {}}, NOBODY)[1] == ("acme/model",)
+    assert scope(run_of("acme/model"), NOBODY)[1] == ("acme/model",)
 
 
 def test_a_public_id_stays_and_a_secret_in_it_does_not():

@@ -1,87 +1,51 @@
-"""verdict.json and report.md: what they say, and what they never say."""
+"""report.md: what it says, and what it never says."""
 
 import json
 import re
 
 import pytest
 from support.hosting import BISECT, ROOT, observation, observed
+from support.injected_run import LOAD, LOGITS, PROMPT
+from support.reports import ENVIRONMENT, answer, good, much, tables
 
-from repro.core.encoding import encode
+from repro.core.answer import read
+from repro.core.encoding import encode, replace
+from repro.core.errors import ReproError
 from repro.core.records import Case, Cell, Header
+from repro.diagnosis.answer import answer as answered
 from repro.diagnosis.verdict import judge
 from repro.report import markdown
-from repro.report.document import document
-from repro.report.privacy.redact import Private, redact
-from repro.report.render import LIMIT, render
+from repro.report.privacy.redact import Private, redact, redact_answer
+from repro.report.render import LIMIT, Part, parts, render
+from repro.report.section import named, names
 
 CASE = Case("org/model", dtype="float16", prompts=("a",))
-ENVIRONMENT = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "platform": "Linux", "blas": "mkl"}
-LOAD = {"class": "LlamaForCausalLM", "parameters": 1000, "dtype": "float16", "attn": "sdpa", "device": "cpu"}
-PROMPT = {"prompt": "a", "input_source": "tokenizer", "input_ids": [2, 3], "tokens": ["<bos>", "a"], "verdict": "bad"}
-LOGITS = {"min": "nan", "max": "nan", "mean": "nan", "nan": 60, "posinf": 0, "neginf": 0}
-KEYS = {
-    *("schema", "verdict", "reason", "kind", "model", "cell", "files", "weights", "load", "forward"),
-    *("origin", "ablations", "reproducer", "owner", "versions"),
-}
 
 
-def answer(*changed, case=CASE):
-    """The verdict of a float16 overflow, in which some steps may have come out otherwise."""
-    steps = observed(
-        observation("environment", payload=ENVIRONMENT),
-        observation("files", payload={"source": "folder", "revision": None, "files": [], "findings": []}),
-        observation("weights", payload={"tensors": 3, "findings": [], "stats": [{"tensor": "x"}] * 3}),
-        observation("load", payload=LOAD),
-        observation("forward", "bad", "every logit is NaN", {"logits": LOGITS, "prompts": [PROMPT]}),
-        observation("bisect", "bad", payload=BISECT),
-        observation(
-            "ablation:dtype=float32", payload={"change": {"dtype": "float32"}, "logits": {"min": -1, "max": 1.0}}
-        ),
-        observation("ablation:attn=eager", "bad"),
-        *changed,
+def test_an_answer_comes_back_from_its_file(tmp_path):
+    path = tmp_path / "verdict.json"
+    path.write_text(encode(answer()), "utf-8")
+    assert read(path) == answer()
+    assert json.loads(path.read_text("utf-8"))["forward"]["logits"]["min"] == "nan"
+
+
+def test_the_answer_names_model_and_cell():
+    found = answer()
+    assert (found.model.id, found.model.weights, found.model.class_, found.model.parameters) == (
+        "org/model",
+        "checkpoint",
+        "LlamaForCausalLM",
+        1000,
     )
-    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "org/model"), "2026")
-    asked = ("repro", "org/model", "--dtype", "float16")
-    return document(judge(steps, case), steps, header, "e" * 64, asked)
-
-
-def good(**options):
-    forward = observation("forward", payload={"logits": {}, "prompts": [PROMPT]})
-    return answer(forward, observation("bisect", payload={"origin": None}), **options)
-
-
-def test_the_document_has_the_keys_of_the_design():
-    assert set(KEYS) <= set(answer())
-
-
-def test_the_document_is_strict_json():
-    assert json.loads(encode(answer()))["forward"]["logits"]["min"] == "nan"
-
-
-def test_the_document_names_model_and_cell():
-    result = answer()
-    assert result["model"] | {"seed": 0} == {
-        "id": "org/model",
-        "revision": None,
-        "weights": "checkpoint",
-        "seed": 0,
-        "class": "LlamaForCausalLM",
-        "parameters": 1000,
-    }
-    assert result["cell"]["torch"] == "2.13.0"
-    assert result["cell"]["device"] == "cpu"
-
-
-def test_one_row_a_tensor_stays_in_the_evidence():
-    assert "stats" not in answer()["weights"]
+    assert (found.cell.torch, found.cell.device) == ("2.13.0", "cpu")
 
 
 def test_parts_that_were_not_asked_for_are_none():
     steps = observed(observation("environment"), observation("files"), observation("weights"))
     header = Header(CASE, Cell("p"), "0" * 64, "0.1.0", (), "2026")
-    result = document(judge(steps, CASE, "weights"), steps, header, None, ("repro",))
-    assert [result[key] for key in ("load", "forward", "origin", "bisect", "owner")] == [None] * 5
-    assert "## Where it is born" not in render(result)
+    found = answered(judge(steps, CASE, "weights"), steps, header)
+    assert [found.load, found.forward, found.origin, found.bisect, found.owner] == [None] * 5
+    assert "## Origin" not in render(found)
 
 
 def test_the_report_opens_with_title_place_for_words_and_summary():
@@ -91,7 +55,7 @@ def test_the_report_opens_with_title_place_for_words_and_summary():
     assert lines[4] == (
         "float16 overflow in model.layers.7 (aten.add.Tensor, modeling_gemma3.py:416): token 0 '\\<bos>', channel 163; "
         "float32 has 68394.9 there, the limit is 65504. "
-        "2 single changes were tried; good with dtype=float32; still bad with attn=eager."
+        "2 ablations: good with dtype=float32; still bad with attn=eager."
     )
 
 
@@ -99,30 +63,29 @@ def ablations(**verdicts):
     return [observation(f"ablation:{name}", verdict, f"{name} is {verdict}") for name, verdict in verdicts.items()]
 
 
-def test_cures_come_by_name_and_what_does_not_help_as_a_number():
+def test_workarounds_come_by_name_and_what_does_not_help_as_a_number():
     lines = render(answer(*ablations(a="bad", b="bad", c="skip", second_prompt="good"))).splitlines()
     assert lines[4].endswith(
-        "5 single changes were tried; good with dtype=float32; still bad with the other 3; another prompt is good."
+        "5 ablations: good with dtype=float32; still bad with the other 3; another prompt is good."
     )
 
 
-def test_a_change_that_does_not_apply_is_in_no_table():
+def test_an_ablation_that_does_not_apply_is_in_no_table():
     text = render(answer(*ablations(aligned_copy="skip")))
-    assert "Not applicable here: `aligned_copy` (aligned_copy is skip)." in text
+    assert "Not applicable: `aligned_copy` (aligned_copy is skip)." in text
     assert "| `aligned_copy` |" not in text
 
 
 def test_a_good_run_says_what_else_was_good():
-    every = "Every step gave an answer; 2 single changes were tried, and the output is bad with attn=eager."
-    assert every in render(good())
+    assert "Every step gave a verdict; 2 ablations: bad with attn=eager." in render(good())
     skipped = observation("weights", "skip", "no file is read")
-    assert "No answer came from weights; 2 single changes" in render(
+    assert "No verdict from weights; 2 ablations" in render(
         answer(skipped, observation("forward"), observation("bisect", payload={"origin": None}))
     )
 
 
 def test_the_origin_is_said_once_in_the_steps():
-    assert "| `bisect` | **bad** | 0.5 | the origin, as above |" in render(answer())
+    assert "| `bisect` | **bad** | 0.5 | see Origin |" in render(answer())
 
 
 def test_a_note_of_the_origin_stands_once():
@@ -130,9 +93,9 @@ def test_a_note_of_the_origin_stands_once():
     assert render(answer(observation("bisect", "bad", payload={**BISECT, "origin": origin}))).count("remarkable") == 1
 
 
-def test_a_gguf_file_is_said_to_have_been_expanded():
+def test_a_gguf_file_is_said_to_have_been_dequantized():
     files = observation("files", payload={"source": "gguf", "files": [], "findings": []})
-    assert "| weights | checkpoint, expanded by Transformers from the .gguf file |" in render(answer(files))
+    assert "| weights | checkpoint, dequantized by Transformers from the .gguf file |" in render(answer(files))
 
 
 def test_the_folders_of_this_machine_are_left_out():
@@ -140,8 +103,11 @@ def test_the_folders_of_this_machine_are_left_out():
     result = answer(
         observation("load", "skip", "no /data/secret/project/my-model/x, see /opt/venv/lib/y.py"), case=case
     )
-    result["cell"]["executable"] = "/opt/venv/bin/python"
-    result["command"] = "repro /data/secret/project/my-model --python /opt/venv/bin/python"
+    result = replace(
+        result,
+        cell=replace(result.cell, executable="/opt/venv/bin/python"),
+        command="repro /data/secret/project/my-model --python /opt/venv/bin/python",
+    )
     text = render(result)
     assert text.startswith("# my-model: ")
     assert "repro ./my-model --python ENV/bin/python\n" in text
@@ -154,7 +120,7 @@ def test_the_report_has_the_origin_the_command_and_the_hashes():
     for part in (
         "| module | `model.layers.7` (Gemma3DecoderLayer) |",
         "| operator | `aten.add.Tensor` |",
-        "| reference value there | 68394.9 (float32, the whole model run in it) |",
+        "| reference value | 68394.9 (float32, whole model) |",
         "```sh\nrepro org/model --dtype float16\n```",
         f"SHA-256 `{'e' * 64}`",
         f"SHA-256 `{'0' * 64}`",
@@ -173,18 +139,6 @@ def test_no_placeholder_is_left(result):
 def test_every_table_row_has_as_many_cells_as_its_head(result):
     for table in tables(render(result)):
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table}) == 1
-
-
-def tables(text):
-    """Runs of lines that start with a bar."""
-    found, rows = [], []
-    for line in [*text.splitlines(), ""]:
-        if line.startswith("|"):
-            rows.append(line)
-        elif rows:
-            found.append(rows)
-            rows = []
-    return found
 
 
 NASTY = [
@@ -223,22 +177,22 @@ def test_a_nasty_token_prompt_or_reason_breaks_no_table(nasty):
 def test_random_weights_are_said_at_the_top():
     text = render(answer(case=Case("gpt2", weights="random:3")))
     assert text.splitlines()[0].startswith("# gpt2 with random weights: ")
-    assert "> **Random weights.** The model was built from its configuration with weights drawn from seed 3." in text
+    assert "> **Random weights.** The model was built from its configuration, with weights drawn from seed 3." in text
 
 
-def test_a_good_run_claims_no_cure_and_no_owner():
+def test_a_good_run_claims_no_workaround_and_no_owner():
     text = render(good())
     assert text.startswith("# org/model: good\n")
-    for claim in ("workarounds", "Whose fault", "Where it is born", "It spreads"):
+    for claim in ("Workarounds", "## Owner", "## Origin", "How it spreads"):
         assert claim not in text
 
 
 def test_a_skip_says_that_nothing_follows():
     text = render(answer(observation("forward", "skip", "no kernel"), observation("bisect", "skip")))
-    assert "No kernel. Nothing follows from this run about whether the model is sound." in text
+    assert "No kernel. This run does not show whether the model is sound." in text
 
 
-def test_a_crash_shows_signal_and_last_words():
+def test_a_crash_shows_signal_and_last_lines():
     crash = observation(
         "forward", "skip", "the process was ended by SIGSEGV", ending="crashed", stderr_tail=("Fatal", "```x")
     )
@@ -250,7 +204,7 @@ def test_a_crash_shows_signal_and_last_words():
 def test_a_fault_that_does_not_repeat_takes_weight_from_the_ablations():
     prompts = [{**PROMPT, "repeat_equal": False}]
     text = render(answer(observation("forward", "bad", payload={"logits": LOGITS, "prompts": prompts})))
-    assert "a repeat of the same gave other numbers, so a good row may be chance" in text
+    assert "but repeating the same input gave other numbers" in text
 
 
 def test_bad_tensors_and_findings_are_listed():
@@ -265,33 +219,20 @@ def test_bad_tensors_and_findings_are_listed():
         )
     )
     assert "| `wte` | `m` | F32 \\[2, 2\\] | 1 | 0 | 0 | \\[0, 1\\] |" in text
-    assert "- load: missing keys, not in the file and so initialised at random: 20 (`k0`, `k1`" in text
-    assert "- load: 28 parameters are misaligned in memory (a precondition of some faults, no fault by itself)" in text
-    assert "- files: `f`: p (a note, no fault by itself)" in text
-
-
-def many(count):
-    """A run with much of everything."""
-    rows = [{"module": f"model.layers.{n}", "absmax": float(n), "ratio": 0.1} for n in range(count)]
-    spread = [{"module": f"model.layers.{n}", "bad_tokens": list(range(n)), "tokens": count} for n in range(count)]
-    prompts = [{**PROMPT, "prompt": "x" * 5000, "input_ids": list(range(5000))}] * count
-    findings = [{"tensor": f"t{n}" * 50, "file": "f" * 200, "nan": 1, "posinf": 0, "neginf": 0} for n in range(count)]
-    return answer(
-        observation("weights", "bad", payload={"tensors": count, "findings": findings}),
-        observation("forward", "bad", payload={"logits": LOGITS, "prompts": prompts}),
-        observation("bisect", "bad", payload={**BISECT, "headroom": rows, "spread": spread}),
-    )
+    assert "- load: missing keys (not in the file, so initialized at random): 20 (`k0`, `k1`" in text
+    assert "- load: 28 parameters are misaligned in memory (a precondition of" in text
+    assert "- files: `f`: p (not a fault by itself)" in text
 
 
 @pytest.mark.parametrize("count", [1, 50, 300])
 def test_the_report_stays_below_the_limit_and_says_what_was_left_out(count):
-    text = render(many(count))
+    text = render(much(count))
     assert len(text.encode()) < LIMIT
     assert ("rows are shown; verdict.json has all." in text) is (count > 1)
 
 
 def test_the_origins_neighbours_survive_thinning():
-    text = render(many(300))
+    text = render(much(300))
     assert "| `model.layers.7` (origin) | 7 | below 0.1 % |" in text
     assert "| `model.layers.6` |" in text
     assert "| `model.layers.299` |" in text
@@ -300,7 +241,7 @@ def test_the_origins_neighbours_survive_thinning():
 def test_even_a_reason_beyond_all_measure_is_cut_below_the_limit():
     text = render(answer(observation("forward", "bad", "x" * 100_000), observation("bisect", "skip", "y" * 100_000)))
     assert len(text.encode()) < LIMIT
-    assert "This report was cut here" in text
+    assert "Cut here, at GitHub's limit" in text
 
 
 def test_a_model_far_from_its_limits_gets_a_line_and_no_table():
@@ -319,7 +260,7 @@ def test_the_spread_ends_where_all_tokens_are_bad():
     bad = [[], [0], *[[0, 1, 2]] * 9]
     rows = [{"module": f"layers.{n}", "bad_tokens": tokens, "tokens": 3} for n, tokens in enumerate(bad)]
     text = render(answer(observation("bisect", "bad", payload={**BISECT, "spread": rows})))
-    assert "| `layers.2` | 3 of 3 | all |\n\nSo it stays in the 8 layers behind it." in text
+    assert "| `layers.2` | 3 of 3 | all |\n\nAll tokens stay bad in the next 8 layers." in text
 
 
 def test_what_load_found_is_said_once_and_with_a_number():
@@ -336,8 +277,8 @@ def test_a_limit_and_a_dtype_belong_to_arithmetic_only():
     masked = {**BISECT["origin"], "mechanism": "masked_row", "element": [0, 3, 1]}
     text = render(answer(observation("bisect", "bad", payload={**BISECT, "origin": masked})))
     assert text.startswith("# org/model: softmax of a fully masked row in model.layers.7\n")
-    assert "largest finite value of the dtype" not in text
-    assert "| element of the output | \\[0, 3, 1\\] |" in text
+    assert "dtype limit" not in text
+    assert "| output element | \\[0, 3, 1\\] |" in text
 
 
 def test_no_headroom_where_no_layer_is_left():
@@ -347,7 +288,7 @@ def test_no_headroom_where_no_layer_is_left():
 
 def test_a_good_run_with_random_weights_says_so_once():
     text = render(good(case=Case("gpt2", weights="random:3")))
-    assert text.splitlines()[4].startswith("No fault was found with random weights (seed 3): forward is good.")
+    assert text.splitlines()[4].startswith("No fault found with random weights (seed 3): forward is good.")
 
 
 def test_a_crash_names_the_settings_without_one():
@@ -355,11 +296,11 @@ def test_a_crash_names_the_settings_without_one():
     assert "SIGSEGV. It does not crash with dtype=float32." in render(answer(crash, observation("bisect", "skip")))
 
 
-def test_the_same_last_words_stand_once():
+def test_the_same_last_lines_stand_once():
     words = ("Fatal", '  File "/x/run/probes.pyz/probes/forward.py", line 51 in run', "Extension modules: torch._C")
     crashes = [observation(step, "skip", "x", ending="crashed", stderr_tail=words) for step in ("forward", "bisect")]
     text = render(answer(*crashes))
-    assert text.count("Last words of") == 1
+    assert text.count("Last lines of") == 1
     assert '  File "probes.pyz/probes/forward.py", line 51 in run' in text
     assert "Extension modules" not in text
 
@@ -403,8 +344,45 @@ def test_no_private_word_is_in_a_report():
     assert not re.search(r"alice|wonder|hf_a", render(result, ALICE))
 
 
-def test_the_template_ships_at_the_top_of_the_repository():
-    assert (ROOT / "REPORT_TEMPLATE.md").is_file()
+def test_the_template_names_every_section_once():
+    listed = re.findall(r'section\("(\w+)"\)', (ROOT / "REPORT_TEMPLATE.md").read_text("utf-8"))
+    assert sorted(listed) == list(names())
+    assert len({named(name).heading for name in listed}) == len(listed)
+
+
+def template(folder, monkeypatch, text):
+    """Put another REPORT_TEMPLATE.md in place of the shipped one."""
+    (folder / "REPORT_TEMPLATE.md").write_text(text, "utf-8")
+    monkeypatch.setattr("repro.report.render.__file__", str(folder / "render.py"))
+
+
+def test_a_changed_template_gives_another_order_and_its_own_words(tmp_path, monkeypatch):
+    template(tmp_path, monkeypatch, '# t\n\n{{ section("owner") }}\n\nMy words.\n\n{{ section("reproduce") }}')
+    assert render(answer()).startswith("# t\n\nMy words.\n\n## Reproduce\n\n```sh\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [('{{ section("owners") }}', "there is no section 'owners'. Sections: ablations, "), ("{{ titel }}", "titel")],
+)
+def test_a_template_that_cannot_be_filled_is_refused(tmp_path, monkeypatch, text, said):
+    template(tmp_path, monkeypatch, text)
+    with pytest.raises(ReproError, match=re.escape(said)):
+        render(answer())
+
+
+def test_a_report_is_cut_at_its_headings_and_not_inside_code():
+    report = "# a *b*\n\nhead\n\n## One\n\n```\n## no heading\n\n\n```\n\n## Two\n\nx\n"
+    assert parts(report) == [
+        Part("a *b*", "head"),
+        Part("One", "```\n## no heading\n\n\n```"),
+        Part("Two", "x"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["bad", "nan", "skip", "crash"])
+def test_words_that_verdict_json_needs_are_nobodys_name(name):
+    assert redact_answer(answer(), Private(user=name)) == redact_answer(answer(), Private())
 
 
 @pytest.mark.parametrize(
@@ -445,8 +423,8 @@ def test_the_report_of_a_script_speaks_of_a_script():
     )
     case = Case("/home/me/asks.py")
     header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "asks.py"), "2026")
-    report = render(document(judge(steps, case, "script"), steps, header, None, ("repro", "asks.py")))
-    assert report.startswith("# asks.py: bad, as the script says itself")
-    assert "it ended with exit status 1" in report
+    report = render(answered(judge(steps, case, "script"), steps, header))
+    assert report.startswith("# asks.py: the script reports a fault\n")
+    assert "(exit status 1)" in report
     assert "weights" not in report
     assert "/home/me" not in report

@@ -10,8 +10,11 @@ import zipfile
 import pytest
 from support.hosting import ask_cells, recipe
 
+from repro.core.answer import answer_from
+from repro.core.answer import read as read_answer
 from repro.core.encoding import encode
 from repro.core.errors import EvidenceError, UsageError
+from repro.core.records import Outcome
 from repro.report.privacy.prompts import prompts_of
 from repro.report.privacy.redact import Private
 from repro.run.bundle import manifest, read
@@ -26,10 +29,12 @@ SCRIPT = "import sys\nprint('seen: inf')\nsys.exit(1)\n"
 
 
 def document(**more):
-    """The content of a verdict.json, as far as a bundle reads it."""
+    """The content of a verdict.json, as far as a bundle reads it, as JSON data."""
+    figures = {"min": 68394.8671875, "max": "inf", "mean": 1e-45, "nan": 7}
     return {
-        "schema": 1, "verdict": "bad", "reason": "float16 overflow", "tool": "0.1.0", "command": "repro org/model",
-        "model": {"id": "org/model"}, "cell": {"executable": None}, "numbers": [68394.8671875, "inf", 1e-45, 7], **more,
+        "schema": 2, "verdict": "bad", "reason": "float16 overflow", "tool": "0.1.0", "command": "repro org/model",
+        "model": {"id": "org/model"}, "cell": {}, "case": {"model": "org/model"}, "forward": {"logits": figures},
+        **more,
     }  # fmt: skip
 
 
@@ -53,7 +58,7 @@ def run_folder(folder, files=None, **more):
 
 def bundled(folder, private=NOBODY):
     """The bundle of a run folder, by its own verdict.json."""
-    return bundle(folder, json.loads((folder / "verdict.json").read_text()), private)
+    return bundle(folder, read_answer(folder / "verdict.json"), private)
 
 
 def members(path):
@@ -90,7 +95,7 @@ def test_the_manifest_has_the_hash_and_the_size_of_every_other_member(tmp_path):
 
 def test_the_manifest_says_by_which_command_and_which_tool(tmp_path):
     said = json.loads(members(bundled(run_folder(tmp_path)).path)["MANIFEST.json"])
-    assert (said["schema"], said["tool"], said["command"]) == (1, "0.1.0", "repro org/model")
+    assert (said["schema"], said["tool"], said["command"]) == (2, "0.1.0", "repro org/model")
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path):
@@ -111,8 +116,12 @@ def test_files_that_belong_to_no_run_stay_at_home(tmp_path):
     assert not {"diary.md", ".netrc", "plots/notes.txt"} & set(members(bundled(tmp_path).path))
 
 
+def cell(name, folder=None):
+    return {"id": name, "folder": folder, "verdict": "bad", "reason": "a test"}
+
+
 def test_a_matrix_is_bundled_with_the_run_of_each_cell(tmp_path):
-    cells = [{"id": "torch-2.4.1", "folder": "torch-2.4.1"}, {"id": "torch-9", "folder": None}]
+    cells = [cell("torch-2.4.1", "torch-2.4.1"), cell("torch-9")]
     below = {"torch-2.4.1/evidence.jsonl": "{}\n", "torch-2.4.1/row.json": "{}", "torch-9/row.json": "{}"}
     run_folder(tmp_path, {**below, "matrix.json": "{}", "stranger/evidence.jsonl": "{}\n"}, cells=cells)
     names = set(members(bundled(tmp_path).path))
@@ -127,12 +136,16 @@ def test_a_matrix_that_was_really_asked_is_bundled_whole(tmp_path, monkeypatch):
     assert {f"{cell}/{name}" for cell in "ab" for name in each} | {"c/row.json", "matrix.json"} <= names
 
 
+def release(version):
+    answer = {"verdict": "bad", "reason": "a test"}
+    return {**answer, "version": version, "runs": [{**answer, "command": "", "folder": f"probes/torch-{version}"}]}
+
+
 VERSIONS = {
+    "package": "torch",
     "last_good": "2.5.1",
     "first_bad": "2.4.1",
-    "probes": [
-        {"version": version, "runs": [{"folder": f"probes/torch-{version}"}]} for version in ("2.5.1", "2.4.1", "2.3.1")
-    ],
+    "probes": [release(version) for version in ("2.5.1", "2.4.1", "2.3.1")],
 }
 
 
@@ -144,7 +157,7 @@ def test_a_search_is_bundled_with_its_releases_and_traces(tmp_path):
 
 def test_a_verdict_that_names_folders_elsewhere_brings_nothing_from_there(tmp_path):
     run_folder(tmp_path / "other")
-    cells = [{"id": "a", "folder": "../other"}, {"id": str(tmp_path / "other"), "folder": None}]
+    cells = [cell("a", "../other"), cell(str(tmp_path / "other")), cell("b", "a/../../other"), cell("\0")]
     names = set(members(bundled(run_folder(tmp_path / "run", cells=cells)).path))
     assert names == {"MANIFEST.json", "verdict.json", "evidence.jsonl", "report.md", "reproducer.py", "probes.pyz"}
 
@@ -235,14 +248,14 @@ def test_nothing_private_is_in_any_member(tmp_path, name):
 
 
 def test_a_folder_that_is_named_for_somebody_is_masked_in_the_names_too(tmp_path):
-    cells = [{"id": "alice", "folder": "alice"}]
+    cells = [cell("alice", "alice")]
     run_folder(tmp_path, {"alice/evidence.jsonl": "{}\n"}, cells=cells)
     assert "USER/evidence.jsonl" in members(bundled(tmp_path, ALICE).path)
 
 
 def test_masked_json_is_json_and_its_numbers_are_as_they_were(tmp_path):
     content = members(bundled(run_folder(tmp_path, reason=INJECTED), ALICE).path)
-    assert json.loads(content["verdict.json"])["numbers"] == [68394.8671875, "inf", 1e-45, 7]
+    assert json.loads(content["verdict.json"])["forward"] == document()["forward"]
 
 
 def test_what_holds_nothing_private_is_byte_for_byte_the_original(tmp_path):
@@ -270,10 +283,10 @@ def test_evidence_that_ends_in_the_middle_of_a_line_is_masked_as_text(tmp_path):
 
 def test_prompts_that_are_private_are_in_no_data_and_in_no_log(tmp_path):
     prompt = "Marzipan elephants whisper"
-    case = {"case": {"prompts": [prompt]}, "command": f"repro org/model --prompt '{prompt}'"}
+    case = {"case": {"model": "org/model", "prompts": [prompt]}, "command": f"repro org/model --prompt '{prompt}'"}
     evidence = json.dumps({"record": "observation", "payload": {"prompts": [{"prompt": prompt}]}}) + "\n"
     folder = run_folder(tmp_path, {"evidence.jsonl": evidence, "kit.log": f"warning: {prompt[:8]}\n"}, **case)
-    content = document(**case)
+    content = answer_from(document(**case))
     made = bundle(folder, content, NOBODY, prompts_of(content))
     assert made.manifest.command == "repro org/model --prompt '(withheld)'"
     assert not [name for name, data in members(made.path).items() if b"arzipan" in data]
@@ -325,7 +338,7 @@ def refused(path, tmp_path):
 def test_a_sound_bundle_is_unpacked_byte_for_byte(archive, tmp_path):
     opened = open_bundle(archive, tmp_path / "into")
     assert {name: (tmp_path / "into" / name).read_bytes() for name in members(archive)} == members(archive)
-    assert opened.document["verdict"] == "bad"
+    assert opened.answer.verdict is Outcome.BAD
 
 
 def test_an_unpacked_bundle_is_verified_as_a_folder(archive, tmp_path):
@@ -481,10 +494,11 @@ def test_a_size_that_is_not_the_manifests_is_refused(archive, tmp_path):
     [
         "[]",
         "{}",
-        '{"schema": 2}',
-        '{"schema": 1, "tool": "0", "command": "", "files": [{"name": "a", "bytes": -1, "sha256": "x"}]}',
-        '{"schema": 1, "tool": "0", "command": "", "files": [], "more": 1}',
-        '{"schema": 1, "tool": 0, "command": "", "files": []}',
+        '{"schema": 1, "tool": "0", "command": "", "files": []}',
+        '{"schema": 2, "tool": "0", "command": "", "files": [{"name": "a", "bytes": -1, "sha256": "%s"}]}' % ("a" * 64),
+        '{"schema": 2, "tool": "0", "command": "", "files": [{"name": "a", "bytes": 1, "sha256": "x"}]}',
+        '{"schema": 2, "tool": "0", "command": "", "files": [], "more": 1}',
+        '{"schema": 2, "tool": 0, "command": "", "files": []}',
         "[" * 100_000,
         "\ud800",
     ],
@@ -501,6 +515,7 @@ def test_what_is_no_bundle_is_refused(tmp_path, content):
     assert "refused" in refused(tmp_path / "x.zip", tmp_path)
 
 
+@pytest.mark.wrong_verdicts
 @pytest.mark.parametrize("text", ["none", "[]", "[" * 100_000])
 def test_a_verdict_that_is_none_is_refused(tmp_path, text):
     folder = run_folder(tmp_path / "run", {"verdict.json": text})

@@ -1,6 +1,5 @@
 """What lint refuses: each defect injected in a run that passes without it."""
 
-import dataclasses
 import json
 import re
 import zipfile
@@ -8,7 +7,10 @@ import zipfile
 import pytest
 from support.injected_run import FAULT, MODULE, NEWEST, change, run_folder, verdict
 
+from repro.core.encoding import replace, to_json
 from repro.core.errors import FetchError
+from repro.core.records import Outcome
+from repro.core.sweep_answers import Differences
 from repro.report.privacy.redact import Private
 from repro.sharing import lint as lint_module
 from repro.sharing.forms.fill import PLACEHOLDER
@@ -53,18 +55,18 @@ def edit(path, old, new):
 
 @pytest.mark.parametrize("project", FORMS)
 def test_a_sound_report_passes(tmp_path, project):
-    run = filed(tmp_path, project, owner=project.partition("-")[0], module=MODULE)
+    form = forms()[project]
+    run = filed(tmp_path, project, owner=form.owner or project, module=MODULE)
     problems = look(run, project)
-    assert verdict_of(problems) == "good"
-    assert [problem.what for problem in problems] == (["report-vllm.md"] if project == "vllm" else [])
+    assert verdict_of(problems) is Outcome.GOOD
+    to_tick = any(field.required and field.boxes for field in form.fields)
+    assert [problem.what for problem in problems] == ([f"report-{project}.md"] if to_tick else [])
 
 
 @pytest.mark.parametrize("project", FORMS)
 def test_without_a_script_it_is_refused(tmp_path, project):
     found = refused(filed(tmp_path, project, script=None), project)
-    assert [(problem.what, problem.found) for problem in found] == [
-        ("script", "there is none that shows the fault by itself")
-    ]
+    assert [(problem.what, problem.found) for problem in found] == [("script", "no script shows the fault by itself")]
 
 
 @pytest.mark.parametrize("project", FORMS)
@@ -102,13 +104,21 @@ def test_a_latest_release_that_was_not_tried_is_refused(tmp_path, project, monke
 def answer_of(run, version, **more):
     """latest.json of the run's first script."""
     record = json.loads((run.folder / "verdict.json").read_text(encoding="utf-8"))["reproducer"]
-    found = {"package": "torch", "version": version, "verdict": "bad", "reason": "run 3 times", **more}
+    found = {"schema": 2, "package": "torch", "version": version, "verdict": "bad", "reason": "run 3 times", **more}
     found = {"script_sha256": record["sha256"], **found}
     (run.folder / "latest.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def row(version, verdict):
-    return {"torch": version, "verdict": verdict, "environment": None}
+    return {"id": f"torch-{version}", "reason": "a test", "torch": version, "verdict": verdict}
+
+
+def probe(verdict, **pins):
+    return {"version": "2.14.0", "reason": "a test", "pins": pins, "verdict": verdict}
+
+
+def search(*probes):
+    return {"versions": {"package": "torch", "probes": probes}}
 
 
 @pytest.mark.parametrize(
@@ -117,9 +127,11 @@ def row(version, verdict):
         ({"cells": [row("2.14.0+cpu", "bad")]}, True),
         ({"cells": [row("2.14.0", "good"), row("2.14.0+cpu", "bad")]}, True),
         ({"cells": [row("2.14.0", "skip")]}, False),
-        ({"versions": {"probes": [{"pins": {"torch": "2.14.0"}, "verdict": "bad"}]}}, True),
-        ({"versions": {"probes": [{"pins": {"torch": "2.14.0"}, "verdict": "skip"}]}}, False),
-        ({"versions": {"probes": [{"pins": {"transformers": "2.14.0"}, "verdict": "bad"}]}}, False),
+        (search(probe("bad", torch="2.14.0")), True),
+        (search(probe("good", torch="2.14.0"), probe("bad", torch="2.14.0")), True),
+        (search(probe("good", torch="2.14.0")), False),
+        (search(probe("skip", torch="2.14.0")), False),
+        (search(probe("bad", transformers="2.14.0")), False),
     ],
 )
 def test_a_matrix_or_a_search_may_have_tried_it(tmp_path, monkeypatch, more, passes):
@@ -166,7 +178,7 @@ def test_where_the_registry_cannot_be_asked_it_cannot_be_told(tmp_path, monkeypa
     run = filed(tmp_path, "pytorch")
     monkeypatch.setattr(lint_module, "newest", unreachable)
     problems = look(run, "pytorch")
-    assert verdict_of(problems) == "skip"
+    assert verdict_of(problems) is Outcome.SKIP
     assert "tried: torch 2.13.0" in next(problem.found for problem in problems if problem.kind == "unknown")
 
 
@@ -175,7 +187,7 @@ def test_what_is_refused_outweighs_what_could_not_be_told(tmp_path, monkeypatch)
         raise FetchError("no answer")
 
     monkeypatch.setattr(lint_module, "newest", unreachable)
-    assert verdict_of(look(filed(tmp_path, "pytorch", script=None), "pytorch")) == "bad"
+    assert verdict_of(look(filed(tmp_path, "pytorch", script=None), "pytorch")) is Outcome.BAD
 
 
 @pytest.mark.parametrize("project", FORMS)
@@ -263,9 +275,9 @@ def test_a_place_for_own_words_that_is_still_empty_is_a_note(tmp_path):
     assert PLACEHOLDER in (run.folder / "report-pytorch.md").read_text(encoding="utf-8")
     problems = look(run, "pytorch")
     assert [(problem.kind, problem.found) for problem in problems] == [
-        ("note", "the place for your own words is still empty")
+        ("note", "the place for your own words is empty")
     ]
-    assert verdict_of(problems) == "good"
+    assert verdict_of(problems) is Outcome.GOOD
 
 
 def test_a_script_changed_after_it_was_verified_is_refused(tmp_path):
@@ -325,7 +337,7 @@ def test_without_a_project_every_report_that_is_there_is_looked_at(tmp_path):
 
 
 def test_a_report_of_a_matrix_is_looked_at_too(tmp_path):
-    run = filed(tmp_path, "transformers", answer={**verdict(), "cells": [], "differences": None})
+    run = filed(tmp_path, "transformers", answer=replace(verdict(), cells=(), differences=Differences()))
     assert refused(run, "transformers") == []
 
 
@@ -339,4 +351,4 @@ def test_every_problem_is_one_line(tmp_path):
 
 def test_a_problem_is_plain_data(tmp_path):
     run = filed(tmp_path, "pytorch", script=None)
-    assert {"kind", "what", "found", "to_do"} == set(dataclasses.asdict(look(run)[0]))
+    assert {"kind", "what", "found", "to_do"} == set(to_json(look(run)[0]))

@@ -12,8 +12,6 @@ from repro.cli.options import request_from
 from repro.core.errors import BuildError
 from repro.core.records import Case, Cell, Ending, Observation, Outcome, Plan, Recipe, Verdict
 from repro.engine.runner import Limits, Setting
-from repro.sweeps.matrix.run import Matrix
-from repro.sweeps.matrix.run import run as run_matrix
 
 FAKE_KIT = Path(__file__).parent / "fake_kit.py"
 ROOT = Path(__file__).parents[2]
@@ -201,6 +199,9 @@ def ask_cells(
         out, resume, jobs: Of the matrix.
         options: In place of those of the command line.
     """
+    from repro.sweeps.matrix.run import Matrix
+    from repro.sweeps.matrix.run import run as run_matrix
+
     model, python = model_folder(folder), fake_python(folder)
     for name, value in answers(folder, **(steps or {})).items():
         monkeypatch.setenv(name, value)

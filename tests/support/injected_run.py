@@ -5,10 +5,11 @@ import json
 
 from support.hosting import BISECT, observation, observed
 
-from repro.core.encoding import encode
+from repro.core.encoding import encode, to_json
 from repro.core.records import Case, Cell, Header
+from repro.diagnosis.answer import answer as answered
 from repro.diagnosis.verdict import judge
-from repro.report.document import document
+from repro.sharing.forms.forms import forms
 
 CASE = Case("org/model", dtype="float16", prompts=("a",))
 ENVIRONMENT = {
@@ -19,8 +20,8 @@ ENVIRONMENT = {
     "transformers": "5.23.0",
     "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0"},
     "distributions": {
-        "torch": "2.13.0+cpu", "transformers": "5.23.0", "safetensors": "0.8.0", "tokenizers": "0.23.3",
-        "accelerate": "1.15.0", "huggingface-hub": "2.4.0", "numpy": "2.4.6", "vllm": "0.33.0", "idna": "3.20",
+        **{form.package: "1.2.0" for form in forms().values()}, "torch": "2.13.0+cpu", "transformers": "5.23.0",
+        "tokenizers": "0.23.3", "accelerate": "1.15.0", "huggingface-hub": "2.4.0", "numpy": "2.4.6", "idna": "3.20",
     },
     "build": {"debug": False, "cuda": None, "hip": None, "xnnpack": False},
     "platform": "Linux-6.18-x86_64-with-glibc2.36",
@@ -44,7 +45,7 @@ ENVIRONMENT = {
     "allocator": {},
     "variables": {},
 }  # fmt: skip
-NEWEST = {"torch": "2.13.0", "transformers": "5.23.0", "safetensors": "0.8.0", "accelerate": "1.15.0", "vllm": "0.33.0"}
+NEWEST = {name: version.partition("+")[0] for name, version in ENVIRONMENT["distributions"].items()}
 """The newest releases in a world where this run has them all."""
 LOAD = {"class": "LlamaForCausalLM", "parameters": 1000, "dtype": "float16", "attn": "sdpa", "device": "cpu"}
 PROMPT = {"prompt": "a", "input_source": "tokenizer", "input_ids": [2, 3], "tokens": ["<bos>", "a"], "verdict": "bad"}
@@ -56,7 +57,7 @@ OUTPUT = "expected 68384.0, seen inf\n"
 
 
 def verdict(*changed, case=CASE, environment=ENVIRONMENT):
-    """verdict.json of the overflow, made as a run makes it; some steps may have come out otherwise."""
+    """The answer of the overflow, made as a run makes it; some steps may have come out otherwise."""
     steps = observed(
         observation("environment", payload=environment),
         observation("files", payload={"source": "folder", "revision": None, "files": [], "findings": []}),
@@ -70,9 +71,9 @@ def verdict(*changed, case=CASE, environment=ENVIRONMENT):
         observation("ablation:attn=eager", "bad"),
         *changed,
     )
-    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", case.model), "2026")
-    asked = ("repro", case.model, "--dtype", "float16")
-    return document(judge(steps, case), steps, header, "e" * 64, asked)
+    command = ("repro", case.model, "--dtype", "float16")
+    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", command, "2026")
+    return answered(judge(steps, case), steps, header, "e" * 64)
 
 
 def entry(path, text, needs, **more):
@@ -101,12 +102,12 @@ def run_folder(folder, *, script=FAULT, module=None, owner="transformers", answe
         script: The text of reproducer.py; None for a run without a script.
         module: The text of reproducer_module.py, which needs Transformers.
         owner: The owner's project.
-        answer: verdict.json, if not that of the overflow.
+        answer: If not that of the overflow.
         reproducer: What is changed in the script's own entry.
         more: What is changed in verdict.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {**(answer or verdict()), "owner": {"project": owner, "reason": "a test"}, **more}
+    found = {**to_json(answer or verdict()), "owner": {"project": owner, "reason": "a test"}, **more}
     if script is not None:
         (folder / "reproducer.py").write_text(script, encoding="utf-8")
         others = []

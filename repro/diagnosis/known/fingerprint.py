@@ -1,14 +1,17 @@
-"""What of a run a known fault is recognised by, and whether a fault's conditions hold. Pure: no file, no clock."""
+"""What of a run a known fault is recognised by, and whether the fault's conditions hold. Pure: no file, no clock."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from repro.core.answer import Answer
+from repro.core.payloads import Files, Inputs, Load, Reduction
+from repro.core.records import Outcome
+
 ABSENT = "none"
-"""The word that a pattern names a missing value by."""
+"""The pattern for a missing value."""
 RANGES = ("torch", "transformers")
 """Conditions that are a range of versions."""
 FLAGS = ("misaligned",)
@@ -23,52 +26,38 @@ PADDING = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
 Conditions = Mapping[str, Sequence[str] | str | bool]
 
 
-def facts(document: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+def facts(answer: Answer) -> dict[str, tuple[str, ...]]:
     """The values of one run that conditions are about; none where the run does not say.
 
     ``token`` is "padding", "special" or "text"; ``unset`` and ``missing`` are names of buffers and weights; ``finding``
     is every sentence in which a step says what it found.
     """
-    where, model = document["cell"], document["model"]
-    origin, load, files = (document.get(key) or {} for key in ("origin", "load", "files"))
-    found = [item.get("problem") for part in (load, files) for item in part.get("findings") or ()]
-    steps = document.get("steps") or ()
-    found += [step.get("reason") for step in steps if step.get("verdict") != "good"]
-    single: dict[str, Any] = {
-        **{key: origin.get(key) for key in ("mechanism", "op", "module", "module_class", "tensor")},
-        **{key: where.get(key) for key in ("dtype", "attn", "device", "platform", "torch", "transformers")},
-        "verdict": document.get("verdict"),
-        "kind": document.get("kind"),
-        "model": model.get("id"),
-        "model_class": model.get("class"),
-        "model_type": load.get("model_type"),
-        "source": files.get("source"),
-        "signal": next((step["signal"] for step in steps if step.get("signal")), None),
-        "token": _token_kind(document, origin),
-        "misaligned": "yes" if load.get("misaligned") else None,
+    cell, origin = answer.cell, answer.origin
+    load, files = answer.load or Load(), answer.files or Files()
+    found = [item.problem for item in (*load.findings, *files.findings)]
+    found += [step.reason for step in answer.steps if step.verdict is not Outcome.GOOD]
+    single: dict[str, str | None] = {
+        **{key: getattr(origin, key, None) for key in ("mechanism", "op", "module", "module_class", "tensor")},
+        **{key: getattr(cell, key) for key in ("dtype", "attn", "device", "platform", *RANGES)},
+        "verdict": answer.verdict.value,
+        "kind": None if answer.kind is None else answer.kind.value,
+        "token": None if origin is None or origin.token is None else _kind_of(origin.token, answer.reduction),
+        "model": answer.model.id,
+        "model_class": answer.model.class_,
+        "model_type": load.model_type,
+        "source": files.source,
+        "signal": next((step.signal for step in answer.steps if step.signal), None),
+        "misaligned": "yes" if load.misaligned else None,
     }
-    lists = {"unset": load.get("unset_buffers"), "missing": load.get("missing_keys"), "finding": found}
-    return {
-        **{key: _values([value]) for key, value in single.items()},
-        **{key: _values(values or ()) for key, values in lists.items()},
-    }
+    lists = {"unset": load.unset_buffers, "missing": load.missing_keys, "finding": tuple(found)}
+    return {**{key: () if value is None else (value,) for key, value in single.items()}, **lists}
 
 
-def _values(values: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(str(value) for value in values if value is not None)
-
-
-def _token_kind(document: Mapping[str, Any], origin: Mapping[str, Any]) -> str | None:
-    token = origin.get("token")
-    if token is None:
-        return None
+def _kind_of(token: str, reduction: Reduction | None) -> str:
     if token in PADDING:
         return "padding"
-    inputs = (document.get("reduction") or {}).get("inputs") or {}
-    special = {
-        text for text, is_special in zip(inputs.get("tokens") or (), inputs.get("special") or (), strict=False)
-        if is_special
-    }  # fmt: skip
+    inputs = (reduction and reduction.inputs) or Inputs()
+    special = {text for text, is_special in zip(inputs.tokens or (), inputs.special, strict=False) if is_special}
     return "special" if token in special or (token[:1] in "<[" and token[-1:] in ">]") else "text"
 
 

@@ -1,47 +1,27 @@
-"""Which known faults a run looks like, what the further test of each says, and what the model's makers rule out."""
+"""Which known faults a run looks like, what the further test of each says, and dtypes that models' makers rule out."""
 
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from repro.core.answer import Answer, KnownFault
+from repro.core.encoding import to_json
+from repro.core.mechanisms import mechanism
+from repro.core.payloads import Section
+from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed
 from repro.diagnosis.known.entries import CELL_KEYS, Documented, Fault, FurtherTest, documented, faults
 from repro.diagnosis.known.fingerprint import RANGES, Conditions, facts, holds, matches
 
 WIDE = frozenset({"dtype=float32", "dtype=bfloat16"})
-"""Changes to a dtype of float32's range."""
+"""Ablations with a dtype of float32's range."""
 AGREES, DISAGREES, NOT_RUN = "agrees", "disagrees", "not run"
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """A known fault whose fingerprint fits a run, and what the further test says.
-
-    ``result`` is "agrees", "disagrees" or "not run"; ``excluded``: it disagrees, so this fault is not the one.
-    ``command`` gives the test's answer; it is a sentence where only a person can.
-    """
-
-    id: str
-    issue: str
-    also: tuple[str, ...]
-    url: str
-    title: str
-    what: str
-    outcome: str
-    question: str
-    neighbours: tuple[str, ...]
-    result: str
-    seen: str | None
-    command: str | None
-    excluded: bool
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A dtype that the model's own documentation rules out; ``says`` is the documentation's word, in ours."""
+    """A dtype that the model's own documentation rules out; ``says`` is what it says, in our words."""
 
     id: str
     dtype: str
@@ -50,44 +30,40 @@ class Exclusion:
     instead: str
 
 
-def looks_like(document: Mapping[str, Any], known: tuple[Fault, ...] | None = None) -> tuple[Match, ...]:
-    """The known faults that a run looks like: first those that the further test agrees with, last those ruled out.
+def looks_like(answer: Answer, known: tuple[Fault, ...] | None = None) -> tuple[KnownFault, ...]:
+    """The known faults that a run looks like: first those whose further test agrees, last those that it rules out.
 
     Args:
-        document: The content of verdict.json.
+        answer: Of the run.
         known: The catalogue, by default the shipped one.
     """
     catalogue = faults() if known is None else known
-    seen = facts(document)
+    seen = facts(answer)
     by_id = {fault.id: fault for fault in catalogue}
-    found = [_match(fault, document, by_id) for fault in catalogue if holds(fault.fingerprint, seen)]
+    found = [_match(fault, answer, by_id) for fault in catalogue if holds(fault.fingerprint, seen)]
     order = {AGREES: 0, NOT_RUN: 1, DISAGREES: 2}
     return tuple(sorted(found, key=lambda match: (order[match.result], -len(by_id[match.id].fingerprint))))
 
 
-def excluded(document: Mapping[str, Any], known: tuple[Documented, ...] | None = None) -> Exclusion | None:
+def excluded(answer: Answer, known: tuple[Documented, ...] | None = None) -> Exclusion | None:
     """What the model's own documentation says against this dtype, where the dtype is the cause of the NaN or Inf.
 
-    It is where a wider dtype is good, or, with none tried, where a number went beyond the dtype's limit.
+    The dtype is the cause where a wider one is good, or, with none tried, where a number is beyond the dtype's limit.
 
     Args:
-        document: The content of verdict.json.
+        answer: Of the run.
         known: What is documented, by default the shipped entries.
     """
-    if document.get("verdict") != "bad" or document.get("kind") != "nonfinite":
+    if answer.verdict is not Outcome.BAD or answer.kind is not Kind.NONFINITE:
         return None
-    wide = [
-        ablation["verdict"]
-        for ablation in document.get("ablations") or ()
-        if ablation["name"] in WIDE and ablation["verdict"] != "skip"
-    ]
-    overflow = (document.get("origin") or {}).get("mechanism") == "overflow"
-    if "good" not in wide and (wide or not overflow):
+    wide = [one.verdict for one in answer.ablations if one.name in WIDE and one.verdict is not Outcome.SKIP]
+    too_large = answer.origin is not None and mechanism(answer.origin.mechanism).beyond_limit
+    if Outcome.GOOD not in wide and (wide or not too_large):
         return None
-    seen = facts(document)
+    seen = facts(answer)
     for one in documented() if known is None else known:
         dtype = next((dtype for dtype in one.dtype if dtype in seen["dtype"]), None)
-        # A local copy is known by the last part of its path, as it is on the Hub.
+        # A local copy is recognised by the last part of its path, as it is on the Hub.
         name = any(matches(pattern, value) for pattern in one.model for value in _spellings(seen["model"]))
         kind = any(matches(pattern, value) for pattern in one.model_type for value in seen["model_type"])
         if dtype is not None and (name or kind):
@@ -102,65 +78,68 @@ def _spellings(names: tuple[str, ...]) -> Iterator[str]:
         yield "/".join(parts[-2:])
 
 
-def _match(fault: Fault, document: Mapping[str, Any], by_id: Mapping[str, Fault]) -> Match:
+def _match(fault: Fault, answer: Answer, by_id: Mapping[str, Fault]) -> KnownFault:
     test = fault.test
-    result, seen = _ask(test, document)
+    result, seen = _ask(test, answer)
     issue, *also = fault.issues
     title = fault.title or fault.what
     neighbours = tuple(by_id[name].issues[0] for name in test.neighbours if name in by_id)
     known_as = "Looks like" if fault.outcome == "bug" else "Known, and not a bug"
     known_as = "Ruled out" if result == DISAGREES else known_as
-    answer = "not run" if result == NOT_RUN else f"{result} ({seen})"
+    said = "not run" if result == NOT_RUN else f"{result} ({seen})"
     told = f"{known_as}: {issue}, {title.rstrip('.')}. What tells it from {listed(neighbours)}: {test.question}"
-    command = None if test.command is None else test.command.replace("MODEL", shlex.quote(str(document["model"]["id"])))
-    owner, _, number = issue.partition("#")
-    return Match(
-        id=fault.id, issue=issue, also=tuple(also), url=f"https://github.com/{owner}/issues/{number}", title=title,
+    command = None if test.command is None else test.command.replace("MODEL", shlex.quote(answer.model.id))
+    repository, _, number = issue.partition("#")
+    return KnownFault(
+        id=fault.id, issue=issue, also=tuple(also), url=f"https://github.com/{repository}/issues/{number}", title=title,
         what=fault.what, outcome=fault.outcome, question=test.question, neighbours=neighbours, result=result, seen=seen,
         command=command if test.how != "by_hand" else str(test.what), excluded=result == DISAGREES,
-        sentence=f"{told}: {answer}.",
+        sentence=f"{told}: {said}.",
     )  # fmt: skip
 
 
-def _ask(test: FurtherTest, document: Mapping[str, Any]) -> tuple[str, str | None]:
+def _ask(test: FurtherTest, answer: Answer) -> tuple[str, str | None]:
     """What the run itself says to the test, and what was seen; "not run" where it does not say."""
     if test.how == "by_hand":
         return NOT_RUN, None
     if test.how == "key":
-        return _ask_key(test, document)
-    answers = dict(_ablations(test, document) if test.how == "ablation" else _cells(test, document))
-    told = {name: verdict for name, verdict in answers.items() if verdict in ("good", "bad")}
+        return _ask_key(test, answer)
+    answers = dict(_ablations(test, answer) if test.how == "ablation" else _cells(test, answer))
+    told = {name: verdict.value for name, verdict in answers.items() if verdict is not Outcome.SKIP}
     if not told:
         return NOT_RUN, None
     seen = ", ".join(f"{name} is {verdict}" for name, verdict in told.items())
     return (AGREES if set(told.values()) == {test.wanted} else DISAGREES), seen
 
 
-def _ask_key(test: FurtherTest, document: Mapping[str, Any]) -> tuple[str, str | None]:
-    value: Any = document
-    for part in str(test.what).split("."):
+def _ask_key(test: FurtherTest, answer: Answer) -> tuple[str, str | None]:
+    """A value of verdict.json; a step that could not tell has left its values empty, and they say nothing."""
+    step, *path = str(test.what).split(".")
+    section = getattr(answer, step, None)
+    if not isinstance(section, Section) or section.verdict is Outcome.SKIP:
+        return NOT_RUN, None
+    value = to_json(section)
+    for part in path:
         if not isinstance(value, Mapping) or part not in value:
             return NOT_RUN, None
         value = value[part]
-    items = list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+    items = list(value) if isinstance(value, list) else [] if value is None else [value]
     agrees = not items if test.wanted == "empty" else any(matches(test.wanted, str(item)) for item in items)
     return (AGREES if agrees else DISAGREES), f"{test.what} is {', '.join(map(str, items[:3])) or 'empty'}"
 
 
-def _ablations(test: FurtherTest, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for ablation in document.get("ablations") or ():
-        if ablation["name"] == test.what:
-            yield ablation["name"], ablation["verdict"]
+def _ablations(test: FurtherTest, answer: Answer) -> Iterator[tuple[str, Outcome]]:
+    return ((one.name, one.verdict) for one in answer.ablations if one.name == test.what)
 
 
-def _cells(test: FurtherTest, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Rows of a matrix and releases of a search that the test's environment includes."""
+def _cells(test: FurtherTest, answer: Answer) -> Iterator[tuple[str, Outcome]]:
+    """Cells of a table and releases of a search that the test's environment includes."""
     assert isinstance(test.what, Mapping)
     conditions: Conditions = {key: value if key in RANGES else (value,) for key, value in test.what.items()}
-    probes = (document.get("versions") or {}).get("probes") or ()
-    rows = [(row.get("label") or row["id"], row, row["verdict"]) for row in document.get("cells") or ()]
-    rows += [(" ".join(f"{k} {v}" for k, v in item["pins"].items()), item["pins"], item["verdict"]) for item in probes]
+    cells, probes = answer.cells or (), () if answer.versions is None else answer.versions.probes
+    rows = [(row.label or row.id, {key: getattr(row, key) for key in CELL_KEYS}, row.verdict) for row in cells]
+    rows += [(" ".join(f"{k} {v}" for k, v in one.pins.items()), dict(one.pins), one.verdict) for one in probes]
     for name, row, verdict in rows:
-        known = {key: (str(row[key]),) for key in CELL_KEYS if row.get(key) is not None}
-        if holds({"verdict": ("*",), **conditions}, {"verdict": (verdict,), **known}):
-            yield str(name), str(verdict)
+        known = {key: (row[key],) for key in CELL_KEYS if row.get(key) is not None}
+        if holds({"verdict": ("*",), **conditions}, {"verdict": (verdict.value,), **known}):
+            yield name, verdict

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.core import steps
 from repro.core.encoding import Record, decode
 from repro.core.records import Case, Cell, Ending, Observation, Plan
 from repro.engine.kit import pack
 from repro.engine.runner import Setting, run
 from repro.jobs.scan.findings import Finding
 
+STEP = "scan"
 KINDS = (".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin")
 CRASHES = 12
 """How many files may end their process before the others are left alone."""
@@ -60,11 +60,10 @@ def read(paths: Sequence[Path], cell: Cell, answered: Callable[[Path, Contents],
 
     with tempfile.TemporaryDirectory(prefix="repro-scan-") as name:
         folder = Path(name)
-        (step,) = (step.name for step in steps.asked_by("scan", "model"))
         while left:
-            plan = Plan((step,), Case(""), name, files=tuple(str(path.absolute()) for path in left))
+            plan = Plan((STEP,), Case(""), name, files=tuple(str(path.absolute()) for path in left))
             setting = Setting(plan, cell, kit.write(folder), kit.sha256, folder)
-            ended = run(setting, lambda _: None, _Silent(), rows=take)[step]
+            ended = run(setting, lambda _: None, _Silent(), rows=take)[STEP]
             if left and ended.ending is Ending.CRASHED and ended.failure and crashes < CRASHES:
                 crashes += 1
                 answer(Contents(unread=(f"while it was read, {ended.failure.message}",)))

@@ -57,7 +57,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, found: Contents) ->
         with archive.open(info) as member:
             _array(name, member.read, info.file_size, found)
     except (Unreadable, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        found.unread.append(f"{name!r}: {error}")
+        found.unread.append(f"{name!r}: {str(error) or 'it was cut'}")
 
 
 def _array(place: str, read: Callable[[int], bytes], size: int, found: Contents) -> None:

@@ -61,13 +61,12 @@ def _safetensors(path: str, found: Contents) -> None:
 def _torch(path: str, found: Contents) -> None:
     try:
         held = pickled.load(path)
-    except (OSError, MemoryError, ValueError):
+    except (OSError, MemoryError, Unreadable):
         raise
     except Exception as error:  # noqa: BLE001 - of any kind: it was not loaded
         why = pickled.why_refused(error)
-        raise Unreadable(
-            f"torch.load(weights_only=True) refuses it: {why}. Save its tensors alone, in a dict"
-        ) from None
+        remedy = ". Save its tensors alone, in a dict" if why.endswith("no plain tensor") else ""
+        raise Unreadable(f"torch.load(weights_only=True) refuses it: {why}{remedy}") from None
     sizes, left = pickled.sizes_of_records(path), MOST_READ * os.path.getsize(path)
     odd: Counter[str] = Counter()
     for place, item in _walk(held):

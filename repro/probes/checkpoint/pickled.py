@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import torch
 
+from .contents import Unreadable
 from .resolve import first_line
 
 ZIP = b"PK\x03\x04"
@@ -22,7 +23,7 @@ def load(path: str, device: str = "cpu") -> Any:
     """What a file holds; the storages of the zip form are mapped where this torch can do that.
 
     Raises:
-        ValueError: it is refused before torch sees it. Anything else is torch's own refusal.
+        Unreadable: it is refused before torch sees it. Anything else is torch's own refusal.
     """
     with open(path, "rb") as stream:
         start = stream.read(64)
@@ -32,7 +33,7 @@ def load(path: str, device: str = "cpu") -> Any:
         if device == "cpu" and "mmap" in inspect.signature(torch.load).parameters:  # from torch 2.1 on
             options["mmap"] = True
     elif MAGIC not in start or tarfile.is_tarfile(path):
-        raise ValueError("it is no file of torch.save, and other pickles are not loaded")
+        raise Unreadable("it is no file of torch.save, and other pickles are not loaded")
     return torch.load(path, **options)
 
 
@@ -40,7 +41,7 @@ def sizes_of_records(path: str) -> Optional[set[int]]:
     """The sizes of the storages in a file of the zip form, after a check that it is one; None for the older form.
 
     Raises:
-        ValueError: it is another zip archive, a TorchScript program, or was packed: torch.save packs nothing, and what
+        Unreadable: it is another zip archive, a TorchScript program, or was packed: torch.save packs nothing, and what
             is packed cannot be mapped and may unpack to anything.
     """
     with open(path, "rb") as stream:
@@ -50,19 +51,22 @@ def sizes_of_records(path: str) -> Optional[set[int]]:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
     except (zipfile.BadZipFile, ValueError, IndexError, NotImplementedError) as error:
-        raise ValueError(f"it is no whole zip archive ({first_line(error)}): it was cut, or damaged") from None
+        raise Unreadable(f"it is no whole zip archive ({first_line(error)}): it was cut, or damaged") from None
     names = [record.filename.partition("/")[2] for record in records]
     if "constants.pkl" in names:
-        raise ValueError("it is a TorchScript program, which is not loaded: save its state_dict()")
+        raise Unreadable("it is a TorchScript program, which is not loaded: save its state_dict()")
     if "data.pkl" not in names:
-        raise ValueError("it is a zip archive without data.pkl, and no file of torch.save")
+        raise Unreadable("it is a zip archive without data.pkl, and no file of torch.save")
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise ValueError("its records are packed, which torch.save never does: unpack it and save it again")
+        raise Unreadable("its records are packed, which torch.save never does: unpack it and save it again")
     return {record.file_size for record, name in zip(records, names) if name.startswith("data/")}
 
 
 def why_refused(error: Exception) -> str:
     """What in the file was not loaded, out of torch's long message."""
     text = " ".join(str(error).split())
-    wanted = re.search(r"Unsupported (?:global: GLOBAL [\w.]*\w|(?:class|operand)[^.]*)", text)
-    return wanted.group(0)[:200] if wanted else first_line(error)
+    held = re.search(r"GLOBAL ([\w.]*\w)|Unsupported class (\S+)", text)
+    if held is not None:
+        return f"it holds {held.group(1) or held.group(2)}, which is no plain tensor"[:200]
+    wanted = re.search(r"(?<=WeightsUnpickler error: ).*?(?=\.? Check the documentation|$)", text)
+    return wanted.group(0)[:200] if wanted else first_line(error).split(". ")[0]

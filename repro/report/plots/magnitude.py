@@ -2,11 +2,14 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from repro.core.answer import Answer
 from repro.core.encoding import number
+from repro.core.payloads import Headroom, Origin
 from repro.core.sentences import listed, plain
+from repro.report.markdown import DIGITS, shown_number, thinned
 from repro.report.plots.chart import (
     BAD,
     CROSSED,
@@ -23,7 +26,9 @@ from repro.report.plots.chart import (
     short,
 )
 from repro.report.plots.layers import chosen, names, origin_place
-from repro.report.tables import DIGITS, Json, shown_number, thinned
+
+Value = Mapping[str, Any]
+"""A value of a specification: plain data, as Vega-Lite takes it."""
 
 WIDTH, HEIGHT, TOP = 340, 230, 30
 """Units of the plane; between 0 and ``TOP`` lies what is beyond every number."""
@@ -47,10 +52,10 @@ KINDS = {"Inf": (BAD, "triangle-up"), "NaN": (BAD, CROSSED), "0": (MUTED, "circl
 """What has no place on a logarithmic axis: its colour and its shape."""
 
 
-def magnitude(document: Json) -> Plot | None:
+def magnitude(answer: Answer) -> Plot | None:
     """Magnitude by layer; None where no layer was measured."""
-    origin: Json = document.get("origin") or {}
-    every = [item for item in (document.get("bisect") or {}).get("headroom") or () if _known(item)]
+    origin = answer.origin
+    every = [item for item in (answer.bisect.headroom if answer.bisect else ()) if number(item.absmax) is not None]
     if not every:
         return None
     items, thinned_note = chosen(every, LAYERS, origin_place(every, origin))
@@ -58,60 +63,44 @@ def magnitude(document: Json) -> Plot | None:
     place = origin_place(items, origin)
     born = None if place is None else said[place]
     values = [{"layer": name, **_value(item)} for name, item in zip(said, items, strict=True)]
-    references = [] if born is None else [{**item, "layer": born} for item in _reference(origin)]
-    ablations = _float32_ablation(document)
-    sizes = [item["absmax"] for item in (*values, *references, *ablations) if item["absmax"]]
+    references = [] if born is None or origin is None else [{**item, "layer": born} for item in _reference(origin)]
+    sizes = [item["absmax"] for item in (*values, *references) if item["absmax"]]
     limits = _limits(sizes)
     y = {"field": "absmax", "type": "quantitative", **_decades([*sizes, *(item["absmax"] for item in limits)])}
     x = ordinal("layer", said, _layer_axis(said, title))
     early = place is not None and 2 * place < len(items)
     layers = [
-        *_rules(limits, y, LIMIT, early=early),
-        *_rules(ablations, y, LINE, early=early),
+        *_limit_lines(limits, y, early=early),
         *_line(values, x, y),
         *_without_place(values, x),
         *(_origin(born, references, x, y) if born is not None else ()),
     ]
-    others = "".join(f" {item['says']}." for item in (*references, *ablations))
-    notes = [*(f"The diamond: {item['says']}." for item in references), *_outside(limits)]
+    others = "".join(f" {item['says']}." for item in references)
+    notes = [*(f"Diamond: {item['says']}." for item in references), *_outside(limits)]
     return Plot(
         name="magnitude",
-        title="Largest magnitude by layer, against each dtype's limit",
+        title="Largest magnitude by layer, and the limit of each dtype",
         figures=f"{_in_words(values, born, title)}{others} Largest finite numbers: {_said_limits(list(LIMITS))}.",
         note=" ".join([*notes, *([thinned_note] if thinned_note else ())]) or None,
         spec=chart(layers, WIDTH, HEIGHT),
     )
 
 
-def _known(item: object) -> bool:
-    return isinstance(item, dict) and number(item.get("absmax")) is not None
-
-
-def _value(item: Json) -> dict[str, Any]:
+def _value(item: Headroom) -> dict[str, Any]:
     """The magnitude where it has a place on the axis, and what it is where it has none."""
-    value = number(item["absmax"]) or 0.0
+    value = number(item.absmax) or 0.0
     if math.isfinite(value):
         return {"kind": "finite", "absmax": value} if value > 0 else {"kind": "0", "absmax": None}
     return {"kind": "NaN" if math.isnan(value) else "Inf", "absmax": None}
 
 
-def _reference(origin: Json) -> list[dict[str, Any]]:
+def _reference(origin: Origin) -> list[dict[str, Any]]:
     """What other arithmetic has at the element that overflows; elsewhere it says nothing about magnitudes."""
-    value = abs(number(origin.get("reference_value")) or 0.0)
-    if origin.get("mechanism") != "overflow" or not 0 < value < math.inf:
+    value = abs(number(origin.reference_value) or 0.0)
+    if origin.mechanism != "overflow" or not 0 < value < math.inf:
         return []
-    dtype = short((origin.get("reference") or {}).get("dtype") or "the reference")
+    dtype = short((origin.reference and origin.reference.dtype) or "the reference")
     return [{"absmax": value, "says": f"{dtype} has {plain(value, DIGITS)} at the origin"}]
-
-
-def _float32_ablation(document: Json) -> list[dict[str, Any]]:
-    """The largest magnitude of the same model in float32, where it was measured."""
-    found = []
-    for ablation in document.get("ablations") or ():
-        value = number(ablation.get("headroom_max")) or 0.0
-        if (ablation.get("change") or {}).get("dtype") == "float32" and 0 < value < math.inf:
-            found.append({"absmax": value, "says": f"the largest in float32 {plain(value, DIGITS)}"})
-    return found
 
 
 def _limits(sizes: Sequence[float]) -> list[dict[str, Any]]:
@@ -129,7 +118,7 @@ def _limits(sizes: Sequence[float]) -> list[dict[str, Any]]:
     return found
 
 
-def _outside(limits: Sequence[Json]) -> list[str]:
+def _outside(limits: Sequence[Value]) -> list[str]:
     """A sentence on the limits that are not drawn."""
     left = [name for name in LIMITS if not any(name in item["dtypes"] for item in limits)]
     return [f"Outside this view: the largest {_said_limits(left)}."] if left else []
@@ -161,17 +150,17 @@ def _decades(sizes: Sequence[float]) -> Spec:
     return {"scale": {"type": "log", "domain": [ticks[0], top], "range": [HEIGHT, TOP], "nice": False}, "axis": axis}
 
 
-def _rules(values: Sequence[Json], y: Spec, colour: str, *, early: bool) -> list[Spec]:
-    """A dashed line for each value, with its words above the end that is farther from an origin."""
-    words = {"type": "text", "fill": colour, "baseline": "bottom", "dy": -2}
+def _limit_lines(values: Sequence[Value], y: Spec, *, early: bool) -> list[Spec]:
+    """A dashed line for each limit, with its words above the end that is farther from an origin."""
+    words = {"type": "text", "fill": LIMIT, "baseline": "bottom", "dy": -2}
     words |= {"align": "right", "dx": -4} if early else {"align": "left", "dx": 4}
     return [
-        layer(values, {"type": "rule", "color": colour, "strokeDash": [6, 3]}, y=y),
+        layer(values, {"type": "rule", "color": LIMIT, "strokeDash": [6, 3]}, y=y),
         layer(values, words, x={"value": WIDTH if early else 0}, y=y, text={"field": "says", "type": "nominal"}),
     ]
 
 
-def _line(values: Sequence[Json], x: Spec, y: Spec) -> list[Spec]:
+def _line(values: Sequence[Value], x: Spec, y: Spec) -> list[Spec]:
     """The magnitudes; the line is broken where one has no place on the axis."""
     point = {"type": "point", "filled": True, "color": LINE, "size": 36 if len(values) <= LARGE else 10, "opacity": 1}
     return [
@@ -180,7 +169,7 @@ def _line(values: Sequence[Json], x: Spec, y: Spec) -> list[Spec]:
     ]
 
 
-def _without_place(values: Sequence[Json], x: Spec) -> list[Spec]:
+def _without_place(values: Sequence[Value], x: Spec) -> list[Spec]:
     """Inf and NaN above every number, 0 below."""
     kinds = [kind for kind in KINDS if any(value["kind"] == kind for value in values)]
     by = {"field": "kind", "type": "nominal"}
@@ -194,7 +183,7 @@ def _without_place(values: Sequence[Json], x: Spec) -> list[Spec]:
     return found
 
 
-def _origin(name: str, references: Sequence[Json], x: Spec, y: Spec) -> list[Spec]:
+def _origin(name: str, references: Sequence[Value], x: Spec, y: Spec) -> list[Spec]:
     """A line through the origin's layer, and what other arithmetic has there."""
     here = [{"layer": name, "says": "origin"}]
     words = {"type": "text", "fill": INK, "fontWeight": "bold", "baseline": "bottom"}
@@ -206,7 +195,7 @@ def _origin(name: str, references: Sequence[Json], x: Spec, y: Spec) -> list[Spe
     ]
 
 
-def _in_words(values: Sequence[Json], born: str | None, title: str) -> str:
+def _in_words(values: Sequence[Value], born: str | None, title: str) -> str:
     """The figures in words, thinned where they are many."""
     place = {index for index, value in enumerate(values) if value["layer"] == born}
     few, _ = thinned(values, SAID, place)

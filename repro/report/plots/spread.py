@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from repro.core.answer import Answer
+from repro.core.payloads import Spread
 from repro.core.sentences import listed
+from repro.report.markdown import thinned
 from repro.report.plots.chart import BAD, INK, LABEL_PIXELS, Plot, Spec, chart, layer, ordinal, short
 from repro.report.plots.layers import chosen, names, origin_place
-from repro.report.tables import Json, thinned
 
 WIDTH, TALL, LOW = 300, 16, 5
 """Units of the plane, and of a layer where these are few or many."""
@@ -23,22 +25,20 @@ TOKEN = 14
 SAID = 12
 
 
-def spread(document: Json) -> Plot | None:
+def spread(answer: Answer) -> Plot | None:
     """Bad tokens by layer; None where no layer has one, or it is not known how many tokens there are."""
-    bisect: Json = document.get("bisect") or {}
-    origin: Json = document.get("origin") or {}
-    every = [item for item in bisect.get("spread") or () if isinstance(item, dict) and item.get("tokens")]
-    if not any(item.get("bad_tokens") for item in every):
+    every = [item for item in (answer.bisect.spread if answer.bisect else ()) if item.tokens]
+    if not any(item.bad_tokens for item in every):
         return None
-    items, thinned_note = chosen(every, LAYERS, origin_place(every, origin))
+    items, thinned_note = chosen(every, LAYERS, origin_place(every, answer.origin))
     said, title = names(items)
-    place = origin_place(items, origin)
-    tokens = max(int(item["tokens"]) for item in items)
+    place = origin_place(items, answer.origin)
+    tokens = max(item.tokens or 0 for item in items)
     each = -(-tokens // COLUMNS)
     runs = [run for name, item in zip(said, items, strict=True) for run in _runs(name, item, each)]
 
     step = TALL if len(items) <= LARGE else LOW
-    words = _words(document, tokens)
+    words = _words(answer, tokens)
     y_axis = {"title": title, "labelOverlap": True, "labelLimit": LABEL_PIXELS, "ticks": False, "grid": False}
     y_axis |= {"titleAngle": 0, "titleAlign": "left", "titleBaseline": "bottom", "titleX": 0, "titleY": -6}
     y = {**ordinal("layer", said, y_axis), "scale": {"domain": said, "type": "band", "paddingInner": 0.15}}
@@ -61,23 +61,22 @@ def spread(document: Json) -> Plot | None:
     )
 
 
-def _runs(name: str, item: Json, each: int) -> list[dict[str, Any]]:
+def _runs(name: str, item: Spread, each: int) -> list[dict[str, Any]]:
     """Bad tokens side by side as one bar, from the start of the first column to the end of the last."""
-    columns = sorted({int(token) // each for token in item["bad_tokens"] or ()})
+    columns = sorted({token // each for token in item.bad_tokens})
     found = []
     for _, group in groupby(enumerate(columns), key=lambda pair: pair[1] - pair[0]):
         run = [column for _, column in group]
-        found.append({"layer": name, "start": run[0] * each, "end": min((run[-1] + 1) * each, item["tokens"])})
+        found.append({"layer": name, "start": run[0] * each, "end": min((run[-1] + 1) * each, item.tokens or 0)})
     return found
 
 
-def _words(document: Json, tokens: int) -> list[str]:
+def _words(answer: Answer, tokens: int) -> list[str]:
     """The tokens where they are few: by number, and by name where that is known."""
-    prompts = (document.get("forward") or {}).get("prompts") or ()
-    asked = (document.get("bisect") or {}).get("prompt")
-    known = prompts[asked].get("tokens") or () if isinstance(asked, int) and 0 <= asked < len(prompts) else ()
     if tokens > NAMED:
         return []
+    inputs, asked = answer.forward.prompts if answer.forward else (), answer.bisect.prompt if answer.bisect else None
+    known = inputs[asked].tokens or () if asked is not None and 0 <= asked < len(inputs) else ()
     texts = [short(token, TOKEN) for token in known] if len(known) == tokens else [""] * tokens
     return [f"{index} {text}".strip() for index, text in enumerate(texts)]
 
@@ -104,15 +103,15 @@ def _origin(name: str, y: Spec) -> list[Spec]:
 def _notes(each: int, tokens: int, thinned_note: str | None) -> list[str]:
     said = ["Filled: NaN or Inf at this token; empty: finite."]
     if each > 1:
-        said.append(f"Each column stands for {each} of the {tokens:,} tokens, and is filled if one of them is bad.")
+        said.append(f"Each column stands for {each} of the {tokens:,} tokens; it is filled if one of them is bad.")
     return said + ([thinned_note] if thinned_note else [])
 
 
-def _in_words(said: Sequence[str], items: Sequence[Json], born: str | None, title: str) -> str:
+def _in_words(said: Sequence[str], items: Sequence[Spread], born: str | None, title: str) -> str:
     """How many tokens are bad, layer by layer, from the last sound layer before the first bad one."""
-    rows = [(name, len(item["bad_tokens"] or ()), item["tokens"]) for name, item in zip(said, items, strict=True)]
+    rows = [(name, len(item.bad_tokens), item.tokens) for name, item in zip(said, items, strict=True)]
     first = next(index for index, (_, bad, _) in enumerate(rows) if bad)
     few, _ = thinned(rows[max(first - 1, 0) :], SAID, set())
     counted = [f"{name}{' (origin)' if name == born else ''}: {bad} of {tokens}" for name, bad, tokens in few]
-    which = [str(token) for token in (items[first]["bad_tokens"] or ())[:SAID]]
+    which = [str(token) for token in items[first].bad_tokens[:SAID]]
     return f"Bad tokens by {title}: {', '.join(counted)}. First bad: token {listed(which)} in layer {rows[first][0]}."

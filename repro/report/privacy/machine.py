@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from repro.core.answer import Answer
+from repro.core.records import Ending, Fault, Kind, Outcome
+from repro.core.sweep_answers import WhyOutcome
 from repro.report.privacy.credentials import SECRET_NAME
 
 USER_VARIABLES = ("USER", "LOGNAME", "USERNAME", "SUDO_USER")
@@ -20,6 +22,9 @@ FOLDER_VARIABLES = ("REPRO_CACHE_DIR", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOM
 """Variables that name folders; each stands for its folder where that is not below the home."""
 SHORTEST_SECRET = 8
 """A shorter value of a secret variable is as likely a word of ordinary text ("true", "none")."""
+ENUMS = (Outcome, Kind, Ending, Fault, WhyOutcome)
+WORDS = frozenset({"nan", "inf", "-inf"}.union(word.value for words in ENUMS for word in words))
+"""Words that have a meaning in verdict.json: it could not be read any more where they were masked."""
 PUBLIC = frozenset({"/", "/usr", "/usr/local"})
 """Folders that are the same on every machine."""
 
@@ -88,22 +93,20 @@ def _network(environment: Mapping[str, str]) -> Iterator[str]:
                     yield host
 
 
-def scope(document: Mapping[str, Any], private: Private) -> tuple[Private, tuple[str, ...]]:
+def scope(answer: Answer, private: Private) -> tuple[Private, tuple[str, ...]]:
     """What is private in this run, and what stays in it: the public id of its model.
 
     Where a local model and an environment lie is nobody's business. ``.`` and ``ENV`` stand for these.
 
     Args:
-        document: The content of verdict.json.
+        answer: Of the run.
         private: What is private anyway.
     """
-    name = str(document["model"]["id"])
-    model = Path(name)
-    keep = (name,) if not model.is_absolute() and "/" in name else ()
+    model = Path(answer.model.id)
+    keep = (answer.model.id,) if not model.is_absolute() and "/" in answer.model.id else ()
     pairs = [(model.parent, ".")] if model.is_absolute() else []
-    rows = [row.get("environment") or {} for row in document.get("cells") or ()]
-    for found in (document["cell"].get("executable"), *(row.get("executable") for row in rows)):
-        executable = Path(str(found))
+    rows = [row.environment.executable for row in answer.cells or () if row.environment]
+    for executable in map(Path, filter(None, (answer.cell.executable, *rows))):
         pairs += [(executable.parent.parent, "ENV")] if executable.is_absolute() else []
     folders = tuple((str(folder), word) for folder, word in pairs if str(folder) not in PUBLIC)
     return dataclasses.replace(private, folders=(*folders, *private.folders)), keep

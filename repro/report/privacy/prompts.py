@@ -13,8 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from repro.core.answer import Answer, answer_from
+from repro.core.encoding import replace, to_json
+from repro.report.privacy.machine import WORDS
+
 WITHHELD = "(withheld)"
-"""What stands for a prompt where no synthetic one is known."""
+"""What stands for a prompt of which nothing is told."""
 SHORTEST_WORD = 4
 """Shorter words tell little, and are in every message."""
 SPECIAL = re.compile(
@@ -44,7 +48,6 @@ class Prompts:
         pairs: Of words that follow each other in a prompt, for a piece of it in a sentence.
         shown: Which of the case's prompts was reduced, from 0.
         ids: The reduced input, or None where there is none.
-        synthetic: A prompt of no meaning that shows the same fault, or None.
     """
 
     texts: tuple[str, ...]
@@ -53,28 +56,24 @@ class Prompts:
     pairs: frozenset[tuple[str, str]]
     shown: int
     ids: tuple[int, ...] | None
-    synthetic: str | None
 
     def stand_in(self, number: int) -> str:
         """What stands for a prompt: of all but the reduced one, nothing is told."""
-        if number != self.shown or (self.ids is None and self.synthetic is None):
+        if number != self.shown or self.ids is None:
             return WITHHELD
-        if self.synthetic is not None:
-            return self.synthetic
-        return f"(token ids {', '.join(map(str, self.ids or ()))})"
+        return f"(token ids {', '.join(map(str, self.ids))})"
 
 
-def without_prompts(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of verdict.json without the text of its prompts, and with ``private_prompts`` set."""
-    result: dict[str, Any] = withhold(document, prompts_of(document))
-    return {**result, "private_prompts": True}
+def without_prompts(answer: Answer) -> Answer:
+    """The answer without the text of its prompts, and with ``private_prompts`` set."""
+    return replace(answer_from(withhold(to_json(answer), prompts_of(answer))), private_prompts=True)
 
 
-def prompts_of(document: Mapping[str, Any]) -> Prompts:
-    """What must be withheld of a run, from the content of its verdict.json."""
+def prompts_of(answer: Answer) -> Prompts:
+    """What must be withheld of a run."""
     texts: set[str] = set()
     tokens: dict[str, str] = {}
-    for key, value in _everywhere(document):
+    for key, value in _everywhere(to_json(answer)):
         if key == "prompts" and isinstance(value, list | tuple):
             texts.update(item for item in value if isinstance(item, str))
         elif key == "prompt" and isinstance(value, str) and value != ANOTHER:
@@ -83,21 +82,20 @@ def prompts_of(document: Mapping[str, Any]) -> Prompts:
             tokens.update((item, "(token)") for item in value if isinstance(item, str))
         elif key == "token" and isinstance(value, str):
             tokens[value] = "(token)"
-    tokens |= _numbered(document)
-    reduced = (document.get("reduction") or {}).get("inputs") or {}
+    reduced = answer.reduction.inputs if answer.reduction else None
+    if reduced is not None:  # the ids of these tokens are given anyway
+        tokens |= {token: f"id {number}" for number, token in zip(reduced.ids, reduced.tokens or (), strict=False)}
     in_order = [[word.lower() for word in re.findall(r"\w+", text)] for text in texts]
     pairs = {pair for words in in_order for pair in itertools.pairwise(words) if max(map(len, pair)) >= SHORTEST_WORD}
     pieces = [*texts, *(token.strip("\u2581\u0120 ") for token in tokens if not SPECIAL.fullmatch(token))]
     words = {word.lower() for text in pieces for word in re.findall(r"\w+", text) if len(word) >= SHORTEST_WORD}
-    ids = reduced.get("ids")
     return Prompts(
         texts=tuple(sorted(filter(None, texts), key=len, reverse=True)),
         tokens=tuple((token, word) for token, word in tokens.items() if not SPECIAL.fullmatch(token)),
         words=frozenset(words),
         pairs=frozenset(pairs),
-        shown=int((document.get("bisect") or {}).get("prompt") or 0),
-        ids=None if ids is None else tuple(ids),
-        synthetic=reduced.get("synthetic"),
+        shown=(answer.bisect and answer.bisect.prompt) or 0,
+        ids=None if reduced is None else reduced.ids,
     )
 
 
@@ -125,15 +123,10 @@ def _everywhere(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _everywhere(item)
 
 
-def _numbered(document: Mapping[str, Any]) -> dict[str, str]:
-    """Token text -> ``id N``, for the tokens that stand in the reduced input: their ids are given anyway."""
-    reduced = (document.get("reduction") or {}).get("inputs") or {}
-    ids, tokens = reduced.get("ids") or (), reduced.get("tokens") or ()
-    return {token: f"id {number}" for number, token in zip(ids, tokens, strict=False)}
-
-
 def _walk(value: Any, prompts: Prompts, *, outside: bool) -> Any:
     if isinstance(value, str):
+        if value in WORDS:
+            return value
         return withhold_text(value, prompts) if outside else _sentence(value, prompts)
     if isinstance(value, Mapping):
         if value.get("name") in SECOND or value.get("step") in SECOND:
@@ -145,7 +138,7 @@ def _walk(value: Any, prompts: Prompts, *, outside: bool) -> Any:
 
 
 def _entry(key: str, value: Any, prompts: Prompts, *, outside: bool) -> Any:
-    if key == "synthetic" or value == ANOTHER:
+    if value == ANOTHER:
         return value
     if isinstance(value, str) and key in ("prompt", "token"):
         return WITHHELD if key == "prompt" else _token(value, prompts)

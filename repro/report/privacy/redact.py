@@ -2,8 +2,8 @@
 addresses.
 
 What leaves this machine is masked, and it is masked here alone. ``private_words`` reads what is private on this
-machine, ``scope`` adds what is private in one run, ``redact`` masks a text and ``redact_json`` data, of which numbers
-and structure stay as they are.
+machine, ``scope`` adds what is private in one run. ``redact`` masks a text, ``redact_json`` data, ``redact_answer`` an
+answer; numbers and structure stay as they are.
 """
 
 import functools
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from repro.core.answer import Answer, answer_from
+from repro.core.encoding import to_json
 from repro.report.privacy.addresses import is_public, without_addresses
 from repro.report.privacy.credentials import SECRET_NAME, without_credentials
-from repro.report.privacy.machine import SHORTEST_SECRET, Private, private_words, scope
+from repro.report.privacy.machine import SHORTEST_SECRET, WORDS, Private, private_words, scope
 
-__all__ = ["Private", "private_words", "redact", "redact_json", "scope"]
+__all__ = ["Private", "private_words", "redact", "redact_answer", "redact_json", "scope"]
 
 PATHS = re.compile(r"""\"[^"\n]*\"|[^\s"'`|]+""")
 """What may be a path: between quotes, or a word. Found in one go, however long the text."""
@@ -41,7 +43,7 @@ HOMES = re.compile(
 address, in which ``/home`` is none.
 """
 
-COMMON_NAMES = frozenset(
+COMMON_NAMES = WORDS | frozenset(
     {
         "root", "user", "users", "admin", "ubuntu", "debian", "runner", "runneradmin", "vagrant", "jovyan", "localhost",
         "nobody", "docker", "host", "hostname", "server", "home", "default", "guest", "test", "work", "main", "node",
@@ -85,6 +87,11 @@ def redact_json(value: Any, private: Private, keep: tuple[str, ...] = ()) -> Any
         return walk(item, versions or key in VERSIONED)
 
     return walk(value, False)
+
+
+def redact_answer(answer: Answer, private: Private) -> Answer:
+    """The answer without what is private, on this machine and in its run."""
+    return answer_from(redact_json(to_json(answer), *scope(answer, private)))
 
 
 @functools.lru_cache(maxsize=16)

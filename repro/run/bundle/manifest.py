@@ -6,14 +6,17 @@ The manifest is the one member that no hash covers: it holds the hashes of all o
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Annotated
 
-from repro.core.encoding import SCHEMA, decode, encode, from_text, to_json
+from msgspec import Meta
+
+from repro.core.encoding import SCHEMA, Record, document, encode, from_text
 from repro.core.errors import RecordError
 
 NAME = "MANIFEST.json"
-SHA256 = re.compile(r"[0-9a-f]{64}")
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Bytes = Annotated[int, Meta(ge=0)]
 DEVICES = re.compile(r"(?i:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\..*)?")
 """Names that Windows keeps for devices, with any extension.
 Source: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -24,37 +27,34 @@ LONGEST = 240
 """Characters of a name. Windows takes 260 for a whole path, and some of it is the folder's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file of the bundle: its name with ``/`` between the folders, its size in bytes, and its SHA-256."""
 
     name: str
-    bytes: int
-    sha256: str
+    bytes: Bytes
+    sha256: Sha256
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file of the run that is not in the bundle, and why."""
 
     name: str
-    bytes: int
+    bytes: Bytes
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Masked:
+class Masked(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file that is in the bundle without what is private, and the original, which stays with the reporter."""
 
     name: str
-    original_bytes: int
-    original_sha256: str
+    original_bytes: Bytes
+    original_sha256: Sha256
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole content of ``MANIFEST.json``. ``command`` gives the run again, ``tool`` is the version that made it."""
 
+    schema: int = SCHEMA
     tool: str
     command: str
     files: tuple[Member, ...]
@@ -68,31 +68,22 @@ class Manifest:
 
     def text(self) -> str:
         """MANIFEST.json."""
-        return encode({"schema": SCHEMA, **to_json(self)}, indent=1) + "\n"
+        return encode(self, indent=1) + "\n"
 
 
 def read(content: bytes) -> Manifest:
     """The manifest that ``content`` stands for, with names that may be written.
 
     Raises:
-        RecordError: it is none of this schema, or a name, a size or a hash in it cannot be right.
+        RecordError: it is not of this schema or shape, or a name in it cannot be right; the message names the place.
     """
     try:
-        data = from_text(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RecordError(f"no UTF-8: {error}") from None
-    except RecursionError:
-        raise RecordError("nested too deeply") from None
-    if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
-        raise RecordError(f"no manifest of schema {SCHEMA}")
-    manifest = decode(Manifest, data)
-    names = [member.name for member in manifest.files]
-    problem = wrong_names([*names, NAME])
+        manifest = document(Manifest, from_text(content.decode("utf-8")))
+    except UnicodeDecodeError:
+        raise RecordError("no JSON: it is not UTF-8") from None
+    problem = wrong_names([*(member.name for member in manifest.files), NAME])
     if problem is not None:
         raise RecordError(problem)
-    for member in manifest.files:
-        if member.bytes < 0 or not SHA256.fullmatch(member.sha256):
-            raise RecordError(f"{member.name!r} has size {member.bytes} and SHA-256 {member.sha256!r}")
     return manifest
 
 

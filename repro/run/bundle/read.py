@@ -12,9 +12,9 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from repro.core import paths
+from repro.core import answer, paths
+from repro.core.answer import Answer
 from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.run.bundle import manifest
 from repro.run.bundle.manifest import Manifest, Member
@@ -40,7 +40,7 @@ class Opened:
     """
 
     folder: Path
-    document: dict[str, Any]
+    answer: Answer
     manifest: Manifest | None = None
 
     def original_sha256(self, name: str) -> str:
@@ -83,13 +83,15 @@ def open_bundle(place: Path, into: Path) -> Opened:
     """
     if place.is_dir():
         if (place / manifest.NAME).exists():
-            return _with_document(place, _verified_folder(place))
-        if not (place / "verdict.json").is_file():
-            raise UsageError(f"{place} holds neither a {manifest.NAME} nor a verdict.json: it is no bundle and no run.")
+            return _opened(place, _verified_folder(place))
+        if not (place / answer.NAME).is_file():
+            raise UsageError(
+                f"{place} holds neither a {manifest.NAME} nor a {answer.NAME}: it is no bundle and no run."
+            )
         return _run_folder(place)
     if not place.is_file():
         raise UsageError(f"{place} does not exist. Give a bundle.zip, or the folder of a run.")
-    return _with_document(into, unpack(place, into))
+    return _opened(into, unpack(place, into))
 
 
 def unpack(archive: Path, into: Path) -> Manifest:
@@ -200,11 +202,11 @@ def _verified_folder(place: Path) -> Manifest:
 
 def _run_folder(place: Path) -> Opened:
     """The folder of a run, held against the hashes that its verdict.json has."""
-    opened = _with_document(place, None)
-    for name, key in (("evidence.jsonl", "evidence_sha256"), ("probes.pyz", "kit_sha256")):
-        said = opened.document.get(key)
-        if said and (place / name).is_file() and paths.sha256(place / name) != said:
-            raise _refused(place, f"{name} is not the file whose SHA-256 verdict.json has")
+    opened = _opened(place, None)
+    said = (("evidence.jsonl", opened.answer.evidence_sha256), ("probes.pyz", opened.answer.kit_sha256))
+    for name, sha256 in said:
+        if sha256 and (place / name).is_file() and paths.sha256(place / name) != sha256:
+            raise _refused(place, f"{name} is not the file whose SHA-256 {answer.NAME} has")
     return opened
 
 
@@ -228,11 +230,11 @@ def _same_names(place: Path, said: Manifest, found: set[str]) -> None:
         raise _refused(place, f"{min(names - found)!r} is in its manifest and missing")
 
 
-def _with_document(folder: Path, said: Manifest | None) -> Opened:
+def _opened(folder: Path, said: Manifest | None) -> Opened:
     try:
-        return Opened(folder, paths.read_object(folder / "verdict.json"), said)
-    except (RecordError, RecursionError, UnicodeDecodeError) as error:
-        raise _refused(folder, f"its verdict.json cannot be read: {error}") from None
+        return Opened(folder, answer.read(folder / answer.NAME), said)
+    except RecordError as error:
+        raise _refused(folder, f"its {answer.NAME} cannot be read: {error}") from None
 
 
 def _another_hash(member: Member, found: str) -> str:

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from repro.core.answer import Answer
 from repro.core.errors import EvidenceError
 from repro.engine.kit import EPOCH
 from repro.report.privacy.prompts import Prompts
@@ -79,7 +79,7 @@ class Bundle:
             size = sum(item.bytes for item in left) / 1e6
             said += f"; {len(left)} ({size:.1f} MB) were left out, which {manifest.NAME} in it names"
         if self.too_large:
-            said += f"; it is above GitHub's limit of {LIMIT / 1e6:.0f} MB, for what it has can not be left out"
+            said += f"; it is above GitHub's limit of {LIMIT / 1e6:.0f} MB, and nothing more can be left out"
         return f"{said}."
 
 
@@ -93,12 +93,12 @@ class _File:
     bytes: int
 
 
-def bundle(folder: Path, document: Mapping[str, Any], private: Private, prompts: Prompts | None = None) -> Bundle:
+def bundle(folder: Path, answer: Answer, private: Private, prompts: Prompts | None = None) -> Bundle:
     """Write ``bundle.zip`` into the folder of a run, of a matrix or of a search.
 
     Args:
         folder: Of the run.
-        document: The content of its verdict.json.
+        answer: The content of its verdict.json.
         private: What must not be in it.
         prompts: The prompts that must not be in it either, as ``prompts_of`` reads them from the unmasked verdict.json;
             the reports beside it have been written without them already.
@@ -106,13 +106,13 @@ def bundle(folder: Path, document: Mapping[str, Any], private: Private, prompts:
     Raises:
         EvidenceError: a file cannot be read, or the bundle cannot be written.
     """
-    words, keep = scope(document, private)
+    words, keep = scope(answer, private)
     mask = Mask(dataclasses.replace(words, folders=(*words.folders, (str(folder.absolute()), "RUN"))), keep, prompts)
     taken: dict[str, bytes] = {}
     masked: list[Masked] = []
     left: list[LeftOut] = []
     room = LIMIT
-    for file in sorted(_files(folder, document, mask), key=lambda file: (file.rank, file.bytes, file.name)):
+    for file in sorted(_files(folder, answer, mask), key=lambda file: (file.rank, file.bytes, file.name)):
         problem = _problem(file, folder, taken)
         if problem is None:
             original = _read(file.path)
@@ -120,13 +120,13 @@ def bundle(folder: Path, document: Mapping[str, Any], private: Private, prompts:
             cost = len(zlib.compress(content, 9)) + OVERHEAD + 4 * len(file.name)
             problem = None if file.rank == NEEDED or cost <= room else _no_room(room)
         if problem is not None:
-            left.append(LeftOut(file.name, file.bytes, problem))
+            left.append(LeftOut(name=file.name, bytes=file.bytes, why=problem))
             continue
         room -= cost
         taken[file.name] = content
         if content != original:
-            masked.append(Masked(file.name, len(original), hashlib.sha256(original).hexdigest()))
-    return _write(folder / NAME, taken, masked, left, document, mask)
+            masked.append(Masked(name=file.name, original_bytes=len(original), original_sha256=_sha256(original)))
+    return _write(folder / NAME, taken, masked, left, answer, mask)
 
 
 def _problem(file: _File, folder: Path, taken: Mapping[str, bytes]) -> str | None:
@@ -144,12 +144,14 @@ def _no_room(room: int) -> str:
     return f"more than the {max(room, 0) / 1e6:.1f} MB that are left of the {LIMIT / 1e6:.0f} MB of an attachment"
 
 
-def _files(folder: Path, document: Mapping[str, Any], mask: Mask) -> Iterator[_File]:
+def _files(folder: Path, answer: Answer, mask: Mask) -> Iterator[_File]:
     """Every file that belongs to the run or to one below it; each once."""
     seen: set[Path] = set()
-    for place, at_least in _runs(folder, document):
-        if ".." in place.parts or not place.is_relative_to(folder):
-            continue  # a verdict.json that this toolkit did not write
+    for place, at_least in _runs(folder, answer):
+        if not place.is_relative_to(folder):
+            continue  # a verdict.json that this toolkit did not write, as below
+        if place != folder and manifest.wrong_name(place.relative_to(folder).as_posix()):
+            continue
         for pattern, rank in OF_A_RUN.items():
             for path in sorted(place.glob(pattern)):
                 if path not in seen and path.is_file():
@@ -158,20 +160,20 @@ def _files(folder: Path, document: Mapping[str, Any], mask: Mask) -> Iterator[_F
                     yield _File(name, path, max(rank, at_least), path.stat().st_size)
 
 
-def _runs(folder: Path, document: Mapping[str, Any]) -> Iterator[tuple[Path, int]]:
+def _runs(folder: Path, answer: Answer) -> Iterator[tuple[Path, int]]:
     """The folders of runs, and the lowest rank of anything in them."""
     yield folder, NEEDED
-    for row in document.get("cells") or ():
-        yield folder / str(row["folder"] or row["id"]), NEEDED
-    for model in (document.get("comparison") or {}).get("models") or ():
-        if model["folder"] is not None:
-            yield folder / model["folder"], NEEDED
-    versions = document.get("versions") or {}
-    sides = (versions.get("last_good"), versions.get("first_bad"))
-    for probe in versions.get("probes") or ():
-        for run in probe["runs"]:
-            if run["folder"] is not None:
-                yield folder / run["folder"], NEEDED if probe["version"] in sides else OTHER_RELEASES
+    for row in answer.cells or ():
+        yield folder / (row.folder or row.id), NEEDED
+    for model in answer.comparison.models if answer.comparison else ():
+        if model.folder is not None:
+            yield folder / model.folder, NEEDED
+    versions = answer.versions
+    for probe in versions.probes if versions else ():
+        beside = versions is not None and probe.version in (versions.last_good, versions.first_bad)
+        for run in probe.runs:
+            if run.folder is not None:
+                yield folder / run.folder, NEEDED if beside else OTHER_RELEASES
     if versions:
         for place in sorted((folder / "traces").glob("*/")):
             yield place, OTHER_RELEASES
@@ -184,20 +186,24 @@ def _read(path: Path) -> bytes:
         raise EvidenceError(f"could not read {path}: {error.strerror}. Without it there is no bundle.") from error
 
 
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _write(
     path: Path,
     taken: Mapping[str, bytes],
     masked: list[Masked],
     left: list[LeftOut],
-    document: Mapping[str, Any],
+    answer: Answer,
     mask: Mask,
 ) -> Bundle:
     """The archive on disk, whole or not at all."""
     names = sorted(taken)
     contents = Manifest(
-        tool=str(document["tool"]),
-        command=mask.data({"command": document["command"]})["command"],
-        files=tuple(Member(name, len(taken[name]), hashlib.sha256(taken[name]).hexdigest()) for name in names),
+        tool=answer.tool,
+        command=mask.data({"command": answer.command})["command"],
+        files=tuple(Member(name=name, bytes=len(taken[name]), sha256=_sha256(taken[name])) for name in names),
         left_out=tuple(sorted(left, key=lambda item: item.name)),
         masked=tuple(sorted(masked, key=lambda item: item.name)),
     )

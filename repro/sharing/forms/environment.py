@@ -9,8 +9,10 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
+from repro.core.answer import Answer, CellInfo
+from repro.core.payloads import Environment
 from repro.core.sentences import visible
 from repro.report.markdown import block as fenced
 from repro.sharing.forms.forms import Block, Line, block
@@ -26,13 +28,12 @@ NUMBERS = "numbers"
 """The block of what changes numbers and is in no project's own list."""
 
 
-def environment(document: Mapping[str, Any], name: str) -> str:
+def environment(answer: Answer, name: str) -> str:
     """The environment block ``name``, and below it what changes numbers; empty where no environment was recorded."""
-    found = document.get("environment") or {}
-    if not found:
+    if answer.environment is None:
         return ""
-    known, shape = facts(document), block(name)
-    label = f"Read by repro {document['tool']} inside the process that ran the model."
+    known, shape = facts(answer.environment, answer.cell), block(name)
+    label = f"Read by repro {answer.tool} inside the process that ran the model."
     lines, numbers = _lines(shape, known), _lines(block(NUMBERS), known)
     if shape.language == "Shell":  # GitHub puts the fence around it
         return "\n".join([f"# {label}", *lines, "", "# What else changes numbers:", *numbers])
@@ -40,27 +41,26 @@ def environment(document: Mapping[str, Any], name: str) -> str:
     return "\n\n".join([label, listed, "What else changes numbers:", fenced("\n".join(numbers), "text")])
 
 
-def facts(document: Mapping[str, Any]) -> Facts:
+def facts(found: Environment, cell: CellInfo) -> Facts:
     """Every fact that a line may ask for, as text; None for what was not recorded."""
-    found = document.get("environment") or {}
-    return {**_versions(found), **_build(found), **_device(document, found), **_numbers(document, found)}
+    return {**_versions(found), **_build(found), **_device(found, cell.device), **_numbers(found, cell)}
 
 
-def _versions(found: Mapping[str, Any]) -> Facts:
-    installed = {**(found.get("packages") or {}), **(found.get("distributions") or {})}
+def _versions(found: Environment) -> Facts:
+    installed = {**found.packages, **found.distributions}
     known = {
         name.replace("-", "_"): installed.get(name, MISSING)
         for name in ("huggingface-hub", "safetensors", "tokenizers", "accelerate", "deepspeed", "tensorflow", "flax")
     }
-    config = found.get("accelerate_config")
+    config = found.accelerate_config
     shown = None if config is None else "\n".join(f"\t- {key}: {value}" for key, value in config.items())
     listed = sorted(name for name in installed if LIBRARIES.match(name))
     return {
         **known,
-        "transformers": found.get("transformers"),
-        "transformers_or_none": found.get("transformers") or MISSING,
-        "torch": found.get("torch"),
-        "python": found.get("python"),
+        "transformers": found.transformers,
+        "transformers_or_none": found.transformers or MISSING,
+        "torch": found.torch,
+        "python": found.python,
         "numpy": installed.get("numpy"),
         "jax": installed.get("jax", MISSING),
         "jaxlib": installed.get("jaxlib", MISSING),
@@ -72,64 +72,68 @@ def _versions(found: Mapping[str, Any]) -> Facts:
     }
 
 
-def _build(found: Mapping[str, Any]) -> Facts:
-    build, memory = found.get("build") or {}, found.get("memory_bytes")
+def _build(found: Environment) -> Facts:
+    build, memory = found.build, found.memory_bytes
     return {
-        **{name: found.get(name) for name in ("platform", "libc", "python_build")},
-        "system": _beside(found.get("system"), found.get("machine")),
+        "platform": found.platform,
+        "libc": found.libc,
+        "python_build": found.python_build,
+        "system": f"{found.system} ({found.machine})" if found.system and found.machine else found.system,
         "debug": _boolean(build.get("debug")),
-        "cuda_built": (build["cuda"] or "None") if "cuda" in build else None,
-        "rocm_built": (build["hip"] or "N/A") if "hip" in build else None,
+        "cuda_built": str(build["cuda"] or "None") if "cuda" in build else None,
+        "rocm_built": str(build["hip"] or "N/A") if "hip" in build else None,
         "xnnpack": _boolean(build.get("xnnpack")),
         "memory": None if memory is None else f"{memory / 1024**3:.2f} GB",
-        "torch_git": found.get("torch_git"),
-        "cpu": _cpu(found.get("cpu") or {}),
+        "torch_git": found.torch_git,
+        "cpu": _cpu(found.cpu),
     }
 
 
-def _device(document: Mapping[str, Any], found: Mapping[str, Any]) -> Facts:
-    cards = [card for card in found.get("accelerators") or () if card.get("type") == "cuda"]
-    listed = found.get("accelerators")
-    device = document["cell"].get("device")
+def _device(found: Environment, device: str | None) -> Facts:
+    cards = [card for card in found.accelerators or () if card.get("type") == "cuda"]
+    kind, recorded = found.accelerator, found.accelerators is not None
     gpu = None if device is None else "no" if device == "cpu" else "yes"
-    kind = found.get("accelerator")
-    recorded = "accelerator" in found
     return {
         "device": device,
-        "cuda_available": None if listed is None else str(bool(cards)),
+        "cuda_available": str(bool(cards)) if recorded else None,
         # Transformers knows no name for Apple's GPU there, Accelerate does.
         "accelerator_or_na": (kind if kind not in (None, "MPS") else "NA") if recorded else None,
         "accelerator_or_n_a": (kind or "N/A") if recorded else None,
         "gpu_used": gpu,
         "gpu_used_where_there_is_one": gpu if cards else None,
         "parallel": "no",  # the kit is one process, and places the model on one device
-        "gpu_type": cards[0]["name"] if cards else None,
-        "gpus": "".join(f"\nGPU {place}: {card['name']}" for place, card in enumerate(cards)) or None,
-        "driver": found.get("gpu_driver"),
+        "gpu_type": str(cards[0].get("name")) if cards else None,
+        "gpus": "".join(f"\nGPU {place}: {card.get('name')}" for place, card in enumerate(cards)) or None,
+        "driver": found.gpu_driver,
         "cudnn": str(cards[0]["cudnn"]) if cards and cards[0].get("cudnn") else None,
     }
 
 
-def _numbers(document: Mapping[str, Any], found: Mapping[str, Any]) -> Facts:
-    cell, tf32 = document["cell"], found.get("tf32") or {}
-    allocator, variables = found.get("allocator") or {}, found.get("variables") or {}
-    switched = ", ".join(f"{name} {value}" for name, value in tf32.items() if value is not None)
+def _numbers(found: Environment, cell: CellInfo) -> Facts:
     return {
-        "dtype": cell.get("dtype"),
-        "attn": cell.get("attn"),
-        "blas": found.get("blas"),
-        "capability": (found.get("cpu") or {}).get("capability"),
-        "tf32": switched or None,
-        "allocator": ", ".join(f"{name}={value}" for name, value in allocator.items()) or None,
-        "variables": ", ".join(f"{name}={value}" for name, value in variables.items()) or None,
-        **{name: _boolean(found.get(name)) for name in ("mkldnn", "deterministic", "flush_denormal")},
-        **{name: _text(found.get(name)) for name in ("threads", "interop_threads", "matmul_precision")},
+        "dtype": cell.dtype,
+        "attn": cell.attn,
+        "blas": found.blas,
+        "capability": _text(found.cpu.get("capability")),
+        "tf32": ", ".join(f"{name} {value}" for name, value in found.tf32.items() if value is not None) or None,
+        "allocator": _assigned(found.allocator),
+        "variables": _assigned(found.variables),
+        "mkldnn": _boolean(found.mkldnn),
+        "deterministic": _boolean(found.deterministic),
+        "flush_denormal": _boolean(found.flush_denormal),
+        "threads": _text(found.threads),
+        "interop_threads": _text(found.interop_threads),
+        "matmul_precision": found.matmul_precision,
     }
 
 
 def _cpu(cpu: Mapping[str, Any]) -> str | None:
     named = {"CPU(s)": cpu.get("count"), "Model name": cpu.get("model"), "CPU capability": cpu.get("capability")}
     return "\n".join(f"{name}: {value}" for name, value in named.items() if value) or None
+
+
+def _assigned(values: Mapping[str, object]) -> str | None:
+    return ", ".join(f"{name}={value}" for name, value in values.items()) or None
 
 
 def _lines(shape: Block, known: Facts) -> list[str]:
@@ -146,8 +150,7 @@ def _lines(shape: Block, known: Facts) -> list[str]:
 
 
 def _said(line: Line, known: Facts) -> str | None:
-    release = Version(known["transformers"] or "0")
-    if (line.since and release < Version(line.since)) or (line.until and release >= Version(line.until)):
+    if not _of_release(line, known["transformers"] or "0"):
         return None
     names = [name for _, name, _, _ in string.Formatter().parse(line.text) if name]
     if any(known[name] is None for name in names):
@@ -155,8 +158,15 @@ def _said(line: Line, known: Facts) -> str | None:
     return line.text.format_map(known)
 
 
-def _beside(value: str | None, machine: object) -> str | None:
-    return f"{value} ({machine})" if value and machine else value
+def _of_release(line: Line, transformers: str) -> bool:
+    """Whether this release has the line; of one whose version cannot be read, only the lines that all have."""
+    if line.since is None and line.until is None:
+        return True
+    try:
+        release = Version(transformers)
+    except InvalidVersion:
+        return False
+    return not (line.since and release < Version(line.since)) and not (line.until and release >= Version(line.until))
 
 
 def _boolean(value: object) -> str | None:

@@ -4,30 +4,30 @@ Where room is short, sections of the report and all scripts but one are left out
 A script is never cut: where none fits by itself, it is attached.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
+from repro.core.answer import Answer
+from repro.core.encoding import replace
 from repro.core.sentences import listed
-from repro.report import cells, opening
+from repro.report import opening
 from repro.report.markdown import code, text
-from repro.report.render import LIMIT, NOTHING_PRIVATE, render
+from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
 from repro.sharing.forms.environment import environment
 from repro.sharing.forms.forms import Field, Form, body, boxes
 from repro.sharing.forms.sections import (
     Quoted,
-    Section,
     attached,
-    by_importance,
     expected,
+    markdown,
     printed,
     script,
     sections,
-    statement,
     tried,
 )
+from repro.sharing.tried import Tried
 
 TITLE_LIMIT = 256
 """GitHub's limit for the title of an issue, in characters."""
@@ -42,7 +42,7 @@ BUNDLE = "bundle.zip"
 BEFORE_SCRIPTS = 2
 """How many sections are more necessary than a second script."""
 
-Piece = Quoted | Section
+Piece = Quoted | Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +78,23 @@ class Filled:
 
 def fill(
     form: Form,
-    document: Mapping[str, Any],
+    answer: Answer,
     quoted: Sequence[Quoted],
     *,
     words: str | None = None,
-    latest: Mapping[str, Any] | None = None,
+    latest: Tried | None = None,
 ) -> Filled:
     """The form, filled.
 
     Args:
         form: Which.
-        document: The content of verdict.json without what is private.
+        answer: The run's, without what is private.
         quoted: The scripts, the most telling first.
         words: The reporter's own, as Markdown; None leaves a place for them.
-        latest: The content of latest.json, about the first of the scripts.
+        latest: What the newest release gave with the first of the scripts.
     """
-    report = sections(render({**document, "environment": None}, NOTHING_PRIVATE))
-    title = _title(form, document)
+    report = sections(render(replace(answer, environment=None), NOTHING_PRIVATE))
+    title = _title(form, answer)
 
     def short(texts: Sequence[str]) -> bool:
         return len(body(form, texts)) <= LIMIT
@@ -102,7 +102,7 @@ def fill(
     def fits_url(texts: Sequence[str]) -> bool:
         return len(_url(form, title, texts).encode()) <= URL_LIMIT
 
-    draft = partial(_Draft, form, document, report, words, latest)
+    draft = partial(_Draft, form, answer, report, words, latest)
     drafts = [draft(order, whole=True) for order in (quoted, quoted[::-1])]
     texts, left_out = (_first(drafts, short) or draft(quoted, whole=False)).as_much_as(short)
     in_url = _first(drafts, fits_url) if form.prefill != "nothing" else None
@@ -118,18 +118,17 @@ class _Draft:
     """
 
     form: Form
-    document: Mapping[str, Any]
-    report: Sequence[Section]
+    answer: Answer
+    report: Sequence[Part]
     words: str | None
-    latest: Mapping[str, Any] | None
+    latest: Tried | None
     quoted: Sequence[Quoted]
     whole: bool
 
     @property
     def pieces(self) -> list[Piece]:
         """What may be left out, the most necessary first: place and workarounds, the other scripts, the rest."""
-        ordered = by_importance(self.report)
-        return [*ordered[:BEFORE_SCRIPTS], *self.quoted[1:], *ordered[BEFORE_SCRIPTS:]]
+        return [*self.report[:BEFORE_SCRIPTS], *self.quoted[1:], *self.report[BEFORE_SCRIPTS:]]
 
     def as_much_as(self, fits: Callable[[Sequence[str]], bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(the fields' texts with as many pieces as fit, the names of what is left out of them)."""
@@ -143,17 +142,17 @@ class _Draft:
 
     def texts(self, kept: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """The texts of all fields, with those pieces that are named."""
-        document, quoted = self.document, self.quoted
-        wanted, about = expected(document, quoted), tried(document, self.latest)
-        parts = [section.markdown for section in self.report if section.heading in kept]
+        answer, quoted = self.answer, self.quoted
+        wanted, about = expected(answer, quoted), tried(answer, self.latest)
+        parts = [markdown(part) for part in self.report if part.heading in kept]
         parts += _left_out([_name(piece) for piece in self.pieces if _name(piece) not in kept])
-        shown = [statement(document), *_scripts(document, quoted, kept, whole=self.whole)]
+        shown = [opening.statement(answer), *_scripts(answer, quoted, kept, whole=self.whole)]
         said: dict[str, Callable[[], str]] = {
-            "everything": lambda: _generated(document, [*shown, f"**Expected:** {wanted}", about, *parts]),
-            "reproduction": lambda: _generated(document, [*shown, about, *parts]),
-            "expected": lambda: _generated(document, [wanted]),
-            "environment": lambda: environment(document, self.form.environment),
-            "output": lambda: _generated(document, printed(quoted[0]) if quoted else []),
+            "everything": lambda: _generated(answer, [*shown, f"**Expected:** {wanted}", about, *parts]),
+            "reproduction": lambda: _generated(answer, [*shown, about, *parts]),
+            "expected": lambda: _generated(answer, [wanted]),
+            "environment": lambda: environment(answer, self.form.environment),
+            "output": lambda: _generated(answer, printed(quoted[0]) if quoted else []),
             "nothing": str,
         }
 
@@ -173,21 +172,20 @@ def _name(piece: Piece) -> str:
     return piece.path if isinstance(piece, Quoted) else piece.heading
 
 
-def _scripts(document: Mapping[str, Any], quoted: Sequence[Quoted], kept: frozenset[str], *, whole: bool) -> list[str]:
+def _scripts(answer: Answer, quoted: Sequence[Quoted], kept: frozenset[str], *, whole: bool) -> list[str]:
     if not quoted:
-        entry = document.get("reproducer") or {}
-        why = f": {text(entry['reason'])}" if entry.get("reason") else "."
-        return [f"There is no script that shows it by itself{why}"]
-    first = script(document, quoted[0]) if whole else attached(document, quoted[0])
-    return [first, *(script(document, item) for item in quoted[1:] if item.path in kept)]
+        reason = answer.reproducer and answer.reproducer.reason
+        return [f"There is no reproducer that shows it by itself{f': {text(reason)}' if reason else '.'}"]
+    first = script(answer, quoted[0]) if whole else attached(answer, quoted[0])
+    return [first, *(script(answer, item) for item in quoted[1:] if item.path in kept)]
 
 
-def _generated(document: Mapping[str, Any], parts: Sequence[str]) -> str:
+def _generated(answer: Answer, parts: Sequence[str]) -> str:
     """Parts in one block that says what made it; empty where there are none."""
     said = [part for part in parts if part]
     if not said:
         return ""
-    label = f"Generated by repro {document['tool']} from a recorded run, not written by a person"
+    label = f"Generated by repro {answer.tool} from a recorded run, not written by a person"
     return "\n\n".join(["<details open>\n<summary>" + label + "</summary>", *said, "</details>"])
 
 
@@ -197,9 +195,8 @@ def _left_out(names: Sequence[str]) -> list[str]:
     return [f"Left out here: {listed([code(name) for name in names])}. All of it is in the attached `{BUNDLE}`."]
 
 
-def _title(form: Form, document: Mapping[str, Any]) -> str:
-    found = cells.complete(document)
-    title = " ".join(f"{form.title}{opening.title(found)}{cells.title_place(found)}".split())
+def _title(form: Form, answer: Answer) -> str:
+    title = " ".join(f"{form.title}{opening.title(answer)}".split())
     return title if len(title) <= TITLE_LIMIT else title[: TITLE_LIMIT - 4] + " ..."
 
 

@@ -2,37 +2,41 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from repro.core.answer import NAME as VERDICT
+from repro.core.answer import Answer, ScriptRecord, read
+from repro.core.encoding import Record, decode, to_json
 from repro.core.errors import RecordError, ReproError, UsageError
-from repro.core.paths import read_object, sha256, write
+from repro.core.paths import sha256, write
+from repro.core.records import Outcome
 from repro.report.privacy.prompts import without_prompts
-from repro.report.privacy.redact import Private, redact, redact_json, scope
+from repro.report.privacy.redact import Private, redact, redact_answer, redact_json, scope
+from repro.run.bundle.manifest import wrong_name
 from repro.sharing.forms.fill import Filled, fill
 from repro.sharing.forms.forms import Form, forms
 from repro.sharing.forms.sections import Quoted
+from repro.sharing.tried import Tried, answers
 
-VERDICT = "verdict.json"
-LATEST = "latest.json"
 BLOCKS_TITLE = "00-title.md"
 WORDS = "words.md"
 """The reporter's own words, where they are kept beside the run."""
 NOWHERE = {
-    "checkpoint": "the fault is in the checkpoint: it is for the makers of the model, not for a library",
-    "caller": "the fault is in the call, and no project's",
+    "checkpoint": "the fault is in the checkpoint: report it to the model's authors, not to a library",
+    "caller": "the fault is in the call, not in a library",
 }
 """Owners that have no form, and why."""
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The folder of a run, and the content of its verdict.json."""
+    """The folder of a run, and its answer."""
 
     folder: Path
-    document: Mapping[str, Any]
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +52,13 @@ def open_run(place: Path) -> Run:
     """A run by its folder or its verdict.json.
 
     Raises:
-        UsageError: there is no run.
+        UsageError: there is no run of this version; the message names the file, the place in it and what is expected.
     """
     path = place if place.name == VERDICT else place / VERDICT
     try:
-        document = read_object(path)
+        return Run(path.parent, read(path))
     except RecordError as error:
-        raise UsageError(f"{place} is no run: {path} cannot be read ({error}). Give the folder of a run.") from None
-    missing = {"verdict", "reason", "model", "cell", "tool"} - document.keys()
-    if missing:
-        raise UsageError(f"{path} is no verdict of repro: it has no {sorted(missing)[0]!r}. Give the folder of a run.")
-    return Run(path.parent, document)
+        raise UsageError(f"{path} cannot be used: {error}. Give the folder of a run.") from None
 
 
 def form_for(run: Run, project: str) -> Form:
@@ -68,56 +68,52 @@ def form_for(run: Run, project: str) -> Form:
         UsageError: the run is good, so that there is nothing to report.
         ReproError: "auto", and the owner is not known or has no form: could not tell where to.
     """
-    if run.document["verdict"] == "good":
-        raise UsageError(f"{run.folder} is good, so there is no fault to report: {run.document['reason']}")
-    if project != "auto":
-        return forms()[project]
-    owner = run.document.get("owner") or {}
-    name = str(owner.get("project"))
+    answer = run.answer
+    if answer.verdict is Outcome.GOOD:
+        raise UsageError(f"{run.folder} is good, so there is no fault to report: {answer.reason}")
+    owner = answer.owner
+    name = project if project != "auto" else str(owner and owner.project)
     if name in forms():
         return forms()[name]
     why = NOWHERE.get(name, "the run does not say whose fault it is")
-    said = " ".join(str(part) for part in (owner.get("reason"), owner.get("advice")) if part)
+    said = " ".join(part for part in (owner.reason, owner.advice) if part) if owner else ""
     raise ReproError(
-        f"no form was chosen, for {why}{f' ({said})' if said else ''}. Name a project with --for to fill its form."
+        f"no form was chosen: {why}{f' ({said})' if said else ''}. Name a project with --for to fill its form."
     )
 
 
-def entries(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Every script of the run, the smallest first, as verdict.json has them."""
-    first = document.get("reproducer")
-    return [first, *(first.get("others") or ())] if first else []
+def scripts_of(answer: Answer) -> tuple[ScriptRecord, ...]:
+    """Every script of the run, the smallest first."""
+    first = answer.reproducer
+    return () if first is None else (first, *first.others)
 
 
-def chosen(run: Run, form: Form) -> list[Mapping[str, Any]]:
+def chosen(run: Run, form: Form) -> tuple[ScriptRecord, ...]:
     """The scripts for a form: the one that runs the project's own package first, if it is verified; then the smallest.
 
-    Scripts whose files are not there are left out.
+    Scripts whose files are not in the folder are left out.
     """
-    known = [entry for entry in entries(run.document) if (run.folder / str(entry["path"])).is_file()]
-    own = [entry for entry in known if form.package in (entry.get("needs") or ()) and entry.get("verified")]
-    return [*own[:1], *(entry for entry in known[:1] if entry not in own[:1])]
+    known = [record for record in scripts_of(run.answer) if _is_there(run, record)]
+    own = [record for record in known if form.package in record.needs and record.verified]
+    return (*own[:1], *(record for record in known[:1] if record not in own[:1]))
 
 
-def script_sha256(run: Run, entry: Mapping[str, Any]) -> str:
-    """The hash of a script as it lies in the folder."""
-    return sha256(run.folder / str(entry["path"]))
+def _is_there(run: Run, record: ScriptRecord) -> bool:
+    """Whether a script's file lies in the run's folder, and nowhere else."""
+    return record.path is not None and wrong_name(record.path) is None and script_path(run, record).is_file()
 
 
-def answers(run: Run) -> list[Mapping[str, Any]]:
-    """What latest.json says, one answer for each package; none where there is no such file."""
-    try:
-        found = read_object(run.folder / LATEST)
-    except RecordError:
-        return []
-    others = found.pop("others", ())
-    return [item for item in (found, *others) if {"package", "version", "verdict", "reason"} <= item.keys()]
+def script_path(run: Run, record: ScriptRecord) -> Path:
+    """Where a script lies."""
+    return run.folder / str(record.path)
 
 
-def latest_of(run: Run, entry: Mapping[str, Any] | None, package: str) -> Mapping[str, Any] | None:
-    """The answer about the newest release of a package, where it is about this very script; None else."""
-    sha256 = None if entry is None else script_sha256(run, entry)
-    return next((a for a in answers(run) if a["package"] == package and a.get("script_sha256") == sha256), None)
+def latest_of(run: Run, form: Form) -> Tried | None:
+    """The answer about the newest release of the form's package, where it is about the form's first script as it is."""
+    scripts = chosen(run, form)
+    digest = sha256(script_path(run, scripts[0])) if scripts else None
+    known = (item for item in answers(run.folder) if item.package == form.package)
+    return next((item for item in known if item.script_sha256 == digest), None)
 
 
 def report_path(run: Run, form: Form) -> Path:
@@ -131,23 +127,26 @@ def file(run: Run, form: Form, private: Private) -> Filed:
     Raises:
         EvidenceError: the folder cannot be written.
     """
-    scripts, (here, keep) = chosen(run, form), scope(run.document, private)
-    latest = latest_of(run, scripts[0] if scripts else None, form.package)
-    quoted = [_quoted(run, entry, here, keep) for entry in scripts]
-    words = run.folder / WORDS
+    here, keep = scope(run.answer, private)
+    latest, words = latest_of(run, form), run.folder / WORDS
+    quoted = [_quoted(run, record, here, keep) for record in chosen(run, form)]
     own = redact(words.read_text(encoding="utf-8").strip(), here, keep) if words.is_file() else None
-    public = without_prompts(run.document) if run.document.get("private_prompts") else run.document
-    shown = redact_json({**public, "latest": latest}, here, keep)
-    filled = fill(form, shown, quoted, words=own or None, latest=shown["latest"])
+    public = without_prompts(run.answer) if run.answer.private_prompts else run.answer
+    shown = redact_answer(public, private)
+    filled = fill(form, shown, quoted, words=own or None, latest=latest and _redacted(latest, here, keep))
     write(report_path(run, form), filled.body)
     shutil.rmtree(_blocks_folder(run, form), ignore_errors=True)  # those of another time
     return Filed(report_path(run, form), None if filled.url else _write_blocks(run, filled), filled)
 
 
-def _quoted(run: Run, entry: Mapping[str, Any], private: Private, keep: tuple[str, ...]) -> Quoted:
-    text = (run.folder / str(entry["path"])).read_text(encoding="utf-8", errors="backslashreplace")
+def _redacted(record: R, private: Private, keep: tuple[str, ...]) -> R:
+    return decode(type(record), redact_json(to_json(record), private, keep))
+
+
+def _quoted(run: Run, record: ScriptRecord, private: Private, keep: tuple[str, ...]) -> Quoted:
+    text = script_path(run, record).read_text(encoding="utf-8", errors="backslashreplace")
     shown = redact(text, private, keep)
-    return Quoted(redact_json(entry, private, keep), shown, masked=shown != text)
+    return Quoted(_redacted(record, private, keep), shown, masked=shown != text)
 
 
 def _write_blocks(run: Run, filled: Filled) -> Path:

@@ -1,41 +1,35 @@
-"""The bug forms of other projects, read from ``repro/forms/*.toml``; and a filled form as text and back.
+"""The bug forms of other projects, read from ``data/*.toml``; and a filled form as text and back.
 
 A submitted form becomes ``### LABEL``, a blank line and the text, for each field in order.
 """
 
-import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from repro.core.encoding import decode
+from repro.core.encoding import Record, decode
 from repro.core.errors import RecordError, UsageError
+from repro.report.markdown import outside_code
+from repro.sharing.forms import FOLDER, projects
 
 R = TypeVar("R")
 
-FOLDER = Path(__file__).with_name("data")
-CONTENTS = ("everything", "reproduction", "expected", "environment", "output", "boxes", "nothing")
-"""What a field can be filled with; ``form_sections`` has a text for each but the last two."""
-PREFILLS = ("ids", "body", "nothing")
-"""What of a form a URL can fill: fields by their ids, a plain issue's body, or nothing."""
 NO_RESPONSE = "_No response_"
 """What GitHub writes for a field that was left empty."""
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One field of a form.
 
-    ``id`` is its URL parameter, ``rendered`` the language of the block that GitHub itself puts around the text, and
-    ``ticked`` those of its ``boxes`` that can be ticked without asking the reporter.
+    ``content`` is what fills it: ``fill.py`` has a text for each but the last two. ``id`` is its URL parameter,
+    ``rendered`` the language of the block that GitHub itself puts around the text, and ``ticked`` those of its
+    ``boxes`` that can be ticked without asking the reporter.
     """
 
     label: str
-    content: str
+    content: Literal["everything", "reproduction", "expected", "environment", "output", "boxes", "nothing"]
     required: bool
     id: str | None = None
     rendered: str | None = None
@@ -43,12 +37,13 @@ class Field:
     ticked: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One form of one project.
+class Form(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One form of one project; ``project`` is the name of its file.
 
-    ``package`` is whose latest release the project wants tried, ``own_words`` the label of the field that begins with
-    the reporter's own words, ``environment`` the block of ``repro/forms/blocks`` that describes the environment, and
+    ``name`` is how the project writes its name, ``owner`` the owner of a fault that this form is for, if that is not
+    the project's own name, and ``package`` the one whose latest release must be tried. ``prefill`` says what a URL can
+    fill: fields by their ids, a plain issue's body, or nothing. ``own_words`` is the label of the field that begins
+    with the reporter's own words, ``environment`` the block in ``data/blocks`` that describes the environment, and
     ``asks`` what the project asks for besides. A form that is ``self_contained`` takes no script that downloads.
     """
 
@@ -56,17 +51,22 @@ class Form:
     package: str
     repository: str
     template: str
-    prefill: str
+    prefill: Literal["ids", "body", "nothing"]
     environment: str
     own_words: str
     fields: tuple[Field, ...]
+    name: str | None = None
+    owner: str | None = None
     title: str = ""
     self_contained: bool = False
     asks: tuple[str, ...] = ()
 
+    def is_for(self, owner: str | None) -> bool:
+        """Whether a fault of this owner is reported with this form."""
+        return owner == (self.owner or self.project)
 
-@dataclass(frozen=True, slots=True)
-class Line:
+
+class Line(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One line of an environment block: a format string over facts; for which releases of transformers it is."""
 
     text: str
@@ -75,8 +75,7 @@ class Line:
     apart: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An environment block: the language of the code block around it ("" for none), and its lines."""
 
     language: str
@@ -90,8 +89,7 @@ def forms() -> Mapping[str, Form]:
     Raises:
         UsageError: naming file and key, for what is unknown, missing or of another type.
     """
-    read = [read_form(path) for path in sorted(FOLDER.glob("*.toml"))]
-    return {form.project: form for form in read}
+    return {name: read_form(FOLDER / f"{name}.toml") for name in projects()}
 
 
 def read_form(path: Path) -> Form:
@@ -100,15 +98,15 @@ def read_form(path: Path) -> Form:
     Raises:
         UsageError: naming file and key.
     """
-    form = _read(Form, path)
-    for field in form.fields:
-        if field.content not in CONTENTS:
-            raise UsageError(f"{path}: content {field.content!r} of {field.label!r} is none of {', '.join(CONTENTS)}.")
-    if form.prefill not in PREFILLS:
-        raise UsageError(f"{path}: prefill {form.prefill!r} is none of {', '.join(PREFILLS)}.")
+    form = _read(Form, path, project=path.stem)
     if form.own_words not in {field.label for field in form.fields}:
         raise UsageError(f"{path}: own_words names {form.own_words!r}, and no field has that label.")
     return form
+
+
+def named(package: str) -> str:
+    """A package by the name that its project writes."""
+    return next((form.name for form in forms().values() if form.package == package and form.name), package)
 
 
 @cache
@@ -151,19 +149,6 @@ def parse(form: Form, text: str) -> dict[str, str]:
     return {label: _unwrapped(by_label[label], "\n".join(said).strip()) for label, said in found.items()}
 
 
-def outside_code(text: str) -> Iterator[tuple[str, bool]]:
-    """Every line of a Markdown text, and whether it stands outside of fenced code blocks."""
-    fence = ""
-    for line in text.split("\n"):
-        mark = FENCE.match(line)
-        inside = bool(fence)
-        if mark and not fence:
-            fence, inside = mark[1], True
-        elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
-            fence = ""
-        yield line, not inside
-
-
 def _submitted(field: Field, text: str) -> str:
     if not text:
         return NO_RESPONSE
@@ -176,14 +161,14 @@ def _unwrapped(field: Field, text: str) -> str:
     return text.removeprefix(f"```{field.rendered}\n").removesuffix("\n```") if field.rendered else text
 
 
-def _read(record: type[R], path: Path) -> R:
+def _read(record: type[R], path: Path, **more: str) -> R:
     """The record that a TOML file stands for.
 
     Raises:
         UsageError: naming file and key.
     """
     try:
-        return decode(record, tomllib.loads(path.read_text(encoding="utf-8")))
+        return decode(record, {**tomllib.loads(path.read_text(encoding="utf-8")), **more})
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as TOML: {error}.") from None
     except RecordError as error:

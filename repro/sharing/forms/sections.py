@@ -1,188 +1,146 @@
-"""What the fields of a form say: the fault, its script with what it printed, what was expected, and the report's parts.
+"""What the fields of a form say: the script with what it printed, what was expected, and the parts of the report.
 
-Everything here is Markdown, made of a document that holds nothing private any more.
+Everything here is Markdown, made of an answer that holds nothing private any more.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
+from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, plain, sentence
-from repro.report import cells, opening
 from repro.report.markdown import block, code, text
-from repro.sharing.forms.forms import outside_code
+from repro.report.opening import full_stop
+from repro.report.render import Part, parts
+from repro.report.section import LAST, names
+from repro.report.section import named as section_of
+from repro.sharing.forms.forms import named
+from repro.sharing.tried import Tried
 
-NAMES = {"transformers": "Transformers", "accelerate": "Accelerate", "pytorch": "PyTorch", "vllm": "vLLM"}
 EXPECTED = {
-    "nonfinite": "A finite output.",
-    "weights": "Only finite values in the file.",
-    "files": "Files that are whole and can be read to their end.",
-    "load": "What is loaded is what the file holds, and nothing of the model is left unset.",
-    "crash": "The process goes on to its end.",
+    Kind.NONFINITE: "A finite output.",
+    Kind.WEIGHTS: "Only finite values in the file.",
+    Kind.FILES: "Files that are whole and can be read to their end.",
+    Kind.LOAD: "What is loaded is what the file holds, and nothing of the model is left unset.",
+    Kind.CRASH: "The process runs to its end.",
 }
 """What was expected, in a word, by the kind of fault."""
 TIMES = {1: "once", 2: "twice", 3: "three times"}
-IMPORTANCE = (
-    "Where it is born",
-    "One change at a time",
-    "The smallest script",
-    "Known faults that it looks like",
-    "Versions",
-    "Cells",
-    "Whose fault it is",
-    "Tensors with NaN or Inf in the file",
-    "Findings",
-    "Steps",
-    "Inputs",
-    "How it spreads",
-    "Headroom",
-)
-"""Sections of the report, the most necessary first; those that are not named come last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quoted:
-    """A script as it is quoted: its entry in verdict.json, its text, and whether something private was masked in it."""
+    """A script as it is quoted: its record in verdict.json, its text, and whether something private is masked in it."""
 
-    entry: Mapping[str, Any]
+    record: ScriptRecord
     text: str
     masked: bool = False
 
     @property
     def path(self) -> str:
         """Its file's name in the run's folder."""
-        return str(self.entry["path"])
+        return str(self.record.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One part of the report, which may be left out where room is short."""
-
-    heading: str
-    text: str
-
-    @property
-    def markdown(self) -> str:
-        """With a heading that is of no form."""
-        return f"#### {self.heading}\n\n{self.text}"
-
-
-def statement(document: Mapping[str, Any]) -> str:
-    """The fault in two sentences, as the report begins."""
-    found = cells.complete(document)
-    lead = cells.lead(found)
-    said = [opening.headline(found), opening.second_sentence(found) if lead is None else lead]
-    return " ".join(text(line) for line in said if line)
-
-
-def script(document: Mapping[str, Any], quoted: Quoted) -> str:
+def script(answer: Answer, quoted: Quoted) -> str:
     """A script whole, how it was run by itself, and what it printed."""
-    parts = [_introduction(quoted), block(quoted.text.rstrip("\n"), "python"), _verification(document, quoted)]
+    parts = [_introduction(quoted), block(quoted.text.rstrip("\n"), "python"), _verification(answer, quoted)]
     return "\n\n".join([*parts, *printed(quoted)])
 
 
 def printed(quoted: Quoted) -> list[str]:
     """What the script printed when it was run by itself; empty where it printed nothing."""
-    said = str(quoted.entry.get("output") or "").rstrip("\n")
+    said = quoted.record.output.rstrip("\n")
     return ["It printed:", block(said, "text")] if said else []
 
 
-def attached(document: Mapping[str, Any], quoted: Quoted) -> str:
+def attached(answer: Answer, quoted: Quoted) -> str:
     """A script that is too long to be quoted: where it is, and how it is known again."""
     lines = len(quoted.text.splitlines())
-    known = f", SHA-256 {code(quoted.entry['sha256'])}" if quoted.entry.get("sha256") else ""
-    where = f"The script is too long to be quoted: it is {code(quoted.path)} in the attached `bundle.zip`"
-    parts = [f"{where} ({lines:,} lines{known}). {_introduction(quoted)}", _verification(document, quoted)]
+    known = f", SHA-256 {code(quoted.record.sha256)}" if quoted.record.sha256 else ""
+    where = f"The script is too long to quote: see {code(quoted.path)} in the attached `bundle.zip`"
+    parts = [f"{where} ({lines:,} lines{known}). {_introduction(quoted)}", _verification(answer, quoted)]
     return "\n\n".join([*parts, *printed(quoted)])
 
 
 def _introduction(quoted: Quoted) -> str:
-    entry = quoted.entry
-    needs = [NAMES.get(name, str(name)) for name in entry.get("needs") or ()]
+    record, checkpoint = quoted.record, quoted.record.checkpoint
+    needs = [named(name) for name in record.needs]
     said = f"{code(quoted.path)} shows it"
     said += f" with {listed(needs)}{' alone' if len(needs) == 1 else ''}" if needs else ""
-    checkpoint = entry.get("checkpoint")
     if checkpoint:
-        revision = f" at revision {code(checkpoint['revision'])}" if checkpoint.get("revision") else ""
-        hashes = [f"{code(name)} {code(digest)}" for name, digest in (checkpoint.get("sha256") or {}).items()]
-        said += f". It reads the checkpoint {code(checkpoint.get('id'))}{revision}"
+        revision = f" at revision {code(checkpoint.revision)}" if checkpoint.revision else ""
+        hashes = [f"{code(name)} {code(digest)}" for name, digest in checkpoint.sha256.items()]
+        said += f". It reads the checkpoint {code(checkpoint.id)}{revision}"
         said += f", SHA-256 of {listed(hashes)}" if hashes else ""
     elif needs:
         said += ", without a download"
-    said += ". Its exit status is 1 while the fault is there, and 0 when it is gone."
-    if entry.get("usage"):
-        said += f" To run it: {code(' '.join(['python', quoted.path, *map(str, entry['usage'])]))}."
+    said += ". It exits with 1 while the fault is there, and with 0 once it is gone."
+    if record.usage:
+        said += f" To run it: {code(' '.join(['python', quoted.path, *record.usage]))}."
     if quoted.masked:
         said += " Private words are masked in it, so it is not byte for byte the file that was run."
     return said
 
 
-def _verification(document: Mapping[str, Any], quoted: Quoted) -> str:
-    entry, where = quoted.entry, document["cell"]
-    seen = listed([str(status) for status in entry.get("exit_statuses") or ()])
-    if not entry.get("verified"):
-        reason = text(sentence(str(entry.get("reason") or "it was not run by itself")).rstrip("."))
-        return f"**The script is not verified.** {reason}." + (f" Exit status seen: {seen}." if seen else "")
-    needed = [name for name in ("torch", "transformers") if name in (entry.get("needs") or ()) and where.get(name)]
-    versions = [f"{name} {where[name]}" for name in ("python", *needed) if where.get(name)]
+def _verification(answer: Answer, quoted: Quoted) -> str:
+    record, where = quoted.record, answer.cell
+    seen = listed([str(status) for status in record.exit_statuses])
+    if not record.verified:
+        reason = text(sentence(record.reason or "it was not run by itself").rstrip("."))
+        return f"**The script is not verified.** {reason}." + (f" Exit status: {seen}." if seen else "")
+    used = {"python": where.python, "torch": where.torch, "transformers": where.transformers}
+    versions = [f"{name} {version}" for name, version in used.items() if version and name in ("python", *record.needs)]
     how = "in a clean interpreter (`python -I`, an empty folder, no network)"
-    times = TIMES.get(int(entry.get("runs") or 0), f"{entry.get('runs')} times")
+    times = TIMES.get(record.runs, f"{record.runs} times")
     return f"It was run {times} {how} with {text(', '.join(versions))}: exit status {seen}."
 
 
-def tried(document: Mapping[str, Any], latest: Mapping[str, Any] | None) -> str:
+def tried(answer: Answer, latest: Tried | None) -> str:
     """Whether the fault is still there in the latest release, and between which releases it came; empty where neither
     was asked.
     """
-    found, said = cells.complete(document)["versions"] or {}, []
-    if found.get("sentence"):
-        said.append(opening.first_sentence(str(found["sentence"])))
+    said = []
+    if answer.versions and answer.versions.sentence:
+        said.append(full_stop(answer.versions.sentence))
     if latest is not None:
-        package = str(latest["package"])
-        word = {"bad": "Still there in", "good": "Gone in"}.get(str(latest["verdict"]), "Could not be asked in")
-        release = f"{word} {NAMES.get(package, package)} {latest['version']}, the latest release when it was tried"
-        said.append(f"{release}: {opening.first_sentence(str(latest['reason']))}")
-        said += ["No nightly build was tried."] if package == "torch" else []
+        word = {Outcome.BAD: "Still there in", Outcome.GOOD: "Gone in", Outcome.SKIP: "Could not be tested in"}
+        release = f"{named(latest.package)} {latest.version}, the latest release when it was tried"
+        said.append(f"{word[latest.verdict]} {release}: {full_stop(latest.reason)}")
+        said += ["No nightly build was tried."] if latest.package == "torch" else []
     return " ".join(text(line) for line in said)
 
 
-def expected(document: Mapping[str, Any], quoted: Sequence[Quoted]) -> str:
-    """What was expected: the reference's value at the origin, and the changes with which the output is finite."""
-    found = cells.complete(document)
-    said = [EXPECTED.get(str(found["kind"]), "The exit status 0.")]
-    origin = found["origin"] or {}
-    reference = origin.get("reference") or {}
-    value = number(reference.get("value"))
-    if value is not None and math.isfinite(value):
-        seen = f"where this run has {origin['value']}" if origin.get("value") else "at the place where it is born"
-        said.append(f"{reference.get('dtype') or 'The reference'} has {plain(value)} {seen}.")
-    wanted = ((document.get("reduction") or {}).get("program") or {}).get("expected") or {}
-    value = number(wanted.get("value"))
-    alone = next((item for item in quoted if str(item.entry.get("level")).startswith("operator")), None)
-    if value is not None and math.isfinite(value) and alone is not None:
-        said.append(f"From the inputs of {code(alone.path)}, {wanted.get('dtype')} gives {plain(value)}.")
-    if found["workarounds"]:
-        workarounds = listed([code(name) for name in found["workarounds"]])
-        each = "each of these changes alone" if len(found["workarounds"]) > 1 else "only this changed"
+def expected(answer: Answer, quoted: Sequence[Quoted]) -> str:
+    """What was expected: the reference's value at the origin, and the workarounds with which the output is finite."""
+    said = ["The exit status 0." if answer.kind is None else EXPECTED.get(answer.kind, "The exit status 0.")]
+    origin = answer.origin
+    reference = origin and origin.reference
+    value = number(reference and reference.value)
+    if origin and reference and value is not None and math.isfinite(value):
+        seen = f"where this run has {origin.value}" if origin.value else "at the origin"
+        said.append(f"{reference.dtype or 'The reference'} has {plain(value)} {seen}.")
+    wanted = answer.reduction and answer.reduction.program and answer.reduction.program.expected
+    value = number(wanted and wanted.value)
+    alone = next((item for item in quoted if item.record.level.startswith("operator")), None)
+    if wanted and value is not None and math.isfinite(value) and alone is not None:
+        said.append(f"From the inputs of {code(alone.path)}, {wanted.dtype} gives {plain(value)}.")
+    if answer.workarounds:
+        workarounds = listed([code(name) for name in answer.workarounds])
+        each = "each of these workarounds alone" if len(answer.workarounds) > 1 else "this workaround"
         said.append(f"With {each} the output is finite: {workarounds}.")
-    said += [f"{code(quoted[0].path)} ends with exit status 0 once that holds."] if quoted else []
+    said += [f"{code(quoted[0].path)} exits with 0 once that holds."] if quoted else []
     return " ".join(said)
 
 
-def sections(report: str) -> list[Section]:
-    """The parts of a filled REPORT_TEMPLATE.md, in order; what stands above the first is ``statement``'s."""
-    found: list[tuple[str, list[str]]] = []
-    for line, outside in outside_code(report):
-        if outside and line.startswith("## "):
-            found.append((line.removeprefix("## "), []))
-        elif found:
-            found[-1][1].append(line)
-    return [Section(heading, "\n".join(lines).strip()) for heading, lines in found]
+def sections(report: str) -> list[Part]:
+    """The parts of a report, the most necessary first; without the one above the first heading."""
+    rank = {section.heading: section.rank for section in map(section_of, names())}
+    return sorted(parts(report)[1:], key=lambda part: rank.get(part.heading, LAST))
 
 
-def by_importance(found: Sequence[Section]) -> list[Section]:
-    """The most necessary first."""
-    place = {heading: index for index, heading in enumerate(IMPORTANCE)}
-    return sorted(found, key=lambda section: place.get(section.heading, len(place)))
+def markdown(part: Part) -> str:
+    """A part of the report below a heading that no form has."""
+    return f"#### {part.heading}\n\n{part.text}"

@@ -4,23 +4,22 @@ The probe kit of a bundle is never run: the one of this installation is, which i
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from repro.core import paths
+from repro.core.answer import Answer, ScriptRecord
 from repro.core.case import case_from
-from repro.core.encoding import decode
 from repro.core.errors import RecordError, ReproError, UsageError
-from repro.core.records import Case, Cell, Fault
+from repro.core.records import Case, Cell, Fault, Kind, Outcome
 from repro.engine.kit import pack
 from repro.engine.runner import Limits
 from repro.environments.cells import DEVICES
 from repro.reproducer.script import LEVELS
 from repro.run.bundle.read import Opened
 from repro.run.run import Request
+from repro.sharing.forms.folder import scripts_of
 
 MOST_RUNS = 3
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -29,18 +28,17 @@ ATTENTIONS = ("eager", "sdpa")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script of the bundle: its text as it was verified, its arguments, and its part of verdict.json."""
+    """A script of the bundle: its text as it was verified, its arguments, and its record in verdict.json."""
 
     name: str
     text: str
     argv: tuple[str, ...]
-    record: Mapping[str, Any]
+    record: ScriptRecord
 
     @property
     def runs(self) -> int:
         """As often as it was run when it was written, within reason."""
-        runs = self.record.get("runs")
-        return min(max(runs, 1), MOST_RUNS) if isinstance(runs, int) else MOST_RUNS
+        return min(max(self.record.runs, 1), MOST_RUNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +79,15 @@ def propose(opened: Opened, cell: Cell, limits: Limits, out: Path, model: str | 
 
     Raises:
         UsageError: ``model`` cannot be used.
-        RecordError: verdict.json does not say what was asked.
+        RecordError: verdict.json asks for what no model can be asked.
         ReproError: there is no fault to look for.
     """
-    document = opened.document
-    verdict, reason = document.get("verdict"), document.get("reason")
-    if verdict != "bad":
-        raise ReproError(f"the verdict of {opened.folder} is {verdict}: there is no fault to look for. {reason}")
+    answer = opened.answer
+    if answer.verdict is not Outcome.BAD:
+        said = f"the verdict of {opened.folder} is {answer.verdict.value}"
+        raise ReproError(f"{said}: there is no fault to look for. {answer.reason}")
     notes: list[str] = []
-    request = _request(document, cell, limits, out, model, notes)
+    request = _request(answer, cell, limits, out, model, notes)
     local = request.case.model if request is not None and Path(request.case.model).is_absolute() else None
     scripts = _scripts(opened, local, notes)
     return Proposal(opened, cell, scripts, request, _kit(opened), tuple(notes), limits)
@@ -97,68 +95,65 @@ def propose(opened: Opened, cell: Cell, limits: Limits, out: Path, model: str | 
 
 def _scripts(opened: Opened, model: str | None, notes: list[str]) -> tuple[Script, ...]:
     """The scripts that verdict.json names, the nearest to the user's own model first."""
-    first = opened.document.get("reproducer")
-    if not isinstance(first, Mapping):
+    records = scripts_of(opened.answer)
+    if not records:
         notes.append("the bundle has no reproducer")
-        return ()
     found = []
-    for record in (first, *(first.get("others") or ())):
-        name = _member(opened, record)
-        needs_model = bool(record.get("usage"))
-        if record.get("path") is None:
+    for record in records:
+        if record.path is None:
             continue  # it was tried, did not show the fault, and was not kept
+        name = _member(opened, record.path, record.sha256)
         if name is None:
-            notes.append(f"{record['path']} is not there as the one that was verified")
-        elif needs_model and model is None:
+            notes.append(f"{record.path} is not there as the one that was verified")
+        elif record.usage and model is None:
             notes.append(f"{name} needs the model, which is not here. Give its place with --model.")
         else:
-            argv = (model,) if needs_model and model is not None else ()
+            argv = (model,) if record.usage and model is not None else ()
             found.append(Script(name, opened.read(name).decode("utf-8", "replace"), argv, record))
-    return tuple(sorted(found, key=lambda script: _nearness(script.record)))
+    return tuple(sorted(found, key=lambda script: _nearness(script.record.level)))
 
 
-def _member(opened: Opened, record: Mapping[str, Any]) -> str | None:
+def _member(opened: Opened, path: str, sha256: str) -> str | None:
     """The file that a record means: by its hash, as a matrix has the scripts of many runs; by its name without one."""
-    name, sha256 = str(record.get("path")), record.get("sha256")
-    named = [item for item in opened.names() if item == name or item.endswith(f"/{name}")]
-    named.sort(key=lambda item: (item != name, item))
+    named = [item for item in opened.names() if item == path or item.endswith(f"/{path}")]
+    named.sort(key=lambda item: (item != path, item))
     if sha256:
         named = [item for item in named if opened.original_sha256(item) == sha256]
     return named[0] if named else None
 
 
-def _nearness(record: Mapping[str, Any]) -> int:
+def _nearness(level: str) -> int:
     """How near a script is to what the user runs: one that loads the model is nearer than one with one operator."""
-    level = record.get("level")
     return -LEVELS.index(level) if level in LEVELS else 1
 
 
 def _request(
-    document: Mapping[str, Any], cell: Cell, limits: Limits, out: Path, model: str | None, notes: list[str]
+    answer: Answer, cell: Cell, limits: Limits, out: Path, model: str | None, notes: list[str]
 ) -> Request | None:
     """The run of the model, where it is here; else None, and a note that says why."""
-    asked = decode(Case, document.get("case"))
+    asked = answer.case
     for what, value, known in (
         ("dtype", asked.dtype, DTYPES),
         ("attn", asked.attn, ATTENTIONS),
         ("device", asked.device, DEVICES),
     ):
         if value is not None and value not in known:
-            raise RecordError(f"verdict.json asks for {what} {value!r}, and known are {', '.join(known)}")
-    place = model or _here(asked, document)
-    why = _why_not(asked, place, withheld=bool(document.get("private_prompts")))
+            raise RecordError(f"verdict.json asks for {what} {value!r}; known values are {', '.join(known)}.")
+    place = model or _here(asked, answer.model.revision)
+    why = _why_not(asked, place, withheld=answer.private_prompts)
     if place is None or why is not None:
         notes.append(f"the model is not run: {why}")
         return None
-    settings: dict[str, Any] = {"weights": asked.weights, "device": asked.device, "dtype": asked.dtype}
-    case = case_from(place, **settings, attn=asked.attn, prompts=asked.prompts)
+    case = case_from(
+        place, weights=asked.weights, device=asked.device, dtype=asked.dtype, attn=asked.attn, prompts=asked.prompts
+    )
     if model is None and case.model != asked.model:
         notes.append(
-            f"the model is not run: a file of this folder has the name {asked.model}. Start in another folder."
+            f"the model is not run: a file in this folder has the name {asked.model}. Start in another folder."
         )
         return None
     return Request(
-        command="run" if case.is_script else _command(document),
+        command="run" if case.is_script else _command(answer),
         model=place,
         case=case,
         cell=cell,
@@ -166,7 +161,7 @@ def _request(
         ablations=False,
         reduce=False,
         deliver=False,
-        fault=Fault.CRASH if document.get("kind") == "crash" else Fault.NONFINITE,
+        fault=Fault.CRASH if answer.kind is Kind.CRASH else Fault.NONFINITE,
         limits=limits,
         out=out / "run",
     )
@@ -181,19 +176,19 @@ def _why_not(asked: Case, place: str | None, *, withheld: bool) -> str | None:
     return f"{asked.model} is not on this machine. Give its place with --model." if place is None else None
 
 
-def _command(document: Mapping[str, Any]) -> str:
-    """The shortest command that asks what was answered; the single changes are not tried again."""
-    steps = {step.get("step") for step in document.get("steps") or ()}
+def _command(answer: Answer) -> str:
+    """The shortest command that asks what was answered; the ablations are not run again."""
+    steps = {step.step for step in answer.steps}
     return next((name for name in ("bisect", "forward") if name in steps), "weights")
 
 
-def _here(case: Case, document: Mapping[str, Any]) -> str | None:
+def _here(case: Case, revision: str | None) -> str | None:
     """MODEL as it can be asked for on this machine without fetching anything; None where it cannot."""
     if Path(case.model).is_absolute():
         return case.model if Path(case.model).exists() and not case.is_script else None
-    revision = (document.get("model") or {}).get("revision") or case.revision
     if case.model.startswith((".", "~")) or not (case.config or _cached(case.model)):
         return None
+    revision = revision or case.revision
     return f"{case.model}@{revision}" if revision and not case.config else case.model
 
 
@@ -207,10 +202,10 @@ def _cached(hub_id: str) -> bool:
 
 def _kit(opened: Opened) -> str:
     """What is said of the probe kit."""
-    own, said = pack().sha256, opened.document.get("kit_sha256")
+    own, said = pack().sha256, opened.answer.kit_sha256
     if own == said:
         return f"the probe kit of this installation, which is the bundle's own (SHA-256 {own[:12]}...)"
     return (
         f"the probe kit of this installation (SHA-256 {own[:12]}...). The bundle was made with another "
-        f"({str(said)[:12]}...), which is not run"
+        f"({said[:12]}...), which is not run"
     )

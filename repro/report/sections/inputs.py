@@ -1,0 +1,43 @@
+"""Which inputs the model was asked, and what came of each."""
+
+from repro.core.payloads import Pass
+from repro.core.sentences import sentence, unused_prompt
+from repro.report.markdown import code, first_of, text
+from repro.report.section import Section, Shown, Variables
+
+TEMPLATE = """
+{{ bullets(lines) }}
+
+{{ note }}
+"""
+IDS = 48
+CHARACTERS = 400
+
+
+def fill(shown: Shown) -> Variables | None:
+    forward = shown.answer.forward
+    if forward is None or not forward.prompts:
+        return None
+    inputs, more = first_of(forward.prompts, shown.rows, "inputs")
+    note = text(sentence(unused_prompt(shown.answer.case.prompts, forward) or ""))
+    return {"lines": [_line(item) for item in inputs] + ([more] if more else []), "note": note}
+
+
+def _line(item: Pass) -> str:
+    ids = ", ".join(map(str, item.input_ids[:IDS]))
+    more = f", ... ({len(item.input_ids):,} in all)" if len(item.input_ids) > IDS else ""
+    verdict = item.verdict.value if item.verdict else "no verdict"
+    line = f"{_prompt(item)}: {verdict}. Ids: {ids}{more}."
+    if item.tokens and len(item.tokens) <= IDS:
+        line += f" Tokens: {' '.join(code(token) for token in item.tokens)}"
+    return line
+
+
+def _prompt(item: Pass) -> str:
+    if item.input_source == "seeded" or item.prompt is None:
+        return f"token ids drawn from seed {item.seed} (no tokenizer was used)"
+    cut, whole = item.prompt[:CHARACTERS], len(item.prompt)
+    return code(cut) + (f" (the first {len(cut)} of {whole:,} characters)" if len(cut) < whole else "")
+
+
+SECTION = Section("Inputs", fill, TEMPLATE, rank=11)

@@ -1,0 +1,92 @@
+"""Where the first bad value is born, and how that is known; or why it is not known."""
+
+from repro.core.answer import Answer
+from repro.core.encoding import number
+from repro.core.mechanisms import mechanism
+from repro.core.payloads import Bisect, Figures, Origin
+from repro.core.records import Outcome
+from repro.core.sentences import named_module, origin_dtype
+from repro.report.markdown import Row, cell, shown_number, text
+from repro.report.section import Section, Shown, Variables
+
+TEMPLATE = """
+{{ facts(rows) }}
+
+{{ "The origin is not known. " ~ why_not if why_not }}
+"""
+CONFIRMED = {
+    "repaired": "with only this operator's bad values replaced by 0, the model's whole output is finite",
+    "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
+    "suffices": "with every later operator that makes bad values repaired, this one alone makes the output bad",
+    "corrected": "with only this operator's result replaced by float64's, rounded to its dtype, the script is good",
+    "walked": "the walk back from the model's output, operator by operator, ends here",
+}
+"""What was seen when the operator was put to the test."""
+SCOPES = {"model": "whole model", "operator": "this operator alone"}
+
+
+def fill(shown: Shown) -> Variables | None:
+    origin, bisect, why_not = shown.answer.origin, shown.answer.bisect, _why_not(shown.answer)
+    if origin is None and why_not is None:
+        return None
+    return {"rows": _rows(origin, bisect or Bisect()) if origin else [], "why_not": why_not}
+
+
+def _rows(origin: Origin, bisect: Bisect) -> list[Row]:
+    there = [shown_number(value) for value in origin.operands if value is not None]
+    limit = number(bisect.limit if origin.limit is None else origin.limit)
+    token = "" if origin.token is None else f" {cell(origin.token)}"
+    named = {
+        "module": cell(named_module(origin)) + (f" ({text(origin.module_class)})" if origin.module_class else ""),
+        "module call (from 0)": cell(origin.call_index) if origin.call_index else None,
+        "operator": _code(origin.op),
+        "source": _code(origin.source),
+        "mechanism": cell(mechanism(origin.mechanism).words),
+        "dtype": _code(origin_dtype(origin, bisect)),
+        "weight": _code(origin.tensor),
+        "weight index": _code(origin.tensor_index and list(origin.tensor_index)),
+        "token": None if origin.token_index is None else f"{origin.token_index}{token}",
+        "head": None if origin.head_index is None else str(origin.head_index),
+        "channel": None if origin.channel_index is None else str(origin.channel_index),
+        "reference value": _reference(origin),
+        "output element": text(list(origin.element)) if origin.element else None,
+        "dtype limit": shown_number(limit) if limit is not None and origin.mechanism == "overflow" else None,
+        **{f"input {index}": _figures(one) for index, one in enumerate(origin.inputs)},
+        "inputs at that element": ", ".join(there) if len(there) == len(origin.operands) else None,
+        "output": _figures(origin.output) if origin.output else None,
+        "confirmed by": CONFIRMED.get(origin.confirmed_by or ""),
+        "note": text(origin.note) if origin.note else None,
+    }
+    return [[name, value] for name, value in named.items() if value]
+
+
+def _code(value: object) -> str | None:
+    return None if value is None else cell(value)
+
+
+def _reference(origin: Origin) -> str | None:
+    """What other arithmetic has there, and of what."""
+    if number(origin.reference_value) is None:
+        return None
+    reference = origin.reference
+    by = [part for part in (reference.dtype, SCOPES.get(reference.scope or "")) if part] if reference else []
+    return shown_number(origin.reference_value) + (f" ({text(', '.join(by))})" if by else "")
+
+
+def _figures(one: Figures) -> str:
+    """Figures of a tensor in one cell."""
+    head = [str(part) for part in (one.dtype, one.shape and list(one.shape)) if part is not None]
+    parts = [text(" ".join(head))] if head else []
+    counts = {"NaN": one.nan or None, "+Inf": one.posinf or None, "-Inf": one.neginf or None}
+    numbers = {"min": one.min, "max": one.max, **counts}
+    return ", ".join(parts + [f"{name} {shown_number(value)}" for name, value in numbers.items() if value is not None])
+
+
+def _why_not(answer: Answer) -> str | None:
+    """Why there is no origin although the forward pass is bad."""
+    if answer.origin or answer.forward is None or answer.forward.verdict is not Outcome.BAD:
+        return None
+    return text(answer.bisect.reason) if answer.bisect else "The bisect step was not run."
+
+
+SECTION = Section("Origin", fill, TEMPLATE, rank=1)

@@ -1,0 +1,26 @@
+"""Whose fault it is, and why."""
+
+from repro.report.markdown import text
+from repro.report.opening import full_stop
+from repro.report.section import Section, Shown, Variables
+
+TEMPLATE = """
+**{{ owner }}.** {{ reason }}{{ " Fix: " ~ advice if advice }}
+"""
+OWNERS = {
+    "pytorch": "PyTorch",
+    "transformers": "Transformers",
+    "checkpoint": "The checkpoint",
+    "caller": "The caller",
+}
+
+
+def fill(shown: Shown) -> Variables | None:
+    owner = shown.answer.owner
+    if owner is None:
+        return None
+    advice = text(full_stop(owner.advice)) if owner.advice else None
+    return {"owner": OWNERS.get(owner.project or "", "Not known"), "reason": text(owner.reason), "advice": advice}
+
+
+SECTION = Section("Owner", fill, TEMPLATE, rank=7)

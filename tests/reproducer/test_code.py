@@ -1,0 +1,102 @@
+"""The reduced case as Python text: tensors value for value, operators as people write them. The truth is arithmetic."""
+
+import base64
+import math
+
+import pytest
+import torch
+from support.reduced import call, elements, leaf, listed
+
+from repro.reproducer.code.calls import renderer, spell
+from repro.reproducer.code.tensors import literal, tensor_lines
+
+VALUES = [
+    (leaf("x", (2, 2), 3.5), [[3.5, 3.5], [3.5, 3.5]]),
+    (leaf("x", (1,), -0.0), [-0.0]),
+    (leaf("x", (), "nan", "float64"), math.nan),
+    (leaf("x", (2,), True, "bool"), [True, True]),
+    (leaf("x", (2,), 7, "int64"), [7, 7]),
+    (leaf("x", (3,), {"kind": "linspace", "start": 0.0, "end": 1.0}), [0.0, 0.5, 1.0]),
+    (leaf("x", (2, 2), listed(1.0, "inf", 3.0, 4.0)), [[1.0, math.inf], [3.0, 4.0]]),
+    (leaf("x", (2, 2), elements(1.0, ((0, 1), 2.0), ((1,), 9.0))), [[1.0, 2.0], [9.0, 9.0]]),
+    (leaf("x", (2,), {"kind": "bytes", "base64": "AACAPwAAAEA="}, "float32"), [1.0, 2.0]),
+]
+
+
+def made(tensor):
+    """The tensor that the lines for a leaf named x make."""
+    space = {"torch": torch, "base64": base64}
+    exec("\n".join(tensor_lines([tensor])), space)
+    return space["x"]
+
+
+@pytest.mark.parametrize(("tensor", "expected"), VALUES)
+def test_a_tensor_is_made_value_for_value(tensor, expected):
+    assert made(tensor).dtype == getattr(torch, tensor.dtype)
+    assert repr(made(tensor).tolist()) == repr(expected)
+
+
+def test_the_same_seed_gives_the_same_tensor():
+    normal = leaf("x", (2, 3), {"kind": "normal", "seed": 5, "mean": 1.0, "std": 2.0}, "float32")
+    drawn = torch.randn((2, 3), generator=torch.Generator().manual_seed(5))
+    assert torch.equal(made(normal), 1.0 + 2.0 * drawn)
+
+
+@pytest.mark.parametrize("off", [0, 2])
+def test_strides_and_alignment_are_kept(off):
+    layout = {"stride": [1, 2], "misaligned_bytes": off}
+    tensor = made(leaf("x", (2, 3), listed(0.0, 1.0, 2.0, 3.0, 4.0, 5.0), "float32", layout))
+    assert tensor.stride() == (1, 2)
+    assert tensor.data_ptr() % 4 == off
+    assert tensor.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_memory_that_is_seen_several_times_is_written_once():
+    tensor = made(leaf("x", (3, 2), 4.0, "float32", {"stride": [0, 1], "misaligned_bytes": 0}))
+    assert tensor.stride() == (0, 1)
+    assert tensor.tolist() == [[4.0, 4.0]] * 3
+
+
+def test_long_values_are_wrapped():
+    lines = tensor_lines([leaf("x", (64,), listed(*[0.0999755859375] * 64))])
+    packed = tensor_lines([leaf("x", (4096,), {"kind": "bytes", "base64": "AAAA" * 4096}, "uint8")])
+    assert max(map(len, [*lines, *packed])) <= 120
+
+
+SPELLED = [
+    (call("aten.add.Tensor", "a", "b"), "a + b"),
+    (call("aten.add_.Tensor", "a", "b"), "a + b"),
+    (call("aten.add.Tensor", "a", "b", alpha=1), "a + b"),
+    (call("aten.add.Tensor", "a", "b", alpha=2), "torch.ops.aten.add.Tensor(a, b, alpha=2)"),
+    (call("aten.rsub.Scalar", "a", 1.0), "1.0 - a"),
+    (call("aten.pow.Scalar", -2.0, "a"), "(-2.0) ** a"),
+    (call("aten.mean.dim", "a", {"list": [{"const": -1}]}, True), "torch.mean(a, [-1], True)"),
+    (call("aten.rsqrt.default", "a"), "torch.rsqrt(a)"),
+    (call("aten.silu.default", "a"), "torch.nn.functional.silu(a)"),
+    (call("aten.view.default", "a", {"list": [{"const": 1}, {"const": 2}]}), "a.view([1, 2])"),
+    (call("aten._softmax.default", "a", -1, True), "torch.ops.aten._softmax.default(a, -1, True)"),
+    (call("aten.unknown.default", "a"), "torch.ops.aten.unknown.default(a)"),
+    (call("custom.thing.default", "a"), "torch.ops.custom.thing.default(a)"),
+    (call("aten.embedding.default", "a", "b", 0), "torch.nn.functional.embedding(b, a)"),
+    (call("aten._to_copy.default", "a", dtype={"dtype": "float16"}), "a.to(torch.float16)"),
+    (call("aten.full.default", {"list": [{"const": 2}]}, {"const": "-inf"}, device={"device": "cpu"}, pin_memory=False),
+     'torch.full([2], float("-inf"))'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "expected"), SPELLED)
+def test_an_operator_is_written_as_people_write_it(made, expected):
+    assert spell(made, renderer(lambda arg: arg["ref"])).text == expected
+
+
+def test_an_operator_in_place_leaves_the_input_for_the_reference():
+    spelled = spell(call("aten.add_.Tensor", "a", "b"), renderer(lambda arg: arg["ref"]), own_name=True)
+    assert spelled.text == "torch.ops.aten.add_.Tensor(a.clone(), b)"
+
+
+@pytest.mark.parametrize("value", [None, True, 1.5, "a'b\"", {"a": ["é", "inf"]}])
+def test_a_literal_is_ascii_and_says_the_same(value):
+    shown = literal(value)
+    assert shown.isascii()
+    expected = {"a": ["é", math.inf]} if isinstance(value, dict) else value
+    assert eval(shown) == expected

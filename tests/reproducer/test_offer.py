@@ -1,0 +1,84 @@
+"""Which script a run is offered: the smallest that shows the same fault, and what stands beside it."""
+
+import hashlib
+import sys
+
+import pytest
+from support.reduced import ADD, MODULE, SOUND, reduced
+from support.running import in_process
+
+from repro.core.encoding import replace
+from repro.core.payloads import Reduction
+from repro.core.records import Outcome
+from repro.reproducer.code.calls import INFIX
+from repro.reproducer.offer import offer
+
+
+class Listener:
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def offered(folder, *args, **changed):
+    return offer(reduced(*args, **changed), sys.executable, folder, run=in_process)
+
+
+def test_a_script_is_run_three_times_in_a_clean_interpreter(tmp_path):
+    listener = Listener()
+    found = offer(reduced(ADD), sys.executable, tmp_path, listener)
+    assert (found.verified, found.runs, found.exit_statuses) == (True, 3, (1, 1, 1))
+    assert found.output == "expected 68384.0 (float64), seen inf (float16)"
+    assert found.reason.startswith("It runs a + b without the model. Run 3 times")
+    assert listener.notes == ["verifying the reproducer that runs a + b without the model"]
+
+
+def test_the_smallest_script_is_offered_with_the_module_beside_it(tmp_path):
+    found = offered(tmp_path, ADD, MODULE)
+    assert (found.path, found.level, found.verified) == ("reproducer.py", "operator", True)
+    assert [item.path for item in found.others] == ["reproducer_module.py"]
+    for item in (found, *found.others):
+        assert item.sha256 == hashlib.sha256((tmp_path / item.path).read_bytes()).hexdigest()
+
+
+def test_a_script_that_does_not_show_it_is_written_and_not_verified(tmp_path):
+    found = offered(tmp_path, SOUND)
+    assert (found.verified, found.exit_statuses) == (False, (0,))
+    assert (tmp_path / "reproducer.py").exists()
+
+
+def test_where_the_smallest_does_not_show_it_the_next_is_offered_and_that_is_said(tmp_path):
+    found = offered(tmp_path, SOUND, MODULE)
+    assert (found.level, found.verified, found.path) == ("module", True, "reproducer.py")
+    assert "A smaller script, which runs a + b without the model, does not show the fault." in found.reason
+    assert [item.path for item in found.others] == [None, None]
+
+
+def test_a_public_function_that_does_not_show_it_is_tried_by_the_operators_own_name(tmp_path, monkeypatch):
+    # a + b is spelled with a sign that is made wrong here, as if the public function took another path.
+    monkeypatch.setitem(INFIX, "add", "-")
+    assert offered(tmp_path, ADD).verified
+    assert "torch.ops.aten.add.Tensor(a, b)" in (tmp_path / "reproducer.py").read_text()
+
+
+def test_another_bad_value_is_another_fault(tmp_path):
+    found = offered(tmp_path, replace(ADD, seen="nan"))
+    assert not found.verified
+    assert "another fault" in found.reason
+    assert found.reason.endswith("expected 68384.0 (float64), seen inf (float16)")
+
+
+def test_scripts_of_an_earlier_run_do_not_stay(tmp_path):
+    (tmp_path / "reproducer_module.py").write_text("old")
+    offered(tmp_path, ADD)
+    assert [path.name for path in tmp_path.iterdir()] == ["reproducer.py"]
+
+
+@pytest.mark.parametrize("changed", [{"verdict": Outcome.GOOD}, {"reduction": None}, {"reduction": Reduction()}])
+def test_nothing_is_offered_where_there_is_nothing_to_show(tmp_path, changed):
+    assert offered(tmp_path, ADD, **changed) is None
+    assert not list(tmp_path.iterdir())
