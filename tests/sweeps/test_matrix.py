@@ -31,7 +31,6 @@ from repro.core.records import Cell, Kind, Outcome
 from repro.environments.cells import recipes
 from repro.environments.store import STAMP, _Stamp, fingerprint
 
-
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
 NO_PYTHON = "not built: no Python 3.11 on this machine"
 OVERFLOW = {"forward": NAN_FORWARD, "bisect": {"verdict": "bad", "payload": BISECT}}
