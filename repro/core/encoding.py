@@ -41,6 +41,8 @@ def replace(record: S, **changes: Any) -> S:
 
 def to_json(value: object) -> Any:
     """A record, or anything inside one, as data that ``json.dumps(..., allow_nan=False)`` takes."""
+    if type(value) in (int, str):  # first, for most are: an answer may hold millions of token ids
+        return value
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, msgspec.Struct):

@@ -6,7 +6,7 @@ from repro.core.answer import Answer
 from repro.core.records import Outcome
 from repro.core.sweep_answers import CellRow
 
-NOTHING_ALONE = "No bad and good cell differ in one thing alone, so what the fault follows is not known."
+NOTHING_ALONE = "No bad cell differs from a good one in one thing alone, so what the fault follows is not known."
 
 
 def cells_of(answer: Answer) -> tuple[CellRow, ...]:

@@ -36,7 +36,9 @@ def lines(answer: Answer) -> Iterator[str]:
     if found.settings:
         yield ""
         names = [one.name for one in found.models]
-        yield from _columns([["setting", *names, "by size", "bad from good"], *map(setting_row, found.settings)])
+        yield from _columns(
+            [["setting", *names, "by size", "separates bad from good"], *map(setting_row, found.settings)]
+        )
     count = len(found.settings)
     yield f"{count:,} setting{'s differ' if count != 1 else ' differs'}, {found.same_settings:,} are the same"
     yield ""

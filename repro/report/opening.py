@@ -105,7 +105,7 @@ def _of_script(answer: Answer) -> str:
     if answer.origin:
         return origin_sentence(answer.origin, answer.bisect)
     status = answer.script and answer.script.exit_status
-    return "" if status is None else f"The script reports it itself, with exit status {status}."
+    return "" if status is None else f"This is the script's own verdict (exit status {status})."
 
 
 def _of_model(answer: Answer, ran: Mapping[str, Outcome]) -> str:
@@ -115,7 +115,7 @@ def _of_model(answer: Answer, ran: Mapping[str, Outcome]) -> str:
     if forward is None:
         return "The forward pass was not run."
     if forward.verdict is Outcome.GOOD:
-        return "The forward pass is finite all the same for the inputs below."
+        return "The forward pass is still finite for the inputs below."
     if forward.verdict is Outcome.SKIP:
         return f"The forward pass gave no verdict: {full_stop(forward.reason.removeprefix('not run: '))}"
     if not ran:

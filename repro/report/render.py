@@ -11,7 +11,7 @@ from repro.core.errors import ReproError
 from repro.report import opening
 from repro.report.markdown import DIGITS, outside_code, text, tidy
 from repro.report.privacy.redact import Private, redact, redact_answer, scope
-from repro.report.section import Shown, environment, named
+from repro.report.section import Shown, named, template
 
 NAME = "REPORT_TEMPLATE.md"
 LIMIT = 65_536
@@ -75,21 +75,16 @@ def scripts_of(folder: Path, answer: Answer) -> dict[str, str]:
 def _filled(shown: Shown) -> str:
     path = _template()
     try:
-        report = environment().from_string(path.read_text(encoding="utf-8"))
-        return (
-            tidy(
-                report.render(
-                    title=text(opening.title(shown.answer)),
-                    statement=opening.statement(shown.answer),
-                    section=lambda name: named(name).markdown(shown),
-                    tool=text(shown.answer.tool),
-                    digits=DIGITS,
-                )
-            )
-            + "\n"
+        filled = template(path.read_text(encoding="utf-8")).render(
+            title=text(opening.title(shown.answer)),
+            statement=opening.statement(shown.answer),
+            section=lambda name: named(name).markdown(shown),
+            tool=text(shown.answer.tool),
+            digits=DIGITS,
         )
     except jinja2.TemplateError as error:
         raise ReproError(f"{path} cannot be filled: {error}. Correct it, or install repro-kit again.") from None
+    return f"{tidy(filled)}\n"
 
 
 def _template() -> Path:

@@ -1,5 +1,6 @@
 """What a section of the report is. Each is one file of ``repro/report/sections/``, found by its name."""
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -56,7 +57,7 @@ class Section:
         if variables is None:
             return ""
         heading = f"## {self.heading}\n\n" if self.heading else ""
-        return heading + tidy(environment().from_string(self.template).render(variables))
+        return heading + tidy(template(self.template).render(variables))
 
 
 def named(name: str) -> Section:
@@ -77,9 +78,10 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(sections.__path__))
 
 
-def environment() -> jinja2.Environment:
-    """Jinja2 for Markdown: values are made safe by ``markdown``, and a None shows nothing."""
-    made = jinja2.Environment(
+@functools.cache
+def template(text: str) -> jinja2.Template:
+    """A template for Markdown: values are made safe by ``markdown``, and a None shows nothing."""
+    environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -87,5 +89,5 @@ def environment() -> jinja2.Environment:
         autoescape=False,  # Markdown, not HTML
         finalize=lambda value: "" if value is None else value,
     )
-    made.globals.update(table=table, facts=facts, bullets=bullets)
-    return made
+    environment.globals.update(table=table, facts=facts, bullets=bullets)
+    return environment.from_string(text)

@@ -1,6 +1,6 @@
 """Which scripts a run gets: made, run in a clean interpreter, and the smallest that shows the fault chosen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,9 +22,13 @@ from repro.reproducer.verify import Verification, verify
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
 
-Run = Callable[[str, str, Sequence[str]], Verification]
-"""Runs a script: interpreter, text, arguments."""
 R = TypeVar("R", bound=ScriptRecord)
+
+
+class Run(Protocol):
+    """Runs a script, as ``verify`` does."""
+
+    def __call__(self, python: str, text: str, argv: Sequence[str], *, together: bool) -> Verification: ...
 
 
 class Told(Protocol):
@@ -111,7 +115,9 @@ def offer(
             continue
         if listener is not None:
             listener.note(f"verifying the reproducer that {script.does}")
-        tried.append(Tried(script, _same_fault(script, run(python, script.text, script.argv))))
+        # Where each run loads a whole model, the memory is for one.
+        result = run(python, script.text, script.argv, together=script.checkpoint is None)
+        tried.append(Tried(script, _same_fault(script, result)))
     if not tried:
         return None
     best = next((item for item in tried if item.result.verified), tried[0])

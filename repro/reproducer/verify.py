@@ -1,5 +1,6 @@
 """Runs a script several times in a clean interpreter, and says whether it shows its fault each time."""
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -75,10 +76,12 @@ def verify(
     runs: int = RUNS,
     timeout_seconds: float = TIMEOUT_SECONDS,
     name: str = "reproducer.py",
+    *,
+    together: bool = True,
 ) -> Verification:
     """Run a script with ``python -I`` in an empty folder, without network and with few environment variables.
 
-    A run that ends with neither 0 nor 1 is the last one.
+    Where the first run ends with neither 0 nor 1, it is the only one.
 
     Args:
         python: The interpreter, with what the script needs installed.
@@ -87,27 +90,30 @@ def verify(
         runs: How often; every run must end with 1.
         timeout_seconds: For each run.
         name: The file's name, as tracebacks show it.
+        together: Whether the runs behind the first may run at the same time; not where each loads a whole model.
 
     Raises:
         CellError: the interpreter cannot be started.
     """
-    statuses: list[int | None] = []
-    output = errors = ""
     with tempfile.TemporaryDirectory(prefix="repro-verify-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch)
         script = place / "script" / name
         script.parent.mkdir()
         script.write_text(text, encoding="utf-8", newline="\n")
         command = [python, "-I", "-B", "-X", "utf8", "-c", LAUNCHER, str(script), *argv]
-        for number in range(runs):
+
+        def once(number: int) -> tuple[int | None, str, str]:
             empty, home = place / f"empty{number}", place / f"home{number}"
             empty.mkdir()
             home.mkdir()
-            status, output, errors = _run(command, empty, _environment(home), timeout_seconds)
-            statuses.append(status)
-            if status not in (GOOD, BAD):
-                break
-        output, errors = (said.replace(str(script.parent) + os.sep, "") for said in (output, errors))
+            return _run(command, empty, _environment(home), timeout_seconds)
+
+        ended = [once(0)]
+        if ended[0][0] in (GOOD, BAD) and runs > 1:
+            with concurrent.futures.ThreadPoolExecutor(runs - 1 if together else 1) as pool:
+                ended += pool.map(once, range(1, runs))
+        statuses = [status for status, _, _ in ended]
+        output, errors = (said.replace(str(script.parent) + os.sep, "") for said in ended[-1][1:])
     verified = statuses == [BAD] * runs
     return Verification(tuple(statuses), output, verified, _reason(statuses, runs, errors, timeout_seconds))
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from support.reports import (
+    ALONE,
     FOLLOWS,
     TWO,
     answer,
@@ -291,7 +292,7 @@ def test_a_run_over_several_environments_has_no_empty_sections():
 def test_the_report_stays_below_the_limit_and_says_what_was_left_out(count):
     verdicts = ["bad" if n % 2 else "good" for n in range(count)]
     rows = [cell(f"cell-{n}", word, torch=f"2.{n}.0", reason="x" * 200) for n, word in enumerate(verdicts)]
-    text = render(matrix(*rows))
+    text = render(matrix(*rows, pairs=[ALONE] * count, statements=[FOLLOWS] * count))
     assert len(text.encode()) < LIMIT
     assert (f"of {count} rows are shown; verdict.json has all." in text) is (count > 1)
 

@@ -209,4 +209,4 @@ def ask_cells(
     chosen = tuple(item for item in known if only is None or item.id in only)
     told = Told()
     matrix = Matrix(request, tuple(known), chosen, folder / out, jobs, resume)
-    return run_matrix(matrix, Store(python, broken), told).document, told.lines
+    return run_matrix(matrix, Store(python, broken), told).answer, told.lines

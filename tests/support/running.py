@@ -29,27 +29,21 @@ def outcome(text: str, argv: Sequence[str] = ()) -> tuple[int, str, str]:
         path = Path(folder, "reproducer.py")
         sys.argv = [str(path), *argv]
         try:
-            exec(compile(text, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
-            status = 0
-        except SystemExit as ended:
-            status = _status(ended)
-        except Exception:  # noqa: BLE001 - whatever the script raises is its answer
-            try:  # as Python does at its end
+            try:
+                exec(compile(text, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
+                status = 0
+            except Exception:  # noqa: BLE001 - as Python does with an exception that nobody caught
                 sys.excepthook(*sys.exc_info())
                 status = 1
-            except SystemExit as ended:
-                status = _status(ended)
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return status, output.getvalue().strip(), errors.getvalue().strip()
 
 
-def in_process(python: str, text: str, argv: Sequence[str]) -> Verification:
+def in_process(python: str, text: str, argv: Sequence[str], *, together: bool) -> Verification:
     """In place of ``verify`` where a test is not about the interpreter: one run, in this process."""
     status, output, errors = outcome(text, argv)
     return Verification((status,), output, status == 1, f"exit status {status} {errors}".strip())
-
-
-def _status(ended: SystemExit) -> int:
-    return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def names(items: Sequence[Headroom | Spread]) -> tuple[list[str], str]:
     calls = map(_call, items)
     said = [f"{name}, call {call}" if call else name for name, call in zip(said, calls, strict=True)]
     title = f"layer of {short(next(iter(lists)), 40)}" if numbered else "layer"
-    return distinct(said), f"{title}, in order of execution"
+    return distinct(said), f"{title} (execution order)"
 
 
 def _call(item: Headroom | Spread) -> int:

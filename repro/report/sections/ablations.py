@@ -10,9 +10,9 @@ from repro.report.section import Section, Shown, Variables
 TEMPLATE = """
 Each row is the same case with one thing changed.{{ " Workarounds: " ~ workarounds ~ "." if workarounds }}
 
-{{ table(["ablation", "verdict", "output"], rows) }}
+{{ table(["ablation", "verdict", "result"], rows) }}
 
-{{ "Not applicable here: " ~ not_applicable ~ "." if not_applicable }}
+{{ "Not applicable: " ~ not_applicable ~ "." if not_applicable }}
 """
 
 

@@ -27,7 +27,7 @@ One environment each.
 
 {{ bullets(statements) }}
 
-{{ "Each bad cell and the good one nearest to it; the bad cell's value stands first:" if pairs }}
+{{ "Each bad cell and the good cell nearest to it (the bad cell's value first):" if pairs }}
 
 {{ table(["bad cell", "nearest good cell", "axes", "packages", "settings that change numbers"], pairs) }}
 

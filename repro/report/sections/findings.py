@@ -29,7 +29,7 @@ def _load(load: Load) -> Iterator[str]:
         "unexpected keys (in the file, not in the model)": load.unexpected_keys,
         "mismatched shapes": [_shapes(item) for item in load.mismatched],
         "tensors left without storage": load.meta,
-        "buffers left as unset memory": load.unset_buffers,
+        "buffers left uninitialized": load.unset_buffers,
     }
     named = [names[0] for names in lists.values() if names]
     for item in load.findings:
@@ -38,7 +38,7 @@ def _load(load: Load) -> Iterator[str]:
             yield _line("load", item)
     for words, names in lists.items():
         yield from _names(f"load: {words}", names)
-    yield from _names("load: values that differ from the file's", load.values.differ if load.values else ())
+    yield from _names("load: values that differ from the file", load.values.differ if load.values else ())
     if load.misaligned:
         example = f", such as {cell(load.misaligned_examples[0].tensor)}" if load.misaligned_examples else ""
         note = "(a precondition of some faults, not a fault by itself)"
@@ -46,9 +46,9 @@ def _load(load: Load) -> Iterator[str]:
 
 
 def _weights(weights: Weights) -> Iterator[str]:
-    yield from _names("weights: tensors of zeros only", weights.zero_tensors)
+    yield from _names("weights: all-zero tensors", weights.zero_tensors)
     for dtype, names in weights.overflows_in.items():
-        yield from _names(f"weights: beyond the limit of {text(dtype)}", names)
+        yield from _names(f"weights: too large for {text(dtype)}", names)
 
 
 def _line(step: str, item: Finding) -> str:

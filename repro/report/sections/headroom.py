@@ -10,9 +10,9 @@ from repro.report.plots.magnitude import magnitude
 from repro.report.section import Section, Shown, Variables
 
 TEMPLATE = """
-{{ "Largest magnitude in each layer's output, against " ~ against ~ "." if rows }}
+{{ "Largest magnitude in each layer's output, compared with " ~ against ~ "." if rows }}
 
-{{ table(["layer, in order of execution", "largest magnitude", "share of the limit"], rows) }}
+{{ table(["layer (execution order)", "largest magnitude", "share of the limit"], rows) }}
 
 {{ note }}
 """
@@ -37,7 +37,7 @@ def fill(shown: Shown) -> Variables | None:
     around = {index + step for index in sorted(here)[:1] for step in range(-AROUND, AROUND + 1)}
     chosen, note = thinned(known, shown.rows, around)
     unknown = len(items) - len(known)
-    left_out = f"{unknown} layers are left out, because their largest magnitude is NaN." if unknown else None
+    left_out = f"Not shown: {unknown} whose largest magnitude is NaN." if unknown else None
     rows = [
         [
             _name(item) + (" (origin)" if origin and item.module == origin.module else ""),
@@ -66,7 +66,7 @@ def _name(item: Headroom) -> str:
 
 def _share(ratio: float) -> str:
     if ratio == float("inf"):
-        return "beyond"
+        return "over the limit"
     return f"{100 * ratio:.1f} %" if ratio >= 0.001 else "below 0.1 %"
 
 

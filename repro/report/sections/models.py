@@ -34,7 +34,7 @@ def fill(shown: Shown) -> Variables | None:
         "rows": [_markdown(model_row(one)) for one in models],
         "note": note,
         "sentences": [text(line) for line in found.threshold.sentences],
-        "settings_head": ["setting", *(cell(one.name) for one in found.models), "by size", "bad from good"],
+        "settings_head": ["setting", *(cell(one.name) for one in found.models), "by size", "separates bad from good"],
         "settings": [[cell(one.path), *_markdown(setting_row(one)[1:])] for one in settings],
         "settings_note": settings_note,
         "same": found.same_settings,

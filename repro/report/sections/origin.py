@@ -17,7 +17,7 @@ TEMPLATE = """
 CONFIRMED = {
     "repaired": "with only this operator's bad values replaced by 0, the model's whole output is finite",
     "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
-    "suffices": "with every later operator that makes bad values of its own repaired, this one alone spoils the output",
+    "suffices": "with every later operator that makes bad values repaired, this one alone makes the output bad",
     "corrected": "with only this operator's result replaced by float64's, rounded to its dtype, the script is good",
     "walked": "the walk back from the model's output, operator by operator, ends here",
 }
@@ -38,19 +38,19 @@ def _rows(origin: Origin, bisect: Bisect) -> list[Row]:
     token = "" if origin.token is None else f" {cell(origin.token)}"
     named = {
         "module": cell(named_module(origin)) + (f" ({text(origin.module_class)})" if origin.module_class else ""),
-        "module call, from 0": cell(origin.call_index) if origin.call_index else None,
+        "module call (from 0)": cell(origin.call_index) if origin.call_index else None,
         "operator": _code(origin.op),
         "source": _code(origin.source),
         "mechanism": cell(mechanism(origin.mechanism).words),
         "dtype": _code(origin_dtype(origin, bisect)),
         "weight": _code(origin.tensor),
-        "index in the weight": _code(origin.tensor_index and list(origin.tensor_index)),
+        "weight index": _code(origin.tensor_index and list(origin.tensor_index)),
         "token": None if origin.token_index is None else f"{origin.token_index}{token}",
         "head": None if origin.head_index is None else str(origin.head_index),
         "channel": None if origin.channel_index is None else str(origin.channel_index),
         "reference value": _reference(origin),
-        "element of the output": text(list(origin.element)) if origin.element else None,
-        "limit of the dtype": shown_number(limit) if limit is not None and origin.mechanism == "overflow" else None,
+        "output element": text(list(origin.element)) if origin.element else None,
+        "dtype limit": shown_number(limit) if limit is not None and origin.mechanism == "overflow" else None,
         **{f"input {index}": _figures(one) for index, one in enumerate(origin.inputs)},
         "inputs at that element": ", ".join(there) if len(there) == len(origin.operands) else None,
         "output": _figures(origin.output) if origin.output else None,

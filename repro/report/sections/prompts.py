@@ -8,7 +8,7 @@ from repro.report.section import Section, Shown, Variables
 TEMPLATE = """
 {{ facts(numbers) }}
 
-{{ "Where they go bad first:" if places }}
+{{ "First bad values:" if places }}
 
 {{ table(["layer", "token", "kind", "examples"], places) }}
 
@@ -16,7 +16,7 @@ TEMPLATE = """
 
 {{ bullets(causes) }}
 
-{{ "Values that are not finite in the last layer examined, as rows of tokens:" if counts }}
+{{ "Bad values in the last layer examined, in rows of tokens:" if counts }}
 
 {{ table(["values", "rows x width", "examples"], counts) }}
 
@@ -29,7 +29,7 @@ TEMPLATE = """
 {{ table(["ablation", "saved", "seconds", "weights", "result"], ablations) }}
 """
 CAUSES = {
-    "own": "fail alone too",
+    "own": "also fail alone",
     "padding": "fail only with the padding of their batch",
     "composition": "fail only beside the other prompts of their batch",
 }
@@ -43,7 +43,10 @@ def fill(shown: Shown) -> Variables | None:
     counts, counts_note = first_of(found.counts, shown.rows, "counts")
     why = [
         *(found.why.sentences if found.why else ()),
-        *(f"Lost pairs against the rest: {line}" for line in (found.lost_why.sentences if found.lost_why else ())),
+        *(
+            f"Lost pairs compared with the rest: {line}"
+            for line in (found.lost_why.sentences if found.lost_why else ())
+        ),
     ]
     return {
         "numbers": _facts(found),
@@ -64,7 +67,7 @@ def _facts(found: Prompts) -> list[Row]:
     rows += [["pairs", f"{found.pairs:,}, {len(found.pairs_lost):,} of them lost"]] if found.pairs else []
     if found.vectors:
         used, lost = found.vectors.used, found.vectors.lost
-        rows.append(["steering vectors", f"from {used:,} sound pairs; {lost:,} pairs are left out"])
+        rows.append(["steering vectors", f"from {used:,} sound pairs ({lost:,} left out)"])
     return rows
 
 

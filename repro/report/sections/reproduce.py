@@ -6,8 +6,8 @@ from repro.report.section import Section, Shown, Variables
 TEMPLATE = """
 {{ command }}
 
-{{ "The probe kit that gave these answers: `probes.pyz`, SHA-256 `" ~ kit_sha256 ~ "`." if kit_sha256 }}
-{{ "What every step answered: `evidence.jsonl`, SHA-256 `" ~ evidence_sha256 ~ "`." if evidence_sha256 }}
+{{ "Probe kit: `probes.pyz`, SHA-256 `" ~ kit_sha256 ~ "`." if kit_sha256 }}
+{{ "What each step answered: `evidence.jsonl`, SHA-256 `" ~ evidence_sha256 ~ "`." if evidence_sha256 }}
 """
 
 

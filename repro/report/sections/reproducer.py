@@ -59,10 +59,10 @@ def _ran(item: ScriptRecord) -> str:
 
 def _checkpoint(checkpoint: CheckpointFiles) -> str:
     """Which files it needs, told apart by their hash."""
-    revision = f" at revision {checkpoint.revision}" if checkpoint.revision else ""
     hashes = "; ".join(f"{name} {value}" for name, value in checkpoint.sha256.items())
-    shown = f" (SHA-256: {hashes})" if hashes else ""
-    return f"Reads the checkpoint {code(checkpoint.id)}{text(f'{revision}{shown}.')}"
+    revision = f"at revision {checkpoint.revision}" if checkpoint.revision else ""
+    words = f"{revision} {f'(SHA-256: {hashes})' if hashes else ''}".strip()
+    return f"Reads the checkpoint {code(checkpoint.id)}{f' {text(words)}' if words else ''}."
 
 
 def _reduction(reduction: Reduction) -> Iterator[str]:

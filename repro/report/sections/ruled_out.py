@@ -18,4 +18,4 @@ def fill(shown: Shown) -> Variables | None:
     return {"rows": rows} if rows else None
 
 
-SECTION = Section("Bad values that were ruled out", fill, TEMPLATE)
+SECTION = Section("Ruled out", fill, TEMPLATE)

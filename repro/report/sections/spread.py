@@ -6,7 +6,7 @@ from repro.report.plots.spread import spread
 from repro.report.section import Section, Shown, Variables
 
 TEMPLATE = """
-{{ table(["layer, in order of execution", "bad tokens", "which"], rows) }}
+{{ table(["layer (execution order)", "bad tokens", "which"], rows) }}
 
 {{ note }}
 """
@@ -24,7 +24,7 @@ def fill(shown: Shown) -> Variables | None:
     while len(items) > 2 and _whole(items[-1]) and _whole(items[-2]):
         items, behind = items[:-1], behind + 1
     chosen, thinned_note = thinned(items, min(shown.rows, ROWS), set(range(ROWS // 2)))
-    said = f"It is the same in the {'layer' if behind == 1 else f'{behind} layers'} after that." if behind else None
+    said = f"All tokens stay bad in the next {'layer' if behind == 1 else f'{behind} layers'}." if behind else None
     return {"rows": [_row(item) for item in chosen], "note": " ".join(filter(None, (said, thinned_note)))}
 
 

@@ -14,15 +14,14 @@ from repro.core.encoding import replace
 from repro.core.sentences import listed
 from repro.report import opening
 from repro.report.markdown import code, text
-from repro.report.render import LIMIT, NOTHING_PRIVATE, render
+from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
 from repro.sharing.forms.environment import environment
 from repro.sharing.forms.forms import Field, Form, body, boxes
 from repro.sharing.forms.sections import (
     Quoted,
-    Section,
     attached,
-    by_importance,
     expected,
+    markdown,
     printed,
     script,
     sections,
@@ -43,7 +42,7 @@ BUNDLE = "bundle.zip"
 BEFORE_SCRIPTS = 2
 """How many sections are more necessary than a second script."""
 
-Piece = Quoted | Section
+Piece = Quoted | Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ class _Draft:
 
     form: Form
     answer: Answer
-    report: Sequence[Section]
+    report: Sequence[Part]
     words: str | None
     latest: Tried | None
     quoted: Sequence[Quoted]
@@ -129,8 +128,7 @@ class _Draft:
     @property
     def pieces(self) -> list[Piece]:
         """What may be left out, the most necessary first: place and workarounds, the other scripts, the rest."""
-        ordered = by_importance(self.report)
-        return [*ordered[:BEFORE_SCRIPTS], *self.quoted[1:], *ordered[BEFORE_SCRIPTS:]]
+        return [*self.report[:BEFORE_SCRIPTS], *self.quoted[1:], *self.report[BEFORE_SCRIPTS:]]
 
     def as_much_as(self, fits: Callable[[Sequence[str]], bool]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(the fields' texts with as many pieces as fit, the names of what is left out of them)."""
@@ -146,7 +144,7 @@ class _Draft:
         """The texts of all fields, with those pieces that are named."""
         answer, quoted = self.answer, self.quoted
         wanted, about = expected(answer, quoted), tried(answer, self.latest)
-        parts = [section.markdown for section in self.report if section.heading in kept]
+        parts = [markdown(part) for part in self.report if part.heading in kept]
         parts += _left_out([_name(piece) for piece in self.pieces if _name(piece) not in kept])
         shown = [opening.statement(answer), *_scripts(answer, quoted, kept, whole=self.whole)]
         said: dict[str, Callable[[], str]] = {

@@ -3,22 +3,21 @@
 A submitted form becomes ``### LABEL``, a blank line and the text, for each field in order.
 """
 
-import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from repro.core.encoding import Record, decode
 from repro.core.errors import RecordError, UsageError
+from repro.report.markdown import outside_code
 from repro.sharing.forms import FOLDER, projects
 
 R = TypeVar("R")
 
 NO_RESPONSE = "_No response_"
 """What GitHub writes for a field that was left empty."""
-FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
 class Field(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,19 +147,6 @@ def parse(form: Form, text: str) -> dict[str, str]:
             lines.append(line)
     by_label = {field.label: field for field in form.fields}
     return {label: _unwrapped(by_label[label], "\n".join(said).strip()) for label, said in found.items()}
-
-
-def outside_code(text: str) -> Iterator[tuple[str, bool]]:
-    """Every line of a Markdown text, and whether it stands outside of fenced code blocks."""
-    fence = ""
-    for line in text.split("\n"):
-        mark = FENCE.match(line)
-        inside = bool(fence)
-        if mark and not fence:
-            fence, inside = mark[1], True
-        elif mark and mark[1].startswith(fence) and line.strip() == mark[1]:
-            fence = ""
-        yield line, not inside
 
 
 def _submitted(field: Field, text: str) -> str:

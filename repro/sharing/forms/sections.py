@@ -1,4 +1,4 @@
-"""What the fields of a form say: the fault, its script with what it printed, what was expected, and the report's parts.
+"""What the fields of a form say: the script with what it printed, what was expected, and the parts of the report.
 
 Everything here is Markdown, made of an answer that holds nothing private any more.
 """
@@ -13,7 +13,10 @@ from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, plain, sentence
 from repro.report.markdown import block, code, text
 from repro.report.opening import full_stop
-from repro.sharing.forms.forms import named, outside_code
+from repro.report.render import Part, parts
+from repro.report.section import LAST, names
+from repro.report.section import named as section_of
+from repro.sharing.forms.forms import named
 from repro.sharing.tried import Tried
 
 EXPECTED = {
@@ -25,22 +28,6 @@ EXPECTED = {
 }
 """What was expected, in a word, by the kind of fault."""
 TIMES = {1: "once", 2: "twice", 3: "three times"}
-IMPORTANCE = (
-    "Where it is born",
-    "One change at a time",
-    "The smallest script",
-    "Known faults that it looks like",
-    "Versions",
-    "Cells",
-    "Whose fault it is",
-    "Tensors with NaN or Inf in the file",
-    "Findings",
-    "Steps",
-    "Inputs",
-    "How it spreads",
-    "Headroom",
-)
-"""Sections of the report, the most necessary first; those that are not named come last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +42,6 @@ class Quoted:
     def path(self) -> str:
         """Its file's name in the run's folder."""
         return str(self.record.path)
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One part of the report, which may be left out where room is short."""
-
-    heading: str
-    text: str
-
-    @property
-    def markdown(self) -> str:
-        """With a heading that is of no form."""
-        return f"#### {self.heading}\n\n{self.text}"
 
 
 def script(answer: Answer, quoted: Quoted) -> str:
@@ -161,18 +135,12 @@ def expected(answer: Answer, quoted: Sequence[Quoted]) -> str:
     return " ".join(said)
 
 
-def sections(report: str) -> list[Section]:
-    """The parts of a filled REPORT_TEMPLATE.md, in order; what stands above the first is ``statement``'s."""
-    found: list[tuple[str, list[str]]] = []
-    for line, outside in outside_code(report):
-        if outside and line.startswith("## "):
-            found.append((line.removeprefix("## "), []))
-        elif found:
-            found[-1][1].append(line)
-    return [Section(heading, "\n".join(lines).strip()) for heading, lines in found]
+def sections(report: str) -> list[Part]:
+    """The parts of a report, the most necessary first; without the one above the first heading."""
+    rank = {section.heading: section.rank for section in map(section_of, names())}
+    return sorted(parts(report)[1:], key=lambda part: rank.get(part.heading, LAST))
 
 
-def by_importance(found: Sequence[Section]) -> list[Section]:
-    """The most necessary first."""
-    place = {heading: index for index, heading in enumerate(IMPORTANCE)}
-    return sorted(found, key=lambda section: place.get(section.heading, len(place)))
+def markdown(part: Part) -> str:
+    """A part of the report below a heading that no form has."""
+    return f"#### {part.heading}\n\n{part.text}"

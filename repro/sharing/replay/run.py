@@ -7,7 +7,7 @@ from typing import Any
 from repro import __version__
 from repro.core import paths
 from repro.core.answer import Answer
-from repro.core.encoding import SCHEMA, Record, decode, encode, to_json
+from repro.core.encoding import SCHEMA, Record, decode, encode
 from repro.core.payloads import Environment
 from repro.core.records import Case, Outcome, Plan
 from repro.core.sweep_answers import CellRow
@@ -15,7 +15,7 @@ from repro.engine import runner
 from repro.engine.kit import pack
 from repro.engine.runner import Listener
 from repro.environments import difference
-from repro.report.privacy.redact import private_words, redact, redact_json
+from repro.report.privacy.redact import private_words, redact, redact_answer
 from repro.reproducer.verify import TIMEOUT_SECONDS, verify
 from repro.run.run import run as run_model
 from repro.sharing.replay.plan import Proposal
@@ -88,7 +88,7 @@ def replay(proposal: Proposal, out: Path, listener: Listener) -> Replay:
         output, reason = redact(ran.output, private), redact(ran.reason, private)
         findings.append(of_script(script.name, script.record, ran.exit_statuses, output, reason))
     if proposal.request is not None:
-        after = decode(Answer, redact_json(to_json(run_model(proposal.request, listener).answer), private))
+        after = redact_answer(run_model(proposal.request, listener).answer, private)
         environment = after.environment
         findings.insert(0, of_run(shlex.join(proposal.request.argv()), before, after))
     else:

@@ -1,0 +1,166 @@
+"""The sections that only some runs have, each filled by hand."""
+
+import pytest
+from support.hosting import BISECT, observation
+from support.reports import answer
+
+from repro.core.answer import CheckpointFiles, KnownFault, Reproducer
+from repro.core.encoding import replace
+from repro.core.payloads import Forward, Inputs, Layers, Pass, Reduction
+from repro.core.records import Case, Outcome, Owner
+from repro.core.sweep_answers import Counts, Place, PromptAblation, Prompts, Vectors, Why, WhyOutcome
+from repro.report.opening import title
+from repro.report.render import parts, render
+
+
+def section(found, heading, **scripts):
+    """A section's text."""
+    return next(part.text for part in parts(render(found, scripts=scripts)) if part.heading == heading)
+
+
+def why(*sentences):
+    counts = {"failing": 1, "passing": 1, "skipped": 0, "asked": 2, "level": 0.05}
+    return Why(outcome=WhyOutcome.PATTERN, sentence=sentences[0], sentences=sentences, **counts)
+
+
+PROMPTS = Prompts(
+    verdict=Outcome.BAD,
+    reason="2 of 5",
+    asked=5,
+    good=3,
+    bad=2,
+    padding_side="left",
+    pairs=4,
+    pairs_lost=(1,),
+    vectors=Vectors(path="v.safetensors", used=3, lost=1),
+    places=(Place(layer="model.layers.7", kind="NaN", examples=2, token="<bos>"),),
+    causes={"own": 1, "padding": 1, "composition": 1},
+    counts=(
+        Counts(values=1280, rows=2, row_size=640, whole=True, examples=1),
+        Counts(values=7, rows=2, row_size=640, whole=False, examples=1),
+    ),
+    why=why("failing prompts are longer"),
+    lost_why=why("the same"),
+    ablations=(
+        PromptAblation(
+            name="dtype=float32", verdict=Outcome.GOOD, reason="r", saved=2, asked=2, seconds=1.25, weights_bytes=2**30
+        ),
+        PromptAblation(name="batch=1", verdict=Outcome.SKIP, reason="r"),
+    ),
+)
+
+
+def test_many_prompts():
+    found = replace(answer(), origin=None, prompts=PROMPTS)
+    assert title(found) == "org/model: 2 of 5 prompts give NaN or Inf, first in model.layers.7"
+    text = section(found, "Prompts")
+    for line in (
+        "| asked | 5 |",
+        "| padding | `left` |",
+        "| pairs | 4, 1 of them lost |",
+        "| steering vectors | from 3 sound pairs (1 left out) |",
+        "| `model.layers.7` | `<bos>` | NaN | 2 |",
+        "- 1 also fail alone.",
+        "- 1 fail only with the padding of their batch.",
+        "| 1,280 | 2 x 640 | 1 |",
+        "| 7 | no whole rows | 1 |",
+        "- Failing prompts are longer",
+        "- Lost pairs compared with the rest: the same",
+        "| `dtype=float32` | 2 of 2 | 1.2 | 1.07 GB | r |",
+        "| `batch=1` | - | - | - | r |",
+    ):
+        assert line in text.splitlines()
+
+
+def test_a_reproducer_names_its_checkpoint_and_what_was_left_out():
+    script = Reproducer(
+        level="module",
+        path="reproducer.py",
+        reason="the module alone.",
+        output="seen nan\n",
+        checkpoint=CheckpointFiles(id="org/model", revision="abc", sha256={"model.safetensors": "0f"}),
+    )
+    reduction = Reduction(
+        inputs=Inputs(before=15, after=2, ids=(2, 7), special=(True, False)),
+        layers=Layers(path="model.layers", total=18, kept=(7,), fed="captured hidden states"),
+        trials=31,
+        crashed_trials=2,
+        notes=("one note",),
+    )
+    found = replace(answer(), reproducer=script, reduction=reduction)
+    assert section(found, "Reproducer", **{"reproducer.py": "pass\n\n\npass\n"}) == (
+        "The module alone.\n\n"
+        "- 2 of 15 tokens are enough (ids 2, 7, 1 of them special).\n"
+        "- Layer 7 of the 18 in model.layers is enough, fed with captured hidden states.\n"
+        "- 31 trials (2 killed their process); each smaller case has the same operator and mechanism.\n"
+        "- One note.\n\n"
+        "`reproducer.py`. Needs only Python. Reads the checkpoint `org/model` at revision abc "
+        "(SHA-256: model.safetensors 0f).\n\n"
+        "```python\npass\n\n\npass\n```\n\n"
+        "Not verified (exit statuses none). Output:\n\n"
+        "```\nseen nan\n```"
+    )
+    assert "```" not in section(found, "Reproducer")
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        (Owner("pytorch", "it differs."), "**PyTorch.** it differs."),
+        (Owner(None, "open."), "**Not known.** open."),
+        (Owner("caller", "float16.", "load it in bfloat16"), "**The caller.** float16. Fix: load it in bfloat16."),
+        (Owner("caller", "float16.", "Load it."), "**The caller.** float16. Fix: Load it."),
+    ],
+)
+def test_the_owner_with_the_reason_and_what_to_do(owner, said):
+    assert section(replace(answer(), owner=owner), "Owner") == said
+
+
+def test_known_faults_come_with_their_address():
+    fault = KnownFault(id="x", issue="org/project#1", url="https://github.com/org/project/issues/1", sentence="It is.")
+    text = section(replace(answer(), looks_like=(fault,)), "Similar known faults")
+    assert text == "- It is. https://github.com/org/project/issues/1"
+
+
+def test_what_was_ruled_out_has_its_reason():
+    ruled_out = [{"module": "", "op": "aten.log", "why": "a where drops it"}]
+    found = answer(observation("bisect", "bad", payload={**BISECT, "ruled_out": ruled_out}))
+    text = section(found, "Ruled out")
+    assert "| `the model itself` | `aten.log` | a where drops it |" in text
+
+
+def test_an_unknown_origin_has_its_reason():
+    text = section(answer(observation("bisect", "skip", "it takes too long", {})), "Origin")
+    assert text == "The origin is not known. it takes too long"
+
+
+def test_inputs_from_a_seed_and_prompts_that_are_long():
+    passes = (
+        Pass(input_source="seeded", seed=3, input_ids=(5,), verdict=Outcome.BAD),
+        Pass(prompt="x" * 500, input_ids=tuple(range(60))),
+    )
+    asked = Case("m", prompts=("a",))
+    text = section(replace(answer(), case=asked, forward=Forward(verdict=Outcome.BAD, prompts=passes)), "Inputs")
+    first, second = text.splitlines()
+    assert first == "- token ids drawn from seed 3 (no tokenizer was used): bad. Ids: 5."
+    assert "(the first 400 of 500 characters): no verdict. Ids: 0, 1," in second
+    assert second.endswith("47, ... (60 in all).")
+    seeded = replace(answer(), case=asked, forward=Forward(verdict=Outcome.BAD, prompts=passes[:1]))
+    assert "The prompt was not used" in section(seeded, "Inputs")
+
+
+def test_the_environment_has_a_row_for_each_setting():
+    environment = replace(
+        answer().environment,
+        cpu={"model": "X", "count": 2, "capability": None},
+        accelerators=({"type": "cuda", "name": "A100"},),
+        deterministic=False,
+    )
+    text = section(replace(answer(), environment=environment), "Environment")
+    for line in (
+        "| cpu | `model=X, count=2` |",
+        "| accelerators | `type=cuda name=A100` |",
+        "| deterministic | `False` |",
+    ):
+        assert line in text.splitlines()
+    assert "gpu driver" not in text
