@@ -280,14 +280,15 @@ def test_an_url_is_within_its_limit_and_given_up_where_it_cannot_be(tmp_path, pr
 
 
 def test_the_url_leaves_out_the_report_before_the_script(tmp_path):
-    script = long_script(150)
+    script = long_script(320)
     made = filled(tmp_path, "transformers", script=script)
     _, given = parameters(made.filled.url)
     assert script in given["reproduction"]
-    assert "#### Environment" not in given["reproduction"]
     assert made.filled.left_out == ()
+    assert made.filled.left_out_of_url
     for name in made.filled.left_out_of_url:
         assert f"`{name}`" in given["reproduction"]
+        assert f"#### {name}\n" not in given["reproduction"]
 
 
 @pytest.mark.parametrize("lines", [500, 6000])
