@@ -159,7 +159,8 @@ def repro(session: nox.Session, cell: str) -> None:
     answer = json.loads(row.read_text("utf-8"))["row"] if row.exists() else None
     if status not in (0, 1, 125) or answer is None:
         session.error(f"repro matrix ended with exit status {status}")
-    session.log(f"{cell} is {answer['verdict']}; the table of all cells so far: {MATRIX / 'report.md'}")
+    table, own = MATRIX / "report.md", MATRIX / cell / "report.md"  # a single cell has no table, only its own run
+    session.log(f"{cell} is {answer['verdict']}; report: {table if table.exists() else own}")
     if answer["verdict"] == "skip":
         session.skip(answer["reason"])
 
