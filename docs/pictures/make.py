@@ -86,7 +86,7 @@ def screen(text: str) -> list[str]:
 def svg(lines: list[str]) -> str:
     """A picture of the lines, without fonts from elsewhere."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    for line in lines:
+    for line in [*lines, ""]:  # the picture cuts into its last line
         console.print(Text.from_ansi(line), soft_wrap=False, overflow="fold")
     form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     form = form.replace("Fira Code, monospace", "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace")
