@@ -130,7 +130,11 @@ def file(run: Run, form: Form, private: Private) -> Filed:
     here, keep = scope(run.answer, private)
     latest, words = latest_of(run, form), run.folder / WORDS
     quoted = [_quoted(run, record, here, keep) for record in chosen(run, form)]
-    own = redact(words.read_text(encoding="utf-8").strip(), here, keep) if words.is_file() else None
+    own = (
+        redact(words.read_text(encoding="utf-8", errors="backslashreplace").strip(), here, keep)
+        if words.is_file()
+        else None
+    )
     public = without_prompts(run.answer) if run.answer.private_prompts else run.answer
     shown = redact_answer(public, private)
     filled = fill(form, shown, quoted, words=own or None, latest=latest and _redacted(latest, here, keep))
