@@ -24,10 +24,10 @@ from repro.report.render import NOTHING_PRIVATE, Part, parts, render
 
 TEMPLATE = "report.html.j2"
 PLOTS = "Plots"
-"""The section for plots whose own one is not in report.md."""
+"""The section for plots whose own section is not in report.md."""
 WORDS = {Outcome.GOOD: "✔ good", Outcome.BAD: "✖ bad", Outcome.SKIP: "? skip: could not tell"}
 COMMENT = re.compile(r"<!--.*-->", re.S)
-"""What the template says to whoever posts report.md. No text from elsewhere begins so: there it is escaped."""
+"""A note of the template to whoever posts report.md. Text from elsewhere cannot begin like this: it is escaped."""
 NOT_DRAWN = "No plots: vl-convert-python, which draws them, is not installed or does not run here."
 
 Drawing = tuple[Plot, str]

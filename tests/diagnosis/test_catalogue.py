@@ -2,43 +2,53 @@
 
 import pytest
 
+from repro.core.answer import Ablation, Answer, CellInfo, ModelInfo, StepRow
+from repro.core.encoding import replace
 from repro.core.errors import RecordError
+from repro.core.payloads import Finding, Inputs, Load, Origin, Reduction, Weights
+from repro.core.records import Case, Kind, Outcome
+from repro.core.sweep_answers import CellRow, Release, Versions
 from repro.diagnosis.known import excluded, looks_like
 from repro.diagnosis.known.entries import documented, faults
 from repro.diagnosis.known.fingerprint import facts, in_range, matches
 
+CELL = CellInfo(
+    torch="2.13.0+cpu", transformers="5.23.0", dtype="float32", attn="sdpa", device="cpu",
+    platform="Linux-6.1-x86_64-with-glibc2.36",
+)  # fmt: skip
+
 
 def run(verdict="bad", kind="nonfinite", model="org/model", **more):
-    """The content of verdict.json as far as the catalogue reads it.
+    """An answer as far as the catalogue reads it.
 
-    Keys of the origin, of the cell and of the load step go where they belong by their names.
+    Fields of the origin, of the cell and of the load step go where they belong by their names.
     """
-    of_cell = ("torch", "transformers", "dtype", "attn", "device", "platform")
-    of_origin = ("mechanism", "op", "module", "module_class", "token")
-    of_load = ("model_type", "misaligned", "unset_buffers", "missing_keys")
-    cell = {"torch": "2.13.0+cpu", "transformers": "5.23.0", "dtype": "float32", "attn": "sdpa", "device": "cpu"}
-    cell["platform"] = "Linux-6.1-x86_64-with-glibc2.36"
-    findings = [{"problem": text} for text in more.get("findings", ())]
-    return {
-        "verdict": verdict,
-        "kind": kind,
-        "model": {"id": model, "class": more.get("model_class")},
-        "cell": {**cell, **{key: more[key] for key in of_cell if key in more}},
-        "origin": {key: more[key] for key in of_origin if key in more} or None,
-        "load": {**{key: more[key] for key in of_load if key in more}, "findings": findings},
-        "files": None,
-        "weights": {"overflows_in": {"float16": more.get("overflows_in", [])}},
-        "steps": [{"step": "load", "verdict": "skip", "reason": text} for text in more.get("reasons", ())],
-        "ablations": [{"name": name, "verdict": word} for name, word in more.get("ablations", {}).items()],
-        "cells": more.get("cells"),
-        "versions": more.get("versions"),
-        "reduction": None,
-    }
+
+    def given(*names):
+        return {name: more[name] for name in names if name in more}
+
+    origin = given("mechanism", "op", "module", "module_class", "token")
+    load = given("model_type", "misaligned", "unset_buffers", "missing_keys")
+    findings = tuple(Finding(problem=text) for text in more.get("findings", ()))
+    asked = Outcome.BAD if kind == "load" else Outcome.GOOD
+    return Answer(
+        verdict=Outcome(verdict),
+        reason="a test",
+        kind=None if kind is None else Kind(kind),
+        model=ModelInfo(id=model, class_=more.get("model_class")),
+        cell=replace(CELL, **given("torch", "transformers", "dtype", "attn", "device", "platform")),
+        case=Case(model),
+        origin=Origin(**origin) if origin else None,
+        load=Load(verdict=more.get("load", asked), findings=findings, **load),
+        weights=Weights(verdict=Outcome.GOOD, overflows_in={"float16": more.get("overflows_in", ())}),
+        steps=tuple(StepRow(step="load", verdict=Outcome.SKIP, reason=text) for text in more.get("reasons", ())),
+        ablations=tuple(Ablation(name=name, verdict=Outcome(word)) for name, word in more.get("ablations", {}).items()),
+    )
 
 
 ADD, BMM, SOFTMAX = "aten.add.Tensor", "aten.bmm.default", "aten._softmax.default"
 FLASH = "aten._scaled_dot_product_flash_attention_for_cpu.default"
-MAC = "macOS-15.6.1-arm64-ablation-64bit"
+MAC = "macOS-15.6.1-arm64-arm-64bit"
 HALF = {"dtype": "float16", "mechanism": "overflow"}
 GEMMA = {
     **HALF,
@@ -53,14 +63,14 @@ GEMMA = {
 T5 = {**HALF, "model_type": "t5"}
 ATTENTION = "model.layers.0.self_attn"
 MASKED = {"mechanism": "masked_row", "module": ATTENTION}
-DOCUMENTS = {
+RUNS = {
     "transformers-36822": run(**GEMMA),
     "transformers-25311": run(**MASKED, op=SOFTMAX, model_type="llama", dtype="float16", attn="eager"),
     "pytorch-103749": run(**MASKED, op=FLASH, torch="2.4.1", transformers="4.40.2"),
     "transformers-28675": run(mechanism="invalid", model_type="swinv2", transformers="4.39.3"),
-    "transformers-48892": run(kind="load", unset_buffers=["model.positions"]),
-    "transformers-45902": run(kind="load", model_type="qwen3_5_moe_text", unset_buffers=["model.rotary_emb.inv_freq"]),
-    "transformers-30953": run(kind="load", mechanism="bad_weights", missing_keys=["classifier.weight"]),
+    "transformers-48892": run(kind="load", unset_buffers=("model.positions",)),
+    "transformers-45902": run(kind="load", model_type="qwen3_5_moe_text", unset_buffers=("model.rotary_emb.inv_freq",)),
+    "transformers-30953": run(kind="load", mechanism="bad_weights", missing_keys=("classifier.weight",)),
     "pytorch-191238": run("skip", "crash", misaligned=28, platform=MAC, transformers="4.42.4"),
     "transformers-31771": run(misaligned=28, transformers="4.57.3"),
     "transformers-33317": run(**HALF, op=BMM, module=ATTENTION, model_type="qwen2", attn="eager"),
@@ -86,29 +96,29 @@ DOCUMENTS = {
 """One run of each kind, made from what its thread says."""
 
 
-def ids(document):
-    return [match.id for match in looks_like(document)]
+def ids(answer):
+    return [match.id for match in looks_like(answer)]
 
 
-def only(document, name):
+def only(answer, name):
     """The match with one fault."""
-    return next(match for match in looks_like(document) if match.id == name)
+    return next(match for match in looks_like(answer) if match.id == name)
 
 
 def test_every_entry_has_a_run_of_its_kind_here():
-    assert {fault.id for fault in faults()} == set(DOCUMENTS)
+    assert {fault.id for fault in faults()} == set(RUNS)
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_of_its_kind_looks_like_it(name):
-    assert name in ids(DOCUMENTS[name])
+    assert name in ids(RUNS[name])
 
 
 @pytest.mark.parametrize(
     ("name", "neighbour"), [(fault.id, other) for fault in faults() for other in fault.test.neighbours]
 )
 def test_a_neighbours_run_does_not(name, neighbour):
-    assert name not in ids(DOCUMENTS[neighbour])
+    assert name not in ids(RUNS[neighbour])
 
 
 def test_the_real_gemma_run_looks_like_its_issue_and_like_no_other():
@@ -123,18 +133,17 @@ def test_the_real_gemma_run_looks_like_its_issue_and_like_no_other():
 
 
 def test_a_good_run_looks_like_nothing():
-    assert [ids({**document, "verdict": "good"}) for document in DOCUMENTS.values()] == [[]] * len(DOCUMENTS)
+    assert not any(ids(replace(one, verdict=Outcome.GOOD)) for one in RUNS.values())
 
 
 def test_where_the_further_test_disagrees_the_fault_is_ruled_out_and_comes_last():
-    document = run(**GEMMA, ablations={"dtype=bfloat16": "bad"}, misaligned=3)
-    first, last = looks_like(document)
+    first, last = looks_like(run(**GEMMA, ablations={"dtype=bfloat16": "bad"}, misaligned=3))
     assert (first.id, first.result) == ("transformers-31771", "not run")
     assert (last.id, last.result, last.excluded) == ("transformers-36822", "disagrees", True)
     assert last.sentence.startswith("Ruled out: huggingface/transformers#36822")
 
 
-def test_a_change_that_was_skipped_is_not_run():
+def test_an_ablation_that_was_skipped_is_not_run():
     assert only(run(**GEMMA, ablations={"dtype=bfloat16": "skip"}), "transformers-36822").result == "not run"
 
 
@@ -155,29 +164,29 @@ def test_a_test_that_was_not_run_comes_with_its_command():
     ],
 )
 def test_other_environments_answer_by_cells_and_by_versions(rows, result):
-    document = DOCUMENTS["pytorch-103749"]
-    cells = [{"id": torch, "torch": torch, "verdict": verdict} for torch, verdict in rows]
-    probes = [{"pins": {"torch": torch}, "verdict": verdict} for torch, verdict in rows]
-    for more in ({"cells": cells}, {"versions": {"probes": probes}}):
-        assert only({**document, **more}, "pytorch-103749").result == result
+    said = [(torch, Outcome(word)) for torch, word in rows]
+    cells = tuple(CellRow(id=torch, torch=torch, verdict=verdict, reason="") for torch, verdict in said)
+    probes = tuple(Release(version=torch, pins={"torch": torch}, verdict=verdict, reason="") for torch, verdict in said)
+    for more in ({"cells": cells}, {"versions": Versions(package="torch", probes=probes)}):
+        assert only(replace(RUNS["pytorch-103749"], **more), "pytorch-103749").result == result
 
 
 def test_a_value_of_the_run_answers():
-    missing = {"kind": "load", "mechanism": "bad_weights", "missing_keys": ["w"]}
-    assert only(run(**missing, unset_buffers=[]), "transformers-30953").result == "agrees"
-    assert only(run(**missing, unset_buffers=["b"]), "transformers-30953").result == "disagrees"
-    assert only(run(**missing), "transformers-30953").result == "not run"
+    missing = {"kind": "load", "mechanism": "bad_weights", "missing_keys": ("w",)}
+    assert only(run(**missing), "transformers-30953").result == "agrees"
+    assert only(run(**missing, unset_buffers=("b",)), "transformers-30953").result == "disagrees"
+    assert only(run(**missing, load=Outcome.SKIP), "transformers-30953").result == "not run"
 
 
 def test_what_only_a_person_can_ask_is_not_run():
-    match = only(DOCUMENTS["pytorch-183601"], "pytorch-183601")
+    match = only(RUNS["pytorch-183601"], "pytorch-183601")
     assert (match.result, match.outcome) == ("not run", "not a bug")
     assert match.sentence.startswith("Known, and not a bug: pytorch/pytorch#183601")
     assert match.command.startswith("run it eager, compiled and in float64")
 
 
 def test_the_address_of_the_thread():
-    assert only(DOCUMENTS["pytorch-103749"], "pytorch-103749").url == "https://github.com/pytorch/pytorch/issues/103749"
+    assert only(RUNS["pytorch-103749"], "pytorch-103749").url == "https://github.com/pytorch/pytorch/issues/103749"
 
 
 @pytest.mark.parametrize(
@@ -207,8 +216,8 @@ def test_the_kind_of_the_token(token, kind):
 
 
 def test_a_token_that_the_tokenizer_calls_special_is():
-    reduction = {"inputs": {"tokens": ["START"], "special": [True]}}
-    assert facts({**run(token="START"), "reduction": reduction})["token"] == ("special",)
+    reduction = Reduction(inputs=Inputs(tokens=("START",), special=(True,)))
+    assert facts(replace(run(token="START"), reduction=reduction))["token"] == ("special",)
 
 
 SOUND = """
@@ -268,12 +277,12 @@ def test_a_documented_entry_says_which_models_it_is_about(tmp_path):
         documented(tmp_path)
 
 
-CURED = {"dtype=float32": "good", "dtype=bfloat16": "good"}
+FINITE = {"dtype=float32": "good", "dtype=bfloat16": "good"}
 
 
 @pytest.mark.parametrize("model", ["google/embeddinggemma-300m", "/models/embeddinggemma-300m"])
 def test_what_the_models_documentation_rules_out(model):
-    found = excluded(run(model=model, dtype="float16", ablations=CURED))
+    found = excluded(run(model=model, dtype="float16", ablations=FINITE))
     assert (found.dtype, found.source) == ("float16", "https://huggingface.co/google/embeddinggemma-300m")
 
 
@@ -282,20 +291,20 @@ def test_a_models_type_can_be_what_is_documented():
 
 
 def test_a_local_copy_of_a_hub_model_is_known_by_its_last_two_names():
-    assert excluded(run(model="/cache/bigscience/T0pp", dtype="float16", ablations=CURED)).id == "t0"
+    assert excluded(run(model="/cache/bigscience/T0pp", dtype="float16", ablations=FINITE)).id == "t0"
 
 
 @pytest.mark.parametrize(
-    "document",
+    "answer",
     [
-        run(**GEMMA, ablations=CURED),
-        run(model="google/embeddinggemma-300m", dtype="bfloat16", ablations=CURED),
+        run(**GEMMA, ablations=FINITE),
+        run(model="google/embeddinggemma-300m", dtype="bfloat16", ablations=FINITE),
         run(model="google/embeddinggemma-300m", dtype="float16", ablations={"dtype=float32": "bad"}),
         run(model="google/embeddinggemma-300m", dtype="float16", mechanism="masked_row"),
-        run("good", None, "google/embeddinggemma-300m", dtype="float16", ablations=CURED),
-        run(kind="weights", model="google/embeddinggemma-300m", dtype="float16", ablations=CURED),
+        run("good", None, "google/embeddinggemma-300m", dtype="float16", ablations=FINITE),
+        run(kind="weights", model="google/embeddinggemma-300m", dtype="float16", ablations=FINITE),
     ],
     ids=["Gemma 3 itself", "another dtype", "bad in every dtype", "no wider dtype tried", "good", "bad weights"],
 )
-def test_where_the_documentation_says_nothing_about_the_fault(document):
-    assert excluded(document) is None
+def test_where_the_documentation_says_nothing_about_the_fault(answer):
+    assert excluded(answer) is None

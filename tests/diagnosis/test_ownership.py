@@ -1,126 +1,143 @@
 """Whose fault it is: each rule, with what must stand in its reason, and what must never be called somebody's."""
 
 import pytest
-from support.hosting import BISECT, ORIGIN, observation, observed
+from support.reduced import ANSWER, ORIGIN, call, leaf, program
 
-from repro.core.records import Case, Cell, Header
+from repro.core.answer import ModelInfo, Reproducer
+from repro.core.encoding import replace
+from repro.core.mechanisms import CODE, TABLE
+from repro.core.payloads import Bisect, Files, Load, Reduction, Rounding, WeightFile, Weights
+from repro.core.records import Case, Kind, Outcome
 from repro.diagnosis.known import Exclusion
-from repro.diagnosis.owner import owner
-from repro.diagnosis.verdict import judge
-from repro.report.document import document
+from repro.diagnosis.owner import is_rounding, owner
 
-SOUND = ("environment", "files", "weights", "load", "forward", "bisect")
-BAD_FORWARD = observation("forward", "bad", "every logit is NaN", {"logits": {"nan": 60}})
-VERIFIED = {"path": "reproducer.py", "level": "operator", "verified": True, "runs": 3, "others": []}
-RESIDUAL = {"mechanism": "overflow", "seen": "inf", "expected": {"value": 68384.0}, "limit": 65504.0}
+BAD = Outcome.BAD
+ADD, TANH, FLASH = "aten.add.Tensor", "aten.tanh.default", "aten._scaled_dot_product_flash_attention_for_cpu.default"
+VERIFIED = Reproducer(level="operator", path="reproducer.py", verified=True, runs=3)
+EXCLUDED = Exclusion("x", "float16", "https://example.org/doc", "float16 is not supported", "use bfloat16")
 
 
-def answered(*changed, case=None, reproducer=None, program=None):
-    """verdict.json of a sound run in which some steps came out otherwise."""
-    case = case or Case("gpt2", dtype="float16", prompts=("a",))
-    steps = {**observed(*map(observation, SOUND)), **observed(*changed)}
-    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "gpt2"), "2026")
-    found = document(judge(steps, case), steps, header, None, ("repro", "gpt2"))
-    return {**found, "reproducer": reproducer, "reduction": {"program": program}}
+def answered(kind="nonfinite", **parts):
+    """A bad run of a model from the Hub whose origin is not known."""
+    model = ModelInfo(id="gpt2")
+    return replace(ANSWER, **{"kind": Kind(kind), "model": model, "case": Case("gpt2", dtype="float16"),
+                              "origin": None, "workarounds": ("dtype=bfloat16",), **parts})  # fmt: skip
 
 
-def born(case=None, reproducer=None, program=None, **changed):
-    """verdict.json of a NaN whose origin is the overflow of Gemma's residual, with some of it changed."""
-    origin = {**ORIGIN, "code": "transformers", **changed}
-    bisect = observation("bisect", "bad", payload={**BISECT, "origin": origin})
-    ablation = observation("ablation:dtype=bfloat16")
-    return answered(BAD_FORWARD, bisect, ablation, case=case, reproducer=reproducer, program=program)
+def born(parts=None, **changed):
+    """The same run, with the overflow of Gemma's residual as its origin, in which something may be changed."""
+    origin = replace(ORIGIN, **{"code": "transformers", "reference_value": 68394.8671875, **changed})
+    return answered(origin=origin, **(parts or {}))
+
+
+def alone(mechanism, expected, seen="nan", **more):
+    """A reduction to one operator, and the script that shows it."""
+    made = program([leaf("x", (1,), 1.0)], call("op", "x"), mechanism=mechanism, expected=expected, seen=seen)
+    return {"reduction": Reduction(program=made), "reproducer": replace(VERIFIED, **more)}
+
+
+def test_a_good_run_has_no_owner():
+    assert owner(replace(answered(), verdict=Outcome.GOOD)) is None
+
+
+def files(*sha256):
+    return Files(verdict=BAD, files=tuple(WeightFile(name="x", sha256=value) for value in sha256))
 
 
 @pytest.mark.parametrize(
-    ("changed", "project"),
+    ("kind", "parts", "project"),
     [
-        (observation("weights", "bad"), "checkpoint"),
-        (observation("files", "bad", payload={"files": [{"sha256": "differs"}]}), "caller"),
-        (observation("files", "bad", payload={"files": [{"sha256": "match"}]}), "checkpoint"),
-        (observation("files", "bad", payload={"files": [{"sha256": None}]}), None),
-        (observation("load", "bad", payload={"unset_buffers": ["x"]}), "transformers"),
-        (observation("load", "bad", payload={"missing_keys": ["x"]}), None),
-        (BAD_FORWARD, None),
+        ("weights", {"weights": Weights(verdict=BAD)}, "checkpoint"),
+        ("files", {"files": files("match", "differs")}, "caller"),
+        ("files", {"files": files("match", "match")}, "checkpoint"),
+        ("files", {"files": files("match", None)}, None),
+        ("load", {"load": Load(verdict=BAD, unset_buffers=("x",))}, "transformers"),
+        ("load", {"load": Load(verdict=BAD, missing_keys=("x",))}, None),
+        ("load", {"load": Load(verdict=BAD, unset_buffers=("x",)), "case": Case("x", trust_remote_code=True)}, None),
+        ("nonfinite", {}, None),
     ],
 )
-def test_an_owner_only_where_a_step_supports_one(changed, project):
-    found = owner(answered(changed))
+def test_an_owner_only_where_a_step_supports_one(kind, parts, project):
+    found = owner(answered(kind, **parts))
     assert found.project == project
     assert found.reason.endswith(".")
 
 
-def test_a_good_run_has_no_owner():
-    assert owner(answered()) is None
-
-
-def test_a_right_operator_that_modelling_code_feeds_is_transformers():
-    found = owner(born(reproducer=VERIFIED, program=RESIDUAL))
-    assert found.project == "transformers"
-    assert "aten.add.Tensor is right: 68394.9 is beyond 65504" in found.reason
-    assert "modeling_gemma3.py:416" in found.reason
-    assert "finite with dtype=bfloat16" in found.reason
-
-
-@pytest.mark.parametrize("mechanism", ["overflow", "invalid", "divide_by_zero", "masked_row", "unset_memory"])
-@pytest.mark.parametrize("code", ["transformers", "__main__", "transformers_modules", None])
-def test_the_code_that_leads_there_owns_it(mechanism, code):
-    projects = {"transformers": "transformers", "__main__": "caller"}
-    assert owner(born(mechanism=mechanism, code=code)).project == projects.get(code)
+WHY = "aten.add.Tensor is correct for these inputs: they are too large for float16 (68394.9 exceeds 65504); the output "
+WHY += "is finite with dtype=bfloat16. The cause is in "
 
 
 @pytest.mark.parametrize(
-    ("op", "program"),
+    ("code", "project", "reason"),
     [
-        ("aten.tanh.default", {"mechanism": "kernel", "seen": "nan", "expected": {"value": 0.5}, "limit": 65504.0}),
-        ("aten._scaled_dot_product_flash_attention_for_cpu.default", {"mechanism": "masked_row", "seen": "nan"}),
-        (
-            "aten._scaled_dot_product_flash_attention_for_cpu.default",
-            {"mechanism": "overflow", "seen": "nan", "expected": {"value": 0.2}, "limit": 65504.0},
-        ),
+        ("transformers", "transformers", WHY + "the modeling code of Transformers (modeling_gemma3.py:416)."),
+        ("__main__", "caller", WHY + "the script's own code (modeling_gemma3.py:416)."),
+        ("transformers_modules", None,
+         WHY + "the model's own code (modeling_gemma3.py:416). Report it to the model's authors."),
+    ],
+)  # fmt: skip
+def test_the_code_that_calls_a_correct_operator_owns_it(code, project, reason):
+    found = owner(born({"bisect": Bisect(dtype="float16")}, code=code))
+    assert (found.project, found.reason) == (project, reason)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_code_is_named_for_the_mechanisms_that_the_table_lets_it_own(row):
+    found = owner(born(mechanism=row.name))
+    assert (found.project == "transformers") is (CODE in row.owners)
+    assert row.cause.format(dtype="the dtype") in found.reason
+    assert owner(born(mechanism=row.name, code=None)).project is None
+    assert owner(born({"load": Load(verdict=BAD)}, mechanism=row.name)).project is None
+
+
+@pytest.mark.parametrize(
+    ("op", "mechanism", "expected", "project"),
+    [
+        (TANH, "kernel", 0.5, "pytorch"),
+        (FLASH, "masked_row", None, "pytorch"),
+        (FLASH, "overflow", 0.2, "pytorch"),
+        (TANH, "unknown", 0.5, None),
+        (TANH, "kernel", None, None),
+        (TANH, "kernel", "nan", None),
+        (ADD, "kernel", 68384.0, None),  # beyond the dtype
     ],
 )
-def test_an_operator_that_is_wrong_by_itself_is_pytorchs(op, program):
-    found = owner(born(op=op, mechanism=program["mechanism"], reproducer=VERIFIED, program=program))
-    assert found.project == "pytorch"
-    assert op in found.reason
-    assert "reproducer.py" in found.reason
+def test_an_operator_that_is_wrong_by_itself_is_pytorchs(op, mechanism, expected, project):
+    found = owner(born(alone(mechanism, expected), op=op, mechanism=mechanism, code=None))
+    assert found.project == project
+    assert (op in found.reason and "(reproducer.py, with PyTorch alone, run 3 times)" in found.reason) is bool(project)
 
 
-@pytest.mark.parametrize("reproducer", [None, {**VERIFIED, "verified": False}, {**VERIFIED, "level": "model"}])
-def test_without_a_verified_script_of_torch_alone_nothing_is_called_pytorchs(reproducer):
-    program = {"mechanism": "kernel", "seen": "nan", "expected": {"value": 0.5}, "limit": 65504.0}
-    assert owner(born(mechanism="kernel", reproducer=reproducer, program=program)).project is None
+@pytest.mark.parametrize("more", [{"verified": False}, {"level": "model"}])
+def test_without_a_verified_script_of_torch_alone_nothing_is_called_pytorchs(more):
+    assert owner(born(alone("kernel", 0.5, **more), mechanism="kernel")).project is None
+    assert owner(born({**alone("kernel", 0.5), "reproducer": None}, mechanism="kernel")).project is None
 
 
-def test_a_result_beyond_the_dtype_is_never_called_pytorchs():
-    assert owner(born(reproducer=VERIFIED, program={**RESIDUAL, "mechanism": "kernel"})).project != "pytorch"
+def test_random_weights_have_an_owner_only_where_an_operator_is_wrong_by_itself():
+    seeded = {"model": ModelInfo(id="gpt2", weights="random", seed=0)}
+    assert owner(born(seeded)).project is None
+    assert owner(born({**alone("kernel", 0.5), **seeded}, mechanism="kernel")).project == "pytorch"
 
 
 def test_a_weight_that_the_asked_dtype_cannot_hold_is_the_callers_with_advice():
-    found = owner(born(tensor="wte.weight", tensor_index=[0], reference_value=70000.0))
+    found = owner(born(tensor="wte.weight", tensor_index=(0,), reference_value=70000.0))
     assert (found.project, "wte.weight" in found.reason, "bfloat16" in found.advice) == ("caller", True, True)
 
 
 def test_what_the_documentation_excludes_is_the_callers_with_its_source():
-    excluded = Exclusion("x", "float16", "https://example.org/doc", "float16 is not supported", "use bfloat16")
-    found = owner(born(), excluded)
+    found = owner(born(), EXCLUDED)
     assert (found.project, found.advice) == ("caller", "use bfloat16")
     assert "https://example.org/doc" in found.reason
 
 
 def test_bad_bytes_are_the_checkpoints_whatever_the_documentation_says():
-    excluded = Exclusion("x", "float16", "https://example.org/doc", "float16 is not supported", "use bfloat16")
-    assert owner(answered(observation("weights", "bad")), excluded).project == "checkpoint"
+    assert owner(answered("weights", weights=Weights(verdict=BAD)), EXCLUDED).project == "checkpoint"
 
 
-def test_no_owner_with_random_weights_or_foreign_code():
-    assert owner(born(case=Case("gpt2", weights="random:0"))).project is None
-    unset = observation("load", "bad", payload={"unset_buffers": ["x"]})
-    assert owner(answered(unset, case=Case("gpt2", trust_remote_code=True))).project is None
-
-
-def test_random_weights_do_not_excuse_an_operator_that_is_wrong_by_itself():
-    program = {"mechanism": "kernel", "seen": "nan", "expected": {"value": 0.5}, "limit": 65504.0}
-    found = owner(born(case=Case("gpt2", weights="random:0"), reproducer=VERIFIED, program=program))
-    assert found.project == "pytorch"
+@pytest.mark.parametrize(("not_judged", "is_it"), [((), True), (("aten.sort.default",), False)])
+def test_what_is_rounding_alone_is_nobodys(not_judged, is_it):
+    rounding = Rounding(within=True, operators=7, not_judged=not_judged, op=ADD, ratio=0.5, allowed=2.0)
+    found = answered("divergent", bisect=Bisect(rounding=rounding))
+    assert is_rounding(found) is is_it
+    assert (owner(found).project, "not a bug" in owner(found).reason) == (None, is_it)

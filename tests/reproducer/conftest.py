@@ -1,4 +1,4 @@
-"""One thread for torch: for models this small, threads that wait for each other cost ten times more."""
+"""One thread for torch: with small models on a busy machine, two that wait for each other take ten times as long."""
 
 from __future__ import annotations
 

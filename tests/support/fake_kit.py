@@ -2,10 +2,10 @@
 
 The file is JSON: a step's name -> {"verdict", "reason", "payload", "error", "before", "after"}. ``before`` lists
 things to do between the step's start and its end: a signal's name (sent to itself), {"print": text} or
-{"stderr": text}, {"exit": status}, {"sleep": seconds}, {"spawn": path} (a child that sleeps, its pid written to the
-path), {"progress": [done, total]}, {"trial": name, "holds": true, "dies": a signal's name} (a trial of a reduction as
-the kit makes it: what the plan has an answer for is not asked; it dies in the middle where it is told to). ``after`` is
-the same, behind the end.
+{"stderr": text}, {"exit": status}, {"sleep": seconds}, {"meet": folder, "count": n} (wait until so many processes do
+the same), {"spawn": path} (a child that sleeps, its pid written to the path), {"progress": [done, total]}, {"trial":
+name, "holds": true, "dies": a signal's name} (a trial of a reduction as the kit makes it: what the plan has an answer
+for is not asked; it dies in the middle where it is told to). ``after`` is the same, behind the end.
 The steps "hello" and "done" can be told to do things too. Run as the kit is: the plan is the last argument.
 """
 
@@ -20,6 +20,15 @@ from pathlib import Path
 
 def say(**event):
     print(json.dumps(event), flush=True)
+
+
+def wait(sleep=30, meet=None, count=0):
+    """Some seconds; with ``meet`` at most these, until so many processes have left a file in that folder."""
+    if meet:
+        Path(meet, str(os.getpid())).touch()
+    deadline = time.monotonic() + sleep
+    while time.monotonic() < deadline and not (meet and len(list(Path(meet).iterdir())) >= count):
+        time.sleep(0.02)
 
 
 def act(thing, step, trials=None):
@@ -38,8 +47,8 @@ def act(thing, step, trials=None):
             if "dies" in thing:
                 act(thing["dies"], step)
             say(event="trial", step=step, trial=thing["trial"], holds=thing.get("holds", True))
-    elif "sleep" in thing:
-        time.sleep(thing["sleep"])
+    elif "sleep" in thing or "meet" in thing:
+        wait(**thing)
     elif "spawn" in thing:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(thing["spawn"]).write_text(str(child.pid))

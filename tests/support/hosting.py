@@ -187,7 +187,7 @@ def recipe(name, **more):
 def ask_cells(
     folder, monkeypatch, *known, steps=None, only=None, broken=(), out="out", resume=False, jobs=1, options=None
 ):
-    """A matrix of a small model, each cell with a fake interpreter; returns its document, and the lines that were told.
+    """A matrix of a small model, each cell with a fake interpreter; returns its answer, and the lines that were told.
 
     Args:
         folder: Where model, interpreter and the matrix's own folder are.

@@ -4,9 +4,12 @@ import itertools
 
 import pytest
 
-from repro.core.encoding import encode
+from repro.core.encoding import decode, encode, replace
+from repro.core.payloads import Environment, Origin
+from repro.core.records import Kind, Outcome
+from repro.core.sweep_answers import CellRow
 from repro.environments.difference import NOT_RECORDED, between
-from repro.sweeps.matrix.statements import compare, labels
+from repro.sweeps.matrix.statements import compare, labelled, labels
 
 INSTALLED = {"numpy": "2.1.0", "sympy": "1.13", "triton": "3.0.0", "typing-extensions": "4.12", "tokenizers": "0.20"}
 CLOSURES = {
@@ -39,15 +42,16 @@ def cell(name, verdict="good", installed=None, closures=None, environment=None, 
         "closures": {**CLOSURES, **(closures or {})},
         **(environment or {}),
     }
-    fixed = {
-        "python": "3.11.7",
-        "platform": "Linux-6.1-x86_64",
-        "machine": "x86_64",
-        "device": "cpu",
-        "dtype": "float32",
-    }
-    plain = {"attn": "sdpa", "kind": "nonfinite" if verdict == "bad" else None, "origin": None}
-    return {"id": name, "verdict": verdict, **fixed, **versions, **plain, "environment": found, **row}
+    fixed = {"python": "3.11.7", "platform": "Linux-6.1-x86_64", "machine": "x86_64", "device": "cpu"}
+    fixed |= {"dtype": "float32", "attn": "sdpa", "kind": Kind.NONFINITE if verdict == "bad" else None}
+    recorded = decode(Environment, found)
+    rest = {"verdict": Outcome(verdict), "reason": "", **fixed, **versions, "environment": recorded, **row}
+    return CellRow(id=name, **rest)
+
+
+def recorded(row, **changes):
+    """The row with other values in its environment."""
+    return replace(row, environment=replace(row.environment, **changes))
 
 
 def torch_pair(good=None, **bad):
@@ -77,22 +81,20 @@ def test_the_statement_names_the_cells_and_their_versions_for_programs():
 
 @pytest.mark.parametrize("verdict", ["good", "skip"])
 def test_without_a_bad_cell_nothing_is_said(verdict):
-    rows = torch_pair()
-    rows[0]["verdict"] = verdict
-    assert compare(rows).statements == ()
+    bad, good = torch_pair()
+    assert compare([replace(bad, verdict=Outcome(verdict)), good]).statements == ()
 
 
 def test_a_skip_never_takes_part():
-    rows = torch_pair()
-    rows[1]["verdict"] = "skip"
-    assert compare(rows).statements == ()
-    assert compare(rows).pairs[0].good is None
+    bad, good = torch_pair()
+    found = compare([bad, replace(good, verdict=Outcome.SKIP)])
+    assert (found.statements, found.pairs[0].good) == ((), None)
 
 
 @pytest.mark.parametrize("without", [0, 1])
 def test_a_cell_whose_environment_is_not_known_never_takes_part(without):
     rows = torch_pair()
-    rows[without]["environment"] = None
+    rows[without] = replace(rows[without], environment=None)
     found = compare(rows)
     assert (found.statements, found.pairs[0].good) == ((), None)
 
@@ -123,8 +125,7 @@ def test_no_statement_where_another_axis_differs_too(axis):
 @pytest.mark.parametrize("package", ["triton", "sympy"])
 def test_what_only_torch_requires_comes_along_and_is_named(package):
     assert texts(torch_pair(good={"installed": {package: "9"}})) == [
-        FOLLOWS_TORCH.replace(".5.1 (good, new): nothing else differs.", ".5.1 (good, new): nothing else differs ")
-        + f"besides what comes with it ({package})."
+        FOLLOWS_TORCH.replace("differs.", f"differs except what comes with it ({package}).")
     ]
 
 
@@ -134,9 +135,8 @@ def test_no_statement_where_a_package_differs_that_is_not_torchs_own(package):
     was = INSTALLED.get(package, "none")
     assert found.statements == ()
     assert found.pairs[0].in_the_way == (f"{package} ({was}, 9)",)
-    assert found.pairs[0].note == (
-        f"It is not said that the fault follows torch, because {package} ({was}, 9) differs too."
-    )
+    note = f"Whether the fault follows torch is not known: {package} ({was}, 9) differs too."
+    assert found.pairs[0].note == note
 
 
 def test_a_package_of_one_cell_counts_by_that_cells_requirements():
@@ -153,9 +153,9 @@ def test_a_package_in_both_cells_must_be_torchs_own_in_both():
 
 def test_what_only_transformers_requires_comes_along_with_transformers():
     rows = [cell("a", "bad", transformers="4.43.0"), cell("b", transformers="4.42.4", installed={"tokenizers": "0.19"})]
-    assert "besides what comes with it (tokenizers)" in texts(rows)[0]
-    rows[1]["environment"]["distributions"]["triton"] = "9"
-    assert texts(rows) == []
+    assert compare(rows).statements[0].carried == ("tokenizers",)
+    other = recorded(rows[1], distributions={**rows[1].environment.distributions, "triton": "9"})
+    assert texts([rows[0], other]) == []
 
 
 @pytest.mark.parametrize("axis", ["python", "platform", "device"])
@@ -165,15 +165,14 @@ def test_other_axes_bring_no_packages(axis):
 
 
 def test_no_statement_where_the_installed_packages_were_not_recorded():
-    found = compare(torch_pair(environment={"distributions": None, "packages": INSTALLED}))
+    found = compare(torch_pair(environment={"distributions": {}, "packages": INSTALLED}))
     assert found.statements == ()
     assert found.pairs[0].in_the_way == (NOT_RECORDED,)
 
 
 def test_no_package_comes_along_without_a_closure():
-    rows = torch_pair(good={"installed": {"triton": "9"}})
-    rows[0]["environment"]["closures"] = None
-    assert compare(rows).statements == ()
+    bad, good = torch_pair(good={"installed": {"triton": "9"}})
+    assert compare([recorded(bad, closures={}), good]).statements == ()
 
 
 def test_another_build_of_one_release_is_a_difference_in_torch():
@@ -184,8 +183,7 @@ def test_another_build_of_one_release_is_a_difference_in_torch():
 def test_a_build_for_another_platform_goes_with_the_platform():
     rows = [cell("a", "bad", torch="2.5.1", platform="macOS"), cell("b", torch="2.5.1+cpu")]
     assert [statement.axis for statement in compare(rows).statements] == ["platform"]
-    rows[1]["torch"] = "2.5.0+cpu"
-    assert compare(rows).statements == ()
+    assert compare([rows[0], replace(rows[1], torch="2.5.0+cpu")]).statements == ()
 
 
 def test_pythons_own_way_to_name_a_platform_is_no_difference():
@@ -226,7 +224,7 @@ def test_dtype_and_attention_are_settings_too(name, value):
     "changed", [{"blas": "openblas"}, {"mkldnn": False}, {"cpu": {"model": "X", "capability": "AVX512"}}]
 )
 def test_what_is_built_into_torch_goes_with_torch_and_with_nothing_else(changed):
-    assert "besides what comes with it" in texts(torch_pair(good={"environment": changed}))[0]
+    assert compare(torch_pair(good={"environment": changed})).statements[0].carried
     for axis in ("transformers", "python", "device"):
         rows = [cell("a", "bad", **{axis: "1"}), cell("b", **{axis: "2"}, environment=changed)]
         assert compare(rows).statements == ()
@@ -241,9 +239,8 @@ def test_another_platform_has_another_processor_but_its_threads_can_be_equal():
 def test_the_runtime_of_an_accelerator_goes_with_torch_and_the_card_does_not():
     old = {"device": "cuda", "environment": {"accelerators": [CARD]}}
     rows = torch_pair(**old, good={"device": "cuda", "environment": {"accelerators": [{**CARD, "runtime": "12.4"}]}})
-    assert "(accelerators.runtime)" in texts(rows)[0]
-    rows[1]["environment"]["accelerators"] = [{**CARD, "name": "H100"}]
-    assert texts(rows) == []
+    assert compare(rows).statements[0].carried == ("accelerators.runtime",)
+    assert texts([rows[0], recorded(rows[1], accelerators=({**CARD, "name": "H100"},))]) == []
 
 
 def test_a_card_that_neither_cell_computes_on_does_not_stand_in_the_way():
@@ -262,22 +259,21 @@ def test_contradicting_pairs_are_both_reported():
         cell("c", "bad", torch="2.4.0", python="3.10.1"),
         cell("d", "bad", torch="2.5.0", python="3.10.1"),
     ]
-    assert texts(rows) == [
-        "The fault follows torch between 2.4.1 (bad, a) and 2.5.1 (good, b): nothing else differs.",
-        "Not torch between 2.4.0 (c) and 2.5.0 (d): both are bad, and nothing else differs.",
-    ]
+    kept = [(one.axis, one.follows, one.cells) for one in compare(rows).statements]
+    assert kept == [("torch", True, ("a", "b")), ("torch", False, ("c", "d"))]
 
 
 def test_not_transformers_is_said_of_two_bad_cells_that_agree():
     rows = [cell("a", "bad", transformers="4.42.4"), cell("b", "bad", transformers="4.43.0")]
-    assert texts(rows) == [
-        "Not Transformers between 4.42.4 (a) and 4.43.0 (b): both are bad, and nothing else differs."
-    ]
+    said = "does not depend on Transformers between 4.42.4 (a) and 4.43.0 (b): both are bad, and nothing else differs."
+    assert texts(rows) == [f"The fault {said}"]
 
 
-@pytest.mark.parametrize("change", [{"verdict": "skip"}, {"environment": None}, {"kind": "load"}, {"python": "3.10.1"}])
+@pytest.mark.parametrize(
+    "change", [{"verdict": Outcome.SKIP}, {"environment": None}, {"kind": Kind.LOAD}, {"python": "3.10.1"}]
+)
 def test_not_transformers_is_not_said_where_the_pair_does_not_show_it(change):
-    rows = [cell("a", "bad", transformers="4.42.4"), {**cell("b", "bad", transformers="4.43.0"), **change}]
+    rows = [cell("a", "bad", transformers="4.42.4"), replace(cell("b", "bad", transformers="4.43.0"), **change)]
     assert compare(rows).statements == ()
 
 
@@ -291,7 +287,7 @@ def test_two_good_cells_say_nothing_about_a_fault():
 
 
 def test_two_bad_cells_with_origins_in_two_places_are_said_to_have_them():
-    origins = [{"module": "layers.0", "op": "aten.bmm"}, {"module": "layers.3", "op": "aten.add.Tensor"}]
+    origins = [Origin(module="layers.0", op="aten.bmm"), Origin(module="layers.3", op="aten.add.Tensor")]
     rows = [cell(f"{n}", "bad", transformers=f"4.4{n}.0", origin=origins[n]) for n in (0, 1)]
     assert "both are bad, but not in one place (layers.0 aten.bmm; layers.3 aten.add.Tensor), and" in texts(rows)[0]
 
@@ -330,8 +326,8 @@ def test_the_nearest_good_cell_has_the_fewest_axes_changed():
 
 
 def test_then_the_fewest_packages():
-    one, two = cell("z", torch="2.5.1", installed={"triton": "9"}), cell("b", torch="2.5.1", installed={})
-    two["environment"]["distributions"] |= {"triton": "9", "sympy": "9"}
+    one = cell("z", torch="2.5.1", installed={"triton": "9"})
+    two = cell("b", torch="2.5.1", installed={"triton": "9", "sympy": "9"})
     assert compare([cell("a", "bad", torch="2.4.1"), two, one]).pairs[0].good == "z"
 
 
@@ -399,13 +395,12 @@ def test_many_things_in_the_way_are_counted_in_the_note():
     assert "p0 (none, 1), p1 (none, 1), p2 (none, 1), p3 (none, 1) and 2 more differ too." in note
 
 
-@pytest.mark.parametrize("why", ["no good cell took part", "its environment was not recorded"])
-def test_a_bad_cell_without_a_partner_says_why(why):
-    rows = [cell("a", "bad"), *([cell("b")] if "environment" in why else [])]
-    if "environment" in why:
-        rows[0]["environment"] = None
-    (pair,) = compare(rows).pairs
-    assert (pair.good, pair.note) == (None, f"There is nothing to compare it with: {why}.")
+def test_a_bad_cell_without_a_partner_says_why():
+    (alone,) = compare([cell("a", "bad")]).pairs
+    (unknown,) = compare([replace(cell("a", "bad"), environment=None), cell("b")]).pairs
+    assert (alone.good, unknown.good) == (None, None)
+    assert alone.note == "Not compared: no good cell has a recorded environment."
+    assert unknown.note == "Not compared: its environment was not recorded."
 
 
 def test_the_differences_are_strict_json():
@@ -433,3 +428,9 @@ def test_cells_of_several_machines_are_told_apart():
         "c (platform not known)",
         "c (Linux x86_64)",
     )
+
+
+def test_the_label_of_a_row_leaves_the_rest_as_it_was():
+    rows = [cell("a"), cell("a", platform="macOS-14-arm64", machine="arm64")]
+    assert [row.label for row in labelled(rows)] == ["a (Linux x86_64)", "a (macOS arm64)"]
+    assert [replace(row, label="") for row in labelled(rows)] == rows

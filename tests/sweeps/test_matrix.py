@@ -24,53 +24,62 @@ from support.hosting import (
     recipe,
 )
 
+from repro.core.answer import read
 from repro.core.encoding import encode
 from repro.core.errors import Stopped, UsageError
-from repro.core.records import Cell
+from repro.core.records import Cell, Kind, Outcome
 from repro.environments.cells import recipes
 from repro.environments.store import STAMP, _Stamp, fingerprint
+
+GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
+NO_PYTHON = "not built: no Python 3.11 on this machine"
+OVERFLOW = {"forward": NAN_FORWARD, "bisect": {"verdict": "bad", "payload": BISECT}}
 
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """Ask cells of a small model; returns (document, lines)."""
+    """Ask cells of a small model; returns (answer, lines)."""
     return functools.partial(ask_cells, tmp_path, monkeypatch)
 
 
-def rows(document):
-    return {row["id"]: row for row in document["cells"]}
+def rows(answer):
+    return {row.id: row for row in answer.cells}
+
+
+def verdicts(answer):
+    return {row.id: row.verdict for row in answer.cells}
+
+
+# Several cells
 
 
 def test_every_cell_has_its_row_and_its_own_run(asked, tmp_path):
-    document, lines = asked(recipe("a"), recipe("b"))
-    assert {name: row["verdict"] for name, row in rows(document).items()} == {"a": "good", "b": "good"}
-    assert document["verdict"] == "good"
+    answer, lines = asked(recipe("a"), recipe("b"))
+    assert (answer.verdict, verdicts(answer)) == (GOOD, {"a": GOOD, "b": GOOD})
     for name in "ab":
-        assert json.loads((tmp_path / "out" / name / "verdict.json").read_text())["verdict"] == "good"
-    assert json.loads((tmp_path / "out" / "verdict.json").read_text())["cells"] == document["cells"]
+        assert read(tmp_path / "out" / name / "verdict.json").verdict is GOOD
+    assert read(tmp_path / "out" / "verdict.json") == answer
     assert lines[0].startswith("[1/2] a: Python 3.11, torch 2.4.1, transformers 4.57.3, cpu")
 
 
 def test_one_bad_cell_makes_the_matrix_bad_and_its_origin_is_the_reports(asked, tmp_path):
-    steps = {"forward": NAN_FORWARD, "bisect": {"verdict": "bad", "payload": BISECT}}
-    document, _ = asked(recipe("a"), steps=steps)
-    assert (document["verdict"], document["origin"]["module"], document["shown_cell"]) == ("bad", "model.layers.7", "a")
+    answer, _ = asked(recipe("a"), recipe("b"), broken=["b"], steps=OVERFLOW)
+    assert (answer.verdict, answer.origin.module, answer.shown_cell) == (BAD, "model.layers.7", "a")
     assert "model.layers.7" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_a_script_is_asked_in_every_cell(asked, tmp_path):
     (tmp_path / "asks.py").write_text("")
     steps = {"script": {"verdict": "bad", "reason": "row 2 is NaN"}}
-    document, _ = asked(recipe("a"), recipe("b"), steps=steps, options={"model": str(tmp_path / "asks.py")})
-    assert {(row["verdict"], row["reason"]) for row in document["cells"]} == {("bad", "row 2 is NaN")}
+    answer, _ = asked(recipe("a"), recipe("b"), steps=steps, options={"model": str(tmp_path / "asks.py")})
+    assert {(row.verdict, row.reason) for row in answer.cells} == {(BAD, "row 2 is NaN")}
 
 
 def test_a_cell_that_cannot_be_built_is_skipped_with_its_reason_and_the_others_run(asked):
-    document, lines = asked(recipe("a"), recipe("b"), broken=["a"])
-    assert rows(document)["a"]["verdict"] == "skip"
-    assert rows(document)["a"]["reason"] == "not built: no Python 3.11 on this machine"
-    assert rows(document)["b"]["verdict"] == "good"
-    assert "a: skip: not built: no Python 3.11 on this machine" in lines
+    answer, lines = asked(recipe("a"), recipe("b"), broken=["a"])
+    assert verdicts(answer) == {"a": SKIP, "b": GOOD}
+    assert rows(answer)["a"].reason == NO_PYTHON
+    assert f"a: skip: {NO_PYTHON}" in lines
 
 
 def test_a_cell_that_was_built_is_told_with_the_disk_that_all_take(asked, monkeypatch):
@@ -86,8 +95,8 @@ def test_a_cell_that_was_built_is_told_with_the_disk_that_all_take(asked, monkey
 
 
 def test_where_no_cell_answers_the_matrix_is_a_skip_with_a_report(asked, tmp_path):
-    document, _ = asked(recipe("a"), broken=["a"])
-    assert document["verdict"] == "skip"
+    answer, _ = asked(recipe("a"), recipe("b"), broken=["a", "b"])
+    assert (answer.verdict, answer.shown_cell) == (SKIP, None)
     assert "no Python 3.11" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -95,77 +104,64 @@ def test_a_cuda_cell_is_skipped_where_there_is_no_card(asked, monkeypatch):
     monkeypatch.setattr(
         "repro.sweeps.matrix.run.missing_device", lambda device: "no card" if device == "cuda" else None
     )
-    document, _ = asked(recipe("a", device="cuda"), recipe("b"))
-    assert (rows(document)["a"]["verdict"], rows(document)["a"]["reason"]) == ("skip", "no card")
+    answer, _ = asked(recipe("a", device="cuda"), recipe("b"))
+    assert (rows(answer)["a"].verdict, rows(answer)["a"].reason) == (SKIP, "no card")
 
 
 def test_a_probe_that_is_killed_is_that_cells_crash(asked):
-    document, _ = asked(recipe("a"), steps={"forward": {"before": ["SIGKILL"]}})
-    row = rows(document)["a"]
-    assert (row["verdict"], row["kind"]) == ("skip", "crash")
-    assert "SIGKILL" in row["reason"]
+    answer, _ = asked(recipe("a"), steps={"forward": {"before": ["SIGKILL"]}})
+    assert (answer.verdict, answer.kind) == (SKIP, Kind.CRASH)
+    assert "SIGKILL" in answer.reason
 
 
 def test_a_probe_that_is_killed_is_bad_where_the_crash_is_hunted(asked):
-    document, _ = asked(recipe("a"), steps={"forward": {"before": ["SIGSEGV"]}}, options={"fault": "crash"})
-    assert (rows(document)["a"]["verdict"], document["verdict"]) == ("bad", "bad")
+    answer, _ = asked(recipe("a"), steps={"forward": {"before": ["SIGSEGV"]}}, options={"fault": "crash"})
+    assert answer.verdict is BAD
 
 
 def test_a_host_that_dies_is_a_row_and_the_next_cell_runs(asked, monkeypatch):
     """The run of one cell is a process of its own: here it cannot even start, for its options are wrong."""
     monkeypatch.setattr("repro.run.child.MAIN", "import os, sys; os.kill(os.getpid(), 9)")
-    document, _ = asked(recipe("a"), recipe("b"))
-    assert [row["verdict"] for row in document["cells"]] == ["skip", "skip"]
-    assert "SIGKILL" in rows(document)["a"]["reason"]
+    answer, _ = asked(recipe("a"), recipe("b"))
+    assert verdicts(answer) == {"a": SKIP, "b": SKIP}
+    assert "SIGKILL" in rows(answer)["a"].reason
 
 
 def test_cells_run_side_by_side_give_the_same_rows(asked):
-    known = [recipe(name) for name in "abcd"]
-    document, _ = asked(*known, jobs=3)
-    assert [row["id"] for row in document["cells"]] == list("abcd")
-    assert {row["verdict"] for row in document["cells"]} == {"good"}
+    answer, _ = asked(*(recipe(name) for name in "abcd"), jobs=3)
+    assert verdicts(answer) == dict.fromkeys("abcd", GOOD)
 
 
-def test_cells_side_by_side_really_run_at_the_same_time(asked):
-    """Each of two cells sleeps two seconds: one behind the other would take four."""
-    begin = time.monotonic()
-    asked(recipe("a"), recipe("b"), jobs=2, steps={"load": {"before": [{"sleep": 2}]}})
-    alone = time.monotonic() - begin
-    begin = time.monotonic()
-    asked(recipe("a"), recipe("b"), jobs=1, steps={"load": {"before": [{"sleep": 2}]}}, out="one")
-    assert time.monotonic() - begin > alone + 1
+def test_cells_side_by_side_really_run_at_the_same_time(asked, tmp_path):
+    """Each of the two waits until both are there."""
+    (tmp_path / "met").mkdir()
+    meet = {"before": [{"meet": str(tmp_path / "met"), "count": 2}]}
+    answer, _ = asked(recipe("a"), recipe("b"), jobs=2, steps={"load": meet})
+    assert verdicts(answer) == {"a": GOOD, "b": GOOD}
 
 
-def test_a_folder_that_holds_the_matrix_is_gone_on_with_only_when_asked(asked):
+def test_a_folder_that_holds_the_matrix_is_resumed_only_when_asked(asked):
     asked(recipe("a"))
     with pytest.raises(UsageError, match="--resume"):
         asked(recipe("a"))
 
 
-def test_a_matrix_that_goes_on_asks_only_what_has_no_answer(asked):
+def test_a_matrix_that_resumes_asks_only_what_has_no_answer(asked):
     asked(recipe("a"), recipe("b"), broken=["b"])
-    document, lines = asked(recipe("a"), recipe("b"), resume=True, steps={"forward": NAN_FORWARD})
-    assert {name: row["verdict"] for name, row in rows(document).items()} == {"a": "good", "b": "bad"}
+    answer, lines = asked(recipe("a"), recipe("b"), resume=True, steps={"forward": NAN_FORWARD})
+    assert verdicts(answer) == {"a": GOOD, "b": BAD}
     assert any(line.startswith("a: good (answered before)") for line in lines)
 
 
-def test_cells_asked_one_by_one_meet_in_one_table(asked):
-    known = [recipe("a"), recipe("b"), recipe("c")]
-    first, _ = asked(*known, only=["b"])
-    both, _ = asked(*known, only=["a"], resume=True)
-    assert (list(rows(first)), list(rows(both))) == (["b"], ["a", "b"])
-    assert both["command"].endswith("--cell a --cell b")
-
-
 def test_the_command_names_no_cell_where_all_were_asked(asked):
-    assert "--cell" not in asked(recipe("a"), recipe("b"))[0]["command"]
+    assert "--cell" not in asked(recipe("a"), recipe("b"))[0].command
 
 
 def test_a_cell_of_another_recipe_is_asked_anew(asked):
     asked(recipe("a"))
     changed = recipe("a", pins={"torch": "2.5.1", "transformers": "4.57.3"})
-    document, lines = asked(changed, resume=True, steps={"forward": NAN_FORWARD})
-    assert rows(document)["a"]["verdict"] == "bad"
+    answer, lines = asked(changed, resume=True, steps={"forward": NAN_FORWARD})
+    assert answer.verdict is BAD
     assert not any("answered before" in line for line in lines)
 
 
@@ -182,7 +178,86 @@ def test_a_folder_of_another_run_is_refused(asked, tmp_path):
         asked(recipe("a"))
 
 
-def test_ctrl_c_keeps_what_has_answered_and_says_how_to_go_on(asked, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "damage", "place"),
+    [("matrix.json", {"case": None}, "case: expected object"), ("a/row.json", {"ran": "yes"}, "ran: expected bool")],
+)
+def test_a_damaged_file_of_the_matrix_is_refused_with_its_place(asked, tmp_path, name, damage, place):
+    asked(recipe("a"))
+    path = tmp_path / "out" / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    with pytest.raises(UsageError, match=f"{name} cannot be read \\({place}"):
+        asked(recipe("a"), resume=True)
+
+
+# One cell
+
+
+def test_a_matrix_of_one_cell_is_a_run(asked, tmp_path):
+    answer, lines = asked(recipe("a"), recipe("b"), only=["a"], steps=OVERFLOW)
+    place = tmp_path / "out" / "a"
+    assert (answer.verdict, answer.origin.module) == (BAD, "model.layers.7")
+    assert (answer.cells, answer.differences, answer.shown_cell) == (None, None, None)
+    assert read(place / "verdict.json") == answer
+    assert all((place / name).exists() for name in ("report.md", "report.html", "bundle.zip", "evidence.jsonl"))
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_file()] == ["matrix.json"]
+    assert lines == ["a: Python 3.11, torch 2.4.1, transformers 4.57.3, cpu"]
+
+
+def test_its_command_builds_the_environment_too(asked, tmp_path):
+    answer, _ = asked(recipe("a"), recipe("b"), only=["a"])
+    assert answer.command == f"repro matrix {tmp_path / 'model'} --no-ablations --cell a"
+
+
+def test_it_is_run_once_and_looks_for_a_reproducer_on_the_loaded_model(asked, tmp_path):
+    answer, _ = asked(recipe("a"), steps=OVERFLOW)
+    assert [step.step for step in answer.steps][-1] == "reduce"
+    assert len((tmp_path / "out" / "a" / "host.log").read_text().split("BAD: ")) == 2  # one summary, of one run
+
+
+def test_of_several_only_the_one_that_stands_for_all_looks_for_one(asked, tmp_path):
+    new = recipe("b", pins={"torch": "2.5.1", "transformers": "4.57.3"})
+    _, lines = asked(recipe("a"), new, steps=OVERFLOW)
+    steps = {name: [step.step for step in read(tmp_path / "out" / name / "verdict.json").steps] for name in "ab"}
+    assert sum("reduce" in of_cell for of_cell in steps.values()) == 1
+    assert sum(line.endswith("looking for a reproducer") for line in lines) == 1
+
+
+def test_a_cell_alone_that_cannot_be_built_is_a_skip_with_a_report(asked, tmp_path):
+    answer, _ = asked(recipe("a"), broken=["a"])
+    assert (answer.verdict, answer.reason, answer.cells) == (SKIP, NO_PYTHON, None)
+    assert "no Python 3.11" in (tmp_path / "out" / "a" / "report.md").read_text()
+
+
+def test_a_cell_alone_that_could_not_be_built_is_asked_again(asked):
+    asked(recipe("a"), broken=["a"])
+    answer, _ = asked(recipe("a"), resume=True)
+    assert (answer.verdict, answer.cells) == (GOOD, None)
+
+
+def test_a_cell_alone_that_has_answered_is_not_run_again(asked, tmp_path):
+    first, _ = asked(recipe("a"), steps=OVERFLOW)
+    again, lines = asked(recipe("a"), resume=True)
+    assert again == first
+    assert any("answered before" in line for line in lines)
+
+
+def test_cells_asked_one_by_one_meet_in_one_table(asked, tmp_path):
+    """As nox asks them: the first is a run, and with the second there is a table, in which both stand."""
+    known = [recipe("a"), recipe("b"), recipe("c")]
+    first, _ = asked(*known, only=["b"])
+    both, _ = asked(*known, only=["a"], resume=True)
+    again, _ = asked(*known, only=["b"], resume=True)
+    assert (first.cells, list(rows(both)), list(rows(again))) == (None, ["a", "b"], ["a", "b"])
+    assert both.command.endswith("--cell a --cell b")
+    assert read(tmp_path / "out" / "verdict.json") == again
+    assert read(tmp_path / "out" / "b" / "verdict.json") == first
+
+
+# Stopped
+
+
+def test_ctrl_c_keeps_what_has_answered_and_says_how_to_go_on(asked, monkeypatch, tmp_path):
     """The interrupt comes where the second cell begins."""
 
     def interrupted(store, recipe):
@@ -195,6 +270,18 @@ def test_ctrl_c_keeps_what_has_answered_and_says_how_to_go_on(asked, monkeypatch
         asked(recipe("a"), recipe("b"), recipe("c"))
     assert caught.value.exit_status == 130
     assert "--resume" in str(caught.value)
+    assert read(tmp_path / "out" / "a" / "verdict.json").verdict is GOOD
+    monkeypatch.undo()
+
+
+def test_ctrl_c_before_the_first_answer_leaves_no_table(asked, monkeypatch, tmp_path):
+    def interrupted(store, recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "built", interrupted)
+    with pytest.raises(Stopped):
+        asked(recipe("a"))
+    assert not (tmp_path / "out" / "verdict.json").exists()
     monkeypatch.undo()
 
 

@@ -1,17 +1,20 @@
 """What follows from several models: rows, thresholds, headroom, settings; from documents made by hand."""
 
-import dataclasses
 import json
 
 import pytest
 from support.hosting import BISECT, OPTIONS, Told, answers, fake_python, model_folder
 
 from repro.cli.options import request_from
-from repro.core.encoding import to_json
+from repro.core.answer import Answer, CellInfo, ModelInfo, read
+from repro.core.encoding import replace
 from repro.core.errors import UsageError
-from repro.report.models import lines, section, size
+from repro.core.payloads import Bisect, Forward, Headroom, Load, Origin, Pass
+from repro.core.records import Case, Kind, Outcome
+from repro.core.sweep_answers import Born, Comparison, Peak, Place, Prompts, SiblingModel
+from repro.report.models import lines, size
 from repro.sweeps.models import run
-from repro.sweeps.models.model import Peak, Sibling, settings_of, sibling
+from repro.sweeps.models.model import headrooms, settings_of, sibling
 from repro.sweeps.models.run import WIDER, Comparing
 from repro.sweeps.models.settings import differing
 from repro.sweeps.models.threshold import threshold
@@ -19,12 +22,17 @@ from repro.sweeps.models.threshold import threshold
 LIMIT = 65504.0
 
 
-def one(name, parameters, verdict="good", *, peak=None, **more):
+def measured(value, dtype="float16", whole=True):
+    return Peak(value=value, dtype=dtype, measured=whole)
+
+
+def one(name, parameters, verdict="good", *, peak=None, asked=None, failed=None, **more):
     """A model in float16; a good one is measured there, a bad one in float32."""
-    known = None if peak is None else Peak(peak, "float16" if verdict == "good" else "float32", measured=True)
-    kind = "nonfinite" if verdict == "bad" else None
-    given = {"kind": kind, "dtype": "float16", "model_class": "Gemma3ForCausalLM", "attn": "sdpa", "peak": known}
-    return Sibling(name, f"org/{name}", verdict, "as injected", **{**given, "parameters": parameters, **more})
+    known = None if peak is None else measured(peak, "float16" if verdict == "good" else "float32")
+    given = {"kind": Kind.NONFINITE if verdict == "bad" else None, "dtype": "float16", "attn": "sdpa", "peak": known}
+    given |= {"model_class": "Gemma3ForCausalLM", "asked": asked, "failed": failed, "headroom": headrooms(known)}
+    given |= {"share": failed / asked if asked else None, "parameters": parameters, "reason": "as injected"}
+    return SiblingModel(name=name, model=f"org/{name}", verdict=Outcome(verdict), **{**given, **more})
 
 
 def gemma(*verdicts, **more):
@@ -121,7 +129,7 @@ def test_a_failing_share_that_falls_with_size_is_pointed_out():
 
 
 def test_a_bad_model_of_no_known_size_is_named():
-    models = [*gemma("good", "good"), one("broken", None, "bad", kind="files")]
+    models = [*gemma("good", "good"), one("broken", None, "bad", kind=Kind.FILES)]
     assert threshold(models).kind == "all_good"
     assert "Not in the order, for the number of parameters is not known: broken." in said(models)
 
@@ -153,9 +161,9 @@ def test_a_bad_model_with_headroom_left_speaks_against_it():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"mechanism": "masked_row"}, "in l the mechanism is masked_row, and no overflow"),
-        ({"wider": "bad"}, "l is bad in the wider dtype too"),
-        ({"kind": "weights"}, "what is bad in l is of another kind (weights)"),
+        ({"mechanism": "masked_row"}, "in l the mechanism is masked_row, not an overflow"),
+        ({"wider": Outcome.BAD}, "l is bad in the wider dtype too"),
+        ({"kind": Kind.WEIGHTS}, "what is bad in l is of another kind (weights)"),
     ],
 )
 def test_what_is_no_overflow_is_not_for_want_of_headroom(more, words):
@@ -165,10 +173,9 @@ def test_what_is_no_overflow_is_not_for_want_of_headroom(more, words):
 
 
 def test_a_magnitude_known_from_below_is_enough_where_it_is_beyond_the_limit():
-    models = [one("s", 1, peak=1e3), one("l", 3, "bad")]
-    beyond, before = Peak(68395.0, "float16", measured=False), Peak(5e4, "float16", measured=False)
+    beyond, before = measured(68395.0, whole=False), measured(5e4, whole=False)
     for peak, wanted in ((beyond, "cause"), (before, "unknown"), (None, "unknown")):
-        models = [one("s", 1, peak=1e3), dataclasses.replace(one("l", 3, "bad"), peak=peak)]
+        models = [one("s", 1, peak=1e3), replace(one("l", 3, "bad"), peak=peak)]
         assert threshold(models).headroom == wanted
 
 
@@ -189,25 +196,26 @@ def test_sizes_in_words(parameters, words):
 
 
 def run_of(verdict="good", *, dtype="float16", absmax=(10.0, 20.0), origin=None, prompts=None, **config):
-    """The parts of a verdict.json that a comparison reads."""
-    headroom = [{"module": f"model.layers.{layer}", "absmax": value} for layer, value in enumerate(absmax)]
-    return {
-        "verdict": verdict,
-        "reason": "as injected",
-        "kind": "nonfinite" if verdict == "bad" else None,
-        "model": {"id": "org/model", "weights": "checkpoint", "class": "M", "parameters": 7},
-        "cell": {"dtype": dtype, "attn": "sdpa"},
-        "load": {"config": {"hidden_size": 640, "num_hidden_layers": 18, **config}},
-        "forward": {"prompts": [{"verdict": verdict}]},
-        "bisect": {"headroom": headroom},
-        "prompts": prompts,
-        "origin": origin,
-        "command": "repro bisect org/model",
-    }
+    """What a comparison reads of an answer."""
+    headroom = tuple(Headroom(module=f"model.layers.{layer}", absmax=value) for layer, value in enumerate(absmax))
+    return Answer(
+        verdict=Outcome(verdict),
+        reason="as injected",
+        kind=Kind.NONFINITE if verdict == "bad" else None,
+        case=Case("org/model"),
+        model=ModelInfo(id="org/model", class_="M", parameters=7),
+        cell=CellInfo(dtype=dtype, attn="sdpa"),
+        load=Load(config={"hidden_size": 640, "num_hidden_layers": 18, **config}),
+        forward=Forward(prompts=(Pass(verdict=Outcome(verdict)),)),
+        bisect=Bisect(headroom=headroom),
+        prompts=prompts,
+        origin=origin,
+        command="repro bisect org/model",
+    )
 
 
-def row(folder, document, wider=None):
-    return sibling("model", folder, document, wider, folder / "wider")
+def row(folder, answer, wider=None):
+    return sibling("model", folder, answer, wider, folder / "wider")
 
 
 def test_layers_and_hidden_size_come_from_the_settings(tmp_path):
@@ -216,45 +224,44 @@ def test_layers_and_hidden_size_come_from_the_settings(tmp_path):
 
 
 def test_the_language_part_of_a_larger_model_stands_at_the_top():
-    document = run_of(model_type="gemma3", text_config={"hidden_size": 2560, "model_type": "gemma3_text"})
-    assert settings_of(document)["hidden_size"] == 2560
-    assert settings_of(document)["model_type"] == "gemma3_text"
+    found = settings_of(run_of(model_type="gemma3", text_config={"hidden_size": 2560, "model_type": "gemma3_text"}))
+    assert (found["hidden_size"], found["model_type"]) == (2560, "gemma3_text")
 
 
 def test_a_good_run_is_measured_to_its_end(tmp_path):
     found = row(tmp_path, run_of(absmax=(10.0, 32752.0)))
-    assert found.peak == Peak(32752.0, "float16", measured=True)
-    assert found.headroom()["float16"] == 2.0
+    assert found.peak == measured(32752.0)
+    assert found.headroom["float16"] == 2.0
 
 
 def test_a_bad_run_is_measured_in_the_wider_dtype(tmp_path):
     wider = run_of(dtype="float32", absmax=(10.0, 131008.0))
     found = row(tmp_path, run_of("bad", absmax=(10.0, "inf")), wider)
-    assert found.peak == Peak(131008.0, "float32", measured=True)
-    assert found.headroom()["float16"] == 0.5
+    assert found.peak == measured(131008.0, "float32")
+    assert found.headroom["float16"] == 0.5
 
 
 def test_without_a_good_wider_run_a_bad_one_is_measured_from_below(tmp_path):
-    document = run_of("bad", absmax=(10.0, "inf"))
+    answer = run_of("bad", absmax=(10.0, "inf"))
     wider = run_of("bad", dtype="float32", absmax=(10.0, "nan"))
-    assert row(tmp_path, document, wider).peak == Peak(10.0, "float16", measured=False)
-    assert row(tmp_path, document).peak == Peak(10.0, "float16", measured=False)
+    assert row(tmp_path, answer, wider).peak == measured(10.0, whole=False)
+    assert row(tmp_path, answer).peak == measured(10.0, whole=False)
 
 
 def test_the_reference_of_an_overflow_in_a_layers_own_sum_counts(tmp_path):
-    origin = {"module": "model.layers.1", "mechanism": "overflow", "reference_value": -68394.9, "op": "aten.add.Tensor"}
+    origin = Origin(module="model.layers.1", mechanism="overflow", reference_value=-68394.9, op="aten.add.Tensor")
     found = row(tmp_path, run_of("bad", absmax=(10.0, "inf"), origin=origin))
-    assert found.peak == Peak(68394.9, "float16", measured=False)
+    assert found.peak == measured(68394.9, whole=False)
 
 
 def test_the_reference_of_an_overflow_inside_a_layer_does_not(tmp_path):
-    origin = {"module": "model.layers.1.mlp", "mechanism": "overflow", "reference_value": 1e5}
+    origin = Origin(module="model.layers.1.mlp", mechanism="overflow", reference_value=1e5)
     assert row(tmp_path, run_of("bad", absmax=(10.0, "inf"), origin=origin)).peak.value == 10.0
 
 
 def test_the_prompts_of_a_run_are_counted_and_measured(tmp_path):
-    places = [{"layer": "model.layers.7", "token": "<bos>", "examples": 38}]
-    document = run_of("bad", prompts={"good": 62, "bad": 38, "skip": 0, "places": places})
+    places = (Place(layer="model.layers.7", token="<bos>", kind="special", examples=38),)
+    answer = run_of("bad", prompts=Prompts(asked=100, good=62, bad=38, places=places))
     lines = [
         {"schema": 1, "record": "header"},
         {"index": 0, "absmax": 50.0},
@@ -262,24 +269,23 @@ def test_the_prompts_of_a_run_are_counted_and_measured(tmp_path):
         {"index": 2, "absmax": 70.0},
     ]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"index": 3, "abs')
-    found = row(tmp_path, document)
+    found = row(tmp_path, answer)
     assert (found.asked, found.failed, found.share) == (100, 38, 0.38)
-    assert (found.born["module"], found.born["token"]) == ("model.layers.7", "<bos>")
-    assert found.peak == Peak(70.0, "float16", measured=False)
+    assert found.born == Born(module="model.layers.7", token="<bos>")
+    assert found.peak == measured(70.0, whole=False)
 
 
 def test_where_nothing_was_loaded_nothing_is_known(tmp_path):
-    document = {**run_of("skip"), "load": None, "forward": None, "bisect": None}
-    found = row(tmp_path, document)
+    found = row(tmp_path, replace(run_of("skip"), load=None, forward=None, bisect=None))
     assert (found.layers, found.peak, found.share) == (None, None, None)
-    assert found.headroom() == {"float16": None, "bfloat16": None, "float32": None}
+    assert found.headroom == {"float16": None, "bfloat16": None, "float32": None}
 
 
 # --- settings ----------------------------------------------------------------------------------------------------
 
 
 def settings(*configs, sizes=(1, 2, 3), verdicts=("good", "good", "bad")):
-    found, same = differing(("s", "m", "l"), configs, sizes, verdicts)
+    found, same = differing(("s", "m", "l"), configs, sizes, [Outcome(word) for word in verdicts])
     return {one.path: one for one in found}, same
 
 
@@ -334,7 +340,7 @@ def test_a_model_without_settings_is_left_out():
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-    """Compare models whose fake interpreter answers as told; returns (document, lines)."""
+    """Compare models whose fake interpreter answers as told; returns (answer, lines)."""
     monkeypatch.chdir(tmp_path)
 
     def ask(*names, steps=None, **more):
@@ -347,7 +353,7 @@ def asked(tmp_path, monkeypatch):
         given = {**OPTIONS, "python": str(fake_python(tmp_path)), "reduce": False, "deliver": False}
         requests = [request_from("bisect", {**given, "model": name}) for name in names]
         result = run.run(Comparing(tuple(requests), out=tmp_path / "out", **more), told)
-        return result.document, told.lines
+        return result.answer, told.lines
 
     return ask
 
@@ -361,39 +367,46 @@ BAD = {
 
 
 def test_good_models_are_good(asked, tmp_path):
-    document, told = asked("a", "b", steps={"load": LOAD})
-    assert document["verdict"] == "good"
-    assert [one["name"] for one in document["comparison"]["models"]] == ["a", "b"]
+    answer, told = asked("a", "b", steps={"load": LOAD})
+    assert answer.verdict is Outcome.GOOD
+    assert [one.name for one in answer.comparison.models] == ["a", "b"]
     assert told == ["[1/2] a", "[2/2] b"]
-    assert json.loads((tmp_path / "out" / "b" / "verdict.json").read_text())["verdict"] == "good"
+    assert read(tmp_path / "out" / "b" / "verdict.json").verdict is Outcome.GOOD
+    assert read(tmp_path / "out" / "verdict.json") == answer
 
 
 def test_a_bad_model_is_asked_in_a_wider_dtype(asked, tmp_path):
-    document, told = asked("a", "b", steps=BAD)
-    assert document["verdict"] == "bad"
+    answer, told = asked("a", "b", steps=BAD)
+    assert answer.verdict is Outcome.BAD
     assert "a is bad in float16; in float32, to see how large its values would be:" in told
-    wider = json.loads((tmp_path / "out" / "a" / "float32" / "verdict.json").read_text())
-    assert wider["case"]["dtype"] == "float32"
-    assert document["comparison"]["models"][0]["wider"] == "bad"
+    assert read(tmp_path / "out" / "a" / "float32" / "verdict.json").case.dtype == "float32"
+    assert answer.comparison.models[0].wider is Outcome.BAD
 
 
 def test_it_is_not_where_that_is_not_wanted(asked, tmp_path):
-    document, _ = asked("a", "b", steps=BAD, measure=False)
+    answer, _ = asked("a", "b", steps=BAD, measure=False)
     assert not (tmp_path / "out" / "a" / "float32").exists()
-    assert document["command"].endswith(" --no-measure --no-bundle")
+    assert answer.command.endswith(" --no-measure --no-bundle")
 
 
 def test_where_none_answers_the_reasons_are_told(asked):
-    document, _ = asked("a", "b", steps={"load": {"verdict": "skip", "reason": "no class knows it"}})
-    assert document["verdict"] == "skip"
-    assert document["reason"] == "2 of 2 models are without an answer (a and b)."
-    assert "a (" in " ".join(document["comparison"]["threshold"]["sentences"])
+    answer, _ = asked("a", "b", steps={"load": {"verdict": "skip", "reason": "no class knows it"}})
+    assert (answer.verdict, answer.reason) == (Outcome.SKIP, "2 of 2 models are without an answer (a and b).")
+    assert "a (" in " ".join(answer.comparison.threshold.sentences)
 
 
 def test_it_goes_on_where_it_stopped(asked):
     first, _ = asked("a", "b", steps={"load": LOAD})
     second, _ = asked("a", "b", steps={"load": {"verdict": "bad"}})
-    assert second["comparison"] == first["comparison"]
+    assert second.comparison == first.comparison
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', '{"schema": 2, "command": "x"}'])
+def test_a_damaged_header_is_refused_with_its_name(asked, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "compare.json").write_text(text)
+    with pytest.raises(UsageError, match=r"compare\.json cannot be read"):
+        asked("a", "b")
 
 
 def test_a_folder_of_another_comparison_is_refused(asked):
@@ -421,8 +434,8 @@ def test_a_script_is_refused(tmp_path):
 
 
 def test_models_of_one_name_have_two_folders(asked):
-    document, _ = asked("a/x", "b/X", steps={"load": LOAD})
-    assert [one["folder"] for one in document["comparison"]["models"]] == ["x", "X-2"]
+    answer, _ = asked("a/x", "b/X", steps={"load": LOAD})
+    assert [one.folder for one in answer.comparison.models] == ["x", "X-2"]
 
 
 def test_a_wider_dtype_is_never_the_same():
@@ -432,46 +445,28 @@ def test_a_wider_dtype_is_never_the_same():
 # --- for people --------------------------------------------------------------------------------------------------
 
 
-def document_of(models):
-    """What a comparison adds to verdict.json."""
-    found, same = differing([one.name for one in models], [{"a": n, "b": "x|y"} for n, _ in enumerate(models)],
-                            [one.parameters for one in models], [one.verdict for one in models])  # fmt: skip
-    rows = [{**to_json(one), "share": one.share, "headroom": one.headroom()} for one in models]
-    part = {"models": rows, "threshold": to_json(threshold(models)), "settings": to_json(found)}
-    return {"comparison": {**part, "same_settings": same, "shown_model": models[0].name}}
+def answer_of(models):
+    """The answer of a comparison of these models, which differ in one setting."""
+    settings = [{"a": n, "b": "x|y"} for n, _ in enumerate(models)]
+    sizes, verdicts = [one.parameters for one in models], [one.verdict for one in models]
+    found, same = differing([one.name for one in models], settings, sizes, verdicts)
+    compared = Comparison(models=models, threshold=threshold(models), settings=found, same_settings=same)
+    return replace(run_of(), comparison=compared)
 
 
 def test_a_terminal_has_a_line_for_each_model():
-    born = {"module": "model.layers.7", "op": None, "source": None, "token_index": 0, "token": "<bos>"}
+    born = Born(module="model.layers.7", token_index=0, token="<bos>")
     models = [one("s", 12_000_000, peak=1e3), one("l", 3 * 10**9, "bad", peak=131008.0, born=born, asked=4, failed=3)]
-    found = list(lines(document_of(models)))
+    found = list(lines(answer_of(models)))
     assert found[2].split("  ")[0] == "l"
     for words in ("3B", "3 of 4 (75 %)", "model.layers.7, token 0 '<bos>'", "131008 in float32", "0.5"):
         assert words in found[2]
-    assert "1 setting differs, 1 are alike" in found
+    assert any(line.startswith("1 setting differs, 1 are") for line in found)
 
 
 def test_what_is_known_from_below_is_said_to_be():
-    bad = dataclasses.replace(one("l", 2, "bad"), peak=Peak(131008.0, "float16", measured=False))
-    shown = list(lines(document_of([one("s", 1, peak=1.0), bad])))
+    peak = measured(131008.0, whole=False)
+    bad = replace(one("l", 2, "bad"), peak=peak, headroom=headrooms(peak))
+    shown = list(lines(answer_of([one("s", 1, peak=1.0), bad])))
     assert "at least 131008 in float16" in shown[2]
     assert "at most 0.5" in shown[2]
-
-
-def test_the_report_has_the_same_rows_as_markdown():
-    found = section(document_of([one("s|x", 1, peak=1.0), one("l", 2, "bad", peak=1e5)]), 40)
-    assert [line[0] for line in found["rows"]] == ["s\\|x", "l"]
-    assert found["rows"][0][2] == "-"
-    assert len(found["head"]) == len(found["rows"][0])
-    assert len(found["settings_head"]) == len(found["settings"][0])
-    assert any("Good up to" in line for line in found["sentences"])
-
-
-def test_long_tables_are_cut_and_it_is_said():
-    models = [one(f"m{number}", number) for number in range(1, 6)]
-    found = section(document_of(models), 3)
-    assert (len(found["rows"]), found["note"]) == (3, "The first 3 of 5 models are shown.")
-
-
-def test_a_run_of_one_model_has_no_such_section():
-    assert section({"verdict": "good"}, 40) is None

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
-from repro.core.encoding import encode
-from repro.sweeps.prompts.reasons import Outcome, reasons
+from repro.core.encoding import decode, encode
+from repro.core.sweep_answers import Why, WhyOutcome
+from repro.sweeps.prompts.reasons import reasons
 from repro.sweeps.prompts.reasons.questions import questions
 from repro.sweeps.prompts.reasons.significance import library, mann_whitney, worth_asking
 
@@ -51,7 +52,7 @@ def failing(records, fails, **more):
 def first(records, **more):
     """The weightiest finding, which has to be a significant one."""
     found = reasons(records, **more)
-    assert found.outcome is Outcome.PATTERN
+    assert found.outcome is WhyOutcome.PATTERN
     return found.findings[0]
 
 
@@ -101,14 +102,14 @@ def test_greater_activations_alone_are_said_to_be_no_property_of_the_prompts():
     draw = random.Random(5)
     records = [{**record, "absmax": 30 + draw.random()} for record in prompts()]
     found = reasons(failing(records, lambda record: record["index"] in range(11, 100, 5), absmax=60000.0))
-    assert found.outcome is Outcome.PATTERN
+    assert found.outcome is WhyOutcome.PATTERN
     assert found.sentence.startswith("nothing about the prompts themselves tells them apart, but the failing prompts")
 
 
 def test_an_activation_that_is_not_finite_is_the_failure_and_no_number():
     found = reasons(failing(prompts(), lambda record: record["index"] % 5 == 1, absmax="inf"))
     assert (found.outcome, [item for item in found.findings if item.topic.family == "activation"]) == (
-        Outcome.NO_PATTERN,
+        WhyOutcome.NO_PATTERN,
         [],
     )
 
@@ -179,7 +180,7 @@ def test_random_labels_raise_fewer_false_alarms_than_the_level_allows():
     for seed in range(runs):
         records = prompts(60, seed)
         chosen = set(random.Random(f"labels {seed}").sample(range(60), 20))
-        alarms += reasons(failing(records, lambda r, chosen=chosen: r["index"] in chosen)).outcome is Outcome.PATTERN
+        alarms += reasons(failing(records, lambda r, chosen=chosen: r["index"] in chosen)).outcome is WhyOutcome.PATTERN
     assert alarms <= LEVEL * runs
 
 
@@ -189,7 +190,7 @@ def test_few_failing_prompts_and_many_ties_raise_no_more():
     for seed in range(runs):
         labels = random.Random(seed).sample(["bad"] * 2 + ["good"] * 28, 30)
         records = [{"padding": 9 * (place < 2), "verdict": label} for place, label in enumerate(labels)]
-        alarms += reasons(records).outcome is Outcome.PATTERN
+        alarms += reasons(records).outcome is WhyOutcome.PATTERN
     assert alarms <= LEVEL * runs
 
 
@@ -210,7 +211,7 @@ def test_no_pattern_is_said_in_words():
 
 def test_too_few_prompts_are_no_proof_of_no_pattern():
     found = reasons(failing(prompts(5), lambda record: record["index"] == 0))
-    assert found.outcome is Outcome.TOO_FEW
+    assert found.outcome is WhyOutcome.TOO_FEW
     assert found.sentence.startswith("too few to tell: with 1 failing and 4 passing prompts")
 
 
@@ -224,7 +225,7 @@ def test_too_few_prompts_are_no_proof_of_no_pattern():
 )
 def test_where_all_are_alike_nothing_is_compared(verdict, sentence):
     found = reasons([{**record, "verdict": verdict} for record in prompts()])
-    assert (found.outcome, found.sentence, found.findings) == (Outcome.NOTHING_TO_COMPARE, sentence, ())
+    assert (found.outcome, found.sentence, found.findings) == (WhyOutcome.NOTHING_TO_COMPARE, sentence, ())
 
 
 def test_prompts_that_do_not_differ_at_all():
@@ -273,7 +274,7 @@ def test_without_scipy_the_counts_are_given_and_nothing_is_claimed(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     found = reasons(with_rare_token())
-    assert found.outcome is Outcome.NOT_TESTED
+    assert found.outcome is WhyOutcome.NOT_TESTED
     assert found.sentence.endswith('that needs scipy (pip install "repro-kit[stats]").')
     counts = "14 of 14 failing prompts have token 999 ('rare'), and 0 of 86 passing ones"
     assert f"{counts}, which separates them completely." in [item.sentence for item in found.findings]
@@ -309,9 +310,9 @@ def test_a_question_that_is_not_asked_could_not_have_come_out_significant(failed
         assert is_asked or least[count] * as_good > LEVEL * (1 - 1e-9)
 
 
-def test_the_answer_is_plain_data():
+def test_the_answer_is_strict_json():
     found = reasons(with_rare_token())
-    data = json.loads(encode(found.as_json()))
-    assert (data["outcome"], data["sentences"]) == ("pattern", list(found.sentences))
+    data = json.loads(encode(found))
+    assert (data["outcome"], data["sentences"]) == ("pattern", [found.sentence, *found.shared, *found.notes])
     assert data["findings"][0]["interval"][1] == "inf"
-    assert data["findings"][0]["sentence"] == found.findings[0].sentence
+    assert decode(Why, data).findings[0].sentence == found.findings[0].sentence

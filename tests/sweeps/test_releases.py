@@ -1,16 +1,19 @@
-"""The search for a version, from its options to verdict.json; and the real laboratory with fake interpreters."""
+"""The search for a version, from its options to verdict.json; and the real world with fake interpreters."""
 
 import contextlib
-import json
 
 import pytest
 from support.hosting import NAN_FORWARD, OPTIONS, Told, answers, fake_python, model_folder
 
 from repro.cli.options import request_from
+from repro.core.answer import read
+from repro.core.encoding import decode
 from repro.core.errors import BuildError, FetchError, Stopped, UsageError
-from repro.core.records import Cell, Outcome, Verdict
-from repro.sweeps.releases import Trial, run, world
-from repro.sweeps.releases.world import RealLaboratory
+from repro.core.payloads import Trace
+from repro.core.records import Cell, Kind, Outcome
+from repro.core.sweep_answers import ReleaseRun
+from repro.sweeps.releases import run, world
+from repro.sweeps.releases.world import RealWorld
 
 ASKED = {"package": "torch", "pins": (), "py": "3.11", "runs": 1, "bad_from": 1, "walk_all": False}
 RELEASES = {"torch": ("2.3.1", "2.4.0", "2.4.1", "2.5.0", "2.5.1"), "transformers": ("4.57.3",)}
@@ -27,7 +30,7 @@ def row(op, source, nan=0, digest="0"):
 
 
 class Injected:
-    """A laboratory in which torch before ``FIX`` is bad."""
+    """A world in which torch before ``FIX`` is bad."""
 
     FIX = "2.5.0"
 
@@ -47,13 +50,13 @@ class Injected:
 
     def probe(self, pins, label):
         old = [int(part) for part in pins["torch"].split(".")] < [int(part) for part in self.FIX.split(".")]
-        verdict = Verdict(Outcome.BAD, "NaN") if old else Verdict(Outcome.GOOD, "finite")
-        return Trial(verdict, f"ask {pins['torch']}", "nonfinite" if old else None, None, 1.0)
+        found = {"verdict": Outcome.BAD, "reason": "NaN", "kind": Kind.NONFINITE} if old else {"verdict": Outcome.GOOD}
+        return ReleaseRun(**{"reason": "finite", "command": f"ask {pins['torch']}", **found})
 
     def trace(self, pins, label):
         fixed = pins["torch"] == self.FIX
         rows = [row("aten.mm.default", "a.py:1"), row("aten._softmax.default", "a.py:2", 0 if fixed else 2, str(fixed))]
-        return {**TRACE, "rows": rows, "root": label}
+        return decode(Trace, {**TRACE, "rows": rows, "root": label})
 
 
 @pytest.fixture
@@ -64,36 +67,35 @@ def script(tmp_path):
     return path
 
 
-def searched(script, tmp_path, monkeypatch, laboratory=Injected, out="out", trace=True, **asked):
-    monkeypatch.setattr(run, "RealLaboratory", world)
+def searched(script, tmp_path, monkeypatch, injected=Injected, out="out", trace=True, **asked):
+    monkeypatch.setattr(run, "RealWorld", injected)
     request = request_from("forward", {**OPTIONS, "model": str(script)})
     question = run.question(**{**ASKED, "good": "2.5.1", "bad": "2.3.1", **asked}, case=request.case)
     told = Told()
-    return run.run(run.Search(request, question, out and tmp_path / out, trace), Store(None), told).document, told.lines
+    return run.run(run.Search(request, question, out and tmp_path / out, trace), Store(None), told).answer, told.lines
 
 
 def test_the_answer_is_the_injected_boundary(script, tmp_path, monkeypatch):
-    document, _ = searched(script, tmp_path, monkeypatch)
-    found = document["versions"]
-    assert (document["verdict"], found["last_good"], found["first_bad"]) == ("bad", "2.5.0", "2.4.1")
-    assert (found["direction"], found["skipped"], found["environments"]) == ("fix", [], 4)
-    assert {probe["version"]: probe["command"] for probe in found["probes"]}["2.4.1"] == "ask 2.4.1"
-    assert json.loads((tmp_path / "out" / "verdict.json").read_text()) == document
+    answer, _ = searched(script, tmp_path, monkeypatch)
+    found = answer.versions
+    assert (answer.verdict, found.last_good, found.first_bad) == (Outcome.BAD, "2.5.0", "2.4.1")
+    assert (found.direction, found.skipped, found.environments, found.releases) == ("fix", (), 4, 5)
+    assert {probe.version: probe.command for probe in found.probes}["2.4.1"] == "ask 2.4.1"
+    assert [(side.last_good, side.first_bad, side.moved) for side in found.boundaries] == [("2.5.0", "2.4.1", "torch")]
+    assert read(tmp_path / "out" / "verdict.json") == answer
 
 
 def test_what_changed_names_the_operator_and_both_lines(script, tmp_path, monkeypatch):
-    found = searched(script, tmp_path, monkeypatch)[0]["versions"]["changes"]
-    assert (found["first"]["op"], found["first"]["kind"], found["first"]["what"]) == (
-        "aten._softmax.default",
-        "different",
-        ["finite"],
-    )
-    assert (found["first"]["good_source"], found["first"]["bad_source"]) == ("a.py:2", "a.py:2")
+    found = searched(script, tmp_path, monkeypatch)[0].versions.changes
+    first = found.first
+    assert (first.op, first.kind, first.what) == ("aten._softmax.default", "different", ("finite",))
+    assert (first.good_source, first.bad_source) == ("a.py:2", "a.py:2")
+    assert "softmax.default" in found.sentence
     assert "softmax.default" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_without_traces_nothing_is_said_of_operators(script, tmp_path, monkeypatch):
-    assert searched(script, tmp_path, monkeypatch, trace=False)[0]["versions"]["changes"] is None
+    assert searched(script, tmp_path, monkeypatch, trace=False)[0].versions.changes is None
 
 
 def test_a_side_that_cannot_be_traced_is_said(script, tmp_path, monkeypatch):
@@ -101,39 +103,40 @@ def test_a_side_that_cannot_be_traced_is_said(script, tmp_path, monkeypatch):
         def trace(self, pins, label):
             return "it does not install"
 
-    changes = searched(script, tmp_path, monkeypatch, Silent)[0]["versions"]["changes"]
-    assert changes["sentence"].startswith("The operators could not be compared: torch-2.5.0")
+    changes = searched(script, tmp_path, monkeypatch, Silent)[0].versions.changes
+    assert changes.sentence == "The operators could not be compared: torch-2.5.0: it does not install"
+    assert changes.first is None
 
 
 def test_two_good_ends_are_no_boundary(script, tmp_path, monkeypatch):
     class Good(Injected):
         FIX = "1.0"
 
-    document, _ = searched(script, tmp_path, monkeypatch, Good)
-    assert (document["verdict"], document["versions"]["last_good"]) == ("good", None)
-    assert "--all" in document["reason"]
+    answer, _ = searched(script, tmp_path, monkeypatch, Good)
+    assert (answer.verdict, answer.versions.last_good) == (Outcome.GOOD, None)
+    assert "--all" in answer.reason
 
 
 def test_a_script_that_names_transformers_is_asked_with_it(script, tmp_path, monkeypatch):
     script.write_text("import transformers\n")
-    found = searched(script, tmp_path, monkeypatch)[0]["versions"]
-    assert {probe["pins"].get("transformers") for probe in found["probes"]} == {"4.57.3"}
+    found = searched(script, tmp_path, monkeypatch)[0].versions
+    assert {probe.pins.get("transformers") for probe in found.probes} == {"4.57.3"}
 
 
 def test_a_script_that_does_not_name_it_is_asked_without(script, tmp_path, monkeypatch):
-    found = searched(script, tmp_path, monkeypatch)[0]["versions"]
-    assert all(set(probe["pins"]) == {"torch"} for probe in found["probes"])
+    found = searched(script, tmp_path, monkeypatch)[0].versions
+    assert all(set(probe.pins) == {"torch"} for probe in found.probes)
 
 
 @pytest.mark.parametrize(("bad", "held"), [("2.3.1", {}), ("2.2.0", {"numpy": "1.26.4"})])
 def test_numpy_is_held_where_a_release_knows_no_newer_one(script, tmp_path, monkeypatch, bad, held):
     monkeypatch.setitem(RELEASES, "torch", ("2.2.0", *RELEASES["torch"]))
-    assert searched(script, tmp_path, monkeypatch, bad=bad)[0]["versions"]["with"] == held
+    assert searched(script, tmp_path, monkeypatch, bad=bad)[0].versions.with_ == held
 
 
 def test_a_folder_of_another_search_is_refused_and_the_same_one_goes_on(script, tmp_path, monkeypatch):
-    searched(script, tmp_path, monkeypatch)
-    assert searched(script, tmp_path, monkeypatch)[0]["verdict"] == "bad"
+    first, _ = searched(script, tmp_path, monkeypatch)
+    assert searched(script, tmp_path, monkeypatch)[0] == first
     with pytest.raises(UsageError, match="another question"):
         searched(script, tmp_path, monkeypatch, good="2.5.0")
 
@@ -183,7 +186,7 @@ def test_what_was_recorded_stays_where_the_registry_fails_on_the_way(script, tmp
     assert len(list((tmp_path / "repro-runs").glob("*/probes"))) == 1
 
 
-# The real laboratory
+# The real world
 
 
 class Store:
@@ -217,7 +220,7 @@ def real(tmp_path, monkeypatch):
         model = model or str(model_folder(tmp_path))
         request = request_from("forward", {**OPTIONS, "model": model, **(options or {})})
         store = Store(fake_python(tmp_path), broken)
-        made = RealLaboratory(request, "3.11", {"numpy": "1.26.4"}, tmp_path / "out", store, Task())
+        made = RealWorld(request, "3.11", {"numpy": "1.26.4"}, tmp_path / "out", store, Task())
         return made, store
 
     return make
@@ -226,15 +229,15 @@ def real(tmp_path, monkeypatch):
 PINS = {"torch": "2.4.1", "transformers": "4.57.3"}
 
 
-def test_a_trial_has_the_runs_verdict_kind_and_folder(real, tmp_path):
+def test_a_run_has_its_verdict_kind_and_folder(real, tmp_path):
     made, store = real(forward=NAN_FORWARD)
-    trial = made.probe(PINS, "torch-2.4.1")
-    assert (trial.verdict.outcome, trial.kind, trial.folder) == (Outcome.BAD, "nonfinite", "probes/torch-2.4.1")
+    ran = made.probe(PINS, "torch-2.4.1")
+    assert (ran.verdict, ran.kind, ran.folder) == (Outcome.BAD, Kind.NONFINITE, "probes/torch-2.4.1")
     assert (tmp_path / "out" / "probes" / "torch-2.4.1" / "verdict.json").exists()
     assert dict(store.asked[0].pins) == {"numpy": "1.26.4", **PINS}
 
 
-def test_the_command_of_a_trial_needs_uv_and_the_searchs_folder_alone(real, tmp_path, monkeypatch):
+def test_the_command_of_a_run_needs_uv_and_the_searchs_folder_alone(real, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made, _ = real(options={"dtype": "float16", "prompts": ("a b",)})
     command = made.probe(PINS, "x").command
@@ -245,26 +248,27 @@ def test_the_command_of_a_trial_needs_uv_and_the_searchs_folder_alone(real, tmp_
 
 def test_a_release_that_does_not_install_is_a_skip_that_is_not_asked_again(real):
     made, _ = real(broken="torch-2.4.1")
-    trial = made.probe(PINS, "x")
-    assert (trial.verdict, trial.folder) == (Verdict(Outcome.SKIP, "it does not install: no wheel"), None)
+    ran = made.probe(PINS, "x")
+    assert (ran.verdict, ran.reason, ran.folder) == (Outcome.SKIP, "it does not install: no wheel", None)
 
 
 def test_a_probe_that_is_killed_is_a_skip(real):
     made, _ = real(forward={"before": ["SIGKILL"]})
-    trial = made.probe(PINS, "x")
-    assert (trial.verdict.outcome, trial.kind) == (Outcome.SKIP, "crash")
+    ran = made.probe(PINS, "x")
+    assert (ran.verdict, ran.kind) == (Outcome.SKIP, Kind.CRASH)
 
 
 def test_a_host_that_dies_is_a_skip(real, monkeypatch):
     monkeypatch.setattr("repro.run.child.MAIN", "raise SystemExit(3)")
-    made, _ = real()
-    assert made.probe(PINS, "x").verdict == Verdict(Outcome.SKIP, "the run ended with exit status 3")
+    ran = real()[0].probe(PINS, "x")
+    assert (ran.verdict, ran.reason) == (Outcome.SKIP, "the run ended with exit status 3")
 
 
 def test_a_trace_is_the_payload_of_its_step(real):
     payload = {**TRACE, "rows": [row("aten.mm.default", "a.py:1")], "root": "m"}
     made, _ = real(trace={"verdict": "good", "payload": payload})
-    assert made.trace(PINS, "x") == payload
+    found = made.trace(PINS, "x")
+    assert (found.columns, found.rows[0][2], found.root) == (tuple(TRACE["columns"]), "aten.mm.default", "m")
 
 
 def test_a_trace_that_is_not_had_is_a_sentence(real):
@@ -275,8 +279,8 @@ def test_a_trace_that_is_not_had_is_a_sentence(real):
 
 def test_releases_and_requirements_are_asked_for_the_environments_python(real, monkeypatch):
     heard = []
-    monkeypatch.setattr(world.releases, "releases", lambda *given: heard.append(given) or ("1",))
-    monkeypatch.setattr(world.releases, "requirements", lambda *given: heard.append(given) or ("a",))
+    monkeypatch.setattr(world.registry, "releases", lambda *given: heard.append(given) or ("1",))
+    monkeypatch.setattr(world.registry, "requirements", lambda *given: heard.append(given) or ("a",))
     made, _ = real()
     assert (made.releases("torch"), made.requirements("torch", "1")) == (("1",), ("a",))
     assert heard == [("torch", "3.11"), ("torch", "1", "3.11")]

@@ -1,27 +1,29 @@
-"""The cells of a matrix as one verdict, one part of verdict.json, and two tables for a terminal."""
+"""The cells of a matrix as one verdict, and two tables for a terminal."""
 
 import io
 import itertools
-import json
 
 import pytest
 from rich.console import Console
 from support.hosting import ORIGIN
 
-from repro.core.encoding import encode
+from repro.core.encoding import decode
+from repro.core.payloads import Origin
 from repro.core.records import Outcome
-from repro.sweeps.matrix.table import answered_ablations, cell_ablations_table, cells_table, matrix_part, matrix_verdict
+from repro.core.sweep_answers import CellAblation, CellRow
+from repro.sweeps.matrix.table import answered_ablations, cell_ablations_table, cells_table, matrix_verdict
 
 
 def cell(name, verdict="good", **row):
     """A row as a run gives it."""
-    plain = {"id": name, "verdict": verdict, "reason": f"{name} is {verdict}", "python": "3.11.7", "torch": "2.4.1"}
-    rest = {"transformers": "4.57.3", "platform": "Linux-6.1-x86_64", "machine": "x86_64", "device": "cpu"}
-    return {**plain, **rest, "seconds": 12.34, "origin": None, "ablations": [], "environment": None, **row}
+    where = {"python": "3.11.7", "torch": "2.4.1", "transformers": "4.57.3", "device": "cpu"}
+    here = {"platform": "Linux-6.1-x86_64", "machine": "x86_64", "seconds": 12.34}
+    found = {"verdict": Outcome(verdict), "reason": f"{name} is {verdict}", **where, **here, **row}
+    return CellRow(id=name, **found)
 
 
 def ablation(name, verdict="good"):
-    return {"name": name, "verdict": verdict, "reason": "r"}
+    return CellAblation(name=name, verdict=Outcome(verdict), reason="r")
 
 
 def shown(table, **options):
@@ -52,20 +54,6 @@ def test_the_reason_counts_and_names_the_cells():
     assert matrix_verdict(rows[:1]).reason == "1 of 1 cells is good (a)"
 
 
-def test_the_part_is_strict_json_with_a_name_for_each_cell():
-    rows = [cell("a", "bad", origin={"value": float("inf")}), cell("a", platform="macOS-14-arm64", machine="arm64")]
-    part = json.loads(encode(matrix_part(rows)))
-    assert [row["label"] for row in part["cells"]] == ["a (Linux x86_64)", "a (macOS arm64)"]
-    assert set(part) == {"cells", "differences"}
-    assert part["differences"]["pairs"][0]["note"].startswith("There is nothing to compare it with")
-
-
-def test_the_part_leaves_the_rows_as_they_were():
-    rows = [cell("a")]
-    matrix_part(rows)
-    assert rows == [cell("a")]
-
-
 def test_a_line_for_each_cell():
     lines = shown(cells_table([cell("seed-2.9.1", "bad"), cell("torch-2.4.1", "skip")]))
     assert [words(line) for line in lines if "-2." in line] == [
@@ -75,21 +63,21 @@ def test_a_line_for_each_cell():
 
 
 def test_a_bad_cell_shows_where_the_fault_is_born():
-    row = cell("a", "bad", origin=ORIGIN)
+    row = cell("a", "bad", origin=decode(Origin, ORIGIN))
     text = " ".join(" ".join(shown(cells_table([row]), width=200)).split())
     assert "float16 overflow in model.layers.7 (aten.add.Tensor, modeling_gemma3.py:416)" in text
     assert "a is bad" not in text
 
 
 def test_an_origin_without_a_place_is_the_model_itself():
-    text = " ".join(shown(cells_table([cell("a", "bad", origin={"mechanism": "unknown"})])))
+    text = " ".join(shown(cells_table([cell("a", "bad", origin=Origin())])))
     assert "First bad value in the model itself" in " ".join(text.split())
 
 
 def test_a_cell_that_was_not_built_shows_dashes():
-    nothing = dict.fromkeys(("python", "torch", "transformers", "seconds"))
+    nothing = dict.fromkeys(("python", "torch", "transformers"))
     (line,) = (line for line in shown(cells_table([cell("x1", "skip", **nothing)])) if line.startswith("x1"))
-    assert words(line)[:7] == ["x1", "-", "-", "-", "cpu", "skip", "-"]
+    assert words(line)[:7] == ["x1", "-", "-", "-", "cpu", "skip", "12.3"]
 
 
 def test_text_of_others_is_not_read_as_markup():
@@ -106,9 +94,9 @@ def test_the_table_is_plain_in_a_pipe_and_without_colour(monkeypatch):
 
 def test_ablations_against_cells():
     rows = [
-        cell("a", "bad", ablations=[ablation("dtype=float32"), ablation("attn=eager", "bad")]),
+        cell("a", "bad", ablations=(ablation("dtype=float32"), ablation("attn=eager", "bad"))),
         cell("b", "skip"),
-        cell("c", ablations=[ablation("attn=eager", "skip"), ablation("dtype=float32", "bad")]),
+        cell("c", ablations=(ablation("attn=eager", "skip"), ablation("dtype=float32", "bad"))),
     ]
     table = cell_ablations_table(rows)
     assert [str(column.header).replace("\n", "") for column in table.columns] == [
@@ -125,22 +113,19 @@ def test_ablations_against_cells():
 
 
 def test_an_ablation_that_no_cell_answered_has_no_column():
-    rows = [cell("a", ablations=[ablation("x", "skip"), ablation("y")]), cell("b", ablations=[ablation("x", "skip")])]
+    rows = [cell("a", ablations=(ablation("x", "skip"), ablation("y"))), cell("b", ablations=(ablation("x", "skip"),))]
     assert answered_ablations(rows) == ["y"]
 
 
 def test_without_ablations_there_is_no_table():
-    assert (
-        cell_ablations_table([cell("a"), cell("b", ablations=[ablation("x", "skip")]), cell("c", ablations=None)])
-        is None
-    )
+    assert cell_ablations_table([cell("a"), cell("b", ablations=(ablation("x", "skip"),)), cell("c")]) is None
 
 
 def test_all_ablations_fit_beside_the_longest_name_of_a_cell():
     names = ["dtype=float32", "dtype=bfloat16", "attn=eager", "attn=sdpa", "aligned_copy", "attention_mask=none"]
     names += ["use_cache=false", "no_first_special_token", "threads=1", "second_prompt"]
     lines = shown(
-        cell_ablations_table([cell("transformers-4.42.4", "bad", ablations=[ablation(name) for name in names])])
+        cell_ablations_table([cell("transformers-4.42.4", "bad", ablations=tuple(ablation(name) for name in names))])
     )
     assert all(part in " ".join(lines) for part in ("bfloat16", "attention_", "aligned_", "threads="))
     (line,) = (line for line in lines if line.startswith("transformers"))

@@ -1,14 +1,15 @@
 """Two injected traces compared: each test changes one thing and knows what it changed."""
 
-import dataclasses
 import json
 import random
 
 import pytest
 
-from repro.core.encoding import encode
+from repro.core.encoding import decode, encode, replace
 from repro.core.errors import RecordError
-from repro.sweeps.traces import alignment, compare, sentence
+from repro.core.payloads import Trace
+from repro.core.trace_answers import Changes, ModuleChange
+from repro.sweeps.traces import alignment, compare
 from repro.sweeps.traces.alignment import align, rows_of
 
 COLUMNS = [
@@ -23,13 +24,13 @@ def op(name, digest, module="attn", call=0, source=None, shape=(2, 4), dtype="fl
 
 
 def trace(*rows, classes=CLASSES, left_out=0):
-    """A payload: occurrences are counted, and a row without a line gets one by its place."""
+    """A trace: occurrences are counted, and a row without a line gets one by its place."""
     seen, made = {}, []
     for number, row in enumerate(rows, 1):
         key = tuple(row[:3])
         seen[key] = seen.get(key, -1) + 1
         made.append([*row[:3], seen[key], row[4] or f"net.py:{number}", *row[5:]])
-    return {"columns": COLUMNS, "rows": made, "rows_left_out": left_out, "classes": classes, "root": "Net"}
+    return decode(Trace, {"columns": COLUMNS, "rows": made, "rows_left_out": left_out, "classes": classes})
 
 
 MM, MASK, SOFTMAX, OUT = op("mm", "a"), op("add.Tensor", "b"), op("_softmax", "c"), op("mm", "d", module="mlp")
@@ -82,7 +83,7 @@ def test_whole_numbers_that_differ_are_not_rounding():
     ids = op("argmax", "i", dtype="int64", figures=(None, None, None, None))
     found = compare(trace(ids, *BASE), trace(changed(ids, digest="j"), *BASE))
     assert found.first_numeric.exact
-    assert "whole numbers or truth values, which no rounding explains" in sentence(found)
+    assert "whole numbers or truth values, which no rounding explains" in found.sentence
 
 
 def test_rounding_before_the_change_does_not_hide_it():
@@ -180,7 +181,7 @@ def test_a_preparing_operator_is_beside_the_answer(name):
 def test_a_preparing_change_alone_is_said_to_make_no_number():
     found = compare(trace(op("view", "v"), *BASE), trace(*BASE))
     assert found.first is None
-    assert "Of those that make no number, the first: aten.view" in sentence(found)
+    assert "Of those that make no number, the first: aten.view" in found.sentence
 
 
 def test_the_same_bytes_made_in_another_way_are_counted_and_not_named():
@@ -226,7 +227,7 @@ def test_calls_of_a_module_are_kept_apart():
     calls = [op("mm", f"c{n}", call=n) for n in range(3)]
     found = compare(trace(*calls), trace(calls[0], calls[1], nan(calls[2])))
     assert (found.first.call_index, found.first_nonfinite.position) == (2, 2)
-    assert "call 3" in sentence(found)
+    assert "call 3" in found.sentence
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -254,7 +255,7 @@ def test_a_module_that_is_gone_is_told_once_with_its_class():
     found = compare(good, trace(*BASE[:3], nan(OUT)))
     assert [(item.kind, item.module, item.good_class) for item in found.modules] == [("gone", "norm", "Norm")]
     assert (found.first.whole_module, found.first.module_class) == ("norm", "Norm")
-    assert "Modules that are gone as a whole: norm (Norm)." in sentence(found)
+    assert "Modules that are gone as a whole: norm (Norm)." in found.sentence
 
 
 def test_a_new_module_is_told_by_the_outermost():
@@ -266,8 +267,9 @@ def test_a_new_module_is_told_by_the_outermost():
 
 def test_another_class_at_the_same_path_is_told():
     found = compare(trace(*BASE), trace(*BASE, classes={**CLASSES, "attn": "SdpaAttention"}))
-    assert [dataclasses.astuple(item) for item in found.modules] == [("class", "attn", "Attention", "SdpaAttention")]
-    assert "Of another class: Attention is now SdpaAttention." in sentence(found)
+    renamed = ModuleChange(kind="class", module="attn", good_class="Attention", bad_class="SdpaAttention")
+    assert found.modules == (renamed,)
+    assert "Of another class: Attention is now SdpaAttention." in found.sentence
 
 
 def test_an_operator_in_a_module_that_stays_came_with_no_module():
@@ -280,7 +282,7 @@ def test_an_operator_in_a_module_that_stays_came_with_no_module():
 def test_what_a_cut_trace_does_not_have_is_not_called_gone():
     found = compare(trace(*BASE), trace(*BASE[:2], left_out=2))
     assert (found.aligned, found.only_good, found.first, found.left_out) == (2, 0, None, (0, 2))
-    assert "2 operators were not recorded, and nothing is said about them." in sentence(found)
+    assert "2 operators were not recorded, and nothing is said about them." in found.sentence
 
 
 def test_before_the_cut_gone_is_gone():
@@ -293,7 +295,7 @@ def test_before_the_cut_gone_is_gone():
 def test_the_sentence_names_operator_module_both_lines_and_counts():
     good = trace(MM, op("_safe_softmax", "s", source="sdpa.py:9"), OUT)
     bad = trace(MM, changed(nan(SOFTMAX), source="sdpa.py:8"), OUT)
-    assert sentence(compare(good, bad)) == (
+    assert compare(good, bad).sentence == (
         "The first change: aten._safe_softmax in attn (Attention) is gone (sdpa.py:9 in the good version; the bad one"
         " passes net.py:1; in its place: aten._softmax). The last change up to there: aten._softmax in attn (Attention)"
         " is new (sdpa.py:8 in the bad version; the good one passes net.py:1; in its place: aten._safe_softmax) and"
@@ -303,20 +305,20 @@ def test_the_sentence_names_operator_module_both_lines_and_counts():
 
 def test_the_sentence_of_a_different_one_gives_both_sides():
     bad = trace(MM, changed(MASK, dtype="float16", shape=[2], digest="e"), nan(SOFTMAX), OUT)
-    words = sentence(compare(trace(*BASE), bad))
+    words = compare(trace(*BASE), bad).sentence
     assert "has the shape [2, 4] in the good version and [2] in the bad one and is float32 in the good version" in words
     assert "The first that is no longer finite: aten._softmax in attn (Attention) gives 4 NaN, and in the good" in words
 
 
 def test_the_sentence_of_equal_traces_says_so():
-    words = sentence(compare(trace(*BASE), trace(*BASE)))
+    words = compare(trace(*BASE), trace(*BASE)).sentence
     assert words.startswith("No operator that computes is new, gone, of another form or no longer finite. 4 operators")
 
 
 def test_outside_of_any_module_is_said():
     row = op("exp", "e", module="", call=-1)
     assert compare(trace(row), trace(nan(row))).first.module_class is None
-    assert "aten.exp outside of any module gives 4 NaN" in sentence(compare(trace(row), trace(nan(row))))
+    assert "aten.exp outside of any module gives 4 NaN" in compare(trace(row), trace(nan(row))).sentence
 
 
 # --- the payload -----------------------------------------------------------------------------------------------------
@@ -324,7 +326,7 @@ def test_outside_of_any_module_is_said():
 
 def test_the_columns_may_come_in_another_order():
     bad = trace(*BASE[:3], nan(OUT))
-    turned = {**bad, "columns": COLUMNS[::-1], "rows": [row[::-1] for row in bad["rows"]]}
+    turned = replace(bad, columns=tuple(COLUMNS[::-1]), rows=tuple(row[::-1] for row in bad.rows))
     assert compare(trace(*BASE), turned) == compare(trace(*BASE), bad)
 
 
@@ -333,12 +335,15 @@ def test_numbers_travel_as_words_where_they_are_not_finite():
     assert compare(good, trace(changed(MM, min="nan", max="nan", nan=8))).first is None
 
 
-@pytest.mark.parametrize("payload", [{}, {"columns": COLUMNS[1:], "rows": []}, {"columns": COLUMNS, "rows": [[1]]}])
-def test_what_is_no_trace_is_refused(payload):
-    with pytest.raises(RecordError, match="no payload of a trace step"):
-        compare(trace(*BASE), payload)
+@pytest.mark.parametrize(
+    "damage", [{"columns": tuple(COLUMNS[1:])}, {"rows": ((1,),)}, {"rows": (tuple(range(12)),)}, {"rows": ((),)}]
+)
+def test_what_is_no_trace_is_refused(damage):
+    with pytest.raises(RecordError, match="row of the trace has another shape"):
+        compare(trace(*BASE), replace(trace(*BASE), **damage))
 
 
-def test_the_answer_is_json():
-    text = encode(compare(trace(*BASE), trace(op("clamp", "x"), *BASE[:3], nan(OUT))))
-    assert json.loads(text)["first"]["op"] == "aten.clamp"
+def test_the_answer_is_strict_json():
+    found = compare(trace(*BASE), trace(op("clamp", "x"), *BASE[:3], nan(OUT)))
+    data = json.loads(encode(found))
+    assert (data["first"]["op"], decode(Changes, data)) == ("aten.clamp", found)

@@ -1,25 +1,25 @@
-"""The question after a release, put to a laboratory of paper: what is asked, in which order, and what is answered."""
+"""The question after a release, put to a world of paper: what is asked, in which order, and what is answered."""
 
 import itertools
-import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from repro.core.encoding import encode
 from repro.core.errors import FetchError, UsageError
-from repro.core.records import Outcome, Verdict
-from repro.sweeps.releases import Question, Trial, investigate
+from repro.core.records import Kind, Outcome
+from repro.core.sweep_answers import ReleaseRun
+from repro.sweeps.releases import Question, investigate
 
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
 LETTERS = {"g": GOOD, "b": BAD, "s": SKIP}
 
 
 class Paper:
-    """A laboratory of paper.
+    """A world of paper.
 
     Args:
-        truth: Gives the outcome of an environment from its pins; a Trial, an Outcome, or an iterator of them.
+        truth: Gives the outcome of an environment from its pins; a run, an Outcome, or an iterator of them.
         released: The releases of each package.
         requires: What each release of transformers requires; a FetchError is raised.
     """
@@ -43,9 +43,9 @@ class Paper:
         self.asked.append(dict(pins))
         self.labels.append(label)
         found = self.truth(pins)
-        if isinstance(found, Trial):
+        if isinstance(found, ReleaseRun):
             return found
-        return Trial(Verdict(found, f"{found.value} it is"), f"repro {label}", None, label, 1.0)
+        return ReleaseRun(verdict=found, reason=f"{found.value} it is", command=f"repro {label}", folder=label)
 
 
 def numbered(count):
@@ -53,13 +53,32 @@ def numbered(count):
 
 
 def ask(truth, released, requires=None, *, good=None, bad=None, package="torch", **options):
-    """The answer, the laboratory and the lines that were said; the range is the whole list unless ends are given."""
-    laboratory = Paper(truth, released, requires)
+    """The answer, the world and the lines that were said; the range is the whole list unless ends are given."""
+    world = Paper(truth, released, requires)
     names = released[package]
     options.setdefault("pins", (("transformers", "4.57.3"),) if package == "torch" else (("torch", "2.4.1"),))
     said = []
     question = Question(package, good or names[0], bad or names[-1], "3.11", **options)
-    return investigate(question, laboratory, said.append), laboratory, said
+    return flat(investigate(question, world, said.append)), world, said
+
+
+def flat(found):
+    """What was found, with the fields of the oldest boundary beside it."""
+    first = found.changes[0] if found.changes else None
+    return SimpleNamespace(
+        verdict=found.verdict.outcome,
+        reason=found.verdict.reason,
+        direction=first and first.direction,
+        last_good=first and first.last_good.version,
+        first_bad=first and first.first_bad.version,
+        skipped=tuple(probe.version for probe in first.skipped) if first else (),
+        moved=first and first.moved,
+        changes=found.changes,
+        probes=found.probes,
+        pairs=found.pairs,
+        environments=found.environments,
+        notes=found.notes,
+    )
 
 
 def spelled(text, **options):
@@ -87,33 +106,33 @@ def test_every_small_range_gives_its_boundary_and_each_environment_is_built_once
             plain = letters[0] * boundary + letters[1] * (count - boundary)
             inner = ("s" if skip else letter for skip, letter in zip(skips, plain[1:-1], strict=True))
             text = plain[0] + "".join(inner) + plain[-1]
-            answer, laboratory, _ = spelled(text)
+            answer, world, _ = spelled(text)
             found = (answer.direction, *numbers((answer.last_good, answer.first_bad)), numbers(answer.skipped))
             assert found == expected(text)
-            assert answer.verdict.outcome is BAD
-            assert answer.environments == len(laboratory.asked) == len({pins["torch"] for pins in laboratory.asked})
-            assert [pins["torch"] for pins in laboratory.asked][:2] == ["1.0.0", f"1.{count - 1}.0"]
+            assert answer.verdict is BAD
+            assert answer.environments == len(world.asked) == len({pins["torch"] for pins in world.asked})
+            assert [pins["torch"] for pins in world.asked][:2] == ["1.0.0", f"1.{count - 1}.0"]
             if "s" not in text:
                 assert answer.environments <= math.ceil(math.log2(count)) + 2
 
 
 def test_a_walk_finds_every_boundary_of_every_small_range():
     for text in ("".join(letters) for count in range(2, 7) for letters in itertools.product("gbs", repeat=count)):
-        answer, laboratory, _ = spelled(text, walk_all=True)
+        answer, world, _ = spelled(text, walk_all=True)
         decided = text.replace("s", "")
-        assert len(answer.boundaries) == decided.count("gb") + decided.count("bg")
-        assert numbers(pins["torch"] for pins in laboratory.asked) == tuple(range(len(text)))
-        outcome = BAD if answer.boundaries else GOOD if set(text) == {"g"} else SKIP
-        assert answer.verdict.outcome is outcome
+        assert len(answer.changes) == decided.count("gb") + decided.count("bg")
+        assert numbers(pins["torch"] for pins in world.asked) == tuple(range(len(text)))
+        outcome = BAD if answer.changes else GOOD if set(text) == {"g"} else SKIP
+        assert answer.verdict is outcome
 
 
 def test_a_window_is_found_by_a_walk_and_both_of_its_sides_are_told():
     answer, _, _ = spelled("ggsbbsg", walk_all=True)
-    assert [(change.direction, numbers(p.version for p in change.skipped)) for change in answer.boundaries] == [
+    assert [(change.direction, numbers(p.version for p in change.skipped)) for change in answer.changes] == [
         ("regression", (2,)),
         ("fix", (5,)),
     ]
-    assert answer.verdict.reason == (
+    assert answer.reason == (
         "torch: 1.1.0 is the last good release and 1.3.0 the first bad one, with 1.2.0 skipped (skip it is) between "
         "them; then 1.4.0 is the last bad release and 1.6.0 the first good one, with 1.5.0 skipped (skip it is) "
         "between them"
@@ -154,20 +173,20 @@ TWO_BAD_ENDS = (
 )
 def test_without_a_boundary_none_is_invented(text, options, outcome, reason):
     answer, _, _ = spelled(text, **options)
-    assert answer.verdict == Verdict(outcome, reason)
-    assert (answer.direction, answer.last_good, answer.first_bad, answer.boundaries) == (None, None, None, ())
+    assert (answer.verdict, answer.reason) == (outcome, reason)
+    assert (answer.direction, answer.last_good, answer.first_bad, answer.changes) == (None, None, None, ())
     assert len(answer.probes) == (len(text) if options else 2)
 
 
 def test_good_ends_without_a_known_fault_are_not_walked():
-    _, laboratory, _ = spelled("gbbg")
-    assert len(laboratory.asked) == 2
+    _, world, _ = spelled("gbbg")
+    assert len(world.asked) == 2
 
 
 def test_the_answer_of_a_fix_is_put_as_one():
     answer, _, _ = spelled("bbg", good="1.2.0", bad="1.0.0")
     assert (answer.direction, answer.last_good, answer.first_bad) == ("fix", "1.2.0", "1.1.0")
-    assert answer.verdict.reason == "torch: 1.1.0 is the last bad release and 1.2.0 the first good one"
+    assert answer.reason == "torch: 1.1.0 is the last bad release and 1.2.0 the first good one"
     assert answer.notes == ()
 
 
@@ -178,28 +197,26 @@ def test_ends_that_were_mixed_up_are_noted():
 
 
 def test_the_range_is_what_lies_between_the_ends():
-    answer, laboratory, _ = spelled("ggggbb", good="1.2.0", bad="1.4.0")
-    assert (answer.releases, {pins["torch"] for pins in laboratory.asked}) == (3, {"1.2.0", "1.3.0", "1.4.0"})
+    answer, world, _ = spelled("ggggbb", good="1.2.0", bad="1.4.0")
+    assert (len(answer.pairs), {pins["torch"] for pins in world.asked}) == (3, {"1.2.0", "1.3.0", "1.4.0"})
 
 
 def test_every_environment_has_the_pins():
-    _, laboratory, _ = spelled("gb", pins=(("Transformers", "4.57.3"), ("numpy", "1.26.4")))
-    assert laboratory.asked == [{"torch": v, "transformers": "4.57.3", "numpy": "1.26.4"} for v in ("1.0.0", "1.1.0")]
-    assert laboratory.labels == ["torch-1.0.0", "torch-1.1.0"]
+    _, world, _ = spelled("gb", pins=(("Transformers", "4.57.3"), ("numpy", "1.26.4")))
+    assert world.asked == [{"torch": v, "transformers": "4.57.3", "numpy": "1.26.4"} for v in ("1.0.0", "1.1.0")]
+    assert world.labels == ["torch-1.0.0", "torch-1.1.0"]
 
 
-def test_every_probe_has_its_command_and_votes():
+def test_every_probe_has_its_command_and_one_run_has_no_votes():
     answer, _, _ = spelled("gb")
-    assert [(probe.command, probe.votes) for probe in answer.probes] == [
-        ("repro torch-1.0.0", "good in 1 of 1"),
-        ("repro torch-1.1.0", "bad in 1 of 1"),
-    ]
+    expected = [("repro torch-1.0.0", None), ("repro torch-1.1.0", None)]
+    assert [(probe.command, probe.votes) for probe in answer.probes] == expected
 
 
 def test_a_package_without_partner_is_searched_as_well():
     released = {"numpy": ["1.26.4", "2.0.0"]}
-    answer, laboratory, _ = ask(lambda pins: BAD if pins["numpy"] > "2" else GOOD, released, package="numpy", pins=())
-    assert (answer.first_bad, answer.moved, laboratory.asked[0]) == ("2.0.0", "numpy", {"numpy": "1.26.4"})
+    answer, world, _ = ask(lambda pins: BAD if pins["numpy"] > "2" else GOOD, released, package="numpy", pins=())
+    assert (answer.first_bad, answer.moved, world.asked[0]) == ("2.0.0", "numpy", {"numpy": "1.26.4"})
 
 
 @pytest.mark.parametrize(
@@ -222,8 +239,8 @@ def tossed(text, **options):
     """The first release is good always, the second as the letters say, run by run; what its probe is."""
     tosses = iter(text)
     truth = {"1.0.0": itertools.repeat("g"), "1.1.0": tosses}
-    answer, laboratory, _ = ask(lambda pins: LETTERS[next(truth[pins["torch"]])], {"torch": numbered(2)}, **options)
-    return answer.probes[1], laboratory, "".join(tosses)
+    answer, world, _ = ask(lambda pins: LETTERS[next(truth[pins["torch"]])], {"torch": numbered(2)}, **options)
+    return answer.probes[1], world, "".join(tosses)
 
 
 def oracle(text, bad_from):
@@ -237,8 +254,8 @@ def test_every_small_vote_is_counted_and_no_run_is_wasted():
             for text in map("".join, itertools.product("gbs", repeat=runs)):
                 probe, _, left = tossed(text, runs=runs, bad_from=bad_from)
                 cast = text[: runs - len(left)]
-                assert probe.verdict.outcome is oracle(text, bad_from)
-                assert len(probe.trials) == len(cast)
+                assert probe.verdict is oracle(text, bad_from)
+                assert len(probe.runs) == len(cast)
                 # Another run is made only where it could still change the verdict.
                 before = {oracle(cast[:-1] + "".join(rest), bad_from) for rest in possible(runs - len(cast) + 1)}
                 assert len(before) > 1
@@ -249,31 +266,31 @@ def possible(count):
 
 
 def test_the_votes_are_told():
-    probe, laboratory, _ = tossed("gbgbg", runs=5, bad_from=2)
+    probe, world, _ = tossed("gbgbg", runs=5, bad_from=2)
     assert (probe.votes, probe.command) == ("bad in 2, good in 2 of 4", "repro torch-1.1.0-run2")
-    assert laboratory.labels[:2] == ["torch-1.0.0-run1", "torch-1.0.0-run2"]
+    assert world.labels[:2] == ["torch-1.0.0-run1", "torch-1.0.0-run2"]
 
 
 def test_too_few_bad_runs_are_told_in_the_reason():
     probe, _, _ = tossed("gbg", runs=3, bad_from=2)
-    assert probe.verdict == Verdict(GOOD, "bad in 1 of 3 runs, where 2 make a release bad")
+    assert (probe.verdict, probe.reason) == (GOOD, "bad in 1 of 3 runs, where 2 make a release bad")
 
 
 def test_an_environment_that_did_not_come_into_being_is_asked_once():
-    nothing = Trial(Verdict(SKIP, "no wheel"), "repro", None, None, 0.0)
+    nothing = ReleaseRun(verdict=SKIP, reason="no wheel", command="repro")
     released = {"torch": numbered(3)}
     answer, _, _ = ask(lambda pins: nothing if pins["torch"] == "1.2.0" else GOOD, released, runs=4)
-    assert [len(probe.trials) for probe in answer.probes] == [4, 1]
+    assert [len(probe.runs) for probe in answer.probes] == [4, 1]
     assert answer.environments == 2
-    assert answer.probes[1].votes == "skip in 1 of 1"
+    assert (answer.probes[1].votes, answer.probes[1].reason) == (None, "no wheel")
 
 
 def test_different_kinds_of_bad_are_pointed_out():
-    kinds = dict(zip(numbered(4), (None, "nonfinite", "nonfinite", "load"), strict=True))
+    kinds = dict(zip(numbered(4), (None, Kind.NONFINITE, Kind.NONFINITE, Kind.LOAD), strict=True))
 
     def truth(pins):
         kind = kinds[pins["torch"]]
-        return Trial(Verdict(BAD if kind else GOOD, "so"), "repro", kind, "folder", 1.0)
+        return ReleaseRun(verdict=BAD if kind else GOOD, reason="so", command="repro", kind=kind, folder="folder")
 
     answer, _, _ = ask(truth, {"torch": numbered(4)})
     (note,) = answer.notes
@@ -304,50 +321,51 @@ def from_(limit):
 
 def test_a_release_that_excludes_the_pinned_torch_is_skipped_without_building():
     requires = {"4.1.0": [">=2.2"]}
-    answer, laboratory, _ = two(from_("4.2.0"), requires, pins=(("torch", "2.1.0"),))
+    answer, world, _ = two(from_("4.2.0"), requires, pins=(("torch", "2.1.0"),))
     assert (answer.last_good, answer.first_bad, answer.skipped) == ("4.0.0", "4.2.0", ("4.1.0",))
-    (skipped,) = answer.boundaries[0].skipped
-    assert skipped.verdict.reason == "transformers 4.1.0 requires torch>=2.2, which excludes torch 2.1.0"
-    assert (skipped.trials, skipped.command) == ((), None)
-    assert "4.1.0" not in {pins["transformers"] for pins in laboratory.asked}
+    (skipped,) = answer.changes[0].skipped
+    assert skipped.reason == "transformers 4.1.0 requires torch>=2.2, which excludes torch 2.1.0"
+    assert (skipped.runs, skipped.command) == ((), None)
+    assert "4.1.0" not in {pins["transformers"] for pins in world.asked}
     assert answer.environments == 3
 
 
 def test_only_the_releases_whose_turn_comes_are_read():
     released = {"transformers": numbered(40), "torch": TORCHES}
     for pins in ((("torch", "2.1.0"),), ()):
-        answer, laboratory, _ = ask(
+        answer, world, _ = ask(
             lambda pins: GOOD if numbers([pins["transformers"]]) < (7,) else BAD,
             released,
             package="transformers",
             pins=pins,
         )
         assert answer.first_bad == "1.7.0"
-        assert sorted(laboratory.read) == sorted({pins["transformers"] for pins in laboratory.asked})
-        assert len(laboratory.read) <= 8
+        assert sorted(world.read) == sorted({pins["transformers"] for pins in world.asked})
+        assert len(world.read) <= 8
 
 
 def test_bisecting_torch_reads_the_held_transformers_once():
     requires = {"4.3.0": [">=2.1"]}
-    answer, laboratory, _ = two(lambda torch, _: BAD, requires, package="torch", pins=(("transformers", "4.3.0"),))
-    assert laboratory.read == ["4.3.0"]
-    assert answer.probes[0].verdict.reason == "transformers 4.3.0 requires torch>=2.1, which excludes torch 2.0.0"
-    assert answer.verdict.outcome is SKIP
+    answer, world, _ = two(lambda torch, _: BAD, requires, package="torch", pins=(("transformers", "4.3.0"),))
+    assert world.read == ["4.3.0"]
+    assert answer.probes[0].reason == "transformers 4.3.0 requires torch>=2.1, which excludes torch 2.0.0"
+    assert answer.verdict is SKIP
 
 
 def test_what_cannot_be_read_is_skipped_with_the_error_and_not_read_again():
     requires = {"4.1.0": FetchError("the registry is down")}
     for pins in ((("torch", "2.1.0"),), ()):
-        answer, laboratory, _ = two(from_("4.2.0"), requires, pins=pins)
-        assert answer.boundaries[0].skipped[0].verdict == Verdict(SKIP, "the registry is down")
-        assert laboratory.read.count("4.1.0") == 1
+        answer, world, _ = two(from_("4.2.0"), requires, pins=pins)
+        (skipped,) = answer.changes[0].skipped
+        assert (skipped.verdict, skipped.reason) == (SKIP, "the registry is down")
+        assert world.read.count("4.1.0") == 1
 
 
 def test_an_end_that_cannot_be_read_is_skipped_with_the_error():
-    answer, laboratory, _ = two(from_("4.2.0"), {"4.0.0": FetchError("the registry is down")})
-    assert answer.verdict.outcome is SKIP
-    assert "the registry is down" in answer.verdict.reason
-    assert [pins["transformers"] for pins in laboratory.asked] == ["4.3.0"]
+    answer, world, _ = two(from_("4.2.0"), {"4.0.0": FetchError("the registry is down")})
+    assert answer.verdict is SKIP
+    assert "the registry is down" in answer.reason
+    assert [pins["transformers"] for pins in world.asked] == ["4.3.0"]
 
 
 def test_a_partner_that_cannot_be_read_is_not_chosen():
@@ -356,35 +374,35 @@ def test_a_partner_that_cannot_be_read_is_not_chosen():
 
 
 def test_a_package_that_is_searched_alone_gets_no_partner():
-    answer, laboratory, _ = ask(lambda pins: GOOD, {"torch": TORCHES}, pins=(), alone=True)
-    assert laboratory.asked == [{"torch": "2.0.0"}, {"torch": "2.2.0"}]
+    answer, world, _ = ask(lambda pins: GOOD, {"torch": TORCHES}, pins=(), alone=True)
+    assert world.asked == [{"torch": "2.0.0"}, {"torch": "2.2.0"}]
     assert answer.pairs[0] == ("2.0.0", None)
 
 
 def test_the_newest_partner_that_goes_with_all_is_taken():
-    answer, laboratory, said = two(from_("4.2.0"), {"4.0.0": ["<2.2"], "4.3.0": [">=2.1"]})
-    assert {pins["torch"] for pins in laboratory.asked} == {"2.1.0"}
+    answer, world, said = two(from_("4.2.0"), {"4.0.0": ["<2.2"], "4.3.0": [">=2.1"]})
+    assert {pins["torch"] for pins in world.asked} == {"2.1.0"}
     assert answer.pairs == tuple((version, "2.1.0") for version in MODELS)
     assert said[0] == "transformers 4.0.0 to 4.3.0 with torch 2.1.0."
-    assert laboratory.labels[0] == "transformers-4.0.0-torch-2.1.0"
-    assert answer.verdict.reason == (
+    assert world.labels[0] == "transformers-4.0.0-torch-2.1.0"
+    assert answer.reason == (
         "transformers: 4.1.0 (with torch 2.1.0) is the last good release and 4.2.0 (with torch 2.1.0) the first bad one"
     )
 
 
 def test_bisecting_torch_takes_the_newest_transformers_that_goes_with_all():
     requires = {"4.2.0": [">=2.1"], "4.3.0": [">=2.2"]}
-    answer, laboratory, _ = two(lambda torch, _: BAD if torch >= "2.1" else GOOD, requires, package="torch")
-    assert {pins["transformers"] for pins in laboratory.asked} == {"4.1.0"}
+    answer, world, _ = two(lambda torch, _: BAD if torch >= "2.1" else GOOD, requires, package="torch")
+    assert {pins["transformers"] for pins in world.asked} == {"4.1.0"}
     assert (answer.last_good, answer.first_bad, answer.moved) == ("2.0.0", "2.1.0", "torch")
 
 
 def test_bisecting_torch_looks_for_the_transformers_by_halving():
     released = {"torch": TORCHES, "transformers": numbered(200)}
     requires = {version: [">=2.1"] for version in numbered(200)[57:]}
-    answer, laboratory, _ = ask(lambda pins: GOOD, released, requires, package="torch", pins=())
+    answer, world, _ = ask(lambda pins: GOOD, released, requires, package="torch", pins=())
     assert answer.pairs[0] == ("2.0.0", "1.56.0")
-    assert len(laboratory.read) <= 10
+    assert len(world.read) <= 10
 
 
 def test_bisecting_torch_finds_a_transformers_that_halving_misses():
@@ -395,7 +413,7 @@ def test_bisecting_torch_finds_a_transformers_that_halving_misses():
 
 def test_the_search_begins_again_where_a_release_in_between_excludes_the_partner():
     requires = {"4.1.0": ["<2.2"], "4.2.0": ["<2.2"]}
-    answer, laboratory, said = two(from_("4.2.0"), requires)
+    answer, world, said = two(from_("4.2.0"), requires)
     assert (answer.last_good, answer.first_bad) == ("4.1.0", "4.2.0")
     assert {partner for _, partner in answer.pairs} == {"2.1.0"}
     note = (
@@ -404,12 +422,12 @@ def test_the_search_begins_again_where_a_release_in_between_excludes_the_partner
     )
     assert answer.notes == (note,)
     assert note in said
-    assert [pins["torch"] for pins in laboratory.asked][:3] == ["2.2.0", "2.2.0", "2.1.0"]
+    assert [pins["torch"] for pins in world.asked][:3] == ["2.2.0", "2.2.0", "2.1.0"]
 
 
 def test_a_walk_reads_all_first_and_never_begins_again():
-    answer, laboratory, _ = two(from_("4.2.0"), {"4.1.0": ["<2.2"]}, walk_all=True)
-    assert [pins["torch"] for pins in laboratory.asked] == ["2.1.0"] * 4
+    answer, world, _ = two(from_("4.2.0"), {"4.1.0": ["<2.2"]}, walk_all=True)
+    assert [pins["torch"] for pins in world.asked] == ["2.1.0"] * 4
     assert answer.notes == ()
 
 
@@ -419,8 +437,8 @@ def test_a_new_beginning_with_ends_that_then_agree_speaks_of_the_ends_alone():
     answer, _, _ = two(
         lambda torch, transformers: BAD if (torch, transformers) != ("2.2.0", "4.0.0") else GOOD, requires
     )
-    assert answer.verdict.outcome is SKIP
-    assert "4.0.0 (with torch 2.0.0) was said to be good and is bad" in answer.verdict.reason
+    assert answer.verdict is SKIP
+    assert "4.0.0 (with torch 2.0.0) was said to be good and is bad" in answer.reason
 
 
 STRETCHES = {"4.0.0": ["<2.1"], "4.1.0": ["<2.2"], "4.2.0": [">=2.1"], "4.3.0": [">=2.2"]}
@@ -435,12 +453,12 @@ def test_without_a_common_partner_the_pairs_are_listed_before_anything_is_built(
         "transformers: 4 releases from 4.0.0 to 4.3.0; at most 4 to ask, where none is skipped.",
     ]
     assert (answer.last_good, answer.first_bad, answer.moved) == ("4.0.0", "4.1.0", "transformers")
-    assert answer.boundaries[0].crossed == ()
+    assert answer.changes[0].crossed == ()
 
 
 def test_a_release_with_no_partner_at_all_is_skipped_and_says_so():
     answer, _, said = two(from_("4.2.0"), {"4.1.0": [">=3"], "4.0.0": ["<2.1"], "4.3.0": [">=2.1"]})
-    assert answer.boundaries[0].skipped[0].verdict.reason == (
+    assert answer.changes[0].skipped[0].reason == (
         "no release of torch for this Python goes with it: transformers 4.1.0 requires torch>=3, which excludes torch "
         "2.2.0"
     )
@@ -468,16 +486,16 @@ def test_crossed_pairs_tell_what_the_fault_follows(wrong, moved, mirrored, direc
     def truth(torch, transformers):
         return SKIP if transformers == "4.2.0" else yes if wrong(torch, transformers) else no
 
-    answer, laboratory, said = two(truth, CROSSING, walk_all=True)
-    (change,) = answer.boundaries
+    answer, world, said = two(truth, CROSSING, walk_all=True)
+    (change,) = answer.changes
     assert (answer.direction, answer.moved) == (direction, moved if direction == "regression" else mirrored)
-    assert [pins["torch"] for pins in laboratory.asked[:4]] == ["2.0.0", "2.0.0", "2.2.0", "2.2.0"]
+    assert [pins["torch"] for pins in world.asked[:4]] == ["2.0.0", "2.0.0", "2.2.0", "2.2.0"]
     assert {(probe.version, probe.pins["torch"]) for probe in change.crossed} == {
         ("4.1.0", "2.2.0"),
         ("4.3.0", "2.0.0"),
     }
     assert (answer.environments, len(answer.probes)) == (6, 6)
-    assert f"they differ in both packages, and the fault follows: {answer.moved} (" in answer.verdict.reason
+    assert f"they differ in both packages, and the fault follows: {answer.moved} (" in answer.reason
     assert "The two sides differ in torch as well: each transformers with the torch of the other." in said
 
 
@@ -499,10 +517,10 @@ def test_a_crossed_pair_that_cannot_tell_leaves_what_the_other_shows(one_way, mo
 
 def test_a_crossed_pair_that_is_declared_to_exclude_each_other_is_not_built():
     requires = {"4.0.0": ["<2.1"], "4.2.0": [">=2.1"], "4.3.0": [">=2.1"]}
-    answer, laboratory, _ = two(lambda torch, _: BAD if torch > "2.1" else GOOD, requires)
+    answer, world, _ = two(lambda torch, _: BAD if torch > "2.1" else GOOD, requires)
     assert (answer.last_good, answer.first_bad, answer.moved) == ("4.1.0", "4.2.0", "torch")
-    assert {"torch": "2.0.0", "transformers": "4.2.0"} not in laboratory.asked
-    assert answer.boundaries[0].why == (
+    assert {"torch": "2.0.0", "transformers": "4.2.0"} not in world.asked
+    assert answer.changes[0].why == (
         "torch 2.2.0 with transformers 4.1.0: bad (bad it is); torch 2.0.0 with transformers 4.2.0: skip (transformers "
         "4.2.0 requires torch>=2.1, which excludes torch 2.0.0)"
     )
@@ -521,7 +539,7 @@ def test_every_small_set_of_declarations_is_kept_to():
         requires = {version: specifiers(subset) for version, subset in zip(models, sets, strict=True)}
         released = {"torch": TORCHES, "transformers": models}
         for walk_all, package in ((False, "transformers"), (True, "transformers"), (True, "torch")):
-            answer, laboratory, _ = ask(
+            answer, world, _ = ask(
                 lambda pins: BAD if pins["torch"] > "2.1" and pins["transformers"] > "4.1" else GOOD,
                 released,
                 requires,
@@ -529,7 +547,7 @@ def test_every_small_set_of_declarations_is_kept_to():
                 pins=(),
                 walk_all=walk_all,
             )
-            for pins in laboratory.asked:
+            for pins in world.asked:
                 assert TORCHES.index(pins["torch"]) in sets[models.index(pins["transformers"])]
             if walk_all:
                 own = sets if package == "transformers" else transposed(sets)
@@ -564,11 +582,3 @@ def test_progress_says_how_many_are_left_and_what_each_answered():
         "At most 1 left, where none is skipped.",
         "1.1.0: good. good it is",
     ]
-
-
-def test_the_answer_is_data():
-    answer, _, _ = spelled("gsb")
-    data = json.loads(encode(answer))
-    assert data["verdict"]["outcome"] == "bad"
-    assert data["boundaries"][0]["skipped"][0]["pins"] == {"torch": "1.1.0", "transformers": "4.57.3"}
-    assert [probe["trials"][0]["command"] for probe in data["probes"]][:2] == ["repro torch-1.0.0", "repro torch-1.2.0"]

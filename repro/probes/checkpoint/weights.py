@@ -199,9 +199,21 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 def scan_tensor(name: str, file: str, tensor: Tensor) -> Tally:
     """The tally of a tensor in memory."""
     tally = Tally(name, file, tensor.dtype, tuple(tensor.shape))
-    for piece in _pieces(tensor.detach()):
-        tally.feed(piece)
+    with _one_thread():
+        for piece in _pieces(tensor.detach()):
+            tally.feed(piece)
     return tally
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A chunk is little work for an operator: on a busy machine its threads wait for each other ten times as long."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:

@@ -41,7 +41,7 @@ VARIABLES = {
 VERDICTS = {"good": GOOD, "skip": SKIP, "bad": BAD}
 CROSSED = "M-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0L-1,-.7Z"
 SHAPES = {"good": "circle", "skip": "triangle-up", "bad": CROSSED}
-"""A shape for each verdict, so that no verdict is told by its colour alone."""
+"""A shape for each verdict, so that colour is never the only sign."""
 
 OPENING = re.compile(r'<svg\b[^>]*?\bwidth="([\d.]+)" height="([\d.]+)"[^>]*>.*?\btranslate\(([\d.]+),([\d.]+)\)', re.S)
 """Size of the drawing, and where the plane begins in it."""

@@ -1,4 +1,4 @@
-"""Which tokens are bad in which layer's output: layers x tokens."""
+"""Bad tokens in each layer's output: layers x tokens."""
 
 from collections.abc import Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""Addresses in a text: of people, of machines and of their network cards, and hosts that are not public."""
+"""Addresses in a text: e-mail, IP and MAC addresses, and host names that are not public."""
 
 import ipaddress
 import re
@@ -14,11 +14,11 @@ PUBLIC_HOSTS = frozenset(
         "plotly.com", "plot.ly", "jquery.com", "jsdelivr.net", "unpkg.com", "mozilla.org",
     }
 )  # fmt: skip
-"""Hosts that say nothing about who names them, with all below them."""
+"""Public hosts, with their subdomains: naming one identifies nobody."""
 GENERIC = frozenset({"host", "hostname", "localhost", "server", "proxy", "example", "IP", "HOST", "TOKEN", "MAIL"})
-"""Hosts that are words, and what stands for an address here."""
+"""Host names that are ordinary words, and this module's own placeholders."""
 OWN_SCHEMES = frozenset({"hf", "file", "memory", "data", "chrome", "resource"})
-"""Schemes behind which no host stands."""
+"""Schemes that no host name follows."""
 
 MAIL = re.compile(r"(?<!//)(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
 MAC = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])")
@@ -31,13 +31,13 @@ VERSION = re.compile(
     |file|tensor|pti)|driver|version|build|release|ver|v)[\w.-]{{0,40}}(?:[`'"\s:=|]|</?code>){{1,4}})(?:{QUAD}[`'",\s|]{{1,4}})*$""",
     re.X,
 )
-"""What stands before a version of four numbers, such as those of CUDA's own packages: ``cudnn 9.10.2.21``."""
+"""What comes before a four-part version, such as those of CUDA's packages: ``cudnn 9.10.2.21``."""
 PACKAGE = re.compile(r"[A-Za-z][\w.]{0,40}-$")
 BEFORE = 80
 """How much of the text before four numbers is read to tell a version from an address."""
 IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{1,4}:|::)[0-9A-Fa-f:]{4,39}(?![\w:])")
 NETWORKS = tuple(map(ipaddress.IPv6Network, ("2000::/3", "fc00::/7", "fe80::/10")))
-"""Where addresses of machines lie. Elsewhere ``c10::add`` and its like, which are names of C++."""
+"""Ranges that hold addresses of machines. Anything else, such as ``c10::add``, is a C++ name."""
 HOST = re.compile(r"\b([a-z][a-z0-9+.-]{1,20})://(TOKEN@)?([\w-]+(?:\.[\w-]+)*)", re.I)
 
 
@@ -60,7 +60,7 @@ def without_addresses(text: str, *, versions: bool = False) -> str:
 
 
 def is_public(host: str) -> bool:
-    """Whether the name of a host tells nothing."""
+    """Whether a host name identifies nobody."""
     labels = host.lower().rstrip(".").split(".")
     return host in GENERIC or any(".".join(labels[start:]) in PUBLIC_HOSTS for start in range(len(labels)))
 

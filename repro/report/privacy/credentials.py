@@ -1,4 +1,4 @@
-"""Credentials in a text, by the forms that those who issue them publish, and by the names that they are given.
+"""Credentials in a text, recognized by the formats that their issuers publish and by the names they are given.
 
 A rule is tried only where one of its marks is in the text: most texts have none, and looking for a mark costs next to
 nothing.

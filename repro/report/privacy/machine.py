@@ -21,10 +21,10 @@ NETWORK_VARIABLE = re.compile(r"\w*(?:PROXY|URL|URLS|ENDPOINT|TRUSTED_HOST|FIND_
 FOLDER_VARIABLES = ("REPRO_CACHE_DIR", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 """Variables that name folders; each stands for its folder where that is not below the home."""
 SHORTEST_SECRET = 8
-"""A shorter value of a secret variable is as likely a word of ordinary text ("true", "none")."""
+"""A shorter value of a secret variable is more likely an ordinary word ("true", "none")."""
 ENUMS = (Outcome, Kind, Ending, Fault, WhyOutcome)
 WORDS = frozenset({"nan", "inf", "-inf"}.union(word.value for words in ENUMS for word in words))
-"""Words that have a meaning in verdict.json: it could not be read any more where they were masked."""
+"""Words that have a meaning in verdict.json: with one of them masked, it could not be read again."""
 PUBLIC = frozenset({"/", "/usr", "/usr/local"})
 """Folders that are the same on every machine."""
 
@@ -96,7 +96,7 @@ def _network(environment: Mapping[str, str]) -> Iterator[str]:
 def scope(answer: Answer, private: Private) -> tuple[Private, tuple[str, ...]]:
     """What is private in this run, and what stays in it: the public id of its model.
 
-    Where a local model and an environment lie is nobody's business. ``.`` and ``ENV`` stand for these.
+    The folders of a local model and of an environment are replaced by ``.`` and ``ENV``.
 
     Args:
         answer: Of the run.

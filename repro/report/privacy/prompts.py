@@ -18,16 +18,16 @@ from repro.core.encoding import replace, to_json
 from repro.report.privacy.machine import WORDS
 
 WITHHELD = "(withheld)"
-"""What stands for a prompt of which nothing is told."""
+"""The placeholder of a prompt."""
 SHORTEST_WORD = 4
-"""Shorter words tell little, and are in every message."""
+"""Shorter words reveal little and are in every message."""
 SPECIAL = re.compile(
     r"</?(?:s|bos|eos|pad|unk|mask|cls|sep)>|\[(?:CLS|SEP|PAD|UNK|MASK)\]"
     r"|<\|(?:endoftext|startoftext|begin_of_text|end_of_text|im_start|im_end|bos|eos|pad)\|>"
 )
-"""Tokens that every prompt of a model has: they tell nothing about this one."""
+"""Tokens that every prompt of a model has: they reveal nothing about this one."""
 OUTSIDE = frozenset({"stderr_tail", "lines", "traceback", "message", "error", "output", "last_words"})
-"""Keys of texts that other programs wrote, in which any piece of a prompt may stand."""
+"""Keys of texts written by other programs, which may contain any part of a prompt."""
 COMMANDS = frozenset({"command", "argv"})
 IDS = frozenset({"input_ids", "decoder_input_ids"})
 SECOND = frozenset({"second_prompt", "ablation:second_prompt"})

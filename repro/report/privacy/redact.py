@@ -1,7 +1,6 @@
-"""Takes out of a text what says where and by whom it was run, and what opens something: paths, names, credentials,
-addresses.
+"""Removes from a text where and by whom it was run, and every credential: paths, names, addresses, tokens.
 
-What leaves this machine is masked, and it is masked here alone. ``private_words`` reads what is private on this
+Everything that leaves this machine is masked, and only here. ``private_words`` reads what is private on this
 machine, ``scope`` adds what is private in one run. ``redact`` masks a text, ``redact_json`` data, ``redact_answer`` an
 answer; numbers and structure stay as they are.
 """
@@ -50,12 +49,12 @@ COMMON_NAMES = WORDS | frozenset(
         "python", "torch", "pytorch", "transformers", "model", "models", "data", "cpu", "gpu", "cuda", "repro", "local",
     }
 )  # fmt: skip
-"""Names that tell nothing about anybody, and are words of ordinary text."""
+"""Names that identify nobody and are ordinary words."""
 
 LONG = 4096
-"""Texts beyond this length are not kept to be looked up again."""
+"""Longer texts are not cached."""
 VERSIONED = frozenset({"distributions", "packages", "pins", "closures", "asked"})
-"""Keys below which a text is a version of a package."""
+"""Under these keys a text is the version of a package."""
 
 
 def redact(text: str, private: Private, keep: tuple[str, ...] = ()) -> str:
@@ -96,7 +95,7 @@ def redact_answer(answer: Answer, private: Private) -> Answer:
 
 @functools.lru_cache(maxsize=16)
 def _masker(private: Private, keep: tuple[str, ...]) -> Callable[[str, bool], str]:
-    """What masks a text, given also whether it is a version. Texts that come again are looked up."""
+    """A function that masks a text, told whether it is a version. Repeated texts are cached."""
     mask = _Mask(private)
     kept = [word for word in keep if word]
     public = re.compile(f"({'|'.join(re.escape(word) for word in sorted(kept, key=len, reverse=True))})")
@@ -187,7 +186,7 @@ def _without_run(path: re.Match[str]) -> str:
 
 
 def _names(given: Iterable[str | None], *, domains: bool) -> list[str]:
-    """Longest first: each name and, of a full host name, its first part and its domain; none that tells nothing."""
+    """Longest first: each name and, of a full host name, its first part and its domain; only those that identify."""
     found: list[str] = []
     for name in filter(None, given):
         first, _, domain = name.partition(".")

@@ -37,7 +37,7 @@ def fill(shown: Shown) -> Variables | None:
     around = {index + step for index in sorted(here)[:1] for step in range(-AROUND, AROUND + 1)}
     chosen, note = thinned(known, shown.rows, around)
     unknown = len(items) - len(known)
-    left_out = f"Not shown: {unknown} whose largest magnitude is NaN." if unknown else None
+    left_out = f"Layers with NaN as their largest magnitude, not shown: {unknown}." if unknown else None
     rows = [
         [
             _name(item) + (" (origin)" if origin and item.module == origin.module else ""),

@@ -17,7 +17,7 @@ TEMPLATE = """
 CONFIRMED = {
     "repaired": "with only this operator's bad values replaced by 0, the model's whole output is finite",
     "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
-    "suffices": "with every later operator that makes bad values repaired, this one alone makes the output bad",
+    "suffices": "with every later operator that makes its own bad values repaired, this one alone makes the output bad",
     "corrected": "with only this operator's result replaced by float64's, rounded to its dtype, the script is good",
     "walked": "the walk back from the model's output, operator by operator, ends here",
 }

@@ -74,7 +74,7 @@ def _system(row: CellRow) -> str:
 def _pairs(bad: str, gaps: Mapping[str, Gap], *, recorded: bool) -> list[CellPair]:
     """The nearest pair of a bad cell; then for each axis of which nothing can be said the nearest that shows why."""
     if not gaps:
-        why = "no good cell recorded its environment" if recorded else "its environment was not recorded"
+        why = "no good cell has a recorded environment" if recorded else "its environment was not recorded"
         return [CellPair(bad=bad, good=None, nearest=True, note=f"Not compared: {why}.")]
     first, *others = sorted(gaps, key=lambda good: (*gaps[good].size, good))
     shown, settled = [first], {gap.alone for gap in gaps.values()} | {change.name for change in gaps[first].axes[:1]}

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from repro.core.encoding import Number, Record, decode
+from repro.core.errors import RecordError
 from repro.core.payloads import Trace
 
 COMPARED = 4_000_000
@@ -48,7 +49,10 @@ def rows_of(trace: Trace) -> tuple[Row, ...]:
     Raises:
         RecordError: they are of another shape.
     """
-    return tuple(decode(Row, dict(zip(trace.columns, row, strict=False))) for row in trace.rows)
+    try:
+        return tuple(decode(Row, dict(zip(trace.columns, row, strict=False))) for row in trace.rows)
+    except RecordError as error:
+        raise RecordError(f"a row of the trace has another shape: {error}") from None
 
 
 def align(good: Sequence[Row], bad: Sequence[Row]) -> dict[int, int]:
