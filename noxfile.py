@@ -8,7 +8,7 @@
     python noxfile.py -s oldest                     the kit in the oldest cell, really run
     python noxfile.py -s boundaries                 the releases at which known faults came or went, found by bisection
     python noxfile.py -s bench                      the benchmarks
-    python noxfile.py -s lock                       the locks under envs/, made afresh
+    python noxfile.py -s lock                       the locks under envs/, made again
 
 Where nox is installed, `nox -s tests` is the same. Where it is not, this file makes a small environment with nox in it
 first (.nox/bootstrap), so that Python and pip are all a machine needs. Versions stand in pyproject.toml and envs/.
@@ -159,7 +159,8 @@ def repro(session: nox.Session, cell: str) -> None:
     answer = json.loads(row.read_text("utf-8"))["row"] if row.exists() else None
     if status not in (0, 1, 125) or answer is None:
         session.error(f"repro matrix ended with exit status {status}")
-    session.log(f"{cell} is {answer['verdict']}; the table of all cells so far: {MATRIX / 'report.md'}")
+    table, own = MATRIX / "report.md", MATRIX / cell / "report.md"  # a single cell has no table, only its own run
+    session.log(f"{cell} is {answer['verdict']}; report: {table if table.exists() else own}")
     if answer["verdict"] == "skip":
         session.skip(answer["reason"])
 
@@ -191,18 +192,23 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
-    """Makes the locks afresh: one for each cell, and one for the tools that agrees with the sessions' cell."""
+    """Makes the locks again: one for each cell, and one for the tools that agrees with the sessions' cell.
+
+    Names of cells behind -- choose some, and leave the other locks as they are.
+    """
     session.install(*HELD, "uv")
     compile_ = ["uv", "pip", "compile", "--universal", "--upgrade", "--quiet", "--no-annotate"]
     # The machine's certificates, as pip takes them, not those that uv brings.
     compile_ += ["--system-certs", "--custom-compile-command", "nox -s lock"]
-    for cell in CELLS:
+    for cell in chosen(CELLS, session.posargs):
         pins = Path(session.create_tmp()) / "pins.txt"
         pins.write_text("".join(f"{package}=={version}\n" for package, version in cell.pins.items()), "utf-8")
         # The sessions' own cell also holds what the project itself needs.
         own = ["pyproject.toml", "--extra", "gguf", "--constraint", str(pins)]
         where = ["--python-version", cell.python, "--output-file", str(ENVS / f"{cell.id}.txt")]
         session.run(*compile_, *(own if cell is CELL else [str(pins)]), *where)
+    if session.posargs:
+        return
     what = [word for group in PROJECT["dependency-groups"] for word in ("--group", group)]
     where = ["--python-version", CELL.python, "--output-file", str(TOOLS_LOCK)]
     session.run(*compile_, *what, "--constraint", str(CELL_LOCK), *where)

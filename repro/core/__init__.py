@@ -1,1 +1,1 @@
-"""The words every other room uses: errors, records, the case, sentences, paths, chances. No torch, no run."""
+"""The words every other room uses: errors, records, the case, the answer, sentences, paths."""

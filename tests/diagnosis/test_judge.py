@@ -5,8 +5,11 @@ import itertools
 import pytest
 from support.hosting import BISECT, ORIGIN, observation, observed
 
+from repro.core.encoding import decode
 from repro.core.errors import RecordError
+from repro.core.payloads import Bisect, Origin
 from repro.core.records import Case, Fault, Kind, Outcome
+from repro.core.sentences import origin_sentence
 from repro.diagnosis.verdict import judge
 
 CASE = Case("gpt2", dtype="float16", prompts=("a",))
@@ -52,8 +55,7 @@ def test_the_reason_names_the_place():
         "float16 overflow in model.layers.7 (aten.add.Tensor, modeling_gemma3.py:416): "
         "token 0 '<bos>', channel 163; float32 has 68394.9 there, the limit is 65504."
     )
-    assert result.headline == result.verdict.reason
-    assert result.origin == ORIGIN
+    assert result.origin == decode(Origin, ORIGIN)
 
 
 def test_bad_weights_at_the_origin_are_of_kind_weights():
@@ -144,14 +146,14 @@ def test_findings_are_no_faults():
     ("misaligned", "ablation", "mechanism"),
     [(28, "good", "misaligned"), (28, "bad", "overflow"), (0, "good", "overflow")],
 )
-def test_misaligned_is_the_mechanism_only_where_an_aligned_copy_cures(misaligned, ablation, mechanism):
+def test_misaligned_is_the_mechanism_only_where_an_aligned_copy_is_good(misaligned, ablation, mechanism):
     result = judged(
         BAD_FORWARD,
         observation("load", payload={"misaligned": misaligned}),
         observation("bisect", "bad", payload=BISECT),
         observation("ablation:aligned_copy", ablation),
     )
-    assert result.origin["mechanism"] == mechanism
+    assert result.origin.mechanism == mechanism
 
 
 def test_ablations_are_in_order_and_say_what_they_change():
@@ -173,7 +175,7 @@ def test_an_ablation_that_changes_nothing_is_left_out():
     assert judged(observation("ablation:dtype=float16", "skip", payload={"same_as_case": True})).ablations == ()
 
 
-def test_another_prompt_cures_nothing():
+def test_another_prompt_is_no_workaround():
     assert judged(BAD_FORWARD, observation("ablation:second_prompt")).workarounds == ()
 
 
@@ -199,9 +201,7 @@ def test_random_weights_are_said_first():
     ],
 )
 def test_the_sentence_says_what_is_known_and_no_more(origin, words):
-    from repro.core.sentences import origin_sentence
-
-    assert words in origin_sentence(origin, {"dtype": "float16"})
+    assert words in origin_sentence(decode(Origin, origin), Bisect(dtype="float16"))
 
 
 def test_a_script_that_is_bad_has_no_kind():

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from fractions import Fraction
 
-from repro.core.chances import LEVEL, at_least, holm, shown
 from repro.core.errors import UsageError
 from repro.core.sentences import listed
+from repro.jobs.chances import LEVEL, at_least, holm, shown
 from repro.jobs.content import many
 
 NORMALISED = "Unicode NFC; line ends (also written as \\n) and runs of white space count as one space, none at the ends"

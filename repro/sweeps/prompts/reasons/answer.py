@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from repro.core.chances import LEVEL, shown
 from repro.core.encoding import replace
 from repro.core.sweep_answers import PromptFinding, Why, WhyOutcome
+from repro.jobs.chances import LEVEL, shown
 from repro.sweeps.prompts.reasons import significance
 from repro.sweeps.prompts.reasons.comparison import counted, tested, with_sentence
 from repro.sweeps.prompts.reasons.questions import Question, Record, is_consequence, is_number, questions

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from repro.core.chances import LEVEL, holm, shown
 from repro.core.encoding import Number, number, replace
 from repro.core.sentences import plain
 from repro.core.sweep_answers import Group, PromptFinding
+from repro.jobs.chances import LEVEL, holm, shown
 from repro.sweeps.prompts.reasons import significance
 from repro.sweeps.prompts.reasons.questions import Question, is_consequence, is_number
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
-from repro.core.chances import LEVEL, least_possible
+from repro.jobs.chances import LEVEL, least_possible
 
 INSTALL = 'pip install "repro-kit[stats]"'
 CONFIDENCE = 0.95

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact, hypergeom
 
-from repro.core.chances import at_least, holm, least_possible, shown
+from repro.jobs.chances import at_least, holm, least_possible, shown
 
 
 def counted(population, sizes, both):
