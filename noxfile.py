@@ -73,7 +73,7 @@ except ModuleNotFoundError:
     sys.exit(bootstrap(sys.argv[1:]))
 
 sys.path.insert(0, str(ROOT))
-from repro.environments.cells import chosen, recipes  # noqa: E402 - of this checkout, where its Python allows
+from repro.environments.cells import chosen, recipes  # noqa: E402 - of this very checkout, and only where its Python is new enough
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 CELLS = recipes(ENVS)
@@ -159,9 +159,8 @@ def repro(session: nox.Session, cell: str) -> None:
     answer = json.loads(row.read_text("utf-8"))["row"] if row.exists() else None
     if status not in (0, 1, 125) or answer is None:
         session.error(f"repro matrix ended with exit status {status}")
-    table = MATRIX / "report.md"  # there from the second cell on: a matrix of one cell is a run
-    where = f"the table of all cells so far: {table}" if table.exists() else f"report: {row.with_name('report.md')}"
-    session.log(f"{cell} is {answer['verdict']}; {where}")
+    table, own = MATRIX / "report.md", MATRIX / cell / "report.md"  # a single cell has no table, only its own run
+    session.log(f"{cell} is {answer['verdict']}; report: {table if table.exists() else own}")
     if answer["verdict"] == "skip":
         session.skip(answer["reason"])
 

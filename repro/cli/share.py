@@ -77,10 +77,9 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
     private = private_words()
     filed = file(run, form, private)
     if (run.folder / "bundle.zip").is_file():
-        from repro.report.privacy.prompts import prompts_of
         from repro.run.bundle.write import bundle
 
-        bundle(run.folder, run.answer, private, prompts_of(run.answer) if run.answer.private_prompts else None)
+        bundle(run.folder, run.answer, private)
     click.echo(encode(plain(filed), indent=1) if as_json else "\n".join(_told(filed)))
 
 

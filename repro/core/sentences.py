@@ -64,7 +64,7 @@ def _against_reference(origin: Origin, bisect: Bisect | None) -> str:
     limit = number(origin.limit)
     if limit is None and bisect is not None:
         limit = number(bisect.limit)
-    if limit is not None and origin.mechanism == "overflow":
+    if limit is not None and mechanism(origin.mechanism).beyond_limit:
         parts.append(f"the limit is {plain(limit)}")
     return ", ".join(parts)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from repro.core import paths
 from repro.core.answer import NAME, Answer, Outputs
 from repro.core.encoding import encode, replace
-from repro.report.privacy.prompts import prompts_of, without_prompts
 from repro.report.privacy.redact import private_words
 from repro.report.render import render, scripts_of
 from repro.run.bundle.write import NAME as BUNDLE
@@ -17,8 +16,7 @@ HTML = "report.html"
 def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     """Write verdict.json and report.md, and where ``whole`` is set plots, report.html and bundle.zip.
 
-    verdict.json stays whole, for it stays here. Everything that is made to be handed on is redacted, and with
-    ``private_prompts`` without the texts of the prompts.
+    verdict.json stays whole, for it stays here. Everything that is made to be handed on is redacted.
 
     Returns:
         The content of verdict.json.
@@ -27,17 +25,15 @@ def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
         EvidenceError: a file cannot be written.
     """
     document = replace(content, outputs=Outputs(html=HTML, bundle=BUNDLE) if whole else None)
-    withheld = document.private_prompts
-    public = without_prompts(document) if withheld else document
     private = private_words()
     paths.write(folder / NAME, encode(document, indent=1) + "\n")
     scripts = scripts_of(folder, document)
-    paths.write(folder / "report.md", render(public, private, scripts))
+    paths.write(folder / "report.md", render(document, private, scripts))
     if whole:
         from repro.report.html import render_html
         from repro.report.pictures import write_plots
 
-        write_plots(folder, public, private)
-        paths.write(folder / HTML, render_html(public, private, scripts))
-        bundle(folder, document, private, prompts_of(document) if withheld else None)
+        write_plots(folder, document, private)
+        paths.write(folder / HTML, render_html(document, private, scripts))
+        bundle(folder, document, private)
     return document

@@ -27,7 +27,6 @@ from repro.engine.evidence import NAME as EVIDENCE
 from repro.engine.evidence import Evidence, TrialLog
 from repro.engine.kit import Kit, pack
 from repro.engine.runner import NO_LIMITS, Limits, Listener, Rows, Setting
-from repro.report.privacy.prompts import without_prompts
 from repro.reproducer.offer import offer
 from repro.run import output
 from repro.run.withheld import withheld
@@ -208,9 +207,7 @@ def _conclude(request: Request, folder: Path, evidence: Evidence, listener: List
     found = answer(judgement, observations, header, evidence.sha256())
     found = replace(found, private_prompts=request.private_prompts)
     if request.reduce and request.command == "run" and found.verdict is Outcome.BAD:
-        # What a script says about tokens is public.
-        said = without_prompts(found) if request.private_prompts else found
-        found = replace(found, reproducer=offer(said, request.cell.python, folder, listener))
+        found = replace(found, reproducer=offer(found, request.cell.python, folder, listener))
     found = replace(found, owner=owner(found, excluded(found)))
     found = replace(found, looks_like=looks_like(found))
     return Result(folder, output.write(folder, found, whole=request.deliver and request.command == "run"))

@@ -168,7 +168,7 @@ def _owner(run: Run, form: Form) -> Iterator[Problem]:
 
 def _private(run: Run, private: Private) -> Iterator[Problem]:
     """Whatever masking would take out of a file that is to be posted; the first such line of each file."""
-    mask = Mask(*scope(run.answer, private), None)
+    mask = Mask(*scope(run.answer, private))
     for name, content in _posted(run):
         masked = mask.content(name, content)
         if masked == content:

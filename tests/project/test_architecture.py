@@ -27,8 +27,8 @@ KIT_ROOMS = table("repro/probes/")
 KIT_MAY_IMPORT = {"torch", "functorch", "transformers", "safetensors", "huggingface_hub", "gguf", "numpy", "probes"}
 OLDEST_GRAMMAR = (3, 9)
 CROWDED = {"repro/report/sections": 40, "repro/probes/steps": 40}
-"""Folders that may hold more than a dozen files, with how many: a file of ``sections`` is one section of the report, and
-a file of ``steps`` one step of the kit.
+"""Folders that may hold more than a dozen files, with how many: each file of ``sections`` is one section of the
+report, and each file of ``steps`` one step of the kit.
 """
 HOST = sorted(path for path in PACKAGE.rglob("*.py") if KIT not in path.parents)
 

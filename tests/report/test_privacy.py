@@ -9,14 +9,9 @@ from corpus.families import write_tokenizer
 from corpus.faults import BY_NAME, TOKEN
 from support.hosting import environment, repro
 
-from repro.core.answer import Ablation, Answer, CellInfo, ModelInfo, StepRow, answer_from, read
-from repro.core.encoding import encode, replace
-from repro.core.payloads import Bisect, Forward, Inputs, Origin, Pass, Reduction
-from repro.core.records import Case, Outcome
+from repro.core.answer import answer_from, read
 from repro.report.privacy.machine import private_words
-from repro.report.privacy.prompts import WITHHELD, prompts_of, withhold, withhold_text, without_prompts
 from repro.report.privacy.redact import redact_answer
-from repro.report.render import render
 from repro.run.bundle.write import bundle
 
 INJECTED = BY_NAME["custom-mask-module-residual"]
@@ -153,139 +148,71 @@ def test_the_numbers_of_the_evidence_stay(run):
 # --- --private-prompts -------------------------------------------------------------------------------------------
 
 WORDS = ("zanzibar", "quarterly", "figures", "w9", f"w{TOKEN}", TOKENS["in the prompt"])
+HOLDS_THEM = frozenset({"inputs.json", "kit.log"})
+"""The file of the prompts, and what other programs wrote: neither is handed on."""
+PACKED = frozenset({"probes.pyz", "bundle.zip"})
+"""Archives: the kit is the same for every prompt, and the members of the bundle are looked at one by one."""
 
 
-def reduced(found):
-    ids, tokens = (1, 5), ("<bos>", "w5")
-    inputs = Inputs(before=8, after=2, ids=ids, tokens=tokens, special=(True, False), trials=4)
-    return replace(found, reduction=Reduction(inputs=inputs))
+@pytest.fixture(scope="module")
+def withheld(tmp_path_factory):
+    """The folder of a real run whose prompts are withheld, and what it printed."""
+    top = tmp_path_factory.mktemp("withheld")
+    INJECTED.build(top / "model")
+    write_tokenizer(top / "model")
+    asked = (top / "model", "--dtype", INJECTED.dtype, "--trust-remote-code", "--prompt", PROMPT, "--private-prompts")
+    ended = repro("run", *asked, "--out", top / "out", cwd=top)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    return top / "out", ended.stdout + ended.stderr
 
 
-def test_the_words_of_the_prompt_were_in_the_answer(run):
-    assert [word for word in WORDS if word not in encode(run[2])] == []
+def test_the_prompt_lives_in_one_file(withheld):
+    assert json.loads((withheld[0] / "inputs.json").read_text("utf-8"))["prompts"] == [PROMPT]
 
 
-def test_no_word_of_the_prompt_is_in_the_answer_or_the_report(run):
-    found = without_prompts(reduced(run[2]))
+def test_no_word_of_the_prompt_is_in_any_other_file(withheld):
+    """Also not in what stays: answer, evidence, plan."""
+    files = {str(path.relative_to(withheld[0])): path for path in withheld[0].rglob("*") if path.is_file()}
+    assert {"verdict.json", "evidence.jsonl", "plan.json", "report.md", "reproducer.py"} <= set(files)
+    others = {name: path.read_bytes() for name, path in files.items() if name not in HOLDS_THEM | PACKED}
+    assert [(name, word) for name, content in others.items() for word in WORDS if word.encode() in content] == []
+
+
+def test_no_word_of_the_prompt_is_in_the_bundle_and_no_file_that_may_have_one(withheld):
+    with zipfile.ZipFile(withheld[0] / "bundle.zip") as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if name not in PACKED}
+    assert not HOLDS_THEM & set(members)
+    assert [(name, word) for name, content in members.items() for word in WORDS if word.encode() in content] == []
+
+
+def test_no_word_of_the_prompt_is_on_the_screen(withheld):
+    assert [word for word in WORDS if word in withheld[1]] == []
+
+
+def test_the_answer_is_the_same_as_with_the_prompt(withheld, run):
+    open_, found = run[2], read(withheld[0] / "verdict.json")
     assert found.private_prompts
-    for text in (encode(found), render(found)):
-        assert [word for word in WORDS if word in text] == []
+    for one in (open_, found):
+        assert one.origin is not None
+    place = ("module", "op", "mechanism", "token_index", "channel_index")
+    assert [getattr(found.origin, key) for key in place] == [getattr(open_.origin, key) for key in place]
 
 
-def test_no_word_of_the_prompt_is_in_the_evidence_the_plan_or_the_log(run):
-    folder, _, found = run
-    prompts = prompts_of(found)
-    lines = [
-        withhold(json.loads(line), prompts) for line in (folder / "evidence.jsonl").read_text("utf-8").splitlines()
-    ]
-    plan = withhold(json.loads((folder / "plan.json").read_text("utf-8")), prompts)
-    log = withhold_text((folder / "kit.log").read_text("utf-8"), prompts)
-    for text in (json.dumps(lines), json.dumps(plan), log):
-        assert [word for word in WORDS if word in text] == []
+def test_placeholders_stand_for_prompts_and_tokens(withheld):
+    found = read(withheld[0] / "verdict.json")
+    assert found.case.prompts == ("(withheld)",)
+    assert "--prompt '(withheld)'" in found.command
+    (seen,) = found.forward.prompts
+    assert (seen.prompt, seen.input_ids, seen.tokens) == ("(withheld)", (), None)
+    assert set(found.reduction.inputs.tokens) <= {"<bos>", "(token)"}
 
 
-def test_no_word_of_the_prompt_is_in_a_bundle_without_it(run, tmp_path):
-    folder, _, answer = run
-    for name in STAYS:
-        if (folder / name).exists():
-            (tmp_path / name).write_bytes((folder / name).read_bytes())
-    (tmp_path / "report.md").write_text(render(without_prompts(answer)), "utf-8")
-    bundle(tmp_path, without_prompts(answer), private_words(), prompts_of(answer))
-    found = [(name, word) for name, content in leaving(tmp_path) for word in WORDS if word.encode() in content]
-    assert found == []
-    assert "bundle.zip/evidence.jsonl" in {name for name, _ in leaving(tmp_path)}
-
-
-def test_the_ids_of_the_reduced_input_stand_for_the_prompt(run):
-    found = without_prompts(reduced(run[2]))
-    assert found.case.prompts == ("(token ids 1, 5)",)
-    assert found.forward.prompts[0].input_ids == (1, 5)
-    assert "'(token ids 1, 5)'" in found.command
-
-
-def test_without_a_reduced_input_nothing_of_the_prompt_is_told(run):
-    found = without_prompts(replace(run[2], reduction=None))
-    assert found.case.prompts == (WITHHELD,)
-    assert found.forward.prompts[0].input_ids == ()
-
-
-def passed(prompt, ids, tokens, **more):
-    return Pass(prompt=prompt, input_ids=ids, tokens=tokens, **more)
-
-
-SMALL = Answer(
-    verdict=Outcome.BAD,
-    headline="overflow in m: token 1 'w5', channel 3; without <bos>",
-    reason="ValueError: no token of 'w5 quarterly zanz",
-    model=ModelInfo(id="m"),
-    cell=CellInfo(),
-    case=Case("m", prompts=("w5 quarterly zanzibar", "a")),
-    bisect=Bisect(prompt=1),
-    origin=Origin(token="w5", token_index=1),
-    forward=Forward(
-        verdict=Outcome.BAD,
-        prompts=(
-            passed("w5 quarterly zanzibar", (1, 5, 9, 2), ("<bos>", "w5", "<unk>", "<unk>")),
-            passed("a", (1, 2), ("<bos>", "a"), decoder_input_ids=(0,)),
-        ),
-    ),
-    ablations=(
-        Ablation(
-            name="second_prompt",
-            verdict=Outcome.GOOD,
-            reason="finite, 0 to 1 ('another text')",
-            change={"prompt": "another"},
-        ),
-    ),
-    steps=(
-        StepRow(
-            step="forward", verdict=Outcome.BAD, reason="a good one", stderr_tail=("Zanzibar: no such key", "a line")
-        ),
-    ),
-    reduction=Reduction(inputs=Inputs(ids=(1, 2), tokens=("<bos>", "a"), special=(True, False))),
-    command="repro m --prompt 'w5 quarterly zanzibar' --prompt=a",
-)
-
-
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        (lambda found: found.headline, "overflow in m: token 1 (token), channel 3; without <bos>"),
-        (lambda found: found.verdict, Outcome.BAD),
-        (lambda found: found.case.prompts, (WITHHELD, "(token ids 1, 2)")),
-        (lambda found: found.origin, Origin(token="(token)", token_index=1)),
-        (lambda found: found.forward.prompts[0], passed(WITHHELD, (), None)),
-        (lambda found: found.forward.prompts[1], passed("(token ids 1, 2)", (1, 2), None)),
-        (lambda found: found.ablations[0].reason, "finite, 0 to 1 (another prompt)"),
-        (lambda found: found.ablations[0].change, {"prompt": "another"}),
-        (lambda found: found.steps[0].stderr_tail, ("(word): no such key", "a line")),
-        (lambda found: found.steps[0].reason, "a good one"),
-        (lambda found: found.reduction.inputs.ids, (1, 2)),
-        (lambda found: found.reduction.inputs.tokens, ("<bos>", "id 2")),
-        (lambda found: found.command, "repro m --prompt '(withheld)' '--prompt=(token ids 1, 2)'"),
-    ],
-)
-def test_each_place_of_a_prompt_or_a_token(place, value):
-    assert place(without_prompts(SMALL)) == value
-
-
-@pytest.mark.parametrize("word", ["bad", "good", "ended", "-inf"])
-def test_a_prompt_that_is_a_word_of_verdict_json_leaves_that_readable(word):
-    found = without_prompts(replace(SMALL, case=Case("m", prompts=(word,))))
-    assert (found.case.prompts, found.verdict) == ((WITHHELD,), Outcome.BAD)
-
-
-def test_a_prompt_that_was_cut_off_in_a_message_is_withheld():
-    assert without_prompts(SMALL).reason == "ValueError: no token of '(word) (word) zanz"
-
-
-def test_seeded_ids_are_nobodys_text():
-    seeded = Forward(prompts=(Pass(input_source="seeded", input_ids=(4, 7)),))
-    assert without_prompts(replace(SMALL, forward=seeded)).forward == seeded
-
-
-def test_a_command_that_no_shell_takes_is_withheld_word_by_word():
-    assert without_prompts(replace(SMALL, command="repro 'm --prompt zanzibar")).command == "repro 'm --prompt (word)"
+def test_other_prompts_need_another_folder(withheld):
+    out = withheld[0]
+    asked = (out.parent / "model", "--dtype", INJECTED.dtype, "--trust-remote-code", "--private-prompts", "--out", out)
+    ended = repro("run", *asked, "--prompt", "another", cwd=out.parent)
+    assert ended.returncode == 2
+    assert "holds a run of other prompts" in ended.stderr
 
 
 def test_the_words_of_this_machine_are_read_from_it():

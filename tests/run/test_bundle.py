@@ -15,7 +15,6 @@ from repro.core.answer import read as read_answer
 from repro.core.encoding import encode
 from repro.core.errors import EvidenceError, UsageError
 from repro.core.records import Outcome
-from repro.report.privacy.prompts import prompts_of
 from repro.report.privacy.redact import Private
 from repro.run.bundle import manifest, read
 from repro.run.bundle import write as bundling
@@ -281,15 +280,14 @@ def test_evidence_that_ends_in_the_middle_of_a_line_is_masked_as_text(tmp_path):
     assert TOKEN.encode() not in content
 
 
-def test_prompts_that_are_private_are_in_no_data_and_in_no_log(tmp_path):
-    prompt = "Marzipan elephants whisper"
-    case = {"case": {"model": "org/model", "prompts": [prompt]}, "command": f"repro org/model --prompt '{prompt}'"}
-    evidence = json.dumps({"record": "observation", "payload": {"prompts": [{"prompt": prompt}]}}) + "\n"
-    folder = run_folder(tmp_path, {"evidence.jsonl": evidence, "kit.log": f"warning: {prompt[:8]}\n"}, **case)
-    content = answer_from(document(**case))
-    made = bundle(folder, content, NOBODY, prompts_of(content))
-    assert made.manifest.command == "repro org/model --prompt '(withheld)'"
-    assert not [name for name, data in members(made.path).items() if b"arzipan" in data]
+def test_where_prompts_are_withheld_their_file_and_what_may_quote_them_stay(tmp_path):
+    files = {"inputs.json": '{"prompts": ["Marzipan"]}', "kit.log": "warning: Marzipan\n"}
+    folder = run_folder(tmp_path, files, private_prompts=True)
+    made = bundle(folder, answer_from(document(private_prompts=True)), NOBODY)
+    assert not {"inputs.json", "kit.log"} & set(members(made.path))
+    assert [(item.name, "quoted a withheld prompt" in item.why) for item in made.manifest.left_out] == [
+        ("kit.log", True)
+    ]
 
 
 # Opened again.

@@ -187,8 +187,8 @@ def test_a_build_for_another_platform_goes_with_the_platform():
 
 
 def test_pythons_own_way_to_name_a_platform_is_no_difference():
-    newer = {"python": "3.13.0", "platform": "macOS-14.5-arm64-ablation-64bit-Mach-O"}
-    rows = [cell("a", "bad", **newer), cell("b", platform="macOS-14.5-arm64-ablation-64bit")]
+    newer = {"python": "3.13.0", "platform": "macOS-14.5-arm64-arm-64bit-Mach-O"}
+    rows = [cell("a", "bad", **newer), cell("b", platform="macOS-14.5-arm64-arm-64bit")]
     assert [statement.axis for statement in compare(rows).statements] == ["python"]
 
 

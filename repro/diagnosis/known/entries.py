@@ -1,75 +1,116 @@
-"""The entries of the catalogue as records, read from their files strictly: an unknown key is an error that names it."""
+"""The entries of the catalogue as records, read from their files strictly: an error names the file and the key."""
 
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeVar
 
+from msgspec import Meta, field
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from repro.core.encoding import Record, decode, replace, to_json
 from repro.core.errors import RecordError
-from repro.diagnosis.known.fingerprint import FLAGS, PATTERNS, RANGES, Conditions
+from repro.diagnosis.known.fingerprint import RANGES, Conditions
 
 KNOWN = Path(__file__).with_name("data")
-FAULT_KEYS: dict[str, type] = {
-    "issues": list, "title": str, "what": str, "outcome": str, "fingerprint": dict, "test": dict,
-}  # fmt: skip
-TEST_KEYS: dict[str, type] = {
-    "neighbours": list, "question": str, "command": str, "verdict": str,
-    "ablation": str, "cell": dict, "key": str, "is": str, "by_hand": str,
-}  # fmt: skip
-DOCUMENTED_KEYS: dict[str, type] = {
-    "model": list, "model_type": list, "dtype": list, "source": str, "says": str, "instead": str,
-}  # fmt: skip
 OUTCOMES = ("bug", "not a bug")
+ANSWERS = ("good", "bad")
 WAYS = ("ablation", "cell", "key", "by_hand")
-"""How a test is answered: by a change on the loaded model, another environment, a value of verdict.json, a person."""
-CELL_KEYS = (*RANGES, "device", "platform")
-CONDITIONS: dict[str, type] = {
-    **dict.fromkeys(PATTERNS, list),
-    **dict.fromkeys(RANGES, str),
-    **dict.fromkeys(FLAGS, bool),
-}
+"""How a test is answered: by an ablation, another environment, a value of verdict.json, a person."""
+
+Texts = tuple[Annotated[str, Meta(min_length=1)], ...]
+E = TypeVar("E", "Fault", "Documented")
 
 
-@dataclass(frozen=True, slots=True)
-class FurtherTest:
-    """The further test. ``how`` is one of WAYS; ``wanted`` is what it gives if the fault is this one."""
+class Fingerprint(Record, frozen=True, forbid_unknown_fields=True):
+    """What a run of this fault looks like: lists of patterns, one of which must fit; ranges of versions; a flag."""
+
+    verdict: Texts = ("bad",)
+    kind: Texts | None = None
+    mechanism: Texts | None = None
+    op: Texts | None = None
+    module: Texts | None = None
+    module_class: Texts | None = None
+    model: Texts | None = None
+    model_class: Texts | None = None
+    model_type: Texts | None = None
+    dtype: Texts | None = None
+    attn: Texts | None = None
+    device: Texts | None = None
+    platform: Texts | None = None
+    signal: Texts | None = None
+    source: Texts | None = None
+    tensor: Texts | None = None
+    token: Texts | None = None
+    unset: Texts | None = None
+    missing: Texts | None = None
+    finding: Texts | None = None
+    torch: str | None = None
+    transformers: str | None = None
+    misaligned: bool | None = None
+
+    @property
+    def conditions(self) -> Conditions:
+        """What is asked of a run, by name."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class OtherCell(Record, frozen=True, forbid_unknown_fields=True):
+    """Another environment: ranges of versions, and patterns."""
+
+    torch: str | None = None
+    transformers: str | None = None
+    device: str | None = None
+    platform: str | None = None
+
+    @property
+    def conditions(self) -> Conditions:
+        """What is asked of a cell, by name."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value if name in RANGES else (value,) for name, value in given.items() if value is not None}
+
+
+class FurtherTest(Record, frozen=True, forbid_unknown_fields=True):
+    """The test that tells a fault from its neighbours, with one of WAYS to answer it.
+
+    ``verdict``: what the ablation or the cell gives if the fault is this one; ``is_``: what the key holds then.
+    """
 
     question: str
-    neighbours: tuple[str, ...]
-    how: str
-    what: str | Mapping[str, str]
-    wanted: str
-    command: str | None
+    neighbours: Texts
+    command: str | None = None
+    ablation: str | None = None
+    cell: OtherCell | None = None
+    key: str | None = None
+    by_hand: str | None = None
+    verdict: str | None = None
+    is_: str | None = field(default=None, name="is")
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Record, frozen=True, forbid_unknown_fields=True):
     """One known fault. ``id`` is the stem of its file; ``title`` is its thread's own, where that was read."""
 
-    id: str
-    issues: tuple[str, ...]
-    title: str | None
+    issues: Texts
     what: str
-    outcome: str
-    fingerprint: Conditions
+    fingerprint: Fingerprint
     test: FurtherTest
+    title: str | None = None
+    outcome: str = OUTCOMES[0]
+    id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Documented:
+class Documented(Record, frozen=True, forbid_unknown_fields=True):
     """What one model's documentation rules out: patterns of the model's id and type, and dtypes."""
 
-    id: str
-    model: tuple[str, ...]
-    model_type: tuple[str, ...]
-    dtype: tuple[str, ...]
+    dtype: Texts
     source: str
     says: str
     instead: str
+    model: Texts = ()
+    model_type: Texts = ()
+    id: str = ""
 
 
 @functools.cache
@@ -79,15 +120,14 @@ def faults(folder: Path = KNOWN / "faults") -> tuple[Fault, ...]:
     Raises:
         RecordError: naming file and key, for what is unknown, missing or of another kind.
     """
-    found = tuple(_fault(path) for path in sorted(folder.glob("*.toml")))
-    ids = {fault.id for fault in found}
-    for fault in found:
+    found = {path.stem: _checked(path, _read(path, Fault)) for path in sorted(folder.glob("*.toml"))}
+    for fault in found.values():
         for name in fault.test.neighbours:
-            if name not in ids:
+            if name not in found:
                 raise RecordError(
                     f"{folder / fault.id}.toml: 'test.neighbours' names {name!r}, and there is no such file."
                 )
-    return found
+    return tuple(found.values())
 
 
 @functools.cache
@@ -97,100 +137,48 @@ def documented(folder: Path = KNOWN / "documented") -> tuple[Documented, ...]:
     Raises:
         RecordError: as ``faults``.
     """
-    found = []
-    for path in sorted(folder.glob("*.toml")):
-        data = _read(path, DOCUMENTED_KEYS, optional=("model", "model_type"))
-        if not data.get("model") and not data.get("model_type"):
+    found = {path: _read(path, Documented) for path in sorted(folder.glob("*.toml"))}
+    for path, one in found.items():
+        if not one.model and not one.model_type:
             raise RecordError(f"{path}: 'model' or 'model_type' must say which models it is about.")
-        lists = {key: _texts(path, key, data.get(key, [])) for key in ("model", "model_type", "dtype")}
-        found.append(Documented(id=path.stem, **{**data, **lists}))
-    return tuple(found)
+    return tuple(found.values())
 
 
-def _fault(path: Path) -> Fault:
-    data = _read(path, FAULT_KEYS, optional=("title", "outcome"))
-    outcome = data.get("outcome", OUTCOMES[0])
-    if outcome not in OUTCOMES:
-        raise RecordError(f"{path}: 'outcome' must be one of {', '.join(OUTCOMES)}, got {outcome!r}.")
-    return Fault(
-        id=path.stem,
-        issues=_texts(path, "issues", data["issues"]),
-        title=data.get("title"),
-        what=data["what"],
-        outcome=outcome,
-        fingerprint=_conditions(path, "fingerprint", data["fingerprint"]),
-        test=_test(path, data["test"]),
-    )
-
-
-def _test(path: Path, data: Mapping[str, Any]) -> FurtherTest:
-    _check(path, data, TEST_KEYS, "test.", optional=("command", "verdict", "is", *WAYS))
-    ways = [way for way in WAYS if way in data]
-    if len(ways) != 1:
-        raise RecordError(f"{path}: 'test' must have one of {', '.join(WAYS)}, got {', '.join(ways) or 'none'}.")
-    how = ways[0]
-    answer = {"ablation": "verdict", "cell": "verdict", "key": "is"}.get(how)
-    if answer is not None and answer not in data:
-        raise RecordError(f"{path}: 'test.{answer}' is missing: what {how!r} gives if the fault is this one.")
-    if answer == "verdict" and data["verdict"] not in ("good", "bad"):
-        raise RecordError(f"{path}: 'test.verdict' must be good or bad, got {data['verdict']!r}.")
-    if how == "cell":
-        cell = dict.fromkeys(CELL_KEYS, str)
-        _check(path, data["cell"], cell, "test.cell.", optional=CELL_KEYS)
-        _ranges(path, "test.cell", data["cell"])
-    return FurtherTest(
-        question=data["question"],
-        neighbours=_texts(path, "test.neighbours", data["neighbours"]),
-        how=how,
-        what=data[how],
-        wanted="" if answer is None else data[answer],
-        command=data.get("command"),
-    )
-
-
-def _conditions(path: Path, place: str, data: Mapping[str, Any]) -> Conditions:
-    _check(path, data, CONDITIONS, f"{place}.", optional=tuple(CONDITIONS))
-    if not data:
-        raise RecordError(f"{path}: {place!r} must have a condition: this one fits every run.")
-    _ranges(path, place, data)
-    return {
-        key: _texts(path, f"{place}.{key}", value) if isinstance(value, list) else value for key, value in data.items()
-    }
-
-
-def _ranges(path: Path, place: str, data: Mapping[str, Any]) -> None:
-    for key in RANGES:
-        try:
-            SpecifierSet(data.get(key, ""))
-        except InvalidSpecifier:
-            raise RecordError(
-                f"{path}: '{place}.{key}' must be a range such as '>=2.0,<2.5', got {data[key]!r}."
-            ) from None
-
-
-def _texts(path: Path, key: str, value: list[Any]) -> tuple[str, ...]:
-    if not all(isinstance(item, str) and item for item in value):
-        raise RecordError(f"{path}: {key!r} must be a list of texts, got {value!r}.")
-    return tuple(value)
-
-
-def _read(path: Path, keys: Mapping[str, type], optional: tuple[str, ...]) -> dict[str, Any]:
+def _read(path: Path, kind: type[E]) -> E:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read as TOML: {error}.") from None
-    _check(path, data, keys, "", optional)
-    return data
+    try:
+        return replace(decode(kind, data), id=path.stem)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}.") from None
 
 
-def _check(
-    path: Path, data: Mapping[str, Any], keys: Mapping[str, type], place: str, optional: tuple[str, ...]
-) -> None:
-    """Every key known, every needed one there, every value of its type."""
-    for key in sorted(data.keys() - keys.keys()):
-        raise RecordError(f"{path}: unknown key {place + key!r}; known: {', '.join(keys)}.")
-    for key, kind in keys.items():
-        if key not in data and key not in optional:
-            raise RecordError(f"{path}: {place + key!r} is missing.")
-        if key in data and not isinstance(data[key], kind):
-            raise RecordError(f"{path}: {place + key!r} must be of type {kind.__name__}, got {data[key]!r}.")
+def _checked(path: Path, fault: Fault) -> Fault:
+    """The fault, if it says what its types alone do not demand."""
+    test = fault.test
+    if fault.outcome not in OUTCOMES:
+        raise RecordError(f"{path}: 'outcome' must be one of {', '.join(OUTCOMES)}, got {fault.outcome!r}.")
+    if fault.fingerprint == Fingerprint():
+        raise RecordError(f"{path}: 'fingerprint' must have a condition: this one fits every run.")
+    ways = [way for way in WAYS if getattr(test, way) is not None]
+    if len(ways) != 1:
+        raise RecordError(f"{path}: 'test' must have one of {', '.join(WAYS)}, got {', '.join(ways) or 'none'}.")
+    if ways == ["key"] and test.is_ is None:
+        raise RecordError(f"{path}: 'test.is' is missing: what the key holds if the fault is this one.")
+    if ways[0] in ("ablation", "cell") and test.verdict not in ANSWERS:
+        raise RecordError(f"{path}: 'test.verdict' must be {' or '.join(ANSWERS)}, got {test.verdict!r}.")
+    _check_ranges(path, "fingerprint", to_json(fault.fingerprint))
+    _check_ranges(path, "test.cell", to_json(test.cell or OtherCell()))
+    return fault
+
+
+def _check_ranges(path: Path, place: str, values: Mapping[str, str | None]) -> None:
+    for key in RANGES:
+        try:
+            SpecifierSet(values[key] or "")
+        except InvalidSpecifier:
+            raise RecordError(
+                f"{path}: '{place}.{key}' must be a range such as '>=2.0,<2.5', got {values[key]!r}."
+            ) from None

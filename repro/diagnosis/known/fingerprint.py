@@ -14,16 +14,10 @@ ABSENT = "none"
 """The pattern for a missing value."""
 RANGES = ("torch", "transformers")
 """Conditions that are a range of versions."""
-FLAGS = ("misaligned",)
-PATTERNS = (
-    "verdict", "kind", "mechanism", "op", "module", "module_class", "model", "model_class", "model_type", "dtype",
-    "attn", "device", "platform", "signal", "source", "tensor", "token", "unset", "missing", "finding",
-)  # fmt: skip
-"""Conditions that are lists of patterns, one of which must fit one of the values."""
-BY_DEFAULT = {"verdict": ("bad",)}
 PADDING = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
 
 Conditions = Mapping[str, Sequence[str] | str | bool]
+"""By name: patterns, one of which must fit one of the values; a range of versions; whether there is a value."""
 
 
 def facts(answer: Answer) -> dict[str, tuple[str, ...]]:
@@ -63,7 +57,7 @@ def _kind_of(token: str, reduction: Reduction | None) -> str:
 
 def holds(conditions: Conditions, known: Mapping[str, tuple[str, ...]]) -> bool:
     """Whether every condition fits the run. A range of versions never fits a version that is not known."""
-    return all(_fits(key, wanted, known.get(key, ())) for key, wanted in {**BY_DEFAULT, **conditions}.items())
+    return all(_fits(key, wanted, known.get(key, ())) for key, wanted in conditions.items())
 
 
 def _fits(key: str, wanted: Sequence[str] | str | bool, values: tuple[str, ...]) -> bool:

@@ -11,8 +11,8 @@ from repro.core.mechanisms import mechanism
 from repro.core.payloads import Section
 from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed
-from repro.diagnosis.known.entries import CELL_KEYS, Documented, Fault, FurtherTest, documented, faults
-from repro.diagnosis.known.fingerprint import RANGES, Conditions, facts, holds, matches
+from repro.diagnosis.known.entries import Documented, Fault, FurtherTest, OtherCell, documented, faults
+from repro.diagnosis.known.fingerprint import facts, holds, matches
 
 WIDE = frozenset({"dtype=float32", "dtype=bfloat16"})
 """Ablations with a dtype of float32's range."""
@@ -40,9 +40,9 @@ def looks_like(answer: Answer, known: tuple[Fault, ...] | None = None) -> tuple[
     catalogue = faults() if known is None else known
     seen = facts(answer)
     by_id = {fault.id: fault for fault in catalogue}
-    found = [_match(fault, answer, by_id) for fault in catalogue if holds(fault.fingerprint, seen)]
+    found = [_match(fault, answer, by_id) for fault in catalogue if holds(fault.fingerprint.conditions, seen)]
     order = {AGREES: 0, NOT_RUN: 1, DISAGREES: 2}
-    return tuple(sorted(found, key=lambda match: (order[match.result], -len(by_id[match.id].fingerprint))))
+    return tuple(sorted(found, key=lambda match: (order[match.result], -len(by_id[match.id].fingerprint.conditions))))
 
 
 def excluded(answer: Answer, known: tuple[Documented, ...] | None = None) -> Exclusion | None:
@@ -93,28 +93,28 @@ def _match(fault: Fault, answer: Answer, by_id: Mapping[str, Fault]) -> KnownFau
     return KnownFault(
         id=fault.id, issue=issue, also=tuple(also), url=f"https://github.com/{repository}/issues/{number}", title=title,
         what=fault.what, outcome=fault.outcome, question=test.question, neighbours=neighbours, result=result, seen=seen,
-        command=command if test.how != "by_hand" else str(test.what), excluded=result == DISAGREES,
+        command=test.by_hand or command, excluded=result == DISAGREES,
         sentence=f"{told}: {said}.",
     )  # fmt: skip
 
 
 def _ask(test: FurtherTest, answer: Answer) -> tuple[str, str | None]:
     """What the run itself says to the test, and what was seen; "not run" where it does not say."""
-    if test.how == "by_hand":
-        return NOT_RUN, None
-    if test.how == "key":
-        return _ask_key(test, answer)
-    answers = dict(_ablations(test, answer) if test.how == "ablation" else _cells(test, answer))
+    if test.key is not None:
+        return _ask_key(test.key, test.is_ or "", answer)
+    answers = {one.name: one.verdict for one in answer.ablations if one.name == test.ablation}
+    if test.cell is not None:
+        answers = dict(_cells(test.cell, answer))
     told = {name: verdict.value for name, verdict in answers.items() if verdict is not Outcome.SKIP}
     if not told:
         return NOT_RUN, None
     seen = ", ".join(f"{name} is {verdict}" for name, verdict in told.items())
-    return (AGREES if set(told.values()) == {test.wanted} else DISAGREES), seen
+    return (AGREES if set(told.values()) == {test.verdict} else DISAGREES), seen
 
 
-def _ask_key(test: FurtherTest, answer: Answer) -> tuple[str, str | None]:
+def _ask_key(key: str, wanted: str, answer: Answer) -> tuple[str, str | None]:
     """A value of verdict.json; a step that could not tell has left its values empty, and they say nothing."""
-    step, *path = str(test.what).split(".")
+    step, *path = key.split(".")
     section = getattr(answer, step, None)
     if not isinstance(section, Section) or section.verdict is Outcome.SKIP:
         return NOT_RUN, None
@@ -124,22 +124,17 @@ def _ask_key(test: FurtherTest, answer: Answer) -> tuple[str, str | None]:
             return NOT_RUN, None
         value = value[part]
     items = list(value) if isinstance(value, list) else [] if value is None else [value]
-    agrees = not items if test.wanted == "empty" else any(matches(test.wanted, str(item)) for item in items)
-    return (AGREES if agrees else DISAGREES), f"{test.what} is {', '.join(map(str, items[:3])) or 'empty'}"
+    agrees = not items if wanted == "empty" else any(matches(wanted, str(item)) for item in items)
+    return (AGREES if agrees else DISAGREES), f"{key} is {', '.join(map(str, items[:3])) or 'empty'}"
 
 
-def _ablations(test: FurtherTest, answer: Answer) -> Iterator[tuple[str, Outcome]]:
-    return ((one.name, one.verdict) for one in answer.ablations if one.name == test.what)
-
-
-def _cells(test: FurtherTest, answer: Answer) -> Iterator[tuple[str, Outcome]]:
+def _cells(other: OtherCell, answer: Answer) -> Iterator[tuple[str, Outcome]]:
     """Cells of a table and releases of a search that the test's environment includes."""
-    assert isinstance(test.what, Mapping)
-    conditions: Conditions = {key: value if key in RANGES else (value,) for key, value in test.what.items()}
+    keys = OtherCell.__struct_fields__
     cells, probes = answer.cells or (), () if answer.versions is None else answer.versions.probes
-    rows = [(row.label or row.id, {key: getattr(row, key) for key in CELL_KEYS}, row.verdict) for row in cells]
+    rows = [(row.label or row.id, {key: getattr(row, key) for key in keys}, row.verdict) for row in cells]
     rows += [(" ".join(f"{k} {v}" for k, v in one.pins.items()), dict(one.pins), one.verdict) for one in probes]
     for name, row, verdict in rows:
-        known = {key: (row[key],) for key in CELL_KEYS if row.get(key) is not None}
-        if holds({"verdict": ("*",), **conditions}, {"verdict": (verdict.value,), **known}):
+        known = {key: (row[key],) for key in keys if row.get(key) is not None}
+        if holds(other.conditions, known):
             yield name, verdict

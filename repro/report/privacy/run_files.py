@@ -5,11 +5,9 @@ from typing import Any
 
 from repro.core.encoding import encode, from_text
 from repro.core.errors import RecordError
-from repro.report.privacy.prompts import Prompts, withhold, withhold_text
 from repro.report.privacy.redact import Private, redact, redact_json
 
-TEXT = (".md", ".html", ".py")
-LOG = ".log"
+TEXT = (".md", ".html", ".py", ".log")
 
 
 class Mask:
@@ -18,11 +16,10 @@ class Mask:
     Args:
         private: What must not be in them.
         keep: What stays as it is, such as a public Hub id.
-        prompts: The prompts that must not be in them either; None keeps them.
     """
 
-    def __init__(self, private: Private, keep: tuple[str, ...], prompts: Prompts | None) -> None:
-        self._private, self._keep, self._prompts = private, keep, prompts
+    def __init__(self, private: Private, keep: tuple[str, ...]) -> None:
+        self._private, self._keep = private, keep
 
     def text(self, text: str) -> str:
         """A text."""
@@ -30,8 +27,7 @@ class Mask:
 
     def data(self, data: Any) -> Any:
         """JSON data."""
-        kept = data if self._prompts is None else withhold(data, self._prompts)
-        return redact_json(kept, self._private, self._keep)
+        return redact_json(data, self._private, self._keep)
 
     def name(self, name: str) -> str:
         """A name, folder by folder."""
@@ -44,13 +40,11 @@ class Mask:
             return self._json(content, indent=1)
         if suffix == ".jsonl":
             return b"".join(self._json(line, indent=None) for line in content.splitlines(keepends=True))
-        return self._said(content, of_others=suffix == LOG) if suffix in (*TEXT, LOG) else content
+        return self._said(content) if suffix in TEXT else content
 
-    def _said(self, content: bytes, *, of_others: bool) -> bytes:
+    def _said(self, content: bytes) -> bytes:
         """A text. What is no UTF-8 comes back as the bytes that it was."""
         text = content.decode("utf-8", "surrogateescape")
-        if of_others and self._prompts is not None:
-            text = withhold_text(text, self._prompts)
         return self.text(text).encode("utf-8", "surrogateescape")
 
     def _json(self, content: bytes, *, indent: int | None) -> bytes:
@@ -58,6 +52,6 @@ class Mask:
         try:
             data = from_text(content.decode("utf-8"))
         except (RecordError, UnicodeDecodeError):
-            return self._said(content, of_others=True)
+            return self._said(content)
         clean = self.data(data)
         return content if clean == data else (encode(clean, indent=indent) + "\n").encode()

@@ -52,7 +52,7 @@ def _keys(how: Loading, missing: Sequence[str], mismatched: Sequence[str]) -> tu
         '    sorted(info[kind]) for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")',
         ")",
         'print(f"expected every tensor of the model in its file, seen {missing} missing, "',
-        '      f"{mismatched} of another shape, {unexpected} not known to the model")',
+        '      f"{mismatched} of another shape, {unexpected} unexpected")',
         f"sys.exit(1 if missing or mismatched else 0)  {STATUSES}",
     ]
     words = [f"{_first(missing)} is not in the file, so its values are random"] if missing else []

@@ -18,7 +18,6 @@ from pathlib import Path
 from repro.core.answer import Answer
 from repro.core.errors import EvidenceError
 from repro.engine.kit import EPOCH
-from repro.report.privacy.prompts import Prompts
 from repro.report.privacy.redact import Private, scope
 from repro.report.privacy.run_files import Mask
 from repro.run.bundle import manifest
@@ -93,27 +92,27 @@ class _File:
     bytes: int
 
 
-def bundle(folder: Path, answer: Answer, private: Private, prompts: Prompts | None = None) -> Bundle:
+def bundle(folder: Path, answer: Answer, private: Private) -> Bundle:
     """Write ``bundle.zip`` into the folder of a run, of a matrix or of a search.
 
     Args:
         folder: Of the run.
         answer: The content of its verdict.json.
         private: What must not be in it.
-        prompts: The prompts that must not be in it either, as ``prompts_of`` reads them from the unmasked verdict.json;
-            the reports beside it have been written without them already.
 
     Raises:
         EvidenceError: a file cannot be read, or the bundle cannot be written.
     """
     words, keep = scope(answer, private)
-    mask = Mask(dataclasses.replace(words, folders=(*words.folders, (str(folder.absolute()), "RUN"))), keep, prompts)
+    mask = Mask(dataclasses.replace(words, folders=(*words.folders, (str(folder.absolute()), "RUN"))), keep)
     taken: dict[str, bytes] = {}
     masked: list[Masked] = []
     left: list[LeftOut] = []
     room = LIMIT
     for file in sorted(_files(folder, answer, mask), key=lambda file: (file.rank, file.bytes, file.name)):
         problem = _problem(file, folder, taken)
+        if answer.private_prompts and file.rank == LOGS:
+            problem = "other programs wrote it, and may have quoted a withheld prompt"
         if problem is None:
             original = _read(file.path)
             content = mask.content(file.name, original)

@@ -12,7 +12,6 @@ from repro.core.encoding import Record, decode, to_json
 from repro.core.errors import RecordError, ReproError, UsageError
 from repro.core.paths import sha256, write
 from repro.core.records import Outcome
-from repro.report.privacy.prompts import without_prompts
 from repro.report.privacy.redact import Private, redact, redact_answer, redact_json, scope
 from repro.run.bundle.manifest import wrong_name
 from repro.sharing.forms.fill import Filled, fill
@@ -131,8 +130,7 @@ def file(run: Run, form: Form, private: Private) -> Filed:
     latest, words = latest_of(run, form), run.folder / WORDS
     quoted = [_quoted(run, record, here, keep) for record in chosen(run, form)]
     own = redact(words.read_text(encoding="utf-8").strip(), here, keep) if words.is_file() else None
-    public = without_prompts(run.answer) if run.answer.private_prompts else run.answer
-    shown = redact_answer(public, private)
+    shown = redact_answer(run.answer, private)
     filled = fill(form, shown, quoted, words=own or None, latest=latest and _redacted(latest, here, keep))
     write(report_path(run, form), filled.body)
     shutil.rmtree(_blocks_folder(run, form), ignore_errors=True)  # those of another time
