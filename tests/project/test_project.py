@@ -1,8 +1,10 @@
 """The project's files agree with each other: documents, sessions, locks, dependencies, configurations."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,15 +17,26 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from repro.cli.main import repro as program
+from repro.core.mechanisms import TABLE
+from repro.core.steps import ABLATION, every
+
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "docs/architecture.md",
     "repro/models/README.md",
     "examples/README.md",
+    "tests/corpus/README.md",
+    *PAGES,
 ]
+WITH_COMMANDS = [name for name in DOCUMENTS if name == "README.md" or name.startswith("docs/")]
+EXTENDING = sorted(path.stem for path in (ROOT / "docs/extend").glob("*.md"))
+RUN_PAGE = "docs/run.md"
+PICTURES = {"terminal.svg", "page.png"}
+PICTURE_LIMIT = 200_000
 LOCKS = sorted(path.name for path in (ROOT / "envs").glob("*.txt"))
 CELLS = sorted(path.stem for path in (ROOT / "envs").glob("*.toml"))
 
@@ -45,29 +58,11 @@ PARAMETERS = {
 }
 
 
-ALONE = [("torch-2.4.1", "torch-2.5.1", "torch"), ("transformers-4.42.4", "transformers-4.43.0", "transformers")]
+ALONE = [
+    ("torch-2.4.1", "torch-2.5.1", "torch"),
+    ("transformers-4.42.4", "transformers-4.43.0", "transformers"),
+]
 """Two cells, and the one package in which they differ."""
-COMMANDS = {
-    "prompts",
-    "logs",
-    "overlap",
-    "compare",
-    "config-diff",
-    "scan",
-    "report",
-    "lint",
-    "replay",
-    "run",
-    "weights",
-    "forward",
-    "bisect",
-    "trace",
-    "fetch",
-    "completion",
-    "matrix",
-    "merge",
-    "versions",
-}
 
 
 def read(name: str) -> str:
@@ -81,6 +76,17 @@ def project() -> dict[str, Any]:
 def code_lines(name: str) -> list[str]:
     """The lines of the document's indented code blocks, without their trailing comments."""
     return [line.strip().split("  #")[0].rstrip() for line in read(name).splitlines() if line.startswith("    ")]
+
+
+def table(name: str, head: str) -> list[list[str]]:
+    """The rows of the document's table whose first column has this head, as cells."""
+    rows = read(name).split(f"\n| {head} |")[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def spans(cell: str) -> list[str]:
+    """What is in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
 
 
 def slug(heading: str) -> str:
@@ -127,6 +133,8 @@ def test_named_files_exist(name: str) -> None:
         "noxfile.py",
         "pyproject.toml",
         "REPORT_TEMPLATE.md",
+        "examples/",
+        ".github/",
     )
     for quoted in re.findall(r"`([^`\s]+)`", read(name)):
         if quoted.startswith(tops) and "*" not in quoted:
@@ -152,28 +160,122 @@ def test_first_screen_has_the_two_commands() -> None:
     assert "python noxfile.py -s tests" in first_screen
 
 
-def test_readme_commands_are_understood() -> None:
-    """Every option in a `repro` command of the README is in the help of the command that it is given to."""
-    commands = [line for line in code_lines("README.md") if line.startswith("repro ")]
-    commands += ["repro " + line.split(" -- ")[1] for line in code_lines("README.md") if " -s repro -- " in line]
-    assert len(commands) > 5
+def test_the_readme_is_short() -> None:
+    assert len(read("README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_commands_are_understood(name: str) -> None:
+    """Every option of a `repro` command in a document is in the help of the command that it is given to."""
+    commands = [line for line in code_lines(name) if line.startswith("repro ")]
+    commands += ["repro " + line.split(" -- ")[1] for line in code_lines(name) if " -s repro -- " in line]
+    commands += [span for span in spans(read(name)) if re.match(r"repro [a-z-]+ .*--", span)]
     for command in commands:
         words = shlex.split(command)[1:]
-        named = words[:1] if words[0] in COMMANDS else words[:2] if words[0] == "cells" else ["run"]
-        for option in (word for word in words if word.startswith("--")):
+        named = words[:2] if words[0] == "cells" else words[:1] if words[0] in program.commands else ["run"]
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert re.search(rf"{option}\b", repro_help(*named)), command
 
 
-def test_readme_options_are_the_programs() -> None:
-    table = read("README.md").split("| option |")[1].split("\n\n")[0]
-    named = set(re.findall(r"^\| `(--[a-z-]+)", table, re.M))
-    offered = set(re.findall(r"^\s+(--[a-z-]+)", repro_help("run"), re.M)) - {"--help"}
-    assert named == offered
+def test_every_command_is_in_the_table() -> None:
+    assert sorted(name for row in table(RUN_PAGE, "command | what it does") for name in spans(row[0])) == sorted(
+        program.commands
+    )
+
+
+def test_the_options_are_those_of_the_program() -> None:
+    named = {option for row in table(RUN_PAGE, "option") for option in re.findall(r"--[a-z-]+", row[0])}
+    offered = {name for option in program.commands["run"].params for name in (*option.opts, *option.secondary_opts)}
+    assert named == {name for name in offered if name.startswith("--")}
+
+
+def test_the_exit_statuses_are_those_of_the_help() -> None:
+    """A row has a text where the help of its commands names that status, and every command with statuses has a row."""
+    shown: dict[str, set[str]] = {}
+    for row in table(RUN_PAGE, "command | 0"):
+        found = {status for status, text in zip(("0", "1", "125"), row[1:], strict=True) if text}
+        shown |= dict.fromkeys(spans(row[0]), found)
+    for name, command in program.commands.items():
+        said = " ".join((command.epilog or "").split()).partition("Exit status: ")[2]
+        if said:
+            assert shown[name] == set(re.findall(r"(?:^|, )(0|1|125) ", said)), name
+
+
+def test_the_steps_are_those_of_the_kit() -> None:
+    """Each row has the kit's own question, in the order of running; a step may wait for its row."""
+    known = {step.name.removeprefix(ABLATION): step.question for step in every()}
+    for head, of_ablations in (("step", False), ("ablation", True)):
+        rows = [(spans(name)[0], question) for name, question in table(RUN_PAGE, head)]
+        names = [name for name, _ in rows]
+        assert rows == [(name, known[name]) for name in names]
+        assert names == [name for name in known if name in names]
+        assert {step.is_ablation for step in every() if step.name.removeprefix(ABLATION) in names} == {of_ablations}
+
+
+def test_the_mechanisms_are_those_of_the_table() -> None:
+    named = [row[0] for row in table("docs/architecture.md", "mechanism | meaning")]
+    assert named == [row.name for row in TABLE if row.name in named]
+
+
+def test_the_glossary_is_in_order_and_says_each_term_in_one_sentence() -> None:
+    rows = table("docs/glossary.md", "term")
+    terms = [term for term, _ in rows]
+    assert terms == sorted(terms)
+    assert [term for term, text in rows if not text.endswith(".") or ". " in text] == []
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_a_picture_is_small_and_names_no_folder_of_a_machine(name: str) -> None:
+    data = (ROOT / "docs/pictures" / name).read_bytes()
+    assert len(data) < PICTURE_LIMIT
+    assert not re.search(rb"/home/|/root/|/tmp/|/Users/", data)
+
+
+# Pages on adding something
+
+
+def diff_of(page: str) -> str:
+    """The example of a page."""
+    return read(f"docs/extend/{page}.md").split("```diff\n")[1].split("\n```\n")[0] + "\n"
+
+
+@pytest.mark.parametrize("page", EXTENDING)
+def test_the_example_of_a_page_still_applies(page: str, tmp_path: Path) -> None:
+    """To copies of the files that it touches, of which there are three at most."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    diff = diff_of(page)
+    touched = re.findall(r"^diff --git a/(\S+) b/\1$", diff, re.M)
+    assert 1 <= len(touched) <= 3
+    for name in touched:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists():
+            shutil.copyfile(ROOT / name, tmp_path / name)
+    (tmp_path / "example.diff").write_text(diff, "utf-8")
+    # The folder may lie inside of a repository, to whose root git would apply it.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    command = ["git", "apply", "--verbose", "example.diff"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in touched:
+        text = (tmp_path / name).read_text("utf-8")
+        if name.endswith(".py"):
+            compile(text, name, "exec")
+        elif name.endswith(".toml"):
+            tomllib.loads(text)
+        elif name.endswith(".json"):
+            json.loads(text)
+
+
+def test_every_page_on_adding_something_is_named() -> None:
+    named = set(re.findall(r"docs/extend/([\w-]+)\.md", read("CONTRIBUTING.md")))
+    assert named == set(EXTENDING)
 
 
 @pytest.mark.parametrize("name", [*DOCUMENTS, "noxfile.py", "pyproject.toml", ".ci/run"])
 def test_lines_are_not_too_long(name: str) -> None:
-    prose = (line for line in read(name).splitlines() if not line.startswith(("|", "    ")))
+    text = re.sub(r"```diff\n.*?\n```\n", "", read(name), flags=re.DOTALL)
+    prose = (line for line in text.splitlines() if not line.startswith(("|", "    ")))
     assert [line for line in prose if len(line) > 120 and "](http" not in line and not line.startswith("desc")] == []
 
 
