@@ -73,7 +73,7 @@ except ModuleNotFoundError:
     sys.exit(bootstrap(sys.argv[1:]))
 
 sys.path.insert(0, str(ROOT))
-from repro.environments.cells import chosen, recipes  # noqa: E402 - this checkout's, once Python is new enough
+from repro.environments.cells import chosen, recipes  # noqa: E402 - of this checkout, where its Python allows
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 CELLS = recipes(ENVS)

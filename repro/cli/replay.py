@@ -1,4 +1,4 @@
-"""The command ``replay``: open, show what would be run, ask, run, say what came of it.
+"""The command ``replay``: open a bundle, show what would be run, ask, run, and say what came of it.
 
 Nothing is imported here that ``--help`` does not need.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import AS_JSON, DEBUG, PYTHON, SETTINGS, conclude, out, together
+from repro.cli.options import DEBUG, PYTHON, SETTINGS, conclude, out, together
 
 if TYPE_CHECKING:
     from repro.run.bundle.read import Opened
@@ -36,20 +36,22 @@ NAMED = 12
 """How many differences are named; replay.json has all of them."""
 
 
-@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Look again for the fault of a bundle.")
+@click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Check whether the fault of a bundle shows here.")
 @together(
     click.argument("place", metavar="bundle.zip|DIR", type=click.Path(path_type=Path)),
     PYTHON,
-    click.option("--model", metavar="MODEL", help="Where the model is here. Default: where it was, if it is there."),
-    click.option("--yes", is_flag=True, help="Run it without asking."),
+    click.option(
+        "--model", metavar="MODEL", help="Where the model is on this machine. Default: where it was, if it is there."
+    ),
+    click.option("--yes", is_flag=True, help="Run without asking."),
     out("repro-runs/NAME-replay-STAMP/"),
     click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Limit of each script, and of the run of the model.",
+        help="Time limit for each script, and for the run of the model.",
     ),
-    AS_JSON,
+    click.option("--json", "as_json", is_flag=True, help="Print replay.json on stdout instead of the summary."),
     DEBUG,
 )
 def replay(
@@ -62,10 +64,10 @@ def replay(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Look again, here, for the fault that somebody's bundle or run folder shows.
+    """Check whether the fault of somebody's bundle or run folder shows on this machine.
 
-    Every file is held against the bundle's manifest first. Then it is shown what would be run, and nothing is run
-    before you agree. What is run are the scripts of the bundle and, where the model is on this machine, the model.
+    Every file is checked against the bundle's manifest first. Then you see what would be run, and nothing runs before
+    you agree: the scripts of the bundle and, where it is on this machine, the model.
     """
     from repro.cli.screen import progress
     from repro.core import paths
@@ -108,7 +110,7 @@ def _consent(yes: bool, folder: Path) -> None:
     where = f"The files are in {folder}."
     if not sys.stdin.isatty():
         raise UsageError(
-            f"nothing was run: there is no terminal to ask at. Read what would be run, and give --yes. {where}"
+            f"nothing was run: there is no terminal to ask on. Read what would be run, and add --yes. {where}"
         )
     if not click.confirm("Nothing was run yet. Run this?", err=True):
         raise ReproError(f"nothing was run. {where}")
@@ -169,12 +171,12 @@ def told(result: "Replay") -> Iterator[str]:
 def _differing(found: "tuple[Change, ...] | None") -> str:
     """What is another here than where the bundle was made."""
     if found is None:
-        return "What differs here is not known: one of the two environments was not recorded."
+        return "Differences are not known: one of the two environments was not recorded."
     changes = [f"{change.name} {_value(change.there)} -> {_value(change.here)}" for change in found]
     if not changes:
-        return "Nothing that is recorded differs here: versions, packages, platform and settings are the same."
+        return "No recorded difference: versions, packages, platform and settings are the same."
     more = [f"and {len(changes) - NAMED} more"] if len(changes) > NAMED else []
-    return f"What differs (there -> here): {', '.join([*changes[:NAMED], *more])}"
+    return f"Differences (there -> here): {', '.join([*changes[:NAMED], *more])}"
 
 
 def _value(value: object) -> str:

@@ -28,8 +28,8 @@ def convert_once(
 ) -> None:
     """Convert the model of ``request``, if it is a .gguf file whose conversion is not in the cache yet.
 
-    Where none of the recipes can, or the conversion fails, nothing is said here: each environment that is asked says
-    for itself that it cannot read the file.
+    Where none of the recipes can, or the conversion fails, this is silent: each environment that is asked then reports
+    that it cannot read the file.
 
     Args:
         request: What is going to be asked.
@@ -37,7 +37,7 @@ def convert_once(
         build: Gives the cell of a recipe. Raises BuildError.
         children: Runs the kit.
         folder: Of the conversion's own run.
-        say: Is given the line that says what goes on.
+        say: Is given the line that says what happens.
     """
     model = Path(request.case.model)
     able = [recipe for recipe in recipes if READS_GGUF in recipe.pins and recipe.device == "cpu"]

@@ -2,6 +2,7 @@
 
 import shlex
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,11 +96,10 @@ def _script(run: Run, form: Form) -> Iterator[Problem]:
 def _report(run: Run, form: Form) -> Iterator[Problem]:
     """A report that is missing, has an empty required field, is of another script, or is too long."""
     path = report_path(run, form)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
+    if not path.is_file():
         yield Problem("refused", "report", f"there is no {path.name}", f"{_again(run, form.project)}.")
         return
+    text = _read(path)
     filled = parse(form, text)
     for field in form.fields:
         if field.required and not field.boxes and not _without_comments(filled.get(field.label, "")):
@@ -184,12 +184,17 @@ def _posted(run: Run) -> Iterator[tuple[str, bytes]]:
     for pattern in POSTED:
         for path in sorted(run.folder.glob(pattern)):
             yield str(path.relative_to(run.folder)), path.read_bytes()
+    for name, content in (_members(run.folder / BUNDLE) or {}).items():
+        yield f"{BUNDLE}: {name}", content
+
+
+def _members(bundle: Path) -> dict[str, bytes] | None:
+    """Name and content of what is in a bundle; None where it is not there, or is not a complete archive."""
     try:
-        with zipfile.ZipFile(run.folder / BUNDLE) as bundle:
-            for member in bundle.infolist():
-                yield f"{BUNDLE}: {member.filename}", bundle.read(member)
-    except (OSError, zipfile.BadZipFile):
-        return
+        with zipfile.ZipFile(bundle) as archive:
+            return {member.filename: archive.read(member) for member in archive.infolist()}
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+        return None
 
 
 def _lines(content: bytes) -> list[str]:
@@ -202,6 +207,8 @@ def _attachment(run: Run) -> Iterator[Problem]:
     if named and not path.is_file():
         found = f"{listed(sorted(named))} says that it is attached, and it does not exist"
         yield Problem("note", BUNDLE, found, "Attach the files that the report leaves out.")
+    if path.is_file() and _members(path) is None:
+        yield Problem("refused", BUNDLE, "it is not a complete zip archive", f"{_again(run, 'PROJECT')}.")
     if path.is_file() and path.stat().st_size > ATTACHMENT_LIMIT:
         found = f"{path.stat().st_size:,} bytes, and GitHub takes {ATTACHMENT_LIMIT:,}"
         yield Problem("refused", BUNDLE, found, "Leave out what is not needed, or share it elsewhere.")

@@ -98,7 +98,7 @@ def test_a_verdict_of_another_shape_is_refused_in_one_line_or_read(run, capsys, 
         status, lines = told(capsys, command, run, *arguments(command))
         said = "\n".join(lines)
         assert "please report it" not in said, (path, said)
-        if status in HARMLESS or "there is no terminal to ask at" in said:
+        if status in HARMLESS or "there is no terminal to ask on" in said:
             continue
         assert status in (2, 125), (path, status, said)
         assert len(lines) == 1, (path, lines)
@@ -172,7 +172,7 @@ def test_a_manifest_of_another_shape_is_refused_in_one_line_or_read(run, capsys,
         said = "\n".join(lines)
         assert status in (2, 125)
         assert "please report it" not in said
-        if "there is no terminal to ask at" not in said:
+        if "there is no terminal to ask on" not in said:
             assert len(lines) == 1
             assert "MANIFEST.json" in said or "manifest" in said
             assert any(str(key) in said for key in path), (path, said)

@@ -353,7 +353,7 @@ def test_an_unpacked_bundle_is_verified_as_a_folder(archive, tmp_path):
         (lambda folder: (folder / "report.md").unlink(), "'report.md' is in its manifest and missing"),
         (lambda folder: (folder / "report.md").write_text("longer than it was\n"), "'report.md' has 19 bytes"),
         (lambda folder: (folder / "link").symlink_to("report.md"), "'link' is a link"),
-        (lambda folder: os.mkfifo(folder / "pipe"), "'pipe' is a link or no plain file"),
+        (lambda folder: os.mkfifo(folder / "pipe"), "'pipe' is a link or not a plain file"),
         (lambda folder: (folder / "MANIFEST.json").write_text("[]"), "MANIFEST.json cannot be read"),
         (lambda folder: (folder / "MANIFEST.json").write_bytes(b" " * 9_000_000), "has more than"),
     ],
@@ -525,7 +525,7 @@ def test_a_run_folder_is_held_against_the_hashes_of_its_verdict(tmp_path):
     folder = run_folder(tmp_path / "run", kit_sha256=sha256)
     assert open_bundle(folder, tmp_path / "unused").manifest is None
     (folder / "probes.pyz").write_bytes(b"PK another")
-    assert "probes.pyz is not the file" in refused(folder, tmp_path)
+    assert "probes.pyz does not have the SHA-256" in refused(folder, tmp_path)
 
 
 @pytest.mark.parametrize(("place", "words"), [("nothing", "does not exist"), (".", "neither")])

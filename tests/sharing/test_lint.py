@@ -213,6 +213,20 @@ def test_an_attachment_beyond_the_limit_is_refused(tmp_path):
     assert problem.what == "bundle.zip"
 
 
+def test_an_attachment_that_is_no_archive_is_refused(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    (run.folder / "bundle.zip").write_bytes(b"PK\x03\x04 cut off")
+    (problem,) = refused(run, "pytorch")
+    assert problem.what == "bundle.zip"
+
+
+def test_a_report_that_is_not_utf_8_is_looked_at_all_the_same(tmp_path):
+    run = filed(tmp_path, "pytorch")
+    path = run.folder / "report-pytorch.md"
+    path.write_bytes(path.read_bytes() + b"\xff")
+    assert refused(run, "pytorch") == []
+
+
 def test_an_attachment_that_is_named_and_not_there_is_noted(tmp_path):
     run = filed(tmp_path, "pytorch", script=FAULT + "x = 1\n" * 12_000)
     found = [problem for problem in look(run, "pytorch") if problem.what == "bundle.zip"]

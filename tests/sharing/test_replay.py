@@ -214,7 +214,7 @@ def test_a_strangers_script_is_not_run_where_there_is_nobody_to_ask(ask, tmp_pat
     path, trace = strangers(tmp_path)
     status, _, stderr = ask(path, "--python", python)
     assert (status, trace.exists()) == (2, False)
-    assert "nothing was run: there is no terminal to ask at" in stderr
+    assert "there is no terminal" in stderr
     assert "--yes" in stderr
 
 
@@ -342,7 +342,7 @@ def test_a_script_that_is_not_the_verified_one_is_not_run(ask, tmp_path, python)
     path = bundled(tmp_path / "run", reproducer=record("another text"))
     status, found = replayed(ask, path, python)
     assert (status, found["parts"]) == (125, [])
-    assert "reproducer.py is not there as the one that was verified" in found["not_run"]
+    assert any("verified" in note for note in found["not_run"])
 
 
 def test_a_masked_script_is_known_by_the_hash_of_its_original(ask, tmp_path, python):
@@ -409,12 +409,12 @@ def test_what_differs_in_the_environment_is_said(ask, tmp_path, python):
         {"name": "numpy", "there": "1.26.4", "here": "2.4.6"},
     ]
     _, stdout, _ = ask(path, "--python", python, "--yes")
-    assert "What differs (there -> here): torch 2.4.1 -> 2.13.0, threads 8 -> 2, numpy 1.26.4 -> 2.4.6" in stdout
+    assert "Differences (there -> here): torch 2.4.1 -> 2.13.0, threads 8 -> 2, numpy 1.26.4 -> 2.4.6" in stdout
 
 
 def test_nothing_that_differs_is_said_too(ask, tmp_path, python):
     _, stdout, _ = ask(bundled(tmp_path / "run"), "--python", python, "--yes")
-    assert "Nothing that is recorded differs here" in stdout
+    assert "No recorded difference" in stdout
 
 
 def test_an_environment_that_was_not_recorded_is_not_compared(ask, tmp_path, python):
@@ -506,7 +506,7 @@ def test_a_model_with_code_of_its_own_is_not_run(ask, tmp_path, python):
     case = {"model": str(model_folder(tmp_path)), "prompts": [], "trust_remote_code": True}
     bundled(tmp_path / "run", case=case)
     _, found = replayed(ask, tmp_path / "run", python)
-    assert any("brings code of its own" in note for note in found["not_run"])
+    assert any("its own code" in note for note in found["not_run"])
 
 
 @pytest.mark.parametrize(("prompt", "parts"), [("(withheld)", 0), ("(token ids 2, 7)", 0), ("the the the", 1)])

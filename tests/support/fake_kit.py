@@ -6,6 +6,8 @@ things to do between the step's start and its end: a signal's name (sent to itse
 the same), {"spawn": path} (a child that sleeps, its pid written to the path), {"progress": [done, total]}, {"trial":
 name, "holds": true, "dies": a signal's name} (a trial of a reduction as the kit makes it: what the plan has an answer
 for is not asked; it dies in the middle where it is told to). ``after`` is the same, behind the end.
+{"batches": {"bad", "skip", "dies", "waits"}} goes through the plan's file of prompts as the kit does, and says of each
+example what a word in it tells: see ``batches``.
 The steps "hello" and "done" can be told to do things too. Run as the kit is: the plan is the last argument.
 """
 
@@ -56,6 +58,33 @@ def act(thing, step, trials=None):
         os._exit(thing["exit"])
 
 
+def batches(step, plan, bad=None, skip=None, dies=None, waits=None):
+    """Every example is good, but one with the word ``bad`` or ``skip``; the process dies at ``dies``, and waits in the
+    last but one batch as long as there is a file ``waits``. Batches that the plan knows are left out.
+    """
+    options, known = plan["prompts"], plan.get("trials") or {}
+    examples = [json.loads(line) for line in Path(options["file"]).read_text(encoding="utf-8").splitlines()]
+    size = options["batch_size"]
+    found = [examples[place : place + size] for place in range(0, len(examples), size)]
+    for number, batch in enumerate(found):
+        name = f"batch {number}"
+        if known.get(name) is not None:
+            continue
+        died = name in known
+        if not died:
+            say(event="trial", step=step, trial=name, holds=None)
+            while waits and number == len(found) - 2 and Path(waits).exists():
+                time.sleep(0.02)
+        for example in batch:
+            words = (example.get("text") or "").split() + [f"w{number}" for number in example.get("ids") or ()]
+            if dies in words and not died:
+                os.kill(os.getpid(), signal.SIGKILL)
+            verdict = "skip" if died or skip in words else "bad" if bad in words else "good"
+            record = {**example, "batch": number, "verdict": verdict, "reason": f"it is {verdict}", "layer": "layers.1"}
+            say(event="example", step=step, record=record)
+        say(event="trial", step=step, trial=name, holds=True)
+
+
 def main():
     answers = json.loads(Path(os.environ["FAKE_KIT"]).read_text()) if "FAKE_KIT" in os.environ else {}
     plan = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
@@ -66,7 +95,10 @@ def main():
         answer = answers.get(step, {})
         say(event="start", step=step)
         for thing in answer.get("before", []):
-            act(thing, step, plan.get("trials"))
+            if "batches" in thing:
+                batches(step, plan, **thing["batches"])
+            else:
+                act(thing, step, plan.get("trials"))
         say(
             event="end",
             step=step,

@@ -148,8 +148,9 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(sound, tmp_path, monkeypa
         assert len(found.cells) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "\xff", "[" * 100_000])
-@pytest.mark.parametrize("file", ["matrix.json", "a/row.json"])
+@pytest.mark.wrong_verdicts
+@pytest.mark.parametrize("text", ["", "[]", "{", "\xff", "[" * 100_000, '{"schema": 1}', '{"schema": 2}'])
+@pytest.mark.parametrize("file", ["matrix.json", "a/row.json", "a/verdict.json"])
 def test_what_is_no_json_object_is_refused_with_the_name_of_the_file(sound, tmp_path, file, text):
     shutil.copytree(sound, tmp_path / "one")
     (tmp_path / "one" / file).write_text(text, encoding="latin-1")

@@ -1,5 +1,10 @@
-"""The command `repro prompts` from its file to its answer; what is stopped goes on, and nothing is lost or doubled."""
+"""The command `repro prompts` from its file to its answer; what is stopped goes on, and nothing is lost or doubled.
 
+A few runs of real models show the whole way, and several tests read each of them. What is the host's alone is asked of
+a fake kit, which goes through the file as the kit does (what the kit makes of it: tests/probes/prompts).
+"""
+
+import collections
 import json
 import re
 import signal
@@ -7,37 +12,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from corpus.families import BOS, HIDDEN, PAD
-from support.hosting import command, environment, repro
-from support.prompt_models import KILL, POISON, RARE, WAIT, write_lines, write_llama, write_odd
+from corpus.families import HIDDEN, PAD
+from support.hosting import answers, command, environment, fake_python, model_folder, repro
+from support.prompt_models import KILL, POISON, RARE, write_lines, write_llama, write_odd
 
+from repro.core.answer import read
+from repro.core.records import Kind, Outcome
+from repro.core.sweep_answers import Place, Skips, WhyOutcome
+from repro.engine.kit import pack
 from repro.sweeps.prompts.records import PromptRecords
 from repro.sweeps.prompts.run import summary
 
 WORDS = [f"w{number}" for number in range(20, 76)]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    return {
-        "rare": write_llama(root / "rare", RARE),
-        "bos": write_llama(root / "bos", BOS),
-        "pad": write_llama(root / "pad", PAD),
-        "odd": write_odd(root / "odd"),
-        "odd, no tokenizer": write_odd(root / "mute", tokenizer=False),
-    }
-
-
-def ask(model, file, *options, cwd, out="out", env=None):
-    more = ("--dtype", "float16") if "mute" not in str(model) and "odd" not in str(model) else ("--trust-remote-code",)
-    return repro("prompts", model, file, *more, *options, "--no-bundle", "--out", out, cwd=cwd, env=env)
-
-
-def answer(folder):
-    return json.loads((folder / "verdict.json").read_text("utf-8"))
 
 
 def lines(folder):
@@ -51,122 +40,174 @@ def prompts_of(count, plain=5):
     return [" ".join(WORDS[(number + 7 * place) % len(WORDS)] for place in range(plain)) for number in range(count)]
 
 
-# --- the whole way -----------------------------------------------------------------------------------------------
+# --- real models -------------------------------------------------------------------------------------------------
 
 
-def test_a_rare_token_is_found_and_named_as_the_reason(models, tmp_path):
-    """12 of 40 prompts have the token, at different places, in prompts of different lengths."""
-    texts = prompts_of(40)
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {
+        "rare": write_llama(root / "rare", RARE),
+        "pad": write_llama(root / "pad", PAD),
+        "odd": write_odd(root / "odd"),
+    }
+
+
+def asked_of(model, file, *options, cwd):
+    """The command with a real model, to its end; with its answer."""
+    more = ("--trust-remote-code",) if model.name == "odd" else ("--dtype", "float16")
+    done = repro("prompts", model, file, *more, *options, "--no-bundle", "--out", "out", cwd=cwd)
+    path = cwd / "out" / "verdict.json"
+    return SimpleNamespace(done=done, folder=cwd / "out", answer=read(path) if path.exists() else None)
+
+
+@pytest.fixture(scope="module")
+def rare(models, tmp_path_factory):
+    """12 of 40 prompts have the rare token, at different places, in prompts of different lengths; one has two lines."""
+    cwd, texts = tmp_path_factory.mktemp("rare"), prompts_of(40)
     for number in range(0, 36, 3):
-        words = texts[number].split()
+        words = texts[number].split()[: 5 if number < 27 else 4]
         texts[number] = " ".join([*words[: number % 4], f"w{RARE}", *words[number % 4 :]])
-    for number in range(1, 36, 3):
+    for number in range(1, 27, 3):
         texts[number] += " w13"  # as long as those
-    done = ask(models["rare"], write_lines(tmp_path / "p.txt", *texts), cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("Traceback")) == (1, 0)
-    found = answer(tmp_path / "out")
-    assert (found["verdict"], found["kind"]) == ("bad", "nonfinite")
-    section = found["prompts"]
-    assert [section[name] for name in ("asked", "total", "good", "bad", "skip")] == [40, 40, 28, 12, 0]
-    assert section["places"] == [{"layer": "model.layers.1", "token": "w77", "kind": "text", "examples": 12}]
-    assert section["causes"] == {"own": 12}
-    assert section["why"]["outcome"] == "pattern"
-    first = section["why"]["findings"][0]
-    assert (first["topic"]["family"], first["separates"], first["significant"]) == ("token", True, True)
-    assert str(RARE) in first["sentence"]
-    assert "12 of 40 examples are bad. Each of them goes bad first in model.layers.1 at 'w77' (text)." in done.stdout
+    texts[3] = texts[3].replace(" ", "\n", 1)
+    (cwd / "p.json").write_text(json.dumps(texts))
+    return SimpleNamespace(cwd=cwd, texts=texts, **vars(asked_of(models["rare"], "p.json", cwd=cwd)))
+
+
+def test_a_rare_token_is_found_and_named_as_the_reason(rare):
+    assert (rare.done.returncode, rare.done.stderr.count("Traceback")) == (1, 0)
+    assert (rare.answer.verdict, rare.answer.kind) == (Outcome.BAD, Kind.NONFINITE)
+    found = rare.answer.prompts
+    assert (found.asked, found.total, found.good, found.bad, found.skip) == (40, 40, 28, 12, 0)
+    assert found.places == (Place(layer="model.layers.1", token="w77", kind="text", examples=12),)
+    assert (found.causes, found.why.outcome) == ({"own": 12}, WhyOutcome.PATTERN)
+    first = found.why.findings[0]
+    assert (first.topic.family, first.separates, first.significant) == ("token", True, True)
+    assert str(RARE) in first.sentence
+    said = "12 of 40 examples are bad. Each of them goes bad first in model.layers.1 at 'w77' (text)."
+    assert (rare.answer.headline, said in rare.done.stdout) == (said, True)
+
+
+def test_bad_values_are_factored_into_whole_rows(rare):
+    """In the last layer every row of a prompt of n words is NaN: (n + 1) x 32 values, its <bos> being one."""
+    counts = [(item.values, item.rows, item.row_size, item.whole, item.examples) for item in rare.answer.prompts.counts]
+    assert counts == [(7 * HIDDEN, 7, HIDDEN, True, 9), (6 * HIDDEN, 6, HIDDEN, True, 3)]
+
+
+def test_the_skip_list_has_each_lost_prompt_in_a_line_and_its_reason(rare):
+    lost = [" ".join(text.split()) for text in rare.texts if f"w{RARE}" in text.split()]
+    assert (rare.folder / "skipped.txt").read_text().splitlines() == lost
+    records = list(map(json.loads, (rare.folder / "skipped.jsonl").read_text().splitlines()))
+    assert (records[1]["index"], records[1]["verdict"], records[1]["text"]) == (3, "bad", rare.texts[3])
+    assert records[1]["reason"].startswith("bad first in model.layers.1 at token 4 'w77' (text)")
+
+
+def test_a_finished_run_is_read_again_and_not_run_again(rare, models):
+    before = (rare.folder / "prompts.jsonl").read_bytes()
+    again = asked_of(models["rare"], "p.json", cwd=rare.cwd)
+    assert (again.done.returncode, again.answer.prompts) == (1, rare.answer.prompts)
+    assert (rare.folder / "prompts.jsonl").read_bytes() == before
 
 
 def test_where_nothing_tells_the_prompts_apart_it_says_so(models, tmp_path):
     """A batch-only fault: which prompts stand beside the poison hangs on nothing that they are."""
     texts = prompts_of(64)
-    order = [3, 14, 30, 47]
-    for place in order:
+    for place in (3, 14, 30, 47):
         texts[place] = f"w{POISON} w20 w21 w22 w23"
-    done = ask(models["odd"], write_lines(tmp_path / "p.txt", *texts), "--batch-size", 4, cwd=tmp_path)
-    assert done.returncode == 1
-    section = answer(tmp_path / "out")["prompts"]
-    assert section["causes"] == {"composition": 12}
-    assert section["why"]["outcome"] == "no pattern"
+    found = asked_of(models["odd"], write_lines(tmp_path / "p.txt", *texts), "--batch-size", 4, cwd=tmp_path)
+    assert found.done.returncode == 1
+    assert found.answer.prompts.causes == {"composition": 12}
+    assert found.answer.prompts.why.outcome is WhyOutcome.NO_PATTERN
 
 
 def test_padding_is_found_as_the_reason(models, tmp_path):
     texts = [text if number % 2 else " ".join(text.split()[:2]) for number, text in enumerate(prompts_of(40, 6))]
     file = write_lines(tmp_path / "p.txt", *texts)
-    done = ask(models["pad"], file, "--padding-side", "left", cwd=tmp_path)
-    section = answer(tmp_path / "out")["prompts"]
-    assert (done.returncode, section["bad"], section["causes"]) == (1, 20, {"padding": 20})
-    assert section["places"] == [{"layer": "model.layers.1", "token": "<pad>", "kind": "padding", "examples": 20}]
-    assert section["padding_rows_bad_in"] == {"model.layers.1": 20}
-    significant = [item["topic"]["family"] for item in section["why"]["findings"] if item["significant"]]
-    assert "padding" in significant
-    assert "padding" in section["why"]["sentence"]
-
-
-def test_bad_values_are_factored_into_whole_rows(models, tmp_path):
-    """In the last layer every row of a prompt of n words is NaN: (n + 1) x 32 values, its <bos> being one."""
-    texts = ["w3 w4 w5", "w6 w7", "w8", "w9 w10"]
-    ask(models["bos"], write_lines(tmp_path / "p.txt", *texts), cwd=tmp_path)
-    section = answer(tmp_path / "out")["prompts"]
-    assert section["counts"][0] == {"values": 3 * HIDDEN, "rows": 3, "row_size": HIDDEN, "whole": True, "examples": 2}
-    assert {(item["values"], item["rows"]) for item in section["counts"]} == {(128, 4), (96, 3), (64, 2)}
-
-
-def test_a_model_without_a_tokenizer_takes_ids(models, tmp_path):
-    file = write_lines(tmp_path / "p.jsonl", '{"ids": [3, 4]}', '{"ids": [5]}', '{"ids": [500]}')
-    done = ask(models["odd, no tokenizer"], file, cwd=tmp_path)
-    assert done.returncode == 125
-    assert [(item["verdict"], item["text"]) for item in lines(tmp_path / "out")] == [
-        ("good", None), ("good", None), ("skip", None),
-    ]  # fmt: skip
-    why = "1 of 3 examples gave no answer: token id 500 is none of the model's 128; the other 2 are good."
-    assert why in done.stdout
-    assert (tmp_path / "out" / "skipped.txt").read_text() == "index 2\n"
-
-
-def test_a_model_without_a_tokenizer_does_not_take_texts(models, tmp_path):
-    done = ask(models["odd, no tokenizer"], write_lines(tmp_path / "p.txt", "w3"), cwd=tmp_path)
-    assert done.returncode == 125
-    assert "no tokenizer" in done.stdout + done.stderr
-    assert lines(tmp_path / "out") == []
-
-
-def test_the_skip_list_has_each_lost_prompt_in_a_line_and_its_reason(models, tmp_path):
-    file = tmp_path / "p.json"
-    file.write_text(json.dumps(["w3 w4", f"w5\nw{RARE}  w6", "w7"]))
-    ask(models["rare"], file, cwd=tmp_path)
-    assert (tmp_path / "out" / "skipped.txt").read_text() == "w5 w77 w6\n"
-    (record,) = map(json.loads, (tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
-    assert (record["index"], record["verdict"], record["text"]) == (1, "bad", "w5\nw77  w6")
-    assert record["reason"].startswith("bad first in model.layers.1 at token 2 'w77' (text)")
+    section = asked_of(models["pad"], file, "--padding-side", "left", cwd=tmp_path).answer.prompts
+    assert (section.bad, section.causes) == (20, {"padding": 20})
+    assert section.places == (Place(layer="model.layers.1", token="<pad>", kind="padding", examples=20),)
+    assert section.padding_rows_bad_in == {"model.layers.1": 20}
+    assert "padding" in [item.topic.family for item in section.why.findings if item.significant]
+    assert "padding" in section.why.sentence
 
 
 def test_lost_pairs_are_counted_and_compared_with_the_rest(models, tmp_path):
     pairs = [{"question": text, "positive": "w11", "negative": "w12"} for text in prompts_of(30)]
     for number in range(0, 30, 3):
         pairs[number]["negative"] = f"w{RARE}"
-    file = tmp_path / "p.json"
-    file.write_text(json.dumps(pairs))
-    done = ask(models["rare"], file, "--pairs", "--batch-size", 7, "--vectors", "v.safetensors", cwd=tmp_path)
-    section = answer(tmp_path / "out")["prompts"]
-    assert (done.returncode, section["asked"], section["bad"], section["pairs"]) == (1, 60, 10, 30)
-    assert section["pairs_lost"] == list(range(0, 30, 3))
-    assert (section["vectors"]["used"], section["vectors"]["lost"]) == (20, 10)
-    assert section["lost_why"]["failing"] == 20
+    (tmp_path / "p.json").write_text(json.dumps(pairs))
+    options = ("--pairs", "--batch-size", 7, "--vectors", "v.safetensors")
+    found = asked_of(models["rare"], "p.json", *options, cwd=tmp_path)
+    section = found.answer.prompts
+    assert (found.done.returncode, section.asked, section.bad, section.pairs) == (1, 60, 10, 30)
+    assert section.pairs_lost == tuple(range(0, 30, 3))
+    assert (section.vectors.used, section.vectors.lost, section.lost_why.failing) == (20, 10, 20)
     assert (tmp_path / "v.safetensors").exists()
-    assert "20 pairs used, 10 lost" in done.stdout
+    assert "20 pairs used, 10 lost" in found.done.stdout
 
 
-def test_options_of_the_pipeline_reach_the_model(models, tmp_path):
-    """Cut to two tokens, <bos> and one word, the rare token is gone."""
-    file = write_lines(tmp_path / "p.txt", f"w3 w4 w{RARE}", "w5")
-    done = ask(models["rare"], file, "--max-length", 2, "--layer", -1, "--padding-side", "left", cwd=tmp_path)
-    section = answer(tmp_path / "out")["prompts"]
-    assert done.returncode == 0
-    assert (section["layers"], section["padding_side"]) == (["model.layers.2"], "left")
-    assert [item["token_ids"] for item in lines(tmp_path / "out")] == [[BOS, 3], [BOS, 5]]
-    again = answer(tmp_path / "out")["command"]
-    assert "--max-length 2 --padding-side left --batch-size 8 --layer -1" in again
+def test_a_batch_that_kills_its_process_is_skipped_and_the_others_are_answered(models, tmp_path):
+    texts = prompts_of(10)
+    texts[5] = f"w{KILL}"
+    found = asked_of(models["odd"], write_lines(tmp_path / "p.txt", *texts), "--batch-size", 2, cwd=tmp_path)
+    assert found.done.returncode == 125
+    records = lines(found.folder)
+    assert [record["index"] for record in records] == list(range(10))
+    assert [record["index"] for record in records if record["verdict"] == "skip"] == [4, 5]
+    assert found.answer.prompts.skips == (Skips(reason="the process died in this batch", examples=2),)
+    assert "2 of 10 examples gave no answer: the process died in this batch; the other 8 are good." in found.done.stdout
+    assert re.search(r"SIGKILL.* in trial batch 2; going on behind it", found.done.stderr + found.done.stdout)
+
+
+# --- the host's part, with a fake kit ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """Ask a fake kit that goes through the file; returns the finished process, or one on its way."""
+
+    def ask(file, *options, on_its_way=False, step=None, **batches):
+        wanted = step or {"before": [{"batches": {**batches, "waits": str(tmp_path / "wait")}}]}
+        words = ["prompts", model_folder(tmp_path), file, "--python", fake_python(tmp_path), *options]
+        words += ["--no-bundle", "--out", "out"]
+        variables = answers(tmp_path, prompts=wanted)
+        if not on_its_way:
+            return repro(*words, cwd=tmp_path, env=variables)
+        return subprocess.Popen(
+            command(*words), cwd=tmp_path, env=environment(**variables), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", start_new_session=True,
+        )  # fmt: skip
+
+    return ask
+
+
+def test_options_reach_the_kit_and_the_command(fake, tmp_path):
+    options = ("--max-length", 2, "--layer", -1, "--padding-side", "left")
+    assert fake(write_lines(tmp_path / "p.txt", "w3 w4", "w5"), *options).returncode == 0
+    asked = json.loads((tmp_path / "out" / "plan.json").read_text())["prompts"]
+    names = ("total", "batch_size", "max_length", "padding_side", "layers", "vectors", "ablations")
+    assert [asked[name] for name in names] == [2, 8, 2, "left", [-1], None, False]
+    again = "--max-length 2 --padding-side left --batch-size 8 --layer -1"
+    assert again in read(tmp_path / "out" / "verdict.json").command
+
+
+def test_a_file_may_hold_token_ids(fake, tmp_path):
+    done = fake(write_lines(tmp_path / "p.jsonl", '{"ids": [3, 4]}', '{"ids": [5]}', '{"ids": [500]}'), skip="w500")
+    assert done.returncode == 125
+    assert [(item["verdict"], item["text"]) for item in lines(tmp_path / "out")] == [
+        ("good", None), ("good", None), ("skip", None),
+    ]  # fmt: skip
+    assert "1 of 3 examples gave no answer: it is skip; the other 2 are good." in done.stdout
+    assert (tmp_path / "out" / "skipped.txt").read_text() == "index 2\n"
+
+
+def test_where_nothing_could_be_run_the_steps_reason_is_the_answer(fake, tmp_path):
+    step = {"verdict": "skip", "reason": "there is no layer 3: the model has 3, 0 to 2"}
+    done = fake(write_lines(tmp_path / "p.txt", "w3"), step=step)
+    assert done.returncode == 125
+    assert "there is no layer 3: the model has 3, 0 to 2" in (done.stdout + done.stderr).replace("There", "there")
+    assert lines(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(
@@ -178,43 +219,28 @@ def test_options_of_the_pipeline_reach_the_model(models, tmp_path):
         (("--layer", "1.5"), "--layer"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_the_model_is_loaded(models, tmp_path, options, message):
-    done = ask(models["rare"], write_lines(tmp_path / "p.txt", "w3"), *options, cwd=tmp_path)
+def test_what_cannot_be_asked_is_refused_before_the_model_is_loaded(fake, tmp_path, options, message):
+    done = fake(write_lines(tmp_path / "p.txt", "w3"), *options)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_layer_that_is_not_there_is_said(models, tmp_path):
-    done = ask(models["rare"], write_lines(tmp_path / "p.txt", "w3"), "--layer", 3, cwd=tmp_path)
-    assert done.returncode == 125
-    assert "There is no layer 3: the model has 3, 0 to 2" in done.stdout
+def test_other_prompts_or_another_question_need_another_folder(fake, tmp_path):
+    file = write_lines(tmp_path / "p.txt", "w3")
+    fake(file)
+    done = fake(file, "--batch-size", 2)
+    assert (done.returncode, "holds the prompts of another question" in done.stderr) == (2, True)
+    done = fake(write_lines(file, "w3", "w4"))
+    assert (done.returncode, "has changed since --out" in done.stderr) == (2, True)
 
 
-# --- stopped and gone on -----------------------------------------------------------------------------------------
-
-
-def test_a_batch_that_kills_its_process_is_skipped_and_the_others_are_answered(models, tmp_path):
-    texts = prompts_of(10)
-    texts[5] = f"w{KILL}"
-    done = ask(models["odd"], write_lines(tmp_path / "p.txt", *texts), "--batch-size", 2, cwd=tmp_path)
-    assert done.returncode == 125
-    found = lines(tmp_path / "out")
-    assert [record["index"] for record in found] == list(range(10))
-    assert [record["index"] for record in found if record["verdict"] == "skip"] == [4, 5]
-    assert {record["reason"] for record in found if record["verdict"] == "skip"} == {"the process died in this batch"}
-    why = "2 of 10 examples gave no answer: the process died in this batch; the other 8 are good."
-    assert why in done.stdout
-    assert re.search(r"SIGKILL.* in trial batch 2; going on behind it", done.stderr + done.stdout)
-
-
-def started(model, file, cwd, *options):
-    """The command on its way, in a group of its own."""
-    words = command("prompts", model, file, "--trust-remote-code", *options, "--no-bundle", "--out", "out")
-    return subprocess.Popen(
-        words, cwd=cwd, env=environment(ODD_WAIT=str(cwd / "wait")), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", start_new_session=True,
-    )  # fmt: skip
+def test_a_damaged_header_is_refused_with_its_name_and_the_place(fake, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "prompts.json").write_text('{"schema": 2, "command": [], "total": "1", "sha256": ""}')
+    done = fake(write_lines(tmp_path / "p.txt", "w3"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "prompts.json cannot be read (total: expected int, got str)" in done.stderr
 
 
 def waits_for(folder, count):
@@ -228,12 +254,10 @@ def waits_for(folder, count):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_run_that_is_stopped_goes_on_and_no_example_is_lost_or_doubled(models, tmp_path, number, status):
-    texts = prompts_of(9)
-    texts[5] = f"w{WAIT}"
-    file = write_lines(tmp_path / "p.txt", *texts)
+def test_a_run_that_is_stopped_goes_on_and_no_example_is_lost_or_doubled(fake, tmp_path, number, status):
+    file = write_lines(tmp_path / "p.txt", *prompts_of(7))
     (tmp_path / "wait").touch()
-    process = started(models["odd"], file, tmp_path, "--batch-size", 2)
+    process = fake(file, "--batch-size", 2, on_its_way=True)
     try:
         waits_for(tmp_path / "out", 4)  # written while the third batch is still running
         process.send_signal(number)
@@ -248,51 +272,26 @@ def test_a_run_that_is_stopped_goes_on_and_no_example_is_lost_or_doubled(models,
     if number == signal.SIGKILL:  # a line that the kill cut short
         with (tmp_path / "out" / "prompts.jsonl").open("a") as torn:
             torn.write('{"index": 4, "si')
-    process = started(models["odd"], file, tmp_path, "--batch-size", 2)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    done = fake(file, "--batch-size", 2)
+    assert done.returncode == 0, done.stdout
     assert (tmp_path / "out" / "prompts.jsonl").read_bytes().startswith(before)
     whole = list(PromptRecords(tmp_path / "out" / "prompts.jsonl"))
-    assert [record["index"] for record in whole] == list(range(9))
+    assert [record["index"] for record in whole] == list(range(7))
     assert {record["verdict"] for record in whole} == {"good"}
-    assert "All of the 9 examples are finite" in output
+    assert "All of the 7 examples are finite" in done.stdout
 
 
-def test_a_run_out_of_time_says_how_far_it_came_and_goes_on(models, tmp_path):
-    texts = prompts_of(6)
-    texts[3] = f"w{WAIT}"
-    file = write_lines(tmp_path / "p.txt", *texts)
+def test_a_run_out_of_time_says_how_far_it_came_and_goes_on(fake, tmp_path):
+    file = write_lines(tmp_path / "p.txt", *prompts_of(6))
     (tmp_path / "wait").touch()
-    words = (models["odd"], file, "--batch-size", 2, "--step-timeout", 10)
-    env = {"ODD_WAIT": str(tmp_path / "wait")}
-    done = ask(*words, cwd=tmp_path, env=env)
+    words = (file, "--batch-size", 2, "--step-timeout", 3)
+    done = fake(*words)
     assert done.returncode == 125
     assert "2 of 6 examples were run: " in done.stdout
-    assert "the time limit of a step (10 s) was up" in done.stdout
+    assert "the time limit of a step (3 s) was up" in done.stdout
     (tmp_path / "wait").unlink()
-    done = ask(*words, cwd=tmp_path, env=env)
-    assert done.returncode == 0
+    assert fake(*words).returncode == 0
     assert [record["index"] for record in lines(tmp_path / "out")] == list(range(6))
-
-
-def test_a_finished_run_is_read_again_and_not_run_again(models, tmp_path):
-    file = write_lines(tmp_path / "p.txt", "w3", f"w{RARE}")
-    first = ask(models["rare"], file, cwd=tmp_path)
-    before = (tmp_path / "out" / "prompts.jsonl").read_bytes()
-    second = ask(models["rare"], file, cwd=tmp_path)
-    assert (first.returncode, second.returncode) == (1, 1)
-    assert (tmp_path / "out" / "prompts.jsonl").read_bytes() == before
-    assert answer(tmp_path / "out")["prompts"]["bad"] == 1
-
-
-def test_other_prompts_or_another_question_need_another_folder(models, tmp_path):
-    file = write_lines(tmp_path / "p.txt", "w3")
-    ask(models["rare"], file, cwd=tmp_path)
-    done = ask(models["rare"], file, "--batch-size", 2, cwd=tmp_path)
-    assert (done.returncode, "holds the prompts of another question" in done.stderr) == (2, True)
-    write_lines(file, "w3", "w4")
-    done = ask(models["rare"], file, cwd=tmp_path)
-    assert (done.returncode, "has changed since --out" in done.stderr) == (2, True)
 
 
 # --- the records on disk -----------------------------------------------------------------------------------------
@@ -340,44 +339,67 @@ def test_pairs_are_counted_once_and_a_lost_side_loses_its_pair():
         for side, verdict in zip(("positive", "negative"), pair, strict=True)
     ]
     found = summary(records)
-    assert (found["pairs"], found["pairs_lost"]) == (4, [1, 2, 3])
-    assert [found[name] for name in ("asked", "good", "bad", "skip")] == [8, 4, 2, 2]
+    assert (found.pairs, found.pairs_lost) == (4, (1, 2, 3))
+    assert (found.asked, found.good, found.bad, found.skip) == (8, 4, 2, 2)
 
 
 def test_reasons_of_what_was_skipped_are_counted():
     records = [{"index": n, "verdict": "skip", "reason": reason} for n, reason in enumerate(["a", "b", "b"])]
-    assert summary(records)["skips"] == [{"reason": "b", "examples": 2}, {"reason": "a", "examples": 1}]
+    assert summary(records).skips == (Skips(reason="b", examples=2), Skips(reason="a", examples=1))
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
 
-PEAKS = """
-import pathlib, re, resource, sys
+FEW, MANY = 12_000, 40_000
+"""28,000 more prompts: a kilobyte for each would be 28 MB. Of each kind the first 10,000 are compared, and kept."""
+MOST_MB = 8
+PEAK = """
+import pathlib, re, sys
 from repro.cli.main import main
-status = main(sys.argv[1:])
-host = int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
-print("PEAKS", status, host, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+main(sys.argv[1:])
+print("PEAK", re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 """
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 
 
-def peaks(model, file, cwd, out):
-    """Status, and the peak memory of the host and of its kit, in MB."""
-    words = ["prompts", str(model), str(file), "--dtype", "float16", "--batch-size", "500", "--out", out, "--no-bundle"]
-    done = subprocess.run(
-        [sys.executable, "-c", PEAKS, *words], cwd=cwd, env=environment(), capture_output=True, encoding="utf-8",
-        stdin=subprocess.DEVNULL, check=True,
-    )  # fmt: skip
-    status, host, kit = map(int, re.search(r"PEAKS (\d+) (\d+) (\d+)", done.stdout).groups())
-    return status, host / 1024, kit / 1024
+@needs_proc
+def test_the_hosts_memory_does_not_grow_with_the_number_of_prompts(tmp_path):
+    variables = environment(**answers(tmp_path, prompts={"before": [{"batches": {}}]}))
+
+    def peak(count):
+        file = write_lines(tmp_path / f"{count}.txt", *(["w3"] * count))
+        words = ["prompts", model_folder(tmp_path), file, "--python", fake_python(tmp_path), "--batch-size", 500]
+        words = [sys.executable, "-c", PEAK, *map(str, words), "--no-bundle", "--out", str(count)]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=variables, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+            check=True,
+        )  # fmt: skip
+        assert f"All of the {count:,} examples" in done.stdout
+        return int(done.stdout.split("PEAK ")[1]) / 1024
+
+    assert peak(MANY) - peak(FEW) < MOST_MB
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_memory_does_not_grow_with_the_number_of_prompts(models, tmp_path):
-    """28,000 more prompts: a kilobyte for each would be 28 MB. Of each kind the first 10,000 are compared, and kept."""
-    few = write_lines(tmp_path / "few.txt", *(["w3"] * 12_000))
-    many = write_lines(tmp_path / "many.txt", *(["w3"] * 40_000))
-    one = peaks(models["rare"], few, tmp_path, "few")
-    other = peaks(models["rare"], many, tmp_path, "many")
-    assert (one[0], other[0]) == (0, 0)
-    assert other[1] - one[1] < 8
-    assert other[2] - one[2] < 8
+@needs_proc
+def test_the_kits_memory_does_not_grow_with_the_number_of_prompts(models, tmp_path):
+    """Read from outside while one process goes through the file; 14,000 more prompts, and half as much room."""
+    few, many = FEW // 2, MANY // 2
+    with (tmp_path / "examples.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"index": n, "side": None, "text": "w3", "ids": None}) + "\n" for n in range(many))
+    case = {"model": str(models["rare"]), "dtype": "float16", "device": "cpu", "prompts": []}
+    batches = {"file": str(tmp_path / "examples.jsonl"), "total": many, "batch_size": 500}
+    plan = {"schema": 2, "steps": ["load", "prompts"], "case": case, "cache": str(tmp_path), "prompts": batches}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    kit = pack().write(tmp_path)
+    words = [sys.executable, kit, "run", tmp_path / "plan.json"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    peaks, seen = {}, collections.Counter()
+    with process:
+        for line in process.stdout:
+            event = json.loads(line)
+            seen[event["event"]] += 1
+            if event["event"] == "example" and seen["example"] in (few, many):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peaks[seen["example"]] = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
+    assert (process.returncode, seen["example"], seen["done"]) == (0, many, 1)
+    assert peaks[many] - peaks[few] < MOST_MB / 2

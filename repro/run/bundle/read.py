@@ -85,9 +85,7 @@ def open_bundle(place: Path, into: Path) -> Opened:
         if (place / manifest.NAME).exists():
             return _opened(place, _verified_folder(place))
         if not (place / answer.NAME).is_file():
-            raise UsageError(
-                f"{place} holds neither a {manifest.NAME} nor a {answer.NAME}: it is no bundle and no run."
-            )
+            raise UsageError(f"{place} is neither a bundle nor a run: it has no {manifest.NAME} and no {answer.NAME}.")
         return _run_folder(place)
     if not place.is_file():
         raise UsageError(f"{place} does not exist. Give a bundle.zip, or the folder of a run.")
@@ -110,7 +108,7 @@ def unpack(archive: Path, into: Path) -> Manifest:
             (beside / manifest.NAME).write_bytes(content)
         beside.rename(into)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise _refused(archive, f"it is no whole zip archive ({error})") from None
+        raise _refused(archive, f"it is not a complete zip archive ({error})") from None
     except OSError as error:
         raise EvidenceError(f"could not unpack {archive} to {into}: {error.strerror or error}.") from error
     finally:
@@ -124,7 +122,7 @@ def _checked(archive: Path, zipped: zipfile.ZipFile) -> tuple[bytes, list[tuple[
     """The manifest, and each member beside its line in it; refuses what no bundle has, before anything is written."""
     infos = zipped.infolist()
     if len(infos) > MOST_MEMBERS:
-        raise _refused(archive, f"it has {len(infos)} members, and {MOST_MEMBERS} are the most")
+        raise _refused(archive, f"it has {len(infos)} members; the limit is {MOST_MEMBERS}")
     problem = manifest.wrong_names(info.orig_filename for info in infos)
     if problem is not None:
         raise _refused(archive, problem)
@@ -137,7 +135,7 @@ def _checked(archive: Path, zipped: zipfile.ZipFile) -> tuple[bytes, list[tuple[
     if own is None:
         raise _refused(archive, f"it has no {manifest.NAME}")
     if own.file_size > MOST_OF_MANIFEST:
-        raise _refused(archive, f"its {manifest.NAME} has {own.file_size} bytes, and {MOST_OF_MANIFEST} are the most")
+        raise _refused(archive, f"its {manifest.NAME} has {own.file_size} bytes; the limit is {MOST_OF_MANIFEST}")
     content = zipped.read(own)
     said = _manifest(archive, content)
     _same_names(archive, said, set(by_name))
@@ -154,7 +152,7 @@ def _wrong_member(info: zipfile.ZipInfo) -> str | None:
     rules = (
         (info.flag_bits & ENCRYPTED, "is encrypted"),
         (stat.S_ISLNK(kind), "is a link"),
-        (kind not in (0, stat.S_IFREG), "is no plain file"),
+        (kind not in (0, stat.S_IFREG), "is not a plain file"),
         (info.compress_type not in METHODS, f"is packed by method {info.compress_type}, which no bundle uses"),
         (
             info.file_size > SMALL and info.file_size > MOST_RATIO * info.compress_size,
@@ -174,7 +172,7 @@ def _extract(archive: Path, zipped: zipfile.ZipFile, info: zipfile.ZipInfo, memb
             file.write(chunk)
             left -= len(chunk)
         if left or packed.read(1):
-            raise _refused(archive, f"{member.name!r} has not the {member.bytes} bytes that the manifest says")
+            raise _refused(archive, f"{member.name!r} does not have the {member.bytes} bytes that the manifest says")
     if digest.hexdigest() != member.sha256:
         raise _refused(archive, _another_hash(member, digest.hexdigest()))
 
@@ -183,7 +181,7 @@ def _verified_folder(place: Path) -> Manifest:
     """The manifest of a bundle that was unpacked before, and still is what it says."""
     for path in sorted(place.rglob("*")):
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise _refused(place, f"{path.relative_to(place).as_posix()!r} is a link or no plain file")
+            raise _refused(place, f"{path.relative_to(place).as_posix()!r} is a link or not a plain file")
     own = place / manifest.NAME
     if own.stat().st_size > MOST_OF_MANIFEST:
         raise _refused(place, f"its {manifest.NAME} has more than {MOST_OF_MANIFEST} bytes")
@@ -206,7 +204,7 @@ def _run_folder(place: Path) -> Opened:
     said = (("evidence.jsonl", opened.answer.evidence_sha256), ("probes.pyz", opened.answer.kit_sha256))
     for name, sha256 in said:
         if sha256 and (place / name).is_file() and paths.sha256(place / name) != sha256:
-            raise _refused(place, f"{name} is not the file whose SHA-256 {answer.NAME} has")
+            raise _refused(place, f"{name} does not have the SHA-256 that {answer.NAME} gives")
     return opened
 
 
@@ -217,7 +215,7 @@ def _manifest(place: Path, content: bytes) -> Manifest:
         raise _refused(place, f"its {manifest.NAME} cannot be read: {error}") from None
     total = sum(member.bytes for member in said.files)
     if total > MOST_BYTES:
-        raise _refused(place, f"it would unpack to {total} bytes, and {MOST_BYTES} are the most")
+        raise _refused(place, f"it would unpack to {total} bytes; the limit is {MOST_BYTES}")
     return said
 
 

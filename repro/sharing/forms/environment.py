@@ -24,6 +24,11 @@ LIBRARIES = re.compile(
     r"huggingface-hub|gguf|bitsandbytes|peft|flash-attn|deepspeed|vllm|kernels)"
 )
 """The distributions that PyTorch's own list names, by the start of their names, and those that it never lists."""
+AS_RECORDED = (
+    "python", "python_build", "torch", "torch_git", "transformers", "platform", "libc", "blas", "mkldnn", "threads",
+    "interop_threads", "matmul_precision", "deterministic", "flush_denormal",
+)  # fmt: skip
+"""Facts that are fields of the record, by the same name."""
 NUMBERS = "numbers"
 """The block of what changes numbers and is in no project's own list."""
 
@@ -43,7 +48,8 @@ def environment(answer: Answer, name: str) -> str:
 
 def facts(found: Environment, cell: CellInfo) -> Facts:
     """Every fact that a line may ask for, as text; None for what was not recorded."""
-    return {**_versions(found), **_build(found), **_device(found, cell.device), **_numbers(found, cell)}
+    plain = {name: _text(getattr(found, name)) for name in AS_RECORDED}
+    return {**plain, **_versions(found), **_build(found), **_device(found, cell.device), **_numbers(found, cell)}
 
 
 def _versions(found: Environment) -> Facts:
@@ -57,10 +63,7 @@ def _versions(found: Environment) -> Facts:
     listed = sorted(name for name in installed if LIBRARIES.match(name))
     return {
         **known,
-        "transformers": found.transformers,
         "transformers_or_none": found.transformers or MISSING,
-        "torch": found.torch,
-        "python": found.python,
         "numpy": installed.get("numpy"),
         "jax": installed.get("jax", MISSING),
         "jaxlib": installed.get("jaxlib", MISSING),
@@ -75,16 +78,12 @@ def _versions(found: Environment) -> Facts:
 def _build(found: Environment) -> Facts:
     build, memory = found.build, found.memory_bytes
     return {
-        "platform": found.platform,
-        "libc": found.libc,
-        "python_build": found.python_build,
         "system": f"{found.system} ({found.machine})" if found.system and found.machine else found.system,
-        "debug": _boolean(build.get("debug")),
+        "debug": _text(build.get("debug")),
         "cuda_built": str(build["cuda"] or "None") if "cuda" in build else None,
         "rocm_built": str(build["hip"] or "N/A") if "hip" in build else None,
-        "xnnpack": _boolean(build.get("xnnpack")),
+        "xnnpack": _text(build.get("xnnpack")),
         "memory": None if memory is None else f"{memory / 1024**3:.2f} GB",
-        "torch_git": found.torch_git,
         "cpu": _cpu(found.cpu),
     }
 
@@ -113,17 +112,10 @@ def _numbers(found: Environment, cell: CellInfo) -> Facts:
     return {
         "dtype": cell.dtype,
         "attn": cell.attn,
-        "blas": found.blas,
         "capability": _text(found.cpu.get("capability")),
         "tf32": ", ".join(f"{name} {value}" for name, value in found.tf32.items() if value is not None) or None,
         "allocator": _assigned(found.allocator),
         "variables": _assigned(found.variables),
-        "mkldnn": _boolean(found.mkldnn),
-        "deterministic": _boolean(found.deterministic),
-        "flush_denormal": _boolean(found.flush_denormal),
-        "threads": _text(found.threads),
-        "interop_threads": _text(found.interop_threads),
-        "matmul_precision": found.matmul_precision,
     }
 
 
@@ -167,10 +159,6 @@ def _of_release(line: Line, transformers: str) -> bool:
     except InvalidVersion:
         return False
     return not (line.since and release < Version(line.since)) and not (line.until and release >= Version(line.until))
-
-
-def _boolean(value: object) -> str | None:
-    return str(value) if isinstance(value, bool) else None
 
 
 def _text(value: object) -> str | None:

@@ -34,8 +34,8 @@ TITLE_LIMIT = 256
 URL_LIMIT = 8_191
 """The longest address that GitHub answers, in bytes; a longer one gives status 414."""
 PLACEHOLDER = (
-    "<!-- Please write here, in your own words, what you were doing and what you expected. Put it in place of this "
-    "line, or into words.md of the run's folder and make the report again. -->"
+    "<!-- Please write here, in your own words, what you were doing and what you expected. Replace this line, or "
+    "write into words.md in the run's folder and make the report again. -->"
 )
 """What stands where the reporter's own words belong; it does not show in an issue."""
 BUNDLE = "bundle.zip"
@@ -175,7 +175,7 @@ def _name(piece: Piece) -> str:
 def _scripts(answer: Answer, quoted: Sequence[Quoted], kept: frozenset[str], *, whole: bool) -> list[str]:
     if not quoted:
         reason = answer.reproducer and answer.reproducer.reason
-        return [f"There is no reproducer that shows it by itself{f': {text(reason)}' if reason else '.'}"]
+        return [f"There is no reproducer{f': {text(reason)}' if reason else '.'}"]
     first = script(answer, quoted[0]) if whole else attached(answer, quoted[0])
     return [first, *(script(answer, item) for item in quoted[1:] if item.path in kept)]
 

@@ -129,7 +129,7 @@ def file(run: Run, form: Form, private: Private) -> Filed:
     here, keep = scope(run.answer, private)
     latest, words = latest_of(run, form), run.folder / WORDS
     quoted = [_quoted(run, record, here, keep) for record in chosen(run, form)]
-    own = redact(words.read_text(encoding="utf-8").strip(), here, keep) if words.is_file() else None
+    own = redact(words.read_text("utf-8", "backslashreplace").strip(), here, keep) if words.is_file() else None
     shown = redact_answer(run.answer, private)
     filled = fill(form, shown, quoted, words=own or None, latest=latest and _redacted(latest, here, keep))
     write(report_path(run, form), filled.body)

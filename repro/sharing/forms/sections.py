@@ -22,8 +22,8 @@ from repro.sharing.tried import Tried
 EXPECTED = {
     Kind.NONFINITE: "A finite output.",
     Kind.WEIGHTS: "Only finite values in the file.",
-    Kind.FILES: "Files that are whole and can be read to their end.",
-    Kind.LOAD: "What is loaded is what the file holds, and nothing of the model is left unset.",
+    Kind.FILES: "Complete files that can be read to the end.",
+    Kind.LOAD: "The model holds the file's values, and nothing of it is left unset.",
     Kind.CRASH: "The process runs to its end.",
 }
 """What was expected, in a word, by the kind of fault."""

@@ -104,7 +104,7 @@ def _scripts(opened: Opened, model: str | None, notes: list[str]) -> tuple[Scrip
             continue  # it was tried, did not show the fault, and was not kept
         name = _member(opened, record.path, record.sha256)
         if name is None:
-            notes.append(f"{record.path} is not there as the one that was verified")
+            notes.append(f"{record.path} is missing, or is not the file that was verified")
         elif record.usage and model is None:
             notes.append(f"{name} needs the model, which is not here. Give its place with --model.")
         else:
@@ -170,9 +170,9 @@ def _request(
 def _why_not(asked: Case, place: str | None, *, withheld: bool) -> str | None:
     """Why the model of a bundle is not run here; None where it is."""
     if asked.trust_remote_code:
-        return "it brings code of its own, which a replay never lets run"
+        return "it brings its own code, which a replay never runs"
     if withheld and any(prompt.startswith("(") for prompt in asked.prompts):
-        return "its prompts are withheld, and with others it would be another question"
+        return "its prompts are withheld, and other prompts would ask another question"
     return f"{asked.model} is not on this machine. Give its place with --model." if place is None else None
 
 

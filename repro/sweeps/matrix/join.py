@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 from repro.core import paths
 from repro.core.answer import NAME, Answer, read
 from repro.core.encoding import replace
-from repro.core.errors import RecordError
+from repro.core.errors import RecordError, UsageError
 from repro.core.records import Case, Cell, Header, Outcome, Verdict
 from repro.core.sentences import sentence
 from repro.core.sweep_answers import CellRow
@@ -26,7 +26,7 @@ def join(rows: Sequence[CellRow], folder: Path, argv: tuple[str, ...], tool: str
     """The answer of a table of cells.
 
     The cell that a maintainer would ask for first, the newest of those that are bad (else of those that are good),
-    stands for all of them: its steps, origin and environment are the report's. The verdict is the whole table's.
+    represents them all: its steps, origin and environment are the report's. The verdict is the whole table's.
 
     Args:
         rows: Of the cells.
@@ -54,7 +54,7 @@ def join(rows: Sequence[CellRow], folder: Path, argv: tuple[str, ...], tool: str
 
 
 def newest(rows: Sequence[CellRow]) -> CellRow | None:
-    """The cell that stands for all: bad before good, then by torch, Transformers and Python."""
+    """The cell that represents all: bad before good, then by torch, Transformers and Python."""
     for verdict in (Outcome.BAD, Outcome.GOOD):
         found = [row for row in rows if row.verdict is verdict and row.folder]
         if found:
@@ -71,7 +71,7 @@ def _version(text: str | None) -> Version:
 
 
 def bring_scripts(folder: Path, found: Answer) -> None:
-    """Copy the scripts of the cell that stands for all to the folder of the table.
+    """Copy the scripts of the cell that represents all to the folder of the table.
 
     Raises:
         EvidenceError: they cannot be written.
@@ -82,11 +82,16 @@ def bring_scripts(folder: Path, found: Answer) -> None:
 
 
 def read_answer(folder: Path) -> Answer | None:
-    """The answer of a run; None where there is none that can be read."""
+    """The answer of a run; None where it left none.
+
+    Raises:
+        UsageError: it is of another shape.
+    """
+    path = folder / NAME
     try:
-        return read(folder / NAME)
-    except RecordError:
-        return None
+        return read(path) if path.is_file() else None
+    except RecordError as error:
+        raise UsageError(f"{path} cannot be read ({error}).") from None
 
 
 def nothing(verdict: Verdict, case: Case, argv: tuple[str, ...], tool: str) -> Answer:

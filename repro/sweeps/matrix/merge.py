@@ -19,7 +19,7 @@ from repro.core.sweep_answers import CellRow
 from repro.engine.evidence import NAME as EVIDENCE
 from repro.run import output
 from repro.run.run import Result
-from repro.sweeps.matrix.join import bring_scripts, join
+from repro.sweeps.matrix.join import bring_scripts, join, read_answer
 from repro.sweeps.matrix.rows import answered
 from repro.sweeps.matrix.run import HEADER, ROW, Header, row_files
 
@@ -85,6 +85,7 @@ def _in(place: Path) -> Iterator[_Found]:
         case = _record(place / HEADER, Header).case
         for folder, file in row_files(place):
             if file.row is not None:
+                read_answer(folder)  # refused before anything is copied
                 yield _Found(file.row, folder, case)
     elif (place / EVIDENCE).is_file() and (place / NAME).is_file():
         yield _single(place)

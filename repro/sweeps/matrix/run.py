@@ -175,7 +175,7 @@ class _Asking:
                 raise
 
     def script(self) -> None:
-        """The reproducer, made in the cell that stands for all, where that is bad and was not asked for one."""
+        """The reproducer, made in the cell that represents all, where that is bad and was not asked for one."""
         shown = newest([file.row for _, file in row_files(self.folder) if file.row is not None])
         recipe = next((known for known in self.matrix.known if shown is not None and known.id == shown.id), None)
         cell = None if recipe is None else self.store.built(recipe)
@@ -238,7 +238,7 @@ class _Asking:
         """One cell's run, from its start to its row. Runs beside others.
 
         A cell alone also looks for a reproducer, in the process that has the model loaded. Of several only the one that
-        stands for all does, once it is known which that is.
+        represents all does, once it is known which that is.
         """
         begin = time.monotonic()
         aloud = self.alone or self.matrix.jobs == 1

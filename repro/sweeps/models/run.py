@@ -163,7 +163,7 @@ def _wait(children: Children, request: Request, place: Path) -> Ran:
 def conclude(comparing: Comparing, asked: Sequence[Asked], folder: Path) -> Answer:
     """The answer of all models.
 
-    The smallest bad model, else the largest good one, stands for all of them: its steps and environment are the
+    The smallest bad model, else the largest good one, represents them all: its steps and environment are the
     report's. The verdict is the whole comparison's.
     """
     pairs = [(_sibling(one, folder), one.ran.answer) for one in asked]

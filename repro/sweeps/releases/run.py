@@ -43,7 +43,7 @@ class Search:
     Attributes:
         request: The run that every release is asked for.
         question: The package, its two ends and the rest of the question.
-        out: The folder of the search; None for a new one. One that was stopped goes on.
+        out: The folder of the search; None for a new one. One that was stopped resumes.
         trace: Whether the operators of the two sides are compared.
     """
 

@@ -30,7 +30,7 @@ class RealWorld:
         extra: Packages that every environment has beside those of the question, at exact versions.
         folder: Of the search; each run has its own below it.
         store: Where environments are built.
-        announcer: Is told what goes on.
+        announcer: Is told what happens.
     """
 
     def __init__(
