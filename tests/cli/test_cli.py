@@ -12,7 +12,7 @@ import pytest
 from support.hosting import BISECT, NAN_FORWARD, answers, command, environment, fake_python, model_folder, repro
 
 ALL_STEPS = 18
-NOTE = "note: going on in out: {} of 7 steps are recorded there\n"
+NOTE = "note: resuming in out: {} of 7 steps are recorded there\n"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_exit_status_is_the_verdict(place, told, args, status, word):
     }
 
 
-def test_the_summary_names_place_cure_report_and_command(place):
+def test_the_summary_names_place_workaround_report_and_command(place):
     told = {
         "forward": NAN_FORWARD,
         "bisect": {"verdict": "bad", "payload": BISECT},
@@ -62,7 +62,7 @@ def test_the_summary_names_place_cure_report_and_command(place):
     ran = ask(place, "--dtype", "fp16", "--no-ablations", **told)
     assert "BAD: float16 overflow in model.layers.7 (aten.add.Tensor, modeling_gemma3.py:416): token 0" in ran.stdout
     assert f"report: {place / 'out' / 'report.md'}" in ran.stdout
-    assert "again: repro model --dtype float16 --python ./fake-python --no-ablations" in ran.stdout
+    assert "rerun: repro model --dtype float16 --python ./fake-python --no-ablations" in ran.stdout
     assert (place / "out" / "report.md").read_text().startswith("# model: float16 overflow in model.layers.7\n")
 
 
@@ -83,7 +83,7 @@ def test_what_the_progress_said_is_not_said_again_in_the_same_place(place):
 
 def test_steps_that_were_not_run_are_told_in_few_words(place):
     ran = ask(place, load={"verdict": "skip", "reason": "no such device"})
-    assert "not run: forward, bisect, reduce and 11 single changes\n" in ran.stdout
+    assert "not run: forward, bisect, reduce and 11 ablations\n" in ran.stdout
 
 
 def test_a_prompt_that_no_tokenizer_could_read_is_said_to_be_unused(place):
@@ -165,6 +165,7 @@ def test_the_plan_has_what_was_asked_for(place):
         "attn": "sdpa",
         "prompts": ["a", "ü\n|"],
         "trust_remote_code": True,
+        "texts": None,
     }
 
 

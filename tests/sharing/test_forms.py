@@ -16,7 +16,7 @@ from repro.core.answer import CellInfo
 from repro.core.encoding import decode, replace
 from repro.core.errors import ReproError, UsageError
 from repro.core.payloads import Environment, Files, Finding
-from repro.core.records import Case, Owner
+from repro.core.records import Owner
 from repro.probes.machine.environment import measure
 from repro.report.privacy.redact import Private
 from repro.sharing.forms import FOLDER, projects
@@ -200,16 +200,6 @@ def test_a_checkpoint_that_a_script_reads_is_named_with_revision_and_hash(tmp_pa
     report = filled(tmp_path, "transformers", reproducer={"checkpoint": checkpoint}).report.read_text(encoding="utf-8")
     assert f"reads the checkpoint `org/model` at revision `abc`, SHA-256 of `model.safetensors` `{'f' * 64}`" in report
     assert "without a download" not in report
-
-
-@pytest.mark.parametrize("project", FORMS)
-def test_prompts_that_are_to_stay_private_are_not_in_it(tmp_path, project):
-    answer = verdict(case=Case("org/model", dtype="float16", prompts=("the secret harvest",)))
-    seen = replace(answer.forward.prompts[0], prompt="the secret harvest", tokens=("<bos>", "harvest"))
-    answer = replace(answer, forward=replace(answer.forward, prompts=(seen,)))
-    for private in (False, True):
-        made = filled(tmp_path / str(private), project, answer=answer, private_prompts=private)
-        assert ("harvest" in made.filled.body) is not private
 
 
 def test_how_small_it_got_is_said_and_no_script_is_quoted_twice(tmp_path):
