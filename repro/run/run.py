@@ -136,7 +136,8 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
     now = datetime.now(UTC)
     folder = paths.make(request.out or paths.run_folder(request.case, now))
     if request.private_prompts:
-        request = withheld(request, folder)
+        batches = None if request.batches is None else {**request.batches, "withheld": True}
+        request = dataclasses.replace(request, case=withheld(request.case, folder), batches=batches)
     header = Header(
         case=request.case,
         cell=request.cell,

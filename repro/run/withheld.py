@@ -7,31 +7,27 @@ file out.
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from repro.core import paths
 from repro.core.encoding import SCHEMA, encode
 from repro.core.errors import RecordError, UsageError
-
-if TYPE_CHECKING:
-    from repro.run.run import Request
+from repro.core.records import Case
 
 NAME = "inputs.json"
 PLACEHOLDER = "(withheld)"
 """What stands for a prompt everywhere else; the kit uses the same word."""
 
 
-def withheld(request: "Request", folder: Path) -> "Request":
-    """The request with its prompts moved into ``inputs.json`` of the run's folder.
+def withheld(case: Case, folder: Path) -> Case:
+    """The case with its prompts moved into ``inputs.json`` of the run's folder.
 
     Raises:
         UsageError: the folder holds a run of other prompts.
         EvidenceError: the file cannot be written.
     """
-    prompts = list(request.case.prompts)
-    batches = None if request.batches is None else {**request.batches, "withheld": True}
+    prompts = list(case.prompts)
     if not prompts:
-        return dataclasses.replace(request, batches=batches)
+        return case
     path = folder.absolute() / NAME
     if path.exists():
         try:
@@ -42,5 +38,4 @@ def withheld(request: "Request", folder: Path) -> "Request":
             raise UsageError(f"--out {folder} holds a run of other prompts. Give another folder.")
     else:
         paths.write(path, encode({"schema": SCHEMA, "prompts": prompts}, indent=1) + "\n")
-    case = dataclasses.replace(request.case, prompts=(PLACEHOLDER,) * len(prompts), texts=str(path))
-    return dataclasses.replace(request, case=case, batches=batches)
+    return dataclasses.replace(case, prompts=(PLACEHOLDER,) * len(prompts), texts=str(path))

@@ -1,6 +1,7 @@
 """The imports of every module against the table of docs/architecture.md; and proof that each guard can fail."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -111,6 +112,33 @@ def test_each_row_names_rooms_above_it_only(rooms):
     order = list(rooms)
     assert order
     assert all(order.index(name) < order.index(room) for room, (names, _) in rooms.items() for name in names)
+
+
+def modules():
+    """Every module of the host and the kit by its name, with the modules that it imports."""
+    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    found = {}
+    for name, path in files.items():
+        package = tuple(name.split(".") if path.name == "__init__.py" else name.split(".")[:-1])
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                above = package[: len(package) - node.level + 1] if node.level else ()
+                base = ".".join(filter(None, [*above, node.module or ""]))
+                named = {f"{base}.{alias.name}" for alias in node.names}
+                found[name] |= {one if one in files else base for one in named} & set(files) - {name}
+    return found
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    imported = modules()
+    assert "repro.core.records" in imported["repro.core.encoding"]
+    graphlib.TopologicalSorter(imported).prepare()  # raises CycleError, which names the circle
+
+
+def test_a_circle_would_be_seen():
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({**modules(), "repro.core.records": {"repro.core.encoding"}}).prepare()
 
 
 def test_a_room_has_at_most_a_dozen_files_on_one_level():
