@@ -9,7 +9,7 @@ from corpus import families, files
 from support.handmade import silent
 
 from repro.probes.checkpoint.resolve import CannotResolve, Source
-from repro.probes.model.gguf import DONE, converted
+from repro.probes.model.gguf import DONE, converted, one_reader
 
 gguf = pytest.importorskip("gguf", reason="the gguf package writes the file that is read here")
 pytest.importorskip("accelerate", reason="transformers reads no GGUF file without accelerate")
@@ -151,3 +151,26 @@ def test_progress_counts_the_bytes_of_the_file(file, cache):
     seen = []
     convert(file, cache, lambda *event: seen.append(event))
     assert seen[-1] == (file.stat().st_size, file.stat().st_size, "bytes")
+
+
+def test_within_one_reader_a_file_is_read_once_and_through_plain_memory(tmp_path):
+    path = tmp_path / "llama.gguf"
+    write_llama(path, families.build("llama"), "tiny")
+    before = gguf.GGUFReader
+    with one_reader():
+        first, second = gguf.GGUFReader(str(path)), gguf.GGUFReader(str(path))
+        plain = before(str(path))
+    assert first is second
+    assert type(first.data) is not type(plain.data)
+    assert list(first.fields) == list(plain.fields)
+    assert [(one.name, one.data.tolist()) for one in first.tensors] == [
+        (one.name, one.data.tolist()) for one in plain.tensors
+    ]
+    assert gguf.GGUFReader is before
+
+
+def test_the_reader_is_put_back_where_the_conversion_fails():
+    before = gguf.GGUFReader
+    with pytest.raises(ZeroDivisionError), one_reader():
+        raise ZeroDivisionError
+    assert gguf.GGUFReader is before
