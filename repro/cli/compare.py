@@ -74,7 +74,7 @@ OF_PROMPTS = ("field", "pairs", "batch_size", "max_length", "padding_side")
 def compare(models: tuple[str, ...], file: Path | None, measure: bool, **options: Any) -> None:
     """Ask each MODEL the same, one after the other, and put what they answer beside what they are.
 
-    Each model's own run is in a folder of its own below --out; a comparison that was stopped goes on there. A threshold
+    Each model's own run is in a folder of its own below --out; an interrupted comparison resumes there. A threshold
     in size is stated only as far as it was tested, and only where the verdicts follow the size.
     """
     from repro.cli.screen.progress import Announcer

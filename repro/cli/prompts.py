@@ -52,7 +52,7 @@ Exit status: 0 every example is good, 1 at least one is bad, 125 could not tell,
     click.option("--max-length", type=click.IntRange(min=1), metavar="TOKENS", help="Longer prompts are cut."),
     click.option("--padding-side", type=click.Choice(["left", "right"]), help="Default: the tokenizer's own."),
     click.option(
-        "--ablations", is_flag=True, help="Try each single change on the prompts that fail, and say what it saves."
+        "--ablations", is_flag=True, help="Run each ablation on the prompts that fail, and say what it saves."
     ),
     click.option(
         "--vectors",
@@ -73,8 +73,8 @@ Exit status: 0 every example is good, 1 at least one is bad, 125 could not tell,
 def prompts(file: Path, **options: Any) -> None:
     """Run the prompts of FILE in batches, as the pipeline that failed did, and say for each whether it is finite.
 
-    FILE is .txt (a prompt a line), .jsonl, .json or .csv. The answers are written as they come; a run that was stopped
-    goes on with --out.
+    FILE is .txt (a prompt a line), .jsonl, .json or .csv. The answers are written as they come; an interrupted run
+    resumes with --out.
     """
     from repro.cli.screen.progress import listener
     from repro.cli.screen.summaries import prompts as show

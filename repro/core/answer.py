@@ -134,7 +134,7 @@ class KnownFault(Record, frozen=True, kw_only=True):
 
 
 class Outputs(Record, frozen=True, kw_only=True):
-    """The files that were written to be handed on."""
+    """The files that were written to be shared."""
 
     html: str
     bundle: str
@@ -143,7 +143,7 @@ class Outputs(Record, frozen=True, kw_only=True):
 class Answer(Record, frozen=True, kw_only=True):
     """The answer of a run of repro, as verdict.json has it.
 
-    ``private_prompts``: texts of prompts are withheld from everything that is handed on. ``shown_cell``: the cell of a
+    ``private_prompts``: texts of prompts are withheld from everything that is shared. ``shown_cell``: the cell of a
     table, or the model of a comparison's ``comparison``, whose run stands for all.
     """
 

@@ -52,7 +52,7 @@ class Stopped(ReproError):
 
     Args:
         exit_status: 128 and the number of the signal.
-        command: The command that goes on where it stopped.
+        command: The command that resumes it.
     """
 
     def __init__(self, exit_status: int, command: str) -> None:

@@ -137,7 +137,7 @@ class Failure:
 class Observation:
     """A step's answer or failure, whole.
 
-    ``exit_status`` is None while the process that gave the answer goes on. ``payload`` is JSON data as the kit sent it.
+    ``exit_status`` is None while the process that answered runs. ``payload`` is JSON data as the kit sent it.
     """
 
     step: str
@@ -172,7 +172,7 @@ class Header:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose fault it is, where the evidence supports an answer; else ``project`` is None and the reason says why.
+    """The owner of the fault, where the evidence supports an answer; else ``project`` is None and the reason says why.
 
     ``advice`` says how to call it instead, where the call is at fault.
     """

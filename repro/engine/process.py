@@ -78,7 +78,7 @@ class Process:
         self.stop()
         for thread, pipe in zip(self._threads, (self._child.stdout, self._child.stderr), strict=True):
             thread.join(TERMINATE_SECONDS)
-            # A process that outlives the kit may hold the pipe; its thread then goes on reading until the host ends.
+            # A process that outlives the kit may hold the pipe; its thread then keeps reading until the host ends.
             if pipe is not None and not thread.is_alive():
                 pipe.close()
         self._log.close()

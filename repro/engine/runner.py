@@ -222,7 +222,7 @@ class _Follower:
                     self.take_of_step(event)
 
     def take_of_step(self, event: Start | Progress | Trial | Example | End) -> None:
-        """One event of a step that goes on."""
+        """One event of a step that is running."""
         match event:
             case Start():
                 self.start(event.step)

@@ -16,7 +16,7 @@ HTML = "report.html"
 def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     """Write verdict.json and report.md, and where ``whole`` is set plots, report.html and bundle.zip.
 
-    verdict.json stays whole, for it stays here. Everything that is made to be handed on is redacted.
+    verdict.json stays whole, for it stays here. Everything that is made to be shared is redacted.
 
     Returns:
         The content of verdict.json.

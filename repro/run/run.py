@@ -42,8 +42,8 @@ class Terminated(KeyboardInterrupt):
 class Request:
     """What the command line asks for. ``model`` is MODEL as it was written.
 
-    ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: write what is looked at and
-    handed on, report.html and bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
+    ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: also write report.html and
+    bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
     ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
     """
 

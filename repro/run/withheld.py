@@ -1,7 +1,7 @@
 """Prompts that must not be shared: their texts live in one file of the run's folder and nowhere else.
 
 The kit reads them from there and answers without them: no text of a prompt, none of its tokens but special ones, no
-token ids but those of the reduced input. So everything else of the run can be handed on, and the bundle leaves that
+token ids but those of the reduced input. So everything else of the run can be shared, and the bundle leaves that
 file out.
 """
 

@@ -1,4 +1,4 @@
-"""Progress on stderr while a run goes on.
+"""Progress on stderr during a run.
 
 On a terminal a progress bar with the step's name, the elapsed time and the time left; otherwise plain lines.
 """

@@ -1,7 +1,7 @@
 """Files of tensors, looked at by the kit: torch, safetensors and NumPy read them, in a process of its own.
 
 The kit answers file by file, in order. A file that ends its process is the first without an answer: it gets the reason,
-and a new process goes on behind it.
+and a new process continues after it.
 """
 
 import tempfile

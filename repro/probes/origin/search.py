@@ -106,7 +106,7 @@ def find(search: Search) -> Optional[dict[str, Any]]:
         if confirmed:
             search.ruled_out.pop(address, None)
             return {**describe_origin(search.loaded, search.seen, origin, leaf), "confirmed": True, "confirmed_by": how}
-        search.excuse(address, "neither cures the output when repaired, nor spoils it alone")
+        search.excuse(address, "repairing it does not make the output good, and it alone does not make the output bad")
     return None
 
 

@@ -1,4 +1,4 @@
-"""What saves the prompts that fail: each single change, run on the failing examples, with its cost.
+"""What saves the prompts that fail: each ablation, run on the failing examples, with its cost.
 
 Each change is made on the loaded model, the same examples are run in batches again, and everything is put back. The
 share that is saved is of the examples that fail as they were run; the cost is that of the very same examples.
@@ -36,8 +36,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A single change: its name, the setting that it gives, and what has to hold on the model meanwhile."""
+class Ablation:
+    """An ablation: its name, the setting that it gives, and what has to hold on the model meanwhile."""
 
     name: str
     setting: Callable[[Setting], Setting]
@@ -71,7 +71,7 @@ def measure(
     return [*rows, _earlier_layer([record for _, record in some], layers)]
 
 
-def changes(loaded: Loaded, tokenizer: Any, plain: Setting, records: Sequence[dict[str, Any]]) -> list[Change]:
+def changes(loaded: Loaded, tokenizer: Any, plain: Setting, records: Sequence[dict[str, Any]]) -> list[Ablation]:
     """The changes to try: first the same again, which shows whether the fault is steady."""
     case: dict[str, Any] = {}
     nothing = contextlib.nullcontext
@@ -86,21 +86,21 @@ def changes(loaded: Loaded, tokenizer: Any, plain: Setting, records: Sequence[di
 
     dtypes = {f"dtype={name}": dtype_ablation(name) for name in ("float32", "bfloat16", "float16")}
     attention = {f"attn={name}": attention_ablation(name) for name in ("eager", "sdpa")}
-    found = [Change("as it was", same, nothing)]
+    found = [Ablation("as it was", same, nothing)]
     found += [
-        Change(name, same, functools.partial(ablation, loaded, (), case))
+        Ablation(name, same, functools.partial(ablation, loaded, (), case))
         for name, ablation in {**dtypes, **attention}.items()
     ]
-    found.append(Change("batch_size=1", lambda setting: replace(setting, batch_size=1), nothing))
-    found.append(Change(f"padding_side={other}", lambda setting: replace(setting, padding_side=other), nothing))
+    found.append(Ablation("batch_size=1", lambda setting: replace(setting, batch_size=1), nothing))
+    found.append(Ablation(f"padding_side={other}", lambda setting: replace(setting, padding_side=other), nothing))
     if longest >= HALVES:
         short = longest // HALVES
-        found.append(Change(f"max_length={short}", lambda setting: replace(setting, max_length=short), nothing))
+        found.append(Ablation(f"max_length={short}", lambda setting: replace(setting, max_length=short), nothing))
     if blamed is not None:
-        found.append(Change(f"{blamed} in float32", same, lambda: in_float32(loaded, blamed)))
+        found.append(Ablation(f"{blamed} in float32", same, lambda: in_float32(loaded, blamed)))
     if first and first <= tokens.special:
         found.append(
-            Change("no first special token", lambda setting: without_first(loaded, tokenizer, setting), nothing)
+            Ablation("no first special token", lambda setting: without_first(loaded, tokenizer, setting), nothing)
         )
     return found
 
@@ -111,7 +111,7 @@ def without_first(loaded: Loaded, tokenizer: Any, setting: Setting) -> Setting:
     return replace(setting, examples=tuple(example for example in shorter if example.ids))
 
 
-def _row(loaded: Loaded, tokenizer: Any, change: Change, plain: Setting, layers: list[str]) -> dict[str, Any]:
+def _row(loaded: Loaded, tokenizer: Any, change: Ablation, plain: Setting, layers: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"name": change.name, "verdict": "skip", "reason": "", "saved": None, "asked": None}
     row.update(share=None, seconds=None, weights_bytes=None)
     try:

@@ -79,7 +79,6 @@ def run(
     payload["special_ids"] = sorted(tokens.special)
     if failing:
         payload["ablations"] = measure(loaded, tokenizer, failing, options, layers, emitter)
-        payload["mitigated"] = len(failing)
     if steering is not None:
         payload["vectors"] = steering.save(options["vectors"])
     earlier = [] if again else [holds for holds in known.values() if holds is not None]

@@ -1,1 +1,1 @@
-"""Further steps on the loaded model: single changes, the trace."""
+"""One module for each step, and the registry that lists them."""

@@ -1,1 +1,1 @@
-"""What must not be in a document that is handed on."""
+"""What must not be in a document that is shared."""

@@ -1,4 +1,4 @@
-"""Whose fault it is, and why."""
+"""The owner of the fault, and why."""
 
 from repro.report.markdown import text
 from repro.report.opening import full_stop

@@ -37,7 +37,7 @@ def investigate(question: Question, world: World, say: Say = print) -> Found:
     Args:
         question: What is asked.
         world: Everything outside.
-        say: Is given each line that a person should see while it goes on.
+        say: Is given each line that a person should see meanwhile.
 
     Raises:
         UsageError: the question cannot be put so: an end is no release, a pin is no exact version.
