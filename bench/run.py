@@ -35,7 +35,7 @@ REPRO = [sys.executable, "-m", "repro"]
 # the parent process had, because it survives fork and exec.
 PEAK = """
 import pathlib, re, resource, sys
-from repro.probes import weights
+from repro.probes.checkpoint import weights
 weights.check(sys.argv[1], lambda done, total, unit: None)
 status = pathlib.Path("/proc/self/status")
 if status.exists():
