@@ -202,6 +202,16 @@ def test_a_checkpoint_that_a_script_reads_is_named_with_revision_and_hash(tmp_pa
     assert "without a download" not in report
 
 
+@pytest.mark.parametrize("project", FORMS)
+def test_withheld_prompts_are_not_read_for_a_report(tmp_path, project):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "inputs.json").write_text('{"schema": 2, "prompts": ["the secret harvest"]}', encoding="utf-8")
+    case = {"model": "org/model", "prompts": ["(withheld)"], "texts": str(tmp_path / "run" / "inputs.json")}
+    made = filled(tmp_path, project, case=case, private_prompts=True)
+    assert "harvest" not in made.filled.body
+    assert "harvest" not in str(made.filled.url)
+
+
 def test_how_small_it_got_is_said_and_no_script_is_quoted_twice(tmp_path):
     reduction = {"trials": 57, "inputs": {"before": 6, "after": 1, "ids": [2], "special": [True]}}
     report = filled(tmp_path, "transformers", reduction=reduction).report.read_text(encoding="utf-8")
