@@ -16,6 +16,7 @@ import pytest
 from corpus.answers import STEPS, case_of, check_answer
 from corpus.faults import BY_NAME
 
+from repro.core.encoding import SCHEMA
 from repro.engine.kit import pack
 from repro.environments.cells import chosen, recipes
 from repro.environments.store import Store
@@ -39,7 +40,7 @@ def python() -> str:
 
 def run(python: str, folder: Path, steps: list[str], case: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Each step's end event, from one process of the packed kit in the cell."""
-    plan = {"schema": 1, "steps": steps, "case": case, "cache": str(folder / "cache")}
+    plan = {"schema": SCHEMA, "steps": steps, "case": case, "cache": str(folder / "cache")}
     (folder / "plan.json").write_text(json.dumps(plan), "utf-8")
     command = [python, str(pack().write(folder)), "run", str(folder / "plan.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -103,7 +104,7 @@ def test_a_model_is_traced_there(python: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2-zero-norm", "t5-zero-norm"])
-def test_a_injected_fault_is_reduced_there(python: str, tmp_path: Path, name: str) -> None:
+def test_an_injected_fault_is_reduced_there(python: str, tmp_path: Path, name: str) -> None:
     fault = BY_NAME[name]
     fault.build(tmp_path / "model")
     steps = ["load", "forward", "bisect", "reduce"]

@@ -142,7 +142,7 @@ def test_fewer_tokens_that_bring_up_another_origin_are_not_taken() -> None:
 
 
 @pytest.mark.cuda
-def test_a_injected_fault_is_reduced_on_the_device_it_is_on(tmp_path: Path) -> None:
+def test_an_injected_fault_is_reduced_on_the_device_it_is_on(tmp_path: Path) -> None:
     fault = BY_NAME["llama-residual-overflow"]
     fault.build(tmp_path / "model")
     stream = io.StringIO()
