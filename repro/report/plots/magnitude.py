@@ -7,6 +7,7 @@ from typing import Any
 
 from repro.core.answer import Answer
 from repro.core.encoding import number
+from repro.core.mechanisms import mechanism
 from repro.core.payloads import Headroom, Origin
 from repro.core.sentences import listed, plain
 from repro.report.markdown import DIGITS, shown_number, thinned
@@ -97,7 +98,7 @@ def _value(item: Headroom) -> dict[str, Any]:
 def _reference(origin: Origin) -> list[dict[str, Any]]:
     """What other arithmetic has at the element that overflows; elsewhere it says nothing about magnitudes."""
     value = abs(number(origin.reference_value) or 0.0)
-    if origin.mechanism != "overflow" or not 0 < value < math.inf:
+    if not mechanism(origin.mechanism).beyond_limit or not 0 < value < math.inf:
         return []
     dtype = short((origin.reference and origin.reference.dtype) or "the reference")
     return [{"absmax": value, "says": f"{dtype} has {plain(value, DIGITS)} at the origin"}]

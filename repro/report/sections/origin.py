@@ -50,7 +50,7 @@ def _rows(origin: Origin, bisect: Bisect) -> list[Row]:
         "channel": None if origin.channel_index is None else str(origin.channel_index),
         "reference value": _reference(origin),
         "output element": text(list(origin.element)) if origin.element else None,
-        "dtype limit": shown_number(limit) if limit is not None and origin.mechanism == "overflow" else None,
+        "dtype limit": shown_number(limit) if limit is not None and mechanism(origin.mechanism).beyond_limit else None,
         **{f"input {index}": _figures(one) for index, one in enumerate(origin.inputs)},
         "inputs at that element": ", ".join(there) if len(there) == len(origin.operands) else None,
         "output": _figures(origin.output) if origin.output else None,

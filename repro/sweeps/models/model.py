@@ -6,6 +6,7 @@ from pathlib import Path
 
 from repro.core.answer import Answer
 from repro.core.encoding import Number, number
+from repro.core.mechanisms import mechanism
 from repro.core.payloads import Headroom, Plain
 from repro.core.records import Outcome
 from repro.core.sweep_answers import Born, Peak, SiblingModel
@@ -137,7 +138,7 @@ def _beyond(answer: Answer) -> float | None:
     """
     origin = answer.origin
     layers = {item.module for item in _layers(answer)}
-    if origin is None or origin.mechanism != "overflow" or origin.module not in layers:
+    if origin is None or not mechanism(origin.mechanism).beyond_limit or origin.module not in layers:
         return None
     value = number(origin.reference_value)
     return abs(value) if value is not None and math.isfinite(value) else None

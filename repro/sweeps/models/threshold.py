@@ -4,6 +4,7 @@ the headroom to the dtype's limit is the measured cause.
 
 from collections.abc import Iterator, Sequence
 
+from repro.core.mechanisms import mechanism
 from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, plain
 from repro.core.sweep_answers import SiblingModel, Threshold
@@ -176,12 +177,16 @@ def _against(one: SiblingModel, dtype: str) -> Iterator[str]:
     """What shows that a bad model's fault is not a lack of headroom."""
     if one.kind is not Kind.NONFINITE:
         yield f"what is bad in {one.name} is of another kind ({one.kind.value if one.kind else 'not known'})"
-    elif one.mechanism not in (None, "overflow"):
+    elif one.mechanism is not None and not mechanism(one.mechanism).beyond_limit:
         yield f"in {one.name} the mechanism is {one.mechanism}, not an overflow"
     elif one.wider is Outcome.BAD:
         yield f"{one.name} is bad in the wider dtype too"
     elif one.peak is not None and one.peak.measured and one.peak.value <= LIMITS[dtype]:
-        inside = f"; its overflow is inside {_module(one)}" if one.mechanism == "overflow" else ""
+        inside = (
+            f"; its overflow is inside {_module(one)}"
+            if one.mechanism and mechanism(one.mechanism).beyond_limit
+            else ""
+        )
         reached = f"{plain(one.peak.value, DIGITS)} in {one.peak.dtype}"
         yield f"the layers' outputs of {one.name} reach {reached}, which is below it{inside}"
 
