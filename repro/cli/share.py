@@ -23,7 +23,7 @@ Examples:
   repro report runs/eager/verdict.json --for pytorch
 
 \b
-Exit status: 0 the report was written, 125 no project was named and the run does not say whose fault it is, 2 wrong
+Exit status: 0 the report was written, 125 no project was named and the run names no owner, 2 wrong
 usage.
 """
 LINT_EXAMPLES = """

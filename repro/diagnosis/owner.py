@@ -20,7 +20,7 @@ FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
-OPEN = "No step of this run tells whose fault it is. Comparing versions or reducing the case further may tell."
+OPEN = "No step of this run tells who owns the fault. Comparing versions or reducing the case further may tell."
 
 
 def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:

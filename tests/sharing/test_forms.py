@@ -493,7 +493,7 @@ def test_the_owners_form_is_chosen(tmp_path, project):
 
 
 @pytest.mark.parametrize(
-    ("owner", "words"), [(None, "does not say whose"), ("caller", "in the call"), ("checkpoint", "in the checkpoint")]
+    ("owner", "words"), [(None, "names no owner"), ("caller", "in the call"), ("checkpoint", "in the checkpoint")]
 )
 def test_without_a_project_to_report_to_none_is_chosen(tmp_path, owner, words):
     run = open_run(run_folder(tmp_path, owner=owner))

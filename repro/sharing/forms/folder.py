@@ -74,8 +74,8 @@ def form_for(run: Run, project: str) -> Form:
     name = project if project != "auto" else str(owner and owner.project)
     if name in forms():
         return forms()[name]
-    why = NOWHERE.get(name, "the run does not say whose fault it is")
-    said = " ".join(part for part in (owner.reason, owner.advice) if part) if owner else ""
+    why = NOWHERE.get(name, "the run names no owner")
+    said = " ".join(part for part in (owner.reason, owner.advice) if part).rstrip(".") if owner else ""
     raise ReproError(
         f"no form was chosen: {why}{f' ({said})' if said else ''}. Name a project with --for to fill its form."
     )
