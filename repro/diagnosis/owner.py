@@ -1,4 +1,4 @@
-"""The owner of a fault, with the reason, where a step or a verified script supports an answer. Pure.
+"""Whose fault it is, with the reason, where a step or a verified script supports an answer. Pure.
 
 An operator that is wrong by itself is PyTorch's. Where it is correct, the fault is in the code that calls it: that of
 Transformers, of the model or of the caller. Bad bytes are the checkpoint's. A dtype that the model's documentation
@@ -20,7 +20,7 @@ FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
-OPEN = "No step of this run shows the owner. Comparing versions or reducing the case further may tell."
+OPEN = "No step of this run tells who owns the fault. Comparing versions or reducing the case further may tell."
 
 
 def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
