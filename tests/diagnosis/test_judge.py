@@ -125,6 +125,11 @@ def test_a_deciding_step_that_is_missing_is_skip():
     assert judge(observed(observation("files")), CASE).verdict.outcome is Outcome.SKIP
 
 
+def test_a_trace_of_a_bad_pass_is_bad():
+    only = observed(observation("environment"), observation("trace", "bad", "249 operators; logits: 768 NaN"))
+    assert judge(only, CASE, "trace").verdict.outcome is Outcome.BAD
+
+
 def test_weights_alone_judge_the_weights():
     only = observed(observation("environment"), observation("files"), observation("weights"))
     assert judge(only, CASE, "weights").verdict.outcome is Outcome.GOOD
