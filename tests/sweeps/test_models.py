@@ -145,6 +145,13 @@ def test_headroom_below_1_exactly_where_it_fails_is_the_cause():
     assert "It falls with the size throughout." in said(models)
 
 
+def test_headroom_of_models_of_one_size_does_not_fall_with_size():
+    models = [one("a", 1, peak=9e3), one("b", 1, "bad", peak=7e4)]
+    found = threshold(models)
+    assert (found.headroom, found.headroom_with_size) == ("cause", "not in order")
+    assert "It falls with the size throughout." not in said(models)
+
+
 def test_headroom_that_does_not_fall_with_size_is_the_cause_but_the_size_is_not():
     models = [one("s", 1, peak=6e4), one("m", 2, "bad", peak=9e4), one("l", 3, peak=2e3)]
     found = threshold(models)

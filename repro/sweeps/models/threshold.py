@@ -226,6 +226,8 @@ def _with_size(ordered: Sequence[SiblingModel]) -> str | None:
     peaks = [one.peak for one in ordered]
     if len(ordered) < 2 or any(peak is None or not peak.measured or peak.value <= 0 for peak in peaks):
         return None
+    if len({one.parameters for one in ordered}) == 1:
+        return "not in order"
     return trend([1 / peak.value for peak in peaks if peak is not None])
 
 
