@@ -176,6 +176,12 @@ def test_an_empty_list_is_a_value(tmp_path):
     assert "s: [] overrides [1] (base.yaml:1)" in told[1]
 
 
+def test_an_empty_file_lacks_every_setting(tmp_path):
+    found = differing(tmp_path, a="x: 1\nm: {y: 2}", b="")
+    assert found == [("x", ["1", None], "absent"), ("m.y", ["2", None], "absent")]
+    assert differing(tmp_path, a="", b="") == []
+
+
 def test_anchors_that_stand_for_billions_of_values_are_refused(tmp_path):
     text = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
     with pytest.raises(RecordError, match="anchors expand to more than 200,000 values"):

@@ -131,7 +131,7 @@ def _walk(path: str, trees: Sequence[Tree | None]) -> Iterator[tuple[str, tuple[
     end.
     """
     there = [tree for tree in trees if tree is not None]
-    if all(isinstance(tree, dict) and tree for tree in there):
+    if all(isinstance(tree, dict) and (tree or not path) for tree in there):
         for key in dict.fromkeys(key for tree in there if isinstance(tree, dict) for key in tree):
             yield from _walk(joined(path, key), [tree.get(key) if isinstance(tree, dict) else None for tree in trees])
         return
