@@ -155,7 +155,12 @@ def merge(places: tuple[Path, ...], out: Path | None, as_json: bool, debug: bool
     conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json)
 
 
-@click.group(context_settings=SETTINGS, epilog=CELLS_EXAMPLES, short_help="List, build and remove the pinned cells.")
+@click.group(
+    context_settings=SETTINGS,
+    epilog=CELLS_EXAMPLES,
+    no_args_is_help=False,
+    short_help="List, build and remove the pinned cells.",
+)
 def cells() -> None:
     """The pinned environments: which there are, which are built, and what they take on disk."""
 

@@ -469,6 +469,7 @@ def test_cells_are_listed_as_data_for_other_programs(tmp_path):
     [
         (["matrix", "gpt2", "--cell", "nope"], "there is no cell 'nope'. Cells: seed-2.0.1, "),
         (["matrix", "gpt2", "--out", "gpt2"], "--out gpt2 is where MODEL would be looked for as well"),
+        (["cells"], "Missing command. See 'repro cells --help'."),
         (["cells", "remove"], "name the cells to remove, or give --all"),
         (["cells", "remove", "nope"], "the cell 'nope' is not built. Built: none."),
         (["cells", "build", "nope"], "there is no cell 'nope'"),
