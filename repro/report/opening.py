@@ -95,7 +95,8 @@ def second_sentence(answer: Answer) -> str:
         alive = [name for name, verdict in ran.items() if verdict is Outcome.GOOD]
         return f"It does not crash with {listed(alive)}." if alive else "No setting that avoids the crash is known."
     if answer.verdict is Outcome.SKIP:
-        return "This run does not show whether the model is sound."
+        what = "script" if answer.script else "model"
+        return f"This run does not show whether the {what} is sound."
     if answer.verdict is Outcome.GOOD:
         return _also_good(answer, ran)
     return _of_script(answer) if answer.script else _of_model(answer, ran)

@@ -428,3 +428,19 @@ def test_the_report_of_a_script_speaks_of_a_script():
     assert "(exit status 1)" in report
     assert "weights" not in report
     assert "/home/me" not in report
+
+
+def test_the_origin_and_the_skip_of_a_script_speak_of_no_model():
+    origin = {"op": "aten.log.default", "code": "__main__", "call_index": -1, "mechanism": "division_by_zero"}
+    found = {"origin": {**origin, "confirmed": True, "confirmed_by": "repaired"}}
+    case = Case("/home/me/asks.py")
+    header = Header(case, Cell("/usr/bin/python3"), "0" * 64, "0.1.0", ("repro", "asks.py"), "2026")
+    bad = observation("script", "bad", "loss nan", {"exit_status": 1})
+    for steps in (
+        observed(bad, observation("bisect", "bad", "division by zero", found)),
+        observed(observation("script", "skip", "SyntaxError", {"exit_status": 125})),
+    ):
+        report = render(answered(judge(steps, case, "script"), steps, header))
+        assert "the model" not in report
+        assert "module call" not in report
+    assert "This run does not show whether the script is sound." in report

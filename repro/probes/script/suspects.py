@@ -85,7 +85,8 @@ def find(path: str) -> tuple[str, str, Optional[dict[str, Any]], Optional[Found]
 
     verdict, _ = session.run(note)
     if verdict != "bad":
-        return verdict, f"the script is {verdict}: there is nothing to find", None, None
+        said = "is good" if verdict == "good" else "gave no verdict"
+        return verdict, f"the script {said}: there is nothing to find", None, None
     for how, is_guilty in (("repaired", _repaired), ("suffices", _suffices)):
         if how == "suffices" and (len(suspects) < 2 or session.repaired(lambda here: True) != "good"):
             break  # what is bad with all of them repaired does not come from them

@@ -22,6 +22,12 @@ CONFIRMED = {
     "walked": "the walk back from the model's output, operator by operator, ends here",
 }
 """What was seen when the operator was put to the test."""
+IN_SCRIPT = {
+    **CONFIRMED,
+    "repaired": "with only this operator's bad values replaced by 0, the script is good",
+    "suffices": "with every later operator that makes its own bad values repaired, this one alone makes the script bad",
+}
+"""The same in a script, which has no output but its exit status."""
 SCOPES = {"model": "whole model", "operator": "this operator alone"}
 
 
@@ -29,16 +35,17 @@ def fill(shown: Shown) -> Variables | None:
     origin, bisect, why_not = shown.answer.origin, shown.answer.bisect, _why_not(shown.answer)
     if origin is None and why_not is None:
         return None
-    return {"rows": _rows(origin, bisect or Bisect()) if origin else [], "why_not": why_not}
+    script = shown.answer.script is not None
+    return {"rows": _rows(origin, bisect or Bisect(), script=script) if origin else [], "why_not": why_not}
 
 
-def _rows(origin: Origin, bisect: Bisect) -> list[Row]:
+def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
     there = [shown_number(value) for value in origin.operands if value is not None]
     limit = number(bisect.limit if origin.limit is None else origin.limit)
     token = "" if origin.token is None else f" {cell(origin.token)}"
     named = {
         "module": cell(named_module(origin)) + (f" ({text(origin.module_class)})" if origin.module_class else ""),
-        "module call (from 0)": cell(origin.call_index) if origin.call_index else None,
+        "module call (from 0)": cell(origin.call_index) if (origin.call_index or 0) > 0 else None,
         "operator": _code(origin.op),
         "source": _code(origin.source),
         "mechanism": cell(mechanism(origin.mechanism).words),
@@ -54,7 +61,7 @@ def _rows(origin: Origin, bisect: Bisect) -> list[Row]:
         **{f"input {index}": _figures(one) for index, one in enumerate(origin.inputs)},
         "inputs at that element": ", ".join(there) if len(there) == len(origin.operands) else None,
         "output": _figures(origin.output) if origin.output else None,
-        "confirmed by": CONFIRMED.get(origin.confirmed_by or ""),
+        "confirmed by": (IN_SCRIPT if script else CONFIRMED).get(origin.confirmed_by or ""),
         "note": text(origin.note) if origin.note else None,
     }
     return [[name, value] for name, value in named.items() if value]

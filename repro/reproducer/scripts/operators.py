@@ -38,7 +38,7 @@ def _script(answer: Answer, program: Program, own_name: bool) -> Script:
         level="operator" if single else "operators",
         text=frame(answer, NEEDS, about, code),
         needs=NEEDS,
-        does=f"runs {what} without the model",
+        does=f"runs {what} without the {'rest of the script' if answer.script else 'model'}",
         seen=str(program.seen),
     )
 
