@@ -162,7 +162,7 @@ def _owner(run: Run, form: Form) -> Iterator[Problem]:
     project = owner.project if owner else None
     if not form.is_for(project):
         found = f"the run says {project}" if project else "the run names no owner"
-        found += f" ({owner.reason})" if owner and owner.reason else ""
+        found += f" ({owner.reason.rstrip('.')})" if owner and owner.reason else ""
         yield Problem("note", "owner", found, f"Say in your own words why it is for {form.repository}.")
 
 

@@ -145,7 +145,7 @@ class Rounding:
     def words(self) -> str:
         """One sentence."""
         if self.farthest is None:
-            return "no operator could be held against float64"
+            return "no operator could be compared with float64"
         far = self.farthest
         where = f"{far.address.op}, {far.ratio:.2g} units of {far.dtype}'s rounding from float64 on the same inputs"
         if self.is_within:

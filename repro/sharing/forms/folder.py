@@ -75,7 +75,7 @@ def form_for(run: Run, project: str) -> Form:
     if name in forms():
         return forms()[name]
     why = NOWHERE.get(name, "the run names no owner")
-    said = " ".join(part for part in (owner.reason, owner.advice) if part) if owner else ""
+    said = " ".join(part for part in (owner.reason, owner.advice) if part).rstrip(".") if owner else ""
     raise ReproError(
         f"no form was chosen: {why}{f' ({said})' if said else ''}. Name a project with --for to fill its form."
     )

@@ -173,7 +173,7 @@ def _why_not(asked: Case, place: str | None, *, withheld: bool) -> str | None:
         return "it brings its own code, which a replay never runs"
     if withheld and any(prompt.startswith("(") for prompt in asked.prompts):
         return "its prompts are withheld, and other prompts would ask another question"
-    return f"{asked.model} is not on this machine. Give its place with --model." if place is None else None
+    return f"{asked.model} is not here. Give its place with --model." if place is None else None
 
 
 def _command(answer: Answer) -> str:
