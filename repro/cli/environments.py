@@ -119,7 +119,7 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
 
     known = cells.recipes(envs)
     request = request_from("run", options)
-    asked = Matrix(request, known, cells.chosen(known, ids), options["out"], jobs, resume)
+    asked = Matrix(request, known, cells.chosen(known, ids), options["out"], jobs, resume, envs)
     result = ask(asked, Store(), Announcer())
     as_json = options["as_json"]
 

@@ -72,7 +72,7 @@ def read_recipe(path: Path) -> Recipe:
     for package in NEEDED:
         if package not in data["pins"]:
             raise UsageError(f"{path}: pins.{package} is missing; a cell pins {' and '.join(NEEDED)}.")
-    lock = path.with_suffix(".txt")
+    lock = path.with_suffix(".txt").absolute()  # it is read from other folders
     return Recipe(id=path.stem, lock=str(lock) if lock.is_file() else None, **data)
 
 

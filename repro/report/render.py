@@ -83,7 +83,9 @@ def _filled(shown: Shown) -> str:
             digits=DIGITS,
         )
     except jinja2.TemplateError as error:
-        raise ReproError(f"{path} cannot be filled: {error}. Correct it, or install repro-kit again.") from None
+        raise ReproError(
+            f"{path} cannot be filled: {str(error).rstrip('.')}. Correct it, or install repro-kit again."
+        ) from None
     return f"{tidy(filled)}\n"
 
 

@@ -1,6 +1,7 @@
 """Recipes are read strictly, and errors name file and key."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,14 @@ def test_a_recipe_has_the_name_of_its_file_and_the_lock_beside_it(tmp_path):
     recipe = read_recipe(written(tmp_path))
     assert (recipe.id, recipe.lock) == ("cell", str(tmp_path / "cell.txt"))
     assert recipe.words == "Python 3.11, torch 2.4.1, transformers 4.57.3"
+
+
+def test_the_lock_of_a_relative_folder_is_found_from_another_one(tmp_path, monkeypatch):
+    written(tmp_path)
+    (tmp_path / "cell.txt").write_text("torch==2.4.1\n")
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = recipes(Path())
+    assert recipe.lock == str(tmp_path / "cell.txt")
 
 
 def test_a_recipe_without_a_lock_has_none(tmp_path):

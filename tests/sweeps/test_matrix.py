@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support.hosting import (
     BISECT,
     NAN_FORWARD,
+    OPTIONS,
     ROOT,
     Store,
     Told,
@@ -24,12 +26,14 @@ from support.hosting import (
     recipe,
 )
 
+from repro.cli.options import request_from
 from repro.core.answer import read
 from repro.core.encoding import encode
 from repro.core.errors import Stopped, UsageError
 from repro.core.records import Cell, Kind, Outcome
 from repro.environments.cells import recipes
 from repro.environments.store import STAMP, _Stamp, fingerprint
+from repro.sweeps.matrix.run import Matrix
 
 GOOD, BAD, SKIP = Outcome.GOOD, Outcome.BAD, Outcome.SKIP
 NO_PYTHON = "not built: no Python 3.11 on this machine"
@@ -312,3 +316,9 @@ def test_sigterm_ends_the_cells_that_run_and_leaves_nothing_behind(tmp_path):
     assert child.returncode == 143
     assert "To go on: repro matrix" in said
     assert is_gone(int(pid.read_text()))
+
+
+def test_the_command_that_asks_again_names_the_folder_of_the_recipes():
+    request = request_from("run", {**OPTIONS, "model": "gpt2"})
+    matrix = Matrix(request, (), (), envs=Path("my cells"))
+    assert matrix.argv([])[-2:] == ("--envs", "my cells")

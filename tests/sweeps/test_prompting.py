@@ -103,6 +103,10 @@ def test_the_skip_list_has_each_lost_prompt_in_a_line_and_its_reason(rare):
     assert records[1]["reason"].startswith("bad first in model.layers.1 at token 4 'w77' (text)")
 
 
+def test_the_run_that_would_find_the_owner_has_the_settings_of_this_one(rare):
+    assert " --dtype float16 --prompt TEXT` with one of these prompts" in rare.answer.owner.reason
+
+
 def test_a_finished_run_is_read_again_and_not_run_again(rare, models):
     before = (rare.folder / "prompts.jsonl").read_bytes()
     again = asked_of(models["rare"], "p.json", cwd=rare.cwd)

@@ -175,9 +175,8 @@ def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
 
 def sentence(origin: dict[str, Any]) -> str:
     """The origin in one line."""
-    text = "{} in {} ({}, {})".format(
-        origin["mechanism"], origin["module"] or "the model itself", origin["op"], origin["source"]
-    )
+    outside = "the script itself" if origin.get("code") == "__main__" else "the model itself"
+    text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or outside, origin["op"], origin["source"])
     if origin["tensor"]:
         text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))
     if origin["token_index"] is not None:

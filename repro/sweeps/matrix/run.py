@@ -69,6 +69,7 @@ class Matrix:
         out: The matrix's folder; None for a new one.
         jobs: How many cells run side by side.
         resume: Whether a folder that holds this matrix already may be resumed.
+        envs: The folder of the recipes, where they are not the shipped ones.
     """
 
     request: Request
@@ -77,12 +78,13 @@ class Matrix:
     out: Path | None = None
     jobs: int = 1
     resume: bool = False
+    envs: Path | None = None
 
     @property
     def question(self) -> tuple[str, ...]:
         """The command that asks every cell, without the folder."""
         argv = self.request.argv()
-        return ("repro", "matrix", *argv[1:])
+        return ("repro", "matrix", *argv[1:], *(() if self.envs is None else ("--envs", str(self.envs))))
 
     def argv(self, cells: Iterable[str]) -> tuple[str, ...]:
         """The command that asks these cells; none of them is named where they are all that there are."""

@@ -7,6 +7,7 @@ what is counted stays.
 import collections
 import dataclasses
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -148,9 +149,12 @@ def _conclude(folder: Path, kept: PromptRecords, answer: Answer, request: Reques
     verdict, reason = _verdict(found, answer.reason)
     owner = answer.owner
     if verdict is Outcome.BAD:
-        hint = (
-            f"To find the operator and the owner, run `repro {request.model} --prompt TEXT` with one of these prompts."
+        case = dataclasses.replace(request.case, prompts=())
+        alone = dataclasses.replace(
+            request, command="run", extra=(), case=case, ablations=True, reduce=True, deliver=True
         )
+        again = f"{shlex.join(alone.argv())} --prompt TEXT"
+        hint = f"To find the operator and the owner, run `{again}` with one of these prompts."
         owner = Owner(None, hint)
     return replace(
         answer,

@@ -179,6 +179,12 @@ def test_the_search_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest
     assert "no origin was found" in reason
 
 
+def test_a_script_is_not_called_a_model(tmp_path: Path) -> None:
+    path = script(tmp_path, "y = torch.zeros(2) / torch.zeros(2)", BAD_IF)
+    verdict, reason, _, _ = find(path)
+    assert (verdict, " in the script itself (aten.div.Tensor" in reason) == ("bad", True)
+
+
 def test_without_an_origin_nothing_is_reduced() -> None:
     asked, events = trials()
     verdict, _, payload = reduce(None, asked)
