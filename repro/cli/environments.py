@@ -112,6 +112,7 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
     """
     from repro.cli.screen.progress import Announcer
     from repro.cli.screen.summaries import summary, table
+    from repro.core.errors import UsageError
     from repro.environments import cells
     from repro.environments.store import Store
     from repro.sweeps.matrix.run import Matrix
@@ -119,6 +120,8 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
 
     known = cells.recipes(envs)
     request = request_from("run", options)
+    if resume and options["out"] is None:
+        raise UsageError("--resume needs --out DIR: the folder of the matrix that was interrupted.")
     asked = Matrix(request, known, cells.chosen(known, ids), options["out"], jobs, resume, envs)
     result = ask(asked, Store(), Announcer())
     as_json = options["as_json"]

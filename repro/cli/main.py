@@ -65,6 +65,8 @@ class Commands(click.Group):
         if not args:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
+        if args[0] == "help" and not Path("help").exists():
+            args = [*args[1:], "--help"]  # `repro help scan` is `repro scan --help`
         own = {name for param in [*self.params, self.get_help_option(ctx)] if param for name in param.opts}
         if args and args[0] not in own:
             place = self._first_word(args)

@@ -219,7 +219,10 @@ def test_without_arguments_the_help_and_status_2(tmp_path):
     assert "Usage: repro" in ran.stderr
 
 
-@pytest.mark.parametrize("args", [["--help"], ["-h"], ["run", "--help"], ["weights", "-h"], ["completion", "--help"]])
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["-h"], ["help"], ["run", "--help"], ["help", "scan"], ["weights", "-h"], ["completion", "--help"]],
+)
 def test_help_is_on_stdout_with_status_0(tmp_path, args):
     ran = repro(*args, cwd=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -230,6 +233,12 @@ def test_help_has_examples_and_exit_status(tmp_path):
     text = repro("--help", cwd=tmp_path).stdout
     assert "repro gpt2-medium --device cpu" in text
     assert "125 could not tell" in text
+
+
+def test_a_matrix_is_resumed_in_a_folder_that_is_named(tmp_path):
+    ran = repro("matrix", "gpt2", "--weights", "random:0", "--resume", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "--resume needs --out DIR" in ran.stderr
 
 
 def test_the_version(tmp_path):
