@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import click
 
@@ -186,18 +186,23 @@ class Judged(Protocol):
     def verdict(self) -> "Outcome": ...
 
 
-def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool) -> None:
-    """Print the summary, and the answer as JSON where it is asked for; end with the verdict's exit status."""
+def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool) -> NoReturn:
+    """End a command with its verdict: the summary, the answer as JSON where it is asked for, the exit status."""
+    end(answer, summary, as_json=as_json, status=EXIT_STATUS[answer.verdict.value])
+
+
+def end(document: object, say: Callable[[], None], *, as_json: bool, status: int) -> NoReturn:
+    """End a command: what it says, then with ``as_json`` the document on stdout, then the exit status."""
     from repro.core.encoding import encode
 
     try:
-        summary()
+        say()
         if as_json:
-            click.echo(encode(answer, indent=1))
+            click.echo(encode(document, indent=1))
         sys.stdout.flush()
     except BrokenPipeError:
-        drop_stdout()  # `| head` has seen enough; the answer is on disk, and the status says it too
-    sys.exit(EXIT_STATUS[answer.verdict.value])
+        drop_stdout()  # `| head` has seen enough; the status says it too
+    sys.exit(status)
 
 
 def drop_stdout() -> None:

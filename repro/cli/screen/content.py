@@ -3,14 +3,13 @@
 Nothing is imported here that ``--help`` does not need.
 """
 
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from repro.cli.options import drop_stdout
+from repro.cli.options import end
 
 if TYPE_CHECKING:
     from repro.jobs.content import Table
@@ -21,6 +20,8 @@ UNBOUNDED = 1_000_000
 
 def show(content: "Iterable[str | Table]", *, err: bool = False) -> None:
     """Print lines and tables. Tables are fitted to a terminal; what does not print is shown as an escape."""
+    import shutil
+
     from repro.core.sentences import visible
 
     stream = sys.stderr if err else sys.stdout
@@ -44,17 +45,12 @@ def finish(
         status: The exit status.
         both: Whether the content goes to stderr where the document is on stdout.
     """
-    from repro.core.encoding import encode
 
-    try:
+    def say() -> None:
         if both or not as_json:
             show(content, err=as_json)
-        if as_json:
-            click.echo(encode(document, indent=1))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        drop_stdout()  # `| head` has seen enough; the status says it too
-    sys.exit(status)
+
+    end(document, say, as_json=as_json, status=status)
 
 
 def _lines(table: "Table", width: int) -> Iterator[str]:
