@@ -9,13 +9,20 @@ import dataclasses
 from pathlib import Path
 
 from repro.core import paths
-from repro.core.encoding import SCHEMA, encode
+from repro.core.encoding import SCHEMA, Record, encode
 from repro.core.errors import RecordError, UsageError
 from repro.core.records import Case
 
 NAME = "inputs.json"
 PLACEHOLDER = "(withheld)"
 """What stands for a prompt everywhere else; the kit uses the same word."""
+
+
+class Texts(Record, frozen=True, kw_only=True):
+    """The content of ``inputs.json``."""
+
+    prompts: tuple[str, ...]
+    schema: int = SCHEMA
 
 
 def withheld(case: Case, folder: Path) -> Case:
@@ -31,11 +38,11 @@ def withheld(case: Case, folder: Path) -> Case:
     path = folder.absolute() / NAME
     if path.exists():
         try:
-            before = paths.read_object(path).get("prompts")
+            before = list(paths.read_record(path, Texts).prompts)
         except RecordError as error:
             raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
         if before != prompts:
             raise UsageError(f"--out {folder} holds a run of other prompts. Give another folder.")
     else:
-        paths.write(path, encode({"schema": SCHEMA, "prompts": prompts}, indent=1) + "\n")
+        paths.write(path, encode(Texts(prompts=case.prompts), indent=1) + "\n")
     return dataclasses.replace(case, prompts=(PLACEHOLDER,) * len(prompts), texts=str(path))
