@@ -5,10 +5,8 @@ from typing import Any, Optional
 
 from ..checkpoint import files
 from ..checkpoint.resolve import CannotResolve, Source, is_script, resolve
-from ..protocol.wire import Emitter
+from ..protocol.wire import Emitter, Outcome
 from .compat import CannotLoad
-
-Outcome = tuple[str, str, Optional[dict[str, Any]]]
 
 
 class Session:

@@ -16,7 +16,7 @@ from ..model.compat import CannotLoad
 from ..model.inputs import load_tokenizer
 from ..model.load import Loaded
 from ..observe.screen import blocks
-from ..protocol.wire import Emitter
+from ..protocol.wire import Emitter, Outcome
 from .ablations import MOST, measure
 from .answers import look, skipped
 from .batches import Example, Tokens, captured, passed
@@ -25,8 +25,6 @@ from .vectors import Steering
 STEP = "prompts"
 BATCH_SIZE = 8
 DIED = "the process died in this batch"
-
-Outcome = tuple[str, str, Optional[dict[str, Any]]]
 
 
 def examples_in(path: str, withheld: bool = False) -> Iterator[Example]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Optional, TextIO
 
 SCHEMA = 2
+Outcome = tuple[str, str, Optional[dict[str, Any]]]  # of a step: verdict, reason, payload
 QUOTES = ("reason", "error")  # fields in which a message of somebody else may stand
 WITHHELD, SHORTEST = "(withheld)", 8
 PROGRESS_SECONDS = 0.1  # at most ten progress lines a second: more would cost the reader, and no eye follows them

@@ -12,6 +12,7 @@ from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..observe.tape import Op, Tape, record
 from ..origin.search import ROOT, Search, find
+from ..protocol.wire import Outcome
 from . import layers
 from .module import block_of, reduced
 from .program import Fault, Program, fault_of, program_of
@@ -20,7 +21,6 @@ from .tokens import Place, fewest
 from .tokens import record as token_record
 from .trials import Trials
 
-Outcome = tuple[str, str, Optional[dict[str, Any]]]
 GIVEN = ("bad_weights", "unset_memory")  # the values were there before any operator ran
 SAME = ("module", "op", "source", "mechanism", "tensor")  # of two origins that are one fault
 

@@ -18,6 +18,7 @@ from ..observe.watch import OUTSIDE, Address, Names, StopPass, Visitor, Watch, w
 from ..origin.counterfactual import CHOSEN, repair
 from ..origin.mechanism import limit_of
 from ..origin.search import sentence
+from ..protocol.wire import Outcome
 from ..reduce.program import Program, fault_of, look, program_of
 from ..reduce.seen import MASK, kinds_in
 from ..reduce.shrink import shrink
@@ -28,8 +29,6 @@ from .run import run_script
 
 SUSPECTS = 32  # operators that are put to the test; a script that makes NaN everywhere is soon found out
 SECONDS = 300.0  # each test is a run of the script
-
-Outcome = tuple[str, str, Optional[dict[str, Any]]]
 
 
 @dataclass

@@ -7,8 +7,8 @@ from ..model.forward import Pass, bad_words, is_bad_figures, main_output
 from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
+from ..protocol.wire import Outcome
 from ..values.figures import describe, same_values
-from .registry import Outcome
 
 
 def run(session: Any, step: str) -> Outcome:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .registry import Outcome
+from ..protocol.wire import Outcome
 
 
 def run(session: Any, step: str) -> Outcome:

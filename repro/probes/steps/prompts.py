@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..prompts.run import run as run_prompts
-from .registry import Outcome
+from ..protocol.wire import Outcome
 
 
 def run(session: Any, step: str) -> Outcome:

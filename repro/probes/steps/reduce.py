@@ -3,9 +3,9 @@
 import functools
 from typing import Any
 
+from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
 from . import bisect
-from .registry import Outcome
 
 
 def run(session: Any, step: str) -> Outcome:

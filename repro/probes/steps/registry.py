@@ -8,9 +8,10 @@ a script). ``judges`` names the kind of fault that a bad answer shows. An ablati
 import importlib
 import json
 import pkgutil
-from typing import Any, Optional
+from typing import Any
 
-Outcome = tuple[str, str, Optional[dict[str, Any]]]
+from ..protocol.wire import Outcome
+
 BEFORE: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "script": (),

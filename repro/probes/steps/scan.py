@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..checkpoint.look import look
-from .registry import Outcome
+from ..protocol.wire import Outcome
 
 
 def run(session: Any, step: str) -> Outcome:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ..protocol.wire import Outcome
 from ..script.run import run_script
-from .registry import Outcome
 
 
 def run(session: Any, step: str) -> Outcome:

@@ -20,9 +20,9 @@ from ..observe.tape import written_by
 from ..observe.watch import OUTSIDE, Address, Names, Watch, watched_everywhere
 from ..origin.walk import UNWRITTEN
 from ..protocol.failures import in_words
+from ..protocol.wire import Outcome
 from ..script.run import run_script
 from ..values.figures import describe, digest, dtype_name, is_float, tensors_in, widen
-from .registry import Outcome
 
 COLUMNS = (
     "module", "call_index", "op", "occurrence", "source", "dtype", "shape", "min", "max", "nan", "inf", "digest",
