@@ -7,8 +7,8 @@ add one: the kit's decision, a row here, a test.
 import math
 from dataclasses import dataclass
 
-PYTORCH, CODE, CHECKPOINT = "pytorch", "code", "checkpoint"
-"""Who can own a fault: PyTorch, the code that calls the operator, or the checkpoint."""
+PYTORCH, CODE, CHECKPOINT, CALLER = "pytorch", "code", "checkpoint", "caller"
+"""Who can own a fault: PyTorch, the code that calls the operator, the checkpoint, or who gave the data."""
 BY_REFERENCE, BY_DEFINITION, NEVER = "by reference", "by definition", "never"
 """When the operator is correct: where float64 of the same inputs gives no number that the dtype holds either; whatever
 float64 gives; or never."""
@@ -108,6 +108,39 @@ TABLE = (
         "nothing was written to that memory before it was read, or two loads differ in it",
         correct=BY_DEFINITION,
         cause="it returns uninitialized memory, which is read before anything is written to it",
+    ),
+    Mechanism(
+        "bad_input",
+        "a NaN or Inf that came in from outside",
+        "the value is there before the first operator runs",
+        (CODE, CALLER),
+        "the memory held the value before any operator that was watched wrote to it",
+        correct=BY_DEFINITION,
+        cause="the value was in its input before the first operator ran",
+    ),
+    Mechanism(
+        "literal",
+        "a NaN, an infinity or a number beyond the dtype that the code writes down",
+        "the number that the code writes is not one that the dtype holds",
+        (CODE,),
+        "the operator only writes the number that it is given",
+        of_dtype=True,
+        correct=BY_DEFINITION,
+        cause="it writes the number that it is given",
+    ),
+    Mechanism(
+        "written_outside",
+        "memory written outside of PyTorch's sight",
+        "code that is not an operator of PyTorch wrote the value",
+        (),
+        "the memory was handed out as unset, other fill values do not change what is there, and no operator wrote it",
+    ),
+    Mechanism(
+        "compiler",
+        "a fault of the compiled code alone",
+        "the compiled code gives another result than the same code run eagerly",
+        (PYTORCH,),
+        "the same program is good with a backend that does not compile",
     ),
     Mechanism(
         "misaligned",

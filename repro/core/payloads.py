@@ -251,12 +251,33 @@ class Reference(Record, frozen=True, kw_only=True):
     scope: str | None = None
 
 
+class CameIn(Record, frozen=True, kw_only=True):
+    """A tensor that was bad before anything that was watched ran.
+
+    ``kind``: "data", "parameter", "buffer", "attribute" or "constant". ``bad`` of ``total`` values are NaN or Inf;
+    ``examples`` are the rows of the first dimension that hold one, ``features`` the places of the last dimension that
+    do (the first few of each).
+    """
+
+    kind: str
+    shape: tuple[int, ...] = ()
+    bad: int = 0
+    total: int = 0
+    examples: tuple[int, ...] = ()
+    features: tuple[int, ...] = ()
+
+
 class Origin(Record, frozen=True, kw_only=True):
     """Where the first bad value is born.
 
     ``occurrence`` counts the calls of the same operator within the module's call. ``code`` is the package that the
     source line belongs to. ``operands`` are the inputs at the element. ``tensor`` and ``tensor_index`` name the weight
     or buffer in which the value lay. ``confirmed_by``: "repaired", "changed", "suffices", "corrected" or "walked".
+
+    ``phase``: "load", "forward", "loss", "backward", "optimizer" or "generate". Behind a backward operator stand
+    ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the parameter
+    whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0. ``came_in`` is of a value
+    that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
     """
 
     module: str | None = None
@@ -284,6 +305,13 @@ class Origin(Record, frozen=True, kw_only=True):
     confirmed: bool | None = None
     confirmed_by: str | None = None
     note: str | None = None
+    phase: str | None = None
+    forward_op: str | None = None
+    forward_source: str | None = None
+    gradient: str | None = None
+    generate_step: int | None = None
+    came_in: CameIn | None = None
+    layer: str | None = None
 
 
 class Spread(Record, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from support.handmade import Function, tape_of
 from torch import Tensor
 
 from repro.probes.observe.tape import Tape
-from repro.probes.observe.watch import Address
+from repro.probes.observe.watch import Address, OpCall
 from repro.probes.reduce.program import Fault, Program, fault_of, look, program_of
 from repro.probes.reduce.trials import Trials
 from repro.probes.values.figures import tensors_in
@@ -36,7 +36,7 @@ def trials(known: dict[str, bool | None] | None = None) -> tuple[Trials, Events]
 def alone(func: Any, *args: Any, **kwargs: Any) -> Program:
     """One operator as a program."""
     tape = Tape()
-    tape.visit(Address("", 0, str(func), 0), func, args, kwargs)
+    tape.visit(OpCall(Address("", 0, str(func), 0), func, args, kwargs))
     program = program_of(tape, tape.ops[-1])
     assert program is not None
     return program

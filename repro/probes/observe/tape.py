@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..values.figures import is_float, tensors_in
 from ..values.nest import items_in, rebuild
 from .source import source_line
-from .watch import Address, StopPass, Watch, watched
+from .watch import Address, OpCall, StopPass, Watch, watched
 
 
 @dataclass
@@ -131,14 +131,15 @@ class Tape:
     def knows(self, tensor: Tensor) -> bool:
         return (str(tensor.device), tensor.untyped_storage().data_ptr()) in self._stores
 
-    def visit(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def visit(self, call: OpCall) -> Any:
+        func, args, kwargs = call.func, call.args, call.kwargs
         kept_args = rebuild(args, Tensor, self.ref)
         kept_kwargs = rebuild(kwargs, Tensor, self.ref)
         written = list(written_by(func, args, kwargs))
         mutates = tuple(self.ref(tensor) for tensor in written)
         for ref in mutates:
             ref.store.snapshots.setdefault(ref.epoch, ref.store.storage.clone())
-        result = func(*args, **kwargs)
+        result = call.run()
         for ref in mutates:
             ref.store.epoch = ref.epoch + 1
         index = len(self.ops)
@@ -153,7 +154,7 @@ class Tape:
         for tensor in written:
             ref = self.ref(tensor)
             ref.store.writers.append((index, ref))
-        self.ops.append(Op(index, address, func, kept_args, kept_kwargs, tuple(outputs), mutates, source_line()))
+        self.ops.append(Op(index, call.address, func, kept_args, kept_kwargs, tuple(outputs), mutates, source_line()))
         return result
 
     def writer(self, ref: Ref, index: list[int]) -> Optional[tuple[Op, Ref, list[int]]]:
@@ -171,7 +172,7 @@ class Tape:
 
 def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
     """The tensors that an operator writes to, by its schema."""
-    for position, argument in enumerate(func._schema.arguments):
+    for position, argument in enumerate(func._schema.arguments if hasattr(func, "_schema") else ()):
         alias = argument.alias_info
         if alias is None or not alias.is_write:
             continue

@@ -6,6 +6,7 @@ before. It is the same in another dtype, and in another version that runs the sa
 trace is not.
 """
 
+import collections
 import contextlib
 import inspect
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -33,9 +34,47 @@ class Address:
 
 # Hooks that also run when a module's forward raises (and the model catches that), which torch has since 2.1.
 ALWAYS = {"always_call": True} if "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters else {}
+PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
 OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
 
-Visitor = Callable[[Address, Any, tuple[Any, ...], dict[str, Any]], Any]
+
+class OpCall:
+    """One operator as the program calls it: where, what, with which arguments.
+
+    ``run`` calls it, once, however often it is asked: what a visitor does besides can then never run the program's own
+    operator twice, nor be taken for it. ``raised``: the exception of the operator itself.
+    """
+
+    __slots__ = ("_ran", "_result", "address", "args", "func", "kwargs", "raised")
+
+    def __init__(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.address = address
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.raised: Optional[BaseException] = None
+        self._ran = False
+        self._result: Any = None
+
+    def run(self) -> Any:
+        """The operator's result.
+
+        Raises:
+            BaseException: what the operator raises.
+        """
+        if self.raised is not None:
+            raise self.raised
+        if not self._ran:
+            try:
+                self._result = self.func(*self.args, **self.kwargs)
+            except BaseException as error:
+                self.raised = error
+                raise
+            self._ran = True
+        return self._result
+
+
+Visitor = Callable[[OpCall], Any]
 
 
 class StopPass(BaseException):
@@ -43,24 +82,33 @@ class StopPass(BaseException):
 
 
 class _Mode(TorchDispatchMode):
+    supports_higher_order_operators = True  # else torch refuses flex_attention and the like under a mode
+
     def __init__(self, watch: "Watch") -> None:
         super().__init__()
         self._watch = watch
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(kind not in PLAIN for kind in types):
+            return (
+                NotImplemented  # a subclass with operators of its own: it takes itself apart, and its parts come here
+            )
         return self._watch.operator(func, args, kwargs or {})
 
 
 class Watch:
     """Knows which module is running and hands each operator to ``visit`` while ``active``.
 
-    outside: module and call of an operator that runs while no module does.
+    outside: module and call of an operator that runs while no module does. ``unseen``: how many calls of each operator
+    the visitor could not look at, for it raised; the program never meets such an exception. ``trouble`` is the first.
     """
 
     def __init__(self, visit: Visitor, outside: tuple[str, int] = ("", 0)) -> None:
         self._visit = visit
         self._outside = outside
         self.active = True
+        self.unseen: collections.Counter[str] = collections.Counter()
+        self.trouble: Optional[str] = None
         self.stack: list[tuple[str, int]] = []
         self.calls: dict[str, int] = {}
         self._occurrences: dict[tuple[str, int, str], int] = {}
@@ -75,7 +123,15 @@ class Watch:
         self._occurrences[key] = occurrence + 1
         if not self.active:
             return func(*args, **kwargs)
-        return self._visit(Address(module, call, name, occurrence), func, args, kwargs)
+        called = OpCall(Address(module, call, name, occurrence), func, args, kwargs)
+        try:
+            return self._visit(called)
+        except Exception as error:
+            if error is called.raised:
+                raise
+            self.unseen[name] += 1
+            self.trouble = self.trouble or f"{name}: {type(error).__name__}: {error}"
+            return called.run()
 
     def enter(self, name: str) -> None:
         index = self.calls.get(name, 0)

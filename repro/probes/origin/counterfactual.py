@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from ..observe.watch import Address, StopPass, Visitor, Watch, watched
+from ..observe.watch import Address, OpCall, StopPass, Visitor, Watch, watched
 from ..values.figures import finite_mask, is_bad, is_float, scalar, tensors_in, widen
 from .walk import LITERAL, UNWRITTEN
 
@@ -24,9 +24,9 @@ def value_at(
     """
     found: list[float] = []
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        if here == address:
+    def visit(call: OpCall) -> Any:
+        result = call.run()
+        if call.address == address:
             results = list(tensors_in(result))
             shape = results[output].shape if output < len(results) else ()
             if len(shape) == len(index) and all(at < size for at, size in zip(index, shape)):
@@ -45,9 +45,9 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
     """
     met: list[bool] = []
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        if here != address:
+    def visit(call: OpCall) -> Any:
+        result = call.run()
+        if call.address != address:
             return result
         met.append(True)
         for tensor in tensors_in(result):
@@ -67,15 +67,15 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
     """
     met: list[bool] = []
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if here == address:
+    def visit(call: OpCall) -> Any:
+        if call.address == address:
             met.append(True)
-            return func(*args, **kwargs)
-        given = [tensor for tensor in tensors_in((args, kwargs)) if is_float(tensor)]
+            return call.run()
+        given = [tensor for tensor in tensors_in((call.args, call.kwargs)) if is_float(tensor)]
         sound = all(not bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in map(widen, given))
         finite_in = sound and not any(map(is_bad, given))
-        result = func(*args, **kwargs)
-        if not sound or str(func).startswith(CHOSEN):
+        result = call.run()
+        if not sound or call.address.op.startswith(CHOSEN):
             return result
         for tensor in tensors_in(result):
             if is_float(tensor) and (is_bad(tensor) if finite_in else bool(torch.isnan(widen(tensor)).any())):

@@ -16,7 +16,7 @@ from ..model.forward import run
 from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..observe.screen import blocks
-from ..observe.watch import Address, StopPass, Watch, watched
+from ..observe.watch import Address, OpCall, StopPass, Watch, watched
 from ..origin.mechanism import limit_of
 from ..origin.walk import UNWRITTEN
 from ..values.figures import dtype_name, first_bad_index, is_bad, is_float, scalar, tensors_in
@@ -126,12 +126,12 @@ def shows(small: Small, given: Given) -> bool:
     """
     met: list[bool] = []
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        sound = kinds_in((args, kwargs)) <= small.place.kinds
-        result, shown = small.place.visit(here, func, args, kwargs)
+    def visit(call: OpCall) -> Any:
+        sound = kinds_in((call.args, call.kwargs)) <= small.place.kinds
+        result, shown = small.place.visit(call)
         if shown:
             met.append(True)
-        elif sound and not met and func_name(here) not in UNWRITTEN and "nan" in kinds_in(result):
+        elif sound and not met and func_name(call.address) not in UNWRITTEN and "nan" in kinds_in(result):
             raise StopPass  # another operator is the first to make a NaN: another fault
         return result
 

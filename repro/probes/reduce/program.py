@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..observe.tape import Op, Ref, Tape
-from ..observe.watch import Address
+from ..observe.watch import Address, OpCall
 from ..origin.mechanism import FUSED_ATTENTION
 from ..values.figures import is_bad
 from ..values.nest import items_in, rebuild
@@ -97,7 +97,7 @@ def look(program: Program) -> Optional[Seen]:
 
             args = rebuild(call.args, (Leaf, Result), give)
             kwargs = rebuild(call.kwargs, (Leaf, Result), give)
-            outcome = tape.visit(Address("", 0, str(call.func), len(results)), call.func, args, kwargs)
+            outcome = tape.visit(OpCall(Address("", 0, str(call.func), len(results)), call.func, args, kwargs))
             results.append(list(items_in(outcome, Tensor)))
     return last_of(tape, program.leaves)
 

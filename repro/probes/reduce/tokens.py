@@ -12,7 +12,7 @@ from ..model.inputs import Inputs, load_tokenizer
 from ..model.load import Loaded
 from ..observe.source import source_line
 from ..observe.tape import Tape
-from ..observe.watch import Address, Watch, watched
+from ..observe.watch import OpCall, Watch, watched
 from ..values.figures import is_bad
 from .seen import kinds_in, last_of
 from .trials import Trials, ddmin
@@ -45,16 +45,17 @@ class Place:
         nan = math.isnan(origin["value"])
         return Place(origin["module"], origin["op"], origin["source"], mechanism, nan, kinds)
 
-    def visit(self, here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    def visit(self, call: OpCall) -> tuple[Any, bool]:
         """The operator's result, and whether it is this fault: the same operator on the same line, given nothing worse,
         with the same mechanism.
         """
+        here = call.address
         if (here.module, here.op) != (self.module, self.op) or source_line() != self.source:
-            return func(*args, **kwargs), False
-        if not kinds_in((args, kwargs)) <= self.kinds:
-            return func(*args, **kwargs), False
+            return call.run(), False
+        if not kinds_in((call.args, call.kwargs)) <= self.kinds:
+            return call.run(), False
         tape = Tape()
-        result = tape.visit(here, func, args, kwargs)
+        result = tape.visit(call)
         return result, self._shown_in(tape)
 
     def _shown_in(self, tape: Tape) -> bool:
@@ -69,8 +70,8 @@ def shows(loaded: Loaded, inputs: Inputs, place: Place) -> bool:
     """Whether the model's output is bad for these inputs, and the same operator makes a bad value in it."""
     met: list[bool] = []
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result, shown = place.visit(here, func, args, kwargs)
+    def visit(call: OpCall) -> Any:
+        result, shown = place.visit(call)
         met.append(shown)
         return result
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..observe.source import source_package
-from ..observe.watch import Address
+from ..observe.watch import Address, OpCall
 from ..origin.mechanism import LINEAR
 from ..origin.walk import LITERAL, RANDOM, UNWRITTEN
 from ..reduce.program import functional
@@ -63,11 +63,12 @@ class Rounding:
         self.not_judged: set[str] = set()
         self.farthest: Optional[Farthest] = None
 
-    def visit(self, here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def visit(self, call: OpCall) -> Any:
+        here, func, args, kwargs = call.address, call.func, call.args, call.kwargs
         if not any(is_float(tensor) for tensor in tensors_in((args, kwargs))):
-            return func(*args, **kwargs)
+            return call.run()
         expected = self._expected(here, func, args, kwargs)
-        result = func(*args, **kwargs)
+        result = call.run()
         held = []
         for actual, (reference, size) in zip(tensors_in(result), expected):
             if here == self._corrected:

@@ -14,7 +14,7 @@ import torch
 
 from ..observe.source import source_package
 from ..observe.tape import Tape
-from ..observe.watch import OUTSIDE, Address, Names, StopPass, Visitor, Watch, watched_everywhere
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Visitor, Watch, watched_everywhere
 from ..origin.counterfactual import CHOSEN, repair
 from ..origin.mechanism import limit_of
 from ..origin.search import sentence
@@ -61,9 +61,9 @@ class Session:
         spot.
         """
 
-        def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            result, made = visited(func, args, kwargs)
-            for tensor in tensors_in(result) if made and which(here) else ():
+        def visit(call: OpCall) -> Any:
+            result, made = visited(call)
+            for tensor in tensors_in(result) if made and which(call.address) else ():
                 if is_float(tensor):
                     repair(tensor)
             return result
@@ -76,10 +76,10 @@ def find(path: str) -> tuple[str, str, Optional[dict[str, Any]], Optional[Found]
     session, end = Session(path), time.monotonic() + SECONDS
     suspects: list[Address] = []
 
-    def note(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result, made = visited(func, args, kwargs)
+    def note(call: OpCall) -> Any:
+        result, made = visited(call)
         if made and len(suspects) < SUSPECTS:
-            suspects.append(here)
+            suspects.append(call.address)
         return result
 
     verdict, _ = session.run(note)
@@ -141,15 +141,16 @@ def _rounded(session: Session) -> tuple[str, str, Optional[dict[str, Any]], Opti
     return "bad", f"{far.address.op} is {rounding.words()}", {**payload, "origin": origin}, None
 
 
-def visited(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+def visited(call: OpCall) -> tuple[Any, bool]:
     """The operator's result, and whether it makes a bad value by itself: a NaN or +inf though it is given none, or a
     -inf from finite inputs of which none is a mask. What somebody chose, and memory as it is handed out, are not made.
     """
-    kinds = kinds_in((args, kwargs))
-    masked = bool(kinds) or _is_mask((args, kwargs))
-    result = func(*args, **kwargs)
+    given = (call.args, call.kwargs)
+    kinds = kinds_in(given)
+    masked = bool(kinds) or _is_mask(given)
+    result = call.run()
     made = kinds_in(result) - (MASK if masked else frozenset())
-    return result, bool(made) and kinds <= MASK and not str(func).startswith(CHOSEN)
+    return result, bool(made) and kinds <= MASK and not call.address.op.startswith(CHOSEN)
 
 
 def _is_mask(nest: Any) -> bool:
@@ -175,11 +176,11 @@ def _captured(session: Session, address: Address) -> Optional[Found]:
     alone = Tape()
     code: list[Optional[str]] = []
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if here != address:
-            return func(*args, **kwargs)
+    def visit(call: OpCall) -> Any:
+        if call.address != address:
+            return call.run()
         code.append(source_package())
-        alone.visit(here, func, args, kwargs)
+        alone.visit(call)
         raise StopPass
 
     _, names = session.run(visit)
@@ -201,9 +202,9 @@ def _with_those_before(session: Session, address: Address) -> Optional[Program]:
     """The operator with those that make what is not finite in its inputs; None where these do not show the fault."""
     tape = Tape()
 
-    def visit(here: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = tape.visit(here, func, args, kwargs)
-        if here == address:
+    def visit(call: OpCall) -> Any:
+        result = tape.visit(call)
+        if call.address == address:
             raise StopPass
         return result
 

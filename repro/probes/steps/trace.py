@@ -9,7 +9,7 @@ import os
 from typing import Any, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..model.forward import bad_words, is_bad_figures, main_output
 from ..model.forward import run as run_model
@@ -17,7 +17,7 @@ from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..observe.source import source_line
 from ..observe.tape import written_by
-from ..observe.watch import OUTSIDE, Address, Names, Watch, watched_everywhere
+from ..observe.watch import OUTSIDE, PLAIN, Names, OpCall, Watch, watched_everywhere
 from ..origin.walk import UNWRITTEN
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
@@ -30,7 +30,6 @@ COLUMNS = (
 # A pass of GPT-2 base has some 800 operators and a row is some 200 bytes. A script that trains is longer than any
 # question about its first steps; the payload then says how many rows it leaves out.
 ROWS = 50_000
-PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
 
 
 def run(session: Any, step: str) -> Outcome:
@@ -44,12 +43,12 @@ class Trace:
         self.rows: list[list[Any]] = []
         self.left_out = 0
 
-    def visit(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
+    def visit(self, call: OpCall) -> Any:
+        address, func, result = call.address, call.func, call.run()
         if len(self.rows) == ROWS:
             self.left_out += 1
             return result
-        found = list(tensors_in(result)) or (list(written_by(func, args, kwargs)) if hasattr(func, "_schema") else [])
+        found = list(tensors_in(result)) or list(written_by(func, call.args, call.kwargs))
         output = next((tensor for tensor in found if is_float(tensor)), found[0] if found else None)
         with torch._C.DisableTorchFunction():  # a mode of the script's own would see, and could change, the figures
             figures = figures_of(output, func)

@@ -392,7 +392,7 @@ def test_the_models_own_hooks_stay():
 def test_a_stop_ends_the_pass_quietly():
     model = Nested()
 
-    def visit(address, func, args, kwargs):
+    def visit(call):
         raise StopPass
 
     with watched(model, Watch(visit)):
@@ -409,7 +409,7 @@ def test_a_stop_is_not_swallowed_by_a_handler_of_the_model():
             except Exception:  # noqa: BLE001 - as broad as a model's handler may be
                 pytest.fail("the model saw the stop")
 
-    def visit(address, func, args, kwargs):
+    def visit(call):
         raise StopPass
 
     model = Swallows()
