@@ -86,6 +86,8 @@ def checked(architecture: Architecture, fault: str, part: str, layer: int, dtype
     sights = []
     for bad in (True, False):
         model, truth = injected(architecture, fault, part, layer, dtype, bad)
+        if truth.mechanisms != ("bad_weights",) and not all(p.isfinite().all() for p in model.parameters()):
+            return "a weight is not finite"
         if attn:
             model.set_attn_implementation(attn)
         cast = getattr(torch, dtype)

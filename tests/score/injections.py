@@ -118,7 +118,7 @@ def residual_overflow(site: Site) -> Truth:
 def linear_overflow(site: Site) -> Truth:
     """A projection whose largest weight is just below the dtype's largest number."""
     module = site.module(site.part)
-    module.weight.mul_((EDGE * site.limit if site.bad else 2.0) / float(module.weight.abs().max()))
+    module.weight.div_(module.weight.abs().max()).mul_(EDGE * site.limit if site.bad else 2.0)
     ops = CONVOLUTION if site.part == "patches" else LINEAR
     return Truth(
         (Place(site.name(site.part), ops),), ("overflow",), (CHECKPOINT, CALLER),
@@ -188,10 +188,12 @@ def zero_norm(site: Site) -> Truth:
     )  # fmt: skip
 
 
-def tied(model: PreTrainedModel, name: str) -> tuple[str, ...]:
-    """All names of a parameter."""
-    wanted = model.get_parameter(name)
-    return tuple(known for known, found in model.named_parameters(remove_duplicate=False) if found is wanted)
+def names(site: Site, name: str) -> tuple[str, ...]:
+    """All names of a parameter; none of a model whose file has other names than the model, which are not asked then."""
+    if site.architecture.input != "input_ids":
+        return ()
+    wanted = site.model.get_parameter(name)
+    return tuple(known for known, found in site.model.named_parameters(remove_duplicate=False) if found is wanted)
 
 
 def _bad_weight(site: Site, module: str, parameter: str, index: tuple[int, ...], ops: tuple[str, ...],
@@ -200,7 +202,7 @@ def _bad_weight(site: Site, module: str, parameter: str, index: tuple[int, ...],
     return Truth(
         (Place(module, ops),), ("bad_weights",), (CHECKPOINT,),
         f"{parameter}{list(index)} is {value} in the file; {module} is the first to read it",
-        tensors=tied(site.model, parameter),
+        tensors=names(site, parameter),
     )  # fmt: skip
 
 
@@ -282,7 +284,7 @@ def weight_beyond(site: Site) -> Truth:
     return Truth(
         (Place(name, LINEAR if site.part != "embedding" else ("aten.embedding",)),), ("overflow",), (CALLER,),
         f"{tensor}{list(index)} is 1e5 in a file of float32, and float16, which is asked for, ends at 65504",
-        tensors=tied(site.model, tensor),
+        tensors=names(site, tensor),
     )  # fmt: skip
 
 
