@@ -12,17 +12,27 @@ _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # n
 
 def source_line() -> Optional[str]:
     """ "file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
-    frame = _own_frame()
-    return None if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+    return source_here()[0]
 
 
 def source_package() -> Optional[str]:
     """The top-level package that this frame's code belongs to; "__main__" for a script."""
-    frame = _own_frame()
-    return None if frame is None else str(frame.f_globals.get("__name__", "")).split(".")[0]
+    return source_here()[1]
 
 
-def _own_frame() -> Optional[FrameType]:
+def source_here() -> tuple[Optional[str], Optional[str]]:
+    """Line and package of that frame."""
+    frame = own_frame()
+    if frame is None:
+        return None, None
+    package = str(frame.f_globals.get("__name__", "")).split(".")[0]
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}", package
+
+
+def own_frame() -> Optional[FrameType]:
+    """The innermost frame that is neither PyTorch's nor this kit's; of a model that is PyTorch's own from top to
+    bottom, the innermost one of its layers.
+    """
     frame: Optional[FrameType] = sys._getframe(1)
     inner: Optional[FrameType] = None
     while frame is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..values.figures import is_float, tensors_in
 from ..values.nest import items_in, rebuild
-from .source import source_line
+from .source import source_here
 from .watch import Address, OpCall, StopPass, Watch, watched
 
 
@@ -81,7 +81,7 @@ class Op:
     the results.
 
     ``mutates``: the Refs, in their state before, of the memory that it wrote to. ``source``: "file.py:line" of the
-    model's code.
+    model's code, ``code``: the package that this belongs to.
     """
 
     index: int
@@ -92,6 +92,7 @@ class Op:
     outputs: tuple[Ref, ...]
     mutates: tuple[Ref, ...]
     source: Optional[str]
+    code: Optional[str] = None
 
     def inputs(self) -> list[Ref]:
         return list(items_in((self.args, self.kwargs), Ref))
@@ -154,7 +155,8 @@ class Tape:
         for tensor in written:
             ref = self.ref(tensor)
             ref.store.writers.append((index, ref))
-        self.ops.append(Op(index, call.address, func, kept_args, kept_kwargs, tuple(outputs), mutates, source_line()))
+        here = source_here()
+        self.ops.append(Op(index, call.address, func, kept_args, kept_kwargs, tuple(outputs), mutates, *here))
         return result
 
     def writer(self, ref: Ref, index: list[int]) -> Optional[tuple[Op, Ref, list[int]]]:
