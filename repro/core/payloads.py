@@ -278,6 +278,9 @@ class Origin(Record, frozen=True, kw_only=True):
     ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the parameter
     whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0. ``came_in`` is of a value
     that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
+    ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
+    ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result.
+    ``largest_weight`` is the largest parameter of the modules that ran.
     """
 
     module: str | None = None
@@ -312,6 +315,9 @@ class Origin(Record, frozen=True, kw_only=True):
     generate_step: int | None = None
     came_in: CameIn | None = None
     layer: str | None = None
+    library: str | None = None
+    decided_by: str | None = None
+    largest_weight: Largest | None = None
 
 
 class Spread(Record, frozen=True, kw_only=True):
@@ -356,7 +362,9 @@ class Rounding(Record, frozen=True, kw_only=True):
 
 
 class Bisect(Section, frozen=True, kw_only=True):
-    """The bisect step. ``prompt`` is the number of the input in which the origin lies."""
+    """The bisect step. ``prompt`` is the number of the input in which the origin lies. ``watching``: what differs for a
+    script that is not bad while it is watched.
+    """
 
     origin: Origin | None = None
     prompt: int | None = None
@@ -367,6 +375,7 @@ class Bisect(Section, frozen=True, kw_only=True):
     ruled_out: tuple[RuledOut, ...] = ()
     screened_calls: int | None = None
     rounding: Rounding | None = None
+    watching: str | None = None
 
 
 # --- trace -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from repro.diagnosis.known import Exclusion
 
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
 """Ablations with a dtype of float32's range."""
+NEAR = 16.0
+"""A weight within this factor of the dtype's largest number is near it. Trained weights are far smaller."""
 FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 ALONE = frozenset({"operator", "operators"})
@@ -32,7 +34,7 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     """
     if answer.verdict is not Outcome.BAD:
         return None
-    for rule in (_files, _weights, _load, _operator):
+    for rule in (_files, _weights, _load, _operator, _outside, _pytorch, _data):
         found = rule(answer)
         if found is not None:
             return found
@@ -42,6 +44,83 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     if answer.model.weights == "random":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
     return _rounding(answer) or _code(answer) or Owner(None, OPEN)
+
+
+def _outside(answer: Answer) -> Owner | None:
+    """What was there before the first operator ran, or was written where PyTorch cannot see it."""
+    origin = answer.origin
+    if origin is None:
+        return None
+    came, named = origin.came_in, origin.tensor or "the tensor"
+    if origin.mechanism == "written_outside":
+        return Owner(
+            None, f"Code that is not an operator of PyTorch wrote the value; its author is not known ({origin.note})."
+        )
+    if origin.mechanism == "bad_weights":
+        return Owner("checkpoint", f"The value is in the file: {named} holds it when it is loaded.")
+    if origin.mechanism == "bad_input" and came is not None and came.kind == "data":
+        share = f"{came.bad:,} of {came.total:,} values"
+        return Owner(
+            "caller",
+            f"The data are the cause: {share} of {named} are NaN or Inf before the first module reads them.",
+            "Look for the example in the data, and drop or mend it.",
+        )
+    return None
+
+
+def _pytorch(answer: Answer) -> Owner | None:
+    """PyTorch's, where the same program is good without one of its own parts, or an operator of it is not what float64
+    arithmetic of the same finite inputs is.
+    """
+    origin = answer.origin
+    if origin is None:
+        return None
+    if origin.mechanism == "compiler":
+        return Owner(
+            "pytorch",
+            f"The same program is good without torch.compile; the layer is {origin.layer}. {origin.note or ''}".strip(),
+        )
+    if origin.layer == "fast path":
+        return Owner("pytorch", "The same program is good without the fused fast path of PyTorch's transformer layers.")
+    value = number(origin.reference_value)
+    finite = not any(row.nan or row.posinf or row.neginf for row in origin.inputs)
+    if origin.mechanism == "kernel" and value is not None and finite and is_in_range(value, number(origin.limit)):
+        return Owner(
+            "pytorch",
+            f"{origin.op} gives {origin.value} from finite inputs where float64 arithmetic gives {plain(value)}.",
+        )
+    if origin.library == "torch.nn.init":
+        return Owner("pytorch", f"{origin.library} computes it, from arguments that are finite.")
+    return None
+
+
+def _data(answer: Answer) -> Owner | None:
+    """The caller's, where other labels or lengths in the same call give a finite loss; open where a weight is so large
+    that any use of it overflows.
+    """
+    origin = answer.origin
+    if origin is None:
+        return None
+    if origin.decided_by == "integers" and origin.phase == "loss":
+        return Owner(
+            "caller",
+            f"{origin.op} is correct for these inputs: with other labels or lengths the loss is finite.",
+            "Leave out examples without a label, or with a target that does not fit its input.",
+        )
+    return _large_weight(answer, origin)
+
+
+def _large_weight(answer: Answer, origin: Origin) -> Owner | None:
+    if not mechanism(origin.mechanism).beyond_limit or origin.tensor:
+        return None
+    limit, found = number(origin.limit), origin.largest_weight or (answer.weights and answer.weights.absmax)
+    value = None if not found else number(found.value)
+    if not found or limit is None or value is None or value * NEAR < limit:
+        return None
+    words = f"{found.tensor} holds {plain(value)}, and the largest number of the dtype is {plain(limit)}"
+    if answer.case.is_script:
+        return Owner(None, f"{words}; who made the weight so large is not known.")
+    return Owner("checkpoint", f"The weights are the cause: {words}.", "Load the model in bfloat16 or float32.")
 
 
 def _rounding(answer: Answer) -> Owner | None:

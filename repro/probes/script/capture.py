@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from ..observe.source import own_frame, source_here
-from ..observe.tape import Op, Tape
+from ..observe.tape import Op, Ref, Tape
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, watched_everywhere
 from ..origin.mechanism import classify, limit_of
-from ..origin.walk import End, Origin, chosen, trace
+from ..origin.walk import End, Origin, Step, chosen, trace
 from ..reduce.program import Program, program_of
 from ..reduce.seen import first_of_each_kind
 from ..values.figures import describe, finite_mask, is_bad, same_values, scalar, tensors_in, widen
+from ..values.nest import rebuild
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
 
 WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
@@ -63,6 +64,7 @@ class Capture(Look):
         self._names = names
         self._tape = Tape()
         self._forward: dict[int, tuple[Address, Optional[str], Optional[str]]] = {}
+        self._nodes: dict[int, Optional[tuple[str, int]]] = {}
         self._source: Optional[tuple[Tensor, dict[str, Any]]] = None
         self._unset_at: Optional[dict[str, Any]] = None
         self._handed: set[int] = set()
@@ -78,14 +80,20 @@ class Capture(Look):
         if waits and node is not None and node.name().endswith("AccumulateGrad") and _any_bad(call):
             self.found.origin["gradient"] = self._name_of(node.variable)  # type: ignore[union-attr] # see waits
             raise StopPass
-        if self._source is not None or self._handed:
-            self._follow(call)
-        return super().visit(call)
+        followed = self._source is not None or bool(self._handed)
+        bad = self._followed(call) if followed else []
+        result = super().visit(call)
+        if not followed and self._source is not None:  # it came in here
+            bad = [self._source[0]]
+        if bad and self.found is None:
+            self._follow(call, bad)
+        return result
 
     def run(self, call: OpCall) -> Any:
         if self.place >= self._wanted.begin and self.found is None:
             try:
                 self._tape.visit(call)
+                self._nodes[len(self._tape.ops) - 1] = _described(node_here())
             except Exception as error:
                 if error is call.raised:
                     raise
@@ -112,7 +120,6 @@ class Capture(Look):
     def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
         if (kind, reader) == (self._kind, self._address) and self._source is None:
             self._source = (tensor, {**self._place(call), "literal": _literal_here(tensor.dtype)})
-            self._follow(call)
 
     def _place(self, call: OpCall) -> dict[str, Any]:
         """Where an operator is called from."""
@@ -127,19 +134,38 @@ class Capture(Look):
             "source": source,
             "code": code,
             "library": library_here(),
+            "largest_weight": self._largest_weight(),
             **phase_here(),
         }
-        node = node_here()
-        if node is not None:
-            place["phase"] = "backward"
-            forward = self._forward.get(_number_of(node))
-            if forward is not None:
-                at, line, package = forward
-                place.update(forward_op=at.op, forward_source=line, code=package)
-                if at.module:
-                    place.update(module=at.module, module_class=self._names.classes.get(at.module, ""))
-            place["note"] = f"in {node.name()}" + ("" if forward is None else f", the backward of {forward[0].op}")
+        return {**place, **self._backward(_described(node_here()))}
+
+    def _backward(self, node: Optional[tuple[str, int]]) -> dict[str, Any]:
+        """What stands behind an operator of a backward pass: the operator of the forward pass, and its line."""
+        if node is None:
+            return {}
+        name, number = node
+        forward = self._forward.get(number)
+        if forward is None:
+            return {"phase": "backward", "note": f"in {name}"}
+        at, line, package = forward
+        place = {
+            "phase": "backward", "forward_op": at.op, "forward_source": line, "code": package,
+            "note": f"in {name}, the backward of {at.op}",
+        }  # fmt: skip
+        if at.module:
+            place.update(module=at.module, module_class=self._names.classes.get(at.module, ""))
         return place
+
+    def _largest_weight(self) -> Optional[dict[str, Any]]:
+        found: Optional[dict[str, Any]] = None
+        for label, root in self._names.roots():
+            for name, parameter in root.named_parameters():
+                if not is_readable(parameter) or is_bad(parameter):
+                    continue
+                value = float(widen(parameter.detach()).abs().max())
+                if found is None or value > found["value"]:
+                    found = {"tensor": ".".join(filter(None, (label, name))), "value": value}
+        return found
 
     def _explained(self, place: dict[str, Any], op: Op) -> Optional[Found]:
         """What the operator did, by a walk back through what was recorded; None where the walk leads nowhere."""
@@ -165,6 +191,8 @@ class Capture(Look):
                 "module_class": self._names.classes.get(address.module, ""),
                 "op": address.op, "call_index": address.call_index, "occurrence": address.occurrence,
                 "source": step.op.source, "code": step.op.code,
+                **dict.fromkeys(("forward_op", "forward_source", "note")),
+                **self._backward(self._nodes.get(step.op.index)),
             }  # fmt: skip
         notes = [text for text in (place.get("note"), note) if text]
         if mechanism == "masked_row":
@@ -185,18 +213,20 @@ class Capture(Look):
             "reference": None if reference is None else {"value": reference, "dtype": "float64", "scope": "operator"},
             "limit": limit_of(step.output.dtype),
             "note": "; ".join(notes) or None,
+            "decided_by": "integers" if decided_by_integers(step) else None,
         }
         return Found(step.op.address, MADE, record, program_of(self._tape, step.op))
 
-    def _follow(self, call: OpCall) -> None:
-        """The first operator that computes with the bad value, and does not only move it, reads it."""
+    def _followed(self, call: OpCall) -> list[Tensor]:
+        """What an operator is about to read of the bad values that are followed."""
         bad = [tensor for tensor in readable_in((call.args, call.kwargs)) if is_bad(tensor)]
         if self._handed:
             bad = [tensor for tensor in bad if tensor.untyped_storage().data_ptr() in self._handed]
-        if not bad or self.found is not None:
-            return
-        with torch.no_grad():
-            moved = next(tensors_in(call.run()), None)
+        return bad
+
+    def _follow(self, call: OpCall, bad: list[Tensor]) -> None:
+        """The first operator that computes with the bad value, and does not only move it, reads it."""
+        moved = next(tensors_in(call.run()), None)
         if isinstance(moved, Tensor) and moved.numel() == bad[0].numel() and _same_numbers(moved, bad[0]):
             return
         place = self._place(call)
@@ -309,12 +339,38 @@ def received(travelled: Any) -> Optional[Found]:
     return found
 
 
+def decided_by_integers(step: Step) -> bool:
+    """Whether the operator gives a finite result at this element when the integers that it is given are all 0: whether
+    labels, lengths or indices decide. None of them may be what the element's place depends on.
+    """
+    op = step.op
+    if not any(_is_integer(ref) for ref in op.inputs()):
+        return False
+    position = next((number for number, ref in enumerate(op.outputs) if ref is step.output), 0)
+
+    def make(ref: Ref) -> Tensor:
+        values = ref.tensor().clone()
+        return torch.zeros_like(values) if _is_integer(ref) else values
+
+    try:
+        with torch.no_grad():
+            results = list(tensors_in(op.func(*rebuild(op.args, Ref, make), **rebuild(op.kwargs, Ref, make))))
+        return math.isfinite(scalar(results[position], step.index))
+    except Exception:  # noqa: BLE001 - an operator that refuses such integers: nothing is said
+        return False
+
+
+def _is_integer(ref: Ref) -> bool:
+    return not (ref.dtype.is_floating_point or ref.dtype.is_complex or ref.dtype == torch.bool)
+
+
 def blank() -> dict[str, Any]:
     """An origin's record with nothing in it."""
     return {
         **dict.fromkeys(("token_index", "token", "head_index", "channel_index", "tensor", "tensor_index", "note")),
         **dict.fromkeys(("element", "value", "reference_value", "reference", "limit", "phase", "forward_op")),
-        **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output")),
+        **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output", "library")),
+        **dict.fromkeys(("decided_by", "largest_weight")),
         "mechanism": "unknown", "operands": [], "inputs": [], "module": "", "module_class": "",
     }  # fmt: skip
 
@@ -359,9 +415,12 @@ def sequence_here() -> Optional[int]:
     return None if current is None or not torch.is_grad_enabled() else current() - 1
 
 
-def _number_of(node: Any) -> int:
+def _described(node: Any) -> Optional[tuple[str, int]]:
+    """Name and number of an autograd node; -2 where this release does not number them."""
+    if node is None:
+        return None
     number = getattr(node, "_sequence_nr", None)
-    return -1 if number is None else int(number())
+    return node.name(), -2 if number is None else int(number())
 
 
 def frames() -> list[FrameType]:

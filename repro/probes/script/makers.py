@@ -18,7 +18,7 @@ from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_ever
 from ..origin.walk import LITERAL, UNWRITTEN
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import is_bad, is_float, tensors_in, widen
-from ..values.nest import rebuild
+from ..values.nest import items_in, rebuild
 
 MADE, CAME_IN, UNSET, OUT_OF_SIGHT = "made", "came in", "unset", "out of sight"
 KEPT = 100_000  # candidates that are listed; one that is not listed is said to be so
@@ -123,7 +123,6 @@ class Look:
         self.candidates: dict[tuple[str, Address], Candidate] = {}
         self.place = 0
         self.left_out = 0
-        self.compiled = False
 
     def visit(self, call: OpCall) -> Any:
         self.place += 1
@@ -137,9 +136,13 @@ class Look:
         if bad:  # some may have been repaired
             given = list(readable_in((call.args, call.kwargs)))
         kinds = kinds_in(given) if bad else frozenset()
+        held = _storages_in((call.args, call.kwargs))
         result = self.run(call)
-        results = list(readable_in([result, list(written_by(call.func, call.args, call.kwargs))]))
+        given_back = readable_in([result, list(written_by(call.func, call.args, call.kwargs))])
+        results = list({id(tensor): tensor for tensor in given_back}.values())
         spoilt = [tensor for tensor in results if is_bad(tensor)]
+        if spoilt and not bad and held:
+            spoilt = [tensor for tensor in spoilt if not self._shown(call, tensor, held)]
         repaired = False
         made = kinds_in(spoilt)
         if made and kinds <= MASK and (made - MASK or not kinds):
@@ -148,11 +151,27 @@ class Look:
             if self._rule.repairs(MADE, call.address, meant):
                 repaired = True
                 for tensor in spoilt:
-                    repair(tensor, self._rule.stand_in)
+                    repair(tensor, self._rule.stand_in, keeps_masks=bool(kinds))
             self.made(call, spoilt)
         for tensor in results:
-            self._memory.wrote(tensor, not repaired and any(tensor is other for other in spoilt))
+            self._memory.wrote(tensor, any(tensor is other for other in spoilt) and (not repaired or is_bad(tensor)))
         return result
+
+    def _shown(self, call: OpCall, tensor: Tensor, held: set[int]) -> bool:
+        """Whether an operator only shows memory as numbers that came in from outside: as another dtype, or as a storage
+        that was read from a file. Then nothing was made.
+        """
+        if tensor.untyped_storage().data_ptr() not in held or self._memory.state(tensor) is not None:
+            return False
+        reader = self._memory.reader(tensor, call.address)
+        meant = kinds_in([tensor]) <= MASK
+        self._note(CAME_IN, reader, meant)
+        self.came(call, CAME_IN, reader, tensor)
+        if self._rule.repairs(CAME_IN, reader, meant):
+            repair(tensor, self._rule.stand_in)
+        else:
+            self._memory.wrote(tensor, True)
+        return True
 
     def run(self, call: OpCall) -> Any:
         """The operator itself, behind everything that is done to what it reads."""
@@ -226,6 +245,13 @@ def look(rule: Rule) -> tuple[Any, Any]:
     return watched_everywhere(watch, names), found
 
 
+def _storages_in(nest: Any) -> set[int]:
+    """Where the memory lies of what is no floating tensor in a nest: bytes, and storages themselves."""
+    found = {item.data_ptr() for item in items_in(nest, torch.UntypedStorage)}
+    plain = (item for item in tensors_in(nest) if not is_float(item) and item.layout == torch.strided)
+    return found | {item.untyped_storage().data_ptr() for item in plain if not (item.is_meta or item.is_nested)}
+
+
 def base_name(op: str) -> str:
     """ "add" of "aten.add_.Tensor"."""
     parts = op.split(".")
@@ -260,11 +286,11 @@ def _is_mask(tensor: Tensor) -> bool:
     return not tensor.is_complex() and float(widen(tensor).min()) == torch.finfo(tensor.dtype).min
 
 
-def repair(tensor: Tensor, stand_in: float) -> Tensor:
-    """``stand_in`` in place of every NaN and Inf, where it lies."""
+def repair(tensor: Tensor, stand_in: float, keeps_masks: bool = False) -> Tensor:
+    """``stand_in`` in place of every NaN and Inf, where it lies; keeps_masks: not of -inf, which was there before."""
     with torch.no_grad():
-        return (
-            torch.nan_to_num_(tensor.detach(), stand_in, stand_in, stand_in)
-            if not tensor.is_complex()
-            else (tensor.detach().copy_(torch.where(torch.isfinite(tensor), tensor, torch.full_like(tensor, stand_in))))
-        )
+        if tensor.is_complex():
+            sound = torch.isfinite(tensor)
+        else:
+            sound = torch.isfinite(tensor) | ((tensor == float("-inf")) if keeps_masks else False)
+        return tensor.detach().copy_(torch.where(sound, tensor, torch.full_like(tensor, stand_in)))
