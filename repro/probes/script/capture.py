@@ -226,8 +226,8 @@ class Capture(Look):
 
     def _follow(self, call: OpCall, bad: list[Tensor]) -> None:
         """The first operator that computes with the bad value, and does not only move it, reads it."""
-        moved = next(tensors_in(call.run()), None)
-        if isinstance(moved, Tensor) and moved.numel() == bad[0].numel() and _same_numbers(moved, bad[0]):
+        moved = next(readable_in(call.run()), None)
+        if moved is not None and (_is_view(moved, bad[0]) or _only_moves(call, moved, bad[0])):
             return
         place = self._place(call)
         tensor = bad[0]
@@ -379,9 +379,30 @@ def _any_bad(call: OpCall) -> bool:
     return any(map(is_bad, readable_in((call.args, call.kwargs))))
 
 
+def _is_view(one: Tensor, two: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == two.untyped_storage().data_ptr()
+
+
+def _only_moves(call: OpCall, moved: Tensor, read: Tensor) -> bool:
+    """Whether an operator gives back the numbers of ``read``: it did, and with other numbers there it does so too."""
+    if not _same_numbers(moved, read):
+        return False
+    other = torch.linspace(0, 1, read.numel(), device=read.device).reshape(read.shape).to(read.dtype)
+
+    def make(tensor: Tensor) -> Tensor:
+        return other if tensor is read else tensor.detach().clone()
+
+    try:
+        with torch.no_grad():
+            again = call.func(*rebuild(call.args, Tensor, make), **rebuild(call.kwargs, Tensor, make))
+        return any(_same_numbers(result, other) for result in readable_in(again))
+    except Exception:  # noqa: BLE001 - an operator that refuses other numbers does more than move them
+        return False
+
+
 def _same_numbers(one: Tensor, two: Tensor) -> bool:
     """Whether both hold the same numbers in the same order, whatever their dtype and shape."""
-    if not one.is_floating_point() or not two.is_floating_point():
+    if one.numel() != two.numel() or not (one.is_floating_point() and two.is_floating_point()):
         return False
     return same_values(
         widen(one.detach()).reshape(-1).to(torch.float64), widen(two.detach()).reshape(-1).to(torch.float64)
@@ -412,7 +433,7 @@ def node_here() -> Any:
 def sequence_here() -> Optional[int]:
     """The number of the autograd node that was made last, which is that of the operator that is running now."""
     current = getattr(torch._C._autograd, "_get_sequence_nr", None)
-    return None if current is None or not torch.is_grad_enabled() else current() - 1
+    return None if current is None else current() - 1
 
 
 def _described(node: Any) -> Optional[tuple[str, int]]:

@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 import types
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -205,6 +206,7 @@ def _as_child(job: Job, report: str, out: int, err: int) -> int:
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
     atexit._clear()
+    _reset_warnings()
     status = 0
     try:
         _launch(job, report)
@@ -228,6 +230,14 @@ def _as_child(job: Job, report: str, out: int, err: int) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     return status & 0xFF
+
+
+def _reset_warnings() -> None:
+    """The filters that a fresh interpreter has; what this process was told to raise or to hide is not the script's."""
+    warnings.resetwarnings()
+    for category in (ResourceWarning, ImportWarning, PendingDeprecationWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category, append=True)
+    warnings.filterwarnings("default", category=DeprecationWarning, module="__main__")
 
 
 def _status_of(ended: SystemExit) -> int:
