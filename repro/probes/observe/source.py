@@ -12,8 +12,19 @@ _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # n
 
 def source_line() -> Optional[str]:
     """ "file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
+    place = source_place()
+    return None if place is None else in_short(place)
+
+
+def source_place() -> Optional[tuple[str, int]]:
+    """The file and the line of that frame."""
     frame = _own_frame()
-    return None if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def in_short(place: tuple[str, int]) -> str:
+    """ "file.py:line"."""
+    return f"{os.path.basename(place[0])}:{place[1]}"
 
 
 def source_package() -> Optional[str]:
