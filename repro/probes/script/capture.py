@@ -2,11 +2,8 @@
 which phase, and what stands behind it (the forward operator of a gradient, the tensor that came in from outside).
 """
 
-import ast
-import linecache
 import math
 import os
-import re
 import sys
 from dataclasses import dataclass
 from types import FrameType
@@ -15,19 +12,20 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..observe.source import own_frame, source_here
+from ..observe.source import own_frame, source_here, source_place
 from ..observe.tape import Op, Ref, Tape
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, watched_everywhere
-from ..origin.mechanism import classify, limit_of
+from ..origin.arithmetic import limit_of
+from ..origin.mechanism import classify, literal_note
+from ..origin.outside import came_in, written_in_source
 from ..origin.walk import End, Origin, Step, chosen, trace
 from ..reduce.program import Program, program_of
 from ..reduce.seen import first_of_each_kind
-from ..values.figures import describe, finite_mask, is_bad, same_values, scalar, tensors_in, widen
+from ..values.figures import describe, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
 from ..values.nest import rebuild
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
 
 WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
-EXAMPLES = 8  # places of bad values in data that are listed
 LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
 
 
@@ -119,7 +117,10 @@ class Capture(Look):
 
     def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
         if (kind, reader) == (self._kind, self._address) and self._source is None:
-            self._source = (tensor, {**self._place(call), "literal": _literal_here(tensor.dtype)})
+            self._source = (
+                tensor,
+                {**self._place(call), "literal": written_in_source(source_place(), bad_value(tensor), tensor.dtype)},
+            )
 
     def _place(self, call: OpCall) -> dict[str, Any]:
         """Where an operator is called from."""
@@ -232,9 +233,9 @@ class Capture(Look):
         place = self._place(call)
         tensor = bad[0]
         name, kind = self._named(tensor)
-        came = came_in(tensor, kind)
+        came = came_in(kind, tensor)
         record = {**blank(), **place, "came_in": came, "tensor": name, "inputs": [describe(item) for item in bad]}
-        first = next(item for item in (~finite_mask(tensor)).nonzero().tolist())
+        first = first_bad_index(tensor)
         output = next(tensors_in(call.run()), None)
         record.update(
             element=first,
@@ -265,7 +266,7 @@ class Capture(Look):
         if self._names.other_threads:
             return {"mechanism": "unknown", "note": "modules ran in other threads, which are not watched"}
         if entry["literal"] is not None:
-            note = f"the code writes {entry['literal']} at {entry['source']}"
+            note = f"{literal_note(entry['literal'], self._source[0].dtype)}, at {entry['source']}"
             return {
                 "mechanism": "literal", "note": note, "op": entry["op"], "source": entry["source"],
                 "code": entry["code"], "tensor": record["tensor"],
@@ -409,19 +410,9 @@ def _same_numbers(one: Tensor, two: Tensor) -> bool:
     )
 
 
-def came_in(tensor: Tensor, kind: str) -> dict[str, Any]:
-    """How much of a tensor is bad, and where."""
-    bad = ~finite_mask(tensor.detach())
-    flat = bad.reshape(bad.shape[0], -1) if bad.dim() else bad.reshape(1, 1)
-    features = bad.reshape(-1, bad.shape[-1]).any(0) if bad.dim() > 1 else flat.any(0)
-    return {
-        "kind": kind,
-        "shape": list(tensor.shape),
-        "bad": int(bad.sum()),
-        "total": tensor.numel(),
-        "examples": flat.any(1).nonzero().flatten()[:EXAMPLES].tolist(),
-        "features": features.nonzero().flatten()[:EXAMPLES].tolist() if bad.dim() > 1 else [],
-    }
+def bad_value(tensor: Tensor) -> float:
+    """The first NaN or infinity in a tensor."""
+    return scalar(tensor, first_bad_index(tensor))
 
 
 def node_here() -> Any:
@@ -515,31 +506,4 @@ def variable_of(holds: Any) -> Optional[str]:
                 for key, item in list(value.items()):
                     if isinstance(key, str) and isinstance(item, Tensor) and holds(item):
                         return f"{name}[{key!r}]"
-    return None
-
-
-NUMBER = re.compile(r"(?<![\w.])\d[\d_]*(?:\.\d*)?(?:[eE][+-]?\d+)?")
-
-
-def _literal_here(dtype: torch.dtype) -> Optional[str]:
-    """The number that the running line writes down and that the dtype does not hold, as it stands there."""
-    frame = own_frame()
-    if frame is None:
-        return None
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    named = re.search(
-        r"""float\(\s*["'][+-]?(?:nan|inf|infinity)["']\s*\)|\b(?:math|np|numpy|torch)\.(?:nan|inf|NaN|Inf)\b""", line
-    )
-    if named:
-        return named.group()
-    if "tensor(" not in line:
-        return None
-    limit = limit_of(dtype) if dtype.is_floating_point else math.inf
-    for found in NUMBER.findall(line):
-        try:
-            number = float(ast.literal_eval(found))
-        except (ValueError, SyntaxError):
-            continue
-        if abs(number) > limit:
-            return str(found)
     return None
