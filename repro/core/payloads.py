@@ -201,8 +201,18 @@ class Load(Section, frozen=True, kw_only=True):
 # --- forward, script -------------------------------------------------------------------------------------------------
 
 
+class Further(Record, frozen=True, kw_only=True):
+    """An input beside the token ids: ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    seed: int
+
+
 class Pass(Record, frozen=True, kw_only=True):
-    """One input and what came of it. ``input_source`` is "tokenizer" or "seeded".
+    """One input and what came of it. ``input_source`` is "tokenizer" or "seeded"; ``input_ids`` are empty for a model
+    that takes none.
 
     ``absorbed``: how many module calls gave a bad value of which nothing is seen in the output.
     """
@@ -213,6 +223,7 @@ class Pass(Record, frozen=True, kw_only=True):
     input_ids: tuple[int, ...] = ()
     decoder_input_ids: tuple[int, ...] | None = None
     tokens: tuple[str, ...] | None = None
+    further: tuple[Further, ...] = ()
     output: str | None = None
     logits: Figures | None = None
     entropy_ratio: float | None = None

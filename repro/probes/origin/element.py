@@ -35,7 +35,7 @@ def locate(shape: tuple[int, ...], index: tuple[int, ...], inputs: Inputs, model
         ids, tokens = inputs.decoder_input_ids, inputs.decoder_tokens
     config = getattr(model, "config", None)
     config = getattr(config, "text_config", None) or config
-    names = layout(shape, ids.shape[-1], head_count(config))
+    names = None if ids is None else layout(shape, ids.shape[-1], head_count(config))
     if names is None and len(shape) == 1 and shape[0] == getattr(config, "hidden_size", None):
         names = ("channel",)
     at = {name: place for name, place, size in zip(names or (), index, shape) if name != "channel" or size > 1}
