@@ -86,10 +86,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def unused_prompt(prompts: Sequence[str], forward: Forward | None) -> str | None:
-    """A sentence where a prompt was given and the model was not asked it, for want of a tokenizer."""
+    """A sentence where a prompt was given and the model was not asked it, for want of a tokenizer or of ids."""
     asked = () if forward is None else forward.prompts
     if not prompts or not asked or any(item.input_source != "seeded" for item in asked):
         return None
+    if all(item.further and not item.input_ids for item in asked):
+        return "the prompt was not used: the model takes no token ids, and its inputs were drawn from a seed."
     return "the prompt was not used: there is no tokenizer, so the token ids were drawn from a seed."
 
 

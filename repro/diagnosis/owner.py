@@ -9,7 +9,7 @@ is open, and the reason says what is missing.
 from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
 from repro.core.mechanisms import BY_DEFINITION, CODE, PYTORCH, is_in_range, mechanism
-from repro.core.payloads import Origin, Rounding
+from repro.core.payloads import Cause, Load, Origin, Rounding
 from repro.core.records import Kind, Outcome, Owner
 from repro.core.sentences import listed, origin_dtype, plain
 from repro.diagnosis.known import Exclusion
@@ -170,7 +170,48 @@ def _weights(answer: Answer) -> Owner | None:
 
 
 def _load(answer: Answer) -> Owner | None:
-    if answer.kind is not Kind.LOAD or answer.load is None or not answer.load.unset_buffers:
+    if answer.kind is not Kind.LOAD or answer.load is None:
+        return None
+    return _keys(answer.load) or _misplaced(answer, answer.load) or _unset(answer, answer.load)
+
+
+def _keys(load: Load) -> Owner | None:
+    """The checkpoint's, where it has the missing tensors in another way than its configuration's class asks for."""
+    cause = load.cause
+    if cause is None or 2 * cause.explained <= cause.of:
+        return None
+    how = {
+        "prefix": f"with {_named(cause)} at the start of their names",
+        "suffix": f"with {_named(cause)} at the end of their names",
+        "renamed": f"with {_named(cause)} in their names",
+        "transposed": "transposed",
+    }.get(cause.kind)
+    if how is None:
+        return Owner("checkpoint", "The file's weights are quantised, and its configuration does not say so.")
+    reason = f"The file has {cause.keys:,} of the {cause.of:,} tensors that do not fit, {how}."
+    return Owner("checkpoint", reason, "Save the tensors under the names and in the shapes of the model's class.")
+
+
+def _named(cause: Cause) -> str:
+    if not cause.model:
+        return f"{cause.file!r}"
+    return f"{cause.file!r} in place of {cause.model!r}" if cause.file else f"no {cause.model!r}"
+
+
+def _misplaced(answer: Answer, load: Load) -> Owner | None:
+    """The library's, where it fills a tensor that the file does not name with the values of the wrong one."""
+    wrong = next((item for item in load.misplaced if item.belongs != item.tensor), None)
+    if wrong is None or answer.case.trust_remote_code:
+        return None
+    return Owner(
+        "transformers",
+        f"from_pretrained gives {wrong.tensor}, which the file does not name, the values of {wrong.holds}, and not "
+        f"those of {wrong.belongs}.",
+    )
+
+
+def _unset(answer: Answer, load: Load) -> Owner | None:
+    if not load.unset_buffers:
         return None
     if answer.case.trust_remote_code:
         return Owner(None, "A buffer is left as unset memory, and the model's own code was allowed to run.")
