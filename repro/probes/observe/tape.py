@@ -2,19 +2,21 @@
 
 Tensors are kept by reference. Before an operator writes into memory, that memory is copied once, so that what was
 read earlier stays what it was. Views are not writers: a value's writer is the last operator that wrote to its bytes.
+Whether a result was bad is looked at when it is written: memory that is bad later, and that no operator wrote to in
+between, was written by something that is no operator.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..values.figures import is_float, tensors_in
+from ..values.figures import is_bad, is_float, tensors_in
 from ..values.nest import items_in, rebuild
-from .source import source_line
+from .source import Place, short, source_place
 from .watch import Address, OpCall, StopPass, Watch, watched
 
 
@@ -33,7 +35,10 @@ class Store:
 
 @dataclass(frozen=True, eq=False)
 class Ref:
-    """A tensor as it was at one moment: where its elements lie, and in which epoch of their memory."""
+    """A tensor as it was at one moment: where its elements lie, and in which epoch of their memory.
+
+    was_bad: of an operator's result, whether it held a NaN or Inf when the operator had just given it.
+    """
 
     store: Store
     epoch: int
@@ -42,6 +47,7 @@ class Ref:
     stride: tuple[int, ...]
     offset: int
     itemsize: int
+    was_bad: Optional[bool] = None
 
     def tensor(self) -> Tensor:
         """The values of that moment. Not to be written to."""
@@ -75,13 +81,20 @@ class Ref:
         return index if rest == 0 else None
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A tensor whose elements do not lie in plain memory: nested, sparse, quantised, or without any."""
+
+    kind: str
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operator call. In ``args`` and ``kwargs`` each tensor stands as a Ref; ``outputs`` are Refs in the order of
-    the results.
+    """One operator call. In ``args`` and ``kwargs`` each tensor stands as a Ref (or as Unread); ``outputs`` are Refs in
+    the order of the results.
 
     ``mutates``: the Refs, in their state before, of the memory that it wrote to. ``source``: "file.py:line" of the
-    model's code.
+    model's code, which is ``place``.
     """
 
     index: int
@@ -92,9 +105,18 @@ class Op:
     outputs: tuple[Ref, ...]
     mutates: tuple[Ref, ...]
     source: Optional[str]
+    place: Optional[Place] = None
+
+    @property
+    def code(self) -> Optional[str]:
+        """The package that the source line belongs to."""
+        return None if self.place is None else self.place.package
 
     def inputs(self) -> list[Ref]:
         return list(items_in((self.args, self.kwargs), Ref))
+
+    def unread(self) -> list[Unread]:
+        return list(items_in((self.args, self.kwargs), Unread))
 
     @property
     def base_name(self) -> str:
@@ -131,11 +153,16 @@ class Tape:
     def knows(self, tensor: Tensor) -> bool:
         return (str(tensor.device), tensor.untyped_storage().data_ptr()) in self._stores
 
+    def kept(self, tensor: Tensor) -> Any:
+        """Its Ref, or Unread."""
+        kind = unreadable(tensor)
+        return self.ref(tensor) if kind is None else Unread(kind)
+
     def visit(self, call: OpCall) -> Any:
         func, args, kwargs = call.func, call.args, call.kwargs
-        kept_args = rebuild(args, Tensor, self.ref)
-        kept_kwargs = rebuild(kwargs, Tensor, self.ref)
-        written = list(written_by(func, args, kwargs))
+        kept_args = rebuild(args, Tensor, self.kept)
+        kept_kwargs = rebuild(kwargs, Tensor, self.kept)
+        written = [tensor for tensor in written_by(func, args, kwargs) if unreadable(tensor) is None]
         mutates = tuple(self.ref(tensor) for tensor in written)
         for ref in mutates:
             ref.store.snapshots.setdefault(ref.epoch, ref.store.storage.clone())
@@ -144,17 +171,21 @@ class Tape:
             ref.store.epoch = ref.epoch + 1
         index = len(self.ops)
         outputs: list[Ref] = []
-        targets = list(tensors_in(result)) or written
+        targets = [tensor for tensor in tensors_in(result) if unreadable(tensor) is None] or written
         for tensor in targets:
             fresh = tensor.numel() > 0 and not self.knows(tensor)
             ref = self.ref(tensor)
-            outputs.append(ref)
             if fresh:
+                ref = replace(ref, was_bad=is_bad(tensor))
                 ref.store.writers.append((index, ref))
+            outputs.append(ref)
         for tensor in written:
-            ref = self.ref(tensor)
+            ref = replace(self.ref(tensor), was_bad=is_bad(tensor))
             ref.store.writers.append((index, ref))
-        self.ops.append(Op(index, call.address, func, kept_args, kept_kwargs, tuple(outputs), mutates, source_line()))
+        place = source_place()
+        self.ops.append(
+            Op(index, call.address, func, kept_args, kept_kwargs, tuple(outputs), mutates, short(place), place)
+        )
         return result
 
     def writer(self, ref: Ref, index: list[int]) -> Optional[tuple[Op, Ref, list[int]]]:
@@ -168,6 +199,17 @@ class Tape:
                 if place is not None:
                     return self.ops[position], written, place
         return None
+
+
+def unreadable(tensor: Tensor) -> Optional[str]:
+    """Why the elements of a tensor cannot be read from its memory; None where they can."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout).replace("torch.", "")
+    if tensor.is_quantized:
+        return "quantised"
+    return "meta" if tensor.is_meta else None
 
 
 def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
@@ -195,7 +237,7 @@ def record(model: nn.Module, run: Callable[[], Any], begin: tuple[str, int], end
     def left(name: str, index: int, output: Any) -> None:
         if (name, index) == end and watch.active:
             watch.active = False
-            tape.exit_refs = [tape.ref(tensor) for tensor in output_tensors(output)]
+            tape.exit_refs = [tape.ref(tensor) for tensor in output_tensors(output) if unreadable(tensor) is None]
             raise StopPass
 
     watch.entered, watch.left = entered, left

@@ -1,42 +1,130 @@
-"""Two experiments on one operator of a whole forward pass: what another precision has there, and whether the fault
-goes away without it.
+"""Experiments on one operator of a whole pass: what another precision has there, whether the fault goes away without
+it, and whether a value follows from what fills unset memory.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
 
+from ..observe.source import source_line
+from ..observe.tape import Op, Ref, unreadable, written_by
 from ..observe.watch import Address, OpCall, StopPass, Visitor, Watch, watched
 from ..values.figures import finite_mask, is_bad, is_float, scalar, tensors_in, widen
+from .arithmetic import limit_of, python_numbers
 from .walk import LITERAL, UNWRITTEN
 
-# Operators whose non-finite values are meant, or are nobody's yet: they are never repaired.
+# Names of operators that put a chosen number into memory, or hand it out as it is: for those who list suspects.
 CHOSEN = tuple("aten." + name + ending for name in sorted(LITERAL | UNWRITTEN) for ending in (".", "_."))
+CASTS = frozenset(("aten._to_copy.default", "aten.clone.default", "aten.copy_.default", "aten.detach.default"))
+FILLS = (1.0, 2.0)  # what unset memory is filled with
 
 
-def value_at(
-    model: nn.Module, run: Callable[[], Any], address: Address, output: int, index: tuple[int, ...]
-) -> Optional[float]:
-    """The element ``index`` of the operator's ``output``-th result in this pass; None if the operator or the element
-    is not there.
+# --- the same place in another pass ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kin:
+    """What an operator is known by in a pass that runs other operators beside it.
+
+    producers: the operators that fed it, and those that fed them, by name and source line; operators that only cast or
+    copy are looked through, for they run in one dtype only. occurrence: of those alike.
     """
-    found: list[float] = []
+
+    module: str
+    call_index: int
+    op: str
+    source: Optional[str]
+    producers: tuple[Any, ...]
+    occurrence: int
+
+
+class _Kinship:
+    """Knows the Kin of each operator as a pass goes on."""
+
+    def __init__(self) -> None:
+        self._wrote: dict[int, tuple[Any, ...]] = {}
+        self._counts: dict[tuple[Any, ...], int] = {}
+
+    def of(self, call: OpCall) -> Kin:
+        here, source = call.address, source_line()
+        fed = tuple(self._of(tensor) for tensor in tensors_in((call.args, call.kwargs)))
+        key = (here.module, here.call_index, here.op, source, fed)
+        count = self._counts[key] = self._counts.get(key, -1) + 1
+        return Kin(*key, count)
+
+    def wrote(self, call: OpCall, kin: Kin, result: Any) -> None:
+        """Note what the operator wrote. A view says nothing new of its memory."""
+        given = {_memory(tensor) for tensor in tensors_in((call.args, call.kwargs))}
+        fresh = [tensor for tensor in tensors_in(result) if _memory(tensor) not in given]
+        grandparents = tuple(fed[:2] for fed in kin.producers)
+        label = (kin.op, kin.source, grandparents)
+        if kin.op in CASTS and kin.producers:
+            label = kin.producers[-1] if kin.op.startswith("aten.copy_") else kin.producers[0]
+        for tensor in (*fresh, *written_by(call.func, call.args, call.kwargs)):
+            self._wrote[_memory(tensor)] = label
+
+    def _of(self, tensor: Tensor) -> tuple[Any, ...]:
+        return self._wrote.get(_memory(tensor), ("outside", None, ()))
+
+
+def _memory(tensor: Tensor) -> int:
+    return id(tensor) if unreadable(tensor) else tensor.untyped_storage().data_ptr()
+
+
+def kin_of(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Kin]:
+    """The Kin of the operator at an address of this pass."""
+    found: list[Kin] = []
+    kinship = _Kinship()
 
     def visit(call: OpCall) -> Any:
+        kin = kinship.of(call)
         result = call.run()
         if call.address == address:
-            results = list(tensors_in(result))
-            shape = results[output].shape if output < len(results) else ()
-            if len(shape) == len(index) and all(at < size for at, size in zip(index, shape)):
-                found.append(scalar(results[output], index))
+            found.append(kin)
             raise StopPass
+        kinship.wrote(call, kin, result)
         return result
 
     with watched(model, Watch(visit)):
         run()
     return found[0] if found else None
+
+
+def result_at(model: nn.Module, run: Callable[[], Any], kin: Kin, output: int) -> Optional[Tensor]:
+    """The ``output``-th result of the operator that is the Kin's in this pass; None where there is none."""
+    found: list[Tensor] = []
+    kinship = _Kinship()
+
+    def visit(call: OpCall) -> Any:
+        mine = kinship.of(call)
+        result = call.run()
+        if mine == kin:
+            results = list(tensors_in(result)) or list(written_by(call.func, call.args, call.kwargs))
+            if output < len(results):
+                found.append(results[output].detach().clone())
+            raise StopPass
+        kinship.wrote(call, mine, result)
+        return result
+
+    with watched(model, Watch(visit)):
+        run()
+    return found[0] if found else None
+
+
+def value_at(
+    model: nn.Module, run: Callable[[], Any], kin: Kin, output: int, shape: tuple[int, ...], index: tuple[int, ...]
+) -> Optional[float]:
+    """The element ``index`` of the operator's ``output``-th result in this pass; None if the operator is not there, or
+    gives another shape.
+    """
+    found = result_at(model, run, kin, output)
+    return None if found is None or tuple(found.shape) != tuple(shape) else scalar(found, index)
+
+
+# --- repaired ----------------------------------------------------------------------------------------------------
 
 
 def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Any]:
@@ -47,12 +135,9 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
 
     def visit(call: OpCall) -> Any:
         result = call.run()
-        if call.address != address:
-            return result
-        met.append(True)
-        for tensor in tensors_in(result):
-            if is_float(tensor):
-                repair(tensor)
+        if call.address == address:
+            met.append(True)
+            repair_all(call, result)
         return result
 
     return _watched_output(model, run, visit, met)
@@ -75,14 +160,30 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
         sound = all(not bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in map(widen, given))
         finite_in = sound and not any(map(is_bad, given))
         result = call.run()
-        if not sound or call.address.op.startswith(CHOSEN):
-            return result
-        for tensor in tensors_in(result):
-            if is_float(tensor) and (is_bad(tensor) if finite_in else bool(torch.isnan(widen(tensor)).any())):
-                repair(tensor)
+        if sound and not is_mask(call, result):
+            repair_all(call, result, nan_only=not finite_in)
         return result
 
     return _watched_output(model, run, visit, met)
+
+
+def is_mask(call: OpCall, result: Any) -> bool:
+    """Whether the only bad values of the result are -inf, and a number in the code is to blame: they are meant."""
+    floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and not tensor.is_complex()]
+    bad = [widen(tensor) for tensor in floats if is_bad(tensor)]
+    if not bad or any(bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in bad):
+        return False
+    limit = min(limit_of(tensor.dtype) for tensor in floats)
+    return any(number < -limit for number in python_numbers(call.func, call.args, call.kwargs))
+
+
+def repair_all(call: OpCall, result: Any, nan_only: bool = False) -> None:
+    """The operator's results repaired, and what it wrote to where it gives nothing back."""
+    for tensor in list(tensors_in(result)) or list(written_by(call.func, call.args, call.kwargs)):
+        if unreadable(tensor) is not None or not is_float(tensor):
+            continue
+        if bool(torch.isnan(widen(tensor)).any()) if nan_only else is_bad(tensor):
+            repair(tensor)
 
 
 def _watched_output(model: nn.Module, run: Callable[[], Any], visit: Visitor, met: list[bool]) -> Optional[Any]:
@@ -108,6 +209,55 @@ def effect(before: Tensor, after: Optional[Tensor]) -> str:
     if not bool(bad_after.any()):
         return "repaired"
     return "unchanged" if torch.equal(bad_before, bad_after) else "changed"
+
+
+# --- filled ------------------------------------------------------------------------------------------------------
+
+
+def follows_the_fill(passes: Callable[[Visitor], Any], read: tuple[Op, Ref, tuple[int, ...]]) -> Optional[bool]:
+    """Whether an element that an operator reads is what unset memory was filled with when it was handed out.
+
+    Two passes, each with another number in all memory that ``empty`` and the like give. True: the element is that
+    number each time, so nothing was written there. False: it is not, so something wrote it. None: the operator was not
+    met in both.
+
+    passes: runs the program under a visitor. read: the operator that reads it, which of its inputs, and the element.
+    """
+    op, ref, index = read
+    position = next((at for at, other in enumerate(op.inputs()) if other is ref), None)
+    if position is None:
+        return None
+    seen: list[Optional[float]] = []
+    for fill in FILLS:
+        found: list[float] = []
+
+        def visit(call: OpCall, fill: float = fill, found: list[float] = found) -> Any:
+            if call.address == op.address:
+                given = [tensor for tensor in tensors_in((call.args, call.kwargs)) if unreadable(tensor) is None]
+                if position < len(given) and tuple(given[position].shape) == ref.shape:
+                    found.append(scalar(given[position], index))
+                raise StopPass
+            return filled(call, fill)
+
+        passes(visit)
+        seen.append(found[0] if found else None)
+    if None in seen:
+        return None
+    return seen == list(FILLS)
+
+
+def filled(call: OpCall, fill: float) -> Any:
+    """The operator's result; where it hands out memory as it is, that memory holds ``fill``."""
+    parts = call.address.op.split(".")
+    if len(parts) < 2 or parts[1].rstrip("_") not in UNWRITTEN:
+        return call.run()
+    grown = parts[1].startswith("resize")  # keeps the elements that are there
+    kept = sum(tensor.numel() for tensor in tensors_in(call.args[:1])) if grown else 0
+    result = call.run()
+    for tensor in tensors_in(result):
+        if unreadable(tensor) is None and tensor.numel() > kept and (not kept or tensor.is_contiguous()):
+            (tensor.view(-1)[kept:] if kept else tensor).fill_(fill)
+    return result
 
 
 def finite_or_none(value: Optional[float]) -> Optional[float]:

@@ -1,43 +1,38 @@
-"""What happened at the operator to blame, in IEEE 754's words, by comparison with the same operator in float64.
+"""What happened at the operator to blame, in IEEE 754's words, by running it again.
 
-Names of operators only decide where arithmetic cannot: 1/0 and an overflow both give infinity in float64 too.
+In float64 at the point; where that is infinite, at points near it and at smaller and larger ones; where that is finite,
+in the operator's own dtype on inputs that are scaled down. No name of an operator decides anything.
 """
 
+import functools
 import math
+from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
-from ..observe.tape import Op, Ref
-from ..values.figures import is_float, scalar, tensors_in
-from ..values.nest import items_in, rebuild
-from .walk import Origin, Step, aligned
+from ..observe.tape import Ref
+from ..values.figures import dtype_name, is_float, widen
+from .arithmetic import Again, Tensors
+from .arithmetic import limit_of as limit_of
+from .attention import are_finite, is_attention, result_of, row_of
+from .walk import Origin, Step
 
-# Functions with a pole, and where it is.
-POLES = {
-    "div": 0.0, "true_divide": 0.0, "reciprocal": 0.0, "rsqrt": 0.0, "log": 0.0, "log2": 0.0, "log10": 0.0,
-    "log1p": -1.0, "pow": 0.0, "floor_divide": 0.0, "remainder": 0.0, "digamma": 0.0, "lgamma": 0.0, "atanh": 1.0,
-}  # fmt: skip
+Answer = tuple[str, Optional[float], Optional[str]]
+
+# Sums of products of these, for those who hold an operator against float64: their error follows the magnitudes that
+# were added up, not the size of the sum. Nothing about a bad value is decided by them.
 LINEAR = frozenset((
     "mm", "bmm", "addmm", "baddbmm", "addmv", "mv", "dot", "linear", "matmul", "convolution", "sum", "mean", "cumsum",
 ))  # fmt: skip
-SQUARES = frozenset((
-    "native_layer_norm", "native_group_norm", "native_batch_norm", "_fused_rms_norm", "rms_norm", "layer_norm",
-    "var", "var_mean", "std", "norm", "linalg_vector_norm",
-))  # fmt: skip
-# Operators without partial results: if float64 disagrees with one of these, its kernel is wrong.
-ELEMENTWISE = frozenset((
-    "add", "sub", "mul", "div", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "silu", "gelu",
-    "erf", "sin", "cos", "pow", "reciprocal", "where", "clamp", "maximum",
-    "minimum", "softmax", "log_softmax", "_softmax", "_log_softmax",
-))  # fmt: skip
-FUSED_ATTENTION = "scaled_dot_product"
 
-
-def limit_of(dtype: torch.dtype) -> float:
-    """The largest finite number of a floating dtype."""
-    return float(torch.finfo(dtype).max)
+NEAR = 2.0**-20  # how far a neighbouring point is: far enough to be another number in any dtype that float64 holds
+STEPS_FROM_ZERO = (2.0**-20, 0.25, 1.0, 1024.0)
+HUGE = 2.0**1000  # a neighbour of an overflow is at least that large; one of a pole is not
+POWERS = (-10, -40, -150, -600, -1000, 10, 40, 150, 600, 1000)
+DOWN = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 100)  # powers of two by which inputs are made smaller in their own dtype
+AGREE = 0.05  # how far from float64 a scaled-down result may be: rounding of a sum in the narrowest dtype
 
 
 def in_float64(step: Step, change: Callable[[Tensor], Tensor] = lambda values: values) -> Optional[float]:
@@ -46,43 +41,26 @@ def in_float64(step: Step, change: Callable[[Tensor], Tensor] = lambda values: v
     change: applied to each floating input first. None where the operator cannot run so: no float64 kernel, or bound to
     its device; then there is no reference, and none is claimed.
     """
-    op = step.op
-
-    def wide(ref: Ref) -> Tensor:
-        values = ref.tensor().detach().cpu()
-        if values.is_complex():
-            return change(values.to(torch.complex128))
-        return change(values.to(torch.float64)) if is_float(values) else values.clone()
-
-    def widest(dtype: torch.dtype) -> torch.dtype:
-        return torch.complex128 if dtype.is_complex else torch.float64 if dtype.is_floating_point else dtype
-
-    def on_cpu(tree: Any) -> Any:
-        return rebuild(
-            rebuild(rebuild(tree, Ref, wide), torch.dtype, widest), torch.device, lambda _: torch.device("cpu")
-        )
-
-    position = next((i for i, ref in enumerate(op.outputs) if ref is step.output), 0)
-    try:
-        with torch.no_grad():
-            results = list(tensors_in(op.func(*on_cpu(op.args), **on_cpu(op.kwargs))))
-        return scalar(results[position], step.index)
-    except Exception:  # noqa: BLE001 - see above
-        return None
+    return _again(step).value(lambda ref, values: change(values) if is_float(values) else values, wide=True)
 
 
-def classify(origin: Origin) -> tuple[str, Optional[float], Optional[str]]:
+def _again(step: Step) -> Again:
+    return Again(step.op, step.output, step.index)
+
+
+def classify(origin: Origin) -> Answer:
     """(mechanism, float64 value of the operator, note) for an operator that made a bad value by itself."""
     step = origin.step
     if step is None:
         return "unknown", None, None
-    op = step.op
-    if FUSED_ATTENTION in op.address.op:
-        fused = _fused_attention(step)
-        if fused is not None:
-            return fused
+    if origin.literal is not None:
+        return "literal", None, literal_note(origin.literal, step.output.dtype)
+    if is_attention(step.op):
+        return _attention(step)
     if origin.masked_row:
         return "masked_row", None, "every score of the row is -inf"
+    if not step.output.dtype.is_floating_point and not step.output.dtype.is_complex:
+        return "unknown", None, "the value is not one of a floating dtype"
     reference = in_float64(step)
     limit = limit_of(step.output.dtype)
     if reference is None:
@@ -92,104 +70,182 @@ def classify(origin: Origin) -> tuple[str, Optional[float], Optional[str]]:
             "the operator cannot be run in float64 on the CPU, so there is nothing to hold it against",
         )
     if math.isnan(reference):
+        if _is_finite(_at_most(step, 2.0**200)):
+            return "overflow", reference, "float64 arithmetic overflows as well"
         return "invalid", reference, None
     if math.isinf(reference):
-        if _at_pole(step):
-            return "divide_by_zero", reference, None
-        return "overflow", reference, "the result is beyond float64 as well"
+        return _infinite(step, reference)
     if abs(reference) > limit:
         return "overflow", reference, None
-    mechanism, note = _inside(step, limit)
+    mechanism, note = _inside(step, lambda change: in_float64(step, change))
     return mechanism, reference, note
 
 
-def _inside(step: Step, limit: float) -> tuple[str, str]:
-    """(mechanism, note) of a bad value where float64 gives a finite one within the limit: what happened on the way."""
-    op = step.op
-    numbers = [value for value in _numbers(op) if math.isfinite(value) and abs(value) > limit]
-    if numbers:
-        return "overflow", f"the number {numbers[0]:.6g} in the model's code is beyond the dtype"
-    largest = _largest_partial(step)
-    if largest is not None and largest > limit:
-        return "overflow", f"the result fits; a partial result of up to {largest:.6g} inside the operator does not"
-    if largest is None and op.base_name not in ELEMENTWISE:
-        return "unknown", "float64 gives a finite result here; what the operator does inside is not known"
+def literal_note(number: float, dtype: torch.dtype) -> str:
+    """The number, and the limit where it is one that another dtype would hold."""
+    given = f"the code gives the number {number:.6g} to the operator"
+    return f"{given}; {dtype_name(dtype)} ends at {limit_of(dtype):.6g}" if math.isfinite(number) else given
+
+
+# --- infinite in float64 as well ---------------------------------------------------------------------------------
+
+
+def _infinite(step: Step, reference: float) -> Answer:
+    """A pole, where points near by are finite; an overflow, where smaller or larger ones are."""
+    if _is_finite_near(step):
+        return "divide_by_zero", reference, None
+    if _is_finite_somewhere(step):
+        return "overflow", reference, "float64 arithmetic overflows as well"
+    note = "it is infinite for all finite inputs that were tried, near and far: the logarithm of 0, or a division by 0"
+    return "divide_by_zero", reference, note
+
+
+def _is_finite_near(step: Step) -> bool:
+    """Whether the operator is finite next to the point: with one operand a little larger or smaller, or with another
+    number in place of its zeros.
+    """
+    again = _again(step)
+    for sign in (1.0, -1.0):
+        value = _moved(again, lambda number, sign=sign: number * (1 + sign * NEAR), lambda number: number != 0)
+        if any(_is_finite(found) and abs(found or 0) < HUGE for found in value):
+            return True
+        for size in STEPS_FROM_ZERO:
+            found = _moved(again, lambda number, to=sign * size: number * 0 + to, lambda number: number == 0)
+            if any(map(_is_finite, found)):
+                return True
+    return False
+
+
+def _moved(again: Again, to: Callable[..., Any], which: Callable[..., Any]) -> Iterator[Optional[float]]:
+    """The value in float64 with one operand after the other changed where ``which`` holds; the Python numbers last."""
+
+    def tensors_of(only: Ref) -> Tensors:
+        def change(ref: Ref, values: Tensor) -> Tensor:
+            if ref is not only:
+                return values
+            wide = values if is_float(values) else values.to(torch.float64)
+            return torch.where(which(wide), to(wide), wide)
+
+        return change
+
+    refs = {id(ref): ref for ref in again.op.inputs() if ref.dtype != torch.bool}
+    for ref in refs.values():
+        wide = ref.tensor()
+        if bool(which(wide).any()):
+            yield again.value(tensors_of(ref), wide=True)
+    if any(which(number) for number in again.numbers()):
+        yield again.value(None, lambda number: to(float(number)) if which(number) else number, wide=True)
+
+
+def _is_finite_somewhere(step: Step) -> bool:
+    """Whether the operator is finite once all its operands, or one of them, are scaled down or up."""
+    again = _again(step)
+    refs = again.inputs()
+    for only in (None, *refs):
+        for power in POWERS:
+
+            def scaled(ref: Ref, values: Tensor, power: int = power, only: Optional[Ref] = only) -> Tensor:
+                return values * 2.0**power if is_float(values) and only in (None, ref) else values
+
+            if _is_finite(again.value(scaled, wide=True)):
+                return True
+    return False
+
+
+def _at_most(step: Step, size: float) -> Optional[float]:
+    """The value in float64 with all inputs scaled down so that none is larger than ``size``; None where none is."""
+    largest = _largest(step)
+    if largest <= size:
+        return None
+    return in_float64(step, lambda values: values * (size / largest))
+
+
+# --- finite in float64, and in the dtype's range -----------------------------------------------------------------
+
+
+def _inside(step: Step, exact: Callable[[Callable[[Tensor], Tensor]], Optional[float]]) -> tuple[str, str]:
+    """(mechanism, note) of a bad value where float64 gives one that the dtype holds: what happened on the way.
+
+    exact: the reference for changed inputs. A partial result that overflows does so for larger inputs, too, and not for
+    small ones, where the operator agrees with float64. A kernel that is wrong has no such order.
+    """
+    again = _again(step)
+
+    def own(factor: float) -> Optional[float]:
+        if factor == 1.0:
+            return again.value()
+        return again.value(lambda ref, values: values * factor if is_float(values) else values)
+
+    once = own(1.0)
+    if once is None or math.isfinite(once):
+        return "unknown", "float64 gives a finite result here, and so does the operator when it is run again"
+    if _can_overflow(step) and not _is_finite(own(1.25)) and not _is_finite(own(2.0)):
+        for power in DOWN:
+            value = own(2.0**-power)
+            if _is_finite(value):
+                wanted = exact(functools.partial(torch.mul, other=2.0**-power))
+                small = f"on inputs 2**{power} times smaller the operator"
+                if _agree(value, wanted, step.output.dtype):
+                    note = "the result fits, a partial result inside the operator does not"
+                    return "overflow", f"{note}: {small} agrees with float64"
+                return (
+                    "unknown",
+                    f"{small} gives {value:.6g}, and float64 {wanted if wanted is None else f'{wanted:.6g}'}",
+                )
     return "kernel", "from the same finite inputs, float64 arithmetic gives a finite result in the dtype's range"
 
 
-def _numbers(op: Op) -> list[float]:
-    """The Python numbers among an operator's arguments."""
-    found = items_in((op.args, op.kwargs), (int, float))
-    return [float(number) for number in found if not isinstance(number, bool)]
-
-
-def _at_pole(step: Step) -> bool:
-    """Whether the operator stands at a pole of its function at this element: a divisor of 0, log(0), atanh(1)."""
-    op = step.op
-    if op.base_name not in POLES:
+def _agree(value: Optional[float], wanted: Optional[float], dtype: torch.dtype) -> bool:
+    if value is None or wanted is None:
         return False
-    refs = op.inputs()
-    divides = op.base_name in ("div", "true_divide", "floor_divide", "remainder")
-    if divides and len(refs) < 2:
-        return 0.0 in _numbers(op)
-    ref = refs[1] if divides else refs[0]
-    place = aligned(ref, step.output, list(step.index))
-    if place is None:
-        return False
-    value = scalar(ref.tensor(), place)
-    return value == POLES[op.base_name] or (op.base_name == "atanh" and value == -1.0)
+    return math.isclose(value, wanted, rel_tol=AGREE, abs_tol=float(torch.finfo(dtype).tiny))
 
 
-def _largest_partial(step: Step) -> Optional[float]:
-    """A bound of the partial results inside sums and products, in float64; None for other operators.
-
-    Sums of products: the same operator on magnitudes. Products: on magnitudes of at least 1. Norms: sums of squares.
+def _can_overflow(step: Step) -> bool:
+    """Whether the inputs are large enough for any partial result to be beyond the dtype: a sum of their cubes, or an
+    exponential.
     """
-    name = step.op.base_name
-    if name in LINEAR:
-        bound = in_float64(step, torch.abs)
-        if bound is None or name != "mean":
-            return bound
-        whole, kept = (math.prod(ref.shape) for ref in (step.op.inputs()[0], step.output))
-        return bound * whole / max(kept, 1)
-    if name == "prod":
-        return in_float64(step, lambda values: values.abs().clamp(min=1))
-    if name in SQUARES:
-        values = step.op.inputs()[0].tensor().detach().cpu().to(torch.float64)
-        return float((values**2).sum(-1).max()) if values.dim() else float(values**2)
-    return None
+    largest, limit = _largest(step), limit_of(step.output.dtype)
+    count = max((math.prod(ref.shape) for ref in step.op.inputs()), default=1)
+    return largest > math.log(limit) or max(largest, 1.0) ** 3 * max(count, 1) > limit
 
 
-def _fused_attention(step: Step) -> Optional[tuple[str, Optional[float], Optional[str]]]:
-    """A fused attention kernel, held against softmax(q k^T scale + mask) v in float64, row by row.
+def _largest(step: Step) -> float:
+    """The largest finite magnitude among the inputs."""
+    largest = 0.0
+    for ref in _again(step).inputs():
+        wide = widen(ref.tensor()).abs()
+        wide = wide[torch.isfinite(wide)]
+        largest = max(largest, float(wide.max()) if wide.numel() else 0.0)
+    return largest
 
-    Arguments as in torch.nn.functional.scaled_dot_product_attention: query, key, value of (batch, heads, seq, dim),
-    then a mask.
-    """
-    op = step.op
-    refs = [ref.tensor().detach().cpu() for ref in op.inputs()]
-    if len(refs) < 3 or len(step.index) != 4:
-        return None
-    query, key, value = (tensor.to(torch.float64) for tensor in refs[:3])
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in (query, key, value)):
-        return None
-    batch, head, row, channel = step.index
-    group = max(query.shape[1] // key.shape[1], 1)
-    scale = op.kwargs.get("scale")
-    scale = float(scale) if scale is not None else 1.0 / math.sqrt(query.shape[-1])
-    scores = (key[batch, head // group] @ query[batch, head, row]) * scale
-    raw = float(scores.abs().max()) / scale
-    mask = next((tensor for tensor in refs[3:] if tensor.dim() in (2, 4)), None)
-    if mask is not None:
-        shape = [*query.shape[:3], key.shape[2]]
-        line = mask.expand(shape)[batch, head, row]
-        scores = torch.where(line, scores, -math.inf) if line.dtype == torch.bool else scores + line.to(torch.float64)
-    # Also where no key is left: kernels take keys and values of two lengths and read what lies behind; this refuses.
-    reference = float((torch.softmax(scores, -1) @ value[batch, head // group])[channel])
-    if bool((scores == -math.inf).all()):
+
+def _is_finite(value: Optional[float]) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+# --- fused attention ---------------------------------------------------------------------------------------------
+
+
+def _attention(step: Step) -> Answer:
+    """A fused attention operator, held against its definition instead of against itself."""
+
+    def exact(change: Optional[Callable[[Tensor], Tensor]] = None) -> Optional[float]:
+        row = row_of(step.op, step.output, step.index, change)
+        return None if row is None else result_of(row)
+
+    row = row_of(step.op, step.output, step.index)
+    if row is None or not are_finite(step.op):
+        return "unknown", None, "not all arguments of this attention are known here, so nothing is held against it"
+    if row.is_masked:
         return "masked_row", None, "no key is left for this query: the mask excludes all of them"
-    if raw > limit_of(step.output.dtype):
-        return "overflow", reference, f"a score of {raw:.6g} before scaling is beyond the dtype"
-    if math.isfinite(reference):
-        return "kernel", reference, "softmax(q k^T) v in float64 is finite from the same inputs"
-    return None
+    reference, limit = result_of(row), limit_of(step.output.dtype)
+    if not math.isfinite(reference):
+        return "invalid", reference, None
+    if abs(reference) > limit:
+        return "overflow", reference, None
+    mechanism, note = _inside(step, exact)
+    raw = float(row.raw.abs().max())
+    if mechanism == "overflow" and raw > limit:
+        note = f"a score of {raw:.6g} before scaling is beyond the dtype"
+    return mechanism, reference, note

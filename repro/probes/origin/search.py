@@ -3,23 +3,25 @@
 The screen's first bad call is recorded operator by operator and the walk back from its bad output ends at the origin,
 or outside the module, or at a -inf that somebody meant. In the last two cases the recording is made wider, up to the
 whole pass, walked back from the model's own output. The answer is confirmed by repairing that one operator: the
-model's output must change where it was bad.
+model's output must change where it was bad. For a value that came in from outside it is the operator that reads it.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Optional
 
 from ..model.forward import Pass, main_output, run
 from ..model.load import Loaded
 from ..observe.screen import Call, blocks
 from ..observe.tape import Tape, record
-from ..observe.watch import Address
+from ..observe.watch import OUTSIDE, Address, Visitor, Watch, watched
 from ..values.figures import dtype_name, finite_mask, is_bad, unravel
-from .counterfactual import effect, with_only, without_bad_values
-from .mechanism import limit_of
-from .record import describe_origin, find_leaf
-from .walk import End, Origin, chosen, trace
+from .arithmetic import limit_of
+from .counterfactual import effect, follows_the_fill, with_only, without_bad_values
+from .mechanism import Answer
+from .outside import PARAMETER, find_leaf, literal_in_source, without_name
+from .record import describe_origin
+from .walk import End, Origin, Step, chosen, trace
 
 ROOT = ("", 0)
 SAMPLES = 3  # bad elements of one output that are walked back; the origin that ran first is the answer
@@ -36,6 +38,11 @@ class Search:
 
     def run(self) -> Any:
         return run(self.loaded.model, self.seen.inputs)
+
+    def passes(self, visit: Visitor) -> None:
+        """One more pass, under a visitor."""
+        with watched(self.loaded.model, Watch(visit)):
+            self.run()
 
     def excuse(self, address: Address, why: str) -> None:
         self.ruled_out[address] = why
@@ -87,16 +94,26 @@ def find(search: Search) -> Optional[dict[str, Any]]:
         if origin is None:
             search.notes.append("a repeated pass had no bad value at the end of {}".format(end[0] or "the model"))
             continue
-        leaf = find_leaf(search.loaded, tape, origin)
+        leaf = find_leaf(search.loaded, search.seen, tape, origin)
         if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
             continue  # it came in through the module's inputs: look further out
-        if origin.end is End.OUTSIDE and (leaf is None or leaf.kind != "parameter"):
-            origin = chosen(origin)
-            leaf = leaf if origin.end is End.OUTSIDE else None
+        if origin.masked_row and leaf is not None and leaf.kind == PARAMETER:
+            origin = replace(origin, end=End.OUTSIDE)  # no mask is a parameter
+        elif origin.end is End.OUTSIDE and (leaf is None or leaf.kind != PARAMETER):
+            origin = chosen(origin if leaf else literal_in_source(origin))
+        if origin.end is End.LITERAL and end == ROOT and origin.step is not None:
+            # nothing made NaN of the -inf that was written, and it is in the output itself
+            origin = replace(origin, end=End.OUTSIDE if origin.outside else End.BORN, literal=-math.inf)
+        leaf = (leaf or without_name(origin)) if origin.end is End.OUTSIDE else None
+        said: Optional[Answer] = None
+        if origin.end in (End.UNWRITTEN, End.OVERWRITTEN):
+            if origin.read is None and end != ROOT:
+                continue  # the module hands it out: look further out for what reads it
+            origin, said = unset_or_written(origin, search.passes)
         if origin.end in (End.LITERAL, End.LOST) or origin.step is None:
             address = origin.step.op.address if origin.step else Address(end[0], end[1], "", 0)
             why = "a -inf that was written on purpose" if origin.end is End.LITERAL else "the walk back did not end"
-            search.excuse(address, why)
+            search.excuse(address, origin.note or why)
             continue
         address = origin.step.op.address
         # a wider recording may lead to the same operator: it has been put to the test already
@@ -105,9 +122,38 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             confirmed, how = True, "walked"  # this walk began at the model's own output, and every step of it was tried
         if confirmed:
             search.ruled_out.pop(address, None)
-            return {**describe_origin(search.loaded, search.seen, origin, leaf), "confirmed": True, "confirmed_by": how}
+            found = describe_origin(search.loaded, search.seen, origin, leaf, said)
+            return {**found, "confirmed": True, "confirmed_by": how}
         search.excuse(address, "repairing it does not make the output good, and it alone does not make the output bad")
     return None
+
+
+def unset_or_written(origin: Origin, passes: Callable[[Visitor], Any]) -> tuple[Origin, Answer]:
+    """A walk that ended at memory that no operator wrote: is it to blame for being unset, or did something else write
+    to it? The origin with the operator to name, and what is said of it.
+
+    passes: runs the program again under a visitor.
+    """
+    made, read = origin.step, origin.read
+    assert made is not None
+    where = f"the memory comes from {made.op.address.op} ({made.op.source})"
+    follows = None if read is None or origin.end is End.OVERWRITTEN else follows_the_fill(passes, read)
+    if follows:
+        note = f"{where}; filled with 1 and with 2 when it was handed out, it holds 1 and 2 when it is read"
+        return origin, ("unset_memory", None, note)
+    reader = next((step for step in reversed(origin.path) if read is not None and step.op is read[0]), made)
+    origin = replace(origin, step=reader)
+    if origin.end is End.OVERWRITTEN:
+        note = f"{where}, which gave a finite value there; no operator wrote to it before {_reading(reader)}"
+        return origin, ("written_outside", None, note)
+    if follows is False:
+        note = f"{where}; whatever it is filled with, {_reading(reader)} finds another value, which no operator wrote"
+        return origin, ("written_outside", None, note)
+    return origin, ("unknown", None, f"{where}, and whether anything wrote to it could not be asked")
+
+
+def _reading(reader: Step) -> str:
+    return f"{reader.op.address.op} ({reader.op.source})"
 
 
 def _frames(first: Optional[Call]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
@@ -175,7 +221,7 @@ def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
 
 def sentence(origin: dict[str, Any]) -> str:
     """The origin in one line."""
-    outside = "the script itself" if origin.get("code") == "__main__" else "the model itself"
+    outside = "the script itself" if origin["call_index"] in (None, OUTSIDE[1]) else "the model itself"
     text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or outside, origin["op"], origin["source"])
     if origin["tensor"]:
         text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))

@@ -8,34 +8,39 @@ and ``empty`` memory that is written later are never met: nothing bad follows fr
 
 import enum
 import math
-from dataclasses import dataclass
-from typing import Any, Optional
+from dataclasses import dataclass, replace
+from typing import Callable, Optional, Union
 
 import torch
 from torch import Tensor
 
 from ..observe.tape import Op, Ref, Tape
-from ..values.figures import finite_mask, first_bad_index, is_bad, is_float, scalar, tensors_in, unravel, widen
-from ..values.nest import rebuild
+from ..values.figures import finite_mask, first_bad_index, is_bad, is_float, scalar, unravel
+from .arithmetic import LOW, Again, limit_of
 
 STEPS = 20_000  # operators walked back before giving up: far above the number in a forward pass of the largest models
 
-# Operators that put a value that somebody chose into memory. A non-finite one from them is meant (a mask), not made.
+# Operators that hand out memory as it is, by PyTorch's own word. Here a walk may stop; what the memory is to blame for
+# is then asked by filling it.
+UNWRITTEN = frozenset((
+    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "resize", "resize_as",
+))  # fmt: skip
+# What only passes on a number or draws one. Nothing is decided by these two: they are for those who count operators.
 LITERAL = frozenset((
     "full", "full_like", "new_full", "fill", "scalar_tensor", "masked_fill", "where", "constant_pad_nd",
     "lift_fresh", "lift_fresh_copy",
-))  # fmt: skip
-UNWRITTEN = frozenset((
-    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted",
 ))  # fmt: skip
 RANDOM = frozenset((
     "bernoulli", "dropout", "native_dropout", "rand", "rand_like", "randn", "randn_like", "normal", "uniform",
     "multinomial",
 ))  # fmt: skip
 
+LIFTS = frozenset(("lift_fresh", "lift_fresh_copy"))
+
 # What a bad input element is replaced by when it is made finite. No operator is known that makes an infinity or a NaN
 # of both: 1 is a pole of atanh, erfinv and logit, 0.5 is outside of acosh; 0 would be 1/0 and log(0).
 STAND_INS = (0.5, 1.0)
+SAMPLES = 4  # elements of a row that are looked at one by one
 
 
 class End(enum.Enum):
@@ -43,10 +48,11 @@ class End(enum.Enum):
 
     BORN = "born"  # an operator made a bad value from inputs that were not to blame
     LITERAL = "literal"  # somebody wrote -inf on purpose, and it never became NaN
-    UNWRITTEN = "unwritten"  # memory was read that nobody had written
+    UNWRITTEN = "unwritten"  # memory was read that no operator had written
     OUTSIDE = (
         "outside"  # the value was there before the recording began: a parameter, a buffer, or an input of the call
     )
+    OVERWRITTEN = "overwritten"  # an operator gave a finite value, and the memory holds a bad one: no operator wrote it
     LOST = "lost"  # the walk did not end; nothing is claimed
 
 
@@ -65,7 +71,10 @@ class Origin:
     """Where a walk ended.
 
     step: the operator to blame (for OUTSIDE, the one that read the value); None where there is none. outside: the
-    tensor and the element that came in bad. masked_row: the operator met a softmax row that is -inf throughout.
+    tensor and the element that came in bad. masked_row: the operator met a row that is -inf throughout, and gives a
+    number for a row that is not. literal: the number that the operator was given and only writes down. read: for
+    memory that no operator wrote, the operator that read it, and which element of which of its inputs. lifted: of what
+    came in, the operator with which torch.tensor gave it to the program. note: why the walk was lost.
     """
 
     end: End
@@ -73,6 +82,19 @@ class Origin:
     outside: Optional[tuple[Ref, tuple[int, ...]]] = None
     masked_row: bool = False
     path: tuple[Step, ...] = ()
+    literal: Optional[float] = None
+    read: Optional[tuple[Op, Ref, tuple[int, ...]]] = None
+    lifted: Optional[Step] = None
+    note: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class _Follow:
+    """The input elements to follow: one, or several that are needed together (``row``: as a row of -inf is)."""
+
+    ref: Ref
+    indices: list[list[int]]
+    row: bool = False
 
 
 def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
@@ -81,8 +103,10 @@ def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
     seen = set()
     while len(path) < STEPS:
         written = tape.writer(ref, index)
+        read = (path[-1].op, ref, tuple(index)) if path else None
         if written is None:
-            return Origin(End.OUTSIDE, path[-1] if path else None, (ref, tuple(index)), path=tuple(path))
+            step, lifted = path[-1] if path else None, _lifted(tape, ref, index)
+            return Origin(End.OUTSIDE, step, (ref, tuple(index)), path=tuple(path), read=read, lifted=lifted)
         op, output, place = written
         value = scalar(output.tensor(), place)
         step = Step(op, output, tuple(place), value)
@@ -91,51 +115,84 @@ def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
             return Origin(End.LOST, step, path=tuple(path))
         seen.add(key)
         path.append(step)
-        cause = _cause(op, output, place)
-        if isinstance(cause, End):
-            origin = Origin(cause, step, path=tuple(path))
-            return _turned(origin, path[:-1]) if cause is End.LITERAL else origin
-        ref, indices = cause
-        index = indices[0]
-        if len(indices) > 1:
-            return _joint(tape, path, ref, indices)
+        if op.base_name in UNWRITTEN and not any(map(_is_bad_float, op.inputs())):
+            return Origin(End.UNWRITTEN, step, path=tuple(path), read=read)
+        if output.was_bad is False:
+            return Origin(End.OVERWRITTEN, step, path=tuple(path), read=read)
+        cause = _cause(step)
+        if isinstance(cause, _Follow):
+            ref, index = cause.ref, cause.indices[0]
+            if len(cause.indices) > 1:
+                return _joint(tape, path, cause)
+            continue
+        origin = replace(cause, path=tuple(path))
+        return _turned(origin, path[:-1]) if cause.end is End.LITERAL else origin
     return Origin(End.LOST, path[-1], path=tuple(path))
 
 
-def _joint(tape: Tape, path: list[Step], ref: Ref, indices: list[list[int]]) -> Origin:
-    """Several bad elements of one input are needed together: a row of -inf in a softmax.
+def _lifted(tape: Tape, ref: Ref, index: list[int]) -> Optional[Step]:
+    """The operator that torch.tensor hands its new tensor to, with the element in it."""
+    byte = ref.byte_of(index)
+    for op in tape.ops:
+        if op.base_name in LIFTS and op.inputs() and op.inputs()[0].store is ref.store:
+            given = op.inputs()[0]
+            place = given.index_of(byte)
+            if place is not None:
+                return Step(op, op.outputs[0], tuple(place), scalar(given.tensor(), place))
+    return None
 
-    A row that a mask filled (whether it wrote -inf, or its large negative number overflowed when it was added) is a
-    masked row, and the operator that made NaN of it is the origin. A row that an earlier operator overflowed into
-    -inf is that operator's fault.
+
+def _joint(tape: Tape, path: list[Step], follow: _Follow) -> Origin:
+    """Several bad elements of one input are needed together.
+
+    A row of -inf that a mask filled (whether it wrote -inf, or its large negative number overflowed when it was added)
+    is a masked row, and the operator that made NaN of it is the origin. Where any score of it is -inf because an
+    earlier operator overflowed, that is this operator's fault.
     """
-    step = path[-1]
-    inner = trace(tape, ref, indices[0])
-    masked = _is_softmax(step.op) and all(scalar(ref.tensor(), index) == -math.inf for index in indices)
-    if inner.end is End.BORN and inner.step is not None and not (masked and _adds_a_mask(inner.step)):
-        return Origin(inner.end, inner.step, inner.outside, inner.masked_row, tuple(path) + inner.path)
-    if inner.end is End.OUTSIDE and not masked:
-        return Origin(inner.end, inner.step or step, inner.outside, False, tuple(path) + inner.path)
-    if inner.end in (End.UNWRITTEN, End.LOST):
-        return Origin(inner.end, inner.step, inner.outside, False, tuple(path) + inner.path)
-    return Origin(End.BORN, step, None, masked, tuple(path) + inner.path)
+    step, outside = path[-1], None
+    for index in _spaced(follow.indices):
+        inner = trace(tape, follow.ref, index)
+        whole = tuple(path) + inner.path
+        if inner.end is End.BORN and inner.step is not None and not (follow.row and adds_a_mask(inner.step)):
+            return replace(inner, path=whole)
+        if inner.end in (End.UNWRITTEN, End.OVERWRITTEN, End.LOST):
+            return replace(inner, path=whole)
+        if inner.end is End.OUTSIDE:
+            if not follow.row:
+                return replace(inner, step=inner.step or step, path=whole)
+            outside = outside or inner.outside
+    return Origin(End.BORN, step, outside, follow.row, whole)
 
 
-def _is_softmax(op: Op) -> bool:
-    """Whether the operator normalises rows of scores, for which -inf means: leave this one out."""
-    return any(word in op.address.op for word in ("softmax", "logsumexp", "scaled_dot_product"))
+def _spaced(items: list[list[int]]) -> list[list[int]]:
+    """The first, the last, and a few in between."""
+    count = min(len(items), SAMPLES)
+    return [items[at * (len(items) - 1) // max(count - 1, 1)] for at in range(count)]
 
 
-def _adds_a_mask(step: Step) -> bool:
-    """Whether an addition met a summand near the lower limit of its dtype: a mask written as finfo.min."""
-    if step.op.base_name not in ("add", "sub", "baddbmm"):
-        return False
-    for ref in step.op.inputs():
-        if (
-            ref.dtype.is_floating_point
-            and ref.shape
-            and bool((widen(ref.tensor()) <= torch.finfo(ref.dtype).min / 2).any())
-        ):
+def adds_a_mask(step: Step) -> bool:
+    """Whether the element overflowed only because a number near the limit of its dtype was added to it: a mask that is
+    written as finfo.min.
+
+    With 0 in the mask's place it is finite, and with 1 it is larger, or smaller, by 1: it is a summand.
+    """
+    again, limit = Again(step.op, step.output, step.index), limit_of(step.output.dtype)
+
+    def at(value: float, ref: Optional[Ref]) -> Optional[float]:
+        def tensors(other: Ref, values: Tensor) -> Tensor:
+            low = values.abs() >= LOW * limit_of(other.dtype) if other.dtype.is_floating_point else None
+            return values if low is None or other is not ref else torch.where(low, value, values)
+
+        def numbers(number: float) -> float:
+            return value if abs(number) >= LOW * limit else number
+
+        return again.value(tensors, numbers if ref is None else None, wide=True)
+
+    for ref in [*again.inputs(), None]:
+        zero, one = at(0.0, ref), at(1.0, ref)
+        if zero is None or one is None or not abs(zero) <= limit:
+            continue
+        if math.isclose(abs(one - zero), 1.0, abs_tol=1e-12 * abs(zero) + 1e-9):
             return True
     return False
 
@@ -157,55 +214,70 @@ def _turned(origin: Origin, path: list[Step]) -> Origin:
     return origin if first is None else Origin(End.BORN, first, None, False, origin.path)
 
 
-def _cause(op: Op, output: Ref, place: list[int]) -> Any:
-    """Why this element is bad: an End, or (input, elements of it) to follow."""
-    literal = op.base_name in LITERAL
-    inputs = [ref for ref in _distinct(op.inputs()) if ref.dtype.is_floating_point or ref.dtype.is_complex]
-    bad = [ref for ref in inputs if is_bad(ref.tensor())]
+def _is_bad_float(ref: Ref) -> bool:
+    return (ref.dtype.is_floating_point or ref.dtype.is_complex) and is_bad(ref.tensor())
+
+
+def _cause(step: Step) -> Union[Origin, _Follow]:
+    """Why this element is bad: the end of the walk, or what to follow."""
+    op, output, place = step.op, step.output, list(step.index)
+    kinds = [tensor.kind for tensor in op.unread()]
+    if kinds:
+        return Origin(End.LOST, step, note=f"{op.address.op} takes a {kinds[0]} tensor, which is not looked into")
+    again = _Repaired(step)
+    bad = [ref for ref in again.inputs() if is_bad(ref.tensor())]
+    number = again.written()
     if not bad:
-        if op.base_name in UNWRITTEN:
-            return End.UNWRITTEN
-        return End.LITERAL if literal else End.BORN
-    if op.base_name in RANDOM:
-        return bad[0], [first_bad_index(bad[0].tensor())]
-    position = next(i for i, ref in enumerate(op.outputs + op.mutates) if ref is output or _same_place(ref, output))
-    again = _Again(op, position, tuple(place), math.isnan(scalar(output.tensor(), place)))
+        return _made(step, number)
+    if not again.bad_with({id(ref): None for ref in bad}):  # it does not repeat, as a dropout does not
+        return _bad_at_the_same_place(bad, step) or _Follow(bad[0], [first_bad_index(bad[0].tensor())])
     repairable = again.can_be_repaired()
-    if literal and not repairable:
-        return End.LITERAL
+    if not repairable and number is not None:
+        return _made(step, number)
     again.tame = not repairable  # it makes a bad value by itself as well; did one come in before, whatever it adds?
     for ref in bad:
         if again.bad_with({id(ref): None}):
-            return ref, _smallest(again, ref, output, place)
+            indices = _smallest(again, ref, output, place)
+            return _Follow(ref, indices, len(indices) > 1 and _is_row(again, ref, indices))
     if not repairable:
-        return End.BORN
+        return _made(step, None)
     # Only together: inf - inf. Each alone gives an infinity and no NaN, so any one of them leads back.
-    return _bad_at_the_same_place(bad, output, place) or (bad[0], [first_bad_index(bad[0].tensor())])
+    return _bad_at_the_same_place(bad, step) or _Follow(bad[0], [first_bad_index(bad[0].tensor())])
 
 
-def _bad_at_the_same_place(bad: list[Ref], output: Ref, place: list[int]) -> Optional[tuple[Ref, list[list[int]]]]:
+def _made(step: Step, number: Optional[float]) -> Origin:
+    """The end at an operator that needs none of its inputs for its bad value. Only -inf is ever meant."""
+    meant = number is not None and step.value == -math.inf
+    return Origin(End.LITERAL if meant else End.BORN, step, literal=None if meant else number)
+
+
+def _bad_at_the_same_place(bad: list[Ref], step: Step) -> Optional[_Follow]:
     """The bad input element that stands where the output's does, if there is one."""
     for ref in bad:
-        same = aligned(ref, output, place)
+        same = aligned(ref, step.output, list(step.index))
         if same is not None and not math.isfinite(scalar(ref.tensor(), same)):
-            return ref, [same]
+            return _Follow(ref, [same])
     return None
 
 
-def _distinct(refs: list[Ref]) -> list[Ref]:
-    return list({id(ref): ref for ref in refs}.values())
+def _is_row(again: "_Repaired", ref: Ref, indices: list[list[int]]) -> bool:
+    """Whether the operator gives a number for a row of -inf as soon as one of them is another number, and NaN only for
+    the whole: it leaves out what is -inf, and has nothing left.
+    """
+    if not again.nan or any(scalar(ref.tensor(), index) != -math.inf for index in indices):
+        return False
+    flat = torch.tensor([_flat(index, ref.shape) for index in indices])
+    chosen_ones = {_flat(index, ref.shape) for index in _spaced(indices)}
+    return not any(again.bad_with({id(ref): _mask(ref, flat[flat != one])}) for one in chosen_ones)
 
 
-def _same_place(one: Ref, two: Ref) -> bool:
-    return one.store is two.store and (one.offset, one.shape, one.stride) == (two.offset, two.shape, two.stride)
+class _Repaired(Again):
+    """One operator run again with its bad input elements made finite, all of them or all but a few."""
 
-
-class _Again:
-    """Runs one operator again on chosen inputs and looks at one element of its output."""
-
-    def __init__(self, op: Op, position: int, place: tuple[int, ...], nan: bool) -> None:
-        self._op, self._position, self._place, self._nan = op, position, place, nan
-        self._mutated = {(id(ref.store), ref.offset, ref.shape) for ref in op.mutates}
+    def __init__(self, step: Step) -> None:
+        super().__init__(step.op, step.output, step.index)
+        self.nan = math.isnan(step.value)
+        self._dtype = step.output.dtype
         self._stand_in = STAND_INS[0]
         self.tame = False  # whether finite inputs are replaced too, so that only what is kept can make a bad value
 
@@ -213,7 +285,7 @@ class _Again:
         """Whether the element is finite once all bad inputs are. If not, the operator needs no bad input to make it."""
         for stand_in in STAND_INS:
             self._stand_in = stand_in
-            if math.isfinite(self._value({})):
+            if _is_finite(self._with({})):
                 return True
         return False
 
@@ -222,33 +294,76 @@ class _Again:
 
         kept: id of an input Ref -> boolean mask of the elements that stay as they are; None for all of them.
         """
-        value = self._value(kept)
-        return math.isnan(value) if self._nan else not math.isfinite(value)
+        value = self._with(kept)
+        return value is not None and (math.isnan(value) if self.nan else not math.isfinite(value))
 
-    def _value(self, kept: dict[int, Optional[Tensor]]) -> float:
-        def make(ref: Ref) -> Tensor:
-            values = ref.tensor()
-            writes = (id(ref.store), ref.offset, ref.shape) in self._mutated
-            stays = kept.get(id(ref), False)
-            if stays is None:
-                stays = ~torch.isfinite(values)
-            if not is_float(values):
-                return values.clone() if writes else values
-            finite = torch.isfinite(values) & (not self.tame)
-            if isinstance(stays, Tensor):
-                finite = finite | stays
-            return torch.where(finite, values, torch.full((), self._stand_in, dtype=values.dtype, device=values.device))
+    def _with(self, kept: dict[int, Optional[Tensor]]) -> Optional[float]:
+        return self.value(lambda ref, values: self._stands_for(values, kept.get(id(ref), False)))
 
-        args = rebuild(self._op.args, Ref, make)
-        kwargs = rebuild(self._op.kwargs, Ref, make)
-        with torch.no_grad():
-            results = list(tensors_in(self._op.func(*args, **kwargs)))
-        if self._position >= len(results):  # an operator that only writes to its argument
-            return math.nan if any(is_bad(tensor) for tensor in tensors_in((args, kwargs))) else 0.0
-        return scalar(results[self._position], self._place)
+    def _stands_for(self, values: Tensor, stays: Union[Tensor, bool, None]) -> Tensor:
+        if not is_float(values):
+            return values
+        if stays is None:
+            stays = ~torch.isfinite(values)
+        finite = torch.isfinite(values) & (not self.tame)
+        if isinstance(stays, Tensor):
+            finite = finite | stays
+        if bool(finite.all()):
+            return values
+        return torch.where(finite, values, torch.full((), self._stand_in, dtype=values.dtype, device=values.device))
+
+    def written(self) -> Optional[float]:
+        """The number that the operator is given and that is to blame for the bad element: a NaN, an infinity, or one
+        that the dtype does not hold. None where there is none, or where it is the arithmetic with it that overflows or
+        is invalid.
+        """
+        if not self._dtype.is_floating_point:
+            return None
+        limit = limit_of(self._dtype)
+
+        def is_beyond(number: float) -> bool:
+            return not abs(number) <= limit
+
+        beyond = [number for number in self.numbers() if is_beyond(number)]
+        if not beyond:
+            return None
+        if not any(_is_finite(self._without(is_beyond, stand_in)) for stand_in in STAND_INS):
+            return None
+        number = next((number for number in beyond if not math.isfinite(number)), beyond[0])
+        if not math.isfinite(number):
+            return None if self.nan and not any(map(math.isnan, beyond)) else number  # else 0 * inf: the product's
+        exact = self.value(wide=True)
+        if exact is None or not math.isfinite(exact):
+            return None
+        return None if abs(exact) > limit and self._fits_when_small(limit) else number
+
+    def _without(self, is_beyond: Callable[[float], bool], stand_in: float) -> Optional[float]:
+        self._stand_in = stand_in
+        return self.value(
+            lambda ref, values: self._stands_for(values, False),
+            lambda number: stand_in if is_beyond(number) else number,
+        )
+
+    def _fits_when_small(self, limit: float) -> bool:
+        """Whether the operator can work with its number all the same, once its inputs are so small that the result
+        fits. Then it was the result that did not.
+        """
+        for power in (4, 8, 12, 16, 32, 64):
+
+            def smaller(ref: Ref, values: Tensor, power: int = power) -> Tensor:
+                return values * 2.0**-power if is_float(values) else values
+
+            exact = self.value(smaller, wide=True)
+            if exact is not None and abs(exact) <= limit:
+                return _is_finite(self.value(smaller))
+        return False
 
 
-def _smallest(again: _Again, ref: Ref, output: Ref, place: list[int]) -> list[list[int]]:
+def _is_finite(value: Optional[float]) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _smallest(again: _Repaired, ref: Ref, output: Ref, place: list[int]) -> list[list[int]]:
     """One bad element of ``ref`` that suffices, or several that are needed together.
 
     Halving: about log2(n) runs of one operator.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..observe.tape import Op, Ref, Tape
 from ..observe.watch import Address, OpCall
-from ..origin.mechanism import FUSED_ATTENTION
+from ..origin.attention import FUSED_ATTENTION
 from ..values.figures import is_bad
 from ..values.nest import items_in, rebuild
 from .seen import MASK, Seen, kinds_in, last_of

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from ..observe.tape import Op, Tape
-from ..origin.mechanism import FUSED_ATTENTION, classify, in_float64, limit_of
+from ..origin.arithmetic import limit_of
+from ..origin.attention import is_attention
+from ..origin.mechanism import classify, in_float64
+from ..origin.outside import literal_in_source
 from ..origin.walk import End, Origin, chosen, trace
 from ..values.figures import first_bad_index, is_bad, is_float, tensors_in, unravel, widen
 
@@ -46,7 +49,7 @@ def last_of(tape: Tape, given: Iterable[Tensor]) -> Optional[Seen]:
     for position, ref in enumerate(last.outputs):
         values = ref.tensor()
         for index in first_of_each_kind(values):
-            origin = chosen(trace(tape, ref, index))
+            origin = chosen(literal_in_source(trace(tape, ref, index)))
             if origin.end is End.BORN and origin.step is not None and origin.step.op is last:
                 return _seen(origin, position, list(given))
     return None
@@ -64,7 +67,7 @@ def _seen(origin: Origin, position: int, given: list[Tensor]) -> Seen:
 
 
 def _are_sound(op: Op, given: list[Tensor], mechanism: str) -> bool:
-    if FUSED_ATTENTION in op.address.op:
+    if is_attention(op):
         return kinds_in(given) <= MASK and not any(is_bad(ref.tensor()) for ref in op.inputs()[:3])
     return kinds_in(given) <= (MASK if mechanism == MASKED else frozenset())
 

@@ -12,7 +12,7 @@ from support.handmade import INF, NAN, Function, Small, bisected, born, origin_o
 from torch import nn
 from torch.nn import functional as F
 
-from repro.probes.origin.mechanism import limit_of
+from repro.probes.origin.arithmetic import limit_of
 from repro.probes.origin.walk import End, trace
 
 HALF = torch.float16
@@ -449,7 +449,7 @@ class Stream(Small):
         self.layers = nn.ModuleList([Block(c) for c in (2, 0, 1, 0, 1)])
 
     def forward(self, input_ids):
-        hidden = input_ids.unsqueeze(-1).expand(1, 4, 3)
+        hidden = input_ids.unsqueeze(-1).expand(1, -1, 3)
         for layer in self.layers:
             hidden = layer(hidden)
         return hidden
@@ -632,7 +632,10 @@ class Buffer(Small):
 
 def test_a_nan_in_a_buffer():
     origin = origin_of(Buffer(), ONES)
-    assert (origin["mechanism"], origin["tensor"], origin["tensor_index"]) == ("bad_weights", "scale", [1])
+    assert (origin["mechanism"], origin["tensor"], origin["tensor_index"]) == ("bad_input", "scale", [1])
+    assert origin["came_in"] == {
+        "kind": "buffer", "shape": [3], "bad": 1, "total": 3, "examples": [1], "features": []
+    }  # fmt: skip
 
 
 def test_a_nan_in_a_buffer_that_two_loads_gave_other_values():
@@ -653,7 +656,7 @@ class Attribute(Small):
 def test_an_inf_in_a_plain_attribute():
     origin = origin_of(Attribute(), ONES)
     assert (origin["tensor"], origin["tensor_index"]) == ("child.table", [2])
-    assert origin["mechanism"] == "unknown"
+    assert (origin["mechanism"], origin["came_in"]["kind"]) == ("bad_input", "attribute")
     assert "neither parameter nor buffer" in origin["note"]
 
 
@@ -676,10 +679,36 @@ def test_a_shared_parameter_has_its_first_name():
 
 
 def test_a_nan_that_came_with_the_inputs():
-    origin = origin_of(Function(lambda x: x * 2), torch.tensor([[1.0, NAN]]))
-    assert origin["mechanism"] == "unknown"
-    assert "inputs of the model" in origin["note"]
-    assert origin["tensor"] is None
+    given = torch.ones(2, 3)
+    given[1, 2] = NAN
+    origin = origin_of(Function(lambda x: (x + 0) * 2), given)
+    assert (origin["mechanism"], origin["tensor"], origin["tensor_index"]) == ("bad_input", "input_ids", [1, 2])
+    assert origin["came_in"] == {
+        "kind": "data", "shape": [2, 3], "bad": 1, "total": 6, "examples": [1], "features": [2]
+    }  # fmt: skip
+    assert (origin["op"], origin["reference"]) == ("aten.add.Tensor", None)
+
+
+class Listed(Small):
+    def __init__(self):
+        super().__init__()
+        self.tables = {"one": [torch.ones(4), torch.tensor([1.0, 1.0, 1.0, NAN])]}
+
+    def forward(self, input_ids):
+        return input_ids * self.tables["one"][1]
+
+
+def test_a_nan_in_a_list_that_a_module_holds():
+    origin = origin_of(Listed(), ONES)
+    assert (origin["mechanism"], origin["tensor"], origin["tensor_index"]) == ("bad_input", "tables", [3])
+
+
+KEPT = torch.tensor([1.0, NAN, 1.0, 1.0])
+
+
+def test_a_nan_in_a_tensor_that_belongs_to_no_module():
+    origin = origin_of(Function(lambda x: x * KEPT), ONES)
+    assert (origin["mechanism"], origin["tensor"], origin["came_in"]["kind"]) == ("bad_input", None, "data")
 
 
 class Constant(Small):
@@ -689,7 +718,121 @@ class Constant(Small):
 
 def test_a_nan_that_the_code_writes_itself_did_not_come_with_the_inputs():
     origin = origin_of(Constant(), ONES)
-    assert "inputs of the model" not in (origin["note"] or "")
+    assert (origin["mechanism"], origin["source"], origin["came_in"]) == ("literal", born(Constant()), None)
+
+
+class Written(Small):
+    """Memory of `empty` that NumPy fills, as Triton, ctypes and C++ do."""
+
+    def forward(self, input_ids):
+        memory = torch.empty_like(input_ids)
+        memory.numpy()[:] = NAN
+        return input_ids + memory  # born
+
+
+def test_memory_that_numpy_wrote_is_not_unset():
+    origin = origin_of(Written(), ONES)
+    assert (origin["mechanism"], origin["op"], origin["source"]) == (
+        "written_outside",
+        "aten.add.Tensor",
+        born(Written()),
+    )
+    assert "aten.empty_like" in origin["note"]
+
+
+class OverwrittenByNumPy(Small):
+    def forward(self, input_ids):
+        product = input_ids * 2
+        product.numpy()[0, 1] = INF
+        return product.exp() * 0  # born
+
+
+def test_a_result_that_numpy_wrote_over_is_not_the_operators():
+    origin = origin_of(OverwrittenByNumPy(), ONES)
+    assert (origin["mechanism"], origin["source"]) == ("written_outside", born(OverwrittenByNumPy()))
+    assert "aten.mul.Tensor" in origin["note"]
+
+
+class Grown(Small):
+    def forward(self, input_ids):
+        memory = input_ids.reshape(-1)[:1].clone()
+        with self.poison():
+            memory.resize_(3)
+        return memory * 2
+
+    @staticmethod
+    def poison():
+        from repro.probes.model.loadcheck import poisoned_memory
+
+        return poisoned_memory()
+
+
+def test_memory_that_resize_added_is_unset():
+    origin = origin_of(Grown(), ONES)
+    assert (origin["mechanism"], origin["op"]) == ("unset_memory", "aten.resize_.default")
+
+
+class Maker(Small):
+    def forward(self, input_ids):
+        return unset(input_ids.shape)
+
+
+class ReadElsewhere(Small):
+    """One module hands the memory out, another one reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.maker = Maker()
+
+    def forward(self, input_ids):
+        return self.maker(input_ids) + input_ids
+
+
+def test_unset_memory_that_another_module_reads():
+    assert origin_of(ReadElsewhere(), ONES)["mechanism"] == "unset_memory"
+
+
+class LogitsMask(Small):
+    """-inf that is in the output itself: nothing else is to blame."""
+
+    def forward(self, input_ids):
+        return input_ids.masked_fill(input_ids > 0, -INF)  # born
+
+
+def test_a_mask_that_is_in_the_output_itself():
+    check(LogitsMask(), ONES, "aten.masked_fill.Scalar", "literal")
+
+
+class TwoWays(Small):
+    """Two faults that have nothing to do with each other; each spoils all of the output."""
+
+    def forward(self, input_ids):
+        one = (input_ids * 3e38 * 2).sum()  # born
+        two = torch.log(input_ids - 1).sum()
+        return input_ids + one - two.exp() + two
+
+
+def test_of_two_independent_faults_the_first():
+    check(TwoWays(), ONES, "aten.mul.Tensor", "overflow")
+
+
+class ThreeBad(Small):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(4)])
+        with torch.no_grad():
+            for layer in self.layers[1:]:
+                layer.weight.fill_(3e38)
+
+    def forward(self, input_ids):
+        for layer in self.layers:
+            input_ids = torch.relu(layer(input_ids)) + 1
+        return input_ids
+
+
+def test_of_three_bad_layers_the_first():
+    origin = origin_of(ThreeBad(), ONES)
+    assert (origin["module"], origin["mechanism"]) == ("layers.1", "overflow")
 
 
 # --- operators that spoil what is put in place of a bad value -----------------------------------------------------

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from support.handmade import INF, NAN, Function, born_at, tape_of
+from support.handmade import INF, NAN, Function, tape_of
 from torch.nn import functional as F
 
-from repro.probes.origin.mechanism import classify, limit_of
+from repro.probes.origin.arithmetic import limit_of
+from repro.probes.origin.attention import KNOWN
+from repro.probes.origin.mechanism import classify
 from repro.probes.origin.search import earliest
 
 HALF, SINGLE, DOUBLE = torch.float16, torch.float32, torch.float64
@@ -74,7 +76,7 @@ def test_an_overflow(name):
 
 def test_a_scalar_beyond_the_dtype():
     """4e38 is infinite as a float32, so all is infinite, whatever it is multiplied with."""
-    assert word(lambda x: x * 4e38, 1e-3) == "overflow"
+    assert word(lambda x: x * 4e38, 1e-3) == "literal"
 
 
 def test_the_value_that_float64_gives():
@@ -149,93 +151,204 @@ def test_a_softmax_of_minus_infinity_throughout():
     assert word(lambda x: torch.full_like(x, -INF).softmax(-1), 1.0, 2.0) == "masked_row"
 
 
-def attention(mask, query=1.0, value=1.0):
-    """One head, two queries, three keys, four channels."""
+@pytest.fixture(scope="module")
+def naive():
+    """Operators whose partial results have their inputs' dtype, and some that are wrong."""
+    library = torch.library.Library("naive", "DEF")
 
-    def function(x):
-        q, k, v = (torch.full((1, 1, n, 4), f) for n, f in ((2, query), (3, query), (3, value)))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask) + x
+    def define(schema, function):
+        library.define(schema)
+        library.impl(schema.split("(")[0], function, "CPU")
 
-    return function
-
-
-FUSED = aten._scaled_dot_product_flash_attention_for_cpu.default
-
-
-def fused(mask, query=1.0, dtype=SINGLE, value=1.0):
-    """The word for a fused kernel that gave NaN for query 1, channel 2."""
-    q, k, v = (torch.full((1, 1, n, 4), f, dtype=dtype) for n, f in ((2, query), (3, query), (3, value)))
-    output = torch.ones(1, 1, 2, 4, dtype=dtype)
-    output[0, 0, 1] = NAN
-    return classify(
-        born_at(FUSED, q, k, v, 0.0, False, *([] if mask is None else [mask]), output=output, index=(0, 0, 1, 2))
+    define("total(Tensor x) -> Tensor", total)
+    define("mean(Tensor x) -> Tensor", lambda x: total(x) / x.numel())
+    define("norm(Tensor x) -> Tensor", lambda x: total(x * x).sqrt())
+    define("centred(Tensor x) -> Tensor", centred)
+    define("softplus(Tensor x) -> Tensor", lambda x: torch.log(torch.exp(x) + 1))
+    define("dot(Tensor x, Tensor y) -> Tensor", lambda x, y: total(x * y))
+    define("total_(Tensor(a!) x) -> ()", total_)
+    define("wrong(Tensor x) -> Tensor", lambda x: x * NAN if x.dtype == SINGLE else x.clone())
+    define("wrong_at_three(Tensor x) -> Tensor", lambda x: x * NAN if float(x[0]) == 3e5 else x.clone())
+    define(
+        "wrong_above_five(Tensor x) -> Tensor", lambda x: x * NAN if float(x[0]) > 5 and x.dtype == SINGLE else x * 1
     )
+    define("shy(Tensor x) -> Tensor", Shy())
+    define(ATTENTION + " -> Tensor", attention)
+    define(
+        ATTENTION.replace("product", "product_wrong") + " -> Tensor", lambda q, *_, **__: attention(q, *_, **__) * NAN
+    )
+    yield torch.ops.naive
+    library._destroy() if hasattr(library, "_destroy") else None
 
 
-def test_a_boolean_mask_that_leaves_a_query_no_key():
+ATTENTION = (
+    "scaled_dot_product(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.,"
+    " bool is_causal=False, *, float? scale=None, bool enable_gqa=False)"
+)
+
+
+WRONG = ATTENTION.replace("product", "product_wrong")
+
+
+def total(x):
+    made = torch.zeros((), dtype=x.dtype)
+    for value in x.reshape(-1):
+        made = made + value
+    return made
+
+
+def total_(x):
+    x.copy_(total(x))
+
+
+def centred(x):
+    """A norm that squares before it subtracts."""
+    mean = total(x) / x.numel()
+    return (x - mean) / (total(x * x) / x.numel() - mean * mean).sqrt()
+
+
+def wrong_above_five(x):
+    return x * NAN if float(x[0]) > 5 and x.dtype == SINGLE else x * 1
+
+
+class Shy:
+    """Wrong the first time only, as code is that races."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, x):
+        self.asked += 1
+        return x * NAN if self.asked == 1 else x * 1
+
+
+def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    """Scores before scaling in the inputs' dtype; a row without a key is NaN."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = (q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1), -INF)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -INF) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return torch.softmax(scores, -1) @ v
+
+
+def fused(op, mask=None, query=1.0, dtype=SINGLE, heads=1, **more):
+    """(mechanism, reference, note) of an attention of two queries, three keys and four channels."""
+    q, k, v = (
+        torch.full((1, h, n, 4), f, dtype=dtype) for h, n, f in ((2, 2, query), (heads, 3, query), (heads, 3, 1.0))
+    )
+    origin = earliest(tape_of(Function(lambda x: op(q, k, v, mask, **more)), torch.ones(1)))
+    return classify(origin)
+
+
+def test_a_boolean_mask_that_leaves_a_query_no_key(naive):
     mask = torch.tensor([[True, True, True], [False, False, False]])
-    origin_word = fused(mask)[0]
-    assert origin_word == "masked_row"
+    assert fused(naive.scaled_dot_product, mask)[0] == "masked_row"
 
 
-def test_a_float_mask_that_leaves_a_query_no_key():
-    assert fused(torch.tensor([[0.0, 0.0, 0.0], [-INF, -INF, -INF]]))[0] == "masked_row"
+def test_a_float_mask_that_leaves_a_query_no_key(naive):
+    mask = torch.tensor([[0.0, 0.0, 0.0], [-INF, -INF, -INF]])
+    assert fused(naive.scaled_dot_product, mask)[0] == "masked_row"
 
 
-def test_a_mask_of_four_dimensions():
+def test_a_mask_of_four_dimensions(naive):
     mask = torch.tensor([[True, True, True], [False, False, False]]).reshape(1, 1, 2, 3)
-    assert fused(mask)[0] == "masked_row"
+    assert fused(naive.scaled_dot_product, mask)[0] == "masked_row"
 
 
-def test_another_querys_masked_row_is_not_this_ones():
-    mask = torch.tensor([[False, False, False], [True, True, True]])
-    assert fused(mask)[0] == "kernel"
+def test_a_mask_that_is_written_as_the_lowest_number(naive):
+    """Scores of -2 and the lowest number of float16 are -inf in float16, the whole row."""
+    mask = torch.full((2, 3), torch.finfo(HALF).min, dtype=HALF)
+    q, k = torch.full((1, 1, 2, 4), -200.0, dtype=HALF), torch.full((1, 1, 3, 4), 80.0, dtype=HALF)
+    origin = earliest(tape_of(Function(lambda x: naive.scaled_dot_product(q, k, k, mask)), torch.ones(1)))
+    assert classify(origin)[0] == "masked_row"
 
 
-def test_a_fused_score_that_overflows():
+def test_another_querys_masked_row_is_not_this_ones(naive):
+    mask = torch.tensor([[True, True, True], [False, False, False]])
+    assert fused(naive.scaled_dot_product_wrong, mask)[:2] == ("kernel", 1.0)
+
+
+def test_a_fused_score_that_overflows(naive):
     """q . k = 4 * 300 * 300 = 360000, beyond float16 before it is scaled."""
-    found, reference, note = fused(None, 300.0, HALF)
+    found, reference, note = fused(naive.scaled_dot_product, None, 300.0, HALF)
     assert (found, reference) == ("overflow", 1.0)
     assert "360000" in note
 
 
-def test_a_fused_kernel_that_has_no_excuse():
-    assert fused(None)[:2] == ("kernel", 1.0)
+def test_a_fused_kernel_that_has_no_excuse(naive):
+    assert fused(naive.scaled_dot_product_wrong)[:2] == ("kernel", 1.0)
+
+
+def test_a_fused_kernel_whose_heads_share_keys(naive):
+    assert fused(naive.scaled_dot_product_wrong, heads=2, scale=0.3)[:2] == ("kernel", 1.0)
+    assert fused(naive.scaled_dot_product_wrong, enable_gqa=True)[:2] == ("kernel", 1.0)
+
+
+def test_a_dropout_cannot_be_held_against_anything(naive):
+    assert fused(naive.scaled_dot_product_wrong, dropout_p=0.1)[0] == "unknown"
+
+
+def test_a_causal_triangle_of_two_lengths_is_not_known_here(naive):
+    assert fused(naive.scaled_dot_product_wrong, is_causal=True)[0] == "unknown"
+
+
+def test_a_causal_row_reads_no_later_key(naive):
+    """Query 0 sees key 0 alone; the others are so large that float64 would notice."""
+    q = k = torch.ones(1, 1, 3, 4)
+    v = torch.tensor([1.0, 9.0, 9.0]).reshape(1, 1, 3, 1).expand(1, 1, 3, 4)
+    function = Function(lambda x: naive.scaled_dot_product_wrong(q, k, v, None, 0.0, True))
+    assert classify(earliest(tape_of(function, torch.ones(1))))[:2] == ("kernel", 1.0)
+
+
+@pytest.mark.parametrize("name", [name for name in dir(torch.ops.aten) if name.startswith("_scaled_dot_product")])
+def test_every_fused_attention_of_this_torch_has_arguments_that_are_known(name):
+    for overload in getattr(aten, name).overloads():
+        names = [argument.name for argument in getattr(getattr(aten, name), overload)._schema.arguments]
+        if "backward" in name or overload == "quantized":
+            continue
+        assert names[:3] == ["query", "key", "value"]
+        assert set(names) <= KNOWN | {"dropout_p", "dropout_mask"}
 
 
 # --- overflow inside: the result fits, a partial result does not -------------------------------------------------
 
 
-def partial(func, *args, output, index=()):
-    return classify(born_at(func, *args, output=output, index=index))[0]
+def found(function, values, dtype):
+    return classify(earliest(tape_of(Function(function), torch.tensor(values, dtype=dtype))))
 
 
-def test_a_mean_whose_sum_overflows():
-    values = torch.full((4,), 60000.0, dtype=HALF)
-    assert partial(aten.mean.default, values, output=torch.tensor(INF, dtype=HALF)) == "overflow"
+PARTIAL = {
+    "mean": ("mean", [60000.0] * 4, HALF, 60000.0),
+    "total": ("total", [60000.0, 60000.0, -60000.0], HALF, 60000.0),
+    "norm": ("norm", [3000.0, 4000.0], HALF, 5000.0),
+    "norm in float32": ("norm", [3e30, 4e30], SINGLE, 5e30),
+    "centred": ("centred", [1e25, 3e25], SINGLE, -1.0),
+    "softplus": ("softplus", [100.0], SINGLE, 100.0),
+}
 
 
-def test_a_sum_whose_partial_sum_overflows():
-    values = torch.tensor([60000.0, 60000.0, -60000.0], dtype=HALF)
-    assert partial(aten.sum.default, values, output=torch.tensor(INF, dtype=HALF)) == "overflow"
+@pytest.mark.parametrize("name", sorted(PARTIAL))
+def test_a_partial_result_that_overflows(naive, name):
+    op, values, dtype, exact = PARTIAL[name]
+    mechanism, reference, note = found(getattr(naive, op), values, dtype)
+    assert (mechanism, reference) == ("overflow", pytest.approx(exact, rel=1e-6))
+    assert "partial result" in note
 
 
-def test_a_norm_whose_squares_overflow():
-    values = torch.tensor([3000.0, 4000.0], dtype=HALF)
-    assert partial(aten.norm.Scalar, values, output=torch.tensor(INF, dtype=HALF)) == "overflow"
+def test_a_dot_product_whose_terms_cancel(naive):
+    y = torch.tensor([2.0, -2.0], dtype=HALF)
+    assert found(lambda x: naive.dot(x, y), [60000.0, 60000.0], HALF)[0] == "overflow"
 
 
-def test_a_layer_norm_whose_squares_overflow():
-    values, shape = torch.tensor([[1e25, -1e25]]), [2]
-    found = partial(
-        aten.native_layer_norm.default, values, shape, None, None, 1e-5, output=torch.full((1, 2), NAN), index=(0, 0)
-    )
-    assert found == "overflow"
+def test_an_operator_that_gives_nothing_back(naive):
+    def function(x):
+        memory = x + 0
+        naive.total_(memory)
+        return memory
 
-
-def test_a_dot_product_whose_terms_cancel():
-    left, right = torch.tensor([[60000.0, 60000.0]], dtype=HALF), torch.tensor([[2.0], [-2.0]], dtype=HALF)
-    assert partial(aten.mm.default, left, right, output=torch.full((1, 1), NAN, dtype=HALF), index=(0, 0)) == "overflow"
+    assert found(function, [60000.0, 60000.0, -60000.0], HALF)[0] == "overflow"
 
 
 def test_a_product_over_a_dimension_whose_partial_product_overflows():
@@ -247,42 +360,20 @@ def test_a_sum_over_the_first_dimension_whose_partial_sum_overflows():
     assert word(lambda x: x.reshape(4, 1).sum(0), 3e38, 3e38, -3e38, -3e38) == "overflow"
 
 
-def test_a_sum_over_two_dimensions_whose_partial_sum_overflows():
-    values = torch.tensor([[60000.0], [60000.0], [-60000.0]], dtype=HALF)
-    assert partial(aten.sum.default, values, output=torch.tensor(INF, dtype=HALF)) == "overflow"
-
-
-def test_a_convolution_whose_terms_cancel():
-    values = torch.tensor([[[60000.0, 60000.0]]], dtype=HALF)
-    kernel = torch.tensor([[[2.0, -2.0]]], dtype=HALF)
-    arguments = (values, kernel, None, [1], [0], [1], False, [0], 1)
-    output = torch.full((1, 1, 1), NAN, dtype=HALF)
-    assert partial(aten.convolution.default, *arguments, output=output, index=(0, 0, 0)) == "overflow"
-
-
 # --- kernel and unknown: nothing of the above --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("func", "arguments"),
-    [
-        (aten.add.Tensor, (torch.ones(2), torch.ones(2))),
-        (aten.mul.Tensor, (torch.ones(2), 0.5)),
-        (aten.softmax.int, (torch.ones(2), 0)),
-        (aten.gelu.default, (torch.ones(2),)),
-    ],
-    ids=["add", "mul", "softmax", "gelu"],
-)
-def test_a_kernel_that_gives_nan_of_small_numbers(func, arguments):
-    assert partial(func, *arguments, output=torch.full((2,), NAN), index=(1,)) == "kernel"
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1e30, 2.0], [0.0], [1e-40]])
+def test_a_kernel_that_gives_nan_of_numbers(naive, values):
+    assert found(naive.wrong, values, SINGLE)[:2] == ("kernel", pytest.approx(values[0], rel=1e-6))
 
 
-def test_a_product_of_small_numbers_that_is_nan():
-    assert (
-        partial(aten.mm.default, torch.ones(1, 2), torch.ones(2, 1), output=torch.full((1, 1), NAN), index=(0, 0))
-        == "kernel"
-    )
+def test_a_kernel_that_is_wrong_for_one_number_is_no_overflow(naive):
+    assert found(lambda x: naive.wrong_at_three(x.float()), [3e5], DOUBLE)[0] == "invalid"  # as float64 has it too
+    assert found(naive.wrong_above_five, [6.0], SINGLE)[0] == "kernel"
 
 
-def test_a_cast_of_a_small_number_is_no_kernels_fault():
-    assert partial(aten._to_copy.default, torch.ones(1), output=torch.full((1,), NAN), index=(0,)) == "unknown"
+def test_a_value_that_does_not_come_again_is_not_explained(naive):
+    mechanism, _, note = found(naive.shy, [1.0], SINGLE)
+    assert mechanism == "unknown"
+    assert "run again" in note

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from support.handmade import INF, NAN, Function, hooks_of
+from support.handmade import INF, NAN, Function, Small, hooks_of
 
 from repro.probes.observe.watch import Address
-from repro.probes.origin.counterfactual import effect, finite_or_none, value_at, with_only, without_bad_values
+from repro.probes.origin.counterfactual import effect, finite_or_none, kin_of, value_at, with_only, without_bad_values
 
 
 def address(op, occurrence=0, module="", call=0):
@@ -17,8 +17,11 @@ def run_of(function, tensor):
     return model, lambda: model(tensor)
 
 
-def value(function, tensor, where, output=0, index=(0,)):
-    return value_at(*run_of(function, tensor), where, output, index)
+def value(function, tensor, where, output=0, index=(0,), shape=(1,)):
+    """The value in a second pass, by what the operator is known by in the first."""
+    model, run = run_of(function, tensor)
+    kin = kin_of(model, run, where)
+    return None if kin is None else value_at(model, run, kin, output, shape, index)
 
 
 def test_the_value_of_an_operator():
@@ -32,15 +35,53 @@ def test_a_bad_value_is_given_as_it_is():
 def test_one_of_several_results():
     given = torch.tensor([3.0, 9.0, 1.0])
     assert value(lambda x: x.max(0, keepdim=True), given, address("max.dim"), 1) == 1.0
+    assert value(lambda x: torch._foreach_neg([x, x * 2])[1], given, address("neg.default"), 1, (0,), (3,)) is None
+    assert (
+        value(lambda x: torch._foreach_neg([x, x * 2])[1], given, address("_foreach_neg.default"), 1, (0,), (3,))
+        == -6.0
+    )
 
 
 @pytest.mark.parametrize(
-    ("where", "output", "index"),
-    [(address("sub.Tensor"), 0, (0,)), (address("mul.Tensor", 1), 0, (0,)), (address("mul.Tensor"), 1, (0,)),
-     (address("mul.Tensor"), 0, (1,)), (address("mul.Tensor"), 0, (0, 0))],
+    ("where", "output", "shape"),
+    [(address("sub.Tensor"), 0, (1,)), (address("mul.Tensor", 1), 0, (1,)), (address("mul.Tensor"), 1, (1,)),
+     (address("mul.Tensor"), 0, (2,)), (address("mul.Tensor"), 0, (1, 1))],
 )  # fmt: skip
-def test_what_is_not_there_has_no_value(where, output, index):
-    assert value(lambda x: x * 2, torch.tensor([5.0]), where, output, index) is None
+def test_what_is_not_there_has_no_value(where, output, shape):
+    assert value(lambda x: x * 2, torch.tensor([5.0]), where, output, tuple(0 for _ in shape), shape) is None
+
+
+class Casts(Small):
+    """In float16 the casts run; in float32 they do not, and the count of each operator is another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtype = torch.float16
+
+    def forward(self, x):
+        wide = x.to(self.dtype).float() * 3
+        first = wide.to(self.dtype) * 5
+        return first * (first > 0).to(self.dtype) * 7
+
+
+def in_both(op, occurrence):
+    """The value of one operator in float16, and at the same place in float32."""
+    model, given = Casts(), torch.tensor([2.0])
+    kin = kin_of(model, lambda: model(given), address(op, occurrence))
+    narrow = value_at(model, lambda: model(given), kin, 0, (1,), (0,))
+    model.dtype = torch.float32
+    return narrow, value_at(model, lambda: model(given), kin, 0, (1,), (0,))
+
+
+def test_the_same_place_where_casts_run_in_one_dtype_only():
+    assert in_both("mul.Tensor", 1) == (30.0, 30.0)
+    assert in_both("mul.Tensor", 3) == (210.0, 210.0)
+
+
+def test_a_cast_that_does_not_run_has_no_same_place():
+    """(first > 0).to(float32) is the one cast of booleans there, and another one than wide.to(float16)."""
+    assert in_both("_to_copy.default", 2) == (6.0, None)
+    assert in_both("_to_copy.default", 3) == (1.0, 1.0)
 
 
 def test_the_rest_of_the_pass_does_not_run():
@@ -54,7 +95,7 @@ def test_the_rest_of_the_pass_does_not_run():
         return z
 
     assert value(function, torch.tensor([5.0]), address("add.Tensor")) == 11.0
-    assert ran == ["before"]
+    assert ran == ["before", "before"]  # two passes: one to know the operator, one to find it
 
 
 # --- repaired ----------------------------------------------------------------------------------------------------

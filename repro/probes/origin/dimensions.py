@@ -1,0 +1,221 @@
+"""Which token, head and channel an element of an operator's result belongs to, by experiment.
+
+The pass is run again with other inputs. A dimension that is as long as the input is, in both, belongs to the tokens;
+one that doubles with a second example to the batch. That the places of such a dimension are the tokens in their order
+is asked too: with another token at the place, the result changes most there. What no run shows has no name.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..model.inputs import Inputs
+from ..values.figures import finite_mask, is_float, widen
+from .counterfactual import Kin, result_at
+
+TOKEN, KEY, BATCH, HEAD, CHANNEL = "token", "key", "batch", "head", "channel"
+
+
+@dataclass(frozen=True)
+class Place:
+    """An element of an operator's result: which operator, which result, its shape, and where in it."""
+
+    kin: Kin
+    output: int
+    shape: tuple[int, ...]
+    index: tuple[int, ...]
+
+
+def locate(model: nn.Module, inputs: Inputs, place: Optional[Place]) -> dict[str, Any]:
+    """token_index, token, head_index and channel_index of an element; None for what no experiment shows."""
+    unknown: dict[str, Any] = dict.fromkeys(("token_index", "token", "head_index", "channel_index"))
+    if place is None or not place.shape:
+        return unknown
+    part, names = meanings(model, inputs, place)
+    at = {name: number for name, number in zip(names, place.index) if name is not None}
+    token = at.get(TOKEN)
+    words = inputs.decoder_tokens if part == "decoder_input_ids" else inputs.tokens if part == "input_ids" else None
+    return {
+        "token_index": token,
+        "token": words[token] if words and token is not None and token < len(words) else None,
+        "head_index": at.get(HEAD),
+        "channel_index": at.get(CHANNEL),
+    }
+
+
+def meanings(model: nn.Module, inputs: Inputs, place: Place) -> tuple[Optional[str], list[Optional[str]]]:
+    """The input whose places are the tokens, and what each dimension of the place's shape is; None where not known."""
+    names: list[Optional[str]] = [None] * len(place.shape)
+    passes = _Passes(model, inputs, place)
+    of = None
+    for part, dim in passes.sequences():
+        along = passes.along(part, dim)
+        if along:
+            of = part
+            names[along[0]] = TOKEN
+            for other in along[1:2]:
+                names[other] = KEY
+            break
+    for at in passes.examples():
+        if names[at] is None:
+            names[at] = BATCH
+    if of is not None and not passes.is_in_order(of, names.index(TOKEN)):
+        names = [None if name in (TOKEN, KEY) else name for name in names]
+        return None, names  # rows that were sorted, or chosen: which token each is, is not known
+    if of is None and not _is_vector_of_channels(model, place, names):
+        return None, names
+    config = _config(model)
+    heads = head_count(config)
+    fit = [at for at, name in enumerate(names) if name is None and place.shape[at] == heads and heads > 1]
+    if len(fit) == 1 and of is not None and fit[0] != len(names) - 1:
+        names[fit[0]] = HEAD
+    rest = [at for at, name in enumerate(names) if name is None and place.shape[at] > 1]
+    if rest and (rest[-1] == len(names) - 1 or len(rest) == 1):
+        names[rest[-1]] = CHANNEL
+    return of, names
+
+
+class _Passes:
+    """The place's result in passes with other inputs."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs, place: Place) -> None:
+        self._model, self._inputs, self._place = model, inputs, place
+
+    def sequences(self) -> list[tuple[str, int]]:
+        """(input, dimension) of what may be the tokens: the second dimension of ids, and of features."""
+        found = []
+        for name, value in self._inputs.arguments().items():
+            if isinstance(value, Tensor) and value.dim() in (2, 3) and value.shape[1] > 2 and not _is_mask(name):
+                found.append((name, 1))
+                if value.dim() == 3 and is_float(value) and value.shape[2] > 2:
+                    found.append((name, 2))
+        return found
+
+    def along(self, part: str, dim: int) -> list[int]:
+        """The dimensions of the result that are as long as this one, also without its last place."""
+        size = self._inputs.arguments()[part].shape[dim]
+        cut = self._result(self._without_last(part, dim, size))
+        return self._dimensions(cut, lambda before, after: (before, after) == (size, size - 1))
+
+    def examples(self) -> list[int]:
+        """The dimensions of the result that are one for one example, and two for the same example twice."""
+        twice = {
+            name: torch.cat([value, value]) if isinstance(value, Tensor) and value.shape[:1] == (1,) else value
+            for name, value in self._inputs.arguments().items()
+        }
+        return self._dimensions(self._result(twice), lambda before, after: (before, after) == (1, 2))
+
+    def is_in_order(self, part: str, dim: int) -> bool:
+        """Whether the result changes most at a place along ``dim`` when the input changes at that place: the element's
+        own, the first and the last.
+
+        Also where nothing changes for any token: then the rows follow from the positions alone. A row that is bad
+        throughout cannot tell; then the next one is asked.
+        """
+        before = self._result(self._inputs.arguments())
+        if before is None:
+            return False
+        own, size = self._place.index[dim], before.shape[dim]
+        rows = [row for row in range(size) if bool(finite_mask(before.select(dim, row)).any())]
+        if not rows:
+            return False
+        for row in {min(rows, key=lambda row: abs(row - own)), rows[0], rows[-1]}:
+            after = self._result(self._changed(part, row))
+            if after is None or before.shape != after.shape or not _changes_most(before, after, dim, row):
+                return False
+        return True
+
+    def _without_last(self, part: str, dim: int, size: int) -> dict[str, Any]:
+        """Without the last place of one input, and of those that go with it, place by place."""
+        given = self._inputs.arguments()
+        whole = given[part].shape[: dim + 1]
+        ties = [
+            name
+            for name, value in given.items()
+            if isinstance(value, Tensor) and value.shape[: dim + 1] == whole and _go_together(name, part)
+        ]
+        return {
+            name: value.narrow(dim, 0, size - 1) if name in ties and isinstance(value, Tensor) else value
+            for name, value in given.items()
+        }
+
+    def _changed(self, part: str, at: int) -> dict[str, Any]:
+        """With another token, or other features, at one place."""
+        given = dict(self._inputs.arguments())
+        value = given[part].clone()
+        place = value[:, at]
+        if is_float(value):
+            place.copy_(place * -0.5)
+        else:
+            pool = torch.unique(value)  # ids that the model takes
+            pool = pool[pool != place[0]]
+            fresh = int(pool[0]) if len(pool) else max(int(place[0]) - 1, 0) or int(place[0]) + 1
+            place.fill_(fresh)
+        given[part] = value
+        return given
+
+    def _dimensions(self, other: Optional[Tensor], fits: Callable[[int, int], bool]) -> list[int]:
+        if other is None or other.dim() != len(self._place.shape):
+            return []
+        pairs = enumerate(zip(self._place.shape, other.shape))
+        return [at for at, (before, after) in pairs if fits(before, after)]
+
+    def _result(self, given: dict[str, Any]) -> Optional[Tensor]:
+        """The place's result; None where the model does not take such inputs, or does not come to the operator."""
+
+        def again() -> Any:
+            with torch.no_grad():
+                return self._model(**given)
+
+        try:
+            return result_at(self._model, again, self._place.kin, self._place.output)
+        except Exception:  # noqa: BLE001 - a model of one length or one example may raise anything
+            return None
+
+
+def _changes_most(before: Tensor, after: Tensor, dim: int, at: int) -> bool:
+    """Whether more elements change at this place than at any other, or as many, and those by more in all. True where
+    nothing changes.
+    """
+    one, two = (
+        widen(tensor.detach()).cpu().movedim(dim, 0).reshape(tensor.shape[dim], -1) for tensor in (before, after)
+    )
+    same = (one == two) | (torch.isnan(one) & torch.isnan(two))
+    sizes = torch.where(same, torch.zeros_like(one), (one - two).abs().nan_to_num(nan=math.inf)).double().sum(1)
+    rows = list(zip((~same).sum(1).tolist(), sizes.tolist()))
+    others = max((row for place, row in enumerate(rows) if place != at), default=(0, 0.0))
+    return rows[at] > others or rows[at][0] == others[0] == 0 or (rows[at] == others and math.isinf(others[1]))
+
+
+def _is_mask(name: str) -> bool:
+    return name.endswith("mask")
+
+
+def _go_together(name: str, part: str) -> bool:
+    """Whether two inputs of the same length are of the same tokens: both the decoder's, or neither."""
+    return name.startswith("decoder") == part.startswith("decoder")
+
+
+def _is_vector_of_channels(model: nn.Module, place: Place, names: list[Optional[str]]) -> bool:
+    """Whether the last dimension is the hidden size and does not change with the inputs: a vector of channels, or rows
+    that were chosen.
+    """
+    hidden = getattr(_config(model), "hidden_size", None)
+    return len(place.shape) <= 2 and place.shape[-1] == hidden and names[-1] is None
+
+
+def _config(model: Any) -> Any:
+    config = getattr(model, "config", None)
+    return getattr(config, "text_config", None) or config
+
+
+def head_count(config: Any) -> int:
+    """Attention heads, under the three names that configurations have for them; 0 where there is none."""
+    for name in ("num_attention_heads", "n_head", "num_heads"):
+        count = getattr(config, name, None)
+        if isinstance(count, int):
+            return count
+    return 0
