@@ -331,7 +331,8 @@ class Origin(Record, frozen=True, kw_only=True):
 
     ``occurrence`` counts the calls of the same operator within the module's call. ``code`` is the package that the
     source line belongs to. ``operands`` are the inputs at the element. ``tensor`` and ``tensor_index`` name the weight
-    or buffer in which the value lay. ``confirmed_by``: "repaired", "changed", "suffices", "corrected" or "walked".
+    or buffer in which the value lay. ``confirmed_by``: "repaired", "changed", "suffices", "together", "corrected",
+    "layers" or "walked".
 
     ``phase``: "load", "forward", "loss", "backward", "optimizer" or "generate". Behind a backward operator stand
     ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the parameter

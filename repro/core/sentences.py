@@ -29,7 +29,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
 
 def named_module(origin: Origin) -> str:
     """The module of an origin; one outside of all modules is the model's own, or the script's."""
-    return origin.module or ("the script itself" if origin.call_index in (None, OUTSIDE) else "the model itself")
+    return origin.module or ("the script itself" if origin.call_index == OUTSIDE else "the model itself")
 
 
 def named_mechanism(origin: Origin, bisect: Bisect | None) -> str:

@@ -56,7 +56,7 @@ def _outside(answer: Answer) -> Owner | None:
         return Owner(
             None, f"Code that is not an operator of PyTorch wrote the value; its author is not known ({origin.note})."
         )
-    if origin.mechanism == "bad_weights":
+    if origin.mechanism == "bad_weights" and came is not None:
         return Owner("checkpoint", f"The value is in the file: {named} holds it when it is loaded.")
     if origin.mechanism == "bad_input" and came is not None and came.kind == "data":
         share = f"{came.bad:,} of {came.total:,} values"
