@@ -339,6 +339,7 @@ class Origin(Record, frozen=True, kw_only=True):
     whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0. ``came_in`` is of a value
     that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
+    ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result.
     ``largest_weight`` is the largest parameter of the modules that ran.
     """
@@ -376,6 +377,7 @@ class Origin(Record, frozen=True, kw_only=True):
     came_in: CameIn | None = None
     layer: str | None = None
     library: str | None = None
+    cause_source: str | None = None
     decided_by: str | None = None
     largest_weight: Largest | None = None
 
@@ -504,12 +506,16 @@ class Leaf(Record, frozen=True, kw_only=True):
 
 
 class Call(Record, frozen=True, kw_only=True):
-    """One operator. An argument is an object with one of: ref, const, list, dtype, device, layout, memory_format."""
+    """One operator. An argument is an object with one of: ref, const, list, dtype, device, layout, memory_format.
+
+    ``several``: whether its result is a tuple or a list.
+    """
 
     op: str
     args: tuple[Plain, ...] = ()
     kwargs: dict[str, Plain] = field(default_factory=dict)
     name: str | None = None
+    several: bool = False
 
 
 class Output(Record, frozen=True, kw_only=True):

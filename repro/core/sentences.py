@@ -21,7 +21,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    details = [part for part in (_element(origin), _against_reference(origin, bisect)) if part]
+    details = [part for part in (_phase(origin), _element(origin), _against_reference(origin, bisect)) if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
     return where + "."
@@ -44,6 +44,19 @@ def origin_dtype(origin: Origin, bisect: Bisect | None) -> str | None:
         if found:
             return found.removeprefix("torch.")
     return None
+
+
+def _phase(origin: Origin) -> str:
+    """What stands behind the operator: of a gradient, the forward operator and its line; of a generation, its step."""
+    if origin.phase == "backward":
+        behind = f"in the backward of {origin.forward_op} at {origin.forward_source}" if origin.forward_op else ""
+        first = f"the first bad gradient is that of {origin.gradient}" if origin.gradient else ""
+        return ", ".join(part for part in (behind or "in the backward pass", first) if part)
+    if origin.phase == "generate" and origin.generate_step is not None:
+        return f"in generate, behind {origin.generate_step} new tokens"
+    if origin.came_in is not None:
+        return f"{origin.came_in.bad:,} of {origin.came_in.total:,} values are NaN or Inf"
+    return "" if origin.phase in (None, "forward") else f"in the {origin.phase} phase"
 
 
 def _element(origin: Origin) -> str:

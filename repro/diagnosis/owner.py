@@ -256,7 +256,8 @@ def _code(answer: Answer) -> Owner | None:
     ):
         return None
     why = f"{origin.op} is correct for these inputs: {_cause(answer, origin)}."
-    at = f" ({origin.source})" if origin.source else ""
+    source = origin.forward_source or origin.cause_source or origin.source
+    at = f" ({source})" if source else ""
     if origin.code == "transformers":
         return Owner("transformers", f"{why} The cause is in the modeling code of Transformers{at}.")
     if origin.code == "__main__":

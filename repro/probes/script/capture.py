@@ -199,7 +199,7 @@ class Capture(Look):
         if mechanism == "masked_row":
             masked = next((at for at in reversed(origin.path) if at.op is not step.op and at.op.source), None)
             if masked is not None:
-                place = {**place, "code": masked.op.code}
+                place = {**place, "code": masked.op.code, "cause_source": masked.op.source}
                 notes.append(f"the row was masked by {masked.op.address.op} at {masked.op.source}")
         reference = None if expected is None or math.isnan(expected) else expected
         record = {
@@ -371,7 +371,7 @@ def blank() -> dict[str, Any]:
         **dict.fromkeys(("token_index", "token", "head_index", "channel_index", "tensor", "tensor_index", "note")),
         **dict.fromkeys(("element", "value", "reference_value", "reference", "limit", "phase", "forward_op")),
         **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output", "library")),
-        **dict.fromkeys(("decided_by", "largest_weight")),
+        **dict.fromkeys(("decided_by", "largest_weight", "cause_source")),
         "mechanism": "unknown", "operands": [], "inputs": [], "module": "", "module_class": "",
     }  # fmt: skip
 

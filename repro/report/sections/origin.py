@@ -50,6 +50,7 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "module call (from 0)": cell(origin.call_index) if (origin.call_index or 0) > 0 else None,
         "operator": _code(origin.op),
         "source": _code(origin.source),
+        "made so at": _code(origin.cause_source),
         "phase": cell(origin.phase) if origin.phase not in (None, "forward") else None,
         "forward operator": _code(origin.forward_op),
         "forward source": _code(origin.forward_source),
