@@ -18,7 +18,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    details = [part for part in (_element(origin), _against_reference(origin, bisect)) if part]
+    details = [part for part in (_element(origin), _came_in(origin), _against_reference(origin, bisect)) if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
     return where + "."
@@ -52,6 +52,14 @@ def _element(origin: Origin) -> str:
     if origin.channel_index is not None:
         parts.append(f"channel {origin.channel_index}")
     return ", ".join(parts)
+
+
+def _came_in(origin: Origin) -> str:
+    """How much of what came in is bad."""
+    found = origin.came_in
+    if found is None or not found.total:
+        return ""
+    return f"{found.bad:,} of {found.total:,} values of this {found.kind} are NaN or Inf"
 
 
 def _against_reference(origin: Origin, bisect: Bisect | None) -> str:

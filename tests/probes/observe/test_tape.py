@@ -10,7 +10,8 @@ from support.handmade import ROOT, Function, Small, bytes_of, hooks_of, tape_of
 from torch import nn
 
 from repro import probes
-from repro.probes.observe.tape import Tape, record, source_line
+from repro.probes.observe.source import source_line
+from repro.probes.observe.tape import Tape, record
 from repro.probes.observe.watch import Address, StopPass, Watch, watched
 
 
