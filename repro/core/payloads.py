@@ -91,11 +91,14 @@ class WeightFile(Record, frozen=True, kw_only=True):
 
 
 class Finding(Record, frozen=True, kw_only=True):
-    """A problem, with its severity ("bad" or "note"); ``file`` where it is of one file."""
+    """A problem, with its severity ("bad" or "note"); ``file`` where it is of one file, ``cause`` where it says why
+    others are there: the kind of a ``Cause``, or "misplaced".
+    """
 
     problem: str
     severity: str = "note"
     file: str | None = None
+    cause: str | None = None
 
 
 class Files(Section, frozen=True, kw_only=True):
@@ -174,8 +177,50 @@ class Values(Record, frozen=True, kw_only=True):
     not_compared: int = 0
 
 
+class Misplaced(Record, frozen=True, kw_only=True):
+    """A tensor in memory with the values of ``holds``, a tensor of the file, in place of those of ``belongs``."""
+
+    tensor: str
+    holds: str
+    belongs: str
+
+
+class Quantised(Record, frozen=True, kw_only=True):
+    """How many weights are quantised in the file, how, and how many of them were compared through their own
+    arithmetic.
+    """
+
+    method: str | None = None
+    tensors: int = 0
+    compared: int = 0
+
+
+class KeyPair(Record, frozen=True, kw_only=True):
+    """A key of the file, and the model's that it would be."""
+
+    file: str
+    model: str
+
+
+class Cause(Record, frozen=True, kw_only=True):
+    """Why ``keys`` of ``of`` keys are missing, or do not fit; further rules explain ``explained`` of them together.
+
+    ``kind``: "prefix", "suffix" or "renamed", where ``file`` in the file's keys stands for ``model``; "transposed";
+    "quantised", where the configuration does not say so.
+    """
+
+    kind: str
+    file: str = ""
+    model: str = ""
+    transposed: bool = False
+    keys: int = 0
+    explained: int = 0
+    of: int = 0
+    example: KeyPair | None = None
+
+
 class Load(Section, frozen=True, kw_only=True):
-    """The load step. ``config`` holds the settings of the model's architecture."""
+    """The load step. ``config`` holds the settings of the model's architecture, ``cause`` why most keys are missing."""
 
     class_: str | None = field(default=None, name="class")
     model_type: str | None = None
@@ -188,6 +233,7 @@ class Load(Section, frozen=True, kw_only=True):
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
+    cause: Cause | None = None
     misaligned: int | None = None
     misaligned_examples: tuple[Misaligned, ...] = ()
     meta: tuple[str, ...] = ()
@@ -195,14 +241,26 @@ class Load(Section, frozen=True, kw_only=True):
     buffers_checked: int | None = None
     tied: tuple[tuple[str, ...], ...] = ()
     values: Values | None = None
+    misplaced: tuple[Misplaced, ...] = ()
+    quantised: Quantised | None = None
     findings: tuple[Finding, ...] = ()
 
 
 # --- forward, script -------------------------------------------------------------------------------------------------
 
 
+class Further(Record, frozen=True, kw_only=True):
+    """An input beside the token ids: ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    seed: int
+
+
 class Pass(Record, frozen=True, kw_only=True):
-    """One input and what came of it. ``input_source`` is "tokenizer" or "seeded".
+    """One input and what came of it. ``input_source`` is "tokenizer" or "seeded"; ``input_ids`` are empty for a model
+    that takes none.
 
     ``absorbed``: how many module calls gave a bad value of which nothing is seen in the output.
     """
@@ -213,6 +271,7 @@ class Pass(Record, frozen=True, kw_only=True):
     input_ids: tuple[int, ...] = ()
     decoder_input_ids: tuple[int, ...] | None = None
     tokens: tuple[str, ...] | None = None
+    further: tuple[Further, ...] = ()
     output: str | None = None
     logits: Figures | None = None
     entropy_ratio: float | None = None
@@ -278,6 +337,9 @@ class Origin(Record, frozen=True, kw_only=True):
     ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the parameter
     whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0. ``came_in`` is of a value
     that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
+    ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
+    ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result.
+    ``largest_weight`` is the largest parameter of the modules that ran.
     """
 
     module: str | None = None
@@ -312,6 +374,9 @@ class Origin(Record, frozen=True, kw_only=True):
     generate_step: int | None = None
     came_in: CameIn | None = None
     layer: str | None = None
+    library: str | None = None
+    decided_by: str | None = None
+    largest_weight: Largest | None = None
 
 
 class Spread(Record, frozen=True, kw_only=True):
@@ -356,7 +421,9 @@ class Rounding(Record, frozen=True, kw_only=True):
 
 
 class Bisect(Section, frozen=True, kw_only=True):
-    """The bisect step. ``prompt`` is the number of the input in which the origin lies."""
+    """The bisect step. ``prompt`` is the number of the input in which the origin lies. ``watching``: what differs for a
+    script that is not bad while it is watched.
+    """
 
     origin: Origin | None = None
     prompt: int | None = None
@@ -367,6 +434,7 @@ class Bisect(Section, frozen=True, kw_only=True):
     ruled_out: tuple[RuledOut, ...] = ()
     screened_calls: int | None = None
     rounding: Rounding | None = None
+    watching: str | None = None
 
 
 # --- trace -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Bisect, Forward, Origin
 
+OUTSIDE = -1
+"""The call index of an operator that ran while no module did."""
+
 
 def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     """One sentence that names the place: mechanism, module, operator, source line, element, reference, limit."""
@@ -26,7 +29,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
 
 def named_module(origin: Origin) -> str:
     """The module of an origin; one outside of all modules is the model's own, or the script's."""
-    return origin.module or ("the script itself" if origin.code == "__main__" else "the model itself")
+    return origin.module or ("the script itself" if origin.call_index in (None, OUTSIDE) else "the model itself")
 
 
 def named_mechanism(origin: Origin, bisect: Bisect | None) -> str:
@@ -91,10 +94,12 @@ def listed(names: Sequence[str]) -> str:
 
 
 def unused_prompt(prompts: Sequence[str], forward: Forward | None) -> str | None:
-    """A sentence where a prompt was given and the model was not asked it, for want of a tokenizer."""
+    """A sentence where a prompt was given and the model was not asked it, for want of a tokenizer or of ids."""
     asked = () if forward is None else forward.prompts
     if not prompts or not asked or any(item.input_source != "seeded" for item in asked):
         return None
+    if all(item.further and not item.input_ids for item in asked):
+        return "the prompt was not used: the model takes no token ids, and its inputs were drawn from a seed."
     return "the prompt was not used: there is no tokenizer, so the token ids were drawn from a seed."
 
 

@@ -9,13 +9,15 @@ is open, and the reason says what is missing.
 from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
 from repro.core.mechanisms import BY_DEFINITION, CODE, PYTORCH, is_in_range, mechanism
-from repro.core.payloads import Origin, Rounding
+from repro.core.payloads import Cause, Load, Origin, Rounding
 from repro.core.records import Kind, Outcome, Owner
 from repro.core.sentences import listed, origin_dtype, plain
 from repro.diagnosis.known import Exclusion
 
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
 """Ablations with a dtype of float32's range."""
+NEAR = 16.0
+"""A weight within this factor of the dtype's largest number is near it. Trained weights are far smaller."""
 FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 ALONE = frozenset({"operator", "operators"})
@@ -32,7 +34,7 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     """
     if answer.verdict is not Outcome.BAD:
         return None
-    for rule in (_files, _weights, _load, _operator):
+    for rule in (_files, _weights, _load, _operator, _outside, _pytorch, _data):
         found = rule(answer)
         if found is not None:
             return found
@@ -42,6 +44,83 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     if answer.model.weights == "random":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
     return _rounding(answer) or _code(answer) or Owner(None, OPEN)
+
+
+def _outside(answer: Answer) -> Owner | None:
+    """What was there before the first operator ran, or was written where PyTorch cannot see it."""
+    origin = answer.origin
+    if origin is None:
+        return None
+    came, named = origin.came_in, origin.tensor or "the tensor"
+    if origin.mechanism == "written_outside":
+        return Owner(
+            None, f"Code that is not an operator of PyTorch wrote the value; its author is not known ({origin.note})."
+        )
+    if origin.mechanism == "bad_weights":
+        return Owner("checkpoint", f"The value is in the file: {named} holds it when it is loaded.")
+    if origin.mechanism == "bad_input" and came is not None and came.kind == "data":
+        share = f"{came.bad:,} of {came.total:,} values"
+        return Owner(
+            "caller",
+            f"The data are the cause: {share} of {named} are NaN or Inf before the first module reads them.",
+            "Look for the example in the data, and drop or mend it.",
+        )
+    return None
+
+
+def _pytorch(answer: Answer) -> Owner | None:
+    """PyTorch's, where the same program is good without one of its own parts, or an operator of it is not what float64
+    arithmetic of the same finite inputs is.
+    """
+    origin = answer.origin
+    if origin is None:
+        return None
+    if origin.mechanism == "compiler":
+        return Owner(
+            "pytorch",
+            f"The same program is good without torch.compile; the layer is {origin.layer}. {origin.note or ''}".strip(),
+        )
+    if origin.layer == "fast path":
+        return Owner("pytorch", "The same program is good without the fused fast path of PyTorch's transformer layers.")
+    value = number(origin.reference_value)
+    finite = not any(row.nan or row.posinf or row.neginf for row in origin.inputs)
+    if origin.mechanism == "kernel" and value is not None and finite and is_in_range(value, number(origin.limit)):
+        return Owner(
+            "pytorch",
+            f"{origin.op} gives {origin.value} from finite inputs where float64 arithmetic gives {plain(value)}.",
+        )
+    if origin.library == "torch.nn.init":
+        return Owner("pytorch", f"{origin.library} computes it, from arguments that are finite.")
+    return None
+
+
+def _data(answer: Answer) -> Owner | None:
+    """The caller's, where other labels or lengths in the same call give a finite loss; open where a weight is so large
+    that any use of it overflows.
+    """
+    origin = answer.origin
+    if origin is None:
+        return None
+    if origin.decided_by == "integers" and origin.phase == "loss":
+        return Owner(
+            "caller",
+            f"{origin.op} is correct for these inputs: with other labels or lengths the loss is finite.",
+            "Leave out examples without a label, or with a target that does not fit its input.",
+        )
+    return _large_weight(answer, origin)
+
+
+def _large_weight(answer: Answer, origin: Origin) -> Owner | None:
+    if not mechanism(origin.mechanism).beyond_limit or origin.tensor:
+        return None
+    limit, found = number(origin.limit), origin.largest_weight or (answer.weights and answer.weights.absmax)
+    value = None if not found else number(found.value)
+    if not found or limit is None or value is None or value * NEAR < limit:
+        return None
+    words = f"{found.tensor} holds {plain(value)}, and the largest number of the dtype is {plain(limit)}"
+    if answer.case.is_script:
+        return Owner(None, f"{words}; who made the weight so large is not known.")
+    return Owner("checkpoint", f"The weights are the cause: {words}.", "Load the model in bfloat16 or float32.")
 
 
 def _rounding(answer: Answer) -> Owner | None:
@@ -91,7 +170,48 @@ def _weights(answer: Answer) -> Owner | None:
 
 
 def _load(answer: Answer) -> Owner | None:
-    if answer.kind is not Kind.LOAD or answer.load is None or not answer.load.unset_buffers:
+    if answer.kind is not Kind.LOAD or answer.load is None:
+        return None
+    return _keys(answer.load) or _misplaced(answer, answer.load) or _unset(answer, answer.load)
+
+
+def _keys(load: Load) -> Owner | None:
+    """The checkpoint's, where it has the missing tensors in another way than its configuration's class asks for."""
+    cause = load.cause
+    if cause is None or 2 * cause.explained <= cause.of:
+        return None
+    how = {
+        "prefix": f"with {_named(cause)} at the start of their names",
+        "suffix": f"with {_named(cause)} at the end of their names",
+        "renamed": f"with {_named(cause)} in their names",
+        "transposed": "transposed",
+    }.get(cause.kind)
+    if how is None:
+        return Owner("checkpoint", "The file's weights are quantised, and its configuration does not say so.")
+    reason = f"The file has {cause.keys:,} of the {cause.of:,} tensors that do not fit, {how}."
+    return Owner("checkpoint", reason, "Save the tensors under the names and in the shapes of the model's class.")
+
+
+def _named(cause: Cause) -> str:
+    if not cause.model:
+        return f"{cause.file!r}"
+    return f"{cause.file!r} in place of {cause.model!r}" if cause.file else f"no {cause.model!r}"
+
+
+def _misplaced(answer: Answer, load: Load) -> Owner | None:
+    """The library's, where it fills a tensor that the file does not name with the values of the wrong one."""
+    wrong = next((item for item in load.misplaced if item.belongs != item.tensor), None)
+    if wrong is None or answer.case.trust_remote_code:
+        return None
+    return Owner(
+        "transformers",
+        f"from_pretrained gives {wrong.tensor}, which the file does not name, the values of {wrong.holds}, and not "
+        f"those of {wrong.belongs}.",
+    )
+
+
+def _unset(answer: Answer, load: Load) -> Owner | None:
+    if not load.unset_buffers:
         return None
     if answer.case.trust_remote_code:
         return Owner(None, "A buffer is left as unset memory, and the model's own code was allowed to run.")

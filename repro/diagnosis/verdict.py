@@ -4,11 +4,12 @@ Precedence where several things are bad: files, weights, load, then the forward 
 comes later, and never the other way round.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from repro.core.answer import Ablation
-from repro.core.encoding import replace
+from repro.core.encoding import number, replace
 from repro.core.errors import RecordError
 from repro.core.payloads import Bisect, Change, Load, Origin
 from repro.core.records import Case, Ending, Fault, Kind, Observation, Outcome, Verdict
@@ -47,7 +48,8 @@ def judge(
     ablations = _ablations(observations)
     origin = _origin(observations, ablations)
     kind, verdict = _verdict(observations, origin, deciding, fault)
-    nonfinite = verdict.outcome is Outcome.BAD and _outcome(observations, "forward") is Outcome.BAD
+    asked = "script" if case.is_script else "forward"
+    nonfinite = verdict.outcome is Outcome.BAD and _outcome(observations, asked) is Outcome.BAD
     good = tuple(
         ablation.name for ablation in ablations if ablation.verdict is Outcome.GOOD and _works_around(ablation.name)
     )
@@ -72,13 +74,24 @@ def _verdict(
     if fault is Fault.CRASH:
         return _hunting_crash(crash, observations, bad, deciding)
     if bad is not None:
-        kind = judging[bad].kind
+        kind = judging[bad].kind or _kind_of_script(observations, origin)
         if bad == "forward" and origin is not None and origin.mechanism == "bad_weights":
             kind = Kind.WEIGHTS
         return kind, Verdict(Outcome.BAD, _bad_reason(bad, observations, origin))
     if crash is not None:
         return Kind.CRASH, Verdict(Outcome.SKIP, sentence(crash.verdict.reason))
     return None, _good_or_skip(observations, deciding)
+
+
+def _kind_of_script(observations: Mapping[str, Observation], origin: Origin | None) -> Kind | None:
+    """What a bad script shows, by what was found in it; None where nothing was."""
+    bisect = section(observations, "bisect", Bisect)
+    if origin is not None and origin.mechanism == "bad_weights":
+        return Kind.WEIGHTS
+    if origin is not None:
+        value = number(origin.value)
+        return Kind.DIVERGENT if value is not None and math.isfinite(value) else Kind.NONFINITE
+    return Kind.DIVERGENT if bisect is not None and bisect.rounding is not None else None
 
 
 def _hunting_crash(

@@ -39,7 +39,7 @@ SPREAD = 0.25
 """Standard deviation of the initial weights: with a hidden size of 32 it gives logits with a deviation near 1.4."""
 
 PAD, BOS, UNK = 0, 1, 2
-LENGTH = 12
+LENGTH = 13
 DEFAULT_IDS: tuple[int, ...] = tuple(
     torch.randint(0, VOCAB, (1, LENGTH), generator=torch.Generator().manual_seed(0))[0].tolist()
 )

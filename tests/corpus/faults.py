@@ -274,7 +274,7 @@ def _residual(family: str, token: int = TOKEN) -> Injector:
                 p[f"{at}.{name}.weight"][CHANNEL] = 0.0
             p[f"{at}.q.weight"].zero_()
             p[f"{at}.relative_attention_bias.weight"].zero_()
-            p[f"{at}.v.weight"][CHANNEL, CHANNEL] = 100.0  # even attention: the mean over the tokens is 566 / 12
+            p[f"{at}.v.weight"][CHANNEL, CHANNEL] = 100.0  # even attention: the mean over the tokens is 566 / 13
             p[f"{at}.o.weight"][CHANNEL, CHANNEL] = height * len(DEFAULT_IDS) / (100.0 * LOUD)
 
     return injector

@@ -6,7 +6,7 @@ from support.reports import answer
 
 from repro.core.answer import CheckpointFiles, KnownFault, Reproducer
 from repro.core.encoding import replace
-from repro.core.payloads import Forward, Inputs, Layers, Pass, Reduction
+from repro.core.payloads import Forward, Further, Inputs, Layers, Pass, Reduction
 from repro.core.records import Case, Outcome, Owner
 from repro.core.sweep_answers import Counts, Place, PromptAblation, Prompts, Vectors, Why, WhyOutcome
 from repro.report.opening import title
@@ -127,6 +127,21 @@ def test_what_was_ruled_out_has_its_reason():
     found = answer(observation("bisect", "bad", payload={**BISECT, "ruled_out": ruled_out}))
     text = section(found, "Ruled out")
     assert "| `the model itself` | `aten.log` | a where drops it |" in text
+
+
+def test_inputs_beside_token_ids():
+    picture = Further(name="pixel_values", shape=(1, 3, 8, 8), dtype="float16", seed=0)
+    passes = (
+        Pass(input_source="seeded", seed=0, further=(picture,), verdict=Outcome.BAD),
+        Pass(input_source="seeded", seed=0, input_ids=(5,), further=(picture,), verdict=Outcome.BAD),
+    )
+    found = replace(answer(), case=Case("m", prompts=("a",)), forward=Forward(verdict=Outcome.BAD, prompts=passes))
+    drawn = "`pixel_values`: (1, 3, 8, 8), float16, normally distributed, seed 0."
+    first, second = section(found, "Inputs").splitlines()[:2]
+    assert first == f"- inputs drawn from seed 0 (the model takes no token ids): bad. {drawn}"
+    assert second.endswith(f"bad. Ids: 5. {drawn}")
+    alone = replace(found, forward=Forward(verdict=Outcome.BAD, prompts=passes[:1]))
+    assert "The prompt was not used: the model takes no token ids" in section(alone, "Inputs")
 
 
 def test_an_unknown_origin_has_its_reason():

@@ -7,6 +7,7 @@ import struct
 import sys
 
 import pytest
+import transformers
 from corpus import files as by_hand
 from corpus.faults import BY_NAME
 from support.reduced import ANSWER, CELL, ORIGIN
@@ -18,6 +19,7 @@ from repro.core.payloads import (
     Files,
     Finding,
     Forward,
+    Further,
     Inputs,
     Load,
     Mismatch,
@@ -299,6 +301,20 @@ def test_the_whole_model_is_run_on_the_reduced_input(tmp_path):
     found = offered(folder, tmp_path / "run", made)
     assert (found.level, found.verified) == ("model", True), found.reason
     assert "gives logits that are not all finite for one token." in (tmp_path / "run" / "reproducer.py").read_text()
+
+
+def test_a_model_of_pictures_is_run_on_the_same_picture(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    made = transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=16, patch_size=8))
+    made.layernorm.weight.data[3] = float("nan")
+    made.save_pretrained(tmp_path / "vit")
+    drawn = Further(name="pixel_values", shape=(1, 3, 16, 16), dtype="float32", seed=0)
+    row = Pass(input_source="seeded", seed=0, further=(drawn,), verdict=Outcome.BAD)
+    asked = Forward(verdict=Outcome.BAD, output="last_hidden_state", prompts=(row,))
+    run = answer(tmp_path / "vit", "nonfinite", forward=asked, load=Load(class_="ViTModel"))
+    found = offered(tmp_path / "vit", tmp_path / "run", run)
+    assert (found.level, found.verified) == ("model", True), found.reason
+    assert "not all finite for seeded pixel_values." in (tmp_path / "run" / "reproducer.py").read_text()
 
 
 def test_a_sound_model_shows_nothing(tmp_path):

@@ -105,7 +105,7 @@ def no_cache(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -
 
 @contextlib.contextmanager
 def no_first_special_token(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
-    if not all(made.special_first and made.input_ids.shape[-1] > 1 for made in inputs):
+    if not all(made.special_first and made.length > 1 for made in inputs):
         why = "the ids are seeded" if inputs[0].source == "seeded" else "the tokenizer puts no special token first"
         raise NotApplicable(why)
     token = inputs[0].tokens[0] if inputs[0].tokens else "the first token"

@@ -1,7 +1,10 @@
-"""Prompts -> token ids. Without a tokenizer the ids are drawn from a fixed seed, and the record says so."""
+"""Prompts -> token ids, and what else the model takes. Without a tokenizer the ids are drawn from a fixed seed, as
+pictures and sounds always are, and the record says so.
+"""
 
 import functools
 import inspect
+import itertools
 import os
 import re
 from dataclasses import dataclass, replace
@@ -10,11 +13,14 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from .compat import CannotLoad, quiet
+from ..checkpoint.resolve import first_line
+from .compat import CannotLoad, config_parts, quiet
 from .load import Loaded
+from .modalities import SHAPES, Further, draw, main_input, shapes
 
 SEED = 0
-SEEDED_TOKENS = 12
+SEEDED_TOKENS = 13  # a prime, and the size of nothing in a model: a dimension of 13 is the tokens'
+IDS = "input_ids"
 DEFAULT_PROMPT = "The capital of France is"
 WITHHELD, TOKEN = "(withheld)", "(token)"  # what stands for a prompt, and for a token of its text
 SECOND_PROMPT = "The quick brown fox jumps over the lazy dog. 12 + 30 ="
@@ -31,15 +37,16 @@ VOCABULARY = re.compile(
 class Inputs:
     """What one forward pass is given.
 
-    input_ids: (1, seq), int64. attention_mask: the same shape, ones, or None. decoder_input_ids: (1, seq) for
-    encoder-decoder models. source: "tokenizer" or "seeded". special_first: whether the first token is one that the
-    tokenizer put there by itself. options: further keyword arguments, such as use_cache. withheld: neither the prompt
-    nor what it can be read from goes out; ``tokens`` then has the text of special tokens only.
+    input_ids: (1, seq), int64; None for a model that takes none. attention_mask: the same shape, ones, or None.
+    decoder_input_ids: (1, seq) for encoder-decoder models. source: "tokenizer" or "seeded". special_first: whether the
+    first token is one that the tokenizer put there by itself. options: more keyword arguments, such as use_cache.
+    withheld: neither the prompt nor what it can be read from goes out; ``tokens`` then has the text of special tokens
+    only. further: pictures, spectrograms and waves, which are always seeded.
     """
 
     prompt: Optional[str]
     source: str
-    input_ids: Tensor
+    input_ids: Optional[Tensor]
     attention_mask: Optional[Tensor]
     decoder_input_ids: Optional[Tensor] = None
     tokens: Optional[tuple[str, ...]] = None
@@ -47,9 +54,16 @@ class Inputs:
     special_first: bool = False
     options: tuple[tuple[str, Any], ...] = ()
     withheld: bool = False
+    further: tuple[Further, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """How many tokens there are."""
+        return 0 if self.input_ids is None else int(self.input_ids.shape[-1])
 
     def arguments(self) -> dict[str, Any]:
-        given: dict[str, Any] = {"input_ids": self.input_ids}
+        given: dict[str, Any] = {} if self.input_ids is None else {IDS: self.input_ids}
+        given.update({more.name: more.tensor for more in self.further})
         if self.attention_mask is not None:
             given["attention_mask"] = self.attention_mask
         if self.decoder_input_ids is not None:
@@ -58,16 +72,18 @@ class Inputs:
         return given
 
     def record(self) -> dict[str, Any]:
+        further = [more.record() for more in self.further]
         if self.withheld:
             blank = dict.fromkeys(("seed", "decoder_input_ids", "tokens"))
-            return {"prompt": WITHHELD, "input_source": self.source, "input_ids": [], **blank}
+            return {"prompt": WITHHELD, "input_source": self.source, "input_ids": [], **blank, "further": further}
         return {
             "prompt": self.prompt,
             "input_source": self.source,
             "seed": SEED if self.source == "seeded" else None,
-            "input_ids": self.input_ids[0].tolist(),
+            "input_ids": [] if self.input_ids is None else self.input_ids[0].tolist(),
             "decoder_input_ids": None if self.decoder_input_ids is None else self.decoder_input_ids[0].tolist(),
             "tokens": list(self.tokens) if self.tokens is not None else None,
+            "further": further,
         }
 
 
@@ -100,50 +116,136 @@ def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[A
 
 
 def vocabulary(model: nn.Module) -> int:
-    """Rows of the input embedding, so that every id below it is valid."""
+    """Rows of the input embedding, so that every id below it is valid; what the configuration says where the model
+    names no embedding.
+    """
     find: Any = getattr(model, "get_input_embeddings", None)
-    table = find() if find else None
-    weight = getattr(table, "weight", None)
-    if weight is not None:
+    try:
+        weight = getattr(find() if find else None, "weight", None)
+    except NotImplementedError:  # a model of two towers has no one embedding
+        weight = None
+    if weight is not None and weight.dim() == 2:
         return int(weight.shape[0])
-    return int(getattr(model.config, "vocab_size", 2))
+    sizes = [getattr(part, "vocab_size", None) for part in config_parts(model.config)]
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=2)
 
 
 def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool, withheld: bool = False) -> list[Inputs]:
-    """One Inputs for each prompt. Without a tokenizer there is one set of seeded ids, whatever the prompts.
+    """One Inputs for each prompt. Without a tokenizer there is one set of seeded ids, whatever the prompts; a model
+    that takes no ids is given none.
 
     withheld: the texts of the prompts must not go out.
 
     Raises:
-        CannotLoad: the model takes no token ids.
+        CannotLoad: the model takes something that cannot be made here.
     """
-    main = getattr(loaded.model, "main_input_name", "input_ids")
-    if main != "input_ids" and not accepts(loaded.model, "input_ids"):
-        raise CannotLoad(f"{loaded.class_name} takes {main}, not token ids; only models of token ids can be run.")
-    tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
+    takes = _what_it_takes(loaded)
+    tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code) if takes.ids else None
     if tokenizer is None:
-        return [seeded(loaded, SEED)]
+        return [seeded(loaded, SEED, takes)]
     if not prompts:
-        return [tokenized(loaded, tokenizer, DEFAULT_PROMPT)]
-    return [tokenized(loaded, tokenizer, prompt, withheld) for prompt in prompts]
+        return [tokenized(loaded, tokenizer, DEFAULT_PROMPT, takes=takes)]
+    return [tokenized(loaded, tokenizer, prompt, withheld, takes) for prompt in prompts]
 
 
 def second_inputs(loaded: Loaded, first: Inputs, trust_remote_code: bool) -> Inputs:
-    """Other inputs of the same kind: another prompt, or ids from another seed."""
-    tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
+    """Other inputs of the same kind: another prompt, or numbers from another seed."""
+    takes = Takes(first.input_ids is not None, tuple((more.name, tuple(more.tensor.shape)) for more in first.further))
+    tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code) if takes.ids else None
     if tokenizer is None:
-        return seeded(loaded, SEED + 1)
-    return tokenized(loaded, tokenizer, SECOND_PROMPT if first.prompt != SECOND_PROMPT else DEFAULT_PROMPT)
+        return seeded(loaded, SEED + 1, takes)
+    prompt = SECOND_PROMPT if first.prompt != SECOND_PROMPT else DEFAULT_PROMPT
+    return tokenized(loaded, tokenizer, prompt, takes=takes)
 
 
-def seeded(loaded: Loaded, seed: int) -> Inputs:
-    """SEEDED_TOKENS ids, uniform over the vocabulary, from a generator of its own."""
+@dataclass(frozen=True)
+class Takes:
+    """What a model is given: token ids or not, and the shapes of further inputs by name."""
+
+    ids: bool = True
+    further: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+def _what_it_takes(loaded: Loaded) -> Takes:
+    """The fewest inputs that the model runs with: token ids, or its main input, and more where these do not suffice.
+
+    A pass decides, and is made only where there is a choice: that of a model of token ids alone has none.
+
+    Raises:
+        CannotLoad: it takes something that cannot be made here, or runs with none of what can.
+    """
+    model, main = loaded.model, main_input(loaded.model) or IDS
+    parameters = inspect.signature(type(model).forward).parameters
+    needed = {
+        name
+        for at, (name, parameter) in enumerate(parameters.items())
+        if at and parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+    known = [name for name in SHAPES if name in parameters]
+    takes_ids = IDS in parameters or main == IDS
+    strange = sorted(needed - {*known, IDS, "attention_mask", "decoder_input_ids"})
+    if strange or not (known or takes_ids):
+        wanted = ", ".join(strange) or main
+        raise CannotLoad(
+            f"{loaded.class_name} takes {wanted}, and only token ids, pictures and sounds can be made here"
+            f" ({IDS}, {', '.join(SHAPES)})."
+        )
+    if not known:
+        return Takes()
+    possible = [*([IDS] if takes_ids else []), *known]
+    first = [name for name in possible if name == main or name in needed] or possible[:1]
+    ways = [_Way(names, loaded) for names in _widening(first, possible)]
+    trials = [takes for way in ways for takes in way.takes()]
+    if len(trials) == 1:
+        return trials[0]
+    refused = ""
+    for takes in trials:
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                model(**seeded(loaded, SEED, takes).arguments())
+        except Exception as error:  # noqa: BLE001 - the model's own code refuses in its own words
+            refused = f"{type(error).__name__}: {first_line(error)}"
+        else:
+            return takes
+    raise CannotLoad(
+        f"{loaded.class_name} runs with none of the inputs that can be made here ({', '.join(possible)});"
+        f" at last it raised {refused}"
+    )
+
+
+def _widening(first: list[str], possible: list[str]) -> list[tuple[str, ...]]:
+    """``first``, then with one more, then all."""
+    more = [name for name in possible if name not in first]
+    return list(dict.fromkeys([tuple(first), *((*first, name) for name in more), (*first, *more)]))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Inputs by name, and the shapes that they may have together."""
+
+    names: tuple[str, ...]
+    loaded: Loaded
+
+    def takes(self) -> list[Takes]:
+        further = [name for name in self.names if name != IDS]
+        each = [shapes(name, self.loaded.config) for name in further]
+        return [Takes(IDS in self.names, tuple(zip(further, together))) for together in itertools.product(*each)]
+
+
+def seeded(loaded: Loaded, seed: int, takes: Takes = Takes()) -> Inputs:
+    """SEEDED_TOKENS ids, uniform over the vocabulary, from a generator of its own; further inputs likewise."""
+    ids = _drawn_ids(loaded, seed)
+    if not takes.ids:
+        return _finish(loaded, Inputs(None, "seeded", None, None), takes, seed)
+    return _finish(loaded, Inputs(None, "seeded", ids, torch.ones_like(ids)), takes, seed)
+
+
+def _drawn_ids(loaded: Loaded, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, vocabulary(loaded.model), (1, SEEDED_TOKENS), generator=generator)
-    return _finish(loaded, Inputs(None, "seeded", ids, torch.ones_like(ids)))
+    return torch.randint(0, vocabulary(loaded.model), (1, SEEDED_TOKENS), generator=generator)
 
 
-def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = False) -> Inputs:
+def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = False, takes: Takes = Takes()) -> Inputs:
     encoded = tokenizer(prompt, return_tensors="pt")
     ids = encoded["input_ids"]
     if ids.shape[-1] == 0:
@@ -156,29 +258,31 @@ def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = Fals
     plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     special = ids.shape[-1] > len(plain) and int(ids[0, 0]) in set(tokenizer.all_special_ids)
     made = Inputs(prompt, "tokenizer", ids, encoded.get("attention_mask"), tokens=tokens, special_first=special)
-    return _finish(loaded, replace(made, withheld=withheld))
+    return _finish(loaded, replace(made, withheld=withheld), takes, SEED)
 
 
-def _finish(loaded: Loaded, made: Inputs) -> Inputs:
-    """On the model's device, with only what its forward takes, and with decoder ids where it is an encoder-decoder.
+def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
+    """On the model's device, with all that it takes and no more, and with decoder ids where it has a decoder.
 
-    The decoder is fed the same ids, shifted right behind its start token.
+    The decoder is fed the same ids, or seeded ones where there are none, shifted right behind its start token.
     """
     model, device = loaded.model, loaded.device
     mask = made.attention_mask if made.attention_mask is not None and accepts(model, "attention_mask") else None
     decoder = decoder_tokens = None
-    if getattr(model.config, "is_encoder_decoder", False):
+    if getattr(model.config, "is_encoder_decoder", False) and (takes == Takes() or accepts(model, "decoder_input_ids")):
         start = getattr(model.config, "decoder_start_token_id", None)
         if start is None:
             start = getattr(model.config, "bos_token_id", None) or 0
-        decoder = torch.cat([torch.full((1, 1), int(start)), made.input_ids[:, :-1]], dim=1).to(device)
+        ids = _drawn_ids(loaded, seed) if made.input_ids is None else made.input_ids
+        decoder = torch.cat([torch.full((1, 1), int(start)), ids[:, :-1]], dim=1).to(device)
         decoder_tokens = None if made.tokens is None else ("<decoder start>", *made.tokens[:-1])
     return replace(
         made,
-        input_ids=made.input_ids.to(device),
+        input_ids=None if made.input_ids is None else made.input_ids.to(device),
         attention_mask=mask.to(device) if mask is not None else None,
         decoder_input_ids=decoder,
         decoder_tokens=decoder_tokens,
+        further=tuple(draw(name, shape, seed, loaded.dtype, device) for name, shape in takes.further),
     )
 
 
@@ -186,7 +290,7 @@ def without_first(made: Inputs) -> Inputs:
     """The same inputs without their first token."""
     return replace(
         made,
-        input_ids=made.input_ids[:, 1:],
+        input_ids=None if made.input_ids is None else made.input_ids[:, 1:],
         attention_mask=None if made.attention_mask is None else made.attention_mask[:, 1:],
         tokens=None if made.tokens is None else made.tokens[1:],
         special_first=False,

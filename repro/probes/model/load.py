@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..checkpoint.files import list_weights, load_pickle
 from ..checkpoint.resolve import Source
 from ..machine.environment import has_mps
+from ..values.figures import is_float
 from .compat import (
     CannotLoad,
     attn_argument,
@@ -21,6 +22,7 @@ from .compat import (
     quiet,
     read_config,
 )
+from .quantised import is_narrow, method_in, settings_in
 
 
 @dataclass
@@ -29,7 +31,9 @@ class Loaded:
 
     ``from_file``, ``unset_buffers`` and ``misaligned`` are empty until the load checks have filled them: from_file
     maps a state-dict name to the (path, key) where its value was found unchanged, so that an ablation in another dtype
-    can begin from the file's own digits; unset_buffers are those that differ between two loads.
+    can begin from the file's own digits; unset_buffers are those that differ between two loads; quantised is the first
+    weight that is held quantised in memory, where there is one: such a model has no other dtype. quantisation is the
+    configuration's quantization_config.
     """
 
     model: nn.Module
@@ -42,6 +46,8 @@ class Loaded:
     from_file: dict[str, tuple[str, str]] = field(default_factory=dict)
     unset_buffers: tuple[str, ...] = ()
     misaligned: int = 0
+    quantised: Optional[str] = None
+    quantisation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> Any:
@@ -57,6 +63,7 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
     device = pick_device(case.get("device"))
     trust = bool(case.get("trust_remote_code"))
     config = read_config(source, trust)
+    quantisation = settings_in(config)  # the library takes it away from a model that it dequantises
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else None
     attn = case.get("attn")
     chosen = model_class(config, trust)
@@ -65,11 +72,19 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
     else:
         torch.manual_seed(0)  # keys that the file lacks are initialised at random: the same way in every run
         options = {**dtype_argument(dtype), **attn_argument(attn)}
-        with quiet():
-            model, info = chosen.from_pretrained(
-                source.folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True,
-                trust_remote_code=trust, **options,
-            )  # fmt: skip
+        try:
+            with quiet():
+                model, info = chosen.from_pretrained(
+                    source.folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True,
+                    trust_remote_code=trust, **options,
+                )  # fmt: skip
+        except Exception as error:
+            method = method_in(quantisation)
+            if method is None:
+                raise
+            raise CannotLoad(  # a package or a device that this kind of weights needs; the library names it
+                f"transformers does not load these {method} weights here: {type(error).__name__}: {error}"
+            ) from error
     model.eval()
     unplaced = [name for name, tensor in named_tensors(model) if tensor.is_meta]
     if not unplaced and device.type != "cpu":
@@ -78,10 +93,11 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
         model=model,
         class_name=type(model).__name__,
         source=source,
-        dtype=next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32),
+        dtype=next((p.dtype for p in model.parameters() if is_float(p) and not is_narrow(p)), torch.float32),
         device=device,
         attn=attention_of(model),
         info={key: list(value) for key, value in dict(info).items() if isinstance(value, (list, set, tuple))},
+        quantisation=quantisation,
     )
 
 
@@ -176,10 +192,15 @@ def file_tensors(folder: str) -> Iterator[tuple[str, str, Tensor]]:
 
 def file_tensor(place: tuple[str, str]) -> Tensor:
     """One tensor by (path, key)."""
-    from safetensors import safe_open
-
     path, key = place
+    return opened(path)(key)
+
+
+def opened(path: str) -> Callable[[str], Tensor]:
+    """The tensors of one weight file by key; those of safetensors are mapped when they are asked for."""
     if path.endswith(".safetensors"):
-        with safe_open(path, framework="pt") as opened:
-            return opened.get_tensor(key)
-    return load_pickle(path, "cpu")[key]
+        from safetensors import safe_open
+
+        found: Callable[[str], Tensor] = safe_open(path, framework="pt").get_tensor
+        return found
+    return load_pickle(path, "cpu").__getitem__

@@ -4,14 +4,17 @@ tied weights.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ..values.figures import dtype_name, same_values
+from .comparing import Comparison, compare
 from .compat import attn_argument, dtype_argument, quiet, skeleton
-from .load import Loaded, file_tensor, file_tensors, named_tensors
+from .keys import Cause, causes, turned
+from .load import Loaded, named_tensors
+from .quantised import held_narrow
 from .settings import settings_of
 
 LISTED = 50  # names in a list of findings; the counts are whole
@@ -20,23 +23,24 @@ LISTED = 50  # names in a list of findings; the counts are whole
 def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and payload of the load step.
 
-    Fills ``loaded.from_file``, ``unset_buffers`` and ``misaligned``.
+    Fills ``loaded.from_file``, ``unset_buffers``, ``misaligned`` and ``quantised``.
     """
     model = loaded.model
     missing, unexpected = _keys(loaded, "missing_keys"), _keys(loaded, "unexpected_keys")
-    mismatched = [_mismatch(item) for item in loaded.info.get("mismatched_keys", [])]
+    mismatched = sorted(map(_mismatch, loaded.info.get("mismatched_keys", [])), key=lambda item: str(item["tensor"]))
     meta = [name for name, tensor in named_tensors(model) if tensor.is_meta]
-    values: dict[str, Any] = {"compared": 0, "differ": [], "not_compared": 0}
-    if not meta:
-        values = _compare_values(loaded)
+    found = Comparison() if meta else compare(loaded)
+    loaded.from_file.update(found.equal)
+    loaded.quantised = held_narrow(model, loaded.quantisation)
     crooked = [
         (name, tensor) for name, tensor in model.named_parameters() if _address(tensor) % max(tensor.element_size(), 1)
     ]
     loaded.misaligned = len(crooked)
     unset, buffers = ([], 0) if meta else _unset_buffers(loaded)
     loaded.unset_buffers = tuple(unset)
-    tied, untied = _tied(model)
-    findings: list[dict[str, str]] = []
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    why = causes({name: shapes[name] for name in missing if name in shapes}, found.left)
+    findings: list[dict[str, Any]] = []
     payload: dict[str, Any] = {
         "class": loaded.class_name,
         "model_type": getattr(loaded.config, "model_type", None),
@@ -49,6 +53,7 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
         "missing_keys": missing,
         "unexpected_keys": unexpected,
         "mismatched": mismatched,
+        "cause": _cause(missing, mismatched, why, found),
         "misaligned": len(crooked),
         "misaligned_examples": [
             {"tensor": name, "address_mod": _address(tensor) % tensor.element_size()} for name, tensor in crooked[:5]
@@ -56,44 +61,105 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
         "meta": meta,
         "unset_buffers": unset,
         "buffers_checked": buffers,
-        "tied": tied,
-        "values": values,
+        "tied": _tied(model),
+        "values": {
+            "compared": found.compared,
+            "differ": found.differ[:LISTED],
+            "not_compared": len(found.left) + found.packed,
+        },
+        "misplaced": [item.record() for item in found.misplaced],
+        "quantised": {"method": found.method, "tensors": found.quantised, "compared": found.dequantised},
         "findings": findings,
     }
-    faults: list[str] = []
-    for names, text in (
-        (missing, "not in the file, so initialised at random"),
-        ([item["tensor"] for item in mismatched], "in the file with another shape"),
-        (meta, "left on the meta device, without values"),
-        (unset, "no file covers it and two loads give it different values: unset memory"),
-        (values["differ"], "other values in memory than in the file"),
-        (untied, "declared tied to the input embedding, but with other values"),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            faults.append(f"{names[0]}{more}: {text}")
-            findings.append({"problem": "{}: {}".format(", ".join(names[:5]), text), "severity": "bad"})
+    faults = _faults(found, why, payload)
+    findings += [{"problem": text, "severity": "bad", **({"cause": kind} if kind else {})} for _, text, kind in faults]
     if unexpected:
-        findings.append(
-            {
-                "problem": "the file has keys that the model does not: {}".format(", ".join(unexpected[:5])),
-                "severity": "note",
-            }
-        )
+        text = "the file has keys that the model does not: {}".format(", ".join(unexpected[:5]))
+        findings.append({"problem": text, "severity": "note"})
+    if found.packed:
+        findings.append({"problem": _not_compared(found), "severity": "note"})
     if crooked:
-        findings.append(
-            {"problem": f"{len(crooked)} parameters are not aligned to their item size", "severity": "note"}
-        )
+        text = f"{len(crooked)} parameters are not aligned to their item size"
+        findings.append({"problem": text, "severity": "note"})
     if faults:
-        return "bad", "; ".join(faults), payload
+        return "bad", "; ".join(short for short, _, _ in faults), payload
+    return "good", _sound(loaded, found, payload), payload
+
+
+def _sound(loaded: Loaded, found: Comparison, payload: dict[str, Any]) -> str:
+    """What is said of a model in which nothing was found."""
     reason = "{} with {:,} parameters in {}".format(loaded.class_name, payload["parameters"], payload["dtype"])
     if loaded.source.seed is not None:
         reason += f", random weights of seed {loaded.source.seed}"
-    elif values["compared"]:
-        reason += ", {} tensors equal to the file".format(values["compared"])
-    if crooked:
-        reason += f"; {len(crooked)} not aligned in memory (no fault by itself)"
-    return "good", reason, payload
+    elif found.compared:
+        reason += f", {found.compared} tensors equal to the file"
+    if found.dequantised:
+        reason += f", {found.dequantised} of them {found.method}, dequantised"
+    if found.packed:
+        reason += f"; {_not_compared(found)}"
+    if loaded.misaligned:
+        reason += f"; {loaded.misaligned} not aligned in memory (no fault by itself)"
+    return reason
+
+
+def _faults(found: Comparison, why: list[Cause], payload: dict[str, Any]) -> list[tuple[str, str, Optional[str]]]:
+    """Each fault in short, with the first few names, and with the kind of its cause where it says why."""
+    faults: list[tuple[str, str, Optional[str]]] = []
+    misplaced = {item.tensor for item in found.misplaced}
+    for names, text in (
+        (payload["missing_keys"], "not in the file, so initialised at random"),
+        ([item["tensor"] for item in payload["mismatched"]], "in the file with another shape"),
+        (payload["meta"], "left on the meta device, without values"),
+        (payload["unset_buffers"], "no file covers it and two loads give it different values: unset memory"),
+        ([name for name in found.differ if name not in misplaced], "other values in memory than in the file"),
+        (found.untied, "declared tied to another weight, but with other values"),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            faults.append((f"{names[0]}{more}: {text}", "{}: {}".format(", ".join(names[:5]), text), None))
+    for item in found.misplaced:
+        own = "its own" if item.belongs == item.tensor else f"{item.belongs}'s"
+        text = f"{item.tensor} holds {item.holds}'s values, not {own}"
+        faults.append((text, text, "misplaced"))
+    faults += [(text, text, kind) for text, kind in _because(found, why, payload)]
+    return faults
+
+
+def _not_compared(found: Comparison) -> str:
+    one = found.packed == 1
+    return f"{found.packed} tensor{' is' if one else 's are'} quantised ({found.method}): not compared"
+
+
+def _cause(
+    missing: list[str], mismatched: list[dict[str, Any]], why: list[Cause], found: Comparison
+) -> Optional[dict[str, Any]]:
+    """Why keys are missing or do not fit: what explains the most of them; None where nothing does."""
+    if why:
+        return {**why[0].record(), "explained": sum(len(cause.keys) for cause in why)}
+    across = turned(mismatched)
+    blank = {"file": "", "model": "", "transposed": bool(across)}
+    if across:
+        example = {"file": across[0], "model": across[0]}
+        counts = {"keys": len(across), "explained": len(across), "of": len(mismatched)}
+        return {"kind": "transposed", **blank, **counts, "example": example}
+    if found.untaken:
+        counts = {"keys": found.untaken, "explained": found.untaken, "of": len(missing)}
+        return {"kind": "quantised", **blank, **counts, "example": None}
+    return None
+
+
+def _because(found: Comparison, why: list[Cause], payload: dict[str, Any]) -> list[tuple[str, str]]:
+    """What explains missing and mismatched keys, in words, each with its kind."""
+    said = [(cause.words, str(cause.record()["kind"])) for cause in why]
+    mismatched = payload["mismatched"]
+    across = turned(mismatched)
+    if across:
+        words = f"{len(across)} of {len(mismatched)} tensors of another shape are transposed in the file: {across[0]}"
+        said.append((words, "transposed"))
+    if found.untaken:
+        words = f"the file has {found.untaken} quantised weights ({found.method}) that the model did not take"
+        said.append((words, "quantised"))
+    return said
 
 
 def _mismatch(item: Any) -> dict[str, Any]:
@@ -109,56 +175,6 @@ def _keys(loaded: Loaded, which: str) -> list[str]:
 
 def _address(tensor: Tensor) -> int:
     return 0 if tensor.is_meta else tensor.data_ptr()
-
-
-def _compare_values(loaded: Loaded) -> dict[str, Any]:
-    """Each tensor of the file, cast to the loaded dtype, against the tensor of the same name in memory.
-
-    A name matches with or without the model's base prefix. A tensor that the library renames while loading is matched
-    by its values, if exactly one tensor that is left over in memory has them; one that it fuses or splits has no match
-    and is counted as not compared.
-    """
-    source, model = loaded.source, loaded.model
-    if source.folder is None:
-        return {"compared": 0, "differ": [], "not_compared": 0}
-    state = model.state_dict(keep_vars=True)
-    differ: list[str] = []
-    renamed: list[tuple[str, str]] = []
-    matched = {str(item[0] if isinstance(item, tuple) else item) for item in loaded.info.get("mismatched_keys", [])}
-    for path, key, tensor in file_tensors(source.folder):
-        name = next((name for name in _spellings(model, key) if name in state), None)
-        if name is None or state[name].shape != tensor.shape:
-            renamed.append((path, key))
-            continue
-        matched.add(name)
-        if _holds(state[name], tensor):
-            loaded.from_file[name] = (path, key)
-        else:
-            differ.append(name)
-    absent = 0
-    for path, key in renamed:
-        tensor = file_tensor((path, key))
-        same = [name for name in state if name not in matched and _holds(state[name], tensor)]
-        if len(same) == 1:
-            matched.add(same[0])
-            loaded.from_file[same[0]] = (path, key)
-        else:
-            absent += 1
-    compared = len(loaded.from_file) + len(differ)
-    return {"compared": compared, "differ": differ[:LISTED], "not_compared": absent}
-
-
-def _spellings(model: nn.Module, key: str) -> list[str]:
-    """A file's key as it is, and with the model's base prefix put on or taken off."""
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    return [key, prefix + key] + ([key[len(prefix) :]] if key.startswith(prefix) else [])
-
-
-def _holds(actual: Tensor, expected: Tensor) -> bool:
-    """Whether a tensor in memory is the file's, rounded to its dtype."""
-    if actual.shape != expected.shape:
-        return False
-    return same_values(actual.detach(), expected.to(device=actual.device, dtype=actual.dtype))
 
 
 @contextlib.contextmanager
@@ -232,18 +248,9 @@ def _parameter_names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters(remove_duplicate=False)]
 
 
-def _tied(model: nn.Module) -> tuple[list[list[str]], list[str]]:
-    """Groups of parameter names that share their storage, and output embeddings that should be tied and are not."""
+def _tied(model: nn.Module) -> list[list[str]]:
+    """Groups of parameter names that share their storage."""
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
-    tied = [names for names in groups.values() if len(names) > 1]
-    config = getattr(model, "config", None)
-    ends: Any = model
-    if not getattr(config, "tie_word_embeddings", False) or not hasattr(ends, "get_output_embeddings"):
-        return tied, []
-    one, two = (getattr(end, "weight", None) for end in (ends.get_output_embeddings(), ends.get_input_embeddings()))
-    if one is None or two is None or one is two or one.shape != two.shape or one.is_meta:
-        return tied, []
-    same = same_values(one.detach(), two.detach())
-    return tied, [] if same else [next(name for name, parameter in model.named_parameters() if parameter is one)]
+    return [names for names in groups.values() if len(names) > 1]

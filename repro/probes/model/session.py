@@ -13,8 +13,7 @@ class Session:
     """One case in one process. What it holds is made when the first step needs it.
 
     ``examples`` is the plan's file of prompts, ``files`` its files of tensors, ``trials`` the known answers of a
-    reduction. ``bisected`` and ``suspect`` are what the bisect step left for the reduction: its outcome, and the
-    operator of a script.
+    reduction. ``bisected`` is what the bisect step left for the reduction.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Session:
         self._inputs: Any = None
         self._passes: Any = None
         self.bisected: Optional[Outcome] = None
-        self.suspect: Any = None
+        self._script: Any = None
 
     @property
     def is_script(self) -> bool:
@@ -125,6 +124,12 @@ class Session:
                 self.emitter.progress(done, len(self.inputs()), "prompts")
             self._passes = passes
         return self._passes
+
+    def keep_script(self, make: Any) -> Any:
+        """What was asked of the script so far; ``make`` gives it from the script's path the first time."""
+        if self._script is None:
+            self._script = make(self.case["model"])
+        return self._script
 
     def load_outcome(self) -> Outcome:
         """What the load checks found."""

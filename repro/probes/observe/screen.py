@@ -123,17 +123,32 @@ def screened(model: nn.Module, outline: bool = False) -> Iterator[Screen]:
 
 
 def blocks(model: nn.Module) -> list[str]:
-    """The repeated layers of a model, in order: the items of every ModuleList of two or more of one class, the
-    outermost such lists.
-    """
+    """The repeated layers of a model, in order: the items of every ModuleList of layers, the outermost such lists."""
     found: list[str] = []
     for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or len(module) < 2 or len({type(item) for item in module}) != 1:
+        if not isinstance(module, nn.ModuleList) or not _are_layers(list(module)):
             continue
         prefix = name + "." if name else ""
         if not any(prefix.startswith(block + ".") for block in found):
             found.extend(f"{prefix}{position}" for position in range(len(module)))
     return found
+
+
+def _are_layers(items: list[nn.Module]) -> bool:
+    """Whether the items of a list do the same work one after the other: all of one class, or of classes that alternate
+    (attention and state space).
+
+    Parts of different kinds that merely stand in one list (an embedding, an encoder, a head) do not: no class comes
+    twice, they have no base class in common, and one of them has a list of layers inside.
+    """
+    classes = {type(item) for item in items}
+    if len(items) < 2 or len(classes) == 1:
+        return len(items) >= 2
+    if any(next(item.children(), None) is None for item in items):
+        return False  # a projection and its activation
+    kin = set.intersection(*(set(kind.__mro__) for kind in classes)) - set(nn.Module.__mro__)
+    inner = any(isinstance(module, nn.ModuleList) for item in items for module in item.modules())
+    return len(classes) < len(items) or bool(kin) or not inner
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from types import FrameType
 from typing import Optional
 
@@ -10,30 +11,44 @@ import torch
 _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # not torchvision, which is beside it
 
 
+@dataclass(frozen=True)
+class Place:
+    """A line of code: its file, its number, and the top-level package; "__main__" for a script."""
+
+    path: str
+    line: int
+    package: str
+
+
+def short(place: Optional[Place]) -> Optional[str]:
+    """ "file.py:line"."""
+    return None if place is None else f"{os.path.basename(place.path)}:{place.line}"
+
+
 def source_line() -> Optional[str]:
     """ "file.py:line" of the innermost frame that is neither PyTorch's nor this kit's: the model's own code."""
+    return short(source_place())
+
+
+def source_place() -> Optional[Place]:
+    """Where that frame is."""
+    frame = own_frame()
+    if frame is None:
+        return None
+    package = str(frame.f_globals.get("__name__", "")).split(".")[0]
+    return Place(frame.f_code.co_filename, frame.f_lineno, package)
+
+
+def source_here() -> tuple[Optional[str], Optional[str]]:
+    """ "file.py:line" of that frame, and the package that it belongs to; "__main__" for a script."""
     place = source_place()
-    return None if place is None else in_short(place)
+    return short(place), None if place is None else place.package
 
 
-def source_place() -> Optional[tuple[str, int]]:
-    """The file and the line of that frame."""
-    frame = _own_frame()
-    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
-
-
-def in_short(place: tuple[str, int]) -> str:
-    """ "file.py:line"."""
-    return f"{os.path.basename(place[0])}:{place[1]}"
-
-
-def source_package() -> Optional[str]:
-    """The top-level package that this frame's code belongs to; "__main__" for a script."""
-    frame = _own_frame()
-    return None if frame is None else str(frame.f_globals.get("__name__", "")).split(".")[0]
-
-
-def _own_frame() -> Optional[FrameType]:
+def own_frame() -> Optional[FrameType]:
+    """The innermost frame that is neither PyTorch's nor this kit's; of a model that is PyTorch's own from top to
+    bottom, the innermost one of its layers.
+    """
     frame: Optional[FrameType] = sys._getframe(1)
     inner: Optional[FrameType] = None
     while frame is not None:

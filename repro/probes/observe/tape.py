@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..values.figures import is_bad, is_float, tensors_in
 from ..values.nest import items_in, rebuild
-from .source import in_short, source_place
+from .source import Place, short, source_place
 from .watch import Address, OpCall, StopPass, Watch, watched
 
 
@@ -94,7 +94,7 @@ class Op:
     the order of the results.
 
     ``mutates``: the Refs, in their state before, of the memory that it wrote to. ``source``: "file.py:line" of the
-    model's code, ``path`` that file.
+    model's code, which is ``place``.
     """
 
     index: int
@@ -105,7 +105,12 @@ class Op:
     outputs: tuple[Ref, ...]
     mutates: tuple[Ref, ...]
     source: Optional[str]
-    path: Optional[str] = None
+    place: Optional[Place] = None
+
+    @property
+    def code(self) -> Optional[str]:
+        """The package that the source line belongs to."""
+        return None if self.place is None else self.place.package
 
     def inputs(self) -> list[Ref]:
         return list(items_in((self.args, self.kwargs), Ref))
@@ -178,8 +183,9 @@ class Tape:
             ref = replace(self.ref(tensor), was_bad=is_bad(tensor))
             ref.store.writers.append((index, ref))
         place = source_place()
-        source, path = (None, None) if place is None else (in_short(place), place[0])
-        self.ops.append(Op(index, call.address, func, kept_args, kept_kwargs, tuple(outputs), mutates, source, path))
+        self.ops.append(
+            Op(index, call.address, func, kept_args, kept_kwargs, tuple(outputs), mutates, short(place), place)
+        )
         return result
 
     def writer(self, ref: Ref, index: list[int]) -> Optional[tuple[Op, Ref, list[int]]]:

@@ -90,9 +90,8 @@ class _Mode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(kind not in PLAIN for kind in types):
-            return (
-                NotImplemented  # a subclass with operators of its own: it takes itself apart, and its parts come here
-            )
+            # A subclass with operators of its own takes itself apart, and its parts come here.
+            return NotImplemented
         return self._watch.operator(func, args, kwargs or {})
 
 
@@ -202,12 +201,28 @@ class Names:
         self._roots: dict[int, tuple[Any, str]] = {}
         self._paths: dict[int, str] = {}
         self._count = 0
+        self._fused: set[str] = set()
+        self.other_threads = 0  # calls of modules in threads that are not watched
         self._running: list[tuple[int, str]] = []
+
+    def is_fused(self, name: str) -> bool:
+        """Whether a module of this name is one of PyTorch's own and has inner layers."""
+        return name in self._fused
+
+    def roots(self) -> Iterator[tuple[str, nn.Module]]:
+        """The outermost modules that were called and are still there, by name."""
+        for ref, label in self._roots.values():
+            module = ref()
+            if module is not None:
+                yield label, module
 
     def enter(self, module: nn.Module) -> str:
         name = self._inside(module) if self._running else self._root(module)
         self._running.append((id(module), name))
-        self.classes.setdefault(name, type(module).__name__)
+        if name not in self.classes:
+            self.classes[name] = type(module).__name__
+            if type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is not None:
+                self._fused.add(name)
         return name
 
     def leave(self, module: nn.Module) -> str:
@@ -248,6 +263,8 @@ def watched_everywhere(watch: Watch, names: Names) -> Iterator[None]:
     def before(module: nn.Module, args: Any) -> None:
         if threading.get_ident() == here:
             watch.enter(names.enter(module))
+        else:
+            names.other_threads += 1
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() == here:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..model.compat import DTYPE_FIELDS, config_parts, construct, default_dtype, quiet
 from ..model.forward import Pass
 from ..model.load import Loaded, file_tensor, file_tensors
-from ..observe.tape import Op, Tape, unreadable
+from ..observe.source import Place
+from ..observe.tape import Tape, unreadable
 from ..observe.watch import Watch, watched
 from ..values.figures import finite_mask, is_bad, is_float, scalar, tensors_in, unravel, widen
 from .arithmetic import limit_of
@@ -81,7 +82,7 @@ def literal_in_source(origin: Origin) -> Origin:
     step, value = origin.lifted or origin.step, scalar(ref.tensor(), index)
     if value == -math.inf or (origin.lifted is None and ref.shape):
         return origin
-    number = written_in_source(step.op, value, ref.dtype)
+    number = written_in_source(step.op.place, value, ref.dtype)
     return origin if number is None else replace(origin, end=End.BORN, step=step, literal=number, outside=None)
 
 
@@ -101,13 +102,13 @@ def inputs_by_name(given: dict[str, Any]) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, value in given.items() for tensor in tensors_in(value)]
 
 
-def came_in(leaf: Leaf) -> dict[str, Any]:
+def came_in(kind: str, tensor: Tensor) -> dict[str, Any]:
     """The record of a tensor that came in bad: how much of it, in which rows and at which places."""
-    bad = ~finite_mask(leaf.tensor)
+    bad = ~finite_mask(tensor.detach())
     flat = bad.reshape(-1).nonzero().flatten().tolist()[:10_000]
     places = [unravel(int(at), tuple(bad.shape)) for at in flat]
     return {
-        "kind": leaf.kind,
+        "kind": kind,
         "shape": list(bad.shape),
         "bad": int(bad.sum()),
         "total": bad.numel(),
@@ -116,15 +117,15 @@ def came_in(leaf: Leaf) -> dict[str, Any]:
     }
 
 
-def written_in_source(op: Op, value: float, dtype: torch.dtype) -> Optional[float]:
-    """The number in the statement at the operator's source line that is this bad value in the dtype; None where the
-    statement has none: what a constant is made of was then computed or read elsewhere.
+def written_in_source(place: Optional[Place], value: float, dtype: torch.dtype) -> Optional[float]:
+    """The number in the statement at a line of code that is this bad value in the dtype; None where the statement has
+    none: what a constant is made of was then computed or read elsewhere.
     """
-    if op.path is None or op.source is None:
+    if place is None:
         return None
-    line = int(op.source.rpartition(":")[2])
+    line = place.line
     try:
-        tree = ast.parse("".join(linecache.getlines(op.path)))
+        tree = ast.parse("".join(linecache.getlines(place.path)))
     except SyntaxError:
         return None
     around = [

@@ -70,7 +70,7 @@ def describe_origin(
         "reference": reference,
         "limit": limit_of(step.output.dtype),
         "note": note,
-        "came_in": came_in(leaf) if leaf else None,
+        "came_in": came_in(leaf.kind, leaf.tensor) if leaf else None,
     }
 
 

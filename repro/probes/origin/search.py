@@ -14,7 +14,7 @@ from ..model.forward import Pass, main_output, run
 from ..model.load import Loaded
 from ..observe.screen import Call, blocks
 from ..observe.tape import Tape, record
-from ..observe.watch import Address, Visitor, Watch, watched
+from ..observe.watch import OUTSIDE, Address, Visitor, Watch, watched
 from ..values.figures import dtype_name, finite_mask, is_bad, unravel
 from .arithmetic import limit_of
 from .counterfactual import effect, follows_the_fill, with_only, without_bad_values
@@ -221,7 +221,7 @@ def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
 
 def sentence(origin: dict[str, Any]) -> str:
     """The origin in one line."""
-    outside = "the script itself" if origin.get("code") == "__main__" else "the model itself"
+    outside = "the script itself" if origin["call_index"] in (None, OUTSIDE[1]) else "the model itself"
     text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or outside, origin["op"], origin["source"])
     if origin["tensor"]:
         text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))

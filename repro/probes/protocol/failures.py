@@ -6,7 +6,12 @@ LACKING = ("not implemented for", "does not support", "doesn't support", "not su
 
 def in_words(raised: BaseException) -> str:
     """One line: what was raised, and whether it only says that a kernel is missing."""
-    text = " ".join(str(raised).split())[:500]
+    return words_of(type(raised).__name__, str(raised))
+
+
+def words_of(name: str, message: str) -> str:
+    """The same for an exception of which only its class's name and its message are here."""
+    text = " ".join(message.split())[:500]
     if any(words in text for words in LACKING):
         return f"this PyTorch has no kernel for it here: {text}"
-    return f"{type(raised).__name__}: {text}"
+    return f"{name}: {text}"

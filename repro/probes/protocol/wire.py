@@ -17,6 +17,7 @@ SCHEMA = 2
 Outcome = tuple[str, str, Optional[dict[str, Any]]]  # of a step: verdict, reason, payload
 QUOTES = ("reason", "error")  # fields in which a message of somebody else may stand
 WITHHELD, SHORTEST = "(withheld)", 8
+PRIVATE: set[int] = set()  # descriptors of event streams: no process of a user's code may hold one
 PROGRESS_SECONDS = 0.1  # at most ten progress lines a second: more would cost the reader, and no eye follows them
 
 
@@ -81,6 +82,7 @@ def own_stdout() -> Iterator[TextIO]:
     """
     sys.stdout.flush()
     private = os.dup(1)
+    PRIVATE.add(private)
     stream = os.fdopen(private, "w", encoding="utf-8", newline="\n")
     python_stdout = sys.stdout
     saved = os.dup(1)
@@ -93,4 +95,5 @@ def own_stdout() -> Iterator[TextIO]:
         sys.stdout = python_stdout
         os.dup2(saved, 1)
         os.close(saved)
+        PRIVATE.discard(private)
         stream.close()

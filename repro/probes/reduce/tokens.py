@@ -82,13 +82,15 @@ def shows(loaded: Loaded, inputs: Inputs, place: Place) -> bool:
 
 
 def fewest(loaded: Loaded, inputs: Inputs, place: Place, token: Optional[int], trials: Trials) -> Optional[Inputs]:
-    """The inputs with as few tokens as the fault needs; the same object where none can go; None where not even all of
-    them show it again.
+    """The inputs with as few tokens as the fault needs; the same object where none can go, or there is none; None where
+    not even all of them show it again.
 
     token: position of the token that the origin's element belongs to. It is tried alone first, then with the first
     token, then with all before it: in a model that looks back only, the rest has no part.
     """
-    count = inputs.input_ids.shape[-1]
+    count = inputs.length
+    if not count:
+        return inputs
     answers: dict[tuple[int, ...], bool] = {}
 
     def holds(positions: list[int]) -> bool:
@@ -115,7 +117,7 @@ def fewest(loaded: Loaded, inputs: Inputs, place: Place, token: Optional[int], t
 
 
 def only(inputs: Inputs, positions: list[int]) -> Inputs:
-    """The inputs with the tokens at ``positions`` alone; a decoder's ids follow."""
+    """The inputs with the tokens at ``positions`` alone; a decoder's ids follow, and pictures and sounds stay."""
 
     def cut(tensor: Optional[Tensor]) -> Optional[Tensor]:
         return None if tensor is None else tensor[:, positions]
@@ -123,13 +125,14 @@ def only(inputs: Inputs, positions: list[int]) -> Inputs:
     def cut_words(words: Optional[tuple[str, ...]]) -> Optional[tuple[str, ...]]:
         return None if words is None else tuple(words[at] for at in positions)
 
+    ids = cut(inputs.input_ids)
     decoder, decoder_words = inputs.decoder_input_ids, inputs.decoder_tokens
-    if decoder is not None:  # shifted right behind its start: one id for each that is left
-        decoder = torch.cat([decoder[:, :1], inputs.input_ids[:, positions][:, :-1]], dim=1)
+    if decoder is not None and ids is not None:  # shifted right behind its start: one id for each that is left
+        decoder = torch.cat([decoder[:, :1], ids[:, :-1]], dim=1)
         decoder_words = None if inputs.tokens is None else ("<decoder start>", *(cut_words(inputs.tokens) or ())[:-1])
     return replace(
         inputs,
-        input_ids=inputs.input_ids[:, positions],
+        input_ids=ids,
         attention_mask=cut(inputs.attention_mask),
         decoder_input_ids=decoder,
         tokens=cut_words(inputs.tokens),
@@ -142,9 +145,9 @@ def record(loaded: Loaded, before: Inputs, after: Inputs, trust_remote_code: boo
     """What was left, as it travels to the host."""
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code) if after.source == "tokenizer" else None
     special = set(tokenizer.all_special_ids) if tokenizer is not None else set()
-    ids = after.input_ids[0].tolist()
+    ids = [] if after.input_ids is None else after.input_ids[0].tolist()
     return {
-        "before": before.input_ids.shape[-1],
+        "before": before.length,
         "after": len(ids),
         "ids": ids,
         "decoder_ids": None if after.decoder_input_ids is None else after.decoder_input_ids[0].tolist(),

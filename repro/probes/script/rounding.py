@@ -10,13 +10,14 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..observe.source import source_package
-from ..observe.watch import Address, OpCall
+from ..observe.source import source_here
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
 from ..origin.mechanism import LINEAR
 from ..origin.walk import LITERAL, RANDOM, UNWRITTEN
 from ..reduce.program import functional
 from ..values.figures import dtype_name, is_float, tensors_in, unravel
 from ..values.nest import rebuild
+from .capture import blank
 
 # Operators whose result is the rounded true value, up to a few units in the last place. Not here: those that subtract
 # inside (GELU's tail, norms), and fused attention, whose error follows the size of its scores.
@@ -43,6 +44,7 @@ class Farthest:
     """The operator farthest from float64: how far in units of what its dtype allows, and where."""
 
     address: Address
+    source: Optional[str]
     code: Optional[str]
     ratio: float
     dtype: str
@@ -117,7 +119,7 @@ class Rounding:
         if self.farthest is None or ratio > self.farthest.ratio:
             index = tuple(unravel(at, tuple(actual.shape)))
             value, wanted = float(actual[index]), float(reference[index])
-            self.farthest = Farthest(here, source_package(), ratio, dtype_name(actual.dtype), value, wanted, index)
+            self.farthest = Farthest(here, *source_here(), ratio, dtype_name(actual.dtype), value, wanted, index)
         return True
 
     @property
@@ -143,6 +145,28 @@ class Rounding:
             "index": list(far.index),
         }
 
+    def origin(self) -> dict[str, Any]:
+        """The origin's record: the operator farthest from float64."""
+        far = self.farthest
+        assert far is not None  # the caller has seen to it
+        return {
+            **blank(),
+            "module": far.address.module,
+            "op": far.address.op,
+            "call_index": far.address.call_index,
+            "occurrence": far.address.occurrence,
+            "mechanism": "kernel",
+            "code": far.code,
+            "source": far.source,
+            "element": list(far.index),
+            "value": far.value,
+            "output": {"dtype": far.dtype},
+            "reference_value": far.reference,
+            "reference": {"value": far.reference, "dtype": "float64", "scope": "operator"},
+            "confirmed": True,
+            "confirmed_by": "corrected",
+        }
+
     def words(self) -> str:
         """One sentence."""
         if self.farthest is None:
@@ -153,6 +177,12 @@ class Rounding:
             left = f"; not judged: {', '.join(sorted(self.not_judged))}" if self.not_judged else ""
             return f"each of {self.judged} operators is within its dtype's own rounding; the farthest is {where}{left}"
         return f"farther from float64 than rounding explains: {where} ({far.value:.6g} against {far.reference:.6g})"
+
+
+def watched_rounding(corrected: Optional[Address]) -> tuple[Any, Any]:
+    """(context around the script, function that gives the Rounding)."""
+    made = Rounding(corrected)
+    return watched_everywhere(Watch(made.visit, OUTSIDE), Names()), lambda: made
 
 
 def _wide(nest: Any, magnitudes: bool = False) -> Any:

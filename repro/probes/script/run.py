@@ -5,149 +5,133 @@ Status 125, any other status and any other exception are "could not tell": a scr
 answered. PyTorch raises AssertionError as well ("Torch not compiled with CUDA enabled"); that is none of the script's.
 """
 
-import codecs
-import collections
-import contextlib
+import dataclasses
 import hashlib
-import io
 import os
-import runpy
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+import re
 from dataclasses import dataclass
-from typing import Any, Optional, TextIO
+from typing import Any, Optional
 
 from ..checkpoint.resolve import CannotResolve
-from ..machine.restore import put_back
-from ..protocol.failures import in_words
+from ..protocol.failures import words_of
+from . import child
+from .child import Ended, Job
 
-LINES = 40  # of what it printed are kept; the whole is in the process's standard error
+Key = tuple[Any, ...]
+UNPLACED = ("inner", "inner_line", "code", "line")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a script ended. ``lines``: the last that it printed. ``exit_status``: None where an exception ended it."""
+    """How a script ended.
+
+    ``exit_status`` is the operating system's. ``lines``: the last that it printed. ``key``: what makes two runs end
+    alike: the status, or what was raised and on which line. ``raised``: whether an exception ended it that is no answer
+    of the script's own. ``found``: what the watch found.
+    """
 
     verdict: str
     reason: str
-    exit_status: Optional[int]
+    exit_status: int
     lines: tuple[str, ...]
+    errors: tuple[str, ...]
     sha256: str
+    key: Key
+    raised: bool
+    found: Any
+    seconds: float
 
     @property
     def outcome(self) -> tuple[str, str, dict[str, Any]]:
         payload = {"exit_status": self.exit_status, "lines": list(self.lines), "script_sha256": self.sha256}
         return self.verdict, self.reason, payload
 
+    @property
+    def crashed(self) -> bool:
+        """Whether a signal ended it."""
+        return self.exit_status < 0
 
-def run_script(path: str, around: Optional[AbstractContextManager[Any]] = None) -> Ran:
-    """Run the script at ``path`` as ``python path`` would, inside this process.
 
-    around: entered for the script's own code alone.
+def run_plainly(path: str) -> Ran:
+    """The script as ``python path`` runs it; what it prints also goes to this process's own streams.
+
+    Where it ends with status 1 and says something of an exception, a second run tells whether one ended it, and which.
 
     Raises:
         CannotResolve: it cannot be read.
     """
+    sha256 = _sha256(path)
+    ended = child.plain(path)
+    if ended.status == 1 and (ended.traceback or _printed(ended.errors)):
+        again = child.run(Job(path))
+        if again.status == 1:
+            ended = dataclasses.replace(ended, how=again.how)
+        else:  # it does not end the same way twice: what was printed has to do
+            ended = dataclasses.replace(ended, how=_printed(ended.errors))
+    return _ran(ended, path, sha256)
+
+
+def _printed(errors: tuple[str, ...]) -> Optional[dict[str, Any]]:
+    """What a traceback's last line says was raised; its place is not known."""
+    last = next((line for line in reversed(errors) if line.strip()), "")
+    if not re.match(r"[A-Za-z_][\w.]*(Error|Exception|Warning|Interrupt|Iteration|Group)(:|$)", last):
+        return None
+    name, _, text = last.partition(": ")
+    return {"how": "raised", "type": name.rpartition(".")[2], "text": text, **dict.fromkeys(UNPLACED)}
+
+
+def run_script(job: Job) -> Ran:
+    """Run the script in a process of its own, watched or changed.
+
+    Raises:
+        CannotResolve: it cannot be read.
+    """
+    return _ran(child.run(job), job.path, _sha256(job.path))
+
+
+def _sha256(path: str) -> str:
     try:
         with open(path, "rb") as opened:
-            sha256 = hashlib.sha256(opened.read()).hexdigest()
+            return hashlib.sha256(opened.read()).hexdigest()
     except OSError as error:
         raise CannotResolve(f"The script {path} cannot be read: {error.strerror}. Check the path.") from None
-    folder = os.path.dirname(path)
-    with put_back(folder), captured() as printed:
-        sys.argv[:] = [path]
-        sys.path.insert(0, folder)
-        try:
-            with around or contextlib.nullcontext():
-                runpy.run_path(path, run_name="__main__")
-            status: Optional[int] = 0
-            failure: Optional[BaseException] = None
-        except SystemExit as ended:
-            status, failure = status_of(ended), None
-        except KeyboardInterrupt:
-            raise
-        except BaseException as raised:  # noqa: BLE001 - the script's code may raise anything: this is its answer
-            traceback.print_exc()
-            status, failure = None, raised
-    lines = tuple(printed.lines())
-    if failure is not None:
-        verdict, reason = judge_exception(failure, path)
-    else:
-        verdict, reason = judge_status(status, lines)
-    return Ran(verdict, reason, status, lines[-LINES:], sha256)
 
 
-def status_of(ended: SystemExit) -> int:
-    """The exit status that Python gives for it: a code that is no number is printed, and is status 1."""
-    if ended.code is None:
-        return 0
-    if isinstance(ended.code, int):
-        return int(ended.code)
-    print(ended.code)
-    return 1
+def _ran(ended: Ended, path: str, sha256: str) -> Ran:
+    verdict, reason = judge(ended, path)
+    how = ended.how or {}
+    raised = how.get("how") == "raised"
+    key: Key = (how["type"], how["line"]) if raised else (ended.status,)
+    return Ran(
+        verdict, reason, ended.status, ended.lines, ended.errors, sha256, key, raised and verdict == "skip",
+        ended.found, ended.seconds,
+    )  # fmt: skip
 
 
-def judge_status(status: Optional[int], lines: tuple[str, ...]) -> tuple[str, str]:
+def judge(ended: Ended, path: str) -> tuple[str, str]:
+    """Verdict and reason."""
+    how = ended.how or {}
+    if ended.status < 0:
+        return "skip", f"the script was ended by signal {-ended.status}"
+    if how.get("how") == "raised" and ended.status == 1:
+        return judge_exception(how, path)
+    return judge_status(ended.status, ended.lines if any(map(str.strip, ended.lines)) else ended.errors)
+
+
+def judge_status(status: int, lines: tuple[str, ...]) -> tuple[str, str]:
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")[:500]
-    verdict = {0: "good", 1: "bad"}.get(status, "skip") if status is not None else "skip"
+    verdict = {0: "good", 1: "bad"}.get(status, "skip")
     if status in (0, 1, 125):
         return verdict, last or f"the script ended with status {status} and printed nothing"
     return verdict, f"the script ended with status {status}" + (f": {last}" if last else "")
 
 
-def judge_exception(raised: BaseException, path: str) -> tuple[str, str]:
-    frames = traceback.extract_tb(raised.__traceback__)
-    inner = frames[-1] if frames else None
-    if not isinstance(raised, AssertionError):
-        return "skip", in_words(raised)
-    if inner is not None and inner.filename == path:
-        what = " ".join(str(raised).split())[:500] or inner.line or ""
-        return "bad", f"{os.path.basename(path)}:{inner.lineno}: AssertionError: {what}"
-    where = f"{os.path.basename(inner.filename)}:{inner.lineno}" if inner else "outside of the script"
-    return "skip", f"{in_words(raised)} (raised in {where}, not by the script; a script says bad with sys.exit(1))"
-
-
-class Tee(io.BufferedIOBase):
-    """A binary stream that passes everything on to a text stream, and keeps the last lines."""
-
-    def __init__(self, target: TextIO) -> None:
-        super().__init__()
-        self._target = target
-        self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
-        self._ended: collections.deque[str] = collections.deque(maxlen=LINES)
-        self._open = ""
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._target.fileno()
-
-    def write(self, data: Any) -> int:
-        text = self._decode(bytes(data))
-        self._target.write(text)
-        *ended, self._open = (self._open + text).split("\n")
-        self._ended.extend(ended)
-        return len(data)
-
-    def flush(self) -> None:
-        self._target.flush()
-
-    def lines(self) -> list[str]:
-        return [*self._ended, *([self._open] if self._open else [])]
-
-
-@contextlib.contextmanager
-def captured() -> Iterator[Tee]:
-    """Everything that Python code prints, kept and passed on to where it went before."""
-    before = sys.stdout
-    tee = Tee(before)
-    # Nothing is held back, so that what a script printed is on record also where its process dies.
-    sys.stdout = io.TextIOWrapper(tee, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True)
-    try:
-        yield tee
-    finally:
-        sys.stdout = before
-        before.flush()
+def judge_exception(how: dict[str, Any], path: str) -> tuple[str, str]:
+    said = words_of(how["type"], how["text"])
+    if how["type"] != "AssertionError":
+        return "skip", said
+    if how["inner"] == path:
+        what = " ".join(how["text"].split())[:500] or how["code"] or ""
+        return "bad", f"{os.path.basename(path)}:{how['inner_line']}: AssertionError: {what}"
+    where = f"{os.path.basename(how['inner'])}:{how['inner_line']}" if how["inner"] else "outside of the script"
+    return "skip", f"{said} (raised in {where}, not by the script; a script says bad with sys.exit(1))"

@@ -13,6 +13,11 @@ from ..values.figures import describe, same_values
 
 def run(session: Any, step: str) -> Outcome:
     name = step.partition(":")[2]
+    if session.is_script:
+        from ..script.answer import ablation as of_script
+        from ..script.answer import asked
+
+        return of_script(session.keep_script(asked), name)
     return check(name, session.loaded(), session.known_passes, session.inputs(), session.case)
 
 

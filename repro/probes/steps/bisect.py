@@ -8,10 +8,10 @@ from ..protocol.wire import Outcome
 def run(session: Any, step: str) -> Outcome:
     """The answer is kept in the session, for the reduction starts from it."""
     if session.is_script:
-        from ..script import suspects
+        from ..script.answer import asked
+        from ..script.answer import bisect as bisect_script
 
-        verdict, reason, payload, session.suspect = suspects.find(session.case["model"])
-        session.bisected = (verdict, reason, payload)
+        session.bisected = bisect_script(session.keep_script(asked))
     else:
         from ..origin.search import bisect
 

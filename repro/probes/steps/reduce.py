@@ -12,9 +12,10 @@ def run(session: Any, step: str) -> Outcome:
     verdict, reason, payload = session.bisected or bisect.run(session, "bisect")
     trials = Trials(functools.partial(session.emitter.event, step=step), session.trials)
     if session.is_script:
-        from ..script import suspects
+        from ..script.answer import asked
+        from ..script.answer import reduce as reduce_script
 
-        return suspects.reduce(session.suspect, trials) if verdict == "bad" else (verdict, reason, None)
+        return reduce_script(session.keep_script(asked), trials) if verdict == "bad" else (verdict, reason, None)
     from ..reduce.reduce import reduce
 
     return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)

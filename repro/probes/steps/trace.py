@@ -21,6 +21,7 @@ from ..observe.watch import OUTSIDE, PLAIN, Names, OpCall, Watch, watched_everyw
 from ..origin.walk import UNWRITTEN
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
+from ..script.child import Job
 from ..script.run import run_script
 from ..values.figures import describe, digest, dtype_name, is_float, tensors_in, widen
 
@@ -130,11 +131,18 @@ def of_model(loaded: Loaded, inputs: Inputs) -> Outcome:
 
 def of_script(path: str) -> Outcome:
     """The whole run of a script."""
-    trace = Trace()
-    names = Names()
-    ran = run_script(path, watched_everywhere(Watch(trace.visit, OUTSIDE), names))
-    payload = trace.payload(names.classes, os.path.basename(path), ran.verdict)
+    ran = run_script(Job(path, watch="steps.trace:watched_script"))
+    if ran.found is None:
+        return "skip", f"the script ended before its operators could be told; {ran.reason}", None
+    trace, classes = ran.found
+    payload = trace.payload(classes, os.path.basename(path), ran.verdict)
     return ran.verdict, f"{counted(trace)}; {ran.reason}", payload
+
+
+def watched_script(given: Any) -> tuple[Any, Any]:
+    """(context around the script, function that gives the trace and the classes of the modules)."""
+    trace, names = Trace(), Names()
+    return watched_everywhere(Watch(trace.visit, OUTSIDE), names), lambda: (trace, names.classes)
 
 
 def counted(trace: Trace) -> str:

@@ -34,11 +34,13 @@ def _load(load: Load) -> Iterator[str]:
     named = [names[0] for names in lists.values() if names]
     for item in load.findings:
         # What is listed below, with a number, is not said twice.
-        if "not aligned" not in item.problem and not any(name in item.problem for name in named):
+        if "not aligned" not in item.problem and (item.cause or not any(name in item.problem for name in named)):
             yield _line("load", item)
     for words, names in lists.items():
         yield from _names(f"load: {words}", names)
-    yield from _names("load: values that differ from the file", load.values.differ if load.values else ())
+    misplaced = {item.tensor for item in load.misplaced}
+    differ = [name for name in load.values.differ if name not in misplaced] if load.values else []
+    yield from _names("load: values that differ from the file", differ)
     if load.misaligned:
         example = f", such as {cell(load.misaligned_examples[0].tensor)}" if load.misaligned_examples else ""
         note = "(a precondition of some faults, not a fault by itself)"

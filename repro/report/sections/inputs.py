@@ -24,16 +24,23 @@ def fill(shown: Shown) -> Variables | None:
 
 
 def _line(item: Pass) -> str:
-    ids = ", ".join(map(str, item.input_ids[:IDS]))
-    more = f", ... ({len(item.input_ids):,} in all)" if len(item.input_ids) > IDS else ""
     verdict = item.verdict.value if item.verdict else "no verdict"
-    line = f"{_prompt(item)}: {verdict}. Ids: {ids}{more}."
+    line = f"{_prompt(item)}: {verdict}."
+    if item.input_ids:
+        ids = ", ".join(map(str, item.input_ids[:IDS]))
+        more = f", ... ({len(item.input_ids):,} in all)" if len(item.input_ids) > IDS else ""
+        line += f" Ids: {ids}{more}."
+    for further in item.further:
+        shape = ", ".join(map(str, further.shape))
+        line += f" {code(further.name)}: ({shape}), {further.dtype}, normally distributed, seed {further.seed}."
     if item.tokens and len(item.tokens) <= IDS:
         line += f" Tokens: {' '.join(code(token) for token in item.tokens)}"
     return line
 
 
 def _prompt(item: Pass) -> str:
+    if not item.input_ids and item.further:
+        return f"inputs drawn from seed {item.seed} (the model takes no token ids)"
     if item.input_source == "seeded" or item.prompt is None:
         return f"token ids drawn from seed {item.seed} (no tokenizer was used)"
     cut, whole = item.prompt[:CHARACTERS], len(item.prompt)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from repro.core.answer import Answer
+from repro.core.payloads import Misplaced
 from repro.reproducer.code.tensors import literal
 from repro.reproducer.frame import STATUSES
 from repro.reproducer.script import Script
@@ -17,6 +18,16 @@ from repro.reproducer.scripts.checkpoint import (
 )
 from repro.reproducer.words import found_in, generated
 
+FILE = (
+    "import glob",
+    "import os",
+    "from safetensors.torch import load_file",
+    "file = {}",
+    'for path in glob.glob(os.path.join(folder, "*.safetensors")):',
+    "    file.update(load_file(path))",
+)
+"""The file's tensors by name."""
+
 
 def load_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     """from_pretrained, and the one thing that it gets wrong; None for what no script here can show."""
@@ -29,6 +40,9 @@ def load_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
         code, about = _unset(how, load.unset_buffers)
     elif load.meta:
         code, about = _meta(how, load.meta)
+    elif load.misplaced and checkpoint.source != "gguf":
+        code, about = _misplaced(how, load.misplaced[0])
+        how = replace(how, needs=(*how.needs, "safetensors"))
     elif load.values is not None and load.values.differ and checkpoint.source != "gguf":
         code, about = _differ(how, load.values.differ[0])
         how = replace(how, needs=(*how.needs, "safetensors"))
@@ -89,16 +103,28 @@ def _meta(how: Loading, names: Sequence[str]) -> tuple[list[str], str]:
     return code, f"{_first(names)} is left on the meta device, without values."
 
 
+def _misplaced(how: Loading, found: Misplaced) -> tuple[list[str], str]:
+    own = "its own" if found.belongs == found.tensor else f"those of {found.belongs}"
+    code = [
+        *FILE,
+        *how.lines(),
+        f"seen = model.state_dict()[{literal(found.tensor)}]",
+        "def equal(key):",
+        "    return torch.allclose(seen, file[key].to(seen.dtype), rtol=0, atol=0, equal_nan=True)",
+        "",
+        f"wrong, right = equal({literal(found.holds)}), equal({literal(found.belongs)})",
+        f'print(f"expected {found.tensor} to hold the values of {found.belongs} (it does: {{right}}), "',
+        f'      f"seen those of {found.holds} ({{wrong}})")',
+        f"sys.exit(1 if wrong and not right else 0)  {STATUSES}",
+    ]
+    return code, f"{found.tensor} holds the values of {found.holds}, not {own}."
+
+
 def _differ(how: Loading, name: str) -> tuple[list[str], str]:
     code = [
-        "import glob",
-        "import os",
-        "from safetensors.torch import load_file",
+        *FILE,
         f"NAME = {literal(name)}",
         *how.lines(),
-        "file = {}",
-        'for path in glob.glob(os.path.join(folder, "*.safetensors")):',
-        "    file.update(load_file(path))",
         "seen = model.state_dict()[NAME]",
         "names = {NAME, NAME[len(model.base_model_prefix) + 1:], f'{model.base_model_prefix}.{NAME}'}",
         "key = next(key for key in file if key in names)",

@@ -1,8 +1,9 @@
 """Scripts that run the whole model on the reduced input: its output is not finite, or its process dies."""
 
 from repro.core.answer import Answer
-from repro.core.payloads import Inputs
+from repro.core.payloads import Further, Inputs, Pass
 from repro.core.records import Ending, Outcome
+from repro.core.sentences import listed
 from repro.reproducer.code.tensors import literal
 from repro.reproducer.frame import STATUSES, model_name
 from repro.reproducer.script import Script
@@ -15,34 +16,31 @@ MADE_UP = 8
 
 def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     """The whole model on the reduced input; None where the run has no input that was bad."""
-    inputs, forward = _inputs(answer), answer.forward
-    if inputs is None or forward is None or forward.verdict is not Outcome.BAD:
+    inputs, further, forward = _inputs(answer), _further(answer), answer.forward
+    if not (inputs or further) or forward is None or forward.verdict is not Outcome.BAD:
         return None
     how = loading(answer, checkpoint)
     device = answer.cell.device or "cpu"
     move = "" if device == "cpu" else f".to({literal(device)})"
     lines = ["import torch", f"from transformers import {how.class_name}", *folder_lines(checkpoint, check=True)]
     lines += ["torch.set_grad_enabled(False)", *how.lines(), *([f"model{move}"] if move else [])]
-    lines += [f"{name} = torch.tensor([{ids}]){move}" for name, ids in inputs.items()]
+    lines += _input_lines(inputs, further, move)
     name = forward.output or "logits"
     output = "[0]" if name == "output" else f".{name}"
-    call = _call_of(answer, inputs)
     is_narrow = answer.cell.dtype in ("float16", "bfloat16")
     wide, method = ("float32", "float") if is_narrow else ("float64", "double")
     # The method of the model's own class refuses what came from a .gguf file, though its weights are plain tensors.
     widen = f"torch.nn.Module.{method}(model)" if checkpoint.source == "gguf" else f"model.{method}()"
     code = [
         *lines,
-        f"seen = model({call}){output}",
-        f"expected = {widen}({call}){output}",
+        f"seen = model({_call_of(answer, inputs, further)}){output}",
+        f"expected = {widen}({_call_of(answer, inputs, further, f'.{method}()')}){output}",
         "bad, wide_bad = (int((~values.isfinite()).sum()) for values in (seen, expected))",
         f'print(f"expected no NaN or Inf ({wide} gives {{wide_bad}}), seen {{bad}} ({{seen.dtype}})")',
         f"sys.exit(1 if bad else 0)  {STATUSES}",
     ]
-    count = len(inputs["input_ids"])
-    tokens = "one token" if count == 1 else f"{count} tokens"
     about = [
-        f"{answer.model.class_ or 'The model'} gives {name} that are not all finite for {tokens}.",
+        f"{answer.model.class_ or 'The model'} gives {name} that are not all finite for {_given(inputs, further)}.",
         found_in(answer), needs_checkpoint(checkpoint, how.trusts, hashes=False), generated(answer),
     ]  # fmt: skip
     does = "runs the whole model with its own weights"
@@ -58,9 +56,11 @@ def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     how, signal = loading(answer, checkpoint), step.signal
     work = how.lines()
     if step.step == "forward":
-        inputs = _inputs(answer) or {"input_ids": list(range(MADE_UP))}
-        work += [f"{name} = torch.tensor([{ids}])" for name, ids in inputs.items()]
-        work += [f"model({_call_of(answer, inputs)})"]
+        inputs, further = _inputs(answer), _further(answer)
+        if not (inputs or further):
+            inputs = {"input_ids": list(range(MADE_UP))}
+        work += _input_lines(inputs, further)
+        work += [f"model({_call_of(answer, inputs, further)})"]
     code = [
         "import os", "import signal", "import torch", f"from transformers import {how.class_name}",
         *folder_lines(checkpoint, check=True),
@@ -87,24 +87,52 @@ def _reduced(answer: Answer) -> Inputs:
     return found or Inputs()
 
 
-def _inputs(answer: Answer) -> dict[str, list[int]] | None:
-    """The token ids by argument: of the reduced input where there is one, else of the prompt with the fault."""
+def _asked(answer: Answer) -> Pass | None:
+    """The prompt with the fault."""
     prompts = () if answer.forward is None else answer.forward.prompts
-    row = next((item for item in prompts if item.verdict is Outcome.BAD), prompts[0] if prompts else None)
-    reduced = _reduced(answer)
+    return next((item for item in prompts if item.verdict is Outcome.BAD), prompts[0] if prompts else None)
+
+
+def _inputs(answer: Answer) -> dict[str, list[int]]:
+    """The token ids by argument: of the reduced input where there is one, else of the prompt with the fault."""
+    row, reduced = _asked(answer), _reduced(answer)
     if reduced.ids:
         ids, decoder = reduced.ids, reduced.decoder_ids
-    elif row is not None and row.input_ids:
+    elif row is not None:
         ids, decoder = row.input_ids, row.decoder_input_ids
     else:
-        return None
-    return {"input_ids": list(ids), **({"decoder_input_ids": list(decoder)} if decoder else {})}
+        return {}
+    given = {"input_ids": ids, "decoder_input_ids": decoder}
+    return {name: list(values) for name, values in given.items() if values}
 
 
-def _call_of(answer: Answer, inputs: dict[str, list[int]]) -> str:
-    """The arguments of the model's forward pass. A mask of ones is given where the run gave one."""
-    arguments = [f"{name}={name}" for name in inputs]
+def _further(answer: Answer) -> tuple[Further, ...]:
+    """What was given beside the ids; nothing where these are withheld, for it does not show the fault by itself."""
+    row = _asked(answer)
+    return () if row is None or (row.input_source == "tokenizer" and not row.input_ids) else row.further
+
+
+def _input_lines(inputs: dict[str, list[int]], further: tuple[Further, ...], move: str = "") -> list[str]:
+    lines = [f"{name} = torch.tensor([{ids}]){move}" for name, ids in inputs.items()]
+    for item in further:
+        drawn = f"torch.randn({item.shape}, generator=torch.Generator().manual_seed({item.seed}))"
+        lines.append(f"{item.name} = {drawn}.to(torch.{item.dtype}){move}")
+    return lines
+
+
+def _given(inputs: dict[str, list[int]], further: tuple[Further, ...]) -> str:
+    count = len(inputs.get("input_ids", ()))
+    named = ["one token" if count == 1 else f"{count} tokens"] if count else []
+    return listed([*named, *(f"seeded {item.name}" for item in further)])
+
+
+def _call_of(answer: Answer, inputs: dict[str, list[int]], further: tuple[Further, ...], cast: str = "") -> str:
+    """The arguments of the model's forward pass. A mask of ones is given where the run gave one.
+
+    cast: the method that brings what is not an id to the model's dtype.
+    """
+    arguments = [f"{name}={name}" for name in inputs] + [f"{item.name}={item.name}{cast}" for item in further]
     had_mask = _reduced(answer).attention_mask
-    if had_mask or (had_mask is None and not answer.case.trust_remote_code):
+    if "input_ids" in inputs and (had_mask or (had_mask is None and not answer.case.trust_remote_code)):
         arguments.append("attention_mask=torch.ones_like(input_ids)")
     return ", ".join(arguments)

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from corpus import families
 from support.handmade import load_folder
 
+from repro.probes.model.compat import CannotLoad
 from repro.probes.model.inputs import (
     DEFAULT_PROMPT,
     SECOND_PROMPT,
@@ -115,3 +117,91 @@ def test_a_tokenizer_whose_class_is_not_known_is_read_from_its_file(checkpoints,
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "NoSuchTokenizer"}))
     (made,) = make_inputs(load_folder(tmp_path), ["w3"], False)
     assert made.input_ids.tolist() == [[1, 3]]
+
+
+# --- pictures and sounds -----------------------------------------------------------------------------------------
+
+TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
+TEXT = {**TINY, "vocab_size": 50, "max_position_embeddings": 20, "bos_token_id": 0, "eos_token_id": 1}
+PICTURE = {**TINY, "image_size": 24, "patch_size": 8}
+SPEECH = {
+    "vocab_size": 50, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_source_positions": 30,
+    "max_target_positions": 20, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3,
+}  # fmt: skip
+WAVE = {"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
+IDS = {"input_ids": (1, 13), "attention_mask": (1, 13)}
+SPOKEN = {"decoder_input_ids": (1, 13)}
+
+KINDS = {
+    "ViTModel": ({**PICTURE, "num_channels": 1}, {"pixel_values": (1, 1, 24, 24)}),
+    "CLIPModel": ({"text_config": TEXT, "vision_config": PICTURE}, {**IDS, "pixel_values": (1, 3, 24, 24)}),
+    "WhisperForConditionalGeneration": (
+        {**SPEECH, "num_mel_bins": 8},
+        {**SPOKEN, "input_features": (1, 8, 60)},
+    ),
+    "Speech2TextForConditionalGeneration": (
+        {**SPEECH, "input_feat_per_channel": 8, "conv_channels": 32},
+        {**SPOKEN, "input_features": (1, 47, 8)},
+    ),
+    "ASTModel": ({**TINY, "num_mel_bins": 32, "max_length": 40}, {"input_values": (1, 40, 32)}),
+    "Wav2Vec2Model": (
+        {**TINY, **WAVE, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2},
+        {"input_values": (1, ((47 - 1) * 2 + 4 - 1) * 5 + 10)},
+    ),
+    "VideoMAEModel": ({**PICTURE, "num_frames": 4}, {"pixel_values": (1, 4, 3, 24, 24)}),
+}
+
+
+def saved(folder, name, settings, config_name=None):
+    config = getattr(transformers, config_name or name.replace("ForConditionalGeneration", "Model")[:-5] + "Config")
+    getattr(transformers, name)(config(**settings)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_model_is_given_what_it_takes(tmp_path, name):
+    settings, wanted = KINDS[name]
+    made = load_folder(saved(tmp_path, name, settings), "float16")
+    (given,) = make_inputs(made, ["a prompt"], False)
+    assert {key: tuple(value.shape) for key, value in given.arguments().items()} == wanted
+    for more in given.further:
+        drawn = torch.randn(wanted[more.name], generator=torch.Generator().manual_seed(0))
+        assert torch.equal(more.tensor, drawn.half())
+    made.model(**given.arguments())
+
+
+def test_further_inputs_are_in_the_record(tmp_path):
+    settings, _ = KINDS["CLIPModel"]
+    loaded = load_folder(saved(tmp_path, "CLIPModel", settings))
+    (made,) = make_inputs(loaded, [], False)
+    row = {"name": "pixel_values", "shape": [1, 3, 24, 24], "dtype": "float32"}
+    assert made.record()["further"] == [{**row, "seed": 0}]
+    assert len(made.record()["input_ids"]) == made.length == families.LENGTH
+    second = second_inputs(loaded, made, False)
+    assert second.record()["further"] == [{**row, "seed": 1}]
+    assert not torch.equal(second.further[0].tensor, made.further[0].tensor)
+
+
+def test_a_model_of_pictures_has_no_ids(tmp_path):
+    (made,) = make_inputs(load_folder(saved(tmp_path, "ViTModel", KINDS["ViTModel"][0])), [], False)
+    assert (made.input_ids, made.attention_mask, made.length, made.record()["input_ids"]) == (None, None, 0, [])
+    assert without_first(made).input_ids is None
+
+
+def test_a_model_that_takes_something_else_is_refused(tmp_path):
+    folder = saved(tmp_path, "DecisionTransformerModel", {"hidden_size": 32, "n_layer": 1, "n_head": 1})
+    with pytest.raises(CannotLoad, match=r"DecisionTransformerModel takes states, and only token ids"):
+        make_inputs(load_folder(folder), [], False)
+
+
+def test_a_model_that_runs_with_nothing_that_can_be_made_is_refused(tmp_path):
+    text, picture = {**TEXT, "projection_size": 32}, {**TINY, "num_patches": 16, "patch_size": 8}
+    folder = saved(tmp_path, "Siglip2Model", {"text_config": text, "vision_config": picture})
+    with pytest.raises(CannotLoad, match=r"runs with none of the inputs .*\(input_ids, pixel_values\).* raised"):
+        make_inputs(load_folder(folder), [], False)
+
+
+def test_the_seeded_length_is_a_prime_that_is_no_size_of_a_layer():
+    assert families.LENGTH == 13
+    assert families.LENGTH not in {families.HIDDEN, families.INNER, families.HEADS, families.KV_HEADS, families.VOCAB}

@@ -33,6 +33,7 @@ def test_the_record_of_an_input_has_neither_text_nor_ids(loaded):
         "input_ids": [],
         "decoder_input_ids": None,
         "tokens": None,
+        "further": [],
     }
 
 

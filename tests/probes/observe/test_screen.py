@@ -170,6 +170,45 @@ def test_blocks_are_the_outermost_lists_of_one_class():
     assert blocks(Model()) == ["layers.0", "layers.1", "layers.2", "encoder.block.0", "encoder.block.1"]
 
 
+class Attention(nn.Sequential):
+    pass
+
+
+class StateSpace(nn.Sequential):
+    pass
+
+
+def alternating(*kinds):
+    """A model whose layers are of these classes, each with a list of experts inside."""
+    model = nn.Module()
+    model.layers = nn.ModuleList(kind(nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])) for kind in kinds)
+    return model
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [(StateSpace, Attention), (StateSpace, Attention, StateSpace, Attention), (StateSpace, StateSpace, Attention)],
+)
+def test_layers_of_alternating_classes_are_layers(kinds):
+    assert blocks(alternating(*kinds)) == [f"layers.{n}" for n in range(len(kinds))]
+
+
+def test_parts_that_stand_in_one_list_are_no_layers():
+    class Embed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(2, 2)
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+
+    model = nn.Module()
+    model.parts = nn.ModuleList([Embed(), Encoder()])
+    assert blocks(model) == [f"parts.1.layers.{n}" for n in range(3)]
+
+
 def test_a_list_that_is_the_model_itself():
     assert blocks(nn.ModuleList([nn.ReLU(), nn.ReLU()])) == ["0", "1"]
 

@@ -10,7 +10,7 @@ from support.handmade import INF, NAN, Function, Small, as_loaded, bytes_of, hoo
 from torch import nn
 
 from repro.probes.observe.watch import OUTSIDE, Names, Watch, watched_everywhere
-from repro.probes.script.run import run_script
+from repro.probes.script.run import run_plainly
 from repro.probes.steps import trace
 from repro.probes.steps.trace import COLUMNS, Trace, figures_of, of_model, of_script
 from repro.probes.values.figures import digest
@@ -297,7 +297,7 @@ def test_a_mode_of_the_script_does_not_see_the_figures(tmp_path):
     """
     path = tmp_path / "plain.py"
     path.write_text("import torch\n" + textwrap.dedent(text))
-    assert scripted(tmp_path, text)[1].split("; ")[1] == run_script(str(path)).reason
+    assert scripted(tmp_path, text)[1].split("; ")[1] == run_plainly(str(path)).reason
 
 
 def test_inference_mode_and_transforms_are_traced_too(tmp_path):

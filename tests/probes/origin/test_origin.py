@@ -71,12 +71,10 @@ def test_a_fused_parameter_that_the_cast_makes_infinite_is_no_bad_weight(tmp_pat
     assert found["ablation:dtype=float32"]["verdict"] in ("skip", "good")  # never bad: the file's digits are finite
 
 
-def test_a_model_that_takes_no_token_ids_is_skipped_in_one_line(tmp_path):
-    from transformers import ViTConfig, ViTModel
+def test_a_model_that_takes_something_else_is_skipped_in_one_line(tmp_path):
+    from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
-    config = ViTConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8
-    )
-    forward = ends(ViTModel(config), tmp_path)["forward"]
+    config = DecisionTransformerConfig(hidden_size=32, n_layer=1, n_head=4)
+    forward = ends(DecisionTransformerModel(config), tmp_path)["forward"]
     assert forward["verdict"] == "skip"
-    assert "pixel_values" in forward["reason"]
+    assert forward["reason"].startswith("DecisionTransformerModel takes states, and only token ids")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from repro.probes.script.suspects import find
+from repro.probes.script.answer import asked, bisect
 
 CAST = """
 import sys, torch
@@ -44,12 +44,12 @@ sys.exit(1 if x.abs().max() > 0 else 0)
 def look(folder, text):
     path = folder / "asks.py"
     path.write_text(text, "utf-8")
-    return find(str(path))
+    return bisect(asked(str(path)))
 
 
 def test_what_adds_up_from_rounding_is_said_to_be_rounding(tmp_path):
-    verdict, reason, payload, found = look(tmp_path, CAST)
-    assert (verdict, payload["origin"], found) == ("skip", None, None)
+    verdict, reason, payload = look(tmp_path, CAST)
+    assert (verdict, payload["origin"]) == ("skip", None)
     assert payload["rounding"]["within"] is True
     assert payload["rounding"]["not_judged"] == []
     assert "within its dtype's own rounding" in reason
@@ -57,19 +57,19 @@ def test_what_adds_up_from_rounding_is_said_to_be_rounding(tmp_path):
 
 @pytest.mark.parametrize("factor", ["1.001", "(1 + 4e-6)"])
 def test_an_operator_that_is_wrong_though_finite_is_found(tmp_path, factor):
-    verdict, _, payload, _ = look(tmp_path, WRONG.replace("FACTOR", factor))
+    verdict, _, payload = look(tmp_path, WRONG.replace("FACTOR", factor))
     origin = payload["origin"]
     assert (verdict, origin["op"], origin["mechanism"]) == ("bad", "aten.exp.default", "kernel")
     assert origin["reference_value"] == pytest.approx(2.718281828 ** (1 + origin["element"][0] / 7), rel=1e-6)
 
 
 def test_an_error_of_a_few_units_is_no_wrong_operator(tmp_path):
-    verdict, _, payload, _ = look(tmp_path, WRONG.replace("FACTOR", "(1 + 3e-7)").replace("1.5e-6", "0.5e-6"))
+    verdict, _, payload = look(tmp_path, WRONG.replace("FACTOR", "(1 + 3e-7)").replace("1.5e-6", "0.5e-6"))
     assert (verdict, payload["rounding"]["within"]) == ("skip", True)
 
 
 def test_an_operator_that_cannot_be_judged_leaves_it_open(tmp_path):
-    verdict, reason, payload, _ = look(tmp_path, UNKNOWN)
+    verdict, reason, payload = look(tmp_path, UNKNOWN)
     assert (verdict, payload["rounding"]["not_judged"]) == ("skip", ["aten.gelu.default"])
     assert "not judged: aten.gelu.default" in reason
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import torch
 from support.reducing import number, result_of, trials
 
 from repro.probes.protocol.wire import jsonable
-from repro.probes.script import suspects
-from repro.probes.script.suspects import find, reduce
+from repro.probes.script.answer import asked, bisect, reduce
 
 BAD_IF = "sys.exit(1 if not bool(torch.isfinite(y).all()) else 0)"
 
@@ -25,7 +23,7 @@ def script(folder: Path, *lines: str) -> str:
 
 
 def origin_of(path: str) -> dict[str, Any]:
-    verdict, _, payload, _ = find(path)
+    verdict, _, payload = bisect(asked(path))
     assert verdict == "bad"
     assert payload is not None
     origin: dict[str, Any] = payload["origin"]
@@ -34,9 +32,9 @@ def origin_of(path: str) -> dict[str, Any]:
 
 def reduction(path: str) -> dict[str, Any]:
     """The reduced program; it shows again what it says, in a run that shares nothing with the kit."""
-    found = find(path)[3]
-    asked, _ = trials()
-    verdict, _, payload = reduce(found, asked)
+    script = asked(path)
+    bisect(script)
+    verdict, _, payload = reduce(script, trials()[0])
     assert verdict == "bad"
     assert payload is not None
     program: dict[str, Any] = jsonable(payload["program"])
@@ -70,8 +68,8 @@ def test_a_nan_that_is_dropped_is_not_blamed(tmp_path: Path) -> None:
         "y = dropped + torch.full((3,), 60000.0).half() * 2",
         BAD_IF,
     )
-    verdict, _, payload, found = find(path)
-    assert (verdict, payload is not None, found is not None) == ("bad", True, True)
+    verdict, _, payload = bisect(asked(path))
+    assert verdict == "bad"
     assert payload is not None
     assert payload["origin"]["op"] == "aten.mul.Tensor"
     assert [row["op"] for row in payload["ruled_out"]] == ["aten.div.Tensor"]
@@ -108,13 +106,13 @@ def test_a_fault_that_is_made_twice_is_that_of_the_first(tmp_path: Path) -> None
 def test_a_script_that_is_bad_for_another_reason_blames_nobody(tmp_path: Path) -> None:
     """Two NaN that do not matter: with all of them repaired it is as bad as before."""
     path = script(tmp_path, "x = torch.zeros(2)", "a, b = x / x, x / x", "sys.exit(1)")
-    verdict, reason, payload, found = find(path)
-    assert (verdict, payload, found) == ("skip", None, None)
-    assert "none of 2 operators" in reason
+    verdict, reason, _ = bisect(asked(path))
+    assert verdict == "skip"
+    assert "bad also with all 2" in reason
 
 
 def test_a_script_that_is_bad_without_any_nan_is_a_skip(tmp_path: Path) -> None:
-    verdict, reason, _, _ = find(script(tmp_path, "print('wrong numbers')", "sys.exit(1)"))
+    verdict, reason, _ = bisect(asked(script(tmp_path, "print('wrong numbers')", "sys.exit(1)")))
     words = "no operator makes a NaN or Inf, and no operator could be compared with float64"
     assert (verdict, reason) == ("skip", words)
 
@@ -124,9 +122,8 @@ def test_a_script_that_is_bad_without_any_nan_is_a_skip(tmp_path: Path) -> None:
     [("sys.exit(0)", "good"), ("sys.exit(125)", "skip"), ("sys.exit(7)", "skip"), ("1 / 0", "skip"), ("pass", "good")],
 )
 def test_a_script_that_is_not_bad_has_no_origin(tmp_path: Path, line: str, verdict: str) -> None:
-    found = find(script(tmp_path, "y = torch.zeros(2) / 0", line))
-    assert found[0] == verdict
-    assert found[2:] == (None, None)
+    found = bisect(asked(script(tmp_path, "y = torch.zeros(2) / 0", line)))
+    assert (found[0], found[2]) == (verdict, None)
 
 
 def test_an_assertion_of_the_script_is_its_answer(tmp_path: Path) -> None:
@@ -156,36 +153,21 @@ def test_an_operator_in_place_is_captured_as_it_was_before(tmp_path: Path) -> No
     assert [call["op"] for call in reduction(path)["calls"]] == ["aten.mul.Tensor"]
 
 
-def test_the_process_is_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = script(
-        tmp_path,
-        "import os",
-        "print('chatter')",
-        "torch.set_default_dtype(torch.float64)",
-        "sys.path.append('/nowhere')",
-        "y = torch.zeros(2) / 0 * 0",
-        BAD_IF,
-    )
-    before = (torch.get_default_dtype(), list(sys.argv), list(sys.path), Path.cwd(), sys.stdout)
-    assert find(path)[0] == "bad"
-    assert (torch.get_default_dtype(), list(sys.argv), list(sys.path), Path.cwd(), sys.stdout) == before
-    assert "chatter" in capsys.readouterr().out
-
-
-def test_the_search_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspects, "SECONDS", -1.0)
-    verdict, reason, _, found = find(script(tmp_path, "y = torch.zeros(2) / 0", BAD_IF))
-    assert (verdict, found) == ("skip", None)
+def test_the_search_ends_when_its_time_is_up(tmp_path: Path) -> None:
+    found = asked(script(tmp_path, "x = torch.zeros(2)", "y = x / 0 + x.log()", BAD_IF))
+    found.runs.end = 0.0
+    verdict, reason, _ = bisect(found)
+    assert verdict == "skip"
     assert "no origin was found" in reason
 
 
 def test_a_script_is_not_called_a_model(tmp_path: Path) -> None:
     path = script(tmp_path, "y = torch.zeros(2) / torch.zeros(2)", BAD_IF)
-    verdict, reason, _, _ = find(path)
+    verdict, reason, _ = bisect(asked(path))
     assert (verdict, " in the script itself (aten.div.Tensor" in reason) == ("bad", True)
 
 
-def test_without_an_origin_nothing_is_reduced() -> None:
-    asked, events = trials()
-    verdict, _, payload = reduce(None, asked)
+def test_without_an_origin_nothing_is_reduced(tmp_path: Path) -> None:
+    made, events = trials()
+    verdict, _, payload = reduce(asked(script(tmp_path, "sys.exit(1)")), made)
     assert (verdict, payload, events) == ("skip", None, [])

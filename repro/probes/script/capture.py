@@ -1,0 +1,509 @@
+"""One more run, up to the candidate that proved to be at fault: what it was given and gave, by which mechanism, in
+which phase, and what stands behind it (the forward operator of a gradient, the tensor that came in from outside).
+"""
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ..observe.source import own_frame, source_here, source_place
+from ..observe.tape import Op, Ref, Tape
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, watched_everywhere
+from ..origin.arithmetic import limit_of
+from ..origin.mechanism import classify, literal_note
+from ..origin.outside import came_in, written_in_source
+from ..origin.walk import End, Origin, Step, chosen, trace
+from ..reduce.program import Program, program_of
+from ..reduce.seen import first_of_each_kind
+from ..values.figures import describe, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
+from ..values.nest import rebuild
+from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
+
+WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
+LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The candidate to capture, and under which rule; ``begin``: from which operator on the run is recorded."""
+
+    name: tuple[str, Address]
+    rule: Rule
+    begin: int
+
+
+@dataclass
+class Found:
+    """The origin's record, and the operators that show it by themselves, where they can be taken out.
+
+    fused: whether one of PyTorch's own layers did by itself what its inner layers are there for.
+    """
+
+    address: Address
+    kind: str
+    origin: dict[str, Any]
+    program: Optional[Program] = None
+    fused: bool = False
+
+
+class Capture(Look):
+    """Follows a run under the rule until the wanted candidate has shown what it does."""
+
+    def __init__(self, wanted: Wanted, names: Names) -> None:
+        super().__init__(wanted.rule)
+        self._wanted = wanted
+        self._kind, self._address = wanted.name
+        self._names = names
+        self._tape = Tape()
+        self._forward: dict[int, tuple[Address, Optional[str], Optional[str]]] = {}
+        self._nodes: dict[int, Optional[tuple[str, int]]] = {}
+        self._source: Optional[tuple[Tensor, dict[str, Any]]] = None
+        self._unset_at: Optional[dict[str, Any]] = None
+        self._handed: set[int] = set()
+        self.found: Optional[Found] = None
+
+    def visit(self, call: OpCall) -> Any:
+        node = node_here()
+        if node is None:
+            number = sequence_here()
+            if number is not None:
+                self._forward.setdefault(number, (call.address, *source_here()))
+        waits = self.found is not None and self.found.origin["gradient"] is None
+        if waits and node is not None and node.name().endswith("AccumulateGrad") and _any_bad(call):
+            self.found.origin["gradient"] = self._name_of(node.variable)  # type: ignore[union-attr] # see waits
+            raise StopPass
+        followed = self._source is not None or bool(self._handed)
+        bad = self._followed(call) if followed else []
+        result = super().visit(call)
+        if not followed and self._source is not None:  # it came in here
+            bad = [self._source[0]]
+        if bad and self.found is None:
+            self._follow(call, bad)
+        return result
+
+    def run(self, call: OpCall) -> Any:
+        if self.place >= self._wanted.begin and self.found is None:
+            try:
+                self._tape.visit(call)
+                self._nodes[len(self._tape.ops) - 1] = _described(node_here())
+            except Exception as error:
+                if error is call.raised:
+                    raise
+                # A tensor that cannot be recorded (nested, sparse): the walk back ends there.
+        result = call.run()
+        if (self._kind, call.address) == (UNSET, self._address):
+            self._unset_at = {**self._place(call), "output": next(iter(map(describe, tensors_in(result))), None)}
+            self._handed = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(result)}
+        return result
+
+    def made(self, call: OpCall, spoilt: list[Tensor]) -> None:
+        if self._kind != MADE or call.address != self._address or self.found is not None:
+            return
+        place = self._place(call)
+        if self._tape.ops and self._tape.ops[-1].address == call.address:
+            self.found = self._explained(place, self._tape.ops[-1])
+        if self.found is None:
+            record = {**blank(), **place, "output": describe(spoilt[0]), "limit": limit_of(spoilt[0].dtype)}
+            self.found = Found(call.address, MADE, record)
+        self.found.fused = self._names.is_fused(call.address.module)
+        if self.found.origin["phase"] != "backward":
+            raise StopPass
+
+    def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
+        if (kind, reader) == (self._kind, self._address) and self._source is None:
+            self._source = (
+                tensor,
+                {**self._place(call), "literal": written_in_source(source_place(), bad_value(tensor), tensor.dtype)},
+            )
+
+    def _place(self, call: OpCall) -> dict[str, Any]:
+        """Where an operator is called from."""
+        address = call.address
+        source, code = source_here()
+        place: dict[str, Any] = {
+            "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
+            "module_class": self._names.classes.get(address.module, ""),
+            "op": address.op,
+            "call_index": address.call_index,
+            "occurrence": address.occurrence,
+            "source": source,
+            "code": code,
+            "library": library_here(),
+            "largest_weight": self._largest_weight(),
+            **phase_here(),
+        }
+        return {**place, **self._backward(_described(node_here()))}
+
+    def _backward(self, node: Optional[tuple[str, int]]) -> dict[str, Any]:
+        """What stands behind an operator of a backward pass: the operator of the forward pass, and its line."""
+        if node is None:
+            return {}
+        name, number = node
+        forward = self._forward.get(number)
+        if forward is None:
+            return {"phase": "backward", "note": f"in {name}"}
+        at, line, package = forward
+        place = {
+            "phase": "backward", "forward_op": at.op, "forward_source": line, "code": package,
+            "note": f"in {name}, the backward of {at.op}",
+        }  # fmt: skip
+        if at.module:
+            place.update(module=at.module, module_class=self._names.classes.get(at.module, ""))
+        return place
+
+    def _largest_weight(self) -> Optional[dict[str, Any]]:
+        found: Optional[dict[str, Any]] = None
+        for label, root in self._names.roots():
+            for name, parameter in root.named_parameters():
+                if not is_readable(parameter) or is_bad(parameter):
+                    continue
+                value = float(widen(parameter.detach()).abs().max())
+                if found is None or value > found["value"]:
+                    found = {"tensor": ".".join(filter(None, (label, name))), "value": value}
+        return found
+
+    def _explained(self, place: dict[str, Any], op: Op) -> Optional[Found]:
+        """What the operator did, by a walk back through what was recorded; None where the walk leads nowhere."""
+        for ref in op.outputs:
+            if not ref.dtype.is_floating_point and not ref.dtype.is_complex:
+                continue
+            for index in first_of_each_kind(ref.tensor()):
+                origin = chosen(trace(self._tape, ref, index))
+                if origin.end is not End.BORN or origin.step is None:
+                    continue
+                return self._record(place, op, origin)
+        return None
+
+    def _record(self, place: dict[str, Any], op: Op, origin: Origin) -> Found:
+        step = origin.step
+        assert step is not None  # the caller has seen to it
+        mechanism, expected, note = classify(origin)
+        if step.op is not op:  # a row of scores that an earlier operator overflowed
+            address = step.op.address
+            place = {
+                **place,
+                "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
+                "module_class": self._names.classes.get(address.module, ""),
+                "op": address.op, "call_index": address.call_index, "occurrence": address.occurrence,
+                "source": step.op.source, "code": step.op.code,
+                **dict.fromkeys(("forward_op", "forward_source", "note")),
+                **self._backward(self._nodes.get(step.op.index)),
+            }  # fmt: skip
+        notes = [text for text in (place.get("note"), note) if text]
+        if mechanism == "masked_row":
+            masked = next((at for at in reversed(origin.path) if at.op is not step.op and at.op.source), None)
+            if masked is not None:
+                place = {**place, "code": masked.op.code}
+                notes.append(f"the row was masked by {masked.op.address.op} at {masked.op.source}")
+        reference = None if expected is None or math.isnan(expected) else expected
+        record = {
+            **blank(),
+            **place,
+            "mechanism": mechanism,
+            "element": list(step.index),
+            "value": step.value,
+            "inputs": [describe(ref.tensor()) for ref in step.op.inputs()],
+            "output": describe(step.output.tensor()),
+            "reference_value": reference,
+            "reference": None if reference is None else {"value": reference, "dtype": "float64", "scope": "operator"},
+            "limit": limit_of(step.output.dtype),
+            "note": "; ".join(notes) or None,
+            "decided_by": "integers" if decided_by_integers(step) else None,
+        }
+        return Found(step.op.address, MADE, record, program_of(self._tape, step.op))
+
+    def _followed(self, call: OpCall) -> list[Tensor]:
+        """What an operator is about to read of the bad values that are followed."""
+        bad = [tensor for tensor in readable_in((call.args, call.kwargs)) if is_bad(tensor)]
+        if self._handed:
+            bad = [tensor for tensor in bad if tensor.untyped_storage().data_ptr() in self._handed]
+        return bad
+
+    def _follow(self, call: OpCall, bad: list[Tensor]) -> None:
+        """The first operator that computes with the bad value, and does not only move it, reads it."""
+        moved = next(readable_in(call.run()), None)
+        if moved is not None and (_is_view(moved, bad[0]) or _only_moves(call, moved, bad[0])):
+            return
+        place = self._place(call)
+        tensor = bad[0]
+        name, kind = self._named(tensor)
+        came = came_in(kind, tensor)
+        record = {**blank(), **place, "came_in": came, "tensor": name, "inputs": [describe(item) for item in bad]}
+        first = first_bad_index(tensor)
+        output = next(tensors_in(call.run()), None)
+        record.update(
+            element=first,
+            value=scalar(tensor, first),
+            tensor_index=first if name is not None else None,
+            output=None if output is None else describe(output),
+            limit=limit_of(tensor.dtype),
+        )
+        record.update(self._outside(record, kind))
+        self.found = Found(self._address, self._kind, record)
+        raise StopPass
+
+    def _outside(self, record: dict[str, Any], kind: str) -> dict[str, Any]:
+        """Mechanism and note of a value that no operator made."""
+        if self._kind == UNSET:
+            assert self._unset_at is not None  # it was met before it was read
+            at = self._unset_at
+            note = f"the memory comes from {at['op']} at {at['source']} and is first read at {record['source']}"
+            return {
+                "mechanism": "unset_memory", "note": f"{note}; other fill values give other results", "op": at["op"],
+                "source": at["source"], "code": at["code"],
+            }  # fmt: skip
+        assert self._source is not None  # nothing else is followed
+        entry = self._source[1]
+        if self._kind != CAME_IN:
+            note = "no operator of PyTorch wrote the value into this memory, and PyTorch handed the memory out"
+            return {"mechanism": "written_outside", "note": f"{note}; it is read at {record['source']}", "code": None}
+        if self._names.other_threads:
+            return {"mechanism": "unknown", "note": "modules ran in other threads, which are not watched"}
+        if entry["literal"] is not None:
+            note = f"{literal_note(entry['literal'], self._source[0].dtype)}, at {entry['source']}"
+            return {
+                "mechanism": "literal", "note": note, "op": entry["op"], "source": entry["source"],
+                "code": entry["code"], "tensor": record["tensor"],
+            }  # fmt: skip
+        loaded = entry["phase"] == "load" and kind in ("parameter", "buffer")
+        where = f"it came in at {entry['source']}" if entry["source"] != record["source"] else "it came in there"
+        share = record["came_in"]
+        words = "{:,} of {:,} values".format(share["bad"], share["total"])
+        return {"mechanism": "bad_weights" if loaded else "bad_input", "note": f"{words} are not finite; {where}"}
+
+    def _named(self, tensor: Tensor) -> tuple[Optional[str], str]:
+        """The name of a tensor, and what it is: parameter, buffer, attribute or data."""
+        place = tensor.untyped_storage().data_ptr()
+        for label, root in self._names.roots():
+            for kind, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
+                for name, held in named:
+                    if is_readable(held) and held.untyped_storage().data_ptr() == place:
+                        return ".".join(filter(None, (label, name))), kind
+        return variable_of(lambda item: is_readable(item) and item.untyped_storage().data_ptr() == place), "data"
+
+    def _name_of(self, variable: Any) -> Optional[str]:
+        for label, root in self._names.roots():
+            for name, parameter in root.named_parameters():
+                if parameter is variable:
+                    return ".".join(filter(None, (label, name)))
+        return variable_of(lambda item: item is variable)
+
+
+def capture(wanted: Wanted) -> tuple[Any, Any]:
+    """(context around the script, function that gives Found or None)."""
+    names = Names()
+    made = Capture(wanted, names)
+    return watched_everywhere(Watch(made.visit, OUTSIDE), names), lambda: portable(made.found)
+
+
+def portable(found: Optional[Found]) -> Any:
+    """As it travels to another process: operators by name, tensors through PyTorch's own format."""
+    if found is None or found.program is None:
+        return found, None
+    import io
+
+    try:
+        content = io.BytesIO()
+        torch.save(list(found.program.leaves), content)
+        calls = [(str(call.func), call.args, call.kwargs) for call in found.program.calls]
+        return Found(found.address, found.kind, found.origin, None, found.fused), (content.getvalue(), calls)
+    except Exception:  # noqa: BLE001 - a tensor of a kind that cannot be written: the origin is known all the same
+        return Found(found.address, found.kind, found.origin, None, found.fused), None
+
+
+def received(travelled: Any) -> Optional[Found]:
+    """What ``portable`` gave, in this process; without the program where an operator is not known here."""
+    import io
+
+    from ..reduce.program import Call
+
+    if travelled is None or travelled[0] is None:
+        return None
+    found, parts = travelled
+    if parts is None:
+        return found
+    leaves = torch.load(io.BytesIO(parts[0]), weights_only=True)
+    calls = []
+    for name, args, kwargs in parts[1]:
+        space, packet, overload = name.split(".")
+        func = getattr(getattr(getattr(torch.ops, space), packet, None), overload, None)
+        if func is None:
+            return found
+        calls.append(Call(func, args, kwargs))
+    found.program = Program(tuple(leaves), tuple(calls))
+    return found
+
+
+def decided_by_integers(step: Step) -> bool:
+    """Whether the operator gives a finite result at this element when the integers that it is given are all 0: whether
+    labels, lengths or indices decide. None of them may be what the element's place depends on.
+    """
+    op = step.op
+    if not any(_is_integer(ref) for ref in op.inputs()):
+        return False
+    position = next((number for number, ref in enumerate(op.outputs) if ref is step.output), 0)
+
+    def make(ref: Ref) -> Tensor:
+        values = ref.tensor().clone()
+        return torch.zeros_like(values) if _is_integer(ref) else values
+
+    try:
+        with torch.no_grad():
+            results = list(tensors_in(op.func(*rebuild(op.args, Ref, make), **rebuild(op.kwargs, Ref, make))))
+        return math.isfinite(scalar(results[position], step.index))
+    except Exception:  # noqa: BLE001 - an operator that refuses such integers: nothing is said
+        return False
+
+
+def _is_integer(ref: Ref) -> bool:
+    return not (ref.dtype.is_floating_point or ref.dtype.is_complex or ref.dtype == torch.bool)
+
+
+def blank() -> dict[str, Any]:
+    """An origin's record with nothing in it."""
+    return {
+        **dict.fromkeys(("token_index", "token", "head_index", "channel_index", "tensor", "tensor_index", "note")),
+        **dict.fromkeys(("element", "value", "reference_value", "reference", "limit", "phase", "forward_op")),
+        **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output", "library")),
+        **dict.fromkeys(("decided_by", "largest_weight")),
+        "mechanism": "unknown", "operands": [], "inputs": [], "module": "", "module_class": "",
+    }  # fmt: skip
+
+
+def _any_bad(call: OpCall) -> bool:
+    return any(map(is_bad, readable_in((call.args, call.kwargs))))
+
+
+def _is_view(one: Tensor, two: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == two.untyped_storage().data_ptr()
+
+
+def _only_moves(call: OpCall, moved: Tensor, read: Tensor) -> bool:
+    """Whether an operator gives back the numbers of ``read``: it did, and with other numbers there it does so too."""
+    if not _same_numbers(moved, read):
+        return False
+    other = torch.linspace(0, 1, read.numel(), device=read.device).reshape(read.shape).to(read.dtype)
+
+    def make(tensor: Tensor) -> Tensor:
+        return other if tensor is read else tensor.detach().clone()
+
+    try:
+        with torch.no_grad():
+            again = call.func(*rebuild(call.args, Tensor, make), **rebuild(call.kwargs, Tensor, make))
+        return any(_same_numbers(result, other) for result in readable_in(again))
+    except Exception:  # noqa: BLE001 - an operator that refuses other numbers does more than move them
+        return False
+
+
+def _same_numbers(one: Tensor, two: Tensor) -> bool:
+    """Whether both hold the same numbers in the same order, whatever their dtype and shape."""
+    if one.numel() != two.numel() or not (one.is_floating_point() and two.is_floating_point()):
+        return False
+    return same_values(
+        widen(one.detach()).reshape(-1).to(torch.float64), widen(two.detach()).reshape(-1).to(torch.float64)
+    )
+
+
+def bad_value(tensor: Tensor) -> float:
+    """The first NaN or infinity in a tensor."""
+    return scalar(tensor, first_bad_index(tensor))
+
+
+def node_here() -> Any:
+    """The autograd node whose backward is running; None in a forward pass, and in releases before 2.1."""
+    current = getattr(torch._C, "_current_autograd_node", None)
+    return None if current is None else current()
+
+
+def sequence_here() -> Optional[int]:
+    """The number of the autograd node that was made last, which is that of the operator that is running now."""
+    current = getattr(torch._C._autograd, "_get_sequence_nr", None)
+    return None if current is None else current() - 1
+
+
+def _described(node: Any) -> Optional[tuple[str, int]]:
+    """Name and number of an autograd node; -2 where this release does not number them."""
+    if node is None:
+        return None
+    number = getattr(node, "_sequence_nr", None)
+    return node.name(), -2 if number is None else int(number())
+
+
+def frames() -> list[FrameType]:
+    """All frames of this thread, the innermost first."""
+    found: list[FrameType] = []
+    frame: Optional[FrameType] = sys._getframe(1)
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+_TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")
+# Code of PyTorch that decides what is computed, beyond passing a call on to one operator.
+DECIDING = ("nn/init.py", "optim/", "distributions/", "nn/utils/", "amp/")
+
+
+def library_here() -> Optional[str]:
+    """The module of PyTorch's own Python code that runs the operator and decides what is computed."""
+    for frame in frames():
+        name = frame.f_code.co_filename
+        if name.startswith(_TORCH):
+            inside = name[len(_TORCH) :].replace(os.sep, "/")
+            if inside.startswith(DECIDING):
+                return "torch." + inside.rpartition(".")[0].replace("/", ".")
+    return None
+
+
+def phase_here() -> dict[str, Any]:
+    """In which phase of the program the operator runs, by who called it; and the step of a generation."""
+    phase, step = "forward", None
+    for frame in frames():
+        name, file = frame.f_code.co_name, frame.f_code.co_filename.replace(os.sep, "/")
+        if name in LOADERS or file.endswith("torch/serialization.py"):
+            return {"phase": "load", "generate_step": None}
+        if "/torch/optim/" in file:
+            return {"phase": "optimizer", "generate_step": None}
+        if (
+            file.endswith(("nn/modules/loss.py", "/loss/loss_utils.py"))
+            or name.endswith("_loss")
+            or name == "cross_entropy"
+        ):
+            phase = "loss"
+        if "/generation/" in file and name == "generate":
+            phase = "generate"
+            step = _generate_step(frame)
+    return {"phase": phase, "generate_step": step}
+
+
+def _generate_step(outer: FrameType) -> Optional[int]:
+    """How many tokens had been generated: what the loop has by now, less what it was given."""
+    given = outer.f_locals.get("input_ids_length")
+    for frame in frames():
+        if "/generation/" in frame.f_code.co_filename.replace(os.sep, "/") and frame is not outer:
+            ids = frame.f_locals.get("input_ids")
+            if isinstance(ids, Tensor) and ids.dim() == 2 and isinstance(given, int):
+                return int(ids.shape[1]) - given
+    return None
+
+
+def variable_of(holds: Any) -> Optional[str]:
+    """The name under which the program holds a tensor: of the script's own variables first, then of those inside."""
+    outward = list(reversed(frames()))
+    scripts = [frame for frame in outward if frame.f_globals.get("__name__") == "__main__"]
+    own = own_frame()
+    for frame in [*scripts, *([own] if own is not None else [])]:
+        for name, value in list(frame.f_locals.items()):
+            if isinstance(value, Tensor) and holds(value):
+                return name
+            if isinstance(value, dict):
+                for key, item in list(value.items()):
+                    if isinstance(key, str) and isinstance(item, Tensor) and holds(item):
+                        return f"{name}[{key!r}]"
+    return None

@@ -1,0 +1,296 @@
+"""Who can be at fault in a script: every operator that makes a bad value by itself, every bad value that comes in from
+outside, memory that nobody wrote, and memory that somebody wrote out of PyTorch's sight. And the script run again with
+some of them repaired on the spot.
+
+Nothing here decides who is at fault: the search asks the script.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ..observe.source import source_line
+from ..observe.tape import written_by
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
+from ..origin.walk import LITERAL, UNWRITTEN
+from ..reduce.seen import MASK, kinds_in
+from ..values.figures import is_bad, is_float, tensors_in, widen
+from ..values.nest import items_in, rebuild
+
+MADE, CAME_IN, UNSET, OUT_OF_SIGHT = "made", "came in", "unset", "out of sight"
+KEPT = 100_000  # candidates that are listed; one that is not listed is said to be so
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that may be at fault. ``address``: the operator that made the value, or first read it.
+
+    place: its number among all operators of the run. meant: -inf alone, which a mask may hold, or what the code writes
+    down; these are asked about only where nothing else explains the end.
+    """
+
+    kind: str
+    address: Address
+    place: int
+    source: Optional[str]
+    meant: bool
+
+    @property
+    def name(self) -> tuple[str, Address]:
+        """What tells it in another run."""
+        return self.kind, self.address
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which candidates are repaired on the spot.
+
+    repair: any are. meant: those too that are -inf alone, or written down. leave: the names of those that are not
+    repaired; where ``only`` is given, only these are repaired. stand_in: what a bad value is replaced by. fill: what
+    unset memory is filled with; None leaves it as it comes.
+    """
+
+    repair: bool = False
+    meant: bool = False
+    leave: frozenset[tuple[str, Address]] = frozenset()
+    only: Optional[frozenset[tuple[str, Address]]] = None
+    stand_in: float = 0.0
+    fill: Optional[float] = 0.0
+
+    def repairs(self, kind: str, address: Address, meant: bool) -> bool:
+        name = (kind, address)
+        if not self.repair:
+            return False
+        if self.only is not None:
+            return name in self.only
+        return name not in self.leave and (self.meant or not meant)
+
+
+class Memory:
+    """What is known of each piece of memory: whether an operator that was seen put a bad value there.
+
+    A piece that no operator gave is from outside. An address is used again for other memory; a weak reference to the
+    storage tells.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, bool]] = {}
+        self._outside: dict[int, tuple[Any, Address]] = {}
+
+    @staticmethod
+    def _ref(tensor: Tensor) -> tuple[int, Any]:
+        from torch.multiprocessing.reductions import StorageWeakRef
+
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), StorageWeakRef(storage)
+
+    def wrote(self, tensor: Tensor, bad: bool) -> None:
+        """An operator gave or wrote it."""
+        place, ref = self._ref(tensor)
+        known = self._known.get(place)
+        if known is not None and known[0] == ref and not known[0].expired():
+            bad = bad or known[1]
+        self._known[place] = (ref, bad)
+
+    def repaired(self, tensor: Tensor) -> None:
+        place, ref = self._ref(tensor)
+        self._known[place] = (ref, False)
+
+    def state(self, tensor: Tensor) -> Optional[bool]:
+        """Whether a bad value was put there; None for memory that no operator gave."""
+        place, ref = self._ref(tensor)
+        known = self._known.get(place)
+        return None if known is None or known[0].expired() or known[0] != ref else known[1]
+
+    def reader(self, tensor: Tensor, address: Address) -> Address:
+        """Who first read this piece of memory with a bad value in it that no operator put there."""
+        place, ref = self._ref(tensor)
+        known = self._outside.get(place)
+        if known is None or known[0].expired() or known[0] != ref:
+            known = self._outside[place] = (ref, address)
+        return known[1]
+
+
+class Look:
+    """Finds the candidates of one run, and repairs those that the rule names."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._memory = Memory()
+        self.candidates: dict[tuple[str, Address], Candidate] = {}
+        self.place = 0
+        self.left_out = 0
+
+    def visit(self, call: OpCall) -> Any:
+        self.place += 1
+        name = base_name(call.address.op)
+        if name in UNWRITTEN:
+            return self._unset(call)
+        given = list(readable_in((call.args, call.kwargs)))
+        bad = [tensor for tensor in given if is_bad(tensor)]
+        for tensor in bad:
+            self._read(call, tensor)
+        if bad:  # some may have been repaired
+            given = list(readable_in((call.args, call.kwargs)))
+        kinds = kinds_in(given) if bad else frozenset()
+        held = _storages_in((call.args, call.kwargs))
+        result = self.run(call)
+        given_back = readable_in([result, list(written_by(call.func, call.args, call.kwargs))])
+        results = list({id(tensor): tensor for tensor in given_back}.values())
+        spoilt = [tensor for tensor in results if is_bad(tensor)]
+        if spoilt and not bad and held:
+            spoilt = [tensor for tensor in spoilt if not self._shown(call, tensor, held)]
+        repaired = False
+        made = kinds_in(spoilt)
+        if made and kinds <= MASK and (made - MASK or not kinds):
+            meant = made <= MASK and (name in LITERAL or any(map(_is_mask, given)))
+            self._note(MADE, call.address, meant)
+            if self._rule.repairs(MADE, call.address, meant):
+                repaired = True
+                for tensor in spoilt:
+                    repair(tensor, self._rule.stand_in, keeps_masks=bool(kinds))
+            self.made(call, spoilt)
+        for tensor in results:
+            self._memory.wrote(tensor, any(tensor is other for other in spoilt) and (not repaired or is_bad(tensor)))
+        return result
+
+    def _shown(self, call: OpCall, tensor: Tensor, held: set[int]) -> bool:
+        """Whether an operator only shows memory as numbers that came in from outside: as another dtype, or as a storage
+        that was read from a file. Then nothing was made.
+        """
+        if tensor.untyped_storage().data_ptr() not in held or self._memory.state(tensor) is not None:
+            return False
+        reader = self._memory.reader(tensor, call.address)
+        meant = kinds_in([tensor]) <= MASK
+        self._note(CAME_IN, reader, meant)
+        self.came(call, CAME_IN, reader, tensor)
+        if self._rule.repairs(CAME_IN, reader, meant):
+            repair(tensor, self._rule.stand_in)
+        else:
+            self._memory.wrote(tensor, True)
+        return True
+
+    def run(self, call: OpCall) -> Any:
+        """The operator itself, behind everything that is done to what it reads."""
+        return call.run()
+
+    def made(self, call: OpCall, spoilt: list[Tensor]) -> None:
+        """An operator made bad values by itself."""
+
+    def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
+        """A bad value was read that no operator put there."""
+
+    def _unset(self, call: OpCall) -> Any:
+        """Memory as it is handed out."""
+        result = self.run(call)
+        for tensor in readable_in(result):
+            self._note(UNSET, call.address, False)
+            fill = 0.0 if self._rule.repairs(UNSET, call.address, False) else self._rule.fill
+            if fill is not None:
+                tensor.fill_(fill)
+            self._memory.repaired(tensor) if fill == 0.0 else self._memory.wrote(tensor, is_bad(tensor))
+        return result
+
+    def _read(self, call: OpCall, tensor: Tensor) -> None:
+        """A bad value is read: did an operator that was seen put it there?"""
+        state = self._memory.state(tensor)
+        if state:
+            return
+        kind = CAME_IN if state is None else OUT_OF_SIGHT
+        reader = self._memory.reader(tensor, call.address)
+        meant = kinds_in([tensor]) <= MASK
+        self._note(kind, reader, meant)
+        self.came(call, kind, reader, tensor)
+        if self._rule.repairs(kind, reader, meant):
+            written = any(tensor is other for other in written_by(call.func, call.args, call.kwargs))
+            sound = repair(tensor if written else tensor.clone(), self._rule.stand_in)
+            self._memory.repaired(sound)
+            call.args = rebuild(call.args, Tensor, lambda item: sound if item is tensor else item)
+            call.kwargs = rebuild(call.kwargs, Tensor, lambda item: sound if item is tensor else item)
+
+    def _note(self, kind: str, address: Address, meant: bool) -> None:
+        found = Candidate(kind, address, self.place, source_line(), meant)
+        if found.name in self.candidates:
+            return
+        if len(self.candidates) < KEPT:
+            self.candidates[found.name] = found
+        else:
+            self.left_out += 1
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look found, and what it could not see."""
+
+    candidates: tuple[Candidate, ...]
+    left_out: int
+    operators: int
+    unseen: dict[str, int]
+    trouble: Optional[str]
+    other_threads: int
+
+
+def look(rule: Rule) -> tuple[Any, Any]:
+    """(context around the script, function that gives what was seen)."""
+    made = Look(rule)
+    watch, names = Watch(made.visit, OUTSIDE), Names()
+
+    def found() -> Seen:
+        listed = tuple(made.candidates.values())
+        return Seen(listed, made.left_out, made.place, dict(watch.unseen), watch.trouble, names.other_threads)
+
+    return watched_everywhere(watch, names), found
+
+
+def _storages_in(nest: Any) -> set[int]:
+    """Where the memory lies of what is no floating tensor in a nest: bytes, and storages themselves."""
+    found = {item.data_ptr() for item in items_in(nest, torch.UntypedStorage)}
+    plain = (item for item in tensors_in(nest) if not is_float(item) and item.layout == torch.strided)
+    return found | {item.untyped_storage().data_ptr() for item in plain if not (item.is_meta or item.is_nested)}
+
+
+def base_name(op: str) -> str:
+    """ "add" of "aten.add_.Tensor"."""
+    parts = op.split(".")
+    return parts[1].rstrip("_") if len(parts) > 1 else op
+
+
+def readable_in(nest: Any) -> Iterator[Tensor]:
+    """The plain floating tensors of a nest, and those that nested and sparse ones are made of. What has no numbers to
+    be read (meta, quantised) is passed over.
+    """
+    for tensor in tensors_in(nest):
+        if not is_float(tensor) or tensor.is_meta or tensor.is_quantized:
+            continue
+        if tensor.is_nested:
+            yield from readable_in(list(tensor.unbind()))
+        elif tensor.layout == torch.strided:
+            if tensor.numel():
+                yield tensor
+        elif tensor.layout == torch.sparse_coo:
+            yield from readable_in(tensor._values())
+        elif hasattr(tensor, "values"):
+            yield from readable_in(tensor.values())
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether it is a plain floating tensor with numbers behind it."""
+    return next(readable_in(tensor), None) is tensor
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """Whether it holds the lowest number of its dtype: a mask written without -inf."""
+    return not tensor.is_complex() and float(widen(tensor).min()) == torch.finfo(tensor.dtype).min
+
+
+def repair(tensor: Tensor, stand_in: float, keeps_masks: bool = False) -> Tensor:
+    """``stand_in`` in place of every NaN and Inf, where it lies; keeps_masks: not of -inf, which was there before."""
+    with torch.no_grad():
+        if tensor.is_complex():
+            sound = torch.isfinite(tensor)
+        else:
+            sound = torch.isfinite(tensor) | ((tensor == float("-inf")) if keeps_masks else False)
+        return tensor.detach().copy_(torch.where(sound, tensor, torch.full_like(tensor, stand_in)))

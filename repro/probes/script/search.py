@@ -1,0 +1,205 @@
+"""Which candidate of a script makes it bad: the script is run again with candidates repaired, and its end decides.
+
+All of them are repaired together first: a script that stays bad is not bad through them. Then the shortest beginning of
+their list, in order of running, is looked for that makes it bad when only the candidates in it are left as they are:
+its last one is at fault. Halving finds it in about log2(n) runs, and all that ran before it are ruled out together.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ..origin.search import sentence
+from .capture import Found, Wanted, received
+from .child import Job
+from .makers import MADE, UNSET, Candidate, Rule, Seen
+from .run import Ran, run_script
+
+SECONDS = 300.0  # all runs of the script together, beyond the first two
+STAND_INS = (0.0, 1.0)  # a probability that is repaired to 0 may raise by itself
+LOOK, CAPTURE = "script.makers:look", "script.capture:capture"
+LISTED = 50  # candidates that are listed as ruled out
+WINDOW = 600  # operators before the one at fault that its capture records
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search says. found: the candidate at fault, captured. confirmed_by: the experiment that shows it. is_open:
+    whether the candidates could not be told apart, so that one of them may be at fault.
+    """
+
+    found: Optional[Found] = None
+    confirmed_by: Optional[str] = None
+    ruled_out: tuple[Candidate, ...] = ()
+    why: str = ""
+    notes: tuple[str, ...] = ()
+    is_open: bool = False
+
+    @property
+    def sentence(self) -> str:
+        return sentence(self.found.origin) if self.found is not None else self.why
+
+
+@dataclass
+class Runs:
+    """Runs of one script. ``plain``: the one that nothing watched. ``settings``: what is changed in all others."""
+
+    path: str
+    plain: Ran
+    settings: tuple[str, ...] = ()
+    end: float = field(default_factory=lambda: time.monotonic() + SECONDS)
+    count: int = 0
+
+    def look(self, rule: Rule) -> Ran:
+        self.count += 1
+        return run_script(Job(self.path, self.settings, LOOK, rule))
+
+    def unwatched(self, *settings: str) -> Ran:
+        self.count += 1
+        return run_script(Job(self.path, settings))
+
+    def same(self, ran: Ran) -> bool:
+        """Whether it failed as the plain run did."""
+        return ran.verdict == self.plain.verdict and ran.key == self.plain.key
+
+    def well(self, ran: Ran) -> bool:
+        """Whether the failure is gone: the script is good, or does not raise what it raised."""
+        return ran.verdict == "good" or (self.plain.raised and not self.same(ran) and ran.verdict == "skip")
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() > self.end
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The script watched, with unset memory filled: how it ended, what was seen, and the rule that goes with it."""
+
+    ran: Ran
+    seen: Optional[Seen]
+    rule: Rule
+    same: bool
+
+
+def watch(runs: Runs) -> Watched:
+    """The script watched, nothing repaired: with unset memory filled with 0, and if it does not fail so, with NaN."""
+    made = [_watched(runs, Rule(fill=0.0))]
+    if not made[0].same:
+        made.append(_watched(runs, Rule(fill=NAN)))
+        if not made[1].same:
+            return made[0]
+    return made[-1]
+
+
+def _watched(runs: Runs, rule: Rule) -> Watched:
+    ran = runs.look(rule)
+    return Watched(ran, ran.found, rule, runs.same(ran))
+
+
+def search(runs: Runs, watched: Watched) -> Answer:
+    """Who is at fault, among the candidates of a watched run that fails as the plain one does."""
+    seen = watched.seen
+    if seen is None:
+        return Answer(why="the watched run ended before it could say what it saw", is_open=True)
+    notes = _unseen(seen)
+    if watched.rule.fill != 0.0:  # filled with 0 it does not fail: unset memory is in it
+        tiers: tuple[tuple[Candidate, ...], ...] = (tuple(c for c in seen.candidates if c.kind == UNSET),)
+    else:
+        made = [c for c in seen.candidates if c.kind != UNSET]
+        first = tuple(c for c in made if not c.meant)
+        tiers = (first, tuple(made)) if len(first) < len(made) else (first,)
+    for number, tier in enumerate(tiers):
+        if not tier:
+            continue
+        rule = _repairing(runs, watched.rule, meant=number > 0)
+        if rule is None:
+            continue
+        return _among(runs, tier, rule, notes)
+    count = len(tiers[-1]) if tiers else 0
+    if count:
+        why = f"the script is bad also with all {count} operators repaired that make a NaN or Inf"
+        return Answer(why=why, notes=notes, ruled_out=tiers[-1])
+    return Answer(why="no operator makes a NaN or Inf", notes=notes)
+
+
+def _unseen(seen: Seen) -> tuple[str, ...]:
+    notes = []
+    if seen.unseen:
+        count, first = sum(seen.unseen.values()), next(iter(seen.unseen))
+        notes.append(f"{count:,} of {seen.operators:,} operators could not be looked at ({first}, ...)")
+    if seen.left_out:
+        notes.append(f"{seen.left_out:,} more operators that make a NaN or Inf were not listed")
+    if seen.other_threads:
+        notes.append("modules ran in other threads, which are not watched")
+    return tuple(notes)
+
+
+def _repairing(runs: Runs, base: Rule, meant: bool) -> Optional[Rule]:
+    """The rule under which the script is well with everything repaired; None where it stays bad."""
+    for stand_in in STAND_INS:
+        rule = dataclasses.replace(base, repair=True, meant=meant, stand_in=stand_in)
+        if runs.well(runs.look(rule)):
+            return rule
+    return None
+
+
+def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str, ...]) -> Answer:
+    """The last of the shortest beginning of ``tier`` that makes the script bad by itself."""
+    low, high = 0, len(tier)  # with the first ``low`` left alone it is well, with the first ``high`` it is bad
+    names = [candidate.name for candidate in tier]
+    while high - low > 1:
+        if runs.is_over:
+            why = f"no origin was found in {SECONDS:g} s of runs of the script; {high - low} operators are left"
+            return Answer(why=why, notes=notes, is_open=True)
+        middle = (low + high) // 2
+        if runs.same(runs.look(dataclasses.replace(rule, leave=frozenset(names[:middle])))):
+            high = middle
+        else:
+            low = middle
+    guilty = tier[high - 1]
+    alone = dataclasses.replace(rule, leave=frozenset([guilty.name]))
+    suffices = runs.same(runs.look(alone))
+    repaired = runs.well(runs.look(dataclasses.replace(rule, only=frozenset([guilty.name]))))
+    confirmed_by = "repaired" if repaired else "suffices" if suffices else "together"
+    kept = alone if suffices else dataclasses.replace(rule, leave=frozenset(names[:high]))
+    found = _captured(runs, guilty, kept)
+    ruled_out = tier[: high - 1] if confirmed_by != "together" else ()
+    if found is None:
+        where = f"{guilty.address.op} at {guilty.source}"
+        return Answer(why=f"{where} makes the script bad, but could not be looked at again", notes=notes, is_open=True)
+    if found.address != guilty.address:
+        name = (MADE, found.address)
+        cured = runs.well(runs.look(dataclasses.replace(rule, meant=True, only=frozenset([name]))))
+        confirmed_by = "repaired" if cured else confirmed_by
+    return Answer(found, confirmed_by, ruled_out, notes=notes)
+
+
+def _captured(runs: Runs, guilty: Candidate, rule: Rule) -> Optional[Found]:
+    runs.count += 1
+    wanted = Wanted(guilty.name, rule, max(0, guilty.place - WINDOW))
+    return received(run_script(Job(runs.path, runs.settings, CAPTURE, wanted)).found)
+
+
+def payload(answer: Answer) -> dict[str, Any]:
+    """The bisect step's payload."""
+    found = answer.found
+    origin = None
+    if found is not None:
+        origin = {**found.origin, "confirmed": True, "confirmed_by": answer.confirmed_by}
+        if answer.notes:
+            origin["note"] = "; ".join(filter(None, (origin["note"], *answer.notes)))
+    shown = answer.ruled_out[:LISTED]
+    why = "the script is bad for another reason: with this as it is and what follows repaired, it is good"
+    output = (origin or {}).get("output") or {}
+    return {
+        "origin": origin,
+        "prompt": None,
+        "spread": [],
+        "headroom": [],
+        "limit": (origin or {}).get("limit"),
+        "dtype": output.get("dtype"),
+        "ruled_out": [{"module": item.address.module, "op": item.address.op, "why": why} for item in shown],
+        "screened_calls": 0,
+    }

@@ -1,0 +1,168 @@
+"""One thing changed for a script: set before its first line, in a process of its own.
+
+Each asks whether the fault goes away with it. "compile=..." replaces the backend of torch.compile, so that the layer
+that a fault needs can be named.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Callable
+
+BACKENDS = ("eager", "aot_eager")
+
+
+class NotHere(Exception):
+    """This PyTorch has no such setting. The message says which."""
+
+
+@contextlib.contextmanager
+def applied(names: tuple[str, ...]) -> Iterator[None]:
+    """The settings of these names, while the block lasts."""
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(SETTINGS[name]())
+        yield
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    import torch
+
+    torch.set_num_threads(1)
+    yield
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+
+
+@contextlib.contextmanager
+def no_fast_path() -> Iterator[None]:
+    """PyTorch's transformer layers as their Python code has them, without the fused kernels and nested tensors."""
+    import torch
+
+    found = getattr(getattr(torch.backends, "mha", None), "set_fastpath_enabled", None)
+    if found is None:
+        raise NotHere(f"PyTorch {torch.__version__} has no switch for the fast path of its transformer layers")
+    found(False)
+    yield
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """scaled_dot_product_attention by its plain formula."""
+    import torch
+
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        chosen: Any = sdpa_kernel(SDPBackend.MATH)
+    except ImportError:
+        chosen = torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False, enable_math=True)
+    with chosen:
+        yield
+
+
+@contextlib.contextmanager
+def no_onednn() -> Iterator[None]:
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """Every float16 and bfloat16 that the script asks PyTorch for is float32; autocast does nothing."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    narrow = (torch.float16, torch.bfloat16)
+    methods = {torch.Tensor.half: torch.Tensor.float, torch.Tensor.bfloat16: torch.Tensor.float}
+
+    def wide(item: Any) -> Any:
+        return torch.float32 if isinstance(item, torch.dtype) and item in narrow else item
+
+    class Widen(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = {key: wide(item) for key, item in (kwargs or {}).items()}
+            return methods.get(func, func)(*map(wide, args), **given)
+
+    default = torch.set_default_dtype
+    autocast = torch.amp.autocast_mode.autocast
+    enter = autocast.__enter__
+
+    def off(self: Any) -> Any:
+        self._enabled = False
+        return enter(self)
+
+    torch.set_default_dtype = lambda dtype: default(wide(dtype))
+    autocast.__enter__ = off  # type: ignore[method-assign]
+    try:
+        with Widen():
+            yield
+    finally:
+        torch.set_default_dtype = default
+        autocast.__enter__ = enter  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def not_compiled() -> Iterator[None]:
+    """torch.compile gives back what it is given."""
+    import torch
+
+    def same(model: Any = None, **_: Any) -> Any:
+        return model if model is not None else lambda wrapped: wrapped
+
+    before = torch.compile
+    torch.compile = same
+    torch.nn.Module.compile = lambda self, *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.compile = before
+
+
+def compiled_by(backend: Any) -> Callable[[], "contextlib.AbstractContextManager[None]"]:
+    """torch.compile with this backend, whatever the script asks for."""
+
+    @contextlib.contextmanager
+    def replaced() -> Iterator[None]:
+        import torch
+
+        before, module = torch.compile, torch.nn.Module.compile
+
+        def other(*args: Any, **given: Any) -> Any:
+            for name in ("mode", "options"):  # these are Inductor's own
+                given.pop(name, None)
+            return before(*args, **{**given, "backend": backend})
+
+        def of_module(self: Any, *args: Any, **given: Any) -> Any:
+            for name in ("mode", "options"):
+                given.pop(name, None)
+            return module(self, *args, **{**given, "backend": backend})
+
+        torch.compile = other
+        torch.nn.Module.compile = of_module  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            torch.compile, torch.nn.Module.compile = before, module  # type: ignore[method-assign]
+
+    return replaced
+
+
+SETTINGS: dict[str, Callable[[], "contextlib.AbstractContextManager[None]"]] = {
+    "dtype=float32": in_float32,
+    "attn=math": plain_attention,
+    "fast_path=off": no_fast_path,
+    "compile=off": not_compiled,
+    "threads=1": one_thread,
+    "deterministic=true": deterministic,
+    "mkldnn=off": no_onednn,
+    **{f"compile={name}": compiled_by(name) for name in BACKENDS},
+}
