@@ -171,6 +171,7 @@ def _inside(step: Step, exact: Callable[[Callable[[Tensor], Tensor]], Optional[f
     small ones, where the operator agrees with float64. A kernel that is wrong has no such order.
     """
     again = _again(step)
+    from_finite = "from the same finite inputs, float64 arithmetic gives a finite result in the dtype's range"
 
     def own(factor: float) -> Optional[float]:
         if factor == 1.0:
@@ -180,21 +181,21 @@ def _inside(step: Step, exact: Callable[[Callable[[Tensor], Tensor]], Optional[f
     once = own(1.0)
     if once is None or math.isfinite(once):
         return "unknown", "float64 gives a finite result here, and so does the operator when it is run again"
-    if _can_overflow(step) and not _is_finite(own(1.25)) and not _is_finite(own(2.0)):
-        for power in DOWN:
-            value = own(2.0**-power)
-            if _is_finite(value):
-                wanted = exact(functools.partial(torch.mul, other=2.0**-power))
-                small = f"on inputs 2**{power} times smaller the operator"
-                size = exact(functools.partial(_small_magnitudes, power=power))
-                if _agree(value, wanted, size, step.output.dtype):
-                    note = "the result fits, a partial result inside the operator does not"
-                    return "overflow", f"{note}: {small} agrees with float64"
-                return (
-                    "unknown",
-                    f"{small} gives {value:.6g}, and float64 {wanted if wanted is None else f'{wanted:.6g}'}",
-                )
-    return "kernel", "from the same finite inputs, float64 arithmetic gives a finite result in the dtype's range"
+    if not _can_overflow(step) or _is_finite(own(1.25)) or _is_finite(own(2.0)):
+        return "kernel", from_finite
+    finite = None
+    for power in DOWN:
+        value = own(2.0**-power)
+        if value is None or not math.isfinite(value):
+            continue
+        wanted = exact(functools.partial(torch.mul, other=2.0**-power))
+        size = exact(functools.partial(_small_magnitudes, power=power))
+        small = f"on inputs 2**{power} times smaller the operator"
+        if _agree(value, wanted, size, step.output.dtype):
+            partial = "the result fits, a partial result inside the operator does not"
+            return "overflow", f"{partial}: {small} agrees with float64"
+        finite = finite or f"{small} gives {value:.6g}, and float64 arithmetic something else"
+    return ("unknown", finite) if finite else ("kernel", from_finite)
 
 
 def _small_magnitudes(values: Tensor, power: int) -> Tensor:
