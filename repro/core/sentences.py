@@ -21,7 +21,8 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    details = [part for part in (_phase(origin), _element(origin), _against_reference(origin, bisect)) if part]
+    parts = (_phase(origin), _element(origin), _came_in(origin), _against_reference(origin, bisect))
+    details = [part for part in parts if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
     return where + "."
@@ -54,8 +55,6 @@ def _phase(origin: Origin) -> str:
         return ", ".join(part for part in (behind or "in the backward pass", first) if part)
     if origin.phase == "generate" and origin.generate_step is not None:
         return f"in generate, behind {origin.generate_step} new tokens"
-    if origin.came_in is not None:
-        return f"{origin.came_in.bad:,} of {origin.came_in.total:,} values are NaN or Inf"
     return "" if origin.phase in (None, "forward") else f"in the {origin.phase} phase"
 
 
@@ -68,6 +67,14 @@ def _element(origin: Origin) -> str:
     if origin.channel_index is not None:
         parts.append(f"channel {origin.channel_index}")
     return ", ".join(parts)
+
+
+def _came_in(origin: Origin) -> str:
+    """How much of what came in is bad."""
+    found = origin.came_in
+    if found is None or not found.total:
+        return ""
+    return f"{found.bad:,} of {found.total:,} values of this {found.kind} are NaN or Inf"
 
 
 def _against_reference(origin: Origin, bisect: Bisect | None) -> str:

@@ -63,8 +63,8 @@ def test_an_owner_only_where_a_step_supports_one(kind, parts, project):
     assert found.reason.endswith(".")
 
 
-WHY = "aten.add.Tensor is correct for these inputs: they are too large for float16 (68394.9 exceeds 65504); the output "
-WHY += "is finite with dtype=bfloat16. The cause is in "
+WHY = "aten.add.Tensor is correct for these inputs: their result is too large for float16 (68394.9 exceeds 65504); "
+WHY += "the output is finite with dtype=bfloat16. The cause is in "
 
 
 @pytest.mark.parametrize(
