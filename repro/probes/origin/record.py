@@ -197,7 +197,7 @@ def _reference(
     """
     if mechanism in ("bad_weights", "unset_memory", "masked_row"):
         return None
-    if torch.finfo(loaded.dtype).bits < 32:
+    if torch.finfo(loaded.dtype).bits < 32 and loaded.quantised is None:
         with widened(loaded.model, torch.float32):
             value = finite_or_none(
                 value_at(loaded.model, lambda: run(loaded.model, seen.inputs), address, output, index)
