@@ -261,17 +261,22 @@ def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]
                     yield scan_tensor(key, name, torch.view_as_real(tensor) if tensor.is_complex() else tensor)
 
 
-def check(folder: str, progress: Progress) -> tuple[str, str, dict[str, Any]]:
-    """Verdict, reason and payload of the weights step."""
+def check(
+    folder: str, progress: Progress, stored_as: Optional[Mapping[str, str]] = None
+) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and payload of the weights step. stored_as: other names of tensors, in the user's own file."""
     found = list_weights(folder)
     tallies: list[Tally] = list(scan(folder, found, progress))
     payload = report(tallies)
     broken = [finding["file"] for finding in found.findings if finding["severity"] == "bad"]
     rows = payload["findings"]
+    for row in rows:
+        row["stored_as"] = (stored_as or {}).get(row["tensor"])
     if rows:
         worst = rows[0]
+        own = f" ({worst['stored_as']} in the file)" if worst["stored_as"] else ""
         reason = (
-            f"{len(rows)} tensor{' is' if len(rows) == 1 else 's are'} not finite; the first is {worst['tensor']}:"
+            f"{len(rows)} tensor{' is' if len(rows) == 1 else 's are'} not finite; the first is {worst['tensor']}{own}:"
             f" {worst['nan']} NaN, {worst['posinf']} +inf, {worst['neginf']} -inf, first at {worst['first_index']}"
         )
         return "bad", reason, payload

@@ -51,6 +51,7 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "mechanism": cell(mechanism(origin.mechanism).words),
         "dtype": _code(origin_dtype(origin, bisect)),
         "weight": _code(origin.tensor),
+        "weight in the file": _code(origin.stored_as),
         "weight index": _code(origin.tensor_index and list(origin.tensor_index)),
         "token": None if origin.token_index is None else f"{origin.token_index}{token}",
         "head": None if origin.head_index is None else str(origin.head_index),
