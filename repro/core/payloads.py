@@ -114,7 +114,9 @@ class Files(Section, frozen=True, kw_only=True):
 
 
 class Tensor(Record, frozen=True, kw_only=True):
-    """Figures of one tensor in a file. ``first_index`` is that of its first NaN or Inf."""
+    """Figures of one tensor in a file. ``first_index`` is that of its first NaN or Inf, ``stored_as`` the tensor's name
+    in a .gguf file.
+    """
 
     tensor: str
     file: str | None = None
@@ -129,6 +131,7 @@ class Tensor(Record, frozen=True, kw_only=True):
     subnormal: int | None = None
     zeros: int | None = None
     constant: bool | None = None
+    stored_as: str | None = None
     first_index: tuple[int, ...] | None = None
 
 
@@ -331,8 +334,8 @@ class Origin(Record, frozen=True, kw_only=True):
 
     ``occurrence`` counts the calls of the same operator within the module's call. ``code`` is the package that the
     source line belongs to. ``operands`` are the inputs at the element. ``tensor`` and ``tensor_index`` name the weight
-    or buffer in which the value lay. ``confirmed_by``: "repaired", "changed", "suffices", "together", "corrected",
-    "layers" or "walked".
+    or buffer in which the value lay, ``stored_as`` its name in a .gguf file. ``confirmed_by``: "repaired", "changed",
+    "suffices", "together", "corrected", "layers" or "walked".
 
     ``phase``: "load", "forward", "loss", "backward", "optimizer" or "generate". Behind a backward operator stand
     ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the parameter
@@ -366,6 +369,7 @@ class Origin(Record, frozen=True, kw_only=True):
     limit: Number | None = None
     tensor: str | None = None
     tensor_index: tuple[int, ...] | None = None
+    stored_as: str | None = None
     confirmed: bool | None = None
     confirmed_by: str | None = None
     note: str | None = None

@@ -17,7 +17,8 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
         what = what[:1].upper() + what[1:]
     where = f"{what} in {named_module(origin)}"
     if origin.tensor:
-        where += f": {origin.tensor}" + (f" at {list(origin.tensor_index)}" if origin.tensor_index else "")
+        where += f": {origin.tensor}" + (f" ({origin.stored_as} in the file)" if origin.stored_as else "")
+        where += f" at {list(origin.tensor_index)}" if origin.tensor_index else ""
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"

@@ -60,6 +60,7 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "mechanism": cell(mechanism(origin.mechanism).words),
         "dtype": _code(origin_dtype(origin, bisect)),
         "tensor": _code(origin.tensor),
+        "tensor in the file": _code(origin.stored_as),
         "tensor index": _code(origin.tensor_index and list(origin.tensor_index)),
         "came in": _came_in(origin.came_in) if origin.came_in else None,
         "token": None if origin.token_index is None else f"{origin.token_index}{token}",
