@@ -318,7 +318,8 @@ class CameIn(Record, frozen=True, kw_only=True):
 
     ``kind``: "data", "parameter", "buffer", "attribute" or "constant". ``bad`` of ``total`` values are NaN or Inf;
     ``examples`` are the rows of the first dimension that hold one, ``features`` the places of the last dimension that
-    do (the first few of each).
+    do (the first few of each). Of a script, ``entry_code`` is the package whose code made the tensor, and ``held_by`` a
+    variable of the script itself that holds a bad value outside of PyTorch.
     """
 
     kind: str
@@ -327,6 +328,8 @@ class CameIn(Record, frozen=True, kw_only=True):
     total: int = 0
     examples: tuple[int, ...] = ()
     features: tuple[int, ...] = ()
+    entry_code: str | None = None
+    held_by: str | None = None
 
 
 class Origin(Record, frozen=True, kw_only=True):
