@@ -62,7 +62,7 @@ TABLE = (
         of_dtype=True,
         beyond_limit=True,
         correct=BY_REFERENCE,
-        cause="they are too large for {dtype}",
+        cause="their result is too large for {dtype}",
     ),
     Mechanism(
         "divide_by_zero",
@@ -124,7 +124,6 @@ TABLE = (
         "the number that the code writes is not one that the dtype holds",
         (CODE,),
         "the operator only writes the number that it is given",
-        of_dtype=True,
         correct=BY_DEFINITION,
         cause="it writes the number that it is given",
     ),

@@ -103,7 +103,7 @@ def test_a_script_shows_its_fault_by_public_functions_and_by_the_operators_own_n
 
 SAID = {
     "add": "55008 + 13376 exceeds 65504, the largest float16 number, so a + b gives inf. This is not a PyTorch bug. "
-           "The operator is correct for these inputs: they are too large for float16.",
+           "The operator is correct for these inputs: their result is too large for float16.",
     "bmm": "torch.bmm gives inf: the result, 78400 in float64, exceeds 65504, the largest float16 number.",
     "softmax": "torch.softmax gives nan: the softmax of a row that is -inf throughout is 0 / 0.",
     "log": "torch.log gives -inf: a division by zero, or the pole of a function.",

@@ -68,7 +68,9 @@ class Screen:
             if tensor is self._last and version_of(tensor) == self._last_version:
                 mine.append(len(self._bounds) - 1)
             elif tensor.is_floating_point() and tensor.numel() and not tensor.is_meta:
-                values = tensor.detach()
+                values = in_plain_memory(tensor.detach())
+                if values is None or not values.numel():
+                    continue
                 self._bounds.append(torch.aminmax(values if values.element_size() > 1 else values.to(torch.float32)))
                 self._last, self._last_version = tensor, version_of(tensor)
                 mine.append(len(self._bounds) - 1)
@@ -97,6 +99,15 @@ class Screen:
                 Call(name, class_name, index, math.nan if nan else min(bounds), math.nan if nan else max(bounds))
             )
         return calls
+
+
+def in_plain_memory(tensor: Tensor) -> Optional[Tensor]:
+    """The tensor itself, or the one that holds the numbers of a nested or sparse one; None where none is known to."""
+    if not tensor.is_nested and tensor.layout is torch.strided:
+        return tensor
+    if tensor.layout is torch.sparse_coo:
+        return tensor._values()
+    return tensor.values() if hasattr(tensor, "values") else None
 
 
 def version_of(tensor: Tensor) -> int:
@@ -164,7 +175,8 @@ def spread_of(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            hidden = next((t for t in tensors_in(output) if t.is_floating_point() and t.dim() == 3), None)
+            plain = (t for t in tensors_in(output) if t.is_floating_point() and t.dim() == 3)
+            hidden = next((t for t in plain if in_plain_memory(t) is t), None)
             if hidden is not None:
                 bad = (~torch.isfinite(hidden.detach())).any(-1).any(0)
                 tokens = bad.nonzero().flatten().tolist()

@@ -5,7 +5,6 @@ one that doubles with a second example to the batch. That the places of such a d
 is asked too: with another token at the place, the result changes most there. What no run shows has no name.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -109,11 +108,12 @@ class _Passes:
         return self._dimensions(self._result(twice), lambda before, after: (before, after) == (1, 2))
 
     def is_in_order(self, part: str, dim: int) -> bool:
-        """Whether the result changes most at a place along ``dim`` when the input changes at that place: the element's
-        own, the first and the last.
+        """Whether a change of the input at one place is seen in the result at the same place along ``dim``: at the last
+        place, in the middle, and at the element's own.
 
         Also where nothing changes for any token: then the rows follow from the positions alone. A row that is bad
-        throughout cannot tell; then the next one is asked.
+        throughout cannot tell; then the next one is asked. Nor can the first of a model that looks back only: whatever
+        changes there is seen in all rows.
         """
         before = self._result(self._inputs.arguments())
         if before is None:
@@ -122,9 +122,10 @@ class _Passes:
         rows = [row for row in range(size) if bool(finite_mask(before.select(dim, row)).any())]
         if not rows:
             return False
-        for row in {min(rows, key=lambda row: abs(row - own)), rows[0], rows[-1]}:
+        nearest = min(rows, key=lambda row: abs(row - own))
+        for row in {nearest or rows[-1], rows[len(rows) // 2], rows[-1]}:
             after = self._result(self._changed(part, row))
-            if after is None or before.shape != after.shape or not _changes_most(before, after, dim, row):
+            if after is None or before.shape != after.shape or not _is_this_row(before, after, dim, row):
                 return False
         return True
 
@@ -176,18 +177,21 @@ class _Passes:
             return None
 
 
-def _changes_most(before: Tensor, after: Tensor, dim: int, at: int) -> bool:
-    """Whether more elements change at this place than at any other, or as many, and those by more in all. True where
-    nothing changes.
+def _is_this_row(before: Tensor, after: Tensor, dim: int, at: int) -> bool:
+    """Whether a change of the input at ``at`` is seen in this row: it changes and no row before it does, as in a model
+    that looks back only; or more of its elements change than of any other, or as many, and those by more in all, each
+    by its own size. True where nothing changes.
     """
     one, two = (
         widen(tensor.detach()).cpu().movedim(dim, 0).reshape(tensor.shape[dim], -1) for tensor in (before, after)
     )
     same = (one == two) | (torch.isnan(one) & torch.isnan(two))
-    sizes = torch.where(same, torch.zeros_like(one), (one - two).abs().nan_to_num(nan=math.inf)).double().sum(1)
+    parts = ((one - two) / (one.abs() + two.abs())).abs().nan_to_num(nan=1.0)
+    sizes = torch.where(same, torch.zeros_like(parts), parts).double().sum(1)
     rows = list(zip((~same).sum(1).tolist(), sizes.tolist()))
+    changed = [place for place, row in enumerate(rows) if row[0]]
     others = max((row for place, row in enumerate(rows) if place != at), default=(0, 0.0))
-    return rows[at] > others or rows[at][0] == others[0] == 0 or (rows[at] == others and math.isinf(others[1]))
+    return not changed or (at > 0 and changed[0] == at) or rows[at] > others
 
 
 def _is_mask(name: str) -> bool:

@@ -32,6 +32,7 @@ STEPS_FROM_ZERO = (2.0**-20, 0.25, 1.0, 1024.0)
 HUGE = 2.0**1000  # a neighbour of an overflow is at least that large; one of a pole is not
 POWERS = (-10, -40, -150, -600, -1000, 10, 40, 150, 600, 1000)
 DOWN = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 100)  # powers of two by which inputs are made smaller in their own dtype
+ROUNDINGS = 64  # roundings of a sum, each of the size of its magnitudes
 AGREE = 0.05  # how far from float64 a scaled-down result may be: rounding of a sum in the narrowest dtype
 
 
@@ -170,6 +171,7 @@ def _inside(step: Step, exact: Callable[[Callable[[Tensor], Tensor]], Optional[f
     small ones, where the operator agrees with float64. A kernel that is wrong has no such order.
     """
     again = _again(step)
+    from_finite = "from the same finite inputs, float64 arithmetic gives a finite result in the dtype's range"
 
     def own(factor: float) -> Optional[float]:
         if factor == 1.0:
@@ -179,26 +181,36 @@ def _inside(step: Step, exact: Callable[[Callable[[Tensor], Tensor]], Optional[f
     once = own(1.0)
     if once is None or math.isfinite(once):
         return "unknown", "float64 gives a finite result here, and so does the operator when it is run again"
-    if _can_overflow(step) and not _is_finite(own(1.25)) and not _is_finite(own(2.0)):
-        for power in DOWN:
-            value = own(2.0**-power)
-            if _is_finite(value):
-                wanted = exact(functools.partial(torch.mul, other=2.0**-power))
-                small = f"on inputs 2**{power} times smaller the operator"
-                if _agree(value, wanted, step.output.dtype):
-                    note = "the result fits, a partial result inside the operator does not"
-                    return "overflow", f"{note}: {small} agrees with float64"
-                return (
-                    "unknown",
-                    f"{small} gives {value:.6g}, and float64 {wanted if wanted is None else f'{wanted:.6g}'}",
-                )
-    return "kernel", "from the same finite inputs, float64 arithmetic gives a finite result in the dtype's range"
+    if not _can_overflow(step) or _is_finite(own(1.25)) or _is_finite(own(2.0)):
+        return "kernel", from_finite
+    finite = None
+    for power in DOWN:
+        value = own(2.0**-power)
+        if value is None or not math.isfinite(value):
+            continue
+        wanted = exact(functools.partial(torch.mul, other=2.0**-power))
+        size = exact(functools.partial(_small_magnitudes, power=power))
+        small = f"on inputs 2**{power} times smaller the operator"
+        if _agree(value, wanted, size, step.output.dtype):
+            partial = "the result fits, a partial result inside the operator does not"
+            return "overflow", f"{partial}: {small} agrees with float64"
+        finite = finite or f"{small} gives {value:.6g}, and float64 arithmetic something else"
+    return ("unknown", finite) if finite else ("kernel", from_finite)
 
 
-def _agree(value: Optional[float], wanted: Optional[float], dtype: torch.dtype) -> bool:
+def _small_magnitudes(values: Tensor, power: int) -> Tensor:
+    return values.abs() * 2.0**-power
+
+
+def _agree(value: Optional[float], wanted: Optional[float], size: Optional[float], dtype: torch.dtype) -> bool:
+    """Whether a value is float64's up to rounding. size: what float64 gives for the magnitudes of the inputs, which is
+    what a sum that cancels is rounded by.
+    """
     if value is None or wanted is None:
         return False
-    return math.isclose(value, wanted, rel_tol=AGREE, abs_tol=float(torch.finfo(dtype).tiny))
+    limits = torch.finfo(dtype)
+    rounding = limits.eps * ROUNDINGS * abs(size) if size is not None and math.isfinite(size) else 0.0
+    return math.isclose(value, wanted, rel_tol=AGREE, abs_tol=max(rounding, limits.tiny))
 
 
 def _can_overflow(step: Step) -> bool:

@@ -40,7 +40,7 @@ LIFTS = frozenset(("lift_fresh", "lift_fresh_copy"))
 # What a bad input element is replaced by when it is made finite. No operator is known that makes an infinity or a NaN
 # of both: 1 is a pole of atanh, erfinv and logit, 0.5 is outside of acosh; 0 would be 1/0 and log(0).
 STAND_INS = (0.5, 1.0)
-SAMPLES = 4  # elements of a row that are looked at one by one
+SAMPLES = 8  # elements of a row that are looked at one by one
 
 
 class End(enum.Enum):
@@ -90,7 +90,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class _Follow:
-    """The input elements to follow: one, or several that are needed together (``row``: as a row of -inf is)."""
+    """The input elements to follow: one, or several of which each is needed, so that any one of them leads back.
+
+    row: they are -inf, and the operator gives a number as soon as one of them is another one, and NaN for all of them:
+    it leaves out what is -inf, and has nothing left.
+    """
 
     ref: Ref
     indices: list[list[int]]
@@ -202,7 +206,11 @@ def chosen(origin: Origin) -> Origin:
 
     Only -inf is ever meant. Where an operator made NaN of it, that operator is the origin; else it did no harm.
     """
-    if origin.outside is None or scalar(origin.outside[0].tensor(), origin.outside[1]) != -math.inf:
+    if (
+        origin.end is not End.OUTSIDE
+        or origin.outside is None
+        or scalar(origin.outside[0].tensor(), origin.outside[1]) != -math.inf
+    ):
         return origin
     literal = Origin(End.LITERAL, origin.step, origin.outside, path=origin.path)
     return _turned(literal, list(origin.path))
@@ -238,7 +246,8 @@ def _cause(step: Step) -> Union[Origin, _Follow]:
     for ref in bad:
         if again.bad_with({id(ref): None}):
             indices = _smallest(again, ref, output, place)
-            return _Follow(ref, indices, len(indices) > 1 and _is_row(again, ref, indices))
+            whole = len(indices) > 1 and again.nan
+            return _Follow(ref, indices, whole and all(scalar(ref.tensor(), index) == -math.inf for index in indices))
     if not repairable:
         return _made(step, None)
     # Only together: inf - inf. Each alone gives an infinity and no NaN, so any one of them leads back.
@@ -258,17 +267,6 @@ def _bad_at_the_same_place(bad: list[Ref], step: Step) -> Optional[_Follow]:
         if same is not None and not math.isfinite(scalar(ref.tensor(), same)):
             return _Follow(ref, [same])
     return None
-
-
-def _is_row(again: "_Repaired", ref: Ref, indices: list[list[int]]) -> bool:
-    """Whether the operator gives a number for a row of -inf as soon as one of them is another number, and NaN only for
-    the whole: it leaves out what is -inf, and has nothing left.
-    """
-    if not again.nan or any(scalar(ref.tensor(), index) != -math.inf for index in indices):
-        return False
-    flat = torch.tensor([_flat(index, ref.shape) for index in indices])
-    chosen_ones = {_flat(index, ref.shape) for index in _spaced(indices)}
-    return not any(again.bad_with({id(ref): _mask(ref, flat[flat != one])}) for one in chosen_ones)
 
 
 class _Repaired(Again):
@@ -364,9 +362,9 @@ def _is_finite(value: Optional[float]) -> bool:
 
 
 def _smallest(again: _Repaired, ref: Ref, output: Ref, place: list[int]) -> list[list[int]]:
-    """One bad element of ``ref`` that suffices, or several that are needed together.
+    """One bad element of ``ref`` that suffices, or a few of several that are needed together.
 
-    Halving: about log2(n) runs of one operator.
+    Halving from both ends: about 2 log2(n) runs of one operator.
     """
     values = ref.tensor()
     bad = (~finite_mask(values)).reshape(-1).nonzero().flatten()
@@ -379,15 +377,23 @@ def _smallest(again: _Repaired, ref: Ref, output: Ref, place: list[int]) -> list
     for guess in guesses:
         if again.bad_with({id(ref): _mask(ref, torch.tensor([guess]))}):
             return [unravel(guess, ref.shape)]
-    while bad.numel() > 1:
-        half = bad.numel() // 2
-        for part in (bad[:half], bad[half:]):
-            if again.bad_with({id(ref): _mask(ref, part)}):
-                bad = part
-                break
-        else:
-            break
-    return [unravel(int(flat), ref.shape) for flat in bad.tolist()]
+    bad = _shortest(lambda part: again.bad_with({id(ref): _mask(ref, part)}), bad)
+    bad = _shortest(lambda part: again.bad_with({id(ref): _mask(ref, part)}), bad.flip(0)).flip(0)
+    if bad.numel() == 1:
+        return [unravel(int(bad[0]), ref.shape)]
+    # The first and the last are needed, or they would be gone; what stands between may be of another row.
+    some = _spaced([[at] for at in bad.tolist()])
+    needed = [flat for (flat,) in some if not again.bad_with({id(ref): _mask(ref, bad[bad != flat])})]
+    return [unravel(flat, ref.shape) for flat in needed or bad[:1].tolist()]
+
+
+def _shortest(suffices: Callable[[Tensor], bool], items: Tensor) -> Tensor:
+    """The fewest of the first items that suffice, by halving."""
+    low, high = 0, items.numel()  # the first ``high`` suffice, the first ``low`` do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(items[:middle]) else (middle, high)
+    return items[:high]
 
 
 def _mask(ref: Ref, flat: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from .tokens import Place, fewest
 from .tokens import record as token_record
 from .trials import Trials
 
-GIVEN = ("bad_weights", "unset_memory")  # the values were there before any operator ran
+GIVEN = ("bad_weights", "bad_input", "unset_memory", "written_outside")  # the values were there before any operator ran
 SAME = ("module", "op", "source", "mechanism", "tensor")  # of two origins that are one fault
 
 

@@ -19,7 +19,7 @@ from .trials import Trials, ddmin
 
 KINDS = ("nan", "posinf", "neginf")
 # Mechanisms that are no operator's own: the values were there before it ran, or nothing is known of it.
-NOT_THE_OPERATORS = ("bad_weights", "unset_memory", "unknown")
+NOT_THE_OPERATORS = ("bad_weights", "bad_input", "unset_memory", "written_outside", "unknown")
 
 
 @dataclass(frozen=True)

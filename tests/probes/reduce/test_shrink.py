@@ -51,7 +51,7 @@ def injected() -> Iterator[Any]:
     define("misaligned", lambda x: x.dtype == torch.float32 and x.data_ptr() % 4 != 0)
     define("half_line", lambda x: x.dtype == torch.float32 and x.data_ptr() % 16 == 8)
     define("always", lambda x: x.dtype == torch.float32)
-    library.define("scaled_dot_product(Tensor q, Tensor k, Tensor v, Tensor mask) -> Tensor")
+    library.define("scaled_dot_product(Tensor query, Tensor key, Tensor value, Tensor attn_mask) -> Tensor")
     library.impl("scaled_dot_product", lambda q, k, v, mask: q + mask.amax(-1, keepdim=True) * 0, "CPU")
     yield torch.ops.injected
     library._destroy() if hasattr(library, "_destroy") else None
