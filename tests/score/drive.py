@@ -1,17 +1,19 @@
 """One case through the tool: the kit's steps and the host's judgement, in this process.
 
 What the host does between them in a real run (another process, a wire, a folder) is left out, and so are ablations and
-the reduction, which cost most and decide neither verdict nor origin. The owner of a fault that needs a verified script
+the reduction, which cost most and decide neither verdict nor origin; and a script's plain run is a fork. The owner of a fault that needs a verified script
 (PyTorch's own) is therefore left open here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from repro.core import records
 from repro.core.answer import Answer
@@ -23,6 +25,7 @@ from repro.diagnosis.owner import owner
 from repro.diagnosis.verdict import judge
 from repro.probes.main import run_plan
 from repro.probes.protocol.wire import Emitter
+from repro.probes.script import child
 
 from .records import Case
 
@@ -64,7 +67,8 @@ def run(case: Case, path: Path, cache: Path) -> Answered:
     steps = [s.name for s in asked_by("run", subject) if not s.is_ablation and s.name not in LEFT_OUT]
     stream = io.StringIO()
     plan = {"steps": steps, "case": json.loads(json.dumps(_plain(asked))), "cache": str(cache)}
-    run_plan(plan, Emitter(stream))
+    with mock.patch.object(child, "plain", forked):
+        run_plan(plan, Emitter(stream))
     found = _answer(asked, stream.getvalue())
     seconds = time.monotonic() - begin
     origin = found.origin
@@ -80,6 +84,11 @@ def run(case: Case, path: Path, cache: Path) -> Answered:
         steps=tuple((row.step, row.verdict.value, row.reason) for row in found.steps),
         **said,
     )
+
+
+def forked(path: str) -> child.Ended:
+    """A script's plain run, in a fork of this process in place of a fresh interpreter, which imports PyTorch anew."""
+    return dataclasses.replace(child.run(child.Job(path)), how=None)
 
 
 def _plain(case: records.Case) -> dict[str, object]:

@@ -6,6 +6,7 @@ It is worse than "not known", and is counted apart.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .drive import Answered
@@ -65,7 +66,8 @@ def _fits(answered: Answered, place: Place) -> bool:
     if place.forward:
         op, source = answered.forward_op, answered.forward_source
     line = place.line is None or (source or "").endswith(f":{place.line}")
-    module = place.module is None or answered.module == place.module
+    # The tool calls the second outermost module of a script root1, and so on: not a part of the module's own name.
+    module = place.module is None or re.sub(r"^root\d+\.", "", answered.module or "") == place.module
     return module and line and (not place.ops or (op or "").startswith(place.ops))
 
 

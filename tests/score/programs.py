@@ -20,7 +20,10 @@ from .lines import checked
 from .records import Case, Place, Truth
 
 DATA = Path(__file__).with_name("programs")
-HEAD = "import sys\nfrom pathlib import Path\n\nimport numpy\nimport torch\nimport transformers\nfrom torch import nn\n"
+IMPORTS = {
+    "sys.": "import sys", "Path(": "from pathlib import Path", "numpy.": "import numpy", "torch.": "import torch",
+    "transformers.": "import transformers", "nn.": "from torch import nn",
+}  # fmt: skip
 SEED = "\ntorch.manual_seed(0)\n"
 RUN = """
 net.eval()
@@ -58,6 +61,12 @@ def _read(name: str) -> dict[str, Any]:
     return tomllib.loads((DATA / f"{name}.toml").read_text("utf-8"))
 
 
+def _script(*parts: str) -> str:
+    """A script with the imports that it needs."""
+    text = "".join(parts)
+    return "\n".join(line for word, line in IMPORTS.items() if word in text) + "\n" + text
+
+
 def _line(text: str, part: str) -> int:
     """The number of the one line that holds a part."""
     (number,) = [number for number, line in enumerate(text.splitlines(), 1) if part in line]
@@ -79,7 +88,7 @@ def _hosted(row: dict[str, Any], host: dict[str, Any], where: str, tail: str, ba
     network = host["text"]
     for name, module in here.items():
         network = network.replace("{" + name + "}", module)
-    bad, sound = (HEAD + _insert(row, row[kind]) + "\n" + SEED + network + tail for kind in ("bad", "sound"))
+    bad, sound = (_script(_insert(row, row[kind]), "\n", SEED, network, tail) for kind in ("bad", "sound"))
     marked = f"return {row['after']}" if row.get("at_after") else row.get("at", f"        {row['bad']}")
     place = Place(None if backward else host.get(where, where), tuple(row["ops"]), _line(bad, marked), backward)
     places = (place, replace(place, forward=False)) if row.get("also_forward") else (place,)
@@ -102,7 +111,7 @@ def _networks(name: str, way: str, tail: str) -> Iterator[Case]:
 
 def _standing() -> Iterator[Case]:
     for fault, row in _read("standing").items():
-        bad, sound = (HEAD + SEED + row["text"].replace("HERE", row[kind]) for kind in ("bad", "sound"))
+        bad, sound = (_script(SEED, row["text"].replace("HERE", row[kind])) for kind in ("bad", "sound"))
         line = _line(bad, row.get("at", row["bad"])) if row.get("line", True) else None
         truth = Truth(
             (Place(row.get("module"), tuple(row["ops"]), line),), tuple(row["mechanisms"]),
@@ -124,6 +133,14 @@ def _pair(name: str, architecture: str, fault: str, way: str, made: Program, sec
 # --- scripts that load a model folder ---
 
 
+def loading(case: Case, folder: Path) -> Path:
+    """A script beside a model folder that loads it and runs it once, for the tools that examine programs."""
+    text = _load(architectures()[case.architecture], str(case.dtype), case.attn, _read("loading")["uses"]["forward"])
+    path = folder / "script.py"
+    path.write_text(text.replace('with_name("model")', "parent"), encoding="utf-8")
+    return path
+
+
 def _load(architecture: Architecture, dtype: str, attn: str | None, use: str) -> str:
     """The script that loads `model` beside it and gives it what the oracle gives it."""
     inputs = []
@@ -138,8 +155,8 @@ def _load(architecture: Architecture, dtype: str, attn: str | None, use: str) ->
         inputs.append(f'"decoder_input_ids": torch.tensor([[{model.config.decoder_start_token_id}]])')
     options = f"dtype=torch.{dtype}" + (f', attn_implementation="{attn}"' if attn else "")
     given = "".join(f"    {line},\n" for line in inputs)
-    return (
-        f"{HEAD}\nmodel = transformers.{type(model).__name__}.from_pretrained(\n"
+    return _script(
+        f"\nmodel = transformers.{type(model).__name__}.from_pretrained(\n"
         f'    Path(__file__).with_name("model"), {options}).eval()\n'
         f"inputs = {{\n{given}}}\n{use.lstrip()}"
     )
