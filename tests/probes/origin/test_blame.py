@@ -803,6 +803,32 @@ def test_a_mask_that_is_in_the_output_itself():
     check(LogitsMask(), ONES, "aten.masked_fill.Scalar", "literal")
 
 
+class Encoder(Small):
+    """PyTorch's own encoder: of padded tokens it makes a nested tensor. Its second layer overflows."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 3).eval()
+        with torch.no_grad():
+            for late in self.encoder.layers[1:]:
+                late.linear1.weight.fill_(3e38)
+
+    def forward(self, input_ids):
+        padding = torch.zeros(input_ids.shape[:2], dtype=torch.bool)
+        padding[1:, 3:] = True
+        return self.encoder(input_ids, src_key_padding_mask=padding)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype.*:UserWarning")
+@pytest.mark.parametrize("examples", [1, 2], ids=["plain", "nested"])
+def test_an_encoder_of_pytorch_with_two_bad_layers(examples):
+    torch.manual_seed(1)
+    origin = origin_of(Encoder(), torch.randn(examples, 5, 8))
+    assert (origin["module"], origin["mechanism"]) == ("encoder.layers.1.linear1", "overflow")
+
+
 class TwoWays(Small):
     """Two faults that have nothing to do with each other; each spoils all of the output."""
 
