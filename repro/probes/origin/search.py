@@ -15,7 +15,7 @@ from ..model.load import Loaded
 from ..observe.screen import Call, blocks
 from ..observe.tape import Tape, record
 from ..observe.watch import OUTSIDE, Address, Visitor, Watch, watched
-from ..values.figures import dtype_name, finite_mask, is_bad, unravel
+from ..values.figures import dtype_name, finite_mask, first_bad_index, is_bad, unravel
 from .arithmetic import limit_of
 from .counterfactual import effect, follows_the_fill, with_only, without_bad_values
 from .mechanism import Answer
@@ -24,6 +24,7 @@ from .record import describe_origin
 from .walk import End, Origin, Step, chosen, trace
 
 ROOT = ("", 0)
+TRIES = 8  # operators before the origin that are asked whether they suffice by themselves
 SAMPLES = 3  # bad elements of one output that are walked back; the origin that ran first is the answer
 
 
@@ -110,6 +111,8 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             if origin.read is None and end != ROOT:
                 continue  # the module hands it out: look further out for what reads it
             origin, said = unset_or_written(origin, search.passes)
+        if origin.end is End.LOST:  # is it one of those that ran before, all the same?
+            origin = before_it(search, tape, origin) or origin
         if origin.end in (End.LITERAL, End.LOST) or origin.step is None:
             address = origin.step.op.address if origin.step else Address(end[0], end[1], "", 0)
             why = "a -inf that was written on purpose" if origin.end is End.LITERAL else "the walk back did not end"
@@ -122,9 +125,33 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             confirmed, how = True, "walked"  # this walk began at the model's own output, and every step of it was tried
         if confirmed:
             search.ruled_out.pop(address, None)
+            before = before_it(search, tape, origin) if said is None and leaf is None else None
+            origin, how = (before, "suffices") if before is not None else (origin, how)
             found = describe_origin(search.loaded, search.seen, origin, leaf, said)
             return {**found, "confirmed": True, "confirmed_by": how}
         search.excuse(address, "repairing it does not make the output good, and it alone does not make the output bad")
+    return None
+
+
+def before_it(search: Search, tape: Tape, origin: Origin) -> Optional[Origin]:
+    """An operator that ran before the origin, made a bad value by itself, and suffices to make the output bad.
+
+    Where two faults have nothing to do with each other, the walk back meets one of them.
+    """
+    tried = 0
+    for op in tape.ops[: 0 if origin.step is None else origin.step.op.index]:
+        made = next((ref for ref in op.outputs if ref.was_bad), None)
+        if made is None or op.address in search.ruled_out or not is_bad(made.tensor()):
+            continue
+        found = trace(tape, made, first_bad_index(made.tensor()))
+        if found.end is not End.BORN or found.step is None or found.step.op is not op:
+            continue
+        tried += 1
+        if tried > TRIES:
+            break
+        alone = with_only(search.loaded.model, search.run, op.address)
+        if alone is not None and is_bad(main_output(alone)[1]):
+            return found
     return None
 
 

@@ -842,6 +842,32 @@ def test_of_two_independent_faults_the_first():
     check(TwoWays(), ONES, "aten.mul.Tensor", "overflow")
 
 
+class TwoFar(Small):
+    """The walk back from the output meets the root first; the exponential ran before it and suffices, too."""
+
+    def forward(self, input_ids):
+        harmless = torch.log(input_ids - 1)
+        one = torch.exp(input_ids.sum() * 1000)  # born
+        two = torch.sqrt(-1 - input_ids * input_ids)
+        return two + torch.where(input_ids > 0, input_ids, harmless) + (one - one)
+
+
+def test_of_two_independent_faults_the_first_that_suffices():
+    origin = check(TwoFar(), ONES, "aten.exp.default", "overflow")
+    assert origin["confirmed_by"] == "suffices"
+
+
+class ThroughSparse(Small):
+    def forward(self, input_ids):
+        huge = input_ids * 3e38 * 2  # born
+        return torch.sparse.mm(huge.to_sparse(), torch.ones(4, 4)) + torch.log(input_ids).exp()
+
+
+def test_a_walk_that_ends_at_a_sparse_tensor():
+    origin = check(ThroughSparse(), ONES, "aten.mul.Tensor", "overflow")
+    assert origin["confirmed_by"] == "repaired"
+
+
 class ThreeBad(Small):
     def __init__(self):
         super().__init__()
