@@ -168,7 +168,8 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
             met.append(True)
             return call.run()
         given = [plain(t) for t in tensors_in((call.args, call.kwargs)) if is_float(t) and unreadable(t) is None]
-        sound = all(not bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in map(widen, given))
+        sound = len(given) == sum(map(is_float, tensors_in((call.args, call.kwargs))))  # else it cannot be told
+        sound = sound and all(not bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in map(widen, given))
         finite_in = sound and not any(map(is_bad, given))
         result = call.run()
         if sound and not is_mask(call, result):

@@ -19,7 +19,7 @@ from ..values.figures import dtype_name, finite_mask, first_bad_index, is_bad, u
 from .arithmetic import limit_of
 from .counterfactual import effect, follows_the_fill, with_only, without_bad_values
 from .mechanism import Answer
-from .outside import PARAMETER, find_leaf, literal_in_source, without_name
+from .outside import PARAMETER, Leaf, find_leaf, literal_in_source, without_name
 from .record import describe_origin
 from .walk import End, Origin, Step, chosen, trace
 
@@ -91,28 +91,10 @@ def find(search: Search) -> Optional[dict[str, Any]]:
     first = next((call for call in search.seen.calls if call.bad), None)
     for begin, end in _frames(first):
         tape = record(search.loaded.model, search.run, begin, end)
-        origin = earliest(tape)
-        if origin is None:
-            search.notes.append("a repeated pass had no bad value at the end of {}".format(end[0] or "the model"))
+        ended = _ended(search, tape, begin, end)
+        if ended is None:
             continue
-        leaf = find_leaf(search.loaded, search.seen, tape, origin)
-        if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
-            continue  # it came in through the module's inputs: look further out
-        if origin.masked_row and leaf is not None and leaf.kind == PARAMETER:
-            origin = replace(origin, end=End.OUTSIDE)  # no mask is a parameter
-        elif origin.end is End.OUTSIDE and (leaf is None or leaf.kind != PARAMETER):
-            origin = chosen(origin if leaf else literal_in_source(origin))
-        if origin.end is End.LITERAL and end == ROOT and origin.step is not None:
-            # nothing made NaN of the -inf that was written, and it is in the output itself
-            origin = replace(origin, end=End.OUTSIDE if origin.outside else End.BORN, literal=-math.inf)
-        leaf = (leaf or without_name(origin)) if origin.end is End.OUTSIDE else None
-        said: Optional[Answer] = None
-        if origin.end in (End.UNWRITTEN, End.OVERWRITTEN):
-            if origin.read is None and end != ROOT:
-                continue  # the module hands it out: look further out for what reads it
-            origin, said = unset_or_written(origin, search.passes)
-        if origin.end is End.LOST:  # is it one of those that ran before, all the same?
-            origin = before_it(search, tape, origin) or origin
+        origin, leaf, said = ended
         if origin.end in (End.LITERAL, End.LOST) or origin.step is None:
             address = origin.step.op.address if origin.step else Address(end[0], end[1], "", 0)
             why = "a -inf that was written on purpose" if origin.end is End.LITERAL else "the walk back did not end"
@@ -131,6 +113,37 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             return {**found, "confirmed": True, "confirmed_by": how}
         search.excuse(address, "repairing it does not make the output good, and it alone does not make the output bad")
     return None
+
+
+def _ended(
+    search: Search, tape: Tape, begin: tuple[str, int], end: tuple[str, int]
+) -> Optional[tuple[Origin, Optional[Leaf], Optional[Answer]]]:
+    """Where the walk back through a recording ended, the tensor that came in bad, if one did, and the mechanism, where
+    it is not the operator's own; None where only a wider recording can tell.
+    """
+    origin = earliest(tape)
+    if origin is None:
+        search.notes.append("a repeated pass had no bad value at the end of {}".format(end[0] or "the model"))
+        return None
+    leaf = find_leaf(search.loaded, search.seen, tape, origin)
+    if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
+        return None  # it came in through the module's inputs: look further out
+    if origin.masked_row and leaf is not None and leaf.kind == PARAMETER:
+        origin = replace(origin, end=End.OUTSIDE)  # no mask is a parameter
+    elif origin.end is End.OUTSIDE and (leaf is None or leaf.kind != PARAMETER):
+        origin = chosen(origin if leaf else literal_in_source(origin))
+    if origin.end is End.LITERAL and end == ROOT and origin.step is not None:
+        # nothing made NaN of the -inf that was written, and it is in the output itself
+        origin = replace(origin, end=End.OUTSIDE if origin.outside else End.BORN, literal=-math.inf)
+    leaf = (leaf or without_name(origin)) if origin.end is End.OUTSIDE else None
+    if origin.end in (End.UNWRITTEN, End.OVERWRITTEN):
+        if origin.read is None and end != ROOT:
+            return None  # the module hands it out: look further out for what reads it
+        origin, said = unset_or_written(origin, search.passes)
+        return origin, None, said
+    if origin.end is End.LOST:  # is it one of those that ran before, all the same?
+        origin = before_it(search, tape, origin) or origin
+    return origin, leaf, None
 
 
 def before_it(search: Search, tape: Tape, origin: Origin) -> Optional[Origin]:
