@@ -14,10 +14,8 @@ from ..observe.tape import Op, Ref, plain, unreadable, written_by
 from ..observe.watch import Address, OpCall, StopPass, Visitor, Watch, watched
 from ..values.figures import finite_mask, is_bad, is_float, scalar, tensors_in, widen
 from .arithmetic import limit_of, python_numbers
-from .walk import LITERAL, UNWRITTEN
+from .walk import UNWRITTEN
 
-# Names of operators that put a chosen number into memory, or hand it out as it is: for those who list suspects.
-CHOSEN = tuple("aten." + name + ending for name in sorted(LITERAL | UNWRITTEN) for ending in (".", "_."))
 CASTS = frozenset(("aten._to_copy.default", "aten.clone.default", "aten.copy_.default", "aten.detach.default"))
 FILLS = (1.0, 2.0)  # what unset memory is filled with
 

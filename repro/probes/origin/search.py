@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional
 
 from ..model.forward import Pass, main_output, run
 from ..model.load import Loaded
+from ..model.loadcheck import poisoned_memory
 from ..observe.screen import Call, blocks
 from ..observe.tape import Tape, record
 from ..observe.watch import OUTSIDE, Address, Visitor, Watch, watched
@@ -112,7 +113,23 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             found = describe_origin(search.loaded, search.seen, origin, leaf, said)
             return {**found, "confirmed": True, "confirmed_by": how}
         search.excuse(address, "repairing it does not make the output good, and it alone does not make the output bad")
-    return None
+    return _unset_now_and_then(search)
+
+
+def _unset_now_and_then(search: Search) -> Optional[dict[str, Any]]:
+    """The origin of an output that is bad in one pass and good in the next, where it is unset memory: with NaN in all
+    memory that is handed out unset, the walk back ends there. None where it does not.
+    """
+    with poisoned_memory():
+        tape = record(search.loaded.model, search.run, ROOT, ROOT)
+    origin = earliest(tape)
+    if origin is None or origin.end is not End.UNWRITTEN or origin.read is None:
+        return None
+    origin, said = unset_or_written(origin, search.passes)
+    if said[0] != "unset_memory":
+        return None
+    found = describe_origin(search.loaded, search.seen, origin, None, said)
+    return {**found, "confirmed": True, "confirmed_by": "walked"}
 
 
 def _ended(
