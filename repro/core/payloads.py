@@ -114,7 +114,9 @@ class Files(Section, frozen=True, kw_only=True):
 
 
 class Tensor(Record, frozen=True, kw_only=True):
-    """Figures of one tensor in a file. ``first_index`` is that of its first NaN or Inf."""
+    """Figures of one tensor in a file. ``first_index`` is that of its first NaN or Inf, ``stored_as`` the tensor's name
+    in a .gguf file.
+    """
 
     tensor: str
     file: str | None = None
@@ -129,6 +131,7 @@ class Tensor(Record, frozen=True, kw_only=True):
     subnormal: int | None = None
     zeros: int | None = None
     constant: bool | None = None
+    stored_as: str | None = None
     first_index: tuple[int, ...] | None = None
 
 
@@ -315,7 +318,8 @@ class CameIn(Record, frozen=True, kw_only=True):
 
     ``kind``: "data", "parameter", "buffer", "attribute" or "constant". ``bad`` of ``total`` values are NaN or Inf;
     ``examples`` are the rows of the first dimension that hold one, ``features`` the places of the last dimension that
-    do (the first few of each).
+    do (the first few of each). Of a script, ``entry_code`` is the package whose code made the tensor, and ``held_by`` a
+    variable of the script itself that holds a bad value outside of PyTorch.
     """
 
     kind: str
@@ -324,6 +328,8 @@ class CameIn(Record, frozen=True, kw_only=True):
     total: int = 0
     examples: tuple[int, ...] = ()
     features: tuple[int, ...] = ()
+    entry_code: str | None = None
+    held_by: str | None = None
 
 
 class Origin(Record, frozen=True, kw_only=True):
@@ -331,13 +337,15 @@ class Origin(Record, frozen=True, kw_only=True):
 
     ``occurrence`` counts the calls of the same operator within the module's call. ``code`` is the package that the
     source line belongs to. ``operands`` are the inputs at the element. ``tensor`` and ``tensor_index`` name the weight
-    or buffer in which the value lay. ``confirmed_by``: "repaired", "changed", "suffices", "corrected" or "walked".
+    or buffer in which the value lay, ``stored_as`` its name in a .gguf file. ``confirmed_by``: "repaired", "changed",
+    "suffices", "together", "corrected", "layers" or "walked".
 
     ``phase``: "load", "forward", "loss", "backward", "optimizer" or "generate". Behind a backward operator stand
     ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the parameter
     whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0. ``came_in`` is of a value
     that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
+    ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result.
     ``largest_weight`` is the largest parameter of the modules that ran.
     """
@@ -364,6 +372,7 @@ class Origin(Record, frozen=True, kw_only=True):
     limit: Number | None = None
     tensor: str | None = None
     tensor_index: tuple[int, ...] | None = None
+    stored_as: str | None = None
     confirmed: bool | None = None
     confirmed_by: str | None = None
     note: str | None = None
@@ -375,6 +384,7 @@ class Origin(Record, frozen=True, kw_only=True):
     came_in: CameIn | None = None
     layer: str | None = None
     library: str | None = None
+    cause_source: str | None = None
     decided_by: str | None = None
     largest_weight: Largest | None = None
 
@@ -503,12 +513,16 @@ class Leaf(Record, frozen=True, kw_only=True):
 
 
 class Call(Record, frozen=True, kw_only=True):
-    """One operator. An argument is an object with one of: ref, const, list, dtype, device, layout, memory_format."""
+    """One operator. An argument is an object with one of: ref, const, list, dtype, device, layout, memory_format.
+
+    ``several``: whether its result is a tuple or a list.
+    """
 
     op: str
     args: tuple[Plain, ...] = ()
     kwargs: dict[str, Plain] = field(default_factory=dict)
     name: str | None = None
+    several: bool = False
 
 
 class Output(Record, frozen=True, kw_only=True):

@@ -17,11 +17,13 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
         what = what[:1].upper() + what[1:]
     where = f"{what} in {named_module(origin)}"
     if origin.tensor:
-        where += f": {origin.tensor}" + (f" at {list(origin.tensor_index)}" if origin.tensor_index else "")
+        where += f": {origin.tensor}" + (f" ({origin.stored_as} in the file)" if origin.stored_as else "")
+        where += f" at {list(origin.tensor_index)}" if origin.tensor_index else ""
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    details = [part for part in (_element(origin), _came_in(origin), _against_reference(origin, bisect)) if part]
+    parts = (_phase(origin), _element(origin), _came_in(origin), _against_reference(origin, bisect))
+    details = [part for part in parts if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
     return where + "."
@@ -29,7 +31,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
 
 def named_module(origin: Origin) -> str:
     """The module of an origin; one outside of all modules is the model's own, or the script's."""
-    return origin.module or ("the script itself" if origin.call_index in (None, OUTSIDE) else "the model itself")
+    return origin.module or ("the script itself" if origin.call_index == OUTSIDE else "the model itself")
 
 
 def named_mechanism(origin: Origin, bisect: Bisect | None) -> str:
@@ -44,6 +46,17 @@ def origin_dtype(origin: Origin, bisect: Bisect | None) -> str | None:
         if found:
             return found.removeprefix("torch.")
     return None
+
+
+def _phase(origin: Origin) -> str:
+    """What stands behind the operator: of a gradient, the forward operator and its line; of a generation, its step."""
+    if origin.phase == "backward":
+        behind = f"in the backward of {origin.forward_op} at {origin.forward_source}" if origin.forward_op else ""
+        first = f"the first bad gradient is that of {origin.gradient}" if origin.gradient else ""
+        return ", ".join(part for part in (behind or "in the backward pass", first) if part)
+    if origin.phase == "generate" and origin.generate_step is not None:
+        return f"in generate, behind {origin.generate_step} new tokens"
+    return "" if origin.phase in (None, "forward") else f"in the {origin.phase} phase"
 
 
 def _element(origin: Origin) -> str:

@@ -9,13 +9,19 @@ is open, and the reason says what is missing.
 from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
 from repro.core.mechanisms import BY_DEFINITION, CODE, PYTORCH, is_in_range, mechanism
-from repro.core.payloads import Cause, Load, Origin, Rounding
+from repro.core.payloads import CameIn, Cause, Load, Origin, Rounding
 from repro.core.records import Kind, Outcome, Owner
 from repro.core.sentences import listed, origin_dtype, plain
 from repro.diagnosis.known import Exclusion
 
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
 """Ablations with a dtype of float32's range."""
+PARTS = {
+    "fast_path=off": "the fused fast path of the transformer layers",
+    "compile=off": "torch.compile",
+    "mkldnn=off": "oneDNN",
+}
+"""Ablations of a script that leave out a part of PyTorch which must not change a result."""
 NEAR = 16.0
 """A weight within this factor of the dtype's largest number is near it. Trained weights are far smaller."""
 FUSED = "scaled_dot_product"
@@ -56,16 +62,30 @@ def _outside(answer: Answer) -> Owner | None:
         return Owner(
             None, f"Code that is not an operator of PyTorch wrote the value; its author is not known ({origin.note})."
         )
-    if origin.mechanism == "bad_weights":
+    if origin.mechanism == "bad_weights" and came is not None:
         return Owner("checkpoint", f"The value is in the file: {named} holds it when it is loaded.")
     if origin.mechanism == "bad_input" and came is not None and came.kind == "data":
-        share = f"{came.bad:,} of {came.total:,} values"
-        return Owner(
-            "caller",
-            f"The data are the cause: {share} of {named} are NaN or Inf before the first module reads them.",
-            "Look for the example in the data, and drop or mend it.",
-        )
+        return _data_that_came(answer, origin, came)
     return None
+
+
+def _data_that_came(answer: Answer, origin: Origin, came: CameIn) -> Owner:
+    """The caller's, where the script's own code made the tensor, or a variable of its own holds the value. A
+    library may have computed it in code that PyTorch does not see.
+    """
+    share = f"{came.bad:,} of {came.total:,} values of {origin.tensor or 'the tensor'}"
+    if answer.case.is_script and came.entry_code != "__main__" and came.held_by is None:
+        return Owner(
+            None,
+            f"{share} are NaN or Inf when {came.entry_code} hands them to PyTorch. Whether it was given them, or "
+            "computed them outside of PyTorch, is not known.",
+        )
+    held = f" The script's own variable {came.held_by} holds such a value." if came.held_by else ""
+    return Owner(
+        "caller",
+        f"The data are the cause: {share} are NaN or Inf before the first module reads them.{held}",
+        "Look for the example in the data, and drop or mend it.",
+    )
 
 
 def _pytorch(answer: Answer) -> Owner | None:
@@ -73,6 +93,9 @@ def _pytorch(answer: Answer) -> Owner | None:
     arithmetic of the same finite inputs is.
     """
     origin = answer.origin
+    part = next((name for name in answer.workarounds if name in PARTS), None)
+    if answer.case.is_script and part is not None and (origin is None or origin.came_in is None):
+        return Owner("pytorch", f"The same script is good with {part}: without {PARTS[part]}, a part of PyTorch's own.")
     if origin is None:
         return None
     if origin.mechanism == "compiler":
@@ -249,14 +272,15 @@ def _code(answer: Answer) -> Owner | None:
     if origin is None:
         return None
     row = mechanism(origin.mechanism)
-    if origin.tensor:
+    if origin.tensor and origin.mechanism not in ("literal", "unset_memory", "bad_input"):
         return _cast(answer, origin, origin.tensor) if row.beyond_limit else None
     if CODE not in row.owners or any(
         part is not None and part.verdict is Outcome.BAD for part in (answer.files, answer.weights, answer.load)
     ):
         return None
     why = f"{origin.op} is correct for these inputs: {_cause(answer, origin)}."
-    at = f" ({origin.source})" if origin.source else ""
+    source = origin.forward_source or origin.cause_source or origin.source
+    at = f" ({source})" if source else ""
     if origin.code == "transformers":
         return Owner("transformers", f"{why} The cause is in the modeling code of Transformers{at}.")
     if origin.code == "__main__":

@@ -1,12 +1,14 @@
 """Whose fault it is: each rule, with what must stand in its reason, and what must never be called somebody's."""
 
+import re
+
 import pytest
 from support.reduced import ANSWER, ORIGIN, call, leaf, program
 
 from repro.core.answer import ModelInfo, Reproducer
 from repro.core.encoding import replace
 from repro.core.mechanisms import CODE, TABLE
-from repro.core.payloads import Bisect, Files, Load, Reduction, Rounding, WeightFile, Weights
+from repro.core.payloads import Bisect, Cause, Files, Load, Misplaced, Reduction, Rounding, WeightFile, Weights
 from repro.core.records import Case, Kind, Outcome
 from repro.diagnosis.known import Exclusion
 from repro.diagnosis.owner import is_rounding, owner
@@ -63,6 +65,45 @@ def test_an_owner_only_where_a_step_supports_one(kind, parts, project):
     assert found.reason.endswith(".")
 
 
+def misplaced(tensor="encoder.embed_tokens.weight", **more):
+    wrong = Misplaced(tensor=tensor, holds="lm_head.weight", belongs="decoder.embed_tokens.weight")
+    return {"load": Load(verdict=BAD, misplaced=(wrong,)), **more}
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (Cause(kind="prefix", file="module.", keys=3, explained=3, of=3), "3 of the 3 tensors .* with 'module.' at"),
+        (Cause(kind="prefix", model="model.", keys=3, explained=3, of=3), "with no 'model.' at the start"),
+        (Cause(kind="suffix", file=".g", model=".w", keys=2, explained=2, of=3), "'.g' in place of '.w' at the end"),
+        (Cause(kind="renamed", file="q", model="query", keys=2, explained=4, of=6), "with 'q' in place of 'query' in"),
+        (Cause(kind="transposed", keys=1, explained=1, of=1), "do not fit, transposed"),
+        (Cause(kind="quantised", keys=1, explained=1, of=1), "quantised, and its configuration does not say so"),
+    ],
+)
+def test_keys_that_the_file_has_in_another_way_are_the_checkpoints(cause, reason):
+    found = owner(answered("load", load=Load(verdict=BAD, missing_keys=("a",), cause=cause)))
+    assert found.project == "checkpoint"
+    assert re.search(reason, found.reason)
+
+
+def test_a_rule_for_less_than_half_of_the_keys_names_nobody():
+    cause = Cause(kind="prefix", file="module.", keys=2, explained=2, of=4)
+    assert owner(answered("load", load=Load(verdict=BAD, missing_keys=("a",), cause=cause))).project is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "project"),
+    [
+        (misplaced(), "transformers"),
+        (misplaced("decoder.embed_tokens.weight"), None),  # the configuration may tie what the file keeps apart
+        (misplaced(case=Case("x", trust_remote_code=True)), None),
+    ],
+)
+def test_a_tensor_with_the_values_of_another(parts, project):
+    assert owner(answered("load", **parts)).project == project
+
+
 WHY = "aten.add.Tensor is correct for these inputs: their result is too large for float16 (68394.9 exceeds 65504); "
 WHY += "the output is finite with dtype=bfloat16. The cause is in "
 
@@ -86,8 +127,9 @@ def test_code_is_named_for_the_mechanisms_that_the_table_lets_it_own(row):
     found = owner(born(mechanism=row.name))
     assert (found.project == "transformers") is (CODE in row.owners)
     assert row.cause.format(dtype="the dtype") in found.reason
-    assert owner(born(mechanism=row.name, code=None)).project is None
-    assert owner(born({"load": Load(verdict=BAD)}, mechanism=row.name)).project is None
+    alone = "pytorch" if row.name == "compiler" else None  # whoever calls it
+    assert owner(born(mechanism=row.name, code=None)).project == alone
+    assert owner(born({"load": Load(verdict=BAD)}, mechanism=row.name)).project == alone
 
 
 @pytest.mark.parametrize(

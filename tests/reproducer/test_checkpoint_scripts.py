@@ -23,6 +23,7 @@ from repro.core.payloads import (
     Inputs,
     Load,
     Mismatch,
+    Misplaced,
     Pass,
     Reduction,
     Tensor,
@@ -239,6 +240,7 @@ def model(tmp_path, name):
 
 LOST = BY_NAME["llama-missing-key"].truth.missing_keys[0]
 WEIGHT = "transformer.h.1.mlp.c_fc.weight"
+SWAPPED = Misplaced(tensor=WEIGHT, holds="transformer.h.2.mlp.c_fc.weight", belongs=WEIGHT)
 INJECTED = Load(class_="InjectedForCausalLM", unset_buffers=("positions.table",))
 
 
@@ -252,6 +254,8 @@ INJECTED = Load(class_="InjectedForCausalLM", unset_buffers=("positions.table",)
         ("custom-persistent-buffer", INJECTED, False, "seen different ones in []"),
         ("gpt2-files-sound", Load(class_="GPT2LMHeadModel", values=Values(differ=(WEIGHT,))), False,
          f"seen 0 of 2048 differ in {WEIGHT}"),
+        ("gpt2-files-sound", Load(class_="GPT2LMHeadModel", misplaced=(SWAPPED,)), False,
+         "(it does: True), seen those of transformer.h.2.mlp.c_fc.weight (False)"),
         ("gpt2-files-sound", Load(class_="GPT2LMHeadModel", meta=("x",)), False, "seen none in []"),
     ],
 )  # fmt: skip

@@ -1,9 +1,12 @@
 """Reduced cases and answers made by hand, as far as scripts, owners and known faults read them."""
 
+import torch
+
 from repro.core.answer import Answer, CellInfo, ModelInfo
 from repro.core.encoding import replace
 from repro.core.payloads import Call, Environment, Expected, Leaf, Module, Origin, Output, Program, Reduction
 from repro.core.records import Case, Kind, Outcome
+from repro.probes.reduce.shrink import gives_several
 
 LIMIT, LIMIT32 = 65504.0, 3.4028234663852886e38
 ORIGIN = Origin(
@@ -44,7 +47,11 @@ def call(op, *args, name="out", **kwargs):
         return item if isinstance(item, dict) else {"const": item}
 
     given = {key: argument(item) for key, item in kwargs.items()}
-    return Call(op=op, args=tuple(map(argument, args)), kwargs=given, name=name)
+    space, _, named = op.partition(".")
+    packet, _, overload = named.partition(".")
+    func = getattr(getattr(getattr(torch.ops, space), packet, None), overload or "default", None)
+    several = func is not None and gives_several(func)  # an operator that this PyTorch does not have gives one
+    return Call(op=op, args=tuple(map(argument, args)), kwargs=given, name=name, several=several)
 
 
 def program(leaves, *calls, seen="inf", expected=None, mechanism="overflow", index=None, result=0, limit=LIMIT):

@@ -6,7 +6,8 @@ is one; without either, the error says what was looked for and what can be done.
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
@@ -31,6 +32,7 @@ class Source:
     kind: "folder", "hub", "gguf" or "random" (no weight file is read; ``config`` names the architecture).
     note: what was done to get there, if anything was.
     folder: what from_pretrained is given; for "gguf" it is set once the file is converted.
+    stored_as: for "gguf", the name that the file itself has for each of the folder's tensors, where it is known.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Source:
     config: Optional[str] = None
     seed: Optional[int] = None
     note: Optional[str] = None
+    stored_as: Mapping[str, str] = field(default_factory=dict)
 
 
 def seed_of(weights: str) -> Optional[int]:

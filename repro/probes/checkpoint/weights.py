@@ -30,6 +30,7 @@ DTYPES: dict[str, Optional[torch.dtype]] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "C64": torch.float32,  # as pairs of reals
     "F8_E4M3": getattr(torch, "float8_e4m3fn", None), "F8_E5M2": getattr(torch, "float8_e5m2", None),
+    "F8_E8M0": getattr(torch, "float8_e8m0fnu", None),
 }  # fmt: skip
 TARGETS = ("float16", "bfloat16", "float32")  # the dtypes for which an overflow is forecast
 EXPONENT = 0x7F800000  # the exponent bits of a float32: all zero in a zero and in a subnormal, and nowhere else
@@ -104,6 +105,11 @@ class Tally:
     @property
     def bad(self) -> int:
         return self.nan + self.posinf + self.neginf
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its numbers are quantised: a scale beside them makes the weights of them."""
+        return torch.empty(0, dtype=self.dtype).element_size() < 2
 
     @property
     def mask_like(self) -> bool:
@@ -255,17 +261,22 @@ def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]
                     yield scan_tensor(key, name, torch.view_as_real(tensor) if tensor.is_complex() else tensor)
 
 
-def check(folder: str, progress: Progress) -> tuple[str, str, dict[str, Any]]:
-    """Verdict, reason and payload of the weights step."""
+def check(
+    folder: str, progress: Progress, stored_as: Optional[Mapping[str, str]] = None
+) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and payload of the weights step. stored_as: other names of tensors, in the user's own file."""
     found = list_weights(folder)
     tallies: list[Tally] = list(scan(folder, found, progress))
     payload = report(tallies)
     broken = [finding["file"] for finding in found.findings if finding["severity"] == "bad"]
     rows = payload["findings"]
+    for row in rows:
+        row["stored_as"] = (stored_as or {}).get(row["tensor"])
     if rows:
         worst = rows[0]
+        own = f" ({worst['stored_as']} in the file)" if worst["stored_as"] else ""
         reason = (
-            f"{len(rows)} tensor{' is' if len(rows) == 1 else 's are'} not finite; the first is {worst['tensor']}:"
+            f"{len(rows)} tensor{' is' if len(rows) == 1 else 's are'} not finite; the first is {worst['tensor']}{own}:"
             f" {worst['nan']} NaN, {worst['posinf']} +inf, {worst['neginf']} -inf, first at {worst['first_index']}"
         )
         return "bad", reason, payload
@@ -295,7 +306,9 @@ def overflows(value: float, dtype: torch.dtype) -> bool:
 def report(tallies: list[Tally]) -> dict[str, Any]:
     """The payload of the weights step."""
     rows = [tally.row() for tally in tallies]
-    finite = [tally for tally in tallies if tally.min <= tally.max]
+    finite = [tally for tally in tallies if tally.min <= tally.max and not tally.narrow] or [
+        tally for tally in tallies if tally.min <= tally.max
+    ]
     largest = max(finite, key=lambda tally: tally.absmax, default=None)
     return {
         "tensors": len(tallies),

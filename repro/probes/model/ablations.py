@@ -8,6 +8,7 @@ from typing import Any, Callable
 import torch
 
 from ..values.figures import dtype_name
+from .compared.quantised import is_plain
 from .inputs import Inputs, accepts, second_inputs, without_first
 from .load import Loaded
 from .precision import DigitsLost, in_dtype
@@ -79,7 +80,7 @@ def aligned_copy(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any
     """Every parameter in memory of its own, which the allocator aligns to 64 bytes."""
     if loaded.misaligned == 0:
         raise NotApplicable("every parameter is aligned already")
-    before = [(parameter, parameter.data) for parameter in loaded.model.parameters()]
+    before = [(parameter, parameter.data) for parameter in loaded.model.parameters() if is_plain(parameter)]
     try:
         for parameter, data in before:
             parameter.data = data.clone()

@@ -8,17 +8,22 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Callable
 
+from ..checkpoint.files import list_weights
 from ..checkpoint.resolve import CannotResolve, Source, first_line
 from .compat import quiet
 
 CHUNK = 1 << 22
+SUFFIXES = (".weight", ".bias")
+PREFIXES = ("model", "transformer")  # a base model's own keys have none
+EXPERT = re.compile(r"\.experts\.\d+\.")
 DONE = "converted.json"  # written last: a folder without it is half a conversion
 
 
@@ -39,7 +44,9 @@ def converted(source: Source, cache: str, progress: Callable[[int, int, str], No
         begin = time.monotonic()
         _convert(path, sha, folder)
         note = f"converted from GGUF in {time.monotonic() - begin:.0f} s"
-    return replace(source, folder=folder, note=note)
+    with open(os.path.join(folder, DONE), encoding="utf-8") as stream:
+        names = json.load(stream).get("names") or {}  # a conversion of an earlier release kept none
+    return replace(source, folder=folder, note=note, stored_as=names)
 
 
 def _sha256(path: str, progress: Callable[[int, int, str], None]) -> str:
@@ -81,6 +88,32 @@ def one_reader() -> Iterator[None]:
         setattr(gguf, "GGUFReader", before)  # noqa: B010 - as above
 
 
+def own_names(path: str, keys: Iterable[str], config: Any) -> dict[str, str]:
+    """The file's own name for each of Transformers' keys that it has a tensor for, by the table with which llama.cpp
+    converts models; keys that this table does not know, or whose tensor is not in the file, are left out.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    there = {tensor.name for tensor in reader.tensors}
+    field = reader.fields.get("general.architecture")
+    kind = field.contents() if field is not None else None
+    known = next((arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == kind), None)
+    text = getattr(config, "text_config", None) or config
+    if known is None or not isinstance(getattr(text, "num_hidden_layers", None), int):
+        return {}
+    table = gguf.get_tensor_name_map(known, text.num_hidden_layers)
+    found = {}
+    for key in keys:
+        plain = EXPERT.sub(".experts.", key)  # one tensor of the file holds all experts of a layer
+        for spelled in (plain, *(f"{prefix}.{plain}" for prefix in PREFIXES)):
+            own = table.get_name(spelled, try_suffixes=SUFFIXES)
+            if own is not None and own in there:
+                found[key] = own
+                break
+    return found
+
+
 def _convert(path: str, sha: str, folder: str) -> None:
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
@@ -115,8 +148,11 @@ def _convert(path: str, sha: str, folder: str) -> None:
                 del model.config.quantization_config
             model.save_pretrained(half)
             tokenizer.save_pretrained(half)
+            keys = {entry.name for header in list_weights(half).headers for entry in header.entries}
+            names = own_names(path, keys | set(model.state_dict()), model.config)
         with open(os.path.join(half, DONE), "w", encoding="utf-8") as stream:
-            json.dump({"file": name, "sha256": sha, "transformers": transformers.__version__}, stream)
+            about = {"file": name, "sha256": sha, "transformers": transformers.__version__, "names": names}
+            json.dump(about, stream)
         if os.path.isdir(folder):
             shutil.rmtree(folder)
         os.rename(half, folder)

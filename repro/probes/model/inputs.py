@@ -61,9 +61,10 @@ class Inputs:
         """How many tokens there are."""
         return 0 if self.input_ids is None else int(self.input_ids.shape[-1])
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, dtype: Optional[torch.dtype] = None) -> dict[str, Any]:
+        """By name; what is not an id in ``dtype``, for a model that was brought to another one."""
         given: dict[str, Any] = {} if self.input_ids is None else {IDS: self.input_ids}
-        given.update({more.name: more.tensor for more in self.further})
+        given.update({more.name: more.tensor.to(dtype or more.tensor.dtype) for more in self.further})
         if self.attention_mask is not None:
             given["attention_mask"] = self.attention_mask
         if self.decoder_input_ids is not None:

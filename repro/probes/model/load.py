@@ -12,6 +12,7 @@ from ..checkpoint.files import list_weights, load_pickle
 from ..checkpoint.resolve import Source
 from ..machine.environment import has_mps
 from ..values.figures import is_float
+from .compared.quantised import is_narrow, method_in, settings_in
 from .compat import (
     CannotLoad,
     attn_argument,
@@ -22,7 +23,6 @@ from .compat import (
     quiet,
     read_config,
 )
-from .quantised import is_narrow, method_in, settings_in
 
 
 @dataclass
@@ -93,12 +93,17 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
         model=model,
         class_name=type(model).__name__,
         source=source,
-        dtype=next((p.dtype for p in model.parameters() if is_float(p) and not is_narrow(p)), torch.float32),
+        dtype=dtype_of(model),
         device=device,
         attn=attention_of(model),
         info={key: list(value) for key, value in dict(info).items() if isinstance(value, (list, set, tuple))},
         quantisation=quantisation,
     )
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The dtype that the model computes in: that of its first weight that is not quantised."""
+    return next((p.dtype for p in model.parameters() if is_float(p) and not is_narrow(p)), torch.float32)
 
 
 def pick_device(name: Optional[str]) -> torch.device:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..values.figures import dtype_name, same_values
-from .comparing import Comparison, compare
+from .compared.keys import Cause, causes, turned
+from .compared.quantised import held_narrow
+from .compared.values import Comparison, compare
 from .compat import attn_argument, dtype_argument, quiet, skeleton
-from .keys import Cause, causes, turned
 from .load import Loaded, named_tensors
-from .quantised import held_narrow
 from .settings import settings_of
 
 LISTED = 50  # names in a list of findings; the counts are whole
@@ -53,7 +53,7 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
         "missing_keys": missing,
         "unexpected_keys": unexpected,
         "mismatched": mismatched,
-        "cause": _cause(missing, mismatched, why, found),
+        "cause": _cause(loaded, missing, mismatched, why, found),
         "misaligned": len(crooked),
         "misaligned_examples": [
             {"tensor": name, "address_mod": _address(tensor) % tensor.element_size()} for name, tensor in crooked[:5]
@@ -68,7 +68,11 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
             "not_compared": len(found.left) + found.packed,
         },
         "misplaced": [item.record() for item in found.misplaced],
-        "quantised": {"method": found.method, "tensors": found.quantised, "compared": found.dequantised},
+        "quantised": {
+            "method": found.method,
+            "tensors": found.quantised + found.stored,
+            "compared": found.dequantised + found.stored,
+        },
         "findings": findings,
     }
     faults = _faults(found, why, payload)
@@ -95,6 +99,8 @@ def _sound(loaded: Loaded, found: Comparison, payload: dict[str, Any]) -> str:
         reason += f", {found.compared} tensors equal to the file"
     if found.dequantised:
         reason += f", {found.dequantised} of them {found.method}, dequantised"
+    if found.stored:
+        reason += f", {found.stored} of them {found.method}, as they are stored"
     if found.packed:
         reason += f"; {_not_compared(found)}"
     if loaded.misaligned:
@@ -131,7 +137,7 @@ def _not_compared(found: Comparison) -> str:
 
 
 def _cause(
-    missing: list[str], mismatched: list[dict[str, Any]], why: list[Cause], found: Comparison
+    loaded: Loaded, missing: list[str], mismatched: list[dict[str, Any]], why: list[Cause], found: Comparison
 ) -> Optional[dict[str, Any]]:
     """Why keys are missing or do not fit: what explains the most of them; None where nothing does."""
     if why:
@@ -142,7 +148,7 @@ def _cause(
         example = {"file": across[0], "model": across[0]}
         counts = {"keys": len(across), "explained": len(across), "of": len(mismatched)}
         return {"kind": "transposed", **blank, **counts, "example": example}
-    if found.untaken:
+    if found.untaken and not loaded.quantisation:
         counts = {"keys": found.untaken, "explained": found.untaken, "of": len(missing)}
         return {"kind": "quantised", **blank, **counts, "example": None}
     return None

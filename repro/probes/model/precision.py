@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..values.figures import dtype_name, is_bad, is_float
+from .compared.quantised import method_in
 from .compat import DTYPE_FIELDS, config_parts, kept_in_float32, skeleton
 from .load import Loaded, file_tensor
 
@@ -66,8 +67,14 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
     """The model as from_pretrained loads it in ``dtype``, while the context lasts.
 
     Yields how many parameters had fewer digits to give.
+
+    Raises:
+        DigitsLost: a weight is quantised in memory, or its digits are lost.
     """
     model = loaded.model
+    if loaded.quantised is not None:
+        method = method_in(loaded.quantisation) or "by the model's own code"
+        raise DigitsLost(f"{loaded.quantised} is quantised in memory ({method}): it has no other dtype")
     with _restored(model):
         rounded = 0
         parameters = dict(model.named_parameters())
@@ -87,7 +94,7 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
 @contextlib.contextmanager
 def widened(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """The very numbers that are loaded, in a wider dtype: what is left of a difference is the arithmetic's, not the
-    rounding of weights.
+    rounding of weights. Not for a model whose weights are quantised in memory.
     """
     with _restored(model):
         for _, tensor in list(model.named_parameters()) + list(model.named_buffers()):

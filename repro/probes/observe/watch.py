@@ -205,9 +205,9 @@ class Names:
         self.other_threads = 0  # calls of modules in threads that are not watched
         self._running: list[tuple[int, str]] = []
 
-    def is_fused(self, name: str) -> bool:
-        """Whether a module of this name is one of PyTorch's own and has inner layers."""
-        return name in self._fused
+    def is_fused(self, address: Address) -> bool:
+        """Whether an operator ran in one of PyTorch's own modules that has inner layers, and not in one of these."""
+        return (address.module, address.call_index) != OUTSIDE and address.module in self._fused
 
     def roots(self) -> Iterator[tuple[str, nn.Module]]:
         """The outermost modules that were called and are still there, by name."""

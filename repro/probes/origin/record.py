@@ -115,7 +115,8 @@ def _reference(
     """
     if mechanism in WITHOUT_REFERENCE:
         return None
-    if torch.finfo(loaded.dtype).bits < 32 and where is not None:
+    narrow = torch.finfo(loaded.dtype).bits < 32 and loaded.quantised is None
+    if narrow and where is not None:
         with widened(loaded.model, torch.float32):
             again = lambda: run(loaded.model, seen.inputs)  # noqa: E731 - needs the wide model
             value = finite_or_none(value_at(loaded.model, again, where.kin, where.output, where.shape, where.index))

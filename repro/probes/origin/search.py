@@ -278,7 +278,7 @@ def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
 
 def sentence(origin: dict[str, Any]) -> str:
     """The origin in one line."""
-    outside = "the script itself" if origin["call_index"] in (None, OUTSIDE[1]) else "the model itself"
+    outside = "the script itself" if origin["call_index"] == OUTSIDE[1] else "the model itself"
     text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or outside, origin["op"], origin["source"])
     if origin["tensor"]:
         text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))

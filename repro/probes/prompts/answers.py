@@ -4,6 +4,7 @@ A token of the example itself decides the verdict. Padding that goes bad beside 
 example goes bad first only if the example is sound without it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..model.load import Loaded
-from .batches import Batch, Captured, Example, Tokens, alone, captured, counted
+from .batches import Batch, Captured, Example, Tokens, alone, captured, counted, in_decoder
+from .inside import Call, calls_of, first_of
 
 OUTPUT = "output"  # the place of a bad value that no captured layer has
 KINDS = ("nan", "posinf", "neginf")
@@ -21,7 +23,7 @@ CAUSES = {
     "composition": "only in its batch: alone, with the same padding, it is good",
 }
 NO_PLACE: dict[str, Any] = {
-    **dict.fromkeys(("layer", "layer_index", "token_index", "token", "token_id", "token_kind")),
+    **dict.fromkeys(("layer", "layer_index", "module", "token_index", "token", "token_id", "token_kind")),
     **dict.fromkeys((*KINDS, "rows"), 0),
     "at_last": None,
 }
@@ -58,8 +60,12 @@ def look(loaded: Loaded, tokens: Tokens, batch: Batch, seen: Captured, layers: l
         rows.append(Row(number, mask, bad, _first(bad & mask), _first(bad & ~mask)))
     places = [place for row in rows for place in (row.text, row.filling) if place is not None]
     wanted = sorted({layer for layer, _ in places} | ({len(layers) - 1} if places else set()))
-    counts = counted(loaded.model, batch, [layers[at] for at in wanted]) if wanted else {}
-    return [_record(loaded, tokens, batch, seen, layers, row, counts) for row in rows]
+    if not wanted:
+        return [_record(loaded, tokens, batch, seen, layers, row, (), {}) for row in rows]
+    calls = calls_of(loaded.model, batch, layers, sorted({layer for layer, _ in places}))
+    before = {call.module for call in calls if call.outside and bool(call.bad.any())}
+    counts = counted(loaded.model, batch, [*(layers[at] for at in wanted), *sorted(before - set(layers))])
+    return [_record(loaded, tokens, batch, seen, layers, row, calls, counts) for row in rows]
 
 
 def _first(bad: Tensor) -> Optional[Place]:
@@ -93,6 +99,7 @@ def _record(
     seen: Captured,
     layers: list[str],
     row: Row,
+    calls: Sequence[Call],
     counts: dict[str, Tensor],
 ) -> dict[str, Any]:
     mask = row.mask
@@ -116,36 +123,61 @@ def _record(
     )
     if is_bad:
         found.update(_alone(loaded, batch, layers, row.number))
-        found.update(_place(tokens, batch, layers, row, counts, found["cause"]))
+        found.update(_place(tokens, batch, layers, row, calls, counts, found["cause"]))
         found["reason"] = _words(found)
     return found
 
 
 def _place(
-    tokens: Tokens, batch: Batch, layers: list[str], row: Row, counts: dict[str, Tensor], cause: str
+    tokens: Tokens,
+    batch: Batch,
+    layers: list[str],
+    row: Row,
+    calls: Sequence[Call],
+    counts: dict[str, Tensor],
+    cause: str,
 ) -> dict[str, Any]:
-    """Where it goes bad first, and how much of it; tokens are counted from the first that is no padding."""
-    place, mask = row.text, row.mask
-    of_padding = False
-    if cause == "padding" and row.filling is not None and (place is None or row.filling[0] < place[0]):
-        place, of_padding = row.filling, True
+    """Where it goes bad first, and how much of it; tokens are counted from the first that is no padding.
+
+    A module before the layers stands in a layer's place, without a number.
+    """
+    mask, of_padding = row.mask, cause == "padding" and _padding_first(row, calls)
+    place = row.filling if of_padding else row.text
     if place is None:
         return {"layer": OUTPUT}
     layer, column = place
-    name, last = layers[layer], layers[-1]
-    token = int(batch.ids_of(name)[row.number, column])
+    last, own = layers[-1], ~mask if of_padding else mask
+    name = module = layers[layer]
+    decoder = batch.decoder_ids is not None and in_decoder(name)
+    inside = first_of(calls, row.number, row.bad[layer], own)
+    if inside is not None:
+        call, column = calls[inside[0]], inside[1]
+        module, decoder = call.module, call.decoder
+        name = module if call.outside else name
+    ids = batch.decoder_ids if decoder and batch.decoder_ids is not None else batch.input_ids
+    token = int(ids[row.number, column])
     kind = "padding" if of_padding else "special" if token in tokens.special else "text"
     withheld = batch.examples[row.number].withheld and kind == "text"
     return {
         "layer": name,
-        "layer_index": layer,
+        "layer_index": layer if name == layers[layer] else None,
+        "module": module,
         "token_index": column - int(mask.nonzero()[0, 0]),
         "token": None if withheld else tokens.word(token),
         "token_id": None if withheld else token,
         "token_kind": kind,
-        **_figures(counts[name][:, row.number][:, ~mask if of_padding else mask]),
+        **_figures(counts.get(name, counts[layers[layer]])[:, row.number][:, own]),
         "at_last": {"layer": last, **_figures(counts[last][:, row.number][:, mask])},
     }
+
+
+def _padding_first(row: Row, calls: Sequence[Call]) -> bool:
+    """Whether the padding goes bad before the text does: in an earlier layer, or in an earlier module."""
+    if row.filling is None or row.text is None or row.filling[0] != row.text[0]:
+        return row.filling is not None and (row.text is None or row.filling[0] < row.text[0])
+    bad = row.bad[row.text[0]]
+    text, filling = (first_of(calls, row.number, bad, own) for own in (row.mask, ~row.mask))
+    return text is not None and filling is not None and filling[0] < text[0]
 
 
 def _figures(counts: Tensor) -> dict[str, int]:
@@ -172,4 +204,4 @@ def _words(found: dict[str, Any]) -> str:
     if found["layer"] == OUTPUT:
         return f"the output is not finite, though every layer is; {CAUSES[found['cause']]}"
     token = f"token {found['token_index']}" + (f" {found['token']!r}" if found["token"] is not None else "")
-    return f"bad first in {found['layer']} at {token} ({found['token_kind']}); {CAUSES[found['cause']]}"
+    return f"bad first in {found['module']} at {token} ({found['token_kind']}); {CAUSES[found['cause']]}"

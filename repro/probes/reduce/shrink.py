@@ -218,6 +218,7 @@ def payload(written: Written, fault: Fault) -> Optional[dict[str, Any]]:
             "args": [argument(item, names, results) for item in call.args],
             "kwargs": {name: argument(item, names, results) for name, item in call.kwargs.items()},
             "name": name,
+            "several": gives_several(call.func),
         }
         for call, name in zip(program.calls, results)
     ]
@@ -235,6 +236,12 @@ def payload(written: Written, fault: Fault) -> Optional[dict[str, Any]]:
         "limit": seen.limit,
         "device": device,
     }
+
+
+def gives_several(func: Any) -> bool:
+    """Whether the operator's result is a tuple or a list, by its schema."""
+    returns = func._schema.returns
+    return len(returns) > 1 or any("[]" in str(item.type) or "List" in str(item.type) for item in returns)
 
 
 def _names(program: Program) -> list[str]:

@@ -1,5 +1,6 @@
 """What a script ends with, where that is born, what makes it go away, and the smallest case of it."""
 
+import dataclasses
 import os
 import signal
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from . import compiled
 from .child import Job
 from .rounding import Rounding
 from .run import Ran, run_plainly, run_script
-from .search import Answer, Runs, Watched, payload, search, watch
+from .search import Answer, Runs, Watched, captured, payload, search, watch
 from .settings import SETTINGS
 
 ROUNDING = "script.rounding:watched_rounding"
@@ -110,9 +111,17 @@ def _inside_the_fast_path(script: Script, answer: Answer) -> Answer:
 
     A fault that the Python code does not have is one of the fused kernels.
     """
+    runs, seen = script.runs, script.watch().seen
+    if answer.found is None and seen is not None and seen.fused is not None:
+        if not runs.well(runs.unwatched(FAST_PATH)):
+            return answer
+        found = captured(runs, seen.fused, dataclasses.replace(script.watch().rule, repair=False))
+        answer = dataclasses.replace(answer, found=found, confirmed_by="layers")
+        if found is not None:
+            found.origin.update(layer="fast path", mechanism="kernel")
+        return answer
     if answer.found is None or not answer.found.fused:
         return answer
-    runs = script.runs
     slow = Runs(runs.path, runs.plain, (FAST_PATH,), runs.end)
     if runs.well(runs.unwatched(FAST_PATH)):
         answer.found.origin.update(layer="fast path", mechanism="kernel")

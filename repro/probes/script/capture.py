@@ -25,6 +25,7 @@ from ..values.figures import describe, first_bad_index, is_bad, same_values, sca
 from ..values.nest import rebuild
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
 
+NESTED, LONGEST = 3, 100_000  # how far lists of the script are looked into
 WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
 LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
 
@@ -62,7 +63,7 @@ class Capture(Look):
         self._names = names
         self._tape = Tape()
         self._forward: dict[int, tuple[Address, Optional[str], Optional[str]]] = {}
-        self._nodes: dict[int, Optional[tuple[str, int]]] = {}
+        self._around: dict[int, tuple[Optional[tuple[str, int]], dict[str, Any]]] = {}
         self._source: Optional[tuple[Tensor, dict[str, Any]]] = None
         self._unset_at: Optional[dict[str, Any]] = None
         self._handed: set[int] = set()
@@ -91,7 +92,7 @@ class Capture(Look):
         if self.place >= self._wanted.begin and self.found is None:
             try:
                 self._tape.visit(call)
-                self._nodes[len(self._tape.ops) - 1] = _described(node_here())
+                self._around[len(self._tape.ops) - 1] = (_described(node_here()), phase_here())
             except Exception as error:
                 if error is call.raised:
                     raise
@@ -111,16 +112,14 @@ class Capture(Look):
         if self.found is None:
             record = {**blank(), **place, "output": describe(spoilt[0]), "limit": limit_of(spoilt[0].dtype)}
             self.found = Found(call.address, MADE, record)
-        self.found.fused = self._names.is_fused(call.address.module)
+        self.found.fused = self._names.is_fused(call.address)
         if self.found.origin["phase"] != "backward":
             raise StopPass
 
     def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
         if (kind, reader) == (self._kind, self._address) and self._source is None:
-            self._source = (
-                tensor,
-                {**self._place(call), "literal": written_in_source(source_place(), bad_value(tensor), tensor.dtype)},
-            )
+            literal = written_in_source(source_place(), bad_value(tensor), tensor.dtype)
+            self._source = (tensor, {**self._place(call), "literal": literal, "held": held_by_the_script()})
 
     def _place(self, call: OpCall) -> dict[str, Any]:
         """Where an operator is called from."""
@@ -186,20 +185,20 @@ class Capture(Look):
         mechanism, expected, note = classify(origin)
         if step.op is not op:  # a row of scores that an earlier operator overflowed
             address = step.op.address
+            node, phase = self._around.get(step.op.index, (None, {}))
             place = {
                 **place,
                 "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
                 "module_class": self._names.classes.get(address.module, ""),
                 "op": address.op, "call_index": address.call_index, "occurrence": address.occurrence,
                 "source": step.op.source, "code": step.op.code,
-                **dict.fromkeys(("forward_op", "forward_source", "note")),
-                **self._backward(self._nodes.get(step.op.index)),
+                **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),
             }  # fmt: skip
         notes = [text for text in (place.get("note"), note) if text]
         if mechanism == "masked_row":
             masked = next((at for at in reversed(origin.path) if at.op is not step.op and at.op.source), None)
             if masked is not None:
-                place = {**place, "code": masked.op.code}
+                place = {**place, "code": masked.op.code, "cause_source": masked.op.source}
                 notes.append(f"the row was masked by {masked.op.address.op} at {masked.op.source}")
         reference = None if expected is None or math.isnan(expected) else expected
         record = {
@@ -274,8 +273,10 @@ class Capture(Look):
         loaded = entry["phase"] == "load" and kind in ("parameter", "buffer")
         where = f"it came in at {entry['source']}" if entry["source"] != record["source"] else "it came in there"
         share = record["came_in"]
-        words = "{:,} of {:,} values".format(share["bad"], share["total"])
-        return {"mechanism": "bad_weights" if loaded else "bad_input", "note": f"{words} are not finite; {where}"}
+        share.update(held_by=entry["held"], entry_code=entry["code"])
+        words = "{:,} of {:,} values are not finite; {}".format(share["bad"], share["total"], where)
+        words += f", from the script's own {entry['held']}" if entry["held"] else ""
+        return {"mechanism": "bad_weights" if loaded else "bad_input", "note": words}
 
     def _named(self, tensor: Tensor) -> tuple[Optional[str], str]:
         """The name of a tensor, and what it is: parameter, buffer, attribute or data."""
@@ -371,7 +372,7 @@ def blank() -> dict[str, Any]:
         **dict.fromkeys(("token_index", "token", "head_index", "channel_index", "tensor", "tensor_index", "note")),
         **dict.fromkeys(("element", "value", "reference_value", "reference", "limit", "phase", "forward_op")),
         **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output", "library")),
-        **dict.fromkeys(("decided_by", "largest_weight")),
+        **dict.fromkeys(("decided_by", "largest_weight", "cause_source")),
         "mechanism": "unknown", "operands": [], "inputs": [], "module": "", "module_class": "",
     }  # fmt: skip
 
@@ -491,6 +492,34 @@ def _generate_step(outer: FrameType) -> Optional[int]:
             if isinstance(ids, Tensor) and ids.dim() == 2 and isinstance(given, int):
                 return int(ids.shape[1]) - given
     return None
+
+
+def held_by_the_script() -> Optional[str]:
+    """A variable of the script itself that holds a NaN or Inf outside of PyTorch: an array, or a list of numbers."""
+    for frame in frames():
+        if frame.f_globals.get("__name__") != "__main__":
+            continue
+        for name, value in list(frame.f_locals.items()):
+            if not name.startswith("__") and _holds_bad(value):
+                return name
+    return None
+
+
+def _holds_bad(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, (list, tuple)) and depth < NESTED:
+        return any(_holds_bad(item, depth + 1) for item in value[:LONGEST])
+    if isinstance(value, dict) and depth < NESTED:
+        return any(_holds_bad(item, depth + 1) for item in list(value.values())[:LONGEST])
+    if isinstance(value, Tensor):
+        return any(map(is_bad, readable_in(value)))
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind == "f" and hasattr(value, "sum"):  # an array of NumPy's: its sum is not finite, or too large to be
+        import numpy
+
+        return not bool(numpy.isfinite(numpy.asarray(value)).all())
+    return False
 
 
 def variable_of(holds: Any) -> Optional[str]:

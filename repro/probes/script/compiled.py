@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from ..observe.source import source_here
+from ..observe.watch import OUTSIDE
 from ..values.figures import describe, finite_mask, is_float, scalar, tensors_in, widen
 from .capture import blank
 from .child import Job
@@ -46,7 +47,7 @@ def _compiled(runs: Runs) -> tuple[str, Optional[dict[str, Any]], str]:
     found = run_script(Job(runs.path, watch=NODES, given=layer)).found
     origin = {
         **blank(), "op": "torch.compile", "mechanism": "compiler", "layer": layer, "code": "torch",
-        "call_index": None, "occurrence": None, "source": None,
+        "call_index": OUTSIDE[1], "occurrence": None, "source": None,
         "note": f"good without torch.compile; the first layer that is bad is {layer}",
         "confirmed": True, "confirmed_by": "layers",
     }  # fmt: skip

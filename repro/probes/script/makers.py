@@ -223,7 +223,9 @@ class Look:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one look found, and what it could not see."""
+    """What one look found, and what it could not see. ``fused``: the first operator that made a bad value in a layer of
+    PyTorch's own that has inner layers: it did by itself what these are there for.
+    """
 
     candidates: tuple[Candidate, ...]
     left_out: int
@@ -231,6 +233,7 @@ class Seen:
     unseen: dict[str, int]
     trouble: Optional[str]
     other_threads: int
+    fused: Optional[Candidate]
 
 
 def look(rule: Rule) -> tuple[Any, Any]:
@@ -240,7 +243,9 @@ def look(rule: Rule) -> tuple[Any, Any]:
 
     def found() -> Seen:
         listed = tuple(made.candidates.values())
-        return Seen(listed, made.left_out, made.place, dict(watch.unseen), watch.trouble, names.other_threads)
+        fused = next((item for item in listed if item.kind == MADE and names.is_fused(item.address)), None)
+        unseen, threads = dict(watch.unseen), names.other_threads
+        return Seen(listed, made.left_out, made.place, unseen, watch.trouble, threads, fused)
 
     return watched_everywhere(watch, names), found
 

@@ -164,7 +164,7 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
     repaired = runs.well(runs.look(dataclasses.replace(rule, only=frozenset([guilty.name]))))
     confirmed_by = "repaired" if repaired else "suffices" if suffices else "together"
     kept = alone if suffices else dataclasses.replace(rule, leave=frozenset(names[:high]))
-    found = _captured(runs, guilty, kept)
+    found = captured(runs, guilty, kept)
     ruled_out = tier[: high - 1] if confirmed_by != "together" else ()
     if found is None:
         where = f"{guilty.address.op} at {guilty.source}"
@@ -176,7 +176,7 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
     return Answer(found, confirmed_by, ruled_out, notes=notes)
 
 
-def _captured(runs: Runs, guilty: Candidate, rule: Rule) -> Optional[Found]:
+def captured(runs: Runs, guilty: Candidate, rule: Rule) -> Optional[Found]:
     runs.count += 1
     wanted = Wanted(guilty.name, rule, max(0, guilty.place - WINDOW))
     return received(run_script(Job(runs.path, runs.settings, CAPTURE, wanted)).found)

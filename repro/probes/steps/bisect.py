@@ -16,5 +16,8 @@ def run(session: Any, step: str) -> Outcome:
         from ..origin.search import bisect
 
         session.bisected = bisect(session.loaded(), session.passes())
+        origin = (session.bisected[2] or {}).get("origin")
+        if origin and origin.get("tensor"):
+            origin["stored_as"] = session.source().stored_as.get(origin["tensor"])
     found: Outcome = session.bisected
     return found

@@ -3,7 +3,7 @@
 from repro.core.answer import Answer
 from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
-from repro.core.payloads import Bisect, Figures, Origin
+from repro.core.payloads import Bisect, CameIn, Figures, Origin
 from repro.core.records import Outcome
 from repro.core.sentences import named_module, origin_dtype
 from repro.report.markdown import Row, cell, shown_number, text
@@ -19,6 +19,7 @@ CONFIRMED = {
     "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
     "suffices": "with every later operator that makes its own bad values repaired, this one alone makes the output bad",
     "corrected": "with only this operator's result replaced by float64's, rounded to its dtype, the script is good",
+    "layers": "the same program is good with a backend of torch.compile that does not compile",
     "walked": "the walk back from the model's output, operator by operator, ends here",
 }
 """What was seen when the operator was put to the test."""
@@ -26,6 +27,7 @@ IN_SCRIPT = {
     **CONFIRMED,
     "repaired": "with only this operator's bad values replaced by 0, the script is good",
     "suffices": "with every later operator that makes its own bad values repaired, this one alone makes the script bad",
+    "together": "the script is good without it, and bad with it and those before it, all others repaired",
 }
 """The same in a script, which has no output but its exit status."""
 SCOPES = {"model": "whole model", "operator": "this operator alone"}
@@ -48,10 +50,19 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "module call (from 0)": cell(origin.call_index) if (origin.call_index or 0) > 0 else None,
         "operator": _code(origin.op),
         "source": _code(origin.source),
+        "made so at": _code(origin.cause_source),
+        "phase": cell(origin.phase) if origin.phase not in (None, "forward") else None,
+        "forward operator": _code(origin.forward_op),
+        "forward source": _code(origin.forward_source),
+        "first bad gradient": _code(origin.gradient),
+        "tokens generated before": None if origin.generate_step is None else str(origin.generate_step),
+        "layer": cell(origin.layer) if origin.layer else None,
         "mechanism": cell(mechanism(origin.mechanism).words),
         "dtype": _code(origin_dtype(origin, bisect)),
-        "weight": _code(origin.tensor),
-        "weight index": _code(origin.tensor_index and list(origin.tensor_index)),
+        "tensor": _code(origin.tensor),
+        "tensor in the file": _code(origin.stored_as),
+        "tensor index": _code(origin.tensor_index and list(origin.tensor_index)),
+        "came in": _came_in(origin.came_in) if origin.came_in else None,
         "token": None if origin.token_index is None else f"{origin.token_index}{token}",
         "head": None if origin.head_index is None else str(origin.head_index),
         "channel": None if origin.channel_index is None else str(origin.channel_index),
@@ -65,6 +76,14 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "note": text(origin.note) if origin.note else None,
     }
     return [[name, value] for name, value in named.items() if value]
+
+
+def _came_in(came: CameIn) -> str:
+    """How much of a tensor was bad before anything ran, and where."""
+    parts = [f"{came.bad:,} of {came.total:,} values of the {came.kind} are NaN or Inf"]
+    parts += [f"rows {', '.join(map(str, came.examples))}"] if came.examples and came.bad < came.total else []
+    parts += [f"last dimension {', '.join(map(str, came.features))}"] if came.features and came.bad < came.total else []
+    return text("; ".join(parts))
 
 
 def _code(value: object) -> str | None:

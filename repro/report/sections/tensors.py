@@ -22,7 +22,8 @@ def fill(shown: Shown) -> Variables | None:
 def _row(item: Tensor) -> Row:
     kind = " ".join([item.dtype or "", str(list(item.shape or ()))])
     counts = map(shown_number, (item.nan, item.posinf, item.neginf))
-    return [cell(item.tensor), or_dash(item.file, cell), text(kind), *counts, or_dash(_index(item))]
+    name = f"{cell(item.tensor)} ({cell(item.stored_as)} in the file)" if item.stored_as else cell(item.tensor)
+    return [name, or_dash(item.file, cell), text(kind), *counts, or_dash(_index(item))]
 
 
 def _index(item: Tensor) -> str | None:

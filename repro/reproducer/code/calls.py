@@ -45,16 +45,6 @@ OF_TENSOR = frozenset((
 ))  # fmt: skip
 """The same for methods of the first argument."""
 
-SEVERAL_RESULTS = frozenset((
-    "_fused_rms_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional",
-    "_native_batch_norm_legit_no_training",
-    "aminmax", "batch_norm_update_stats", "chunk", "cummax", "cummin", "kthvalue", "linalg_eigh", "linalg_qr",
-    "linalg_svd", "linalg_vander", "max.dim", "median.dim", "min.dim", "mode", "native_batch_norm", "native_dropout",
-    "native_group_norm", "native_layer_norm", "sort", "split", "split_with_sizes", "std_mean", "tensor_split", "topk",
-    "unbind", "var_mean",
-))  # fmt: skip
-"""Operators that give several tensors, besides the attention kernels."""
-
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
@@ -160,7 +150,7 @@ def spell(call: Call, render: Render, result: int = 0, own_name: bool = False) -
         result: Which result is wanted.
         own_name: Call it by its own name, even where there is a public spelling.
     """
-    by_name = Spelled(_own_name(call, render), _gives_several(call.op) or result > 0)
+    by_name = Spelled(_own_name(call, render), call.several or result > 0)
     if own_name or not call.op.startswith("aten."):
         return by_name
     args, kwargs = list(call.args), _said(call.kwargs)
@@ -215,11 +205,6 @@ def _own_name(call: Call, render: Render) -> str:
         args[0] += ".clone()"
     args += [f"{key}={render(value)}" for key, value in call.kwargs.items()]
     return f"torch.ops.{'.'.join([space, name, *overload])}({', '.join(args)})"
-
-
-def _gives_several(op: str) -> bool:
-    name = op.partition(".")[2].removesuffix(".default")
-    return op.startswith("aten._scaled_dot_product") or bool({name, name.split(".")[0]} & SEVERAL_RESULTS)
 
 
 def _said(kwargs: Mapping[str, Arg]) -> dict[str, Arg]:

@@ -6,10 +6,13 @@ import json
 import pytest
 import torch
 from corpus import families, files
-from support.handmade import silent
+from support.handmade import emitter, silent
 
 from repro.probes.checkpoint.resolve import CannotResolve, Source
-from repro.probes.model.gguf import DONE, converted, one_reader
+from repro.probes.model.gguf import DONE, converted, one_reader, own_names
+from repro.probes.model.session import Session
+from repro.probes.steps.bisect import run as bisect_step
+from repro.probes.steps.weights import run as weights_step
 
 gguf = pytest.importorskip("gguf", reason="the gguf package writes the file that is read here")
 pytest.importorskip("accelerate", reason="transformers reads no GGUF file without accelerate")
@@ -100,6 +103,36 @@ def test_a_tiny_llama_is_converted(file, cache, model):
     found = files.read(cache / "gguf" / sha / files.WEIGHTS)
     assert {key: tensor.dtype for key, tensor in found.items()} == dict.fromkeys(model.state_dict(), torch.float32)
     assert all(torch.equal(found[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_every_tensor_keeps_the_name_that_the_file_has_for_it(file, cache, model):
+    names = convert(file, cache).stored_as
+    assert set(names) == set(model.state_dict())
+    assert names["model.layers.2.mlp.down_proj.weight"] == "blk.2.ffn_down.weight"
+    assert names["model.layers.0.self_attn.q_proj.weight"] == "blk.0.attn_q.weight"
+    assert (names["model.embed_tokens.weight"], names["lm_head.weight"]) == ("token_embd.weight", "output.weight")
+
+
+def test_a_name_that_is_not_in_the_file_is_not_claimed(file, model):
+    keys = {"model.layers.9.mlp.down_proj.weight", "layers.1.mlp.up_proj.weight", "something.else"}
+    assert own_names(str(file), keys, model.config) == {"layers.1.mlp.up_proj.weight": "blk.1.ffn_up.weight"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_nan_is_reported_under_both_names(tmp_path):
+    broken = families.build("llama")
+    broken.model.layers[1].mlp.down_proj.weight.data[2, 3] = float("nan")
+    write_llama(tmp_path / "nan.gguf", broken, "nan")
+    case = {"model": str(tmp_path / "nan.gguf"), "weights": "checkpoint", "device": "cpu"}
+    session = Session(case, str(tmp_path / "cache"), emitter()[0])
+    verdict, reason, payload = weights_step(session, "weights")
+    assert verdict == "bad"
+    names = ("model.layers.1.mlp.down_proj.weight", "blk.1.ffn_down.weight")
+    assert [(row["tensor"], row["stored_as"]) for row in payload["findings"]] == [names]
+    assert "{} ({} in the file): 1 NaN".format(*names) in reason
+    verdict, _, payload = bisect_step(session, "bisect")
+    assert (verdict, payload["origin"]["mechanism"]) == ("bad", "bad_weights")
+    assert (payload["origin"]["tensor"], payload["origin"]["stored_as"]) == names
 
 
 def test_the_configuration_is_that_of_the_file(file, cache, model):

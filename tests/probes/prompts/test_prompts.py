@@ -6,7 +6,7 @@ import pytest
 import torch
 from corpus import families
 from corpus.families import BOS, HIDDEN, LAYERS, PAD
-from support.handmade import INF, Small, as_loaded, emitter, load_folder
+from support.handmade import INF, NAN, Small, as_loaded, emitter, load_folder
 from support.prompt_models import POISON, RAISE, RARE, write_lines, write_llama, write_odd
 from torch import nn
 
@@ -211,6 +211,100 @@ def test_the_layer_is_found_in_encoders_decoders_and_both(checkpoints, tmp_path,
     own = {"token_index": 2, "token_id": token, "posinf": HIDDEN, "rows": 1}
     assert {key: asked.records[0][key] for key in own} == own
     assert (asked.records[0]["layer"], asked.records[0]["layer_index"]) == fault
+
+
+# --- the token whose own row it is -------------------------------------------------------------------------------
+
+EMBEDDINGS = {
+    "gpt2": "transformer.wte",
+    "llama": "model.embed_tokens",
+    "bert": "bert.embeddings.word_embeddings",
+    "t5": "encoder.embed_tokens",
+}
+
+
+@pytest.mark.parametrize("family", EMBEDDINGS)
+def test_a_row_of_the_embedding_is_named_and_not_the_layer_that_attention_spread_it_in(checkpoints, tmp_path, family):
+    module = EMBEDDINGS[family]
+    loaded = load_folder(checkpoints[family])
+    table = loaded.model.get_submodule(module)
+    weight = table.weight.detach().clone()  # T5 has one for all of its words, and its output reads it too
+    weight[RARE, 3] = NAN
+    table.weight = nn.Parameter(weight)
+    asked = ask(loaded, tmp_path, [[5, 6, 7, RARE, 9, 10], [11, 12], [13, RARE, 14]])
+    assert asked.of("verdict", "layer", "layer_index", "module", "token_index", "token_id", "cause") == [
+        ("bad", module, None, module, 3, RARE, "own"),
+        ("good", None, None, None, None, None, None),
+        ("bad", module, None, module, 1, RARE, "own"),
+    ]
+    assert asked.of("nan", "rows") == [(1, 1), (0, 0), (1, 1)]
+
+
+def test_a_position_that_is_bad_is_named(checkpoints, tmp_path):
+    loaded = load_folder(checkpoints["gpt2"])
+    with torch.no_grad():
+        loaded.model.transformer.wpe.weight[2] = NAN
+    asked = ask(loaded, tmp_path, [[5, 6, 7, 8], [9, 10]], padding_side="right")
+    assert asked.of("verdict", "layer", "token_index", "token_kind", "cause") == [
+        ("bad", "transformer.wpe", 2, "text", "own"), ("bad", "transformer.wpe", 2, "padding", "padding"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "index"),
+    [
+        ("llama", "model.layers.1.input_layernorm", 1),
+        ("llama", "model.layers.1.self_attn.k_proj", 1),
+        ("llama", "model.layers.0.mlp.up_proj", 0),
+        ("bert", "bert.encoder.layer.1.attention.self.value", 1),
+        ("bert", "bert.encoder.layer.2.intermediate", 2),
+        ("t5", "decoder.block.1.layer.0.SelfAttention.q", 4),
+    ],
+)
+def test_inside_a_layer_the_first_module_has_the_token(checkpoints, tmp_path, family, name, index):
+    """Attention carries it to other tokens in the same layer; in BERT to the first one."""
+    loaded = load_folder(checkpoints[family], attn="eager")
+
+    def spoil(module, args, output):
+        given = output.clone()
+        given[:, 2] = NAN
+        return given
+
+    with loaded.model.get_submodule(name).register_forward_hook(spoil):
+        asked = ask(loaded, tmp_path, [[5, 6, 7, 8]])
+    token = 6 if family == "t5" else 7  # a decoder's columns are one later, behind its start token
+    assert asked.of("verdict", "layer_index", "module", "token_index", "token_id") == [("bad", index, name, 2, token)]
+    assert name.startswith(asked.records[0]["layer"] + ".")
+    assert f"bad first in {name} at token 2" in asked.records[0]["reason"]
+
+
+def test_what_a_layer_absorbs_is_not_where_it_goes_bad(checkpoints, tmp_path):
+    """A mask of -inf inside the layer, at every token, comes before the fault."""
+    loaded = load_folder(checkpoints["llama"])
+    layer = loaded.model.model.layers[1]
+
+    class Masked(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.mask = inner, Mask()
+
+        def forward(self, hidden):
+            return self.inner(hidden) + torch.exp(self.mask(hidden)).mean()
+
+    class Mask(nn.Module):
+        def forward(self, hidden):
+            return torch.full_like(hidden, -INF)
+
+    layer.mlp = Masked(layer.mlp)
+
+    def spoil(module, args, output):
+        given = output.clone()
+        given[:, 2] = NAN
+        return given
+
+    with layer.mlp.inner.down_proj.register_forward_hook(spoil):
+        asked = ask(loaded, tmp_path, [[5, 6, 7, 8]])
+    assert asked.of("module", "token_index") == [("model.layers.1.mlp.inner.down_proj", 2)]
 
 
 # --- layers ------------------------------------------------------------------------------------------------------

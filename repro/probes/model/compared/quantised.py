@@ -11,7 +11,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ..values.figures import is_float, widen
+from ...values.figures import is_float, widen
 
 EXPONENT_BIAS = 127  # of E8M0, a scale that is only an exponent: 2 ** (byte - 127). OCP Microscaling Formats 1.0, 5.4.1
 

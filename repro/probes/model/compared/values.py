@@ -13,8 +13,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ..values.figures import same_values
-from .load import Loaded, file_tensors, opened
+from ...values.figures import is_float, same_values
+from ..load import Loaded, file_tensors, opened
 from .quantised import (
     Arithmetic,
     arithmetics,
@@ -49,11 +49,13 @@ class Misplaced:
 
 @dataclass
 class Comparison:
-    """What was found. compared: tensors of the file that are in memory. differ: names in memory with other values than
-    the file's tensor. untied: names that should share values with another and do not. left: tensors of the file that
-    nothing in memory was held against, with their shapes. quantised: weights that are so in the file and are not
-    compared number by number; dequantised: those of them that were compared through their arithmetic. method: how they
-    were quantised. untaken: quantised weights in whose module keys are missing.
+    """What was found.
+
+    compared: tensors of the file that are in memory. differ: names in memory with other values than the file's tensor.
+    untied: names that should share values with another and do not. left: tensors of the file that nothing in memory
+    was held against, with their shapes. quantised: weights that are so in the file and not in memory; dequantised:
+    those of them that were compared through their arithmetic; stored: tensors that are as narrow in memory as in the
+    file, and equal; untaken: quantised weights in whose module keys are missing. method: how they were quantised.
     """
 
     compared: int = 0
@@ -65,6 +67,7 @@ class Comparison:
     method: Optional[str] = None
     quantised: int = 0
     dequantised: int = 0
+    stored: int = 0
     untaken: int = 0
 
     @property
@@ -127,7 +130,7 @@ class _Work:
             ours = None if name is None else self.state[name]
             if name is None or ours is None or ours.shape != tensor.shape or not is_plain(ours):
                 self.left.append(key)
-            elif is_narrow(tensor) and not is_narrow(ours):
+            elif is_narrow(tensor) and not is_narrow(ours) and is_float(ours):
                 self.narrow[key] = name
                 self.names[name] = key
             else:
@@ -138,6 +141,7 @@ class _Work:
         if holds(self.state[name], tensor):
             self.found.compared += 1
             self.found.equal[name] = self.files[key]
+            self.found.stored += self.found.method is not None and is_narrow(tensor) and tensor.dim() > 1
         else:
             self.found.differ.append(name)
 

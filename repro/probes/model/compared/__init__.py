@@ -1,0 +1,1 @@
+"""What is in memory against what is in the files."""
