@@ -140,7 +140,7 @@ def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool, wit
     Raises:
         CannotLoad: the model takes something that cannot be made here.
     """
-    takes = _what_it_takes(loaded)
+    takes = what_it_takes(loaded)
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code) if takes.ids else None
     if tokenizer is None:
         return [seeded(loaded, SEED, takes)]
@@ -167,7 +167,7 @@ class Takes:
     further: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
-def _what_it_takes(loaded: Loaded) -> Takes:
+def what_it_takes(loaded: Loaded) -> Takes:
     """The fewest inputs that the model runs with: token ids, or its main input, and more where these do not suffice.
 
     A pass decides, and is made only where there is a choice: that of a model of token ids alone has none.
