@@ -205,12 +205,12 @@ def what_it_takes(loaded: Loaded) -> Takes:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 model(**seeded(loaded, SEED, takes).arguments())
         except Exception as error:  # noqa: BLE001 - the model's own code refuses in its own words
-            refused = f"{type(error).__name__}: {first_line(error)}"
+            refused = refused or f"{type(error).__name__}: {first_line(error)}"
         else:
             return takes
     raise CannotLoad(
         f"{loaded.class_name} runs with none of the inputs that can be made here ({', '.join(possible)});"
-        f" at last it raised {refused}"
+        f" it raised {refused}"
     )
 
 
@@ -270,7 +270,7 @@ def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
     model, device = loaded.model, loaded.device
     mask = made.attention_mask if made.attention_mask is not None and accepts(model, "attention_mask") else None
     decoder = decoder_tokens = None
-    if getattr(model.config, "is_encoder_decoder", False) and (takes == Takes() or accepts(model, "decoder_input_ids")):
+    if getattr(model.config, "is_encoder_decoder", False) and accepts(model, "decoder_input_ids"):
         start = getattr(model.config, "decoder_start_token_id", None)
         if start is None:
             start = getattr(model.config, "bos_token_id", None) or 0
