@@ -290,7 +290,7 @@ class Capture(Look):
         return variable_of(lambda item: is_readable(item) and item.untyped_storage().data_ptr() == place), "data"
 
     def _only_bad_gradient(self) -> Optional[str]:
-        """The one parameter whose gradient is bad by now; None where there are several: which was first is not known."""
+        """The one parameter whose gradient is bad by now; None where several are: the first is not known."""
         bad = [
             ".".join(filter(None, (label, name)))
             for label, root in self._names.roots()
