@@ -37,7 +37,8 @@ class Store:
 class Ref:
     """A tensor as it was at one moment: where its elements lie, and in which epoch of their memory.
 
-    was_bad: of an operator's result, whether it held a NaN or Inf when the operator had just given it.
+    was_bad: of an operator's result, whether it held a NaN or Inf when the operator had just given it. nested: sizes,
+    strides and offsets of the parts of a nested tensor; the Ref is then of all the memory behind it, in one dimension.
     """
 
     store: Store
@@ -48,6 +49,7 @@ class Ref:
     offset: int
     itemsize: int
     was_bad: Optional[bool] = None
+    nested: Optional[tuple[Tensor, Tensor, Tensor]] = None
 
     def tensor(self) -> Tensor:
         """The values of that moment. Not to be written to."""
@@ -55,6 +57,13 @@ class Ref:
         return torch.empty(0, dtype=self.dtype, device=self.store.device).set_(
             storage, self.offset, self.shape, self.stride
         )
+
+    def as_given(self, values: Tensor) -> Tensor:
+        """``values`` in the form in which the operator was given this tensor."""
+        if self.nested is None:
+            return values
+        made: Tensor = torch._nested_view_from_buffer(values.contiguous(), *self.nested)
+        return made
 
     def byte_of(self, index: list[int]) -> int:
         """Where an element begins; for a complex one, where the part begins that is not finite, if only one is not."""
@@ -140,6 +149,13 @@ class Tape:
         store = self._stores.get(key)
         if store is None:
             store = self._stores[key] = Store(storage, tensor.device)
+        if tensor.is_nested:
+            whole = plain(tensor)
+            parts: Any = tensor
+            sizes, strides = parts._nested_tensor_size(), parts._nested_tensor_strides()
+            nested = (sizes, strides, parts._nested_tensor_storage_offsets())
+            shape, stride = tuple(whole.shape), (1,)
+            return Ref(store, store.epoch, tensor.dtype, shape, stride, 0, tensor.element_size(), nested=nested)
         return Ref(
             store,
             store.epoch,
@@ -176,11 +192,11 @@ class Tape:
             fresh = tensor.numel() > 0 and not self.knows(tensor)
             ref = self.ref(tensor)
             if fresh:
-                ref = replace(ref, was_bad=is_bad(tensor))
+                ref = replace(ref, was_bad=is_bad(plain(tensor)))
                 ref.store.writers.append((index, ref))
             outputs.append(ref)
         for tensor in written:
-            ref = replace(self.ref(tensor), was_bad=is_bad(tensor))
+            ref = replace(self.ref(tensor), was_bad=is_bad(plain(tensor)))
             ref.store.writers.append((index, ref))
         place = source_place()
         self.ops.append(
@@ -203,13 +219,22 @@ class Tape:
 
 def unreadable(tensor: Tensor) -> Optional[str]:
     """Why the elements of a tensor cannot be read from its memory; None where they can."""
-    if tensor.is_nested:
+    if tensor.is_nested and not (tensor.layout is torch.strided and hasattr(tensor, "_nested_tensor_storage_offsets")):
         return "nested"
     if tensor.layout is not torch.strided:
         return str(tensor.layout).replace("torch.", "")
     if tensor.is_quantized:
         return "quantised"
     return "meta" if tensor.is_meta else None
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor that can be read; of a nested one all the memory behind it, in one dimension."""
+    if not tensor.is_nested:
+        return tensor
+    storage = tensor.untyped_storage()
+    count = storage.nbytes() // tensor.element_size()
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, 0, (count,), (1,))
 
 
 def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:

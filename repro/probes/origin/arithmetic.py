@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor
 
-from ..observe.tape import Op, Ref, unreadable, written_by
+from ..observe.tape import Op, Ref, plain, unreadable, written_by
 from ..values.figures import is_float, scalar, tensors_in
 from ..values.nest import items_in, rebuild
 
@@ -57,8 +57,8 @@ class Again:
         try:
             with torch.no_grad(), warnings.catch_warnings(), _repeatable(self.op.func):
                 warnings.simplefilter("ignore")  # the program has had them already
-                results = [t for t in tensors_in(self.op.func(*args, **kwargs)) if unreadable(t) is None]
-            written = [tensor for tensor in written_by(self.op.func, args, kwargs) if unreadable(tensor) is None]
+                results = [plain(t) for t in tensors_in(self.op.func(*args, **kwargs)) if unreadable(t) is None]
+            written = [plain(t) for t in written_by(self.op.func, args, kwargs) if unreadable(t) is None]
             return scalar([*(results or written), *written][self._position], self.place)
         except Exception:  # noqa: BLE001 - no kernel for these inputs, or none for float64: there is no answer
             return None
@@ -82,7 +82,7 @@ class Again:
             if tensors is not None:
                 values = tensors(ref, values)
             writes = any(same_memory(ref, other) for other in self.op.mutates)
-            return values.clone() if writes and values is given else values
+            return ref.as_given(values.clone() if writes and values is given else values)
 
         args, kwargs = self.op.args, self.op.kwargs
         if numbers is not None:

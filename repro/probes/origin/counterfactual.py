@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..observe.source import source_line
-from ..observe.tape import Op, Ref, unreadable, written_by
+from ..observe.tape import Op, Ref, plain, unreadable, written_by
 from ..observe.watch import Address, OpCall, StopPass, Visitor, Watch, watched
 from ..values.figures import finite_mask, is_bad, is_float, scalar, tensors_in, widen
 from .arithmetic import limit_of, python_numbers
-from .walk import LITERAL, UNWRITTEN
+from .walk import UNWRITTEN
 
-# Names of operators that put a chosen number into memory, or hand it out as it is: for those who list suspects.
-CHOSEN = tuple("aten." + name + ending for name in sorted(LITERAL | UNWRITTEN) for ending in (".", "_."))
 CASTS = frozenset(("aten._to_copy.default", "aten.clone.default", "aten.copy_.default", "aten.detach.default"))
 FILLS = (1.0, 2.0)  # what unset memory is filled with
 
@@ -93,8 +91,17 @@ def kin_of(model: nn.Module, run: Callable[[], Any], address: Address) -> Option
     return found[0] if found else None
 
 
-def result_at(model: nn.Module, run: Callable[[], Any], kin: Kin, output: int) -> Optional[Tensor]:
-    """The ``output``-th result of the operator that is the Kin's in this pass; None where there is none."""
+def result_at(
+    model: nn.Module,
+    run: Callable[[], Any],
+    kin: Kin,
+    output: int,
+    note: Optional[Callable[[OpCall, Any], None]] = None,
+) -> Optional[Tensor]:
+    """The ``output``-th result of the operator that is the Kin's in this pass; None where there is none.
+
+    note: is told of every operator before it, and of what it gave.
+    """
     found: list[Tensor] = []
     kinship = _Kinship()
 
@@ -104,8 +111,10 @@ def result_at(model: nn.Module, run: Callable[[], Any], kin: Kin, output: int) -
         if mine == kin:
             results = list(tensors_in(result)) or list(written_by(call.func, call.args, call.kwargs))
             if output < len(results):
-                found.append(results[output].detach().clone())
+                found.append(plain(results[output].detach()).clone())
             raise StopPass
+        if note is not None:
+            note(call, result)
         kinship.wrote(call, mine, result)
         return result
 
@@ -156,8 +165,9 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
         if call.address == address:
             met.append(True)
             return call.run()
-        given = [tensor for tensor in tensors_in((call.args, call.kwargs)) if is_float(tensor)]
-        sound = all(not bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in map(widen, given))
+        given = [plain(t) for t in tensors_in((call.args, call.kwargs)) if is_float(t) and unreadable(t) is None]
+        sound = len(given) == sum(map(is_float, tensors_in((call.args, call.kwargs))))  # else it cannot be told
+        sound = sound and all(not bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in map(widen, given))
         finite_in = sound and not any(map(is_bad, given))
         result = call.run()
         if sound and not is_mask(call, result):
@@ -169,7 +179,7 @@ def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Opt
 
 def is_mask(call: OpCall, result: Any) -> bool:
     """Whether the only bad values of the result are -inf, and a number in the code is to blame: they are meant."""
-    floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and not tensor.is_complex()]
+    floats = [plain(t) for t in tensors_in(result) if unreadable(t) is None and t.is_floating_point()]
     bad = [widen(tensor) for tensor in floats if is_bad(tensor)]
     if not bad or any(bool((torch.isnan(wide) | (wide == math.inf)).any()) for wide in bad):
         return False
@@ -182,8 +192,9 @@ def repair_all(call: OpCall, result: Any, nan_only: bool = False) -> None:
     for tensor in list(tensors_in(result)) or list(written_by(call.func, call.args, call.kwargs)):
         if unreadable(tensor) is not None or not is_float(tensor):
             continue
-        if bool(torch.isnan(widen(tensor)).any()) if nan_only else is_bad(tensor):
-            repair(tensor)
+        values = plain(tensor)
+        if bool(torch.isnan(widen(values)).any()) if nan_only else is_bad(values):
+            repair(values)
 
 
 def _watched_output(model: nn.Module, run: Callable[[], Any], visit: Visitor, met: list[bool]) -> Optional[Any]:
@@ -233,7 +244,7 @@ def follows_the_fill(passes: Callable[[Visitor], Any], read: tuple[Op, Ref, tupl
 
         def visit(call: OpCall, fill: float = fill, found: list[float] = found) -> Any:
             if call.address == op.address:
-                given = [tensor for tensor in tensors_in((call.args, call.kwargs)) if unreadable(tensor) is None]
+                given = [plain(t) for t in tensors_in((call.args, call.kwargs)) if unreadable(t) is None]
                 if position < len(given) and tuple(given[position].shape) == ref.shape:
                     found.append(scalar(given[position], index))
                 raise StopPass
@@ -256,7 +267,7 @@ def filled(call: OpCall, fill: float) -> Any:
     result = call.run()
     for tensor in tensors_in(result):
         if unreadable(tensor) is None and tensor.numel() > kept and (not kept or tensor.is_contiguous()):
-            (tensor.view(-1)[kept:] if kept else tensor).fill_(fill)
+            (tensor.view(-1)[kept:] if kept else plain(tensor)).fill_(fill)
     return result
 
 

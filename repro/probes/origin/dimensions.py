@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..model.inputs import Inputs
-from ..values.figures import finite_mask, is_float, widen
+from ..observe.watch import OpCall
+from ..values.figures import digest, finite_mask, is_float, tensors_in, widen
 from .counterfactual import Kin, result_at
 
-TOKEN, KEY, BATCH, HEAD, CHANNEL = "token", "key", "batch", "head", "channel"
+TOKEN, KEY, ROW, BATCH, HEAD, CHANNEL = "token", "key", "row", "batch", "head", "channel"
+FAR = 3.0  # times what the own row changes
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ def meanings(model: nn.Module, inputs: Inputs, place: Place) -> tuple[Optional[s
         if names[at] is None:
             names[at] = BATCH
     if of is not None and not passes.is_in_order(of, names.index(TOKEN)):
-        names = [None if name in (TOKEN, KEY) else name for name in names]
-        return None, names  # rows that were sorted, or chosen: which token each is, is not known
+        names = [ROW if name in (TOKEN, KEY) else name for name in names]  # sorted, or chosen: which token is not known
     if of is None and not _is_vector_of_channels(model, place, names):
         return None, names
     config = _config(model)
@@ -108,26 +109,50 @@ class _Passes:
         return self._dimensions(self._result(twice), lambda before, after: (before, after) == (1, 2))
 
     def is_in_order(self, part: str, dim: int) -> bool:
-        """Whether a change of the input at one place is seen in the result at the same place along ``dim``: at the last
-        place, in the middle, and at the element's own.
+        """Whether the places along ``dim`` are the tokens in their order: a change of the input at one place is seen in
+        the result at the same place (the last, the middle, and the element's own), or, where all of it changes, which
+        place is which does not hang on what the tokens are.
 
-        Also where nothing changes for any token: then the rows follow from the positions alone. A row that is bad
-        throughout cannot tell; then the next one is asked. Nor can the first of a model that looks back only: whatever
-        changes there is seen in all rows.
+        A row that is bad throughout cannot tell; then the next one is asked. Nor can the first of a model that looks
+        back only: whatever changes there is seen in all rows.
         """
         before = self._result(self._inputs.arguments())
         if before is None:
             return False
         own, size = self._place.index[dim], before.shape[dim]
-        rows = [row for row in range(size) if bool(finite_mask(before.select(dim, row)).any())]
-        if not rows:
-            return False
+        rows = [row for row in range(size) if bool(finite_mask(before.select(dim, row)).any())] or [size - 1]
         nearest = min(rows, key=lambda row: abs(row - own))
+        answers = set()
         for row in {nearest or rows[-1], rows[len(rows) // 2], rows[-1]}:
             after = self._result(self._changed(part, row))
-            if after is None or before.shape != after.shape or not _is_this_row(before, after, dim, row):
+            if after is None or before.shape != after.shape:
                 return False
-        return True
+            answers.add(_is_this_row(before, after, dim, row))
+        return False not in answers and (answers == {True} or self._is_by_position(part, rows[-1]))
+
+    def _is_by_position(self, part: str, row: int) -> bool:
+        """Whether no operator before this one reads or gives other whole numbers once a token is another one. What is
+        sorted, routed or picked by content is so by whole numbers.
+        """
+        both = [self._routes(given) for given in (self._inputs.arguments(), self._changed(part, row))]
+        return both[0] is not None and both[0] == both[1]
+
+    def _routes(self, given: dict[str, Any]) -> Optional[list[str]]:
+        """Digests of the whole numbers that go into and come out of operators with floating ones; of the inputs' own
+        none.
+        """
+        own = {id(tensor) for tensor in tensors_in(given)}
+        memory = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(given)}
+        found: list[str] = []
+
+        def note(call: OpCall, result: Any) -> None:
+            tensors = list(tensors_in((call.args, call.kwargs, result)))
+            if any(map(is_float, tensors)):
+                whole = [t for t in tensors if not is_float(t) and t.dtype != torch.bool and id(t) not in own]
+                kept = [t for t in whole if t.untyped_storage().data_ptr() not in memory]
+                found.extend(f"{call.address.op} {digest(t)}" for t in kept)
+
+        return None if self._result(given, note) is None else found
 
     def _without_last(self, part: str, dim: int, size: int) -> dict[str, Any]:
         """Without the last place of one input, and of those that go with it, place by place."""
@@ -164,7 +189,7 @@ class _Passes:
         pairs = enumerate(zip(self._place.shape, other.shape))
         return [at for at, (before, after) in pairs if fits(before, after)]
 
-    def _result(self, given: dict[str, Any]) -> Optional[Tensor]:
+    def _result(self, given: dict[str, Any], note: Optional[Callable[[OpCall, Any], None]] = None) -> Optional[Tensor]:
         """The place's result; None where the model does not take such inputs, or does not come to the operator."""
 
         def again() -> Any:
@@ -172,26 +197,26 @@ class _Passes:
                 return self._model(**given)
 
         try:
-            return result_at(self._model, again, self._place.kin, self._place.output)
+            return result_at(self._model, again, self._place.kin, self._place.output, note)
         except Exception:  # noqa: BLE001 - a model of one length or one example may raise anything
             return None
 
 
-def _is_this_row(before: Tensor, after: Tensor, dim: int, at: int) -> bool:
+def _is_this_row(before: Tensor, after: Tensor, dim: int, at: int) -> Optional[bool]:
     """Whether a change of the input at ``at`` is seen in this row: it changes and no row before it does, as in a model
     that looks back only; or more of its elements change than of any other, or as many, and those by more in all, each
-    by its own size. True where nothing changes.
+    by its own size. True where nothing changes. False where a row before it changes by far more. None: not to be told.
     """
-    one, two = (
-        widen(tensor.detach()).cpu().movedim(dim, 0).reshape(tensor.shape[dim], -1) for tensor in (before, after)
-    )
+    one, two = (widen(tensor).cpu().movedim(dim, 0).reshape(tensor.shape[dim], -1) for tensor in (before, after))
     same = (one == two) | (torch.isnan(one) & torch.isnan(two))
     parts = ((one - two) / (one.abs() + two.abs())).abs().nan_to_num(nan=1.0)
     sizes = torch.where(same, torch.zeros_like(parts), parts).double().sum(1)
     rows = list(zip((~same).sum(1).tolist(), sizes.tolist()))
     changed = [place for place, row in enumerate(rows) if row[0]]
     others = max((row for place, row in enumerate(rows) if place != at), default=(0, 0.0))
-    return not changed or (at > 0 and changed[0] == at) or rows[at] > others
+    if not changed or (at > 0 and changed[0] == at) or rows[at] > others:
+        return True
+    return False if max((size for _, size in rows[:at]), default=0.0) > FAR * rows[at][1] else None
 
 
 def _is_mask(name: str) -> bool:

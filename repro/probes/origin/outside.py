@@ -16,7 +16,7 @@ from ..model.load import Loaded, file_tensor, file_tensors
 from ..observe.source import Place
 from ..observe.tape import Tape, unreadable
 from ..observe.watch import Watch, watched
-from ..values.figures import finite_mask, is_bad, is_float, scalar, tensors_in, unravel, widen
+from ..values.figures import finite_mask, is_bad, is_float, scalar, tensors_in, widen
 from .arithmetic import limit_of
 from .counterfactual import FILLS, filled
 from .walk import End, Origin
@@ -105,15 +105,15 @@ def inputs_by_name(given: dict[str, Any]) -> list[tuple[str, Tensor]]:
 def came_in(kind: str, tensor: Tensor) -> dict[str, Any]:
     """The record of a tensor that came in bad: how much of it, in which rows and at which places."""
     bad = ~finite_mask(tensor.detach())
-    flat = bad.reshape(-1).nonzero().flatten().tolist()[:10_000]
-    places = [unravel(int(at), tuple(bad.shape)) for at in flat]
+    rows = bad.reshape(bad.shape[0], -1).any(1).nonzero().flatten().tolist() if bad.dim() else []
+    columns = bad.reshape(-1, bad.shape[-1]).any(0).nonzero().flatten().tolist() if bad.dim() > 1 else []
     return {
         "kind": kind,
         "shape": list(bad.shape),
         "bad": int(bad.sum()),
         "total": bad.numel(),
-        "examples": sorted({place[0] for place in places if place})[:FEW],
-        "features": sorted({place[-1] for place in places if len(place) > 1})[:FEW],
+        "examples": rows[:FEW],
+        "features": columns[:FEW],
     }
 
 

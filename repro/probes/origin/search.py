@@ -12,18 +12,20 @@ from typing import Any, Callable, Optional
 
 from ..model.forward import Pass, main_output, run
 from ..model.load import Loaded
+from ..model.loadcheck import poisoned_memory
 from ..observe.screen import Call, blocks
 from ..observe.tape import Tape, record
 from ..observe.watch import OUTSIDE, Address, Visitor, Watch, watched
-from ..values.figures import dtype_name, finite_mask, is_bad, unravel
+from ..values.figures import dtype_name, finite_mask, first_bad_index, is_bad, unravel
 from .arithmetic import limit_of
 from .counterfactual import effect, follows_the_fill, with_only, without_bad_values
 from .mechanism import Answer
-from .outside import PARAMETER, find_leaf, literal_in_source, without_name
+from .outside import PARAMETER, Leaf, find_leaf, literal_in_source, without_name
 from .record import describe_origin
 from .walk import End, Origin, Step, chosen, trace
 
 ROOT = ("", 0)
+TRIES = 8  # operators before the origin that are asked whether they suffice by themselves
 SAMPLES = 3  # bad elements of one output that are walked back; the origin that ran first is the answer
 
 
@@ -90,26 +92,10 @@ def find(search: Search) -> Optional[dict[str, Any]]:
     first = next((call for call in search.seen.calls if call.bad), None)
     for begin, end in _frames(first):
         tape = record(search.loaded.model, search.run, begin, end)
-        origin = earliest(tape)
-        if origin is None:
-            search.notes.append("a repeated pass had no bad value at the end of {}".format(end[0] or "the model"))
+        ended = _ended(search, tape, begin, end)
+        if ended is None:
             continue
-        leaf = find_leaf(search.loaded, search.seen, tape, origin)
-        if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
-            continue  # it came in through the module's inputs: look further out
-        if origin.masked_row and leaf is not None and leaf.kind == PARAMETER:
-            origin = replace(origin, end=End.OUTSIDE)  # no mask is a parameter
-        elif origin.end is End.OUTSIDE and (leaf is None or leaf.kind != PARAMETER):
-            origin = chosen(origin if leaf else literal_in_source(origin))
-        if origin.end is End.LITERAL and end == ROOT and origin.step is not None:
-            # nothing made NaN of the -inf that was written, and it is in the output itself
-            origin = replace(origin, end=End.OUTSIDE if origin.outside else End.BORN, literal=-math.inf)
-        leaf = (leaf or without_name(origin)) if origin.end is End.OUTSIDE else None
-        said: Optional[Answer] = None
-        if origin.end in (End.UNWRITTEN, End.OVERWRITTEN):
-            if origin.read is None and end != ROOT:
-                continue  # the module hands it out: look further out for what reads it
-            origin, said = unset_or_written(origin, search.passes)
+        origin, leaf, said = ended
         if origin.end in (End.LITERAL, End.LOST) or origin.step is None:
             address = origin.step.op.address if origin.step else Address(end[0], end[1], "", 0)
             why = "a -inf that was written on purpose" if origin.end is End.LITERAL else "the walk back did not end"
@@ -122,9 +108,80 @@ def find(search: Search) -> Optional[dict[str, Any]]:
             confirmed, how = True, "walked"  # this walk began at the model's own output, and every step of it was tried
         if confirmed:
             search.ruled_out.pop(address, None)
+            before = before_it(search, tape, origin) if said is None and leaf is None else None
+            origin, how = (before, "suffices") if before is not None else (origin, how)
             found = describe_origin(search.loaded, search.seen, origin, leaf, said)
             return {**found, "confirmed": True, "confirmed_by": how}
         search.excuse(address, "repairing it does not make the output good, and it alone does not make the output bad")
+    return _unset_now_and_then(search)
+
+
+def _unset_now_and_then(search: Search) -> Optional[dict[str, Any]]:
+    """The origin of an output that is bad in one pass and good in the next, where it is unset memory: with NaN in all
+    memory that is handed out unset, the walk back ends there. None where it does not.
+    """
+    with poisoned_memory():
+        tape = record(search.loaded.model, search.run, ROOT, ROOT)
+    origin = earliest(tape)
+    if origin is None or origin.end is not End.UNWRITTEN or origin.read is None:
+        return None
+    origin, said = unset_or_written(origin, search.passes)
+    if said[0] != "unset_memory":
+        return None
+    found = describe_origin(search.loaded, search.seen, origin, None, said)
+    return {**found, "confirmed": True, "confirmed_by": "walked"}
+
+
+def _ended(
+    search: Search, tape: Tape, begin: tuple[str, int], end: tuple[str, int]
+) -> Optional[tuple[Origin, Optional[Leaf], Optional[Answer]]]:
+    """Where the walk back through a recording ended, the tensor that came in bad, if one did, and the mechanism, where
+    it is not the operator's own; None where only a wider recording can tell.
+    """
+    origin = earliest(tape)
+    if origin is None:
+        search.notes.append("a repeated pass had no bad value at the end of {}".format(end[0] or "the model"))
+        return None
+    leaf = find_leaf(search.loaded, search.seen, tape, origin)
+    if origin.end is End.OUTSIDE and leaf is None and begin != ROOT:
+        return None  # it came in through the module's inputs: look further out
+    if origin.masked_row and leaf is not None and leaf.kind == PARAMETER:
+        origin = replace(origin, end=End.OUTSIDE)  # no mask is a parameter
+    elif origin.end is End.OUTSIDE and (leaf is None or leaf.kind != PARAMETER):
+        origin = chosen(origin if leaf else literal_in_source(origin))
+    if origin.end is End.LITERAL and end == ROOT and origin.step is not None:
+        # nothing made NaN of the -inf that was written, and it is in the output itself
+        origin = replace(origin, end=End.OUTSIDE if origin.outside else End.BORN, literal=-math.inf)
+    leaf = (leaf or without_name(origin)) if origin.end is End.OUTSIDE else None
+    if origin.end in (End.UNWRITTEN, End.OVERWRITTEN):
+        if origin.read is None and end != ROOT:
+            return None  # the module hands it out: look further out for what reads it
+        origin, said = unset_or_written(origin, search.passes)
+        return origin, None, said
+    if origin.end is End.LOST:  # is it one of those that ran before, all the same?
+        origin = before_it(search, tape, origin) or origin
+    return origin, leaf, None
+
+
+def before_it(search: Search, tape: Tape, origin: Origin) -> Optional[Origin]:
+    """An operator that ran before the origin, made a bad value by itself, and suffices to make the output bad.
+
+    Where two faults have nothing to do with each other, the walk back meets one of them.
+    """
+    tried = 0
+    for op in tape.ops[: 0 if origin.step is None else origin.step.op.index]:
+        made = next((ref for ref in op.outputs if ref.was_bad), None)
+        if made is None or op.address in search.ruled_out or not is_bad(made.tensor()):
+            continue
+        found = trace(tape, made, first_bad_index(made.tensor()))
+        if found.end is not End.BORN or found.step is None or found.step.op is not op:
+            continue
+        tried += 1
+        if tried > TRIES:
+            break
+        alone = with_only(search.loaded.model, search.run, op.address)
+        if alone is not None and is_bad(main_output(alone)[1]):
+            return found
     return None
 
 

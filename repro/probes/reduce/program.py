@@ -147,7 +147,9 @@ def _is_plain(nest: Any) -> bool:
         return all(map(_is_plain, nest.values()))
     if isinstance(nest, (list, tuple)):
         return all(map(_is_plain, nest))
-    return isinstance(nest, (Ref, *PLAIN))
+    if isinstance(nest, Ref):
+        return nest.nested is None
+    return isinstance(nest, PLAIN)
 
 
 def _producer(tape: Tape, reader: Op, ref: Ref) -> Optional[tuple[Op, int]]:

@@ -41,6 +41,11 @@ def scores(x):
     return heads(x) @ heads(x).transpose(-1, -2)
 
 
+def mixed(x):
+    """Each token gets as much of the others as it has of its own."""
+    return torch.tanh(x * 0.1 + x.mean(-2, keepdim=True) * 5)
+
+
 def by_expert(x):
     """Tokens sorted by an expert that each goes to, as grouped kernels want them."""
     flat = x.flatten(0, 1)
@@ -89,14 +94,19 @@ def said(token, head=None, channel=None):
         (lambda x, ids: torch.arange(ids.shape[1]) * 1.0, (3,), said(3)),
         (lambda x, ids: x.mean((0, 1)), (8,), said(None, channel=8)),
         (lambda x, ids: x[:, -1], (0, 8), said(None, channel=8)),
-        (lambda x, ids: by_expert(x), (3, 8), said(None)),
+        (lambda x, ids: by_expert(x), (3, 8), said(None, channel=8)),
+        (lambda x, ids: mixed(by_expert(x)), (3, 8), said(None, channel=8)),
+        (lambda x, ids: mixed(x), (0, 3, 8), said(3, channel=8)),
+        (lambda x, ids: x.flip(1), (0, 5, 8), said(None, channel=8)),
         (lambda x, ids: x[:, ids[0] > 1], (0, 3, 8), said(None)),
         (lambda x, ids: x.mean(), (), said(None)),
         (lambda x, ids: torch.ones(LENGTH, HIDDEN), (3, 8), said(None, channel=8)),
     ],
     ids=[
         "hidden", "flat", "by head", "heads behind tokens", "heads in the batch", "scores", "scores in the batch",
-        "channels first", "statistic", "row", "positions", "pooled", "last token", "sorted by expert", "chosen rows",
+        "channels first", "statistic", "row", "positions", "pooled", "last token",
+        "sorted by expert",
+        "sorted and mixed", "mixed", "backwards", "chosen rows",
         "number", "as large as the input, and made of nothing of it",
     ],
 )  # fmt: skip
