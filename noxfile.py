@@ -8,6 +8,7 @@
     python noxfile.py -s oldest                     the kit in the oldest cell, really run
     python noxfile.py -s boundaries                 the releases at which known faults came or went, found by bisection
     python noxfile.py -s bench                      the benchmarks
+    python noxfile.py -s score                      the corpus of injected faults, scored: docs/score.md, written anew
     python noxfile.py -s lock                       the locks under envs/, made again
 
 Where nox is installed, `nox -s tests` is the same. Where it is not, this file makes a small environment with nox in it
@@ -188,6 +189,25 @@ def bench(session: nox.Session) -> None:
     """The benchmarks, each a ratio inside one run."""
     install(session)
     session.run("python", "bench/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def score(session: nox.Session) -> None:
+    """The injected faults and their sound twins, scored, and other tools asked the same; writes docs/score.md.
+
+    Arguments choose cases by parts of their names, and then nothing is written: ``-s score -- mlp/ llama/``.
+    """
+    install(session, "test")
+    # In a folder of its own, for it brings versions of much that is held here. A registry may lack it.
+    others = Path(session.create_tmp()) / "others"
+    session.run(
+        "python", "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(others), "mindstudio-probe",
+        success_codes=range(256),
+    )  # fmt: skip
+    chosen = session.posargs or ["--page", "docs/score.md"]
+    # Each case computes in one thread, and as many cases run at a time as there are processors.
+    env = {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    session.run("python", "-m", "score", "--also", str(others), *chosen, env=env)
 
 
 @nox.session(default=False)

@@ -1,4 +1,4 @@
-"""The score: several hundred injected faults and their sound twins, and what the tool says of each.
+"""The score: several hundred injected faults with their sound twins, and what the tool says of each.
 
     table.toml x architectures.toml -> folders   a model folder with one change in its weights
     programs/*.toml                 -> programs  a script with one line changed, or one that loads such a folder
@@ -10,6 +10,6 @@
                                          v
                                   page -> docs/score.md
 
-``python -m score`` (with ``tests`` on the path) runs it; ``nox -s score`` does so in an environment of its own. The truth
-of a case comes from what was changed in it and from plain arithmetic, never from the tool.
+``python -m score`` (with ``tests`` on the path) runs it; ``nox -s score`` does so in an environment of its own. The
+truth of a case comes from what was changed in it and from plain arithmetic, never from the tool.
 """

@@ -65,7 +65,14 @@ def _dump(root: nn.Module, told: Told) -> None:
 
     folder = Path(tempfile.mkdtemp(prefix="score-dump-"))
     part = {"scope": [], "list": [], "data_mode": ["all"], "summary_mode": "statistics"}
-    wanted = {"task": "statistics", "dump_path": str(folder), "rank": [], "step": [], "level": "mix", "statistics": part}
+    wanted = {
+        "task": "statistics",
+        "dump_path": str(folder),
+        "rank": [],
+        "step": [],
+        "level": "mix",
+        "statistics": part,
+    }
     (folder / "config.json").write_text(json.dumps(wanted), encoding="utf-8")
     debugger = PrecisionDebugger(config_path=str(folder / "config.json"))
     debugger.start(model=root)
@@ -123,7 +130,9 @@ def ask(tool: str, path: Path) -> Told:
         with warnings.catch_warnings(record=True) as said, _attached(attach, told) if attach else anomaly():
             warnings.simplefilter("always")
             try:
-                exec(compile(path.read_text("utf-8"), str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
+                exec(
+                    compile(path.read_text("utf-8"), str(path), "exec"), {"__name__": "__main__", "__file__": str(path)}
+                )
             except SystemExit:
                 pass
             except Exception as raised:  # noqa: BLE001 - a tool says what it found by raising, and a script may raise
@@ -185,5 +194,3 @@ def judged(told: Told, truth: Truth | None) -> str:
 def compare(script: Path, truth: Truth | None, tools: list[str]) -> dict[str, str]:
     """What each tool's answer is worth."""
     return {tool: judged(ask(tool, script), truth) for tool in tools}
-
-

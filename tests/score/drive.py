@@ -1,8 +1,8 @@
 """One case through the tool: the kit's steps and the host's judgement, in this process.
 
-What the host does between them in a real run (another process, a wire, a folder) is left out, and so are ablations and
-the reduction, which cost most and decide neither verdict nor origin; and a script's plain run is a fork. The owner of a fault that needs a verified script
-(PyTorch's own) is therefore left open here.
+What the host does between them in a real run (another process, a wire, a folder) is left out. So are ablations and the
+reduction, which cost most and decide neither verdict nor origin, so that an owner that needs a verified script
+(PyTorch's own) is left open. A script's plain run is a fork.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def zero_norm(site: Site) -> Truth:
 
 
 def names(site: Site, name: str) -> tuple[str, ...]:
-    """All names of a parameter; none of a model whose file has other names than the model, which are not asked then."""
+    """All names of a parameter; none where the file may have others than the model, which are not asked then."""
     if site.architecture.input != "input_ids":
         return ()
     wanted = site.model.get_parameter(name)
@@ -217,12 +217,11 @@ def inf_weight(site: Site) -> Truth:
 
 
 def _weight(site: Site, value: float) -> Truth:
-    name = site.name(site.part)
+    name, shape = site.name(site.part), site.module(site.part).weight.shape
     if site.part == "patches":
-        return _bad_weight(site, name, f"{name}.weight", (CHANNEL, 0, *([0] * (site.module(site.part).weight.dim() - 2))),
-                           CONVOLUTION, value)  # fmt: skip
-    return _bad_weight(site, name, f"{name}.weight", (UNIT, CHANNEL) if site.module(site.part).weight.shape[0] > UNIT
-                       else (2, CHANNEL), LINEAR, value)  # fmt: skip
+        index = (CHANNEL, *([0] * (len(shape) - 1)))
+        return _bad_weight(site, name, f"{name}.weight", index, CONVOLUTION, value)
+    return _bad_weight(site, name, f"{name}.weight", (min(UNIT, shape[0] - 1), CHANNEL), LINEAR, value)
 
 
 def nan_bias(site: Site) -> Truth:
@@ -291,7 +290,20 @@ def weight_beyond(site: Site) -> Truth:
 INJECTIONS: dict[str, Injection] = {
     made.__name__: made
     for made in (
-        residual_overflow, linear_overflow, qk_overflow, gate_overflow, norm_scale_overflow, zero_norm, nan_weight,
-        inf_weight, nan_bias, nan_embedding, nan_norm, inf_norm, nan_expert, nan_statistics, weight_beyond,
-    )  # fmt: skip
+        residual_overflow,
+        linear_overflow,
+        qk_overflow,
+        gate_overflow,
+        norm_scale_overflow,
+        zero_norm,
+        nan_weight,
+        inf_weight,
+        nan_bias,
+        nan_embedding,
+        nan_norm,
+        inf_norm,
+        nan_expert,
+        nan_statistics,
+        weight_beyond,
+    )
 }

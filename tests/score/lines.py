@@ -1,7 +1,7 @@
 """The oracle for scripts: which line turns sound numbers into a bad one first, by a plain dispatch mode.
 
-A script and its twin are run; what happens in both is harmless. In a backward pass the line is that of the forward pass,
-as autograd's own anomaly mode remembers it. Nothing here uses the code under test.
+A script and its twin are run; what happens in both is harmless. In a backward pass the line is that of the forward
+pass, as autograd's own anomaly mode remembers it. Nothing here uses the code under test.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class Lines(TorchDispatchMode):
         """Where the operator runs."""
         node = torch._C._current_autograd_node()
         if node is not None:
-            found = re.findall(rf'File "{re.escape(self.path)}", line (\d+)', "".join(node.metadata.get("traceback_", ())))
+            found = re.findall(
+                rf'File "{re.escape(self.path)}", line (\d+)', "".join(node.metadata.get("traceback_", ()))
+            )
             return Made(op, int(found[-1]) if found else None, node.name(), outputs)
         frame = sys._getframe()
         while frame is not None:

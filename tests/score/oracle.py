@@ -35,10 +35,10 @@ def finite(value: object) -> bool:
 
 @dataclass
 class Sight:
-    """What one pass showed: the first module whose sound inputs gave a bad output, and the first such operator in it.
+    """What one pass showed.
 
-    ``own``: the operators that this module itself called with a bad output, in order. ``bad``: those of every module, with its
-    name.
+    ``module``: the first one whose sound inputs gave a bad output. ``own``: the operators that it called itself with a
+    bad output, in order. ``bad``: those of every module, with its name.
     """
 
     finite: bool = True

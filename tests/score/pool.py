@@ -65,7 +65,7 @@ def _child(case: Case, work: Callable[[Case], T], send: Connection, log: Path) -
     print(f"--- {case.name}", flush=True)
     try:
         send.send(work(case))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever ends a case is that case's result
         traceback.print_exc()
         send.send(traceback.format_exc(limit=-3))
     send.close()

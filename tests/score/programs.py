@@ -1,6 +1,7 @@
 """Scripts as programs: networks with a faulty line in them, whole scripts, and scripts that load a model folder.
 
-``programs/*.toml`` has their text. A script and its twin differ in one line, so that a line has the same number in both.
+``programs/*.toml`` has their text. A script and its twin differ in one line, so that each line has the same number in
+both.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def _standing() -> Iterator[Case]:
         yield from _pair(name, row["architecture"], fault, row["way"], Program(bad, sound, truth), row.get("seconds"))
 
 
-def _pair(name: str, architecture: str, fault: str, way: str, made: Program, seconds: float | None = None) -> Iterator[Case]:
+def _pair(
+    name: str, architecture: str, fault: str, way: str, made: Program, seconds: float | None = None
+) -> Iterator[Case]:
     for bad in (True, False):
         yield Case(
             name if bad else f"{name}/sound", architecture, fault, way, partial(made.write, bad),

@@ -25,8 +25,10 @@ SOUND = "/sound"
 
 @dataclass(frozen=True)
 class Result:
-    """How one case came out. ``told``: what the other tools' answers are worth, by tool; ``table``: what plain torch has
-    against the truth that the table gives. ``failed``: why there is no answer at all.
+    """How one case came out.
+
+    ``told``: what the other tools' answers are worth, by tool. ``table``: what plain torch has against the truth that
+    the table gives. ``failed``: why there is no answer at all.
     """
 
     name: str
