@@ -32,7 +32,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="write each result as a line of JSON")
     given = parser.parse_args(argv)
     # Read by huggingface_hub when it is imported: nothing here is on the network, and no cache is the user's.
-    os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=tempfile.mkdtemp(prefix="score-home-"))
+    home = tempfile.TemporaryDirectory(prefix="score-home-")
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=home.name)
     if given.also:
         sys.path.append(str(given.also))
     from . import beside, page, session

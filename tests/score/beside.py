@@ -11,7 +11,6 @@ import importlib.util
 import io
 import json
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,10 +36,11 @@ class Told:
     spoke: bool = False
 
 
-Attach = Callable[[nn.Module, Told], None]
+Attach = Callable[[nn.Module, Told, Path], None]
+"""Attaches a tool to a module; it may write into the folder."""
 
 
-def _hooks(root: nn.Module, told: Told) -> None:
+def _hooks(root: nn.Module, told: Told, _: Path) -> None:
     """Plain hooks: the first module to end with a bad output."""
 
     def hook(name: str) -> Any:
@@ -54,16 +54,17 @@ def _hooks(root: nn.Module, told: Told) -> None:
         module.register_forward_hook(hook(name))
 
 
-def _underflow_overflow(root: nn.Module, told: Told) -> None:
+def _underflow_overflow(root: nn.Module, told: Told, _: Path) -> None:
     from transformers.debug_utils import DebugUnderflowOverflow
 
     DebugUnderflowOverflow(root)
 
 
-def _dump(root: nn.Module, told: Told) -> None:
+def _dump(root: nn.Module, told: Told, folder: Path) -> None:
     from msprobe.pytorch import PrecisionDebugger
 
-    folder = Path(tempfile.mkdtemp(prefix="score-dump-"))
+    folder = folder / "dump"
+    folder.mkdir()
     part = {"scope": [], "list": [], "data_mode": ["all"], "summary_mode": "statistics"}
     wanted = {
         "task": "statistics",
@@ -127,7 +128,10 @@ def ask(tool: str, path: Path) -> Told:
     """Run a script with a tool attached to the first module that it calls."""
     told, attach = Told(), ATTACHED[tool]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        with warnings.catch_warnings(record=True) as said, _attached(attach, told) if attach else anomaly():
+        with (
+            warnings.catch_warnings(record=True) as said,
+            _attached(attach, told, path.parent) if attach else anomaly(),
+        ):
             warnings.simplefilter("always")
             try:
                 exec(
@@ -163,14 +167,14 @@ def anomaly() -> Any:
 
 
 @contextlib.contextmanager
-def _attached(attach: Attach, told: Told) -> Iterator[None]:
+def _attached(attach: Attach, told: Told, folder: Path) -> Iterator[None]:
     """The tool attached to the first module that is called."""
     plain, done = nn.Module.__call__, []
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not done:
             done.append(module)
-            attach(module, told)
+            attach(module, told, folder)
         return plain(module, *args, **kwargs)
 
     with mock.patch.object(nn.Module, "__call__", call):

@@ -13,7 +13,7 @@ import torch
 import torch._dynamo  # the first operator under a dispatch mode imports it, which takes a second in each process
 import transformers
 
-from . import beside, drive, folders, pool, programs
+from . import beside, drive, folders, pool, programs, quantised
 from .architectures import architectures
 from .mark import Mark, mark
 from .records import Case
@@ -45,7 +45,7 @@ class Result:
 
 def every() -> list[Case]:
     """All cases, a fault and then its twin."""
-    return [*folders.cases(), *programs.cases()]
+    return [*folders.cases(), *quantised.cases(), *programs.cases()]
 
 
 def tenth(cases: list[Case]) -> list[Case]:
