@@ -224,6 +224,20 @@ def _weight(site: Site, value: float) -> Truth:
     return _bad_weight(site, name, f"{name}.weight", (min(UNIT, shape[0] - 1), CHANNEL), LINEAR, value)
 
 
+def nan_weights(site: Site) -> Truth:
+    """NaN in the same projection of two layers; the earlier explains the later."""
+    later = f"{site.name(site.part, site.layer + 1)}.weight"
+    site.model.get_parameter(later)[2, CHANNEL] = math.nan if site.bad else 0.01
+    return _weight(site, math.nan)
+
+
+def linear_overflows(site: Site) -> Truth:
+    """The same projection of this layer and of the next is too large; the earlier overflows first."""
+    weight = site.module(site.part, site.layer + 1).weight
+    weight.div_(weight.abs().max()).mul_(EDGE * site.limit if site.bad else 2.0)
+    return linear_overflow(site)
+
+
 def nan_bias(site: Site) -> Truth:
     """NaN in a projection's bias."""
     name = site.name(site.part)
@@ -292,12 +306,14 @@ INJECTIONS: dict[str, Injection] = {
     for made in (
         residual_overflow,
         linear_overflow,
+        linear_overflows,
         qk_overflow,
         gate_overflow,
         norm_scale_overflow,
         zero_norm,
         nan_weight,
         inf_weight,
+        nan_weights,
         nan_bias,
         nan_embedding,
         nan_norm,

@@ -194,8 +194,8 @@ def _beside(page: Page) -> Iterator[str]:
     faults, twins = page.faults, page.twins
     yield "## What else can be installed"
     yield _wrapped(
-        "The same cases, except the compiled ones. None of these names an operator, a mechanism and an owner, so only "
-        "the module counts for them (the line, for `detect_anomaly`, which sees NaN in a backward pass). "
+        "The same cases, except compiled code and code that comes with a model. None of these names an operator, a "
+        "mechanism and an owner, so only the module counts for them (the line, for `detect_anomaly`, which sees NaN in a backward pass). "
         "`mindstudio-probe`'s own overflow check needs an NPU; of its dump of statistics the first call with sound "
         "inputs and a bad output is taken, and it is asked about the seeded tenth alone, for it takes seconds to "
         "import. `DebugUnderflowOverflow` raises at the first NaN or Inf that it meets."

@@ -94,7 +94,7 @@ def _truth(architecture: Architecture, fault: Fault) -> Truth:
     plain = fault.tensor.removesuffix(SCALE)
     return Truth(
         (Place(fault.module, ops),), ("bad_weights",), ("checkpoint",),
-        f"{fault.tensor}{list(fault.index)} is {fault.value} in the file; {fault.module} is the first to compute with it",
+        f"{fault.tensor}{list(fault.index)} is {fault.value} in the file; {fault.module} is the first to read it",
         tensors=(fault.tensor, plain),
     )  # fmt: skip
 
