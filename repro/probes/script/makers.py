@@ -136,12 +136,12 @@ class Look:
         if bad:  # some may have been repaired
             given = list(readable_in((call.args, call.kwargs)))
         kinds = kinds_in(given) if bad else frozenset()
-        held = _storages_in((call.args, call.kwargs))
         result = self.run(call)
         given_back = readable_in([result, list(written_by(call.func, call.args, call.kwargs))])
         results = list({id(tensor): tensor for tensor in given_back}.values())
         spoilt = [tensor for tensor in results if is_bad(tensor)]
-        if spoilt and not bad and held:
+        if spoilt and not bad:
+            held = _storages_in((call.args, call.kwargs))
             spoilt = [tensor for tensor in spoilt if not self._shown(call, tensor, held)]
         repaired = False
         made = kinds_in(spoilt)
