@@ -291,7 +291,20 @@ def weight_beyond(site: Site) -> Truth:
 INJECTIONS: dict[str, Injection] = {
     made.__name__: made
     for made in (
-        residual_overflow, linear_overflow, qk_overflow, gate_overflow, norm_scale_overflow, zero_norm, nan_weight,
-        inf_weight, nan_bias, nan_embedding, nan_norm, inf_norm, nan_expert, nan_statistics, weight_beyond,
+        residual_overflow,
+        linear_overflow,
+        qk_overflow,
+        gate_overflow,
+        norm_scale_overflow,
+        zero_norm,
+        nan_weight,
+        inf_weight,
+        nan_bias,
+        nan_embedding,
+        nan_norm,
+        inf_norm,
+        nan_expert,
+        nan_statistics,
+        weight_beyond,
     )  # fmt: skip
 }

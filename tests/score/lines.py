@@ -71,7 +71,9 @@ class Lines(TorchDispatchMode):
         """Where the operator runs."""
         node = torch._C._current_autograd_node()
         if node is not None:
-            found = re.findall(rf'File "{re.escape(self.path)}", line (\d+)', "".join(node.metadata.get("traceback_", ())))
+            found = re.findall(
+                rf'File "{re.escape(self.path)}", line (\d+)', "".join(node.metadata.get("traceback_", ()))
+            )
             return Made(op, int(found[-1]) if found else None, node.name(), outputs)
         frame = sys._getframe()
         while frame is not None:

@@ -112,7 +112,9 @@ def _standing() -> Iterator[Case]:
         yield from _pair(name, row["architecture"], fault, row["way"], Program(bad, sound, truth), row.get("seconds"))
 
 
-def _pair(name: str, architecture: str, fault: str, way: str, made: Program, seconds: float | None = None) -> Iterator[Case]:
+def _pair(
+    name: str, architecture: str, fault: str, way: str, made: Program, seconds: float | None = None
+) -> Iterator[Case]:
     for bad in (True, False):
         yield Case(
             name if bad else f"{name}/sound", architecture, fault, way, partial(made.write, bad),
