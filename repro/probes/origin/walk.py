@@ -170,6 +170,8 @@ def _joint(tape: Tape, path: list[Step], follow: _Follow) -> Origin:
             if not follow.row:
                 return replace(inner, step=inner.step or step, path=whole)
             outside = outside or inner.outside
+        if inner.end is End.LITERAL and not math.isnan(step.value):  # -inf of nothing but -inf: it is passed on
+            return _turned(replace(inner, path=whole), path)
     return Origin(End.BORN, step, outside, follow.row, whole)
 
 
