@@ -1,6 +1,6 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
-    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts]
+    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts] [script]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -264,6 +264,39 @@ def bench_prompts() -> list[Figure]:
     ]
 
 
+def watched_step_ratio(model: Any, tokens: int, rounds: int) -> float:
+    """A training step under the look that a script's first watched run has, against the plain one."""
+    import torch
+
+    from repro.probes.observe.watch import OUTSIDE, Names, Watch, watched_everywhere
+    from repro.probes.script.makers import Look, Rule
+
+    ids = torch.randint(0, 64, (1, tokens), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+
+    def watched() -> None:
+        with watched_everywhere(Watch(Look(Rule()).visit, OUTSIDE), Names()):
+            step()
+
+    return paired(watched, step, rounds)
+
+
+def bench_script() -> list[Figure]:
+    """Training steps as a script has them, watched: of GPT-2, and of a network whose operators take microseconds, where
+    what a look costs is all that counts.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    small = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=64))
+    ratios = {"GPT-2": watched_step_ratio(build("gpt2"), 64, 5), "32 channels": watched_step_ratio(small, 16, 15)}
+    return [Figure(f"a script's training step, watched / plain, {name}", ratio, 8.0) for name, ratio in ratios.items()]
+
+
 BENCHES = {
     "screen": bench_screen,
     "weights": bench_weights,
@@ -271,6 +304,7 @@ BENCHES = {
     "whole": bench_whole,
     "cells": bench_cells,
     "prompts": bench_prompts,
+    "script": bench_script,
 }
 
 

@@ -263,7 +263,7 @@ class Further(Record, frozen=True, kw_only=True):
 
 class Pass(Record, frozen=True, kw_only=True):
     """One input and what came of it. ``input_source`` is "tokenizer" or "seeded"; ``input_ids`` are empty for a model
-    that takes none.
+    that takes none; ``without`` names inputs that it takes and was not given.
 
     ``absorbed``: how many module calls gave a bad value of which nothing is seen in the output.
     """
@@ -275,6 +275,7 @@ class Pass(Record, frozen=True, kw_only=True):
     decoder_input_ids: tuple[int, ...] | None = None
     tokens: tuple[str, ...] | None = None
     further: tuple[Further, ...] = ()
+    without: tuple[str, ...] = ()
     output: str | None = None
     logits: Figures | None = None
     entropy_ratio: float | None = None

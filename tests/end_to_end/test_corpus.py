@@ -315,7 +315,7 @@ def test_a_build_is_repeatable_and_leaves_the_generator_alone(family: str) -> No
 
 
 def test_the_token_with_the_fault_is_in_the_default_ids_once() -> None:
-    drawn = torch.randint(0, families.VOCAB, (1, 12), generator=torch.Generator().manual_seed(0))
+    drawn = torch.randint(0, families.VOCAB, (1, families.LENGTH), generator=torch.Generator().manual_seed(0))
     assert drawn.tolist() == [list(families.DEFAULT_IDS)]
     assert [i for i, token in enumerate(families.DEFAULT_IDS) if token == TOKEN] == [POSITION]
     assert 0 <= CHANNEL < families.HIDDEN

@@ -133,13 +133,13 @@ def test_inputs_beside_token_ids():
     picture = Further(name="pixel_values", shape=(1, 3, 8, 8), dtype="float16", seed=0)
     passes = (
         Pass(input_source="seeded", seed=0, further=(picture,), verdict=Outcome.BAD),
-        Pass(input_source="seeded", seed=0, input_ids=(5,), further=(picture,), verdict=Outcome.BAD),
+        Pass(input_source="seeded", seed=0, input_ids=(5,), further=(picture,), without=("x",), verdict=Outcome.BAD),
     )
     found = replace(answer(), case=Case("m", prompts=("a",)), forward=Forward(verdict=Outcome.BAD, prompts=passes))
     drawn = "`pixel_values`: (1, 3, 8, 8), float16, normally distributed, seed 0."
     first, second = section(found, "Inputs").splitlines()[:2]
     assert first == f"- inputs drawn from seed 0 (the model takes no token ids): bad. {drawn}"
-    assert second.endswith(f"bad. Ids: 5. {drawn}")
+    assert second.endswith(f"bad. Ids: 5. {drawn} Not given: `x`.")
     alone = replace(found, forward=Forward(verdict=Outcome.BAD, prompts=passes[:1]))
     assert "The prompt was not used: the model takes no token ids" in section(alone, "Inputs")
 

@@ -143,6 +143,9 @@ def judge(passes: list[Pass], random_weights: bool) -> tuple[str, str, dict[str,
         return "bad", f"{worst.output_name}: {bad_words(worst.figures)}{of}", payload
     verb = "are" if worst.output_name.endswith("s") else "is"
     reason = f"{worst.output_name} {verb} finite, {worst.figures['min']:.6g} to {worst.figures['max']:.6g}"
+    without = passes[0].inputs.without
+    if without:
+        reason += "; without {}, which the model takes as well".format(" and ".join(without))
     if any(seen.repeat_equal is False for seen in passes):
         reason += "; a second run gave other numbers"
     if any(seen.uniform for seen in passes):

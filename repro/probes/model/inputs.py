@@ -41,7 +41,8 @@ class Inputs:
     decoder_input_ids: (1, seq) for encoder-decoder models. source: "tokenizer" or "seeded". special_first: whether the
     first token is one that the tokenizer put there by itself. options: more keyword arguments, such as use_cache.
     withheld: neither the prompt nor what it can be read from goes out; ``tokens`` then has the text of special tokens
-    only. further: pictures, spectrograms and waves, which are always seeded.
+    only. further: pictures, spectrograms and waves, which are always seeded. without: those that the model takes too
+    and runs without.
     """
 
     prompt: Optional[str]
@@ -55,6 +56,7 @@ class Inputs:
     options: tuple[tuple[str, Any], ...] = ()
     withheld: bool = False
     further: tuple[Further, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:
@@ -73,10 +75,10 @@ class Inputs:
         return given
 
     def record(self) -> dict[str, Any]:
-        further = [more.record() for more in self.further]
+        more = {"further": [item.record() for item in self.further], "without": list(self.without)}
         if self.withheld:
             blank = dict.fromkeys(("seed", "decoder_input_ids", "tokens"))
-            return {"prompt": WITHHELD, "input_source": self.source, "input_ids": [], **blank, "further": further}
+            return {"prompt": WITHHELD, "input_source": self.source, "input_ids": [], **blank, **more}
         return {
             "prompt": self.prompt,
             "input_source": self.source,
@@ -84,7 +86,7 @@ class Inputs:
             "input_ids": [] if self.input_ids is None else self.input_ids[0].tolist(),
             "decoder_input_ids": None if self.decoder_input_ids is None else self.decoder_input_ids[0].tolist(),
             "tokens": list(self.tokens) if self.tokens is not None else None,
-            "further": further,
+            **more,
         }
 
 
@@ -140,7 +142,7 @@ def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool, wit
     Raises:
         CannotLoad: the model takes something that cannot be made here.
     """
-    takes = _what_it_takes(loaded)
+    takes = what_it_takes(loaded)
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code) if takes.ids else None
     if tokenizer is None:
         return [seeded(loaded, SEED, takes)]
@@ -151,7 +153,8 @@ def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool, wit
 
 def second_inputs(loaded: Loaded, first: Inputs, trust_remote_code: bool) -> Inputs:
     """Other inputs of the same kind: another prompt, or numbers from another seed."""
-    takes = Takes(first.input_ids is not None, tuple((more.name, tuple(more.tensor.shape)) for more in first.further))
+    further = tuple((more.name, tuple(more.tensor.shape)) for more in first.further)
+    takes = Takes(first.input_ids is not None, further, first.without)
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code) if takes.ids else None
     if tokenizer is None:
         return seeded(loaded, SEED + 1, takes)
@@ -161,13 +164,16 @@ def second_inputs(loaded: Loaded, first: Inputs, trust_remote_code: bool) -> Inp
 
 @dataclass(frozen=True)
 class Takes:
-    """What a model is given: token ids or not, and the shapes of further inputs by name."""
+    """What a model is given: token ids or not, and the shapes of further inputs by name; ``without`` what it takes too
+    and is not given.
+    """
 
     ids: bool = True
     further: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    without: tuple[str, ...] = ()
 
 
-def _what_it_takes(loaded: Loaded) -> Takes:
+def what_it_takes(loaded: Loaded) -> Takes:
     """The fewest inputs that the model runs with: token ids, or its main input, and more where these do not suffice.
 
     A pass decides, and is made only where there is a choice: that of a model of token ids alone has none.
@@ -205,12 +211,13 @@ def _what_it_takes(loaded: Loaded) -> Takes:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 model(**seeded(loaded, SEED, takes).arguments())
         except Exception as error:  # noqa: BLE001 - the model's own code refuses in its own words
-            refused = f"{type(error).__name__}: {first_line(error)}"
+            refused = refused or f"{type(error).__name__}: {first_line(error)}"
         else:
-            return takes
+            given = {name for name, _ in takes.further}
+            return replace(takes, without=tuple(name for name in known if name not in given))
     raise CannotLoad(
         f"{loaded.class_name} runs with none of the inputs that can be made here ({', '.join(possible)});"
-        f" at last it raised {refused}"
+        f" it raised {refused}"
     )
 
 
@@ -270,7 +277,7 @@ def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
     model, device = loaded.model, loaded.device
     mask = made.attention_mask if made.attention_mask is not None and accepts(model, "attention_mask") else None
     decoder = decoder_tokens = None
-    if getattr(model.config, "is_encoder_decoder", False) and (takes == Takes() or accepts(model, "decoder_input_ids")):
+    if getattr(model.config, "is_encoder_decoder", False) and accepts(model, "decoder_input_ids"):
         start = getattr(model.config, "decoder_start_token_id", None)
         if start is None:
             start = getattr(model.config, "bos_token_id", None) or 0
@@ -284,6 +291,7 @@ def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
         decoder_input_ids=decoder,
         decoder_tokens=decoder_tokens,
         further=tuple(draw(name, shape, seed, loaded.dtype, device) for name, shape in takes.further),
+        without=takes.without,
     )
 
 

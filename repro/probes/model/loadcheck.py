@@ -118,6 +118,7 @@ def _faults(found: Comparison, why: list[Cause], payload: dict[str, Any]) -> lis
         (payload["meta"], "left on the meta device, without values"),
         (payload["unset_buffers"], "no file covers it and two loads give it different values: unset memory"),
         ([name for name in found.differ if name not in misplaced], "other values in memory than in the file"),
+        (found.unscaled, "quantised in the file, and loaded without its scale"),
         (found.untied, "declared tied to another weight, but with other values"),
     ):
         if names:
@@ -148,8 +149,9 @@ def _cause(
         example = {"file": across[0], "model": across[0]}
         counts = {"keys": len(across), "explained": len(across), "of": len(mismatched)}
         return {"kind": "transposed", **blank, **counts, "example": example}
-    if found.untaken and not loaded.quantisation:
-        counts = {"keys": found.untaken, "explained": found.untaken, "of": len(missing)}
+    if (found.untaken or found.unscaled) and not loaded.quantisation:
+        lost = found.untaken + len(found.unscaled)
+        counts = {"keys": lost, "explained": lost, "of": len(missing) + len(found.unscaled)}
         return {"kind": "quantised", **blank, **counts, "example": None}
     return None
 

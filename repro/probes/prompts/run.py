@@ -13,7 +13,7 @@ from typing import Any, Optional
 from torch import Tensor
 
 from ..model.compat import CannotLoad
-from ..model.inputs import load_tokenizer
+from ..model.inputs import load_tokenizer, what_it_takes
 from ..model.load import Loaded
 from ..observe.screen import blocks
 from ..protocol.wire import Emitter, Outcome
@@ -46,6 +46,7 @@ def run(
     options: file (path of the examples), total, batch_size, max_length, padding_side, layers (numbers, or None for
     all), vectors (path, or None), withheld (texts must not go out). known: batches of earlier processes.
     """
+    _check_takes_prompts(loaded)
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
     tokens = Tokens(loaded, tokenizer, options.get("max_length"), options.get("padding_side"))
     layers = chosen_layers(loaded, tokens, options.get("layers"))
@@ -86,6 +87,17 @@ def run(
         return "bad", f"{failed:,} of {asked:,} examples are bad{behind}", payload
     verdict = "good" if counts["good"] or earlier else "skip"
     return verdict, f"{counts['good']:,} of {asked:,} are good{behind}", payload
+
+
+def _check_takes_prompts(loaded: Loaded) -> None:
+    """Raises:
+    CannotLoad: token ids are not all that the model takes. Beside a picture for each, prompts would not be judged
+        one by one: such a model compares each with each.
+    """
+    takes = what_it_takes(loaded)
+    if not takes.ids or takes.further:
+        wanted = " and ".join([*(["input_ids"] if takes.ids else []), *(name for name, _ in takes.further)])
+        raise CannotLoad(f"{loaded.class_name} takes {wanted}; only models of token ids alone can be given prompts.")
 
 
 def _answers(

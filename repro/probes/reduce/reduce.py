@@ -130,7 +130,7 @@ def _module(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Tria
 def in_words(payload: dict[str, Any]) -> str:
     """What was reached, in one line."""
     inputs, program, module = payload["inputs"], payload["program"], payload["module"]
-    parts = ["{} of {} tokens".format(inputs["after"], inputs["before"])]
+    parts = ["{} of {} tokens".format(inputs["after"], inputs["before"])] if inputs["before"] else []
     if program is not None:
         ops = [call["op"] for call in program["calls"]]
         shapes = ", ".join(str(tuple(leaf["shape"])) for leaf in program["leaves"])
@@ -139,4 +139,4 @@ def in_words(payload: dict[str, Any]) -> str:
         parts.append("{} alone".format(module["class"]))
     elif payload["layers"] is not None:
         parts.append("{} of {} layers".format(len(payload["layers"]["kept"]), payload["layers"]["total"]))
-    return "{}; {} trials".format("; ".join(parts), payload["trials"])
+    return "; ".join([*parts, "{} trials".format(payload["trials"])])

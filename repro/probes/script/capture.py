@@ -193,6 +193,7 @@ class Capture(Look):
                 "op": address.op, "call_index": address.call_index, "occurrence": address.occurrence,
                 "source": step.op.source, "code": step.op.code,
                 **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),
+                "gradient": None if node is None else self._only_bad_gradient(),
             }  # fmt: skip
         notes = [text for text in (place.get("note"), note) if text]
         if mechanism == "masked_row":
@@ -287,6 +288,16 @@ class Capture(Look):
                     if is_readable(held) and held.untyped_storage().data_ptr() == place:
                         return ".".join(filter(None, (label, name))), kind
         return variable_of(lambda item: is_readable(item) and item.untyped_storage().data_ptr() == place), "data"
+
+    def _only_bad_gradient(self) -> Optional[str]:
+        """The one parameter whose gradient is bad by now; None where several are: the first is not known."""
+        bad = [
+            ".".join(filter(None, (label, name)))
+            for label, root in self._names.roots()
+            for name, parameter in root.named_parameters()
+            if parameter.grad is not None and any(map(is_bad, readable_in(parameter.grad)))
+        ]
+        return bad[0] if len(bad) == 1 else None
 
     def _name_of(self, variable: Any) -> Optional[str]:
         for label, root in self._names.roots():

@@ -33,6 +33,8 @@ def _line(item: Pass) -> str:
     for further in item.further:
         shape = ", ".join(map(str, further.shape))
         line += f" {code(further.name)}: ({shape}), {further.dtype}, normally distributed, seed {further.seed}."
+    if item.without:
+        line += f" Not given: {', '.join(map(code, item.without))}."
     if item.tokens and len(item.tokens) <= IDS:
         line += f" Tokens: {' '.join(code(token) for token in item.tokens)}"
     return line

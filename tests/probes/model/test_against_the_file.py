@@ -311,6 +311,25 @@ def test_arithmetic_that_is_not_known_is_not_judged(tmp_path):
     assert f"{PROJECTIONS} tensors are quantised (fp8): not compared" in reason
 
 
+def test_fp8_weights_that_the_configuration_does_not_mention_are_loaded_without_their_scale(tmp_path):
+    configured(fp8(tmp_path, "block"), quantization_config=None)
+    verdict, reason, payload = checked(tmp_path)
+    assert verdict == "bad"
+    assert f"{PROJECTIONS - 1} more: quantised in the file, and loaded without its scale" in reason
+    assert (payload["cause"]["kind"], payload["cause"]["keys"], payload["cause"]["of"]) == ("quantised", 21, 21)
+
+
+def test_float8_numbers_without_a_scale_are_weights_like_others(tmp_path):
+    families.build("llama").to(torch.bfloat16).save_pretrained(tmp_path)
+    tensors = {
+        key: tensor.to(torch.float8_e4m3fn) if key.endswith("_proj.weight") else tensor
+        for key, tensor in files.read(tmp_path / files.WEIGHTS).items()
+    }
+    save_file(tensors, tmp_path / files.WEIGHTS, {"format": "pt"})
+    verdict, reason, payload = checked(tmp_path, "bfloat16")
+    assert (verdict, payload["values"]["not_compared"]) == ("good", 0), reason
+
+
 def packed(folder):
     """Weights packed eight to an integer, as GPTQ has them."""
     tensors = {}

@@ -12,6 +12,7 @@ from support.handmade import load_folder
 from repro.probes.model.forward import judge, look
 from repro.probes.model.inputs import make_inputs
 from repro.probes.model.loadcheck import check
+from repro.probes.observe.screen import blocks
 
 TEXT = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -181,6 +182,15 @@ def test_a_sound_architecture_is_loaded_and_run(tmp_path, name):
     loaded = load_folder(tmp_path)
     verdict, reason, payload = check(loaded)
     assert (loaded.class_name, verdict) == (class_name, "good"), reason
-    assert payload["values"]["compared"] > 0
+    values = payload["values"]
+    assert values["compared"] > 0
+    assert (values["differ"], values["not_compared"], payload["misplaced"], payload["cause"]) == ([], 0, [], None)
     verdict, reason, _ = judge([look(loaded.model, made) for made in make_inputs(loaded, [], False)], False)
     assert verdict == "good", reason
+
+
+def test_layers_of_attention_and_of_state_space_are_one_list():
+    _, config_name, settings = SOUND_TWINS["jamba"]
+    model = transformers.JambaForCausalLM(getattr(transformers, config_name)(**settings))
+    assert len({type(layer) for layer in model.model.layers}) == 2
+    assert blocks(model) == [f"model.layers.{number}" for number in range(4)]

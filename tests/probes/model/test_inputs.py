@@ -10,6 +10,7 @@ from corpus import families
 from support.handmade import load_folder
 
 from repro.probes.model.compat import CannotLoad
+from repro.probes.model.forward import judge, look
 from repro.probes.model.inputs import (
     DEFAULT_PROMPT,
     SECOND_PROMPT,
@@ -181,6 +182,20 @@ def test_further_inputs_are_in_the_record(tmp_path):
     second = second_inputs(loaded, made, False)
     assert second.record()["further"] == [{**row, "seed": 1}]
     assert not torch.equal(second.further[0].tensor, made.further[0].tensor)
+
+
+def test_what_a_model_runs_without_is_said(tmp_path):
+    """A model of text that takes pictures too runs on text alone."""
+    words = {**TEXT, "num_key_value_heads": 2, "model_type": "llama"}
+    settings = {"text_config": words, "vision_config": {**PICTURE, "model_type": "clip_vision_model"}}
+    name = "LlavaForConditionalGeneration"
+    folder = saved(tmp_path, name, {**settings, "image_token_index": 49}, "LlavaConfig")
+    loaded = load_folder(folder)
+    (made,) = make_inputs(loaded, [], False)
+    assert (set(made.arguments()), made.without) == (set(IDS), ("pixel_values",))
+    verdict, reason, payload = judge([look(loaded.model, made)], False)
+    assert (verdict, payload["prompts"][0]["without"]) == ("good", ["pixel_values"])
+    assert "; without pixel_values, which the model takes as well" in reason
 
 
 def test_a_model_of_pictures_has_no_ids(tmp_path):

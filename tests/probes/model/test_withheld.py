@@ -34,6 +34,7 @@ def test_the_record_of_an_input_has_neither_text_nor_ids(loaded):
         "decoder_input_ids": None,
         "tokens": None,
         "further": [],
+        "without": [],
     }
 
 

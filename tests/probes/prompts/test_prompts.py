@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+import transformers
 from corpus import families
 from corpus.families import BOS, HIDDEN, LAYERS, PAD
 from support.handmade import INF, NAN, Small, as_loaded, emitter, load_folder
 from support.prompt_models import POISON, RAISE, RARE, write_lines, write_llama, write_odd
 from torch import nn
 
+from repro.probes.model.compat import CannotLoad
 from repro.probes.prompts.run import chosen_layers, run
 
 FILLED = "w11 w12 w13 w14 w15 w16"
@@ -326,6 +328,20 @@ def test_layers_are_counted_from_either_end_and_kept_in_order(checkpoints):
 def test_a_layer_that_is_not_there_is_refused(checkpoints, number):
     with pytest.raises(Exception, match=f"there is no layer {number}: the model has 3, 0 to 2"):
         chosen(load_folder(checkpoints["llama"]), number)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("ViTModel", "takes pixel_values;"), ("CLIPModel", "takes input_ids and pixel_values;")],
+)
+def test_a_model_of_pictures_is_not_given_prompts(tmp_path, name, wanted):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    words, picture = {**sizes, "vocab_size": 50}, {**sizes, "image_size": 16, "patch_size": 8}
+    clip = transformers.CLIPConfig(text_config=words, vision_config=picture)
+    config = clip if name == "CLIPModel" else transformers.ViTConfig(**picture)
+    getattr(transformers, name)(config).save_pretrained(tmp_path)
+    with pytest.raises(CannotLoad, match=wanted):
+        ask(load_folder(tmp_path), tmp_path, [[5, 6]])
 
 
 def test_a_model_without_repeated_layers_is_refused():

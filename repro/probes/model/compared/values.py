@@ -51,11 +51,12 @@ class Misplaced:
 class Comparison:
     """What was found.
 
-    compared: tensors of the file that are in memory. differ: names in memory with other values than the file's tensor.
-    untied: names that should share values with another and do not. left: tensors of the file that nothing in memory
-    was held against, with their shapes. quantised: weights that are so in the file and not in memory; dequantised:
-    those of them that were compared through their arithmetic; stored: tensors that are as narrow in memory as in the
-    file, and equal; untaken: quantised weights in whose module keys are missing. method: how they were quantised.
+    compared: tensors of the file that are in memory. differ: names in memory with other values than the file's
+    tensor. untied: names that should share values with another and do not. left: tensors of the file that nothing
+    in memory was held against, with their shapes. quantised: weights that are so in the file and not in memory;
+    dequantised: those of them that were compared through their arithmetic; unscaled: those that memory holds as
+    they stand in the file, without what scales them; stored: tensors that are as narrow in memory as in the file,
+    and equal; untaken: quantised weights in whose module keys are missing. method: how they were quantised.
     """
 
     compared: int = 0
@@ -67,13 +68,14 @@ class Comparison:
     method: Optional[str] = None
     quantised: int = 0
     dequantised: int = 0
+    unscaled: list[str] = field(default_factory=list)
     stored: int = 0
     untaken: int = 0
 
     @property
     def packed(self) -> int:
         """Quantised weights that were not compared."""
-        return self.quantised - self.dequantised
+        return self.quantised - self.dequantised - len(self.unscaled)
 
 
 def compare(loaded: Loaded) -> Comparison:
@@ -192,8 +194,13 @@ class _Work:
                     break
         equal = {key for keys in votes.values() for key in keys}
         other = [key for key in self.narrow if key not in equal]
+        raw = [key for key in other if holds(self.state[self.narrow[key]], self._tensor(key))]
+        alone = {key for key in raw if not beside.get(module_of(key))}  # plain numbers that happen to be narrow
+        self.found.unscaled = [self.narrow[key] for key in raw if key not in alone]
+        other = [key for key in other if key not in raw]
         known = max(votes.values(), key=len, default=[])
-        self.found.quantised += len(self.narrow)
+        self.found.quantised += len(self.narrow) - len(alone)
+        self.found.compared += len(alone)
         self.found.dequantised += len(equal)
         self.found.compared += len(equal)
         if len(known) > len(other):

@@ -1,0 +1,114 @@
+"""One case through the tool: the kit's steps and the host's judgement, in this process.
+
+What the host does between them in a real run (another process, a wire, a folder) is left out, and so are ablations and
+the reduction, which cost most and decide neither verdict nor origin. The owner of a fault that needs a verified script
+(PyTorch's own) is therefore left open here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.core import records
+from repro.core.answer import Answer
+from repro.core.encoding import replace
+from repro.core.steps import asked_by
+from repro.diagnosis.answer import answer
+from repro.diagnosis.known import excluded
+from repro.diagnosis.owner import owner
+from repro.diagnosis.verdict import judge
+from repro.probes.main import run_plan
+from repro.probes.protocol.wire import Emitter
+
+from .records import Case
+
+LEFT_OUT = ("environment", "reduce")
+HERE = records.Cell("python")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a user would be told, as far as it is scored; None where nothing is said. Plain data, for it is sent on."""
+
+    verdict: str
+    reason: str
+    seconds: float
+    module: str | None = None
+    op: str | None = None
+    source: str | None = None
+    forward_op: str | None = None
+    forward_source: str | None = None
+    phase: str | None = None
+    mechanism: str | None = None
+    tensor: str | None = None
+    owner: str | None = None
+    steps: tuple[tuple[str, str, str], ...] = ()
+    """Each step's name, verdict and reason."""
+
+
+def run(case: Case, path: Path, cache: Path) -> Answered:
+    """Ask the tool about a model folder or a script."""
+    begin = time.monotonic()
+    asked = records.Case(
+        model=str(path),
+        dtype=case.dtype,
+        attn=case.attn,
+        prompts=() if case.prompt is None else (case.prompt,),
+        trust_remote_code=case.trusted,
+    )
+    subject = "script" if case.is_script else "model"
+    steps = [s.name for s in asked_by("run", subject) if not s.is_ablation and s.name not in LEFT_OUT]
+    stream = io.StringIO()
+    plan = {"steps": steps, "case": json.loads(json.dumps(_plain(asked))), "cache": str(cache)}
+    run_plan(plan, Emitter(stream))
+    found = _answer(asked, stream.getvalue())
+    seconds = time.monotonic() - begin
+    origin = found.origin
+    said = {} if origin is None else {
+        name: getattr(origin, name)
+        for name in ("module", "op", "source", "forward_op", "forward_source", "phase", "mechanism", "tensor")
+    }  # fmt: skip
+    return Answered(
+        verdict=found.verdict.value,
+        reason=found.reason,
+        seconds=seconds,
+        owner=None if found.owner is None else found.owner.project,
+        steps=tuple((row.step, row.verdict.value, row.reason) for row in found.steps),
+        **said,
+    )
+
+
+def _plain(case: records.Case) -> dict[str, object]:
+    return {
+        "model": case.model, "revision": None, "weights": case.weights, "config": None, "device": "cpu",
+        "dtype": case.dtype, "attn": case.attn, "prompts": list(case.prompts),
+        "trust_remote_code": case.trust_remote_code,
+    }  # fmt: skip
+
+
+def _answer(case: records.Case, events: str) -> Answer:
+    """The host's judgement of the kit's events."""
+    observations = {}
+    for event in map(json.loads, events.splitlines()):
+        if event["event"] != "end":
+            continue
+        error = event["error"]
+        observations[event["step"]] = records.Observation(
+            step=event["step"],
+            ending=records.Ending.ENDED,
+            verdict=records.Verdict(records.Outcome(event["verdict"]), event["reason"] or "no reason was given"),
+            seconds=event["seconds"],
+            argv=(),
+            cell=HERE,
+            kit_sha256="0" * 64,
+            payload=event["payload"],
+            failure=None if error is None else records.Failure(error["type"], error["message"], error["traceback"]),
+        )
+    deciding = "script" if case.is_script else "forward"
+    header = records.Header(case, HERE, "0" * 64, "score", ("repro", case.model), "2026-01-01")
+    found = answer(judge(observations, case, deciding), observations, header)
+    return replace(found, owner=owner(found, excluded(found)))
