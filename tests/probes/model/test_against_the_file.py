@@ -3,6 +3,7 @@
 The library loads the folders; what is wrong with them is made here by hand.
 """
 
+import importlib.util
 import json
 
 import pytest
@@ -250,6 +251,7 @@ FP8 = {
 
 def fp8(folder, kind):
     """A llama whose projections are float8 with a scale each."""
+    pytest.importorskip("accelerate", reason="transformers loads no FP8 checkpoint without accelerate")
     families.build("llama").to(torch.bfloat16).save_pretrained(folder)
     tensors = {}
     for key, tensor in files.read(folder / files.WEIGHTS).items():
@@ -356,6 +358,8 @@ def test_quantised_weights_that_the_configuration_does_not_mention(tmp_path):
     ("method", "package"), [("gptq", "optimum|gptqmodel"), ("awq", "gptqmodel"), ("bitsandbytes", "bitsandbytes")]
 )
 def test_a_package_that_is_missing_is_named(tmp_path, method, package):
+    if any(importlib.util.find_spec(name) for name in package.split("|")):
+        pytest.skip(f"{package} is there")
     settings = {"quant_method": method, "bits": 4} | ({"load_in_4bit": True} if method == "bitsandbytes" else {})
     configured(packed(tmp_path), quantization_config=settings)
     with pytest.raises(CannotLoad, match=f"does not load these {method} weights here: .*({package})"):
