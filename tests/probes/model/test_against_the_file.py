@@ -5,6 +5,7 @@ The library loads the folders; what is wrong with them is made here by hand.
 
 import importlib.util
 import json
+import re
 
 import pytest
 import torch
@@ -58,6 +59,12 @@ def turned(*ends):
     return lambda tensors: {key: t.t() if key.endswith(ends) else t for key, t in tensors.items()}
 
 
+def sharded(tensors):
+    """As FSDP names them: the wrapper stands before the model and before each part of a layer."""
+    wrapper = "_fsdp_wrapped_module."
+    return {wrapper + re.sub(r"(layers\.\d+\.)", rf"\1{wrapper}", key): tensor for key, tensor in tensors.items()}
+
+
 WRONG_KEYS = {
     "DataParallel": ("gpt2", prefixed("module."), ("prefix", "module.", "", 41, 41)),
     "compiled": ("llama", prefixed("_orig_mod."), ("prefix", "_orig_mod.", "", 30, 30)),
@@ -67,6 +74,7 @@ WRONG_KEYS = {
     "middle": ("bert", renamed("self.query", "self.q"), ("renamed", "q", "query", 6, 6)),
     "LoRA": ("llama", renamed("q_proj.", "q_proj.base_layer."), ("renamed", "base_layer", "", 3, 3)),
     "one head": ("llama", renamed("lm_head", "head"), ("prefix", "head.", "lm_head.", 1, 1)),
+    "FSDP": ("llama", sharded, ("wrapped", "_fsdp_wrapped_module", "", 30, 30)),
     "transposed": ("llama", turned("down_proj.weight"), ("transposed", "", "", 3, 3)),
 }
 
