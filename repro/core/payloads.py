@@ -208,8 +208,8 @@ class KeyPair(Record, frozen=True, kw_only=True):
 class Cause(Record, frozen=True, kw_only=True):
     """Why ``keys`` of ``of`` keys are missing, or do not fit; further rules explain ``explained`` of them together.
 
-    ``kind``: "prefix", "suffix" or "renamed", where ``file`` in the file's keys stands for ``model``; "transposed";
-    "quantised", where the configuration does not say so.
+    ``kind``: "prefix", "suffix", "renamed" or "wrapped" (several times in a key), where ``file`` in the file's keys
+    stands for ``model``; "transposed"; "quantised", where the configuration does not say so.
     """
 
     kind: str

@@ -207,6 +207,7 @@ def _keys(load: Load) -> Owner | None:
         "prefix": f"with {_named(cause)} at the start of their names",
         "suffix": f"with {_named(cause)} at the end of their names",
         "renamed": f"with {_named(cause)} in their names",
+        "wrapped": f"with {_named(cause)} in their names",
         "transposed": "transposed",
     }.get(cause.kind)
     if how is None:

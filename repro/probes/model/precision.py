@@ -54,7 +54,9 @@ def _parameters_in(loaded: Loaded, dtype: torch.dtype) -> Iterator[tuple[str, Te
         value = file_tensor(place) if place is not None else parameter.detach()
         rounded = place is None and torch.finfo(parameter.dtype).bits < torch.finfo(wanted).bits
         if place is None and loaded.source.folder is not None and is_bad(parameter):
-            raise DigitsLost(f"{name} is not finite in {dtype_name(parameter.dtype)}, and no tensor of the file is it")
+            raise DigitsLost(
+                f"{name} is not finite in {dtype_name(parameter.dtype)}, and no tensor of the file holds it as it is"
+            )
         yield name, value.to(device=parameter.device, dtype=wanted), rounded
 
 

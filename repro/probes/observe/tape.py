@@ -135,9 +135,13 @@ class Op:
 
 
 class Tape:
-    """The recording. ``ops`` in order; ``exit_refs`` are the floating outputs of the call at which it stopped."""
+    """The recording. ``ops`` in order; ``exit_refs`` are the floating outputs of the call at which it stopped.
+
+    complete: whether every operator was recorded. One that was not may have written anywhere.
+    """
 
     def __init__(self) -> None:
+        self.complete = True
         self.ops: list[Op] = []
         self.exit_refs: list[Ref] = []
         self._stores: dict[tuple[str, int], Store] = {}
@@ -268,6 +272,7 @@ def record(model: nn.Module, run: Callable[[], Any], begin: tuple[str, int], end
     watch.entered, watch.left = entered, left
     with watched(model, watch):
         run()
+    tape.complete = not watch.unseen
     return tape
 
 

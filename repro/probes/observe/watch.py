@@ -56,6 +56,12 @@ class OpCall:
         self._ran = False
         self._result: Any = None
 
+    @property
+    def writes(self) -> bool:
+        """Whether its schema says that it writes to an argument."""
+        schema = getattr(self.func, "_schema", None)
+        return schema is not None and schema.is_mutable
+
     def run(self) -> Any:
         """The operator's result.
 

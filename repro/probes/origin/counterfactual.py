@@ -44,6 +44,7 @@ class _Kinship:
 
     def __init__(self) -> None:
         self._wrote: dict[int, tuple[Any, ...]] = {}
+        self._makers: dict[int, Kin] = {}
         self._counts: dict[tuple[Any, ...], int] = {}
 
     def of(self, call: OpCall) -> Kin:
@@ -61,8 +62,16 @@ class _Kinship:
         label = (kin.op, kin.source, grandparents)
         if kin.op in CASTS and kin.producers:
             label = kin.producers[-1] if kin.op.startswith("aten.copy_") else kin.producers[0]
+        maker = self.cast_from(call) if kin.op in CASTS else kin
         for tensor in (*fresh, *written_by(call.func, call.args, call.kwargs)):
             self._wrote[_memory(tensor)] = label
+            if maker is not None:
+                self._makers[_memory(tensor)] = maker
+
+    def cast_from(self, call: OpCall) -> Optional[Kin]:
+        """The operator that made the values that a cast or a copy is given, through other such ones."""
+        given = list(tensors_in((call.args, call.kwargs)))
+        return self._makers.get(_memory(given[-1])) if given else None
 
     def _of(self, tensor: Tensor) -> tuple[Any, ...]:
         return self._wrote.get(_memory(tensor), ("outside", None, ()))
@@ -72,16 +81,18 @@ def _memory(tensor: Tensor) -> int:
     return id(tensor) if unreadable(tensor) else tensor.untyped_storage().data_ptr()
 
 
-def kin_of(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Kin]:
-    """The Kin of the operator at an address of this pass."""
-    found: list[Kin] = []
+def kin_of(model: nn.Module, run: Callable[[], Any], address: Address, through_casts: bool = False) -> Optional[Kin]:
+    """The Kin of the operator at an address of this pass; through_casts: where that only casts or copies, of the one
+    that made the values.
+    """
+    found: list[Optional[Kin]] = []
     kinship = _Kinship()
 
     def visit(call: OpCall) -> Any:
         kin = kinship.of(call)
         result = call.run()
         if call.address == address:
-            found.append(kin)
+            found.append(kinship.cast_from(call) if through_casts and kin.op in CASTS else kin)
             raise StopPass
         kinship.wrote(call, kin, result)
         return result

@@ -1,5 +1,6 @@
 """The origin as a record: which tensor it lay in, what happened there, and what other arithmetic has in its place."""
 
+import functools
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -8,9 +9,10 @@ import torch
 from ..model.forward import Pass, run
 from ..model.load import Loaded
 from ..model.precision import widened
+from ..observe.watch import Address
 from ..values.figures import describe, first_bad_index, is_bad, scalar
 from .arithmetic import Again, limit_of, same_memory
-from .counterfactual import finite_or_none, kin_of, value_at
+from .counterfactual import CASTS, Kin, finite_or_none, kin_of, value_at
 from .dimensions import Place, locate
 from .mechanism import Answer, classify
 from .outside import Leaf, came_in, mechanism_of
@@ -45,7 +47,7 @@ def describe_origin(
     kin = kin_of(loaded.model, lambda: run(loaded.model, seen.inputs), step.op.address)
     where = None if kin is None else Place(kin, position, step.output.shape, step.index)
     if leaf is None:
-        reference = _reference(loaded, seen, mechanism, where, value)
+        reference = _reference(loaded, seen, mechanism, step.op.address, where, value)
     else:  # the value is what the file holds, where it is another number than what was loaded
         reference = None if value is None else {"value": value, "dtype": "the file", "scope": "file"}
     model = loaded.model
@@ -108,7 +110,12 @@ def _position(step: Step) -> int:
 
 
 def _reference(
-    loaded: Loaded, seen: Pass, mechanism: str, where: Optional[Place], operator_value: Optional[float]
+    loaded: Loaded,
+    seen: Pass,
+    mechanism: str,
+    address: Address,
+    where: Optional[Place],
+    operator_value: Optional[float],
 ) -> Optional[dict[str, Any]]:
     """The value at the same place when the loaded numbers are run in float32, where the case is narrower; else the
     operator's in float64.
@@ -117,10 +124,18 @@ def _reference(
         return None
     narrow = torch.finfo(loaded.dtype).bits < 32 and loaded.quantised is None
     if narrow and where is not None:
-        with widened(loaded.model, torch.float32):
-            again = lambda: run(loaded.model, seen.inputs)  # noqa: E731 - needs the wide model
-            value = finite_or_none(value_at(loaded.model, again, where.kin, where.output, where.shape, where.index))
+        value = _in_float32(loaded, seen, where.kin, where)
+        if value is None and where.kin.op in CASTS:  # which does not run in float32: what it casts is the same value
+            maker = kin_of(loaded.model, lambda: run(loaded.model, seen.inputs), address, through_casts=True)
+            value = None if maker is None else _in_float32(loaded, seen, maker, where)
         if value is not None:
             return {"value": value, "dtype": "float32", "scope": "model"}
     value = finite_or_none(operator_value)
     return {"value": value, "dtype": "float64", "scope": "operator"} if value is not None else None
+
+
+def _in_float32(loaded: Loaded, seen: Pass, kin: Kin, where: Place) -> Optional[float]:
+    """The element in a pass of the loaded numbers in float32, in the result of the operator that is the Kin's."""
+    with widened(loaded.model, torch.float32):
+        again = functools.partial(run, loaded.model, seen.inputs)
+        return finite_or_none(value_at(loaded.model, again, kin, where.output, where.shape, where.index))

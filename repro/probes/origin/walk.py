@@ -120,9 +120,9 @@ def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
         seen.add(key)
         path.append(step)
         if op.base_name in UNWRITTEN and not any(map(_is_bad_float, op.inputs())):
-            return Origin(End.UNWRITTEN, step, path=tuple(path), read=read)
+            return _unseen(tape, Origin(End.UNWRITTEN, step, path=tuple(path), read=read))
         if output.was_bad is False:
-            return Origin(End.OVERWRITTEN, step, path=tuple(path), read=read)
+            return _unseen(tape, Origin(End.OVERWRITTEN, step, path=tuple(path), read=read))
         cause = _cause(step)
         if isinstance(cause, _Follow):
             ref, index = cause.ref, cause.indices[0]
@@ -132,6 +132,11 @@ def trace(tape: Tape, ref: Ref, index: list[int]) -> Origin:
         origin = replace(cause, path=tuple(path))
         return _turned(origin, path[:-1]) if cause.end is End.LITERAL else origin
     return Origin(End.LOST, path[-1], path=tuple(path))
+
+
+def _unseen(tape: Tape, origin: Origin) -> Origin:
+    """The same end, where every operator was recorded; else one of the others may have written there."""
+    return origin if tape.complete else replace(origin, end=End.LOST, note="an operator could not be recorded")
 
 
 def _lifted(tape: Tape, ref: Ref, index: list[int]) -> Optional[Step]:
@@ -165,6 +170,8 @@ def _joint(tape: Tape, path: list[Step], follow: _Follow) -> Origin:
             if not follow.row:
                 return replace(inner, step=inner.step or step, path=whole)
             outside = outside or inner.outside
+        if inner.end is End.LITERAL and not math.isnan(step.value):  # -inf of nothing but -inf: it is passed on
+            return _turned(replace(inner, path=whole), path)
     return Origin(End.BORN, step, outside, follow.row, whole)
 
 

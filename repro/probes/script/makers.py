@@ -136,12 +136,14 @@ class Look:
         if bad:  # some may have been repaired
             given = list(readable_in((call.args, call.kwargs)))
         kinds = kinds_in(given) if bad else frozenset()
-        held = _storages_in((call.args, call.kwargs))
         result = self.run(call)
-        given_back = readable_in([result, list(written_by(call.func, call.args, call.kwargs))])
-        results = list({id(tensor): tensor for tensor in given_back}.values())
+        results = list(readable_in([result]))
+        if call.writes:
+            written = readable_in(list(written_by(call.func, call.args, call.kwargs)))
+            results = list({id(tensor): tensor for tensor in (*results, *written)}.values())
         spoilt = [tensor for tensor in results if is_bad(tensor)]
-        if spoilt and not bad and held:
+        if spoilt and not bad:
+            held = _storages_in((call.args, call.kwargs))
             spoilt = [tensor for tensor in spoilt if not self._shown(call, tensor, held)]
         repaired = False
         made = kinds_in(spoilt)
@@ -267,7 +269,7 @@ def readable_in(nest: Any) -> Iterator[Tensor]:
     """The plain floating tensors of a nest, and those that nested and sparse ones are made of. What has no numbers to
     be read (meta, quantised) is passed over.
     """
-    for tensor in tensors_in(nest):
+    for tensor in _quickly_in(nest):
         if not is_float(tensor) or tensor.is_meta or tensor.is_quantized:
             continue
         if tensor.is_nested:
@@ -279,6 +281,15 @@ def readable_in(nest: Any) -> Iterator[Tensor]:
             yield from readable_in(tensor._values())
         elif hasattr(tensor, "values"):
             yield from readable_in(tensor.values())
+
+
+def _quickly_in(nest: Any) -> Iterator[Tensor]:
+    """``tensors_in`` without a generator for each item: of what an operator is given, most items are no nests."""
+    for item in (nest,) if isinstance(nest, Tensor) else nest.values() if isinstance(nest, dict) else nest or ():
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, (list, tuple, dict)):
+            yield from _quickly_in(item)
 
 
 def is_readable(tensor: Tensor) -> bool:

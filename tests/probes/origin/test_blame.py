@@ -265,6 +265,18 @@ def test_a_nan_made_of_a_mask():
     assert check(MeantNaN(), ONES, "aten.sub.Tensor", "invalid")["op"] == "aten.sub.Tensor"
 
 
+class MaskedSum(Small):
+    """logsumexp of a masked row is -inf, which is right; -inf less -inf is not a number."""
+
+    def forward(self, input_ids):
+        scores = input_ids.masked_fill(input_ids > 0, -INF)
+        return scores.logsumexp(-1, keepdim=True) - scores  # born
+
+
+def test_minus_infinity_that_a_masked_row_adds_up_to_is_passed_on():
+    check(MaskedSum(), ONES, "aten.sub.Tensor", "invalid")
+
+
 class MaskTimesZero(Small):
     def forward(self, input_ids):
         mask = torch.full_like(input_ids, -INF)

@@ -102,7 +102,20 @@ INVALID: dict[str, Case] = {
     "a mask less a mask": (lambda x: torch.full_like(x, -INF) - torch.full_like(x, -INF), [1.0], FLOAT),
     "infinity, written as a number, times zero": (lambda x: x * INF, [0.0], FLOAT),
     "foreach_sqrt": (lambda x: torch._foreach_sqrt([x])[0], [-1.0], FLOAT),
-}
+    "cross entropy over no label": (
+        lambda x: F.cross_entropy(x.reshape(1, 2), torch.tensor([-100])), [1.0, 2.0], NARROW
+    ),
+    "normalised zeros without epsilon": (lambda x: F.normalize(x, dim=0, eps=0.0), [0.0, 0.0], NARROW),
+    "a group norm of a constant without epsilon": (
+        lambda x: F.group_norm(x.reshape(1, 2, 2), 1, eps=0.0), [1.0] * 4, FLOAT
+    ),
+    "a mask less the logarithm of its sum": (
+        lambda x: torch.full_like(x, -INF) - torch.full_like(x, -INF).logsumexp(0), [1.0, 2.0], NARROW
+    ),
+    "a softmax by hand of a masked row": (
+        lambda x: (torch.full_like(x, -INF) - torch.full_like(x, -INF).amax(0)).exp(), [1.0, 2.0], NARROW
+    ),
+}  # fmt: skip
 OVERFLOWS: dict[str, Case] = {
     "exp(1000)": (torch.exp, [1000.0], NARROW),
     "exp_(1000)": (lambda x: (x + 0).exp_(), [1000.0], NARROW),
@@ -145,6 +158,14 @@ OVERFLOWS: dict[str, Case] = {
     "softplus of nothing special": (lambda x: F.softplus(x) * 2, [60000.0], (HALF,)),
 }  # fmt: skip
 MASKED: dict[str, Case] = {
+    "softmax over the first dimension": (
+        lambda x: torch.softmax(x.reshape(3, 2).masked_fill(torch.tensor([[True, False]] * 3), -INF), 0),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], NARROW,
+    ),
+    "one row of two": (
+        lambda x: torch.softmax(x.reshape(2, 2).masked_fill(torch.tensor([[False, True], [True, True]]), -INF), -1),
+        [1.0, 2.0, 3.0, 4.0], NARROW,
+    ),
     "softmax": (lambda x: torch.full_like(x, -INF).softmax(-1), [1.0, 2.0], NARROW),
     "log_softmax": (lambda x: torch.full_like(x, -INF).log_softmax(-1), [1.0, 2.0], NARROW),
     "masked_fill": (lambda x: x.masked_fill(x > 0, -INF).softmax(-1), [1.0, 2.0], NARROW),

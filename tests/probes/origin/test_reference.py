@@ -73,6 +73,14 @@ def in_both(op, occurrence):
     return narrow, value_at(model, lambda: model(given), kin, 0, (1,), (0,))
 
 
+def test_what_a_cast_is_given_stands_for_it():
+    """wide.to(float16) does not run in float32; the product that it casts does."""
+    model, given = Casts(), torch.tensor([2.0])
+    kin = kin_of(model, lambda: model(given), address("_to_copy.default", 2), through_casts=True)
+    model.dtype = torch.float32
+    assert (kin.op, value_at(model, lambda: model(given), kin, 0, (1,), (0,))) == ("aten.mul.Tensor", 6.0)
+
+
 def test_the_same_place_where_casts_run_in_one_dtype_only():
     assert in_both("mul.Tensor", 1) == (30.0, 30.0)
     assert in_both("mul.Tensor", 3) == (210.0, 210.0)

@@ -132,7 +132,8 @@ def test_fewer_tokens_that_bring_up_another_origin_are_not_taken() -> None:
 
     def function(x: Tensor) -> Tensor:
         there = (x[0] == 1.0).any().half()
-        return (x * 2.0) + torch.ones_like(x) * (there / there)
+        one = torch.ones_like(x) * (there / there)
+        return (x * 2.0) + one
 
     verdict, _, payload = of_function(function, torch.tensor([[1.0, 3.0, 40000.0]]).half())
     assert verdict == "bad"

@@ -18,7 +18,11 @@ MOST_RULES = 8  # a file that needs more rules than these is another model's
 
 @dataclass(frozen=True)
 class Rule:
-    """``file`` in the file's keys stands where the model has ``model``. kind: "prefix", "suffix" or "renamed"."""
+    """``file`` in the file's keys stands where the model has ``model``.
+
+    kind: "prefix", "suffix", "renamed" (once, in the middle) or "wrapped" (a part of the path that the model does not
+    have, wherever it stands: wrappers of wrappers put it there several times).
+    """
 
     kind: str
     file: str
@@ -99,8 +103,8 @@ def _best(missing: Shapes, left: Shapes) -> Optional[tuple[Rule, list[tuple[str,
     for model in names[:: -(-len(names) // ASKED)]:
         shape = missing[model]
         for other in {shape, shape[::-1]}:
-            rules = (_rule(file, model, shape != other) for file in by_shape.get(other, ()))
-            proposed.update(rule for rule in rules if rule is not None)
+            for file in by_shape.get(other, ()):
+                proposed.update(_rules(file, model, shape != other))
     likely = sorted(proposed, key=lambda rule: (-proposed[rule], *_order(rule)))[:TRIED]
     tried = [(rule, _brought(rule, missing, left)) for rule in likely]
     for rule, pairs in sorted(tried, key=lambda item: (-len(item[1]), *_order(item[0]))):
@@ -109,9 +113,9 @@ def _best(missing: Shapes, left: Shapes) -> Optional[tuple[Rule, list[tuple[str,
     return None
 
 
-def _order(rule: Rule) -> tuple[int, str, str]:
-    """The shorter rule first, of those that bring as many together."""
-    return len(rule.file) + len(rule.model), rule.file, rule.model
+def _order(rule: Rule) -> tuple[bool, int, str, str]:
+    """The plainer and shorter rule first, of those that bring as many together."""
+    return rule.kind == "wrapped", len(rule.file) + len(rule.model), rule.file, rule.model
 
 
 def _brought(rule: Rule, missing: Shapes, left: Shapes) -> list[tuple[str, str]]:
@@ -131,6 +135,10 @@ def _under(rule: Rule, key: str) -> Iterator[str]:
     if rule.kind == "prefix":
         if key.startswith(rule.file):
             yield rule.model + key[len(rule.file) :]
+    elif rule.kind == "wrapped":
+        parts = key.split(".")
+        if rule.file in parts:
+            yield ".".join(part for part in parts if part != rule.file)
     elif rule.kind == "suffix":
         if key.endswith(rule.file):
             yield key[: len(key) - len(rule.file)] + rule.model
@@ -142,16 +150,26 @@ def _under(rule: Rule, key: str) -> Iterator[str]:
 
 
 def _is_certain(rule: Rule, file: str, model: str, missing: Shapes, left: Shapes) -> bool:
-    if rule.kind != "renamed" and not (rule.file and rule.model):
+    if rule.kind in ("prefix", "suffix") and not (rule.file and rule.model):
         return True
     shape = missing[model]
     alike = [key for key, other in left.items() if other in (shape, shape[::-1])]
     return len(alike) == 1 and sum(other in (shape, shape[::-1]) for other in missing.values()) == 1
 
 
-def _rule(file: str, model: str, transposed: bool) -> Optional[Rule]:
-    """What differs between two names, if it is one run of parts of the path; None where they have nothing in common."""
+def _rules(file: str, model: str, transposed: bool) -> Iterator[Rule]:
+    """What differs between two names: one run of parts of the path, or one part that only the file's name has."""
     one, two = file.split("."), model.split(".")
+    extra = set(one) - set(two)
+    if len(extra) == 1 and [part for part in one if part not in extra] == two:
+        yield Rule("wrapped", extra.pop(), "", transposed)
+    found = _run(one, two, transposed)
+    if found is not None:
+        yield found
+
+
+def _run(one: list[str], two: list[str], transposed: bool) -> Optional[Rule]:
+    """The one run of parts in which two names differ; None where they have nothing in common."""
     head = 0
     while head < min(len(one), len(two)) and one[head] == two[head]:
         head += 1

@@ -130,7 +130,7 @@ class _Work:
             self.files[key], self.shapes[key] = (path, key), tuple(tensor.shape)
             name = next((name for name in _spellings(self.model, key) if name in self.state), None)
             ours = None if name is None else self.state[name]
-            if name is None or ours is None or ours.shape != tensor.shape or not is_plain(ours):
+            if name is None or ours is None or ours.shape != tensor.shape or not is_plain(ours) or name in self.missing:
                 self.left.append(key)
             elif is_narrow(tensor) and not is_narrow(ours) and is_float(ours):
                 self.narrow[key] = name
@@ -167,7 +167,7 @@ class _Work:
             tensor, name = self._tensor(key), aliases.get((there.data_ptr(), there.shape))
             if name is not None and name not in self.names:
                 self._judge(name, key, tensor)
-            elif holds(there, tensor):
+            elif holds(there, tensor) or close(there, tensor):
                 self.found.compared += 1
             elif exact:
                 self.found.differ.append(key)
@@ -238,13 +238,15 @@ class _Work:
 
     def set_quantised_apart(self) -> None:
         """Of what is left over, the parts of quantised weights: narrow tensors, and what stands beside them."""
-        stored = [key for key in self.left if is_narrow(self._tensor(key)) and self.shapes[key]]
-        packed = [group for group in groups(stored) if self.found.method is not None or _is_weight(group)]
+        lacking = {module_of(name) for name in self.missing}
+        stored = [key for key in self.left if self.shapes[key] and _may_be_packed(self._tensor(key))]
+        if self.found.method is None:  # whole numbers that no configuration explains may be anything else
+            stored = [key for key in stored if module_of(key) in lacking]
+        packed = list(groups(stored))
         modules = {module_of(key) for key in (*self.narrow, *(key for group in packed for key in group))}
         self.found.quantised += len(packed)
         if self.found.quantised and self.found.method is None:
             self.found.method = "packed"
-        lacking = {module_of(name) for name in self.missing}
         self.found.untaken = sum(any(module_of(key) in lacking for key in group) for group in packed)
         self.found.left = {
             key: self.shapes[key] for key in self.left if module_of(key) not in modules and key not in self.odd
@@ -312,9 +314,9 @@ class _Work:
         return found
 
 
-def _is_weight(group: list[str]) -> bool:
-    """Whether narrow tensors make up a weight where no configuration says so: several together, or one with scales."""
-    return len(group) > 1
+def _may_be_packed(tensor: Tensor) -> bool:
+    """Whether a weight may be packed into it; what counts or points has 64 bits."""
+    return is_narrow(tensor) and tensor.dtype != torch.int64
 
 
 def _tied_names(model: nn.Module, state: dict[str, Tensor]) -> set[str]:
