@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     results.sort(key=lambda result: result.name)
     if given.json:
         given.json.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results), encoding="utf-8")
-    made = page.Page(tuple(results), tuple(tools), clock.seconds, given.jobs)
+    made = page.Page(tuple(results), tuple(tools), clock.seconds, clock.processor_seconds, given.jobs)
     print(page.summary(made))
     if given.page:
         given.page.write_text(page.text(made), encoding="utf-8")

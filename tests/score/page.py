@@ -42,6 +42,7 @@ class Page:
     results: tuple[Result, ...]
     tools: tuple[str, ...]
     seconds: float
+    processor_seconds: float
     jobs: int
 
     @property
@@ -134,7 +135,10 @@ def _head(page: Page) -> Iterator[str]:
          f"**{len(wrong(twins))} of {len(twins)}**; not known: {_count(twins, 'verdict', OPEN)}"),
         ("no answer at all (died, or took too long)", sum(one.failed is not None for one in page.results)),
         ("seconds for one case", _seconds(page.results)),
-        ("the whole", f"{page.seconds:.0f} s with {page.jobs} processes at a time"),
+        (
+                "the whole",
+                f"{page.seconds:.0f} s, {page.jobs} cases at a time; {page.processor_seconds:.0f} s of processor time",
+            ),
     ))  # fmt: skip
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     yield _wrapped(
@@ -195,10 +199,10 @@ def _beside(page: Page) -> Iterator[str]:
     yield "## What else can be installed"
     yield _wrapped(
         "The same cases, except compiled code and code that comes with a model. None of these names an operator, a "
-        "mechanism and an owner, so only the module counts for them (the line, for `detect_anomaly`, which sees NaN in a backward pass). "
-        "`mindstudio-probe`'s own overflow check needs an NPU; of its dump of statistics the first call with sound "
-        "inputs and a bad output is taken, and it is asked about the seeded tenth alone, for it takes seconds to "
-        "import. `DebugUnderflowOverflow` raises at the first NaN or Inf that it meets."
+        "mechanism and an owner, so only the module counts for them (the line, for `detect_anomaly`, which sees NaN in "
+        "a backward pass). `mindstudio-probe`'s own overflow check needs an NPU; of its dump of statistics the first "
+        "call with sound inputs and a bad output is taken, and it is asked about the seeded tenth alone, for it takes "
+        "seconds to import. `DebugUnderflowOverflow` raises at the first NaN or Inf that it meets."
     )
     rows: list[tuple[object, ...]] = []
     for tool in ATTACHED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -100,7 +101,7 @@ def worker(home: Path, tools: list[str]) -> Callable[[Case], Result]:
 
 
 class Clock:
-    """Seconds since it was made."""
+    """Seconds since it was made, and those that the processors spent on the cases."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
@@ -108,3 +109,8 @@ class Clock:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._begin
+
+    @property
+    def processor_seconds(self) -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
