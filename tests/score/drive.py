@@ -48,6 +48,7 @@ class Answered:
     phase: str | None = None
     mechanism: str | None = None
     tensor: str | None = None
+    tensor_index: tuple[int, ...] | None = None
     owner: str | None = None
     steps: tuple[tuple[str, str, str], ...] = ()
     """Each step's name, verdict and reason."""
@@ -74,7 +75,8 @@ def run(case: Case, path: Path, cache: Path) -> Answered:
     origin = found.origin
     said = {} if origin is None else {
         name: getattr(origin, name)
-        for name in ("module", "op", "source", "forward_op", "forward_source", "phase", "mechanism", "tensor")
+        for name in ("module", "op", "source", "forward_op", "forward_source", "phase", "mechanism", "tensor",
+                     "tensor_index")
     }  # fmt: skip
     return Answered(
         verdict=found.verdict.value,

@@ -203,6 +203,7 @@ def _bad_weight(site: Site, module: str, parameter: str, index: tuple[int, ...],
         (Place(module, ops),), ("bad_weights",), (CHECKPOINT,),
         f"{parameter}{list(index)} is {value} in the file; {module} is the first to read it",
         tensors=names(site, parameter),
+        index=index,
     )  # fmt: skip
 
 
@@ -298,6 +299,7 @@ def weight_beyond(site: Site) -> Truth:
         (Place(name, LINEAR if site.part != "embedding" else ("aten.embedding",)),), ("overflow",), (CALLER,),
         f"{tensor}{list(index)} is 1e5 in a file of float32, and float16, which is asked for, ends at 65504",
         tensors=names(site, tensor),
+        index=index,
     )  # fmt: skip
 
 

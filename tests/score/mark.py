@@ -40,7 +40,7 @@ def mark(answered: Answered, truth: Truth | None) -> Mark:
     if verdict == WRONG:
         claims.append(f"a fault is called good: {answered.reason}")
     if origin == WRONG:
-        claims.append(f"born in {said(answered)}; it is {' or '.join(map(words, truth.places))}")
+        claims.append(f"born in {said(answered)}; it is {' or '.join(map(words, truth.places))}{_in(truth)}")
     if mechanism == WRONG:
         claims.append(f"mechanism {answered.mechanism}; it is {' or '.join(truth.mechanisms)}")
     if owned == WRONG:
@@ -56,9 +56,11 @@ def _origin(answered: Answered, truth: Truth) -> str:
     if answered.op is None and answered.module is None:
         return OPEN
     tensor = answered.tensor is None or not truth.tensors or answered.tensor in truth.tensors
+    known = answered.tensor is not None and answered.tensor_index is not None and truth.index is not None
+    index = not known or tuple(answered.tensor_index or ()) == truth.index
     phase = answered.phase is None or truth.phase is None or answered.phase == truth.phase
     fits = any(_fits(answered, place) for place in truth.places)
-    return RIGHT if fits and tensor and phase else WRONG
+    return RIGHT if fits and tensor and index and phase else WRONG
 
 
 def _fits(answered: Answered, place: Place) -> bool:
@@ -71,6 +73,11 @@ def _fits(answered: Answered, place: Place) -> bool:
     return module and line and (not place.ops or (op or "").startswith(place.ops))
 
 
+def _in(truth: Truth) -> str:
+    at = "" if truth.index is None else f" at {list(truth.index)}"
+    return f", tensor {truth.tensors[0]}{at}" if truth.tensors else ""
+
+
 def words(place: Place) -> str:
     """A place in words."""
     what = "/".join(op.removeprefix("aten.") for op in place.ops)
@@ -81,5 +88,6 @@ def words(place: Place) -> str:
 def said(answered: Answered) -> str:
     """The answered place in words."""
     behind = f", behind it {answered.forward_op} at {answered.forward_source}" if answered.forward_op else ""
-    tensor = f", tensor {answered.tensor}" if answered.tensor else ""
+    index = "" if answered.tensor_index is None else f" at {list(answered.tensor_index)}"
+    tensor = f", tensor {answered.tensor}{index}" if answered.tensor else ""
     return f"{answered.op} in {answered.module or 'the whole'} at {answered.source}{behind}{tensor}"

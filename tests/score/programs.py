@@ -176,7 +176,7 @@ def _truth(architecture: Architecture, row: dict[str, Any], dtype: str) -> Truth
     """As of the folder; that a weight is bad may also be called a value that came in from outside of the script."""
     found: Truth = folders.injected(architecture, row["fault"], row["part"], row["layer"], dtype, True)[1]
     more = ("bad_input",) if "bad_weights" in found.mechanisms else ()
-    return Truth(found.places, (*found.mechanisms, *more), found.owners, found.why)
+    return Truth(found.places, (*found.mechanisms, *more), found.owners, found.why, found.tensors, found.index)
 
 
 def _loading() -> Iterator[Case]:

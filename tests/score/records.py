@@ -34,6 +34,7 @@ class Truth:
         owners: Each is right. Leaving the owner open is never wrong.
         why: What was changed, and what must happen first because of it.
         tensors: The names of the weight or buffer that is bad, if one is; several where weights are tied.
+        index: Where in it, as the file has it.
         phase: "forward", "loss", "backward" or "generate", where that is asked.
     """
 
@@ -42,6 +43,7 @@ class Truth:
     owners: tuple[str, ...]
     why: str
     tensors: tuple[str, ...] = ()
+    index: tuple[int, ...] | None = None
     phase: str | None = None
 
 

@@ -17,7 +17,7 @@ from score.drive import Answered
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "score.md"
 TRUTH = records.Truth(
-    (records.Place("early", ("aten.log",), 7),), ("divide_by_zero",), ("caller",), "log(0)", tensors=("table.weight",)
+    (records.Place("early", ("aten.log",), 7),), ("divide_by_zero",), ("caller",), "log(0)", ("table.weight",), (9, 5)
 )
 RIGHT = Answered("bad", "", 0.1, "early", "aten.log.default", "script.py:7", mechanism="divide_by_zero", owner="caller")
 
@@ -65,10 +65,10 @@ def test_the_whole_truth_is_right() -> None:
 @pytest.mark.parametrize(
     "parts",
     [
-        {"module": "late"}, {"op": "aten.div.Tensor"}, {"source": "script.py:8"}, {"tensor": "other.weight"},
+        {"module": "late"}, {"op": "aten.div.Tensor"}, {"source": "script.py:8"}, {"tensor": "other.weight"}, {"tensor": "table.weight", "tensor_index": (5, 9)},
         {"mechanism": "overflow"}, {"owner": "pytorch"}, {"verdict": "good"},
     ],
-    ids=lambda parts: next(iter(parts)),
+    ids=lambda parts: list(parts)[-1],
 )  # fmt: skip
 def test_anything_else_that_is_claimed_is_a_wrong_claim(parts: dict[str, str]) -> None:
     assert changed(**parts).claims
