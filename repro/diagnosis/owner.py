@@ -279,6 +279,13 @@ def _code(answer: Answer) -> Owner | None:
         part is not None and part.verdict is Outcome.BAD for part in (answer.files, answer.weights, answer.load)
     ):
         return None
+    value, limit = number(origin.reference_value), number(origin.limit)
+    if row.beyond_limit and value is not None and is_in_range(value, limit):
+        return Owner(
+            None,
+            f"The result of {origin.op}, {plain(value)}, fits the dtype, and a partial result inside of it does not. "
+            "Whether its inputs are too large or the operator adds too narrowly is not known.",
+        )
     why = f"{origin.op} is correct for these inputs: {_cause(answer, origin)}."
     source = origin.forward_source or origin.cause_source or origin.source
     at = f" ({source})" if source else ""
