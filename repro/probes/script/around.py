@@ -1,4 +1,4 @@
-"""What stands around an operator while it runs: the frames of the program, its phase, its variables, the autograd node."""
+"""What stands around a running operator: the program's frames, its phase and variables, the autograd node."""
 
 import math
 import os
