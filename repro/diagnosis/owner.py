@@ -18,10 +18,11 @@ WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
 """Ablations with a dtype of float32's range."""
 PARTS = {
     "fast_path=off": "the fused fast path of the transformer layers",
-    "compile=off": "torch.compile",
     "mkldnn=off": "oneDNN",
 }
 """Ablations of a script that leave out a part of PyTorch which must not change a result."""
+LAYERS = frozenset({"eager", "aot_eager", "inductor"})
+"""Backends of torch.compile that are PyTorch's own."""
 NEAR = 16.0
 """A weight within this factor of the dtype's largest number is near it. Trained weights are far smaller."""
 FUSED = "scaled_dot_product"
@@ -99,10 +100,10 @@ def _pytorch(answer: Answer) -> Owner | None:
     if origin is None:
         return None
     if origin.mechanism == "compiler":
-        return Owner(
-            "pytorch",
-            f"The same program is good without torch.compile; the layer is {origin.layer}. {origin.note or ''}".strip(),
+        why = (
+            f"The same program is good without torch.compile; the layer is {origin.layer}. {origin.note or ''}".strip()
         )
+        return Owner("pytorch" if origin.layer in LAYERS else None, why)
     if origin.layer == "fast path":
         return Owner("pytorch", "The same program is good without the fused fast path of PyTorch's transformer layers.")
     value = number(origin.reference_value)
@@ -279,6 +280,13 @@ def _code(answer: Answer) -> Owner | None:
         part is not None and part.verdict is Outcome.BAD for part in (answer.files, answer.weights, answer.load)
     ):
         return None
+    value, limit = number(origin.reference_value), number(origin.limit)
+    if row.beyond_limit and value is not None and is_in_range(value, limit):
+        return Owner(
+            None,
+            f"The result of {origin.op}, {plain(value)}, fits the dtype, and a partial result inside of it does not. "
+            "Whether its inputs are too large or the operator adds too narrowly is not known.",
+        )
     why = f"{origin.op} is correct for these inputs: {_cause(answer, origin)}."
     source = origin.forward_source or origin.cause_source or origin.source
     at = f" ({source})" if source else ""

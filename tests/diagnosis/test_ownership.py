@@ -8,7 +8,20 @@ from support.reduced import ANSWER, ORIGIN, call, leaf, program
 from repro.core.answer import ModelInfo, Reproducer
 from repro.core.encoding import replace
 from repro.core.mechanisms import CODE, TABLE
-from repro.core.payloads import Bisect, Cause, Files, Load, Misplaced, Reduction, Rounding, WeightFile, Weights
+from repro.core.payloads import (
+    Bisect,
+    CameIn,
+    Cause,
+    Figures,
+    Files,
+    Largest,
+    Load,
+    Misplaced,
+    Reduction,
+    Rounding,
+    WeightFile,
+    Weights,
+)
 from repro.core.records import Case, Kind, Outcome
 from repro.diagnosis.known import Exclusion
 from repro.diagnosis.owner import is_rounding, owner
@@ -127,9 +140,57 @@ def test_code_is_named_for_the_mechanisms_that_the_table_lets_it_own(row):
     found = owner(born(mechanism=row.name))
     assert (found.project == "transformers") is (CODE in row.owners)
     assert row.cause.format(dtype="the dtype") in found.reason
-    alone = "pytorch" if row.name == "compiler" else None  # whoever calls it
-    assert owner(born(mechanism=row.name, code=None)).project == alone
-    assert owner(born({"load": Load(verdict=BAD)}, mechanism=row.name)).project == alone
+    assert owner(born(mechanism=row.name, code=None)).project is None
+    assert owner(born({"load": Load(verdict=BAD)}, mechanism=row.name)).project is None
+
+
+def scripted(case=Case("/x/script.py"), **changed):  # noqa: B008 - never changed
+    """A bad script with this origin."""
+    return owner(born({"case": case, "weights": None}, **changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "project"),
+    [
+        ({"mechanism": "compiler", "layer": "inductor"}, "pytorch"),
+        ({"mechanism": "compiler", "layer": "my_backend"}, None),  # of the script's own
+        ({"mechanism": "kernel", "layer": "fast path"}, "pytorch"),
+        ({"mechanism": "kernel", "reference_value": 0.5, "limit": 65504.0}, "pytorch"),
+        ({"mechanism": "kernel", "reference_value": 0.5, "inputs": (Figures(nan=1),)}, None),
+        ({"mechanism": "overflow", "reference_value": 0.5, "limit": 65504.0}, None),  # a partial result
+        ({"mechanism": "invalid", "library": "torch.nn.init", "code": "__main__"}, "pytorch"),
+        ({"mechanism": "invalid", "library": "torch.optim.adam", "code": "__main__"}, "caller"),
+        ({"mechanism": "invalid", "decided_by": "integers", "phase": "loss"}, "caller"),
+        ({"mechanism": "invalid", "decided_by": "integers", "phase": "forward"}, "transformers"),
+        ({"mechanism": "written_outside", "code": "__main__"}, None),
+        ({"mechanism": "bad_input", "came_in": CameIn(kind="data", entry_code="__main__")}, "caller"),
+        ({"mechanism": "bad_input", "came_in": CameIn(kind="data", entry_code="diffusers")}, None),
+        (
+            {"mechanism": "bad_input", "came_in": CameIn(kind="data", entry_code="transformers", held_by="audio")},
+            "caller",
+        ),
+        ({"mechanism": "literal", "code": "__main__", "tensor": "x"}, "caller"),
+        ({"mechanism": "bad_weights", "came_in": CameIn(kind="parameter"), "tensor": "weight"}, "checkpoint"),
+        ({"mechanism": "overflow", "largest_weight": Largest(tensor="w", value=4e4)}, None),
+    ],
+)
+def test_whose_a_scripts_fault_is(changed, project):
+    assert scripted(**changed).project == project
+
+
+def test_a_models_weight_near_the_limit_of_its_dtype_is_the_checkpoints():
+    near = Weights(verdict=Outcome.GOOD, absmax=Largest(tensor="w", value=4e4))
+    assert owner(born({"weights": near})).project == "checkpoint"
+    far = Weights(verdict=Outcome.GOOD, absmax=Largest(tensor="w", value=60.0))
+    assert owner(born({"weights": far})).project == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("name", "project"), [("fast_path=off", "pytorch"), ("mkldnn=off", "pytorch"), ("threads=1", None)]
+)
+def test_a_part_of_pytorch_without_which_a_script_is_good_is_pytorchs(name, project):
+    bad = answered(case=Case("/x/script.py"), workarounds=(name,))
+    assert owner(bad).project == project
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,13 @@ which phase, and what stands behind it (the forward operator of a gradient, the 
 """
 
 import math
-import os
-import sys
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from ..observe.source import own_frame, source_here, source_place
+from ..observe.source import source_here, source_place
 from ..observe.tape import Op, Ref, Tape
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, watched_everywhere
 from ..origin.arithmetic import limit_of
@@ -23,11 +20,18 @@ from ..reduce.program import Program, program_of
 from ..reduce.seen import first_of_each_kind
 from ..values.figures import describe, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
 from ..values.nest import rebuild
+from .around import (
+    described,
+    held_by_the_script,
+    library_here,
+    node_here,
+    phase_here,
+    sequence_here,
+    variable_of,
+)
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
 
-NESTED, LONGEST = 3, 100_000  # how far lists of the script are looked into
 WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
-LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Capture(Look):
         if self.place >= self._wanted.begin and self.found is None:
             try:
                 self._tape.visit(call)
-                self._around[len(self._tape.ops) - 1] = (_described(node_here()), phase_here())
+                self._around[len(self._tape.ops) - 1] = (described(node_here()), phase_here())
             except Exception as error:
                 if error is call.raised:
                     raise
@@ -119,7 +123,10 @@ class Capture(Look):
     def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
         if (kind, reader) == (self._kind, self._address) and self._source is None:
             literal = written_in_source(source_place(), bad_value(tensor), tensor.dtype)
-            self._source = (tensor, {**self._place(call), "literal": literal, "held": held_by_the_script()})
+            self._source = (
+                tensor,
+                {**self._place(call), "literal": literal, "held": held_by_the_script(bad_value(tensor))},
+            )
 
     def _place(self, call: OpCall) -> dict[str, Any]:
         """Where an operator is called from."""
@@ -137,7 +144,7 @@ class Capture(Look):
             "largest_weight": self._largest_weight(),
             **phase_here(),
         }
-        return {**place, **self._backward(_described(node_here()))}
+        return {**place, **self._backward(described(node_here()))}
 
     def _backward(self, node: Optional[tuple[str, int]]) -> dict[str, Any]:
         """What stands behind an operator of a backward pass: the operator of the forward pass, and its line."""
@@ -425,125 +432,3 @@ def _same_numbers(one: Tensor, two: Tensor) -> bool:
 def bad_value(tensor: Tensor) -> float:
     """The first NaN or infinity in a tensor."""
     return scalar(tensor, first_bad_index(tensor))
-
-
-def node_here() -> Any:
-    """The autograd node whose backward is running; None in a forward pass, and in releases before 2.1."""
-    current = getattr(torch._C, "_current_autograd_node", None)
-    return None if current is None else current()
-
-
-def sequence_here() -> Optional[int]:
-    """The number of the autograd node that was made last, which is that of the operator that is running now."""
-    current = getattr(torch._C._autograd, "_get_sequence_nr", None)
-    return None if current is None else current() - 1
-
-
-def _described(node: Any) -> Optional[tuple[str, int]]:
-    """Name and number of an autograd node; -2 where this release does not number them."""
-    if node is None:
-        return None
-    number = getattr(node, "_sequence_nr", None)
-    return node.name(), -2 if number is None else int(number())
-
-
-def frames() -> list[FrameType]:
-    """All frames of this thread, the innermost first."""
-    found: list[FrameType] = []
-    frame: Optional[FrameType] = sys._getframe(1)
-    while frame is not None:
-        found.append(frame)
-        frame = frame.f_back
-    return found
-
-
-_TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")
-# Code of PyTorch that decides what is computed, beyond passing a call on to one operator.
-DECIDING = ("nn/init.py", "optim/", "distributions/", "nn/utils/", "amp/")
-
-
-def library_here() -> Optional[str]:
-    """The module of PyTorch's own Python code that runs the operator and decides what is computed."""
-    for frame in frames():
-        name = frame.f_code.co_filename
-        if name.startswith(_TORCH):
-            inside = name[len(_TORCH) :].replace(os.sep, "/")
-            if inside.startswith(DECIDING):
-                return "torch." + inside.rpartition(".")[0].replace("/", ".")
-    return None
-
-
-def phase_here() -> dict[str, Any]:
-    """In which phase of the program the operator runs, by who called it; and the step of a generation."""
-    phase, step = "forward", None
-    for frame in frames():
-        name, file = frame.f_code.co_name, frame.f_code.co_filename.replace(os.sep, "/")
-        if name in LOADERS or file.endswith("torch/serialization.py"):
-            return {"phase": "load", "generate_step": None}
-        if "/torch/optim/" in file:
-            return {"phase": "optimizer", "generate_step": None}
-        if (
-            file.endswith(("nn/modules/loss.py", "/loss/loss_utils.py"))
-            or name.endswith("_loss")
-            or name == "cross_entropy"
-        ):
-            phase = "loss"
-        if "/generation/" in file and name == "generate":
-            phase = "generate"
-            step = _generate_step(frame)
-    return {"phase": phase, "generate_step": step}
-
-
-def _generate_step(outer: FrameType) -> Optional[int]:
-    """How many tokens had been generated: what the loop has by now, less what it was given."""
-    given = outer.f_locals.get("input_ids_length")
-    for frame in frames():
-        if "/generation/" in frame.f_code.co_filename.replace(os.sep, "/") and frame is not outer:
-            ids = frame.f_locals.get("input_ids")
-            if isinstance(ids, Tensor) and ids.dim() == 2 and isinstance(given, int):
-                return int(ids.shape[1]) - given
-    return None
-
-
-def held_by_the_script() -> Optional[str]:
-    """A variable of the script itself that holds a NaN or Inf outside of PyTorch: an array, or a list of numbers."""
-    for frame in frames():
-        if frame.f_globals.get("__name__") != "__main__":
-            continue
-        for name, value in list(frame.f_locals.items()):
-            if not name.startswith("__") and _holds_bad(value):
-                return name
-    return None
-
-
-def _holds_bad(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, (list, tuple)) and depth < NESTED:
-        return any(_holds_bad(item, depth + 1) for item in value[:LONGEST])
-    if isinstance(value, dict) and depth < NESTED:
-        return any(_holds_bad(item, depth + 1) for item in list(value.values())[:LONGEST])
-    if isinstance(value, Tensor):
-        return any(map(is_bad, readable_in(value)))
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    if kind == "f" and hasattr(value, "sum"):  # an array of NumPy's: its sum is not finite, or too large to be
-        import numpy
-
-        return not bool(numpy.isfinite(numpy.asarray(value)).all())
-    return False
-
-
-def variable_of(holds: Any) -> Optional[str]:
-    """The name under which the program holds a tensor: of the script's own variables first, then of those inside."""
-    outward = list(reversed(frames()))
-    scripts = [frame for frame in outward if frame.f_globals.get("__name__") == "__main__"]
-    own = own_frame()
-    for frame in [*scripts, *([own] if own is not None else [])]:
-        for name, value in list(frame.f_locals.items()):
-            if isinstance(value, Tensor) and holds(value):
-                return name
-            if isinstance(value, dict):
-                for key, item in list(value.items()):
-                    if isinstance(key, str) and isinstance(item, Tensor) and holds(item):
-                        return f"{name}[{key!r}]"
-    return None

@@ -22,7 +22,7 @@ from .child import Job
 from .run import run_script
 from .search import Runs
 
-LAYERS = ("eager", "aot_eager", "inductor")
+BEFORE = ("eager", "aot_eager")  # the layers in front of the backend that the script asks for
 NODES = "script.compiled:nodes"
 SECONDS = 240.0  # compiling nodes one by one: C++ or Triton code takes seconds each
 APART = 64.0  # units of the dtype's epsilon, times the largest magnitude, beyond which two results differ
@@ -42,9 +42,10 @@ def why(runs: Runs) -> tuple[Optional[str], Optional[dict[str, Any]], str]:
 
 
 def _compiled(runs: Runs) -> tuple[str, Optional[dict[str, Any]], str]:
-    layer = next((name for name in LAYERS[:-1] if runs.same(runs.unwatched(f"compile={name}"))), LAYERS[-1])
+    early = next((name for name in BEFORE if runs.same(runs.unwatched(f"compile={name}"))), None)
+    layer, found = run_script(Job(runs.path, watch=NODES, given=early)).found or (early, None)
+    layer = layer or "the script's own backend"
     words = f"the script is good without torch.compile, and bad from the layer {layer} on"
-    found = run_script(Job(runs.path, watch=NODES, given=layer)).found
     origin = {
         **blank(), "op": "torch.compile", "mechanism": "compiler", "layer": layer, "code": "torch",
         "call_index": OUTSIDE[1], "occurrence": None, "source": None,
@@ -61,12 +62,21 @@ CURRENT: list["Nodes"] = []
 
 
 class Nodes:
-    """A backend of torch.compile that runs the graph eagerly, and looks for its first node that compiles wrongly."""
+    """A backend of torch.compile that runs the graph eagerly, and looks for its first node that compiles wrongly.
 
-    def __init__(self, layer: str) -> None:
-        self.layer = layer
+    layer: the backend that the nodes are compiled by; None for the one that the script asks for.
+    """
+
+    def __init__(self, layer: Optional[str]) -> None:
+        self.layer: Any = layer
+        self.real: Any = None
         self.found: Optional[dict[str, Any]] = None
         self._end = time.monotonic() + SECONDS
+
+    @property
+    def name(self) -> str:
+        """The layer in words."""
+        return self.layer if isinstance(self.layer, str) else getattr(self.layer, "__name__", None) or "inductor"
 
     def backend(self, graph: fx.GraphModule, example: list[Any], **_: Any) -> Callable[..., Any]:
         def call(*given: Any) -> Any:
@@ -102,7 +112,7 @@ class Nodes:
             return False
         torch._dynamo.reset()
         copies = [item.detach().clone() if isinstance(item, Tensor) else item for item in inputs]
-        compiled = part(*copies) if self.layer == "eager" else _real_compile()(part, backend=self.layer)(*copies)
+        compiled = CURRENT[0].real(part, backend=self.layer or "inductor")(*copies)
         for actual, expected in zip(tensors_in(compiled), tensors_in(eager)):
             at = apart(actual, expected)
             if at is None:
@@ -121,27 +131,25 @@ class Nodes:
             "op": _operator(node), "source": place or source_here()[0], "element": at, "value": value,
             "reference_value": wanted, "reference": {"value": wanted, "dtype": "eager", "scope": "operator"},
             "inputs": [describe(item) for item in tensors_in(inputs)], "output": describe(actual),
-            "note": f"compiled by {self.layer} {how} it gives {value:.6g}, eagerly {wanted:.6g}, from the same inputs",
+            "note": f"compiled by {self.name} {how} it gives {value:.6g}, eagerly {wanted:.6g}, from the same inputs",
         }  # fmt: skip
 
 
-def _real_compile() -> Any:
-    return CURRENT[0].real if CURRENT and hasattr(CURRENT[0], "real") else torch.compile
-
-
-def nodes(layer: str) -> tuple[Any, Any]:
-    """(context around the script, function that gives what was found)."""
+def nodes(layer: Optional[str]) -> tuple[Any, Any]:
+    """(context around the script, function that gives the layer's name and what was found)."""
     made = Nodes(layer)
 
     @contextlib.contextmanager
     def around() -> Iterator[None]:
-        made.real = torch.compile  # type: ignore[attr-defined]
+        made.real = torch.compile
         CURRENT.append(made)
         before = torch.compile
 
         def compiled(*args: Any, **given: Any) -> Any:
             for name in ("mode", "options"):
                 given.pop(name, None)
+            if layer is None:
+                made.layer = given.get("backend", made.layer)
             return before(*args, **{**given, "backend": made.backend})
 
         torch.compile = compiled
@@ -150,7 +158,7 @@ def nodes(layer: str) -> tuple[Any, Any]:
         finally:
             torch.compile = before
 
-    return around(), lambda: made.found
+    return around(), lambda: (made.name, made.found)
 
 
 def apart(actual: Tensor, expected: Tensor) -> Optional[list[int]]:

@@ -1,0 +1,138 @@
+"""What stands around a running operator: the program's frames, its phase and variables, the autograd node."""
+
+import math
+import os
+import sys
+from types import FrameType
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ..observe.source import own_frame
+
+LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
+NESTED, LONGEST = 3, 100_000  # how far lists of the script are looked into
+
+
+def node_here() -> Any:
+    """The autograd node whose backward is running; None in a forward pass, and in releases before 2.1."""
+    current = getattr(torch._C, "_current_autograd_node", None)
+    return None if current is None else current()
+
+
+def sequence_here() -> Optional[int]:
+    """The number of the autograd node that was made last, which is that of the operator that is running now."""
+    current = getattr(torch._C._autograd, "_get_sequence_nr", None)
+    return None if current is None else current() - 1
+
+
+def described(node: Any) -> Optional[tuple[str, int]]:
+    """Name and number of an autograd node; -2 where this release does not number them."""
+    if node is None:
+        return None
+    number = getattr(node, "_sequence_nr", None)
+    return node.name(), -2 if number is None else int(number())
+
+
+def frames() -> list[FrameType]:
+    """All frames of this thread, the innermost first."""
+    found: list[FrameType] = []
+    frame: Optional[FrameType] = sys._getframe(1)
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+_TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")
+# Code of PyTorch that decides what is computed, beyond passing a call on to one operator.
+DECIDING = ("nn/init.py", "optim/", "distributions/", "nn/utils/", "amp/")
+
+
+def library_here() -> Optional[str]:
+    """The module of PyTorch's own Python code that runs the operator and decides what is computed."""
+    for frame in frames():
+        name = frame.f_code.co_filename
+        if name.startswith(_TORCH):
+            inside = name[len(_TORCH) :].replace(os.sep, "/")
+            if inside.startswith(DECIDING):
+                return "torch." + inside.rpartition(".")[0].replace("/", ".")
+    return None
+
+
+def phase_here() -> dict[str, Any]:
+    """In which phase of the program the operator runs, by who called it; and the step of a generation."""
+    phase, step = "forward", None
+    for frame in frames():
+        name, file = frame.f_code.co_name, frame.f_code.co_filename.replace(os.sep, "/")
+        if name in LOADERS or file.endswith("torch/serialization.py"):
+            return {"phase": "load", "generate_step": None}
+        if "/torch/optim/" in file:
+            return {"phase": "optimizer", "generate_step": None}
+        if (
+            file.endswith(("nn/modules/loss.py", "/loss/loss_utils.py"))
+            or name.endswith("_loss")
+            or name == "cross_entropy"
+        ):
+            phase = "loss"
+        if "/generation/" in file and name == "generate":
+            phase = "generate"
+            step = _generate_step(frame)
+    return {"phase": phase, "generate_step": step}
+
+
+def _generate_step(outer: FrameType) -> Optional[int]:
+    """How many tokens had been generated: what the loop has by now, less what it was given."""
+    given = outer.f_locals.get("input_ids_length")
+    for frame in frames():
+        if "/generation/" in frame.f_code.co_filename.replace(os.sep, "/") and frame is not outer:
+            ids = frame.f_locals.get("input_ids")
+            if isinstance(ids, Tensor) and ids.dim() == 2 and isinstance(given, int):
+                return int(ids.shape[1]) - given
+    return None
+
+
+def held_by_the_script(like: float) -> Optional[str]:
+    """A variable of the script itself that holds such a value outside of PyTorch: an array, or a list of numbers.
+
+    like: NaN or an infinity. A single number is no data: many a script begins with ``best = float("inf")``.
+    """
+    for frame in frames():
+        if frame.f_globals.get("__name__") != "__main__":
+            continue
+        for name, value in list(frame.f_locals.items()):
+            if not name.startswith("__") and not isinstance(value, float) and _holds(value, like):
+                return name
+    return None
+
+
+def _holds(value: Any, like: float, depth: int = 0) -> bool:
+    if isinstance(value, float):
+        return math.isnan(value) if math.isnan(like) else value == like
+    if isinstance(value, (list, tuple)) and depth < NESTED:
+        return any(_holds(item, like, depth + 1) for item in value[:LONGEST])
+    if isinstance(value, dict) and depth < NESTED:
+        return any(_holds(item, like, depth + 1) for item in list(value.values())[:LONGEST])
+    if getattr(getattr(value, "dtype", None), "kind", None) == "f":  # an array of NumPy's
+        import numpy
+
+        values = numpy.asarray(value)
+        return bool((numpy.isnan(values) if math.isnan(like) else values == like).any())
+    return False
+
+
+def variable_of(holds: Any) -> Optional[str]:
+    """The name under which the program holds a tensor: of the script's own variables first, then of those inside."""
+    outward = list(reversed(frames()))
+    scripts = [frame for frame in outward if frame.f_globals.get("__name__") == "__main__"]
+    own = own_frame()
+    for frame in [*scripts, *([own] if own is not None else [])]:
+        for name, value in list(frame.f_locals.items()):
+            if isinstance(value, Tensor) and holds(value):
+                return name
+            if isinstance(value, dict):
+                for key, item in list(value.items()):
+                    if isinstance(key, str) and isinstance(item, Tensor) and holds(item):
+                        return f"{name}[{key!r}]"
+    return None
