@@ -20,11 +20,12 @@ def _write(fault: InjectedFault, folder: Path) -> Path:
 
 
 def _truth(fault: InjectedFault) -> Truth:
-    """That the model's own code is at fault is no owner: its authors are not known."""
+    """That the model's own code is at fault is no owner: its authors are not known. Large weights are the file's."""
     known = fault.truth
     place = Place(known.module, () if known.op is None else (known.op,))
+    owners = ("checkpoint", "caller") if known.mechanism == "overflow" else ()
     why = f"{fault.fault.replace('_', ' ')}, as tests/corpus/README.md says"
-    return Truth((place,), tuple(filter(None, (known.mechanism, *known.also_mechanism))), (), why)
+    return Truth((place,), tuple(filter(None, (known.mechanism, *known.also_mechanism))), owners, why)
 
 
 def _checked() -> None:

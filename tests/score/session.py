@@ -82,8 +82,10 @@ def worker(home: Path, tools: list[str]) -> Callable[[Case], Result]:
     drawn = {case.name for case in tenth(every())}
 
     def work(case: Case) -> Result:
-        folder = home / case.name.replace("/", "+")
-        folder.mkdir()
+        with tempfile.TemporaryDirectory(dir=home) as folder:
+            return within(case, Path(folder))
+
+    def within(case: Case, folder: Path) -> Result:
         path = case.write(folder)
         # A script before anything is computed here, for it is run in forks of this process.
         answered = drive.run(case, path, home / "cache")

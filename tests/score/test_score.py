@@ -65,7 +65,8 @@ def test_the_whole_truth_is_right() -> None:
 @pytest.mark.parametrize(
     "parts",
     [
-        {"module": "late"}, {"op": "aten.div.Tensor"}, {"source": "script.py:8"}, {"tensor": "other.weight"}, {"tensor": "table.weight", "tensor_index": (5, 9)},
+        {"module": "late"}, {"op": "aten.div.Tensor"}, {"source": "script.py:8"}, {"tensor": "other.weight"},
+        {"tensor": "table.weight", "tensor_index": (5, 9)},
         {"mechanism": "overflow"}, {"owner": "pytorch"}, {"verdict": "good"},
     ],
     ids=lambda parts: list(parts)[-1],
