@@ -120,8 +120,8 @@ TABLE = (
     ),
     Mechanism(
         "literal",
-        "a NaN, an infinity or a number beyond the dtype that the code writes down",
-        "the number that the code writes is not one that the dtype holds",
+        "a NaN, an infinity or a number beyond the dtype, given as a plain number",
+        "the number that the code gives is not one that the dtype holds",
         (CODE,),
         "the operator only writes the number that it is given",
         correct=BY_DEFINITION,

@@ -67,6 +67,8 @@ def _outside(answer: Answer) -> Owner | None:
         return Owner("checkpoint", f"The value is in the file: {named} holds it when it is loaded.")
     if origin.mechanism == "bad_input" and came is not None and came.kind == "data":
         return _data_that_came(answer, origin, came)
+    if origin.mechanism == "bad_input" and came is not None:
+        return Owner(None, f"The {came.kind} {named} held the value before it was read. Who put it there is not known.")
     return None
 
 
@@ -131,7 +133,21 @@ def _data(answer: Answer) -> Owner | None:
             f"{origin.op} is correct for these inputs: with other labels or lengths the loss is finite.",
             "Leave out examples without a label, or with a target that does not fit its input.",
         )
-    return _large_weight(answer, origin)
+    return _epsilon(answer, origin) or _large_weight(answer, origin)
+
+
+def _epsilon(answer: Answer, origin: Origin) -> Owner | None:
+    """The checkpoint's, where a norm divides by zero and the configuration takes its epsilon away."""
+    where = f"{origin.module} {origin.module_class} {origin.op}".lower()
+    if answer.load is None or origin.mechanism not in ("divide_by_zero", "invalid") or "norm" not in where:
+        return None
+    none = [name for name, value in answer.load.config.items() if "eps" in name and value == 0]
+    if not none:
+        return None
+    reason = (
+        f"The configuration sets {listed(none)} to 0, so the norm has nothing to divide by where all of its input is 0."
+    )
+    return Owner("checkpoint", reason)
 
 
 def _large_weight(answer: Answer, origin: Origin) -> Owner | None:
@@ -142,7 +158,7 @@ def _large_weight(answer: Answer, origin: Origin) -> Owner | None:
     if not found or limit is None or value is None or value * NEAR < limit:
         return None
     words = f"{found.tensor} holds {plain(value)}, and the largest number of the dtype is {plain(limit)}"
-    if answer.case.is_script:
+    if answer.case.is_script or origin.code not in ("transformers", "torch", None):
         return Owner(None, f"{words}; who made the weight so large is not known.")
     return Owner("checkpoint", f"The weights are the cause: {words}.", "Load the model in bfloat16 or float32.")
 

@@ -253,8 +253,7 @@ def _cause(step: Step) -> Union[Origin, _Follow]:
     for ref in bad:
         if again.bad_with({id(ref): None}):
             indices = _smallest(again, ref, output, place)
-            whole = len(indices) > 1 and again.nan
-            return _Follow(ref, indices, whole and all(scalar(ref.tensor(), index) == -math.inf for index in indices))
+            return _Follow(ref, indices, len(indices) > 1 and again.nan and _is_row(again, ref, indices))
     if not repairable:
         return _made(step, None)
     # Only together: inf - inf. Each alone gives an infinity and no NaN, so any one of them leads back.
@@ -301,6 +300,10 @@ class _Repaired(Again):
         """
         value = self._with(kept)
         return value is not None and (math.isnan(value) if self.nan else not math.isfinite(value))
+
+    def with_kept(self, ref: Ref, kept: Tensor) -> Optional[float]:
+        """The element where of the bad elements of ``ref`` only those of the mask stay, and those of no other input."""
+        return self._with({id(ref): kept})
 
     def _with(self, kept: dict[int, Optional[Tensor]]) -> Optional[float]:
         return self.value(lambda ref, values: self._stands_for(values, kept.get(id(ref), False)))
@@ -401,6 +404,17 @@ def _shortest(suffices: Callable[[Tensor], bool], items: Tensor) -> Tensor:
         middle = (low + high) // 2
         low, high = (low, middle) if suffices(items[:middle]) else (middle, high)
     return items[:high]
+
+
+def _is_row(again: _Repaired, ref: Ref, indices: list[list[int]]) -> bool:
+    """Whether they are -inf, and one of them alone being another number leaves a number. A sum of products gives an
+    infinity then: what made NaN of it was inf - inf.
+    """
+    if any(scalar(ref.tensor(), index) != -math.inf for index in indices):
+        return False
+    bad = (~finite_mask(ref.tensor())).reshape(-1).nonzero().flatten()
+    one = _flat(indices[0], ref.shape)
+    return _is_finite(again.with_kept(ref, _mask(ref, bad[bad != one])))
 
 
 def _mask(ref: Ref, flat: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """What stands around a running operator: the program's frames, its phase and variables, the autograd node."""
 
+import contextlib
 import math
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from ..observe.source import own_frame
+from ..observe.source import Place, own_frame
 
 LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
 NESTED, LONGEST = 3, 100_000  # how far lists of the script are looked into
@@ -48,6 +51,16 @@ def frames() -> list[FrameType]:
 _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")
 # Code of PyTorch that decides what is computed, beyond passing a call on to one operator.
 DECIDING = ("nn/init.py", "optim/", "distributions/", "nn/utils/", "amp/")
+
+
+def code_of(place: Optional[Place]) -> Optional[str]:
+    """The package that a line of code belongs to; "__main__" also for the modules that lie beside the script."""
+    if place is None:
+        return None
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    folder = os.path.join(os.path.dirname(os.path.abspath(script)), "") if script else None
+    beside = folder is not None and os.path.abspath(place.path).startswith(folder)
+    return "__main__" if beside and "site-packages" not in place.path else place.package
 
 
 def library_here() -> Optional[str]:
@@ -120,6 +133,48 @@ def _holds(value: Any, like: float, depth: int = 0) -> bool:
         values = numpy.asarray(value)
         return bool((numpy.isnan(values) if math.isnan(like) else values == like).any())
     return False
+
+
+def stored_bad(folder: str, name: str, index: list[int]) -> Optional[str]:
+    """The .safetensors file of a folder whose tensor of this name, with or without a prefix, is bad at this place."""
+    from safetensors import safe_open
+
+    for file in sorted(os.listdir(folder)):
+        if not file.endswith(".safetensors"):
+            continue
+        with safe_open(os.path.join(folder, file), framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118 - not a dict
+                if key != name and not name.endswith("." + key) and not key.endswith("." + name):
+                    continue
+                value = opened.get_tensor(key)
+                inside = value.dim() == len(index) and all(at < size for at, size in zip(index, value.shape))
+                if inside and value.is_floating_point() and not math.isfinite(float(value[tuple(index)])):
+                    return file
+    return None
+
+
+STARTED: list[str] = []
+
+
+@contextlib.contextmanager
+def counting_threads() -> Iterator[None]:
+    """While the block lasts, the names of the threads that the program starts are put down."""
+    start = threading.Thread.start
+
+    def counted(self: threading.Thread) -> None:
+        STARTED.append(self.name)
+        start(self)
+
+    threading.Thread.start = counted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+
+
+def threads_started() -> bool:
+    """Whether the program has started a thread, ended by now or not."""
+    return bool(STARTED)
 
 
 def variable_of(holds: Any) -> Optional[str]:

@@ -2,14 +2,17 @@
 which phase, and what stands behind it (the forward operator of a gradient, the tensor that came in from outside).
 """
 
+import contextlib
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from ..observe.source import source_here, source_place
+from ..observe.source import short, source_place
 from ..observe.tape import Op, Ref, Tape
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, watched_everywhere
 from ..origin.arithmetic import limit_of
@@ -21,16 +24,22 @@ from ..reduce.seen import first_of_each_kind
 from ..values.figures import describe, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
 from ..values.nest import rebuild
 from .around import (
+    code_of,
+    counting_threads,
     described,
     held_by_the_script,
     library_here,
     node_here,
     phase_here,
     sequence_here,
+    stored_bad,
+    threads_started,
     variable_of,
 )
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
 
+FROM_PYTHON = ("aten.lift_fresh",)  # how torch.tensor hands over what Python holds, in the thread that is watched
+PLACE = ("module", "module_class", "call_index", "occurrence")
 WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
 
 
@@ -78,7 +87,8 @@ class Capture(Look):
         if node is None:
             number = sequence_here()
             if number is not None:
-                self._forward.setdefault(number, (call.address, *source_here()))
+                here = source_place()
+                self._forward.setdefault(number, (call.address, short(here), code_of(here)))
         waits = self.found is not None and self.found.origin["gradient"] is None
         if waits and node is not None and node.name().endswith("AccumulateGrad") and _any_bad(call):
             self.found.origin["gradient"] = self._name_of(node.variable)  # type: ignore[union-attr] # see waits
@@ -131,15 +141,15 @@ class Capture(Look):
     def _place(self, call: OpCall) -> dict[str, Any]:
         """Where an operator is called from."""
         address = call.address
-        source, code = source_here()
+        here = source_place()
         place: dict[str, Any] = {
             "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
             "module_class": self._names.classes.get(address.module, ""),
             "op": address.op,
             "call_index": address.call_index,
             "occurrence": address.occurrence,
-            "source": source,
-            "code": code,
+            "source": short(here),
+            "code": code_of(here),
             "library": library_here(),
             "largest_weight": self._largest_weight(),
             **phase_here(),
@@ -198,7 +208,7 @@ class Capture(Look):
                 "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
                 "module_class": self._names.classes.get(address.module, ""),
                 "op": address.op, "call_index": address.call_index, "occurrence": address.occurrence,
-                "source": step.op.source, "code": step.op.code,
+                "source": step.op.source, "code": code_of(step.op.place),
                 **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),
                 "gradient": None if node is None else self._only_bad_gradient(),
             }  # fmt: skip
@@ -206,7 +216,7 @@ class Capture(Look):
         if mechanism == "masked_row":
             masked = next((at for at in reversed(origin.path) if at.op is not step.op and at.op.source), None)
             if masked is not None:
-                place = {**place, "code": masked.op.code, "cause_source": masked.op.source}
+                place = {**place, "code": code_of(masked.op.place), "cause_source": masked.op.source}
                 notes.append(f"the row was masked by {masked.op.address.op} at {masked.op.source}")
         reference = None if expected is None or math.isnan(expected) else expected
         record = {
@@ -247,7 +257,7 @@ class Capture(Look):
         record.update(
             element=first,
             value=scalar(tensor, first),
-            tensor_index=first if name is not None else None,
+            tensor_index=self._index_of(tensor, name, kind, first),
             output=None if output is None else describe(output),
             limit=limit_of(tensor.dtype),
         )
@@ -255,13 +265,30 @@ class Capture(Look):
         self.found = Found(self._address, self._kind, record)
         raise StopPass
 
+    def _index_of(self, tensor: Tensor, name: Optional[str], kind: str, first: list[int]) -> Optional[list[int]]:
+        """The first bad element in the tensor of this name: what was read may be a view of it, transposed."""
+        if name is None:
+            return None
+        held = self._held(name) if kind in ("parameter", "buffer") else None
+        return first if held is None or not is_bad(held) else first_bad_index(held)
+
+    def _held(self, name: str) -> Optional[Tensor]:
+        """The parameter or buffer of this name."""
+        for label, root in self._names.roots():
+            for inner, held in (*root.named_parameters(), *root.named_buffers()):
+                if ".".join(filter(None, (label, inner))) == name:
+                    return held
+        return None
+
     def _outside(self, record: dict[str, Any], kind: str) -> dict[str, Any]:
         """Mechanism and note of a value that no operator made."""
         if self._kind == UNSET:
             assert self._unset_at is not None  # it was met before it was read
             at = self._unset_at
             note = f"the memory comes from {at['op']} at {at['source']} and is first read at {record['source']}"
+            own = {} if at["call_index"] == OUTSIDE[1] else {key: at[key] for key in PLACE}
             return {
+                **own,
                 "mechanism": "unset_memory", "note": f"{note}; other fill values give other results", "op": at["op"],
                 "source": at["source"], "code": at["code"],
             }  # fmt: skip
@@ -270,8 +297,11 @@ class Capture(Look):
         if self._kind != CAME_IN:
             note = "no operator of PyTorch wrote the value into this memory, and PyTorch handed the memory out"
             return {"mechanism": "written_outside", "note": f"{note}; it is read at {record['source']}", "code": None}
-        if self._names.other_threads:
-            return {"mechanism": "unknown", "note": "modules ran in other threads, which are not watched"}
+        stored = self._is_stored(record["tensor"], record["tensor_index"]) if kind in ("parameter", "buffer") else False
+        if stored:
+            return {"mechanism": "bad_weights", "note": f"{stored} holds the value"}
+        if self._names.other_threads or (threads_started() and not entry["op"].startswith(FROM_PYTHON)):
+            return {"mechanism": "unknown", "note": "other threads ran, which are not watched: one may have made it"}
         if entry["literal"] is not None:
             note = f"{literal_note(entry['literal'], self._source[0].dtype)}, at {entry['source']}"
             return {
@@ -285,6 +315,18 @@ class Capture(Look):
         words = "{:,} of {:,} values are not finite; {}".format(share["bad"], share["total"], where)
         words += f", from the script's own {entry['held']}" if entry["held"] else ""
         return {"mechanism": "bad_weights" if loaded else "bad_input", "note": words}
+
+    def _is_stored(self, name: Optional[str], index: Optional[list[int]]) -> Optional[str]:
+        """The file from which a model was loaded, if its tensor of this name has a bad value at this place."""
+        if name is None or index is None:
+            return None
+        for label, root in self._names.roots():
+            folder = str(getattr(getattr(root, "config", None), "_name_or_path", ""))
+            if os.path.isdir(folder):
+                found = stored_bad(folder, name[len(label) + 1 :] if label else name, index)
+                if found:
+                    return found
+        return None
 
     def _named(self, tensor: Tensor) -> tuple[Optional[str], str]:
         """The name of a tensor, and what it is: parameter, buffer, attribute or data."""
@@ -318,7 +360,13 @@ def capture(wanted: Wanted) -> tuple[Any, Any]:
     """(context around the script, function that gives Found or None)."""
     names = Names()
     made = Capture(wanted, names)
-    return watched_everywhere(Watch(made.visit, OUTSIDE), names), lambda: portable(made.found)
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        with counting_threads(), watched_everywhere(Watch(made.visit, OUTSIDE), names):
+            yield
+
+    return around(), lambda: portable(made.found)
 
 
 def portable(found: Optional[Found]) -> Any:

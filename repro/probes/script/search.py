@@ -13,7 +13,7 @@ from typing import Any, Optional
 from ..origin.search import sentence
 from .capture import Found, Wanted, received
 from .child import Job
-from .makers import MADE, UNSET, Candidate, Rule, Seen
+from .makers import CAME_IN, MADE, UNSET, Candidate, Rule, Seen
 from .run import Ran, run_script
 
 SECONDS = 300.0  # all runs of the script together, beyond the first two
@@ -159,6 +159,8 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
         else:
             low = middle
     guilty = tier[high - 1]
+    if guilty.kind == CAME_IN:
+        guilty = _before_python(runs, tier[: high - 1], rule) or guilty
     alone = dataclasses.replace(rule, leave=frozenset([guilty.name]))
     suffices = runs.same(runs.look(alone))
     repaired = runs.well(runs.look(dataclasses.replace(rule, only=frozenset([guilty.name]))))
@@ -174,6 +176,23 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
         cured = runs.well(runs.look(dataclasses.replace(rule, meant=True, only=frozenset([name]))))
         confirmed_by = "repaired" if cured else confirmed_by
     return Answer(found, confirmed_by, ruled_out, notes=notes)
+
+
+def _before_python(runs: Runs, before: tuple[Candidate, ...], rule: Rule) -> Optional[Candidate]:
+    """The operator that made a value which left PyTorch (``.item()``, ``.numpy()``) and came in again, if there is one:
+    repairing it, and no value that comes in, makes the script well.
+    """
+    made = [candidate.name for candidate in before if candidate.kind == MADE]
+    if not made or not runs.well(runs.look(dataclasses.replace(rule, only=frozenset(made)))):
+        return None
+    low, high = 0, len(made)
+    while high - low > 1 and not runs.is_over:
+        middle = (low + high) // 2
+        if runs.well(runs.look(dataclasses.replace(rule, only=frozenset(made[:middle])))):
+            high = middle
+        else:
+            low = middle
+    return next(candidate for candidate in before if candidate.name == made[high - 1])
 
 
 def captured(runs: Runs, guilty: Candidate, rule: Rule) -> Optional[Found]:
