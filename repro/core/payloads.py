@@ -347,7 +347,8 @@ class Origin(Record, frozen=True, kw_only=True):
     that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
-    ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result.
+    ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
+    "epsilon" where the module's epsilon is 0.
     ``largest_weight`` is the largest parameter of the modules that ran.
     """
 

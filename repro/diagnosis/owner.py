@@ -138,6 +138,8 @@ def _data(answer: Answer) -> Owner | None:
 
 def _epsilon(answer: Answer, origin: Origin) -> Owner | None:
     """The checkpoint's, where a norm divides by zero and the configuration takes its epsilon away."""
+    if origin.decided_by == "epsilon" and origin.mechanism in ("divide_by_zero", "invalid"):
+        return Owner(None, f"The epsilon of {origin.module or 'the norm'} is 0. Who set it so is not known.")
     where = f"{origin.module} {origin.module_class} {origin.op}".lower()
     if answer.load is None or origin.mechanism not in ("divide_by_zero", "invalid") or "norm" not in where:
         return None

@@ -215,6 +215,14 @@ class Names:
         """Whether an operator ran in one of PyTorch's own modules that has inner layers, and not in one of these."""
         return (address.module, address.call_index) != OUTSIDE and address.module in self._fused
 
+    def module(self, name: str) -> Optional[nn.Module]:
+        """The module of this name below one of the outermost ones."""
+        for label, root in self.roots():
+            for path, module in root.named_modules():
+                if ".".join(filter(None, (label, path))) == name:
+                    return module
+        return None
+
     def roots(self) -> Iterator[tuple[str, nn.Module]]:
         """The outermost modules that were called and are still there, by name."""
         for ref, label in self._roots.values():

@@ -31,11 +31,13 @@ def sequence_here() -> Optional[int]:
 
 
 def described(node: Any) -> Optional[tuple[str, int]]:
-    """Name and number of an autograd node; -2 where this release does not number them."""
+    """Name and number of an autograd node; -2 where this release does not number them, or the program wrote it."""
     if node is None:
         return None
     number = getattr(node, "_sequence_nr", None)
-    return node.name(), -2 if number is None else int(number())
+    if number is None or isinstance(node, torch.autograd.function.BackwardCFunction):  # a backward of the program's own
+        return node.name(), -2
+    return node.name(), int(number())
 
 
 def frames() -> list[FrameType]:
@@ -50,6 +52,7 @@ def frames() -> list[FrameType]:
 
 _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")
 # Code of PyTorch that decides what is computed, beyond passing a call on to one operator.
+ORDINARY = 1e4  # a mean, a deviation or a bound of an initialisation is far below
 DECIDING = ("nn/init.py", "optim/", "distributions/", "nn/utils/", "amp/")
 
 
@@ -70,6 +73,8 @@ def library_here() -> Optional[str]:
         if name.startswith(_TORCH):
             inside = name[len(_TORCH) :].replace(os.sep, "/")
             if inside.startswith(DECIDING):
+                if any(isinstance(value, float) and not abs(value) < ORDINARY for value in frame.f_locals.values()):
+                    return None  # what it was given is no ordinary number
                 return "torch." + inside.rpartition(".")[0].replace("/", ".")
     return None
 

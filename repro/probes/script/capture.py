@@ -173,6 +173,14 @@ class Capture(Look):
             place.update(module=at.module, module_class=self._names.classes.get(at.module, ""))
         return place
 
+    def _decided_by(self, step: Step) -> Optional[str]:
+        """What else decides, beside the numbers: labels and lengths, or the epsilon of a norm that is 0."""
+        if decided_by_integers(step):
+            return "integers"
+        module = self._names.module(step.op.address.module)
+        none = [name for name, value in vars(module or object).items() if "eps" in name and value == 0]
+        return "epsilon" if none and module is not None else None
+
     def _largest_weight(self) -> Optional[dict[str, Any]]:
         found: Optional[dict[str, Any]] = None
         for label, root in self._names.roots():
@@ -231,7 +239,7 @@ class Capture(Look):
             "reference": None if reference is None else {"value": reference, "dtype": "float64", "scope": "operator"},
             "limit": limit_of(step.output.dtype),
             "note": "; ".join(notes) or None,
-            "decided_by": "integers" if decided_by_integers(step) else None,
+            "decided_by": self._decided_by(step),
         }
         return Found(step.op.address, MADE, record, program_of(self._tape, step.op))
 

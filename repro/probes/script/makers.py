@@ -147,6 +147,8 @@ class Look:
             spoilt = [tensor for tensor in spoilt if not self._shown(call, tensor, held)]
         repaired = False
         made = kinds_in(spoilt)
+        if bad and kinds <= MASK and made and "nan" not in made and not call.writes and _passes_on(call):
+            made = frozenset()  # -inf turned into +inf, by a sign
         if made and kinds <= MASK and (made - MASK or not kinds):
             meant = made <= MASK and (name in LITERAL or any(map(_is_mask, given)))
             self._note(MADE, call.address, meant)
@@ -250,6 +252,22 @@ def look(rule: Rule) -> tuple[Any, Any]:
         return Seen(listed, made.left_out, made.place, unseen, watch.trouble, threads, fused)
 
     return watched_everywhere(watch, names), found
+
+
+def _passes_on(call: OpCall) -> bool:
+    """Whether the operator's infinities are those that it was given: with 0 in their place there is none."""
+
+    def finite(tensor: Tensor) -> Tensor:
+        if not is_readable(tensor):
+            return tensor
+        return torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+
+    try:
+        with torch.no_grad():
+            again = call.func(*rebuild(call.args, Tensor, finite), **rebuild(call.kwargs, Tensor, finite))
+    except Exception:  # noqa: BLE001 - an operator that refuses 0: nothing is known
+        return False
+    return not any(map(is_bad, readable_in([again])))
 
 
 def _storages_in(nest: Any) -> set[int]:

@@ -63,21 +63,25 @@ def run_plainly(path: str) -> Ran:
     sha256 = _sha256(path)
     ended = child.plain(path)
     if ended.status == 1 and (ended.traceback or _printed(ended.errors)):
-        again = child.run(Job(path))
-        if again.status == 1:
+        again, said = child.run(Job(path)), _printed(ended.errors)
+        told = again.how or {}
+        if again.status == 1 and (said is None or told.get("how") != "raised" or told["type"] == said["type"]):
             ended = dataclasses.replace(ended, how=again.how)
         else:  # it does not end the same way twice: what was printed has to do
-            ended = dataclasses.replace(ended, how=_printed(ended.errors))
+            ended = dataclasses.replace(ended, how=said)
     return _ran(ended, path, sha256)
 
 
 def _printed(errors: tuple[str, ...]) -> Optional[dict[str, Any]]:
-    """What a traceback's last line says was raised; its place is not known."""
+    """What a traceback says was raised, and where."""
     last = next((line for line in reversed(errors) if line.strip()), "")
     if not re.match(r"[A-Za-z_][\w.]*(Error|Exception|Warning|Interrupt|Iteration|Group)(:|$)", last):
         return None
     name, _, text = last.partition(": ")
-    return {"how": "raised", "type": name.rpartition(".")[2], "text": text, **dict.fromkeys(UNPLACED)}
+    found = {"how": "raised", "type": name.rpartition(".")[2], "text": text, **dict.fromkeys(UNPLACED)}
+    places = [re.match(r'  File "(.+)", line (\d+)', line) for line in errors]
+    inner = next((place for place in reversed(places) if place is not None), None)
+    return found if inner is None else {**found, "inner": inner[1], "inner_line": int(inner[2])}
 
 
 def run_script(job: Job) -> Ran:

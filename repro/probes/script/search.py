@@ -13,7 +13,7 @@ from typing import Any, Optional
 from ..origin.search import sentence
 from .capture import Found, Wanted, received
 from .child import Job
-from .makers import CAME_IN, MADE, UNSET, Candidate, Rule, Seen
+from .makers import MADE, UNSET, Candidate, Rule, Seen
 from .run import Ran, run_script
 
 SECONDS = 300.0  # all runs of the script together, beyond the first two
@@ -159,8 +159,9 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
         else:
             low = middle
     guilty = tier[high - 1]
-    if guilty.kind == CAME_IN:
-        guilty = _before_python(runs, tier[: high - 1], rule) or guilty
+    earlier = _leads_to_it(runs, tier[: high - 1], rule)
+    led = guilty if earlier is not None else None
+    guilty = earlier or guilty
     alone = dataclasses.replace(rule, leave=frozenset([guilty.name]))
     suffices = runs.same(runs.look(alone))
     repaired = runs.well(runs.look(dataclasses.replace(rule, only=frozenset([guilty.name]))))
@@ -168,6 +169,9 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
     kept = alone if suffices else dataclasses.replace(rule, leave=frozenset(names[:high]))
     found = captured(runs, guilty, kept)
     ruled_out = tier[: high - 1] if confirmed_by != "together" else ()
+    if led is not None:
+        notes = (*notes, f"what it made leads to {led.address.op} at {led.source}")
+        ruled_out = tuple(item for item in ruled_out if item.place < guilty.place)
     if found is None:
         where = f"{guilty.address.op} at {guilty.source}"
         return Answer(why=f"{where} makes the script bad, but could not be looked at again", notes=notes, is_open=True)
@@ -178,12 +182,16 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
     return Answer(found, confirmed_by, ruled_out, notes=notes)
 
 
-def _before_python(runs: Runs, before: tuple[Candidate, ...], rule: Rule) -> Optional[Candidate]:
-    """The operator that made a value which left PyTorch (``.item()``, ``.numpy()``) and came in again, if there is one:
-    repairing it, and no value that comes in, makes the script well.
+def _leads_to_it(runs: Runs, before: tuple[Candidate, ...], rule: Rule) -> Optional[Candidate]:
+    """An earlier operator without whose bad values the script is well: they left PyTorch (``.item()``, NumPy) and came in
+    again, or were absorbed (1 / inf is 0) and led to 0 / 0. None where all that ran before has no part in it.
     """
     made = [candidate.name for candidate in before if candidate.kind == MADE]
-    if not made or not runs.well(runs.look(dataclasses.replace(rule, only=frozenset(made)))):
+    for stand_in in STAND_INS if made else ():
+        rule = dataclasses.replace(rule, stand_in=stand_in)
+        if runs.well(runs.look(dataclasses.replace(rule, only=frozenset(made)))):
+            break
+    else:
         return None
     low, high = 0, len(made)
     while high - low > 1 and not runs.is_over:
