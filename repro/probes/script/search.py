@@ -183,8 +183,8 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
 
 
 def _leads_to_it(runs: Runs, before: tuple[Candidate, ...], rule: Rule) -> Optional[Candidate]:
-    """An earlier operator without whose bad values the script is well: they left PyTorch (``.item()``, NumPy) and came in
-    again, or were absorbed (1 / inf is 0) and led to 0 / 0. None where all that ran before has no part in it.
+    """An earlier operator without whose bad values the script is well: they left PyTorch (``.item()``, NumPy) and came
+    in again, or were absorbed (1 / inf is 0) and led to 0 / 0. None where all that ran before has no part in it.
     """
     made = [candidate.name for candidate in before if candidate.kind == MADE]
     for stand_in in STAND_INS if made else ():
