@@ -21,6 +21,7 @@ import torch
 import transformers
 from corpus import families, files
 from corpus.faults import BY_NAME, CHANNEL, FAULTS, FAULTY, FUSED, MARKER, POSITION, TOKEN, InjectedFault
+from corpus.plain import finite, tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import logging as transformers_logging
@@ -75,23 +76,6 @@ def run(model: PreTrainedModel, ids: tuple[int, ...], **more: torch.Tensor) -> t
         inputs["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id]])
     with torch.no_grad():
         return model(**inputs)[0]
-
-
-def tensors(value: object) -> Iterator[torch.Tensor]:
-    """All floating tensors in a value of lists, tuples and dictionaries."""
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors(item)
-
-
-def finite(value: object) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors(value))
 
 
 def no_more_than_masked(value: object) -> bool:

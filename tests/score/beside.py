@@ -19,9 +19,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+from corpus.plain import finite
 from torch import nn
 
-from .oracle import finite
 from .records import Truth
 
 RIGHT, WRONG, NOTHING = "right", "wrong", "nothing"

@@ -6,31 +6,13 @@ is the first one at which sound inputs give a bad output, and that the twin has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from corpus.plain import finite
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-
-
-def tensors(value: object) -> Iterator[torch.Tensor]:
-    """All floating tensors in a value of lists, tuples and dictionaries."""
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors(item)
-
-
-def finite(value: object) -> bool:
-    """Whether every number in it is."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors(value))
 
 
 @dataclass

@@ -129,9 +129,7 @@ class Op:
 
     @property
     def base_name(self) -> str:
-        """ "add" of "aten.add_.Tensor"."""
-        parts = self.address.op.split(".")
-        return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_") or parts[-1]
+        return self.address.base_name
 
 
 class Tape:

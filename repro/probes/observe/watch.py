@@ -31,6 +31,17 @@ class Address:
     op: str
     occurrence: int
 
+    @property
+    def base_name(self) -> str:
+        """ "add" of "aten.add_.Tensor"."""
+        return base_name(self.op)
+
+
+def base_name(op: str) -> str:
+    """ "add" of "aten.add_.Tensor"."""
+    parts = op.split(".")
+    return (parts[1] if len(parts) > 1 else parts[0]).rstrip("_") or parts[-1]
+
 
 # Hooks that also run when a module's forward raises (and the model catches that), which torch has since 2.1.
 ALWAYS = {"always_call": True} if "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters else {}
@@ -210,6 +221,13 @@ class Names:
         self._fused: set[str] = set()
         self.other_threads = 0  # calls of modules in threads that are not watched
         self._running: list[tuple[int, str]] = []
+
+    def held(self) -> Iterator[tuple[str, str, Tensor]]:
+        """("parameter" or "buffer", its whole name, the tensor) of all that these modules hold."""
+        for label, root in self.roots():
+            for kind, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
+                for name, tensor in named:
+                    yield kind, ".".join(filter(None, (label, name))), tensor
 
     def is_fused(self, address: Address) -> bool:
         """Whether an operator ran in one of PyTorch's own modules that has inner layers, and not in one of these."""

@@ -216,11 +216,14 @@ def _watched_output(model: nn.Module, run: Callable[[], Any], visit: Visitor, me
     return result[0] if met and result else None
 
 
-def repair(tensor: Tensor) -> Tensor:
-    """0 in place of every NaN and Inf, in the operator's own result."""
-    return tensor.copy_(
-        torch.where(torch.isfinite(tensor), tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
-    )
+def repair(tensor: Tensor, stand_in: float = 0.0, keeps_masks: bool = False) -> Tensor:
+    """``stand_in`` in place of every NaN and Inf, where it lies; keeps_masks: not of -inf, which was there before."""
+    with torch.no_grad():
+        sound = torch.isfinite(tensor)
+        if keeps_masks and not tensor.is_complex():
+            sound = sound | (tensor == -math.inf)
+        number = torch.full((), stand_in, dtype=tensor.dtype, device=tensor.device)
+        return tensor.detach().copy_(torch.where(sound, tensor, number))
 
 
 def effect(before: Tensor, after: Optional[Tensor]) -> str:
@@ -270,10 +273,10 @@ def follows_the_fill(passes: Callable[[Visitor], Any], read: tuple[Op, Ref, tupl
 
 def filled(call: OpCall, fill: float) -> Any:
     """The operator's result; where it hands out memory as it is, that memory holds ``fill``."""
-    parts = call.address.op.split(".")
-    if len(parts) < 2 or parts[1].rstrip("_") not in UNWRITTEN:
+    name = call.address.base_name
+    if name not in UNWRITTEN:
         return call.run()
-    grown = parts[1].startswith("resize")  # keeps the elements that are there
+    grown = name.startswith("resize")  # keeps the elements that are there
     kept = sum(tensor.numel() for tensor in tensors_in(call.args[:1])) if grown else 0
     result = call.run()
     for tensor in tensors_in(result):

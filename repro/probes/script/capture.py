@@ -3,6 +3,7 @@ which phase, and what stands behind it (the forward operator of a gradient, the 
 """
 
 import contextlib
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from ..observe.source import short, source_place
 from ..observe.tape import Op, Ref, Tape
-from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, watched_everywhere
-from ..origin.arithmetic import limit_of
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, base_name, watched_everywhere
+from ..origin.arithmetic import Again, limit_of
 from ..origin.mechanism import classify, literal_note
 from ..origin.outside import came_in, written_in_source
-from ..origin.walk import End, Origin, Step, chosen, trace
-from ..reduce.program import Program, program_of
+from ..origin.walk import LIFTS, End, Origin, Step, chosen, trace
+from ..reduce.program import Call, Program, program_of
 from ..reduce.seen import first_of_each_kind
 from ..values.figures import describe, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
 from ..values.nest import rebuild
@@ -38,7 +39,6 @@ from .around import (
 )
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
 
-FROM_PYTHON = ("aten.lift_fresh",)  # how torch.tensor hands over what Python holds, in the thread that is watched
 PLACE = ("module", "module_class", "call_index", "occurrence")
 WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
 
@@ -183,13 +183,12 @@ class Capture(Look):
 
     def _largest_weight(self) -> Optional[dict[str, Any]]:
         found: Optional[dict[str, Any]] = None
-        for label, root in self._names.roots():
-            for name, parameter in root.named_parameters():
-                if not is_readable(parameter) or is_bad(parameter):
-                    continue
-                value = float(widen(parameter.detach()).abs().max())
-                if found is None or value > found["value"]:
-                    found = {"tensor": ".".join(filter(None, (label, name))), "value": value}
+        for kind, name, tensor in self._names.held():
+            if kind != "parameter" or not is_readable(tensor) or is_bad(tensor):
+                continue
+            value = float(widen(tensor.detach()).abs().max())
+            if found is None or value > found["value"]:
+                found = {"tensor": name, "value": value}
         return found
 
     def _explained(self, place: dict[str, Any], op: Op) -> Optional[Found]:
@@ -265,7 +264,7 @@ class Capture(Look):
         record.update(
             element=first,
             value=scalar(tensor, first),
-            tensor_index=self._index_of(tensor, name, kind, first),
+            tensor_index=self._index_of(name, first),
             output=None if output is None else describe(output),
             limit=limit_of(tensor.dtype),
         )
@@ -273,20 +272,12 @@ class Capture(Look):
         self.found = Found(self._address, self._kind, record)
         raise StopPass
 
-    def _index_of(self, tensor: Tensor, name: Optional[str], kind: str, first: list[int]) -> Optional[list[int]]:
+    def _index_of(self, name: Optional[str], first: list[int]) -> Optional[list[int]]:
         """The first bad element in the tensor of this name: what was read may be a view of it, transposed."""
         if name is None:
             return None
-        held = self._held(name) if kind in ("parameter", "buffer") else None
+        held = next((tensor for _, known, tensor in self._names.held() if known == name), None)
         return first if held is None or not is_bad(held) else first_bad_index(held)
-
-    def _held(self, name: str) -> Optional[Tensor]:
-        """The parameter or buffer of this name."""
-        for label, root in self._names.roots():
-            for inner, held in (*root.named_parameters(), *root.named_buffers()):
-                if ".".join(filter(None, (label, inner))) == name:
-                    return held
-        return None
 
     def _outside(self, record: dict[str, Any], kind: str) -> dict[str, Any]:
         """Mechanism and note of a value that no operator made."""
@@ -308,7 +299,7 @@ class Capture(Look):
         stored = self._is_stored(record["tensor"], record["tensor_index"]) if kind in ("parameter", "buffer") else False
         if stored:
             return {"mechanism": "bad_weights", "note": f"{stored} holds the value"}
-        if self._names.other_threads or (threads_started() and not entry["op"].startswith(FROM_PYTHON)):
+        if self._names.other_threads or (threads_started() and base_name(entry["op"]) not in LIFTS):
             return {"mechanism": "unknown", "note": "other threads ran, which are not watched: one may have made it"}
         if entry["literal"] is not None:
             note = f"{literal_note(entry['literal'], self._source[0].dtype)}, at {entry['source']}"
@@ -337,31 +328,21 @@ class Capture(Look):
         return None
 
     def _named(self, tensor: Tensor) -> tuple[Optional[str], str]:
-        """The name of a tensor, and what it is: parameter, buffer, attribute or data."""
-        place = tensor.untyped_storage().data_ptr()
-        for label, root in self._names.roots():
-            for kind, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
-                for name, held in named:
-                    if is_readable(held) and held.untyped_storage().data_ptr() == place:
-                        return ".".join(filter(None, (label, name))), kind
-        return variable_of(lambda item: is_readable(item) and item.untyped_storage().data_ptr() == place), "data"
+        """The name of a tensor, and what it is: parameter, buffer or data."""
+        for kind, name, held in self._names.held():
+            if is_readable(held) and _is_view(held, tensor):
+                return name, kind
+        return variable_of(lambda item: is_readable(item) and _is_view(item, tensor)), "data"
 
     def _only_bad_gradient(self) -> Optional[str]:
         """The one parameter whose gradient is bad by now; None where several are: the first is not known."""
-        bad = [
-            ".".join(filter(None, (label, name)))
-            for label, root in self._names.roots()
-            for name, parameter in root.named_parameters()
-            if parameter.grad is not None and any(map(is_bad, readable_in(parameter.grad)))
-        ]
+        held = [(name, tensor.grad) for kind, name, tensor in self._names.held() if kind == "parameter"]
+        bad = [name for name, grad in held if grad is not None and any(map(is_bad, readable_in(grad)))]
         return bad[0] if len(bad) == 1 else None
 
     def _name_of(self, variable: Any) -> Optional[str]:
-        for label, root in self._names.roots():
-            for name, parameter in root.named_parameters():
-                if parameter is variable:
-                    return ".".join(filter(None, (label, name)))
-        return variable_of(lambda item: item is variable)
+        own = next((name for _, name, tensor in self._names.held() if tensor is variable), None)
+        return own or variable_of(lambda item: item is variable)
 
 
 def capture(wanted: Wanted) -> tuple[Any, Any]:
@@ -381,8 +362,6 @@ def portable(found: Optional[Found]) -> Any:
     """As it travels to another process: operators by name, tensors through PyTorch's own format."""
     if found is None or found.program is None:
         return found, None
-    import io
-
     try:
         content = io.BytesIO()
         torch.save(list(found.program.leaves), content)
@@ -394,10 +373,6 @@ def portable(found: Optional[Found]) -> Any:
 
 def received(travelled: Any) -> Optional[Found]:
     """What ``portable`` gave, in this process; without the program where an operator is not known here."""
-    import io
-
-    from ..reduce.program import Call
-
     if travelled is None or travelled[0] is None:
         return None
     found, parts = travelled
@@ -417,23 +392,13 @@ def received(travelled: Any) -> Optional[Found]:
 
 def decided_by_integers(step: Step) -> bool:
     """Whether the operator gives a finite result at this element when the integers that it is given are all 0: whether
-    labels, lengths or indices decide. None of them may be what the element's place depends on.
+    labels, lengths or indices decide. An operator that refuses such integers says nothing.
     """
-    op = step.op
-    if not any(_is_integer(ref) for ref in op.inputs()):
+    if not any(map(_is_integer, step.op.inputs())):
         return False
-    position = next((number for number, ref in enumerate(op.outputs) if ref is step.output), 0)
-
-    def make(ref: Ref) -> Tensor:
-        values = ref.tensor().clone()
-        return torch.zeros_like(values) if _is_integer(ref) else values
-
-    try:
-        with torch.no_grad():
-            results = list(tensors_in(op.func(*rebuild(op.args, Ref, make), **rebuild(op.kwargs, Ref, make))))
-        return math.isfinite(scalar(results[position], step.index))
-    except Exception:  # noqa: BLE001 - an operator that refuses such integers: nothing is said
-        return False
+    again = Again(step.op, step.output, step.index)
+    value = again.value(lambda ref, values: torch.zeros_like(values) if _is_integer(ref) else values)
+    return value is not None and math.isfinite(value)
 
 
 def _is_integer(ref: Ref) -> bool:

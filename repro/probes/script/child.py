@@ -57,7 +57,7 @@ class Ended:
     """How a run ended.
 
     status: the operating system's; minus the signal's number where a signal ended it. how: what the script's code did
-    last: {"how": "ended"}, {"how": "exit", "said": ...}, or {"how": "raised", ...}; None where the process was gone
+    last: {"how": "ended"}, {"how": "exit"}, or {"how": "raised", ...}; None where the process was gone
     before that was known. lines: the last on standard output. errors: the last on standard error. traceback:
     whether one was printed there. found: what the watch found; None where it could not say.
     """
@@ -68,36 +68,42 @@ class Ended:
     errors: tuple[str, ...]
     traceback: bool
     found: Any
-    seconds: float
+
+
+Wait = Callable[[bool], Optional[int]]
+"""The status of a process once it has ended; with True, its end is waited for."""
 
 
 def plain(path: str) -> Ended:
     """``python path``, and nothing else. What it prints also goes where this process prints."""
-    begin = time.monotonic()
-    with _pipes() as (out, err):
-        argv = [sys.executable, *_flags(), path]
-        started = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out[1], stderr=err[1])
-        os.close(out[1])
-        os.close(err[1])
-        status, *tails = _read(lambda block: started.wait() if block else started.poll(), (out[0], err[0]), True)
-    seconds = time.monotonic() - begin
-    return Ended(status, None, tails[0].lines(), tails[1].lines(), tails[1].traceback, None, seconds)
+    return _ended(lambda out, err: _started([path], out, err), None, True)
 
 
 def run(job: Job) -> Ended:
     """Run it to its end, watched or changed."""
-    begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="repro-script-") as folder:
         report = os.path.join(folder, "report")
         start = _fork if _can_fork(job) else _spawn
-        with _pipes() as (out, err):
-            wait = start(job, report, out[1], err[1])
-            os.close(out[1])
-            os.close(err[1])
-            status, *tails = _read(wait, (out[0], err[0]), False)
-        how, found = _reported(report)
-    seconds = time.monotonic() - begin
-    return Ended(status, how, tails[0].lines(), tails[1].lines(), tails[1].traceback, found, seconds)
+        return _ended(lambda out, err: start(job, report, out, err), report, False)
+
+
+def _ended(start: Callable[[int, int], Wait], report: Optional[str], passed_on: bool) -> Ended:
+    """How a process ended that ``start`` starts with these two pipes, and what it reported."""
+    with _pipes() as (out, err):
+        wait = start(out[1], err[1])
+        os.close(out[1])
+        os.close(err[1])
+        status, printed, said = _read(wait, (out[0], err[0]), passed_on)
+    how, found = (None, None) if report is None else _reported(report)
+    return Ended(status, how, printed.lines(), said.lines(), said.traceback, found)
+
+
+def _started(arguments: list[str], out: int, err: int) -> Wait:
+    """A fresh interpreter with these arguments."""
+    started = subprocess.Popen(
+        [sys.executable, *_flags(), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err
+    )
+    return lambda block: started.wait() if block else started.poll()
 
 
 def _can_fork(job: Job) -> bool:
@@ -139,7 +145,7 @@ def _preload(path: str) -> None:
                 getattr(imported, name)  # Transformers imports a class's module only now
 
 
-def _fork(job: Job, report: str, out: int, err: int) -> Callable[[bool], Optional[int]]:
+def _fork(job: Job, report: str, out: int, err: int) -> Wait:
     _preload(job.path)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError, OSError):
@@ -159,7 +165,7 @@ def _fork(job: Job, report: str, out: int, err: int) -> Callable[[bool], Optiona
     return wait
 
 
-def _spawn(job: Job, report: str, out: int, err: int) -> Callable[[bool], Optional[int]]:
+def _spawn(job: Job, report: str, out: int, err: int) -> Wait:
     with open(report + ".job", "wb") as opened:
         pickle.dump((job, report), opened)
     package = __package__.rpartition(".")[0]
@@ -168,13 +174,7 @@ def _spawn(job: Job, report: str, out: int, err: int) -> Callable[[bool], Option
     for _ in package.split(".")[1:]:
         holder = os.path.dirname(holder)
     code = "import sys; sys.path.insert(0, {!r}); from {} import child_main; child_main({!r})"
-    argv = [sys.executable, *_flags(), "-c", code.format(holder, __package__ + ".child", report + ".job")]
-    started = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-
-    def wait(block: bool) -> Optional[int]:
-        return started.wait() if block else started.poll()
-
-    return wait
+    return _started(["-c", code.format(holder, __package__ + ".child", report + ".job")], out, err)
 
 
 def _flags() -> list[str]:
@@ -278,8 +278,8 @@ def _launch(job: Job, report: str) -> None:
             code = compile(text, job.path, "exec", dont_inherit=True)
             with around:
                 exec(code, vars(main))
-    except SystemExit as ended:
-        how = {"how": "exit", "said": None if ended.code is None or isinstance(ended.code, int) else str(ended.code)}
+    except SystemExit:
+        how = {"how": "exit"}
         raise
     except KeyboardInterrupt:
         how = {"how": "raised", **_described(sys.exc_info()[1], job.path)}
@@ -362,7 +362,7 @@ def _reported(report: str) -> tuple[Optional[dict[str, Any]], Any]:
     return how, found
 
 
-def _read(wait: Callable[[bool], Optional[int]], pipes: tuple[int, int], passed_on: bool) -> "tuple[int, Tail, Tail]":
+def _read(wait: Wait, pipes: tuple[int, int], passed_on: bool) -> "tuple[int, Tail, Tail]":
     """The status, and the ends of both streams. A grandchild that keeps a pipe open is not waited for."""
     tails = (Tail(sys.stdout), Tail(sys.stderr)) if passed_on else (Tail(), Tail())
     status: Optional[int] = None

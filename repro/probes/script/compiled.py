@@ -7,6 +7,8 @@ nodes is compiled alone and held against the same node run eagerly, from the sam
 """
 
 import contextlib
+import os
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
@@ -21,8 +23,8 @@ from .capture import blank
 from .child import Job
 from .run import run_script
 from .search import Runs
+from .settings import BACKENDS, compiled_with
 
-BEFORE = ("eager", "aot_eager")  # the layers in front of the backend that the script asks for
 NODES = "script.compiled:nodes"
 SECONDS = 240.0  # compiling nodes one by one: C++ or Triton code takes seconds each
 APART = 64.0  # units of the dtype's epsilon, times the largest magnitude, beyond which two results differ
@@ -42,7 +44,7 @@ def why(runs: Runs) -> tuple[Optional[str], Optional[dict[str, Any]], str]:
 
 
 def _compiled(runs: Runs) -> tuple[str, Optional[dict[str, Any]], str]:
-    early = next((name for name in BEFORE if runs.same(runs.unwatched(f"compile={name}"))), None)
+    early = next((name for name in BACKENDS if runs.same(runs.unwatched(f"compile={name}"))), None)
     layer, found = run_script(Job(runs.path, watch=NODES, given=early)).found or (early, None)
     layer = layer or "the script's own backend"
     words = f"the script is good without torch.compile, and bad from the layer {layer} on"
@@ -58,9 +60,6 @@ def _compiled(runs: Runs) -> tuple[str, Optional[dict[str, Any]], str]:
     return layer, origin, words
 
 
-CURRENT: list["Nodes"] = []
-
-
 class Nodes:
     """A backend of torch.compile that runs the graph eagerly, and looks for its first node that compiles wrongly.
 
@@ -69,7 +68,7 @@ class Nodes:
 
     def __init__(self, layer: Optional[str]) -> None:
         self.layer: Any = layer
-        self.real: Any = None
+        self._compile = torch.compile  # before the script's calls of it are led here
         self.found: Optional[dict[str, Any]] = None
         self._end = time.monotonic() + SECONDS
 
@@ -83,7 +82,7 @@ class Nodes:
             result = graph(*given)
             if self.found is None:
                 with contextlib.suppress(Exception), torch.no_grad():  # a search: what cannot be taken apart is not
-                    self._look(graph, [item.detach().clone() if isinstance(item, Tensor) else item for item in given])
+                    self._look(graph, list(map(_copied, given)))
             return result
 
         return call
@@ -111,8 +110,7 @@ class Nodes:
         if time.monotonic() > self._end or not any(isinstance(item, Tensor) for item in tensors_in(eager)):
             return False
         torch._dynamo.reset()
-        copies = [item.detach().clone() if isinstance(item, Tensor) else item for item in inputs]
-        compiled = CURRENT[0].real(part, backend=self.layer or "inductor")(*copies)
+        compiled = self._compile(part, backend=self.layer or "inductor")(*map(_copied, inputs))
         for actual, expected in zip(tensors_in(compiled), tensors_in(eager)):
             at = apart(actual, expected)
             if at is None:
@@ -139,26 +137,12 @@ def nodes(layer: Optional[str]) -> tuple[Any, Any]:
     """(context around the script, function that gives the layer's name and what was found)."""
     made = Nodes(layer)
 
-    @contextlib.contextmanager
-    def around() -> Iterator[None]:
-        made.real = torch.compile
-        CURRENT.append(made)
-        before = torch.compile
+    def backend_for(given: dict[str, Any]) -> Any:
+        if layer is None:
+            made.layer = given.get("backend", made.layer)
+        return made.backend
 
-        def compiled(*args: Any, **given: Any) -> Any:
-            for name in ("mode", "options"):
-                given.pop(name, None)
-            if layer is None:
-                made.layer = given.get("backend", made.layer)
-            return before(*args, **{**given, "backend": made.backend})
-
-        torch.compile = compiled
-        try:
-            yield
-        finally:
-            torch.compile = before
-
-    return around(), lambda: (made.name, made.found)
+    return compiled_with(backend_for), lambda: (made.name, made.found)
 
 
 def apart(actual: Tensor, expected: Tensor) -> Optional[list[int]]:
@@ -229,8 +213,5 @@ def _operator(node: Any) -> str:
 
 def _line_of(node: Any) -> Optional[str]:
     """ "file.py:line" of the code that a node came from, which the compiler keeps as text."""
-    import os
-    import re
-
     found = re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or node.stack_trace or ""))
     return f"{os.path.basename(found[-1][0])}:{found[-1][1]}" if found else None

@@ -11,10 +11,12 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..observe.source import source_line
 from ..observe.tape import written_by
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
+from ..origin.counterfactual import repair
 from ..origin.walk import LITERAL, UNWRITTEN
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import is_bad, is_float, tensors_in, widen
@@ -82,8 +84,6 @@ class Memory:
 
     @staticmethod
     def _ref(tensor: Tensor) -> tuple[int, Any]:
-        from torch.multiprocessing.reductions import StorageWeakRef
-
         storage = tensor.untyped_storage()
         return storage.data_ptr(), StorageWeakRef(storage)
 
@@ -126,7 +126,7 @@ class Look:
 
     def visit(self, call: OpCall) -> Any:
         self.place += 1
-        name = base_name(call.address.op)
+        name = call.address.base_name
         if name in UNWRITTEN:
             return self._unset(call)
         given = list(readable_in((call.args, call.kwargs)))
@@ -216,11 +216,10 @@ class Look:
             call.kwargs = rebuild(call.kwargs, Tensor, lambda item: sound if item is tensor else item)
 
     def _note(self, kind: str, address: Address, meant: bool) -> None:
-        found = Candidate(kind, address, self.place, source_line(), meant)
-        if found.name in self.candidates:
+        if (kind, address) in self.candidates:
             return
         if len(self.candidates) < KEPT:
-            self.candidates[found.name] = found
+            self.candidates[kind, address] = Candidate(kind, address, self.place, source_line(), meant)
         else:
             self.left_out += 1
 
@@ -235,7 +234,6 @@ class Seen:
     left_out: int
     operators: int
     unseen: dict[str, int]
-    trouble: Optional[str]
     other_threads: int
     fused: Optional[Candidate]
 
@@ -249,7 +247,7 @@ def look(rule: Rule) -> tuple[Any, Any]:
         listed = tuple(made.candidates.values())
         fused = next((item for item in listed if item.kind == MADE and names.is_fused(item.address)), None)
         unseen, threads = dict(watch.unseen), names.other_threads
-        return Seen(listed, made.left_out, made.place, unseen, watch.trouble, threads, fused)
+        return Seen(listed, made.left_out, made.place, unseen, threads, fused)
 
     return watched_everywhere(watch, names), found
 
@@ -275,12 +273,6 @@ def _storages_in(nest: Any) -> set[int]:
     found = {item.data_ptr() for item in items_in(nest, torch.UntypedStorage)}
     plain = (item for item in tensors_in(nest) if not is_float(item) and item.layout == torch.strided)
     return found | {item.untyped_storage().data_ptr() for item in plain if not (item.is_meta or item.is_nested)}
-
-
-def base_name(op: str) -> str:
-    """ "add" of "aten.add_.Tensor"."""
-    parts = op.split(".")
-    return parts[1].rstrip("_") if len(parts) > 1 else op
 
 
 def readable_in(nest: Any) -> Iterator[Tensor]:
@@ -318,13 +310,3 @@ def is_readable(tensor: Tensor) -> bool:
 def _is_mask(tensor: Tensor) -> bool:
     """Whether it holds the lowest number of its dtype: a mask written without -inf."""
     return not tensor.is_complex() and float(widen(tensor).min()) == torch.finfo(tensor.dtype).min
-
-
-def repair(tensor: Tensor, stand_in: float, keeps_masks: bool = False) -> Tensor:
-    """``stand_in`` in place of every NaN and Inf, where it lies; keeps_masks: not of -inf, which was there before."""
-    with torch.no_grad():
-        if tensor.is_complex():
-            sound = torch.isfinite(tensor)
-        else:
-            sound = torch.isfinite(tensor) | ((tensor == float("-inf")) if keeps_masks else False)
-        return tensor.detach().copy_(torch.where(sound, tensor, torch.full_like(tensor, stand_in)))

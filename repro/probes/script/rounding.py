@@ -84,7 +84,7 @@ class Rounding:
 
     def _expected(self, here: Address, func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, Tensor]]:
         """(value, size of what was summed up for it) of each result in float64, before ``func`` may write anything."""
-        name = here.op.split(".")[1].rstrip("_") if "." in here.op else here.op
+        name = here.base_name
         again = functional(func) if hasattr(func, "_schema") else None
         if name in MOVES or (hasattr(func, "_schema") and any(r.alias_info for r in func._schema.returns)):
             return []

@@ -39,7 +39,6 @@ class Ran:
     key: Key
     raised: bool
     found: Any
-    seconds: float
 
     @property
     def outcome(self) -> tuple[str, str, dict[str, Any]]:
@@ -108,7 +107,7 @@ def _ran(ended: Ended, path: str, sha256: str) -> Ran:
     key: Key = (how["type"], how["line"]) if raised else (ended.status,)
     return Ran(
         verdict, reason, ended.status, ended.lines, ended.errors, sha256, key, raised and verdict == "skip",
-        ended.found, ended.seconds,
+        ended.found,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ..origin.search import sentence
-from .capture import Found, Wanted, received
+from .capture import WINDOW, Found, Wanted, received
 from .child import Job
 from .makers import MADE, UNSET, Candidate, Rule, Seen
 from .run import Ran, run_script
@@ -20,7 +20,6 @@ SECONDS = 300.0  # all runs of the script together, beyond the first two
 STAND_INS = (0.0, 1.0)  # a probability that is repaired to 0 may raise by itself
 LOOK, CAPTURE = "script.makers:look", "script.capture:capture"
 LISTED = 50  # candidates that are listed as ruled out
-WINDOW = 600  # operators before the one at fault that its capture records
 NAN = float("nan")
 
 
@@ -50,15 +49,16 @@ class Runs:
     plain: Ran
     settings: tuple[str, ...] = ()
     end: float = field(default_factory=lambda: time.monotonic() + SECONDS)
-    count: int = 0
+    changed: dict[tuple[str, ...], Ran] = field(default_factory=dict)
 
     def look(self, rule: Rule) -> Ran:
-        self.count += 1
         return run_script(Job(self.path, self.settings, LOOK, rule))
 
     def unwatched(self, *settings: str) -> Ran:
-        self.count += 1
-        return run_script(Job(self.path, settings))
+        """The script unwatched with these settings; an ablation asks again what the search has asked."""
+        if settings not in self.changed:
+            self.changed[settings] = run_script(Job(self.path, settings))
+        return self.changed[settings]
 
     def same(self, ran: Ran) -> bool:
         """Whether it failed as the plain run did."""
@@ -204,7 +204,6 @@ def _leads_to_it(runs: Runs, before: tuple[Candidate, ...], rule: Rule) -> Optio
 
 
 def captured(runs: Runs, guilty: Candidate, rule: Rule) -> Optional[Found]:
-    runs.count += 1
     wanted = Wanted(guilty.name, rule, max(0, guilty.place - WINDOW))
     return received(run_script(Job(runs.path, runs.settings, CAPTURE, wanted)).found)
 

@@ -5,10 +5,11 @@ that a fault needs can be named.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, Callable
 
-BACKENDS = ("eager", "aot_eager")
+BACKENDS = ("eager", "aot_eager")  # the layers in front of the backend that a script asks for
 
 
 class NotHere(Exception):
@@ -113,47 +114,44 @@ def in_float32() -> Iterator[None]:
 @contextlib.contextmanager
 def not_compiled() -> Iterator[None]:
     """torch.compile gives back what it is given."""
-    import torch
 
     def same(model: Any = None, **_: Any) -> Any:
         return model if model is not None else lambda wrapped: wrapped
 
+    with _compile_is(same):
+        yield
+
+
+@contextlib.contextmanager
+def compiled_with(backend_for: Callable[[dict[str, Any]], Any]) -> Iterator[None]:
+    """torch.compile with the backend that ``backend_for`` gives for the arguments that the script compiles with."""
+    import torch
+
     before = torch.compile
-    torch.compile = same
-    torch.nn.Module.compile = lambda self, *_, **__: None  # type: ignore[method-assign]
+
+    def other(*args: Any, **given: Any) -> Any:
+        kept = {key: value for key, value in given.items() if key not in ("mode", "options")}  # these are Inductor's
+        return before(*args, **{**kept, "backend": backend_for(given)})
+
+    with _compile_is(other):
+        yield
+
+
+@contextlib.contextmanager
+def _compile_is(other: Callable[..., Any]) -> Iterator[None]:
+    """``other`` in place of torch.compile, which Module.compile looks up when it is called."""
+    import torch
+
+    before = torch.compile
+    torch.compile = other
     try:
         yield
     finally:
         torch.compile = before
 
 
-def compiled_by(backend: Any) -> Callable[[], "contextlib.AbstractContextManager[None]"]:
-    """torch.compile with this backend, whatever the script asks for."""
-
-    @contextlib.contextmanager
-    def replaced() -> Iterator[None]:
-        import torch
-
-        before, module = torch.compile, torch.nn.Module.compile
-
-        def other(*args: Any, **given: Any) -> Any:
-            for name in ("mode", "options"):  # these are Inductor's own
-                given.pop(name, None)
-            return before(*args, **{**given, "backend": backend})
-
-        def of_module(self: Any, *args: Any, **given: Any) -> Any:
-            for name in ("mode", "options"):
-                given.pop(name, None)
-            return module(self, *args, **{**given, "backend": backend})
-
-        torch.compile = other
-        torch.nn.Module.compile = of_module  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            torch.compile, torch.nn.Module.compile = before, module  # type: ignore[method-assign]
-
-    return replaced
+def _always(backend: str, given: dict[str, Any]) -> str:
+    return backend
 
 
 SETTINGS: dict[str, Callable[[], "contextlib.AbstractContextManager[None]"]] = {
@@ -164,5 +162,5 @@ SETTINGS: dict[str, Callable[[], "contextlib.AbstractContextManager[None]"]] = {
     "threads=1": one_thread,
     "deterministic=true": deterministic,
     "mkldnn=off": no_onednn,
-    **{f"compile={name}": compiled_by(name) for name in BACKENDS},
+    **{f"compile={name}": functools.partial(compiled_with, functools.partial(_always, name)) for name in BACKENDS},
 }
