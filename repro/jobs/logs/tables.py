@@ -139,8 +139,8 @@ def _row(section: Section, label: str, given: int | None) -> Row:
 def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
     if section.untold:
         yield (
-            f"only {many(len(section.prompts), 'distinct prompt')} are told apart; {many(section.untold, 'failure')} of "
-            "further prompts are counted alone, so there is no rate: split the log"
+            f"only {many(len(section.prompts), 'distinct prompt')} are told apart; {many(section.untold, 'failure')} "
+            "of further prompts are counted alone, so there is no rate: split the log"
         )
     if failed and total is None and len(section.totals) > 1:
         sizes = listed([f"{size:,}" for size in section.totals])
