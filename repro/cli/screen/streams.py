@@ -11,12 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from repro.core.errors import NotPrinted
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 STANDARD = (0, 1, 2)
 
@@ -31,7 +28,7 @@ class _Bytes(io.RawIOBase):
         """It is for nothing else."""
         return True
 
-    def write(self, data: "Buffer", /) -> int:
+    def write(self, data: Any, /) -> int:
         """As of any raw stream."""
         content = bytes(data)
         self._stream.write(content.decode("utf-8", "replace"))
