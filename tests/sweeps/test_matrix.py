@@ -92,7 +92,7 @@ def test_a_cell_that_was_built_is_told_with_the_disk_that_all_take(asked, monkey
     monkeypatch.setattr(Store, "build", lambda store, recipe, progress, say: Cell(str(store.python)), raising=False)
     monkeypatch.setattr(Store, "stored_bytes", lambda store: 5_200_000_000, raising=False)
     monkeypatch.setattr(Store, "folder", "cells", raising=False)
-    monkeypatch.setattr(Told, "task", lambda told, name: contextlib.nullcontext(lambda done, total, unit, say: None))
+    monkeypatch.setattr(Told, "task", lambda told, name: contextlib.nullcontext(lambda done, total, unit: None))
     _, lines = asked(recipe("a"))
     assert any(line.startswith("a was built in ") for line in lines)
     assert "all cells together take 5.2 GB in cells" in " ".join(lines)
