@@ -3,7 +3,6 @@
 Nothing is imported here that ``--help`` does not need.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -196,13 +195,23 @@ class Judged(Protocol):
 
 
 def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool) -> NoReturn:
-    """End a command with its verdict: the summary, the answer as JSON where it is asked for, the exit status."""
-    end(answer, summary, as_json=as_json, status=EXIT_STATUS[answer.verdict.value])
+    """End a command with its verdict: the summary, the answer as JSON where it is asked for, the exit status.
+
+    The answer is in the folder of the run as well, so that a summary that nobody can read changes nothing.
+    """
+    end(answer, summary, as_json=as_json, status=EXIT_STATUS[answer.verdict.value], kept=True)
 
 
-def end(document: object, say: Callable[[], None], *, as_json: bool, status: int) -> NoReturn:
-    """End a command: what it says, then with ``as_json`` the document on stdout, then the exit status."""
+def end(document: object, say: Callable[[], None], *, as_json: bool, status: int, kept: bool = False) -> NoReturn:
+    """End a command: what it says, then with ``as_json`` the document on stdout, then the exit status.
+
+    ``kept``: whether the answer is somewhere else too.
+
+    Raises:
+        NotPrinted: it was to be on stdout alone, and could not be printed there.
+    """
     from repro.core.encoding import encode
+    from repro.core.errors import NotPrinted
 
     try:
         say()
@@ -210,10 +219,8 @@ def end(document: object, say: Callable[[], None], *, as_json: bool, status: int
             click.echo(encode(document, indent=1))
         sys.stdout.flush()
     except BrokenPipeError:
-        drop_stdout()  # `| head` has seen enough; the status says it too
+        pass  # `| head` has seen enough; the status says it too
+    except NotPrinted:
+        if as_json or not kept:
+            raise
     sys.exit(status)
-
-
-def drop_stdout() -> None:
-    """Nobody reads stdout any more: what is still buffered goes nowhere, and Python does not complain at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

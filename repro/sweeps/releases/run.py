@@ -1,8 +1,8 @@
 """The search for a version from a request to verdict.json and report.md. Reads top to bottom as a list of steps."""
 
+import functools
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import FetchError, Stopped, UsageError
+from repro.core.locks import folder_held, remove_unused
 from repro.core.records import Case
 from repro.core.sweep_answers import Boundary, Release, Versions
 from repro.core.trace_answers import Changes
@@ -136,12 +137,25 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
     """Search, compare the two sides, and write the answer.
 
     Raises:
-        UsageError: the question has no answer as it is put, or the folder holds something else.
+        UsageError: the question has no answer as it is put, the folder holds something else, or another search is
+            writing there.
         FetchError: the registry could not be asked for the releases.
         EvidenceError: the folder cannot be written.
         Stopped: Ctrl-C or SIGTERM; the releases that have answered stay.
     """
     folder = paths.make(search.out or paths.run_folder(search.request.case, datetime.now(UTC), "versions"))
+    words = shlex.join(["repro", "versions", search.request.model])
+    try:
+        with folder_held(folder, words, announcer.line):
+            return _run(folder, search, store, announcer)
+    except (UsageError, FetchError):
+        # Nobody named the folder, and where nothing was asked yet it would only be in the way.
+        if search.out is None:
+            remove_unused(folder, HEADER)
+        raise
+
+
+def _run(folder: Path, search: Search, store: Store, announcer: Announcer) -> Result:
     paths.claim(folder / HEADER, paths.Claim(command=search.argv()), "a search for")
     question, extra = search.question, _held_numpy(search.question)
     if extra:
@@ -150,14 +164,10 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
     world = RealWorld(search.request, question.python, extra, folder, store, announcer)
     try:
         with terminable():
-            convert_once(search.request, recipes(), store.build, world.children, folder / "conversion", announcer.line)
+            build = functools.partial(store.build, say=announcer.line)
+            convert_once(search.request, recipes(), build, world.children, folder / "conversion", announcer.line)
             found = investigate(question, world, announcer.line)
             compared = [_compare(change, world) for change in found.changes] if search.trace else []
-    except (UsageError, FetchError):
-        # Nobody named the folder, and where nothing was asked yet it would only be in the way.
-        if search.out is None and [path.name for path in folder.iterdir()] == [HEADER]:
-            shutil.rmtree(folder)
-        raise
     except KeyboardInterrupt as error:
         world.children.stop()
         again = shlex.join([*search.argv(), "--out", str(search.out or paths.relative(folder))])
