@@ -60,7 +60,7 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
     for each field. What you write into RUN/words.md comes first, as your own words.
     """
     from repro.core.encoding import encode
-    from repro.report.privacy.redact import private_words
+    from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import as_json as plain
     from repro.sharing.forms.folder import file, form_for, open_run
 
@@ -121,7 +121,7 @@ def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
     """
     from repro.core.encoding import encode
     from repro.core.sentences import visible
-    from repro.report.privacy.redact import private_words
+    from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import open_run
     from repro.sharing.forms.forms import forms
     from repro.sharing.lint import lint as look
