@@ -1,10 +1,13 @@
 """Text out of files: their encoding, and .gz unpacked on the way."""
 
 import codecs
+import contextlib
 import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
+
+from repro.core.foreign import open_foreign
 
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -15,9 +18,15 @@ MARKS = (
 """In this order: the mark of UTF-32 starts as that of UTF-16 does."""
 
 
-def open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
+@contextlib.contextmanager
+def open_bytes(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
     """The bytes of a file, unpacked where its name ends with .gz."""
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    with open_foreign(path) as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(file) as unpacked:
+                yield unpacked
+        else:
+            yield file
 
 
 def encoding_of(start: bytes) -> str:
