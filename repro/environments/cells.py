@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.core.errors import UsageError
+from repro.core.foreign import read_foreign
 from repro.core.records import Cell, Recipe
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -56,7 +57,7 @@ def read_recipe(path: Path) -> Recipe:
         UsageError: naming file and key, for what is unknown, missing, of another type or no exact version.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_foreign(path).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as TOML: {error}.") from None
     for key in sorted(data.keys() | KEYS.keys()):

@@ -3,6 +3,7 @@
 Texts are read here. Files of tensors go to the kit, together, when the texts are done.
 """
 
+import contextlib
 import fnmatch
 import os
 import zlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.encoding import SCHEMA
+from repro.core.foreign import check_is_file
 from repro.core.records import Cell, Outcome, Verdict
 from repro.jobs.scan import tensor_files
 from repro.jobs.scan.csv_text import read_csv
@@ -171,6 +173,8 @@ def _files(paths: Sequence[Path], include: Sequence[str], exclude: Sequence[str]
     for top in paths:
         if not top.is_dir():
             if top not in seen:
+                with contextlib.suppress(FileNotFoundError):  # `look` says so
+                    check_is_file(top)
                 seen.add(top)
                 yield top, True
             continue

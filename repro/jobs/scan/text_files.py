@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from repro.core.foreign import open_foreign
 from repro.jobs.unpacked import Damaged, Unpacked
 
 MARKS = (
@@ -18,7 +19,7 @@ MARKS = (
 
 def open_bytes(path: Path) -> io.BufferedReader:
     """The bytes of a file, unpacked where its name ends with .gz. A damaged one ends with ``unpacked.Damaged``."""
-    stream = path.open("rb")
+    stream = open_foreign(path)
     return io.BufferedReader(Unpacked(stream, "gzip")) if path.suffix.lower() == ".gz" else stream
 
 
