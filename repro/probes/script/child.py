@@ -317,12 +317,20 @@ def _described(raised: Optional[BaseException], path: str) -> dict[str, Any]:
     own = next((frame for frame in reversed(frames) if frame.filename == path), None)
     return {
         "type": type(raised).__name__,
-        "text": str(raised)[:LINE],
+        "text": _text_of(raised)[:LINE],
         "inner": None if inner is None else inner.filename,
         "inner_line": None if inner is None else inner.lineno,
         "code": None if inner is None else inner.line,
         "line": None if own is None else own.lineno,
     }
+
+
+def _text_of(raised: Optional[BaseException]) -> str:
+    """As the interpreter tells it: the code of an exception's own __str__ may raise as well."""
+    try:
+        return str(raised)
+    except Exception:  # noqa: BLE001
+        return "<exception str() failed>"
 
 
 @contextlib.contextmanager
