@@ -65,13 +65,10 @@ def keep(place: Path, text: str, world: Mapping[str, Any] | None = None) -> Iter
 @deed
 def search(place: Path, run: list[str], never: list[str], needs: list[str], **world: Any) -> Iterator[str]:
     """A whole run of the command line; ``never`` is searched for in what is handed on, and ``needs`` must be there."""
-    import sys
-
     from support.hosting import repro
 
-    repro_environment = {"PYTHON": sys.executable, **world.get("env", {})}
     with _world(**world):
-        ended = repro(*run, "--out", "o", cwd=place, env=repro_environment)
+        ended = repro(*run, "--out", "o", cwd=place)
         if ended.returncode != 1:
             yield f"exit status {ended.returncode}: {ended.stderr[-300:]}"
             return
@@ -106,11 +103,11 @@ def _world(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, env or {}))
-        stack.enter_context(mock.patch("repro.sharing.lint.newest", lambda package: "1.0"))
+        stack.enter_context(mock.patch("repro.sharing.lint.newest", return_value="1.0"))
         if host is not None:
-            stack.enter_context(mock.patch("platform.node", lambda: host))
+            stack.enter_context(mock.patch("platform.node", return_value=host))
         if mounts is not None:
-            lines = mock.Mock(read_text=lambda *_: "".join(f"{line} nfs4 rw 0 0\n" for line in mounts))
+            lines = mock.Mock(**{"read_text.return_value": "".join(f"{line} nfs4 rw 0 0\n" for line in mounts)})
             stack.enter_context(mock.patch.object(machine, "MOUNTS", lines))
         yield
 
@@ -169,9 +166,8 @@ def _run_with(folder: Path, secret: str, *, inside: bool) -> Path:
     (folder / "tensors").mkdir()
     for name in ("kit.log", "host.log"):
         (folder / name).write_text(f"loading\nWarning: {secret} is deprecated\n'{secret}', at {secret}.\n", "utf-8")
-    (folder / "evidence.jsonl").write_text(
-        encode({"stderr_tail": [secret, f"x_{secret}_y" if inside else f"({secret})"]}) + "\n", "utf-8"
-    )
+    tail = [secret, f"x_{secret}_y" if inside else f"({secret})"]
+    (folder / "evidence.jsonl").write_text(encode({"stderr_tail": tail}) + "\n", "utf-8")
     (folder / "words.md").write_text(f"I was running {secret} by hand.\n", "utf-8")
     if "/" not in secret and "\\" not in secret and "\n" not in secret:
         (folder / "tensors" / f"{secret}.safetensors").write_bytes(b"\0" * 16)
