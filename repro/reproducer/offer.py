@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from repro.core.answer import Answer, Reproducer, ScriptRecord
+from repro.core.encoding import replace
 from repro.core.paths import sha256
 from repro.core.payloads import Reduction
 from repro.core.records import Outcome
+from repro.reproducer.frame import model_name
 from repro.reproducer.script import LEVELS, Script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
 from repro.reproducer.scripts.files import file_script
@@ -157,7 +159,9 @@ def _masked(candidates: Sequence[Script], answer: Answer, hashes: Mapping[str, s
     """
     if not candidates:
         return []
-    made = scripts(hand.answer(answer), {hand.text(name): digest for name, digest in hashes.items()})
+    shown = hand.answer(answer)
+    shown = replace(shown, model=replace(shown.model, id=hand.text(model_name(answer))))
+    made = scripts(shown, {hand.text(name): digest for name, digest in hashes.items()})
     if [script.level for script in made] != [script.level for script in candidates]:
         made = tuple(candidates)
     return [hand.script(script.text) for script in made]

@@ -208,7 +208,7 @@ def _borders(secret: str) -> re.Pattern[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it stands, in addresses, JSON, a repr, a shell and HTML; of one with several lines, each long line."""
+    """A secret as it stands, in addresses, JSON, a repr, a shell, HTML; of one with several lines, each long line."""
     yield secret
     yield quote(secret, safe="")
     yield json.dumps(secret)[1:-1]
