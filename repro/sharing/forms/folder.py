@@ -22,6 +22,8 @@ from repro.sharing.tried import Tried, answers
 BLOCKS_TITLE = "00-title.md"
 WORDS = "words.md"
 """The reporter's own words, where they are kept beside the run."""
+MOST_WORDS = 1 << 16
+"""Bytes of them: no form takes more."""
 NOWHERE = {
     "checkpoint": "the fault is in the checkpoint: report it to the model's authors, not to a library",
     "caller": "the fault is in the call, not in a library",
@@ -123,17 +125,37 @@ def file(run: Run, form: Form, private: Private) -> Filed:
     """Fill the form and write it.
 
     Raises:
+        UsageError: the reporter's words cannot be used.
         EvidenceError: the folder cannot be written.
     """
     mask = Mask.of(run.answer, private)
-    latest, words = latest_of(run, form), run.folder / WORDS
+    latest = latest_of(run, form)
     quoted = [_quoted(run, record, mask) for record in chosen(run, form)]
-    own = mask.text(words.read_text("utf-8", "backslashreplace").strip()) if words.is_file() else None
+    own = mask.text(own_words(run))
     tried = mask.record(latest) if latest else None
     filled = fill(form, mask.answer(run.answer), quoted, mask.text, words=own or None, latest=tried)
     mask.write(report_path(run, form), filled.body)
     shutil.rmtree(_blocks_folder(run, form), ignore_errors=True)  # those of another time
     return Filed(report_path(run, form), None if filled.url else _write_blocks(run, filled, mask), filled)
+
+
+def own_words(run: Run) -> str:
+    """What the reporter has written into the run's folder.
+
+    Raises:
+        UsageError: it is no text file of the folder's own. A folder may come from somebody else, and a link in it would
+            put any file of this machine into a report.
+    """
+    path = run.folder / WORDS
+    if not path.exists() and not path.is_symlink():
+        return ""
+    if path.is_symlink() or not path.is_file():
+        raise UsageError(
+            f"{path} is no plain file of the folder: it leads elsewhere. Write your words into such a file."
+        )
+    if path.stat().st_size > MOST_WORDS:
+        raise UsageError(f"{path} has {path.stat().st_size:,} bytes, and {MOST_WORDS:,} is the most. Shorten it.")
+    return path.read_text("utf-8", "backslashreplace").strip()
 
 
 def _quoted(run: Run, record: ScriptRecord, mask: Mask) -> Quoted:
