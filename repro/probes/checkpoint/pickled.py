@@ -13,6 +13,7 @@ from typing import Any, Optional
 import torch
 
 from .contents import Unreadable
+from .opening import open_foreign
 from .resolve import first_line
 
 ZIP = b"PK\x03\x04"
@@ -25,7 +26,7 @@ def load(path: str, device: str = "cpu") -> Any:
     Raises:
         Unreadable: it is refused before torch sees it. Anything else is torch's own refusal.
     """
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
         start = stream.read(64)
     options: dict[str, Any] = {"map_location": device, "weights_only": True}
     if start.startswith(ZIP):
@@ -44,7 +45,7 @@ def sizes_of_records(path: str) -> Optional[set[int]]:
         Unreadable: it is another zip archive, a TorchScript program, or was packed: torch.save packs nothing, and what
             is packed cannot be mapped and may unpack to anything.
     """
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
         if stream.read(len(ZIP)) != ZIP:
             return None
     try:
