@@ -9,6 +9,7 @@
     python noxfile.py -s boundaries                 the releases at which known faults came or went, found by bisection
     python noxfile.py -s bench                      the benchmarks
     python noxfile.py -s score                      the corpus of injected faults, scored: docs/score.md, written anew
+    python noxfile.py -s attacks                    attacks on the product: the table in docs/security.md, anew
     python noxfile.py -s lock                       the locks under envs/, made again
 
 Where nox is installed, `nox -s tests` is the same. Where it is not, this file makes a small environment with nox in it
@@ -208,6 +209,17 @@ def score(session: nox.Session) -> None:
     # Each case computes in one thread, and as many cases run at a time as there are processors.
     env = {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     session.run("python", "-m", "score", "--also", str(others), *chosen, env=env)
+
+
+@nox.session(default=False)
+def attacks(session: nox.Session) -> None:
+    """The attacks of tests/attacks, really made; writes the table in docs/security.md.
+
+    Arguments choose attacks by parts of their names, and then nothing is written: ``-s attacks -- kills/ streams/``.
+    """
+    install(session, "test")
+    chosen = session.posargs or ["--page", "docs/security.md"]
+    session.run("python", "-m", "attacks", *chosen, env={"PYTHONPATH": str(ROOT / "tests")})
 
 
 @nox.session(default=False)

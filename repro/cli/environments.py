@@ -151,10 +151,11 @@ def merge(places: tuple[Path, ...], out: Path | None, as_json: bool, debug: bool
     DIR is the folder of a matrix or of a single run, or a folder that holds such, as downloaded from CI. All of them
     must have asked the same. A cell that ran on two platforms is two cells.
     """
+    from repro.cli.screen.progress import Announcer
     from repro.cli.screen.summaries import table
     from repro.sweeps.matrix.merge import merge as join
 
-    result = join(places, out)
+    result = join(places, out, Announcer().line)
     conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json)
 
 
@@ -215,7 +216,7 @@ def cells_build(ids: Sequence[str], envs: Path | None, debug: bool) -> None:
         try:
             if reason is None:
                 with announcer.task(f"building {recipe.id}") as progress:
-                    store.build(recipe, progress)
+                    store.build(recipe, progress, announcer.line)
         except BuildError as error:
             reason = str(error)
         announcer.line(f"{recipe.id}: {'built' if reason is None else f'not built: {reason}'}")
@@ -231,6 +232,7 @@ def cells_build(ids: Sequence[str], envs: Path | None, debug: bool) -> None:
 @DEBUG
 def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> None:
     """Remove cells that are built. Most of the disk comes back with --cache only: uv keeps what it has downloaded."""
+    from repro.cli.screen.progress import Announcer
     from repro.core.errors import UsageError
     from repro.environments.store import Store
 
@@ -241,7 +243,7 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
     for name in ids:
         if name not in built:
             raise UsageError(f"the cell {name!r} is not built. Built: {', '.join(built) or 'none'}.")
-    freed = store.remove(built if every else ids, cache=cache)
+    freed = store.remove(built if every else ids, cache=cache, say=Announcer().line)
     click.echo(f"removed {', '.join(built if every else ids) or 'nothing'}: {freed / 1e9:.1f} GB free again")
 
 

@@ -91,8 +91,10 @@ def logs(
     Reads plain text, gzip, bzip2 and xz, with lines of several ranks interleaved. Errors that no pattern recognises are
     counted and shown; add patterns with --patterns.
     """
+    from repro.cli.screen.progress import Announcer
     from repro.core import paths
     from repro.core.errors import UsageError
+    from repro.core.locks import folder_held
     from repro.jobs.logs.answer import answer, content, document
     from repro.jobs.logs.files import SKIPPED_JSON, records, write
 
@@ -100,15 +102,19 @@ def logs(
     if model is not None and out is None:
         raise UsageError("--rerun needs a folder for the failed prompts. Name one with --out DIR.")
     began = time.perf_counter()
-    taken = contextlib.nullcontext() if out is None else records(paths.make(out), [str(file) for file in files])
-    with taken as give:
+    with contextlib.ExitStack() as held:
+        give = None
+        if out is not None:
+            held.enter_context(folder_held(paths.make(out), "repro logs", Announcer().line))
+            give = held.enter_context(records(out, [str(file) for file in files]))
         readings = _read(files, sizes, encoding, own, give)
-    found = answer(readings, total=total, seconds=time.perf_counter() - began)
-    shown = document(found)
+        found = answer(readings, total=total, seconds=time.perf_counter() - began)
+        shown = document(found)
+        if out is not None:
+            write(out, readings, shown)
     written: list[str] = []
     again: list[str] = []
     if out is not None:
-        write(out, readings, shown)
         written.append(f"written to: {out}")
         if model is not None:
             again = [model, str(out / SKIPPED_JSON), "--field", "text", "--out", str(out / "rerun")]

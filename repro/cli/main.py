@@ -3,7 +3,6 @@
 Nothing is imported here that ``--help`` does not need; each command imports what it runs.
 """
 
-import contextlib
 import difflib
 import re
 import sys
@@ -27,14 +26,17 @@ from repro.cli.options import (
     RUN,
     SETTINGS,
     conclude,
-    drop_stdout,
     request_from,
 )
 from repro.cli.overlap import overlap
 from repro.cli.prompts import prompts
 from repro.cli.replay import replay
 from repro.cli.schema import schema
+from repro.cli.screen.streams import standard_streams
 from repro.cli.share import lint, report
+
+LONGEST = 900
+"""Characters of an error: a name in it may have any length."""
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -232,12 +234,14 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         0 good, 1 bad, 125 could not tell (also after an exception that nobody planned), 2 wrong usage, 130 Ctrl-C.
     """
-    given = list(sys.argv[1:] if args is None else args)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a console that cannot show a token must not end the run
+    with standard_streams():
+        return _main(list(sys.argv[1:] if args is None else args))
+
+
+def _main(given: list[str]) -> int:
     try:
         status = repro.main(given, prog_name="repro", standalone_mode=False)
+        sys.stdout.flush()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except click.UsageError as error:
@@ -245,8 +249,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _complain("stopped by Ctrl-C.", 130)
     except BrokenPipeError:
-        drop_stdout()
-        return 125
+        return 125  # nobody reads any more, and what there is to say was not said
     except Exception as error:  # noqa: BLE001 - the last word: anything unplanned is "could not tell", and never "bad"
         return _refuse(error, "--debug" in given)
     return status if isinstance(status, int) else 0
@@ -274,9 +277,10 @@ def _refuse(error: Exception, debug: bool) -> int:
 
 
 def _complain(message: str, status: int) -> int:
+    from repro.core.sentences import shortened, visible
+
     line = re.sub(r"\s*\n\s*", " ", message.strip())
-    with contextlib.suppress(OSError):  # nobody is left to read it
-        click.echo(f"repro: {line}", err=True)
+    click.echo(f"repro: {shortened(visible(line), LONGEST)}", err=True)
     return status
 
 

@@ -3,7 +3,6 @@
 Nothing is imported here that ``--help`` does not need.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +28,22 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bflo
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+class Seconds(click.FloatRange):
+    """A time limit: a number above 0. NaN passes every comparison, so it is refused by name."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number of seconds."""
+        seconds = super().convert(value, param, ctx)
+        if not seconds < float("inf"):
+            self.fail(f"{value} is no number of seconds; leave the option out for no limit", param, ctx)
+        return seconds
 
 
 class Dtype(_Choice):
@@ -88,15 +103,8 @@ ABLATIONS = click.option(
 )
 LIMITS: tuple[Decorator, ...] = (
     click.option("--trust-remote-code", is_flag=True, help="Allow code that comes with the model to run."),
-    click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the whole run."
-    ),
-    click.option(
-        "--step-timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Time limit per step (loading excluded).",
-    ),
+    click.option("--timeout", type=Seconds(), metavar="SECONDS", help="Time limit of the whole run."),
+    click.option("--step-timeout", type=Seconds(), metavar="SECONDS", help="Time limit per step (loading excluded)."),
     click.option(
         "--fault",
         type=click.Choice(["nonfinite", "crash"]),
@@ -187,13 +195,23 @@ class Judged(Protocol):
 
 
 def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool) -> NoReturn:
-    """End a command with its verdict: the summary, the answer as JSON where it is asked for, the exit status."""
-    end(answer, summary, as_json=as_json, status=EXIT_STATUS[answer.verdict.value])
+    """End a command with its verdict: the summary, the answer as JSON where it is asked for, the exit status.
+
+    The answer is in the folder of the run as well, so that a summary that nobody can read changes nothing.
+    """
+    end(answer, summary, as_json=as_json, status=EXIT_STATUS[answer.verdict.value], kept=True)
 
 
-def end(document: object, say: Callable[[], None], *, as_json: bool, status: int) -> NoReturn:
-    """End a command: what it says, then with ``as_json`` the document on stdout, then the exit status."""
+def end(document: object, say: Callable[[], None], *, as_json: bool, status: int, kept: bool = False) -> NoReturn:
+    """End a command: what it says, then with ``as_json`` the document on stdout, then the exit status.
+
+    ``kept``: whether the answer is somewhere else too.
+
+    Raises:
+        NotPrinted: it was to be on stdout alone, and could not be printed there.
+    """
     from repro.core.encoding import encode
+    from repro.core.errors import NotPrinted
 
     try:
         say()
@@ -201,10 +219,8 @@ def end(document: object, say: Callable[[], None], *, as_json: bool, status: int
             click.echo(encode(document, indent=1))
         sys.stdout.flush()
     except BrokenPipeError:
-        drop_stdout()  # `| head` has seen enough; the status says it too
+        pass  # `| head` has seen enough; the status says it too
+    except NotPrinted:
+        if as_json or not kept:
+            raise
     sys.exit(status)
-
-
-def drop_stdout() -> None:
-    """Nobody reads stdout any more: what is still buffered goes nowhere, and Python does not complain at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

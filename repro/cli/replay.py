@@ -3,6 +3,7 @@
 Nothing is imported here that ``--help`` does not need.
 """
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, PYTHON, SETTINGS, conclude, out, together
+from repro.cli.options import DEBUG, PYTHON, SETTINGS, Seconds, conclude, out, together
 
 if TYPE_CHECKING:
     from repro.run.bundle.read import Opened
@@ -47,7 +48,7 @@ NAMED = 12
     out("repro-runs/NAME-replay-STAMP/"),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(),
         metavar="SECONDS",
         help="Time limit for each script, and for the run of the model.",
     ),
@@ -71,6 +72,7 @@ def replay(
     """
     from repro.cli.screen import progress
     from repro.core import paths
+    from repro.core.locks import folder_held
     from repro.engine.runner import Limits
     from repro.environments import cells
     from repro.run.bundle.read import open_bundle
@@ -80,13 +82,15 @@ def replay(
 
     cell = cells.cell_from(python)
     folder = new_folder(place, out)
-    opened = open_bundle(place, folder / "bundle")
-    proposal = propose(opened, cell, Limits(run_seconds=timeout), folder, model)
-    for line in shown(place, proposal):
-        click.echo(line, err=True)
-    _consent(yes, paths.relative(opened.folder))
-    with progress.listener() as listener:
-        result = run_again(proposal, paths.make(folder), listener)
+    command = shlex.join(["repro", "replay", str(place)])
+    with _dropped_if_unused(paths.make(folder)), folder_held(folder, command, progress.Announcer().line):
+        opened = open_bundle(place, folder / "bundle")
+        proposal = propose(opened, cell, Limits(run_seconds=timeout), folder, model)
+        for line in shown(place, proposal):
+            click.echo(line, err=True)
+        _consent(yes, paths.relative(opened.folder))
+        with progress.listener() as listener:
+            result = run_again(proposal, folder.absolute(), listener)
 
     def summary() -> None:
         for line in told(result):
@@ -94,6 +98,17 @@ def replay(
         click.echo(f"replay: {paths.relative(folder) / NAME}", err=as_json)
 
     conclude(result, summary, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _dropped_if_unused(folder: Path) -> Iterator[None]:
+    """Of a bundle that is refused nothing is left."""
+    from repro.core.locks import remove_unused
+
+    try:
+        yield
+    finally:
+        remove_unused(folder)
 
 
 def _consent(yes: bool, folder: Path) -> None:

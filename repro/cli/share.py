@@ -3,6 +3,7 @@
 Nothing is imported here that ``--help`` does not need; each command imports what it runs.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,27 +60,29 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
     RUN is the folder of a run, or its verdict.json. Where the report is too long for a URL, there is one file to paste
     for each field. What you write into RUN/words.md comes first, as your own words.
     """
+    from repro.cli.screen import progress
     from repro.core.encoding import encode
-    from repro.report.privacy.redact import private_words
+    from repro.core.locks import folder_held
+    from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import as_json as plain
     from repro.sharing.forms.folder import file, form_for, open_run
 
     run = open_run(place)
     form = form_for(run, project)
-    if try_latest:
-        from repro.cli.screen import progress
-        from repro.environments.store import Store
-        from repro.sharing.latest import try_latest as ask
+    announcer = progress.Announcer()
+    with folder_held(run.folder, shlex.join(["repro", "report", str(place)]), announcer.line):
+        if try_latest:
+            from repro.environments.store import Store
+            from repro.sharing.latest import try_latest as ask
 
-        announcer = progress.Announcer()
-        found = ask(run, form, Store(), announcer)
-        announcer.line(f"{found.package} {found.version}: {found.verdict.value}: {found.reason}")
-    private = private_words()
-    filed = file(run, form, private)
-    if (run.folder / "bundle.zip").is_file():
-        from repro.run.bundle.write import bundle
+            found = ask(run, form, Store(), announcer)
+            announcer.line(f"{found.package} {found.version}: {found.verdict.value}: {found.reason}")
+        private = private_words()
+        filed = file(run, form, private)
+        if (run.folder / "bundle.zip").is_file():
+            from repro.run.bundle.write import bundle
 
-        bundle(run.folder, run.answer, private)
+            bundle(run.folder, run.answer, private)
     click.echo(encode(plain(filed), indent=1) if as_json else "\n".join(_told(filed)))
 
 
@@ -121,7 +124,7 @@ def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
     """
     from repro.core.encoding import encode
     from repro.core.sentences import visible
-    from repro.report.privacy.redact import private_words
+    from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import open_run
     from repro.sharing.forms.forms import forms
     from repro.sharing.lint import lint as look

@@ -9,6 +9,7 @@
     +-- CellError (the interpreter of the cell cannot run the kit)
     +-- BuildError (the environment of a cell cannot be built here)
     +-- FetchError (a sample could not be fetched)
+    +-- NotPrinted (stdout takes no answer)
     +-- Stopped (130: by Ctrl-C; 143: by SIGTERM)
 
 A message says what was wrong, what was found and what to do. It is raised once and printed once, in ``cli``.
@@ -45,6 +46,10 @@ class BuildError(ReproError):
 
 class FetchError(ReproError):
     """A sample could not be fetched, or is not what it should be."""
+
+
+class NotPrinted(ReproError):
+    """The answer could not be printed: stdout is closed, or where it leads is full."""
 
 
 class Stopped(ReproError):

@@ -30,16 +30,26 @@ def cache_folder() -> Path:
 
 
 def run_folder(case: Case, now: datetime, what: str = "") -> Path:
-    """``repro-runs/MODEL-STAMP`` below the current folder: new for every second, readable, free of odd characters.
+    """``repro-runs/MODEL-STAMP`` below the current folder, created: readable, free of odd characters, and no other's.
 
     ``what`` is a word for runs that are more than one: ``MODEL-matrix-STAMP``.
+
+    Raises:
+        EvidenceError: it cannot be created.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(case.model).name).strip("-.") or "model"
     stem = Path(RUNS) / f"{name[:60]}-{what}{'-' if what else ''}{now:%Y%m%d-%H%M%S}"
+    make(stem.parent)
     folder, number = stem, 2
-    while folder.exists():
-        folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    return folder
+    while True:
+        try:
+            folder.mkdir()
+        except FileExistsError:  # of a run that began in the same second
+            folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+        except OSError as error:
+            raise _not_made(folder, error) from error
+        else:
+            return folder
 
 
 def make(folder: Path) -> Path:
@@ -51,10 +61,29 @@ def make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EvidenceError(
-            f"could not create the run folder {folder}: {error.strerror}. Give another folder with --out."
-        ) from error
+        raise _not_made(folder, error) from error
     return folder.absolute()
+
+
+def _not_made(folder: Path, error: OSError) -> EvidenceError:
+    return EvidenceError(f"could not create the run folder {folder}: {error.strerror}. Give another folder with --out.")
+
+
+def not_written(path: Path, error: OSError, folder: Path | None = None) -> EvidenceError:
+    """What to say, and what to do, where a file of a run could not be written.
+
+    ``folder``: of the run, where that is not the file's own.
+    """
+    place = folder or path.parent
+    if not place.is_dir():
+        return EvidenceError(
+            f"could not write {path}: the folder {place} was removed while the run was writing into it, and what was "
+            "recorded there is gone. Run the same command again."
+        )
+    return EvidenceError(
+        f"could not write {path}: {error.strerror or error}. What was recorded before stays; "
+        "make room (or give another folder with --out) and run the same command again."
+    )
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -148,7 +177,4 @@ def write(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         beside.replace(path)
     except OSError as error:
-        raise EvidenceError(
-            f"could not write {path}: {error.strerror}. The evidence recorded before stays; "
-            "make room (or give another folder with --out) and run the same command again."
-        ) from error
+        raise not_written(path, error) from error

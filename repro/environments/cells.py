@@ -15,6 +15,8 @@ from repro.core.records import Cell, Recipe
 DEVICES = ("cpu", "cuda", "mps")
 KEYS: dict[str, type] = {"python": str, "device": str, "why": str, "pins": dict}
 NEEDED = ("torch", "transformers")
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+"""A package's name, by the names specification of PyPA. Names reach uv, where any other word might be an option."""
 EXACT = re.compile(r"[0-9][0-9A-Za-z.+!]*")
 """One exact version: no operator, no wildcard."""
 
@@ -68,6 +70,8 @@ def read_recipe(path: Path) -> Recipe:
     if not re.fullmatch(r"3\.\d+", data["python"]):
         raise UsageError(f"{path}: 'python' must be a version such as '3.11', got {data['python']!r}.")
     for package, version in data["pins"].items():
+        if not NAME.fullmatch(package):
+            raise UsageError(f"{path}: pins has {package!r}, which is no name of a package.")
         if not isinstance(version, str) or not EXACT.fullmatch(version):
             raise UsageError(f"{path}: pins.{package} must be one exact version, got {version!r}.")
     for package in NEEDED:

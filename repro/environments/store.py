@@ -21,6 +21,7 @@ from typing import Protocol
 
 from repro.core.encoding import decode, encode, from_text
 from repro.core.errors import BuildError, RecordError
+from repro.core.locks import Say, nobody, waited_for
 from repro.core.paths import cache_folder
 from repro.core.records import Cell, Recipe
 from repro.environments.pip_settings import uv_settings
@@ -82,8 +83,13 @@ class Store:
             return None
         return Cell(str(python))
 
-    def build(self, recipe: Recipe, progress: Progress | None = None) -> Cell:
-        """The cell, built first where it does not stand yet.
+    def build(self, recipe: Recipe, progress: Progress | None = None, say: Say = nobody) -> Cell:
+        """The cell, built first where it does not stand yet; by one process at a time.
+
+        Args:
+            recipe: Of the cell.
+            progress: Is told how far the downloads are.
+            say: Is given a line where another process is building it, which is waited for.
 
         Raises:
             BuildError: uv, the interpreter or a package is not to be had here; the message is a reason for the cell.
@@ -91,9 +97,20 @@ class Store:
         standing = self.built(recipe)
         if standing is not None:
             return standing
-        folder = self.folder / recipe.id
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            with self._held(recipe.id, say):
+                return self.built(recipe) or self._build(recipe, progress)
+        except OSError as error:
+            raise BuildError(f"could not write in {self.folder}: {error.strerror or error}") from error
+
+    def _held(self, name: str, say: Say) -> contextlib.AbstractContextManager[None]:
+        """The lock of one cell, which lies beside its folder: that one is removed and made anew."""
+        return waited_for(self.folder / f"{name}.lock", f"the cell {name}", f"the cell {name}", say)
+
+    def _build(self, recipe: Recipe, progress: Progress | None) -> Cell:
+        folder = self.folder / recipe.id
+        try:
             shutil.rmtree(folder, ignore_errors=True)
             log = self.folder / f"{recipe.id}.log"
             log.write_text("", encoding="utf-8")
@@ -126,8 +143,9 @@ class Store:
         """What all cells take together, a file that several of them link to counted once."""
         return sum({(entry.st_dev, entry.st_ino): entry.st_size for entry in _files(self.folder)}.values())
 
-    def remove(self, ids: Sequence[str], *, cache: bool = False) -> int:
-        """Remove cells, and with ``cache`` what uv's cache holds of packages that no other cell has.
+    def remove(self, ids: Sequence[str], *, cache: bool = False, say: Say = nobody) -> int:
+        """Remove cells, waiting for one that is being built, and with ``cache`` what uv's cache holds of packages that
+        no other cell has.
 
         Returns:
             How many bytes more are free on the disk than before.
@@ -141,8 +159,10 @@ class Store:
         packages = set().union(*(_installed(self.folder / name) for name in ids)) if cache else set()
         try:
             for name in ids:
-                shutil.rmtree(self.folder / name)
-                (self.folder / f"{name}.log").unlink(missing_ok=True)
+                with self._held(name, say):
+                    shutil.rmtree(self.folder / name)
+                    for left in (f"{name}.log", f"{name}.lock"):
+                        (self.folder / left).unlink(missing_ok=True)
         except OSError as error:
             raise BuildError(f"could not remove {error.filename}: {error.strerror}") from error
         packages -= set().union(*(_installed(item.folder) for item in self.standing())) if packages else set()

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from .checkpoint.resolve import is_script, seed_of
 from .protocol.failures import in_words
-from .protocol.wire import SCHEMA, Emitter, own_stdout
+from .protocol.wire import SCHEMA, Emitter, hold_descriptors, own_stdout
 from .steps import registry
 
 NEEDED = ("torch", "transformers")
@@ -125,7 +125,11 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: Optional[list[str]] = None) -> int:
     """Parse, run, and return the exit status."""
+    stdout_is_open = hold_descriptors()
     given = _arguments(sys.argv[1:] if argv is None else argv)
+    if not stdout_is_open:
+        print("probes.pyz: standard output is closed: the answer has nowhere to go", file=sys.stderr)
+        return 125
     with own_stdout() as stream:
         emitter = Emitter(stream)
         try:

@@ -16,6 +16,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import EvidenceError, Stopped, UsageError
+from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Fault, Header, Outcome, Plan
 from repro.core.steps import Step, asked_by, every
 from repro.diagnosis.answer import answer
@@ -27,6 +28,8 @@ from repro.engine.evidence import NAME as EVIDENCE
 from repro.engine.evidence import Evidence, TrialLog
 from repro.engine.kit import Kit, pack
 from repro.engine.runner import NO_LIMITS, Limits, Listener, Rows, Setting
+from repro.report.privacy.machine import private_words
+from repro.report.privacy.mask import Mask
 from repro.reproducer.offer import offer
 from repro.run import output
 from repro.run.withheld import withheld
@@ -85,6 +88,11 @@ class Request:
             return "script" if "script" in self.steps else self.steps[-1]
         return "forward" if "forward" in self.steps else self.steps[-1]
 
+    @property
+    def words(self) -> str:
+        """The command without its options, which may hold private prompts."""
+        return shlex.join(["repro", self.command, self.model])
+
     def argv(self) -> tuple[str, ...]:
         """The command that gives it again, without the folder, so that it is run again and not read again."""
         argv = ["repro"] if self.command == "run" else ["repro", self.command]
@@ -123,7 +131,8 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
     ``rows`` is given the record of each example as it comes.
 
     Raises:
-        UsageError: the folder holds the evidence of another case, or a script is asked what only a model can answer.
+        UsageError: the folder holds the evidence of another case, another run is writing there, or a script is asked
+            what only a model can answer.
         EvidenceError: the folder cannot be written.
         CellError: the interpreter cannot be started.
         Stopped: Ctrl-C or SIGTERM; what was recorded stays.
@@ -132,9 +141,15 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
         known = dict.fromkeys(name for step in every() for name in step.asked_by if "script" in step.subjects)
         commands = ", ".join(name for name in known if asked_by(name, "script"))
         raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {commands}.")
+    folder = paths.make(request.out or paths.run_folder(request.case, datetime.now(UTC)))
+    with folder_held(folder, request.words, listener.note):
+        return run_into(folder, request, listener, rows)
+
+
+def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | None = None) -> Result:
+    """As ``run``, into a folder that the caller holds."""
     kit = pack()
     now = datetime.now(UTC)
-    folder = paths.make(request.out or paths.run_folder(request.case, now))
     if request.private_prompts:
         batches = None if request.batches is None else {**request.batches, "withheld": True}
         request = dataclasses.replace(request, case=withheld(request.case, folder), batches=batches)
@@ -208,7 +223,8 @@ def _conclude(request: Request, folder: Path, evidence: Evidence, listener: List
     found = answer(judgement, observations, header, evidence.sha256())
     found = replace(found, private_prompts=request.private_prompts)
     if request.reduce and request.command == "run" and found.verdict is Outcome.BAD:
-        found = replace(found, reproducer=offer(found, request.cell.python, folder, listener))
+        mask = Mask.of(found, private_words())
+        found = replace(found, reproducer=offer(found, request.cell.python, folder, mask, listener))
     found = replace(found, owner=owner(found, excluded(found)))
     found = replace(found, looks_like=looks_like(found))
     return Result(folder, output.write(folder, found, whole=request.deliver and request.command == "run"))

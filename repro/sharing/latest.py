@@ -163,7 +163,7 @@ def _standing(store: Store, recipe: Recipe) -> Cell | None:
 
 def _build(store: Store, recipe: Recipe, announcer: Announcer) -> Cell:
     with announcer.task(f"building {recipe.id}") as progress:
-        return store.build(recipe, progress)
+        return store.build(recipe, progress, announcer.line)
 
 
 def _arguments(run: Run, script: ScriptRecord) -> tuple[str, ...]:

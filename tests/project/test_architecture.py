@@ -25,7 +25,9 @@ def table(pattern):
 
 ROOMS = table("repro/")
 KIT_ROOMS = table("repro/probes/")
-KIT_MAY_IMPORT = {"torch", "functorch", "transformers", "safetensors", "huggingface_hub", "gguf", "numpy", "probes"}
+KIT_MAY_IMPORT = {
+    *("torch", "functorch", "transformers", "safetensors", "huggingface_hub", "filelock", "gguf", "numpy", "probes"),
+}
 OLDEST_GRAMMAR = (3, 9)
 CROWDED = {"repro/report/sections": 40, "repro/probes/steps": 40}
 """Folders that may hold more than a dozen files, with how many: each file of ``sections`` is one section of the

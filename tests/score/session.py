@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 import torch._dynamo  # the first operator under a dispatch mode imports it, which takes a second in each process
 import transformers
+from support import pool
 
-from . import beside, custom, drive, folders, pool, programs, quantised
+from . import beside, custom, drive, folders, programs, quantised
 from .architectures import architectures
 from .mark import Mark, mark
 from .records import Case

@@ -89,7 +89,7 @@ def test_a_cell_that_cannot_be_built_is_skipped_with_its_reason_and_the_others_r
 def test_a_cell_that_was_built_is_told_with_the_disk_that_all_take(asked, monkeypatch):
     """Built means here: it does not stand, and the store makes it."""
     monkeypatch.setattr(Store, "built", lambda store, recipe: None)
-    monkeypatch.setattr(Store, "build", lambda store, recipe, progress: Cell(str(store.python)), raising=False)
+    monkeypatch.setattr(Store, "build", lambda store, recipe, progress, say: Cell(str(store.python)), raising=False)
     monkeypatch.setattr(Store, "stored_bytes", lambda store: 5_200_000_000, raising=False)
     monkeypatch.setattr(Store, "folder", "cells", raising=False)
     monkeypatch.setattr(Told, "task", lambda told, name: contextlib.nullcontext(lambda done, total, unit: None))
@@ -204,7 +204,7 @@ def test_a_matrix_of_one_cell_is_a_run(asked, tmp_path):
     assert (answer.cells, answer.differences, answer.shown_cell) == (None, None, None)
     assert read(place / "verdict.json") == answer
     assert all((place / name).exists() for name in ("report.md", "report.html", "bundle.zip", "evidence.jsonl"))
-    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_file()] == ["matrix.json"]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir()) if path.is_file()] == [".lock", "matrix.json"]
     assert lines == ["a: Python 3.11, torch 2.4.1, transformers 4.57.3, cpu"]
 
 

@@ -144,6 +144,11 @@ def _log(file: Path) -> PromptSet:
     from repro.jobs.logs import read_log
 
     sections = read_log(file).sections
+    untold = sum(section.untold for section in sections)
+    if untold:
+        raise UsageError(
+            f"{file}: {many(untold, 'failure')} of more prompts than are told apart in a log. Split it, or give a list."
+        )
     prompts = [prompt for section in sections for prompt in section.prompts]
     texts = [_cut(prompt.text, cut=prompt.first.text_cut) for prompt in prompts if prompt.text]
     notes = []

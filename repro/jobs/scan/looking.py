@@ -47,7 +47,7 @@ class Scan:
 
     @property
     def verdict(self) -> Verdict:
-        """Bad where one file is bad, skip where none could be read; good says which were not."""
+        """Bad where one file is bad; nothing found beside a file that could not be read is "could not tell"."""
         total = len(self.files)
         by_outcome = Counter(looked.verdict.outcome for looked in self.files)
         bad, skipped = by_outcome[Outcome.BAD], by_outcome[Outcome.SKIP]
@@ -57,7 +57,8 @@ class Scan:
                 Outcome.BAD, f"{bad:,} of {total:,} files {'holds' if bad == 1 else 'hold'} a NaN or Inf{unread}"
             )
         if by_outcome[Outcome.GOOD]:
-            return Verdict(Outcome.GOOD, f"no NaN or Inf in {by_outcome[Outcome.GOOD]:,} of {total:,} files{unread}")
+            outcome = Outcome.SKIP if skipped else Outcome.GOOD
+            return Verdict(outcome, f"no NaN or Inf in {by_outcome[Outcome.GOOD]:,} of {total:,} files{unread}")
         if not total:
             return Verdict(Outcome.SKIP, f"no file of a kind that is read ({' '.join(KINDS)})")
         return Verdict(Outcome.SKIP, f"none of {total:,} files could be read to its end")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -42,11 +43,36 @@ def converted(source: Source, cache: str, progress: Callable[[int, int, str], No
     note = "converted from GGUF before"
     if not os.path.isfile(os.path.join(folder, DONE)):
         begin = time.monotonic()
-        _convert(path, sha, folder)
-        note = f"converted from GGUF in {time.monotonic() - begin:.0f} s"
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        with _alone(folder + ".lock"):
+            if not os.path.isfile(os.path.join(folder, DONE)):
+                _convert(path, sha, folder)
+                note = f"converted from GGUF in {time.monotonic() - begin:.0f} s"
     with open(os.path.join(folder, DONE), encoding="utf-8") as stream:
         names = json.load(stream).get("names") or {}  # a conversion of an earlier release kept none
     return replace(source, folder=folder, note=note, stored_as=names)
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Within it, no other process converts the same file: a folder that another one reads must not be replaced.
+
+    Where the file system has no locks, two conversions may be made of one file, each whole.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    with contextlib.ExitStack() as held:
+        try:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                print(f"waiting for another process, which is converting this file ({path})", file=sys.stderr)
+                lock.acquire()
+            held.callback(lock.release)
+        except (NotImplementedError, OSError) as error:
+            print(f"{path} cannot be locked: {error}", file=sys.stderr)
+        yield
 
 
 def _sha256(path: str, progress: Callable[[int, int, str], None]) -> str:
@@ -125,7 +151,6 @@ def _convert(path: str, sha: str, folder: str) -> None:
     import torch
     import transformers
 
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
     half = tempfile.mkdtemp(prefix="half-", dir=os.path.dirname(folder))
     try:
         place, name = os.path.split(path)

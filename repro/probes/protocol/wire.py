@@ -75,6 +75,42 @@ class Emitter:
             self.event("progress", step=self._step, done=done, total=total, unit=unit)
 
 
+def hold_descriptors() -> bool:
+    """Open the null device where a standard descriptor is closed, and where standard error takes nothing: the next
+    file that is opened would take the number, and a library's warning would end a step.
+
+    Returns whether standard output was open.
+    """
+    closed = [number for number in (0, 1, 2) if not _is_open(number)]
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in closed if _takes_text(2) else [*closed, 2]:
+        if null != number:
+            os.dup2(null, number)
+    if null > 2:
+        os.close(null)
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115 - until the end
+    return 1 not in closed
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _takes_text(number: int) -> bool:
+    """A full device refuses even nothing."""
+    try:
+        os.write(number, b"")
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def own_stdout() -> Iterator[TextIO]:
     """The real standard output as a private stream; for everybody else, file descriptor 1 is standard error until the
@@ -91,9 +127,9 @@ def own_stdout() -> Iterator[TextIO]:
     try:
         yield stream
     finally:
-        stream.flush()
         sys.stdout = python_stdout
         os.dup2(saved, 1)
         os.close(saved)
         PRIVATE.discard(private)
-        stream.close()
+        with contextlib.suppress(OSError):  # each event was flushed, and a failure was told then
+            stream.close()

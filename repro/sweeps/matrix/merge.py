@@ -1,6 +1,7 @@
 """Joins the tables of several machines, or single runs, into one: the same cell on another platform is another cell."""
 
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from repro.core import paths
 from repro.core.answer import NAME, Answer
 from repro.core.encoding import replace
 from repro.core.errors import EvidenceError, RecordError, UsageError
+from repro.core.locks import FILES as LOCK_FILES
+from repro.core.locks import Say, folder_held, nobody
 from repro.core.records import Case, Recipe
 from repro.core.sweep_answers import CellRow
 from repro.engine.evidence import NAME as EVIDENCE
@@ -37,16 +40,17 @@ class _Found:
     case: Case
 
 
-def merge(places: Sequence[Path], out: Path | None) -> Result:
+def merge(places: Sequence[Path], out: Path | None, say: Say = nobody) -> Result:
     """One table of every cell below ``places``: folders of matrices or single runs, or folders that hold such.
 
     Args:
         places: Where to look.
         out: The new folder; None for one below repro-runs/.
+        say: Is given the lines that a person should see meanwhile.
 
     Raises:
         UsageError: there is nothing to join in one of them, a file has another shape, they ask different questions, or
-            ``out`` is not empty.
+            ``out`` is not empty or is being written.
         EvidenceError: ``out`` cannot be written.
     """
     found: list[_Found] = []
@@ -62,19 +66,25 @@ def merge(places: Sequence[Path], out: Path | None) -> Result:
                 f"({_question(found[0].case)} and {_question(other.case)}): their answers cannot share a table."
             )
     names = _names(found)
-    folder = out or paths.run_folder(found[0].case, datetime.now(UTC), "merged")
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"--out {folder} is not empty. Give a new folder.")
-    folder = paths.make(folder)
+    folder = paths.make(out or paths.run_folder(found[0].case, datetime.now(UTC), "merged"))
+    command = ("repro", "merge", *map(str, places))
+    with folder_held(folder, shlex.join(command), say):
+        if {path.name for path in folder.iterdir()} - LOCK_FILES:
+            raise UsageError(f"--out {folder} is not empty. Give a new folder.")
+        return _merge(folder, names, found, command)
+
+
+def _merge(folder: Path, names: Sequence[str], found: Sequence[_Found], command: tuple[str, ...]) -> Result:
+    """Each run copied into the folder, and the table of all of them."""
     rows = []
     for name, item in zip(names, found, strict=True):
         try:
-            shutil.copytree(item.folder, folder / name)
+            shutil.copytree(item.folder, folder / name, ignore=shutil.ignore_patterns(*LOCK_FILES))
         except OSError as error:
             raise EvidenceError(f"could not copy {item.folder} to {folder / name}: {error}") from error
         rows.append(replace(item.row, id=name, folder=name if item.row.folder is not None else None))
     rows.sort(key=lambda row: row.id)
-    answer = join(rows, folder, ("repro", "merge", *map(str, places)), __version__, found[0].case)
+    answer = join(rows, folder, command, __version__, found[0].case)
     bring_scripts(folder, answer)
     return Result(folder, output.write(folder, answer, whole=True))
 

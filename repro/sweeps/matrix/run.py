@@ -12,7 +12,7 @@ import dataclasses
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from repro.core import paths
 from repro.core.answer import NAME
 from repro.core.encoding import SCHEMA, Record, encode, replace
 from repro.core.errors import BuildError, RecordError, Stopped, UsageError
+from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Outcome, Recipe, Verdict
 from repro.core.sweep_answers import CellRow
 from repro.engine.evidence import NAME as EVIDENCE
@@ -86,6 +87,11 @@ class Matrix:
         argv = self.request.argv()
         return ("repro", "matrix", *argv[1:], *(() if self.envs is None else ("--envs", str(self.envs))))
 
+    @property
+    def words(self) -> str:
+        """The command without its options, which may hold private prompts."""
+        return shlex.join(["repro", "matrix", self.request.model])
+
     def argv(self, cells: Iterable[str]) -> tuple[str, ...]:
         """The command that asks these cells; none of them is named where they are all that there are."""
         chosen = list(cells)
@@ -97,11 +103,17 @@ def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
     """Ask every cell, and write the table that joins the answers; of a single cell, its run.
 
     Raises:
-        UsageError: the folder holds something else, or a matrix that nobody asked to resume.
+        UsageError: the folder holds something else, another matrix is writing there, or one that nobody asked to
+            resume.
         EvidenceError: the folder cannot be written.
         Stopped: Ctrl-C or SIGTERM; the cells that have answered stay.
     """
     folder = paths.make(matrix.out or paths.run_folder(matrix.request.case, datetime.now(UTC), "matrix"))
+    with folder_held(folder, matrix.words, announcer.line):
+        return _run(folder, matrix, store, announcer)
+
+
+def _run(folder: Path, matrix: Matrix, store: Store, announcer: Announcer) -> Result:
     header = Header(command=matrix.question, case=matrix.request.case)
     if paths.claim(folder / HEADER, header, "a matrix of") is not None and not matrix.resume:
         raise UsageError(f"--out {folder} holds this matrix already. Add --resume to go on, or give another folder.")
@@ -115,19 +127,21 @@ def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
             announcer.line(disk_use(store))
     except KeyboardInterrupt as error:
         if any(file.row is not None for _, file in row_files(folder)):
-            _conclude(matrix, folder)
+            _conclude(matrix, folder, announcer.line)
         again = [*matrix.argv(recipe.id for recipe in matrix.asked), "--out", str(paths.relative(folder)), "--resume"]
         raise Stopped(143 if isinstance(error, Terminated) else 130, shlex.join(again)) from None
-    return _conclude(matrix, folder)
+    return _conclude(matrix, folder, announcer.line)
 
 
-def _conclude(matrix: Matrix, folder: Path) -> Result:
+def _conclude(matrix: Matrix, folder: Path, say: Callable[[str], None]) -> Result:
     """The table of every cell that has answered, now or before; where that is one cell, its run."""
     found = [(place, file.row) for place, file in row_files(folder) if file.row is not None]
     rows = [row for _, row in found]
     argv = matrix.argv(row.id for row in rows)
     if len(rows) == 1 and not (folder / NAME).exists():  # a folder that has a table keeps it
-        return _single(matrix, *found[0], argv)
+        place, row = found[0]
+        with folder_held(place, matrix.words, say):
+            return _single(matrix, place, row, argv)
     answer = join(rows, folder, argv, __version__, matrix.request.case)
     bring_scripts(folder, answer)
     return Result(folder, output.write(folder, answer, whole=True))
@@ -231,7 +245,7 @@ class _Asking:
             return standing
         begin = time.monotonic()
         with self.announcer.task(f"building {recipe.id}") as progress:
-            cell = self.store.build(recipe, progress)
+            cell = self.store.build(recipe, progress, self.announcer.line)
         self.announcer.line(f"{recipe.id} was built in {time.monotonic() - begin:.0f} s")
         self.built_some = True
         return cell

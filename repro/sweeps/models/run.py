@@ -19,6 +19,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import Stopped, UsageError
+from repro.core.locks import folder_held
 from repro.core.payloads import Plain
 from repro.core.records import Kind, Outcome, Verdict
 from repro.core.sentences import listed
@@ -77,13 +78,20 @@ def run(comparing: Comparing, announcer: Announcer) -> Result:
     """Ask every model, and write what follows from all of them.
 
     Raises:
-        UsageError: there is nothing to compare, or the folder holds something else.
+        UsageError: there is nothing to compare, the folder holds something else, or another comparison is writing
+            there.
         EvidenceError: the folder cannot be written.
         Stopped: Ctrl-C or SIGTERM; the models that have answered stay.
     """
     _check(comparing.requests)
-    place = comparing.out or paths.run_folder(comparing.requests[0].case, datetime.now(UTC), "compare")
-    folder = paths.make(place)
+    first = comparing.requests[0]
+    folder = paths.make(comparing.out or paths.run_folder(first.case, datetime.now(UTC), "compare"))
+    words = shlex.join(["repro", "compare", *(one.model for one in comparing.requests)])
+    with folder_held(folder, words, announcer.line):
+        return _run(folder, comparing, announcer)
+
+
+def _run(folder: Path, comparing: Comparing, announcer: Announcer) -> Result:
     paths.claim(folder / HEADER, paths.Claim(command=comparing.argv()), "a comparison of")
     children, asked = Children(), []
     names = _names([one.model for one in comparing.requests])

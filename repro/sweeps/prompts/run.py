@@ -19,13 +19,13 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import encode, number, replace
 from repro.core.errors import EvidenceError, UsageError
+from repro.core.locks import folder_held
 from repro.core.records import Kind, Outcome, Owner
 from repro.core.sweep_answers import Counts, Place, Prompts, Skips
 from repro.engine.runner import Listener
 from repro.jobs.prompt_files import asked_examples
 from repro.run import output
-from repro.run.run import Request, Result
-from repro.run.run import run as run_steps
+from repro.run.run import Request, Result, run_into
 from repro.sweeps.prompts.reasons import reasons
 from repro.sweeps.prompts.records import PromptRecords
 
@@ -88,9 +88,13 @@ def run(asked: Asked, listener: Listener) -> Result:
         EvidenceError, CellError, Stopped: as a run of one prompt.
     """
     request = dataclasses.replace(asked.request, extra=asked.argv())
-    place = request.out or paths.run_folder(request.case, datetime.now(UTC), "prompts")
     total = _checked(asked)
-    folder = paths.make(place)
+    folder = paths.make(request.out or paths.run_folder(request.case, datetime.now(UTC), "prompts"))
+    with folder_held(folder, request.words, listener.note):
+        return _run(folder, asked, request, total, listener)
+
+
+def _run(folder: Path, asked: Asked, request: Request, total: int, listener: Listener) -> Result:
     _claim(folder, asked, request, total)
     _write_examples(asked, folder)
     vectors = None if asked.vectors is None else str(asked.vectors.absolute())
@@ -105,7 +109,7 @@ def run(asked: Asked, listener: Listener) -> Result:
         "ablations": asked.ablations,
     }
     kept = PromptRecords(folder / RECORDS)
-    result = run_steps(dataclasses.replace(request, out=place, batches=batches), listener, kept.append)
+    result = run_into(folder, dataclasses.replace(request, batches=batches), listener, kept.append)
     found = summary(kept, result.answer.prompts or Prompts())
     if not found.asked:
         return result  # no model, or no layers: nothing was run

@@ -1,8 +1,8 @@
 """The search for a version from a request to verdict.json and report.md. Reads top to bottom as a list of steps."""
 
+import functools
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import FetchError, Stopped, UsageError
+from repro.core.locks import folder_held, remove_unused
 from repro.core.records import Case
 from repro.core.sweep_answers import Boundary, Release, Versions
 from repro.core.trace_answers import Changes
-from repro.environments.cells import recipes
+from repro.environments.cells import NAME, recipes
 from repro.environments.store import Announcer, Store, disk_use
 from repro.run import output
 from repro.run.conversion import convert_once
@@ -86,13 +87,19 @@ def question(
     A script that never names Transformers is asked without it.
 
     Raises:
-        UsageError: a pin is no ``NAME==VERSION``, or the Python is no ``3.N``.
+        UsageError: a name or a version is none, a pin is no ``NAME==VERSION``, or the Python is no ``3.N``.
     """
+    _refuse_other_words("--package", package, "torch", NAME.fullmatch(package))
+    for option, version in (("--good", good), ("--bad", bad)):
+        _refuse_other_words(option, version, "2.4.1", _is_version(version))
     held = []
     for pin in pins:
         name, equals, version = pin.partition("==")
         if not equals or not name.strip() or not version.strip():
             raise UsageError(f"--with {pin}: expected NAME==VERSION, such as transformers==4.57.3.")
+        _refuse_other_words(
+            "--with", pin, "transformers==4.57.3", NAME.fullmatch(name.strip()) and _is_version(version)
+        )
         held.append((name.strip(), version.strip()))
     python = py or ".".join(map(str, sys.version_info[:2]))
     if not re.fullmatch(r"3\.\d+", python):
@@ -110,16 +117,45 @@ def question(
     )
 
 
+def _refuse_other_words(option: str, given: str, example: str, fits: object) -> None:
+    """These words reach uv: one that is no name or version might be an option or a path there."""
+    if not fits:
+        raise UsageError(
+            f"{option} {given!r} is not what a package index knows. Give something like {option} {example}."
+        )
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
 def run(search: Search, store: Store, announcer: Announcer) -> Result:
     """Search, compare the two sides, and write the answer.
 
     Raises:
-        UsageError: the question has no answer as it is put, or the folder holds something else.
+        UsageError: the question has no answer as it is put, the folder holds something else, or another search is
+            writing there.
         FetchError: the registry could not be asked for the releases.
         EvidenceError: the folder cannot be written.
         Stopped: Ctrl-C or SIGTERM; the releases that have answered stay.
     """
     folder = paths.make(search.out or paths.run_folder(search.request.case, datetime.now(UTC), "versions"))
+    words = shlex.join(["repro", "versions", search.request.model])
+    try:
+        with folder_held(folder, words, announcer.line):
+            return _run(folder, search, store, announcer)
+    except (UsageError, FetchError):
+        # Nobody named the folder, and where nothing was asked yet it would only be in the way.
+        if search.out is None:
+            remove_unused(folder, HEADER)
+        raise
+
+
+def _run(folder: Path, search: Search, store: Store, announcer: Announcer) -> Result:
     paths.claim(folder / HEADER, paths.Claim(command=search.argv()), "a search for")
     question, extra = search.question, _held_numpy(search.question)
     if extra:
@@ -128,14 +164,10 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
     world = RealWorld(search.request, question.python, extra, folder, store, announcer)
     try:
         with terminable():
-            convert_once(search.request, recipes(), store.build, world.children, folder / "conversion", announcer.line)
+            build = functools.partial(store.build, say=announcer.line)
+            convert_once(search.request, recipes(), build, world.children, folder / "conversion", announcer.line)
             found = investigate(question, world, announcer.line)
             compared = [_compare(change, world) for change in found.changes] if search.trace else []
-    except (UsageError, FetchError):
-        # Nobody named the folder, and where nothing was asked yet it would only be in the way.
-        if search.out is None and [path.name for path in folder.iterdir()] == [HEADER]:
-            shutil.rmtree(folder)
-        raise
     except KeyboardInterrupt as error:
         world.children.stop()
         again = shlex.join([*search.argv(), "--out", str(search.out or paths.relative(folder))])

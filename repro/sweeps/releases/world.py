@@ -98,7 +98,7 @@ class RealWorld:
             return cell
         self.built_some = True
         with self._announcer.task(f"building {recipe.id}") as progress:
-            return self._store.build(recipe, progress)
+            return self._store.build(recipe, progress, self._announcer.line)
 
     def _recipe(self, pins: Mapping[str, str]) -> Recipe:
         every = {**self._extra, **pins}

@@ -13,15 +13,26 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypeVar
-
-from .records import Case
+from typing import Any, Protocol, TypeVar
 
 FORK = multiprocessing.get_context("fork")
+
+
+class Case(Protocol):
+    """What is worked on: its name, and how long that may take."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+C = TypeVar("C", bound=Case)
 T = TypeVar("T")
 
 
-def each(cases: Sequence[Case], work: Callable[[Case], T], jobs: int, log: Path) -> Iterator[tuple[Case, T | str]]:
+def each(cases: Sequence[C], work: Callable[[C], T], jobs: int, log: Path) -> Iterator[tuple[C, T | str]]:
     """The result of each case as it comes; a sentence where its process died, raised, or took too long.
 
     What a case prints goes to ``log``.
@@ -58,7 +69,7 @@ def _result(pipe: Any, process: BaseProcess) -> Any:
     return result if result is not None else f"its process ended with {process.exitcode}"
 
 
-def _child(case: Case, work: Callable[[Case], T], send: Connection, log: Path) -> None:
+def _child(case: C, work: Callable[[C], T], send: Connection, log: Path) -> None:
     with log.open("ab", buffering=0) as opened:
         for stream in (1, 2):
             os.dup2(opened.fileno(), stream)

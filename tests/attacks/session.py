@@ -1,0 +1,74 @@
+"""Many attacks, some at a time, each in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from support import pool
+
+from . import makers
+from .attack import Attack
+from .drive import hold
+
+GRACE = 30.0
+"""What an attack's process may take beyond the attack itself, to make its files and to look at what came out."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one attack came out. ``broken``: what did not hold."""
+
+    attack: Attack
+    broken: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """An attack with the time that its process may take."""
+
+    attack: Attack
+
+    @property
+    def name(self) -> str:
+        return self.attack.name
+
+    @property
+    def seconds(self) -> float:
+        return self.attack.seconds + GRACE
+
+
+def run(attacks: Sequence[Attack], folder: Path, jobs: int) -> Iterator[Result]:
+    """The results as they come.
+
+    Args:
+        attacks: Which.
+        folder: An empty one, in which each makes its own.
+        jobs: How many at a time.
+    """
+    # One cache for all, as one user has it; and nothing of this user's.
+    os.environ.update(REPRO_CACHE_DIR=str(folder / "cache"), HF_HOME=str(folder / "hub"), HF_HUB_OFFLINE="1")
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    makers.prepare_models(folder / "models", {name for attack in attacks for name in attack.models.values()})
+    makers.deeds(), makers.files()
+
+    def work(turn: _Turn) -> tuple[list[str], float]:
+        place, begin = folder / f"{os.getpid()}", time.monotonic()
+        place.mkdir()
+        try:
+            return hold(turn.attack, place), time.monotonic() - begin
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    # The longest first, so that none of them is left alone at the end.
+    turns = sorted((_Turn(attack) for attack in attacks), key=lambda turn: -turn.seconds)
+    for turn, found in pool.each(turns, work, jobs, folder / "log"):
+        if isinstance(found, str):
+            yield Result(turn.attack, (found,), turn.seconds)
+        else:
+            yield Result(turn.attack, tuple(found[0]), found[1])
