@@ -17,7 +17,7 @@ TOKENIZER_BYTES = 500_000_000  # Gemma 3, with 262,144 tokens, has 33 MB
 PROMPT_CHARACTERS = 10_000_000  # more than a million tokens
 TOKENIZER_GROWTH = 1_000_000_000  # characters that a tokenizer's rules may make of a prompt
 GGUF_KEYS = 100_000
-GGUF_ELEMENTS = 50_000_000  # of all arrays together; a vocabulary of 262,144 tokens has three arrays of that length
+GGUF_ELEMENTS = 10_000_000  # of all arrays together; a vocabulary of 262,144 tokens has three arrays of that length
 BUILD_SECONDS = 120  # for building a model without memory for its weights
 
 
