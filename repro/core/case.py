@@ -4,7 +4,6 @@ Everything that can be seen without torch is refused here, before anything is st
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,7 +138,7 @@ def _folder(model: str, path: Path) -> Path:
         raise UsageError(f"the folder {model!r} is empty: it needs a config.json and the weights.")
     if CONFIG in names:  # and yet does not exist
         raise UsageError(
-            f"{path / CONFIG} is a link to {os.readlink(path / CONFIG)}, which is not there. Copy the files themselves."
+            f"{path / CONFIG} is a link to {(path / CONFIG).readlink()}, which is not there. Copy the files themselves."
         )
     found = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     ggufs = [name for name in names if name.endswith(".gguf")]

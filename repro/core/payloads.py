@@ -91,8 +91,8 @@ class WeightFile(Record, frozen=True, kw_only=True):
 
 
 class Finding(Record, frozen=True, kw_only=True):
-    """A problem, with its severity ("bad" or "note"); ``file`` where it is of one file, ``cause`` where it says why
-    others are there: the kind of a ``Cause``, or "misplaced".
+    """A problem, with its severity ("bad", "unread" or "note"); ``file`` where it is of one file, ``cause`` where it
+    says why others are there: the kind of a ``Cause``, or "misplaced".
     """
 
     problem: str

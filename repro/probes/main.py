@@ -85,7 +85,7 @@ def _failed(raised: Exception) -> tuple[str, str, Optional[dict[str, Any]], dict
     """(verdict, reason, payload, error) of a step that raised. An exception is never "bad": nothing was measured."""
     name = type(raised).__name__
     error = {"type": name, "message": str(raised)[:4000], "traceback": traceback.format_exc()[-8000:]}
-    if name in ("CannotResolve", "CannotLoad"):  # their messages are whole sentences for the user
+    if name in ("CannotResolve", "CannotLoad", "OverLimit"):  # their messages are whole sentences for the user
         text = " ".join(str(raised).split())[:500]
         return "skip", text, {"fatal": True} if name == "CannotResolve" else None, error
     return "skip", in_words(raised), None, error

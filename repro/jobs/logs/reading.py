@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro.core.errors import UsageError
+from repro.core.foreign import check_is_file
 from repro.jobs.unpacked import Damaged, Unpacked, format_of
 
 BLOCK_BYTES = 1 << 20
@@ -87,6 +88,7 @@ class Source:
 
 def _opened(source: Source) -> io.BufferedReader:
     """The log, unpacked. It is opened once, and never sought in, for it may be a pipe."""
+    check_is_file(source.path, pipe=True)
     stream = source.path.open("rb")
     start = stream.peek(8)
     refused = next((name for magic, name in NOT_READ if start.startswith(magic)), None)

@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 from ..values.figures import unravel
 from .contents import Contents, Unreadable
+from .opening import open_foreign
 from .resolve import first_line
 
 CHUNK_BYTES = 1 << 20
@@ -27,7 +28,7 @@ MOST_RATIO = 1_040
 
 def read_npy(path: str, found: Contents) -> None:
     """The array of a .npy file."""
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
         _array("array", stream.read, os.path.getsize(path), found)
 
 
@@ -38,7 +39,7 @@ def read_npz(path: str, found: Contents) -> None:
         Unreadable: it is no zip archive, or unpacks to more than one can hold.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_foreign(path) as opened, zipfile.ZipFile(opened) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             total = sum(info.file_size for info in infos)
             if total > MOST_RATIO * os.path.getsize(path):

@@ -5,7 +5,6 @@ device.
 """
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -13,11 +12,15 @@ from typing import Any, Callable, Optional
 
 from torch import Tensor
 
-from . import pickled
+from . import limits, pickled
 from .header import BadHeader, Header, read_header
-from .resolve import Source, first_line
+from .limits import OverLimit
+from .opening import BadJson, open_foreign, read_json, shown
+from .resolve import Source
 
 CHUNK = 1 << 22
+MOST_FOUND = 20  # findings of one kind; more would bury the others
+UNREAD = "unread"
 Progress = Callable[[int, int, str], None]
 
 
@@ -26,8 +29,8 @@ class WeightFiles:
     """The weight files that from_pretrained would take from a folder, and what is wrong with them.
 
     format: "safetensors", "pickle" or "none". headers: of the safetensors files that are whole, in file order.
-    findings: {"file", "problem", "severity"}; severity "bad" means that the checkpoint is broken, "note" that it is
-    worth knowing.
+    findings: {"file", "problem", "severity"}; severity "bad" means that the checkpoint is broken, "unread" that a file
+    could not be read, so that nobody knows, "note" that it is worth knowing.
     """
 
     format: str
@@ -44,7 +47,11 @@ class WeightFiles:
 
 
 def list_weights(folder: str) -> WeightFiles:
-    """Which weight files a folder has, in from_pretrained's own order of preference, each header read and checked."""
+    """Which weight files a folder has, in from_pretrained's own order of preference, each header read and checked.
+
+    Raises:
+        OverLimit: a file asks for more work than is done without being asked.
+    """
     if not os.path.isfile(os.path.join(folder, "config.json")):
         found = WeightFiles("none")
         found.find("config.json", f"it is not in {folder}: this is no model folder")
@@ -67,7 +74,7 @@ def list_weights(folder: str) -> WeightFiles:
                 _check_index(mapping, found, index)
         else:
             for name in found.names:
-                if not os.path.exists(os.path.join(folder, name)):
+                if not _there(os.path.join(folder, name)):
                     found.find(name, f"this shard is named in {index} and is not there")
         return found
     found = WeightFiles("none")
@@ -75,25 +82,47 @@ def list_weights(folder: str) -> WeightFiles:
     return found
 
 
-def _read_index(folder: str, name: str, found: WeightFiles) -> dict[str, str]:
+def _there(path: str) -> bool:
+    """Whether something of this name is there; a name too long for a file is that of none."""
     try:
-        with open(os.path.join(folder, name), encoding="utf-8") as stream:
-            mapping = json.load(stream)["weight_map"]
-        shards = {str(key): str(value) for key, value in mapping.items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        found.find(name, f"the index cannot be read: {first_line(error)}")
+        return os.path.exists(path)
+    except (OSError, ValueError):  # from Python 3.12 on os.path.exists never raises
+        return False
+
+
+def _read_index(folder: str, name: str, found: WeightFiles) -> dict[str, str]:
+    """The shard of each tensor, as far as the index can be followed; what is wrong with it becomes a finding."""
+    try:
+        data = read_json(os.path.join(folder, name), limits.INDEX_BYTES)
+    except OSError as error:
+        found.find(name, f"the index cannot be read: {error.strerror}", UNREAD)
         return {}
+    except BadJson as error:
+        found.find(name, f"the index cannot be read: {error}")
+        return {}
+    if not isinstance(data, dict) or not isinstance(data.get("weight_map"), dict):
+        held = "no weight_map" if isinstance(data, dict) and "weight_map" not in data else shown(data)
+        found.find(name, f"the index cannot be read: expected an object of file names under weight_map, found {held}")
+        return {}
+    mapping = data["weight_map"]
+    limits.check(name, len(mapping), limits.TENSORS, "tensors in its weight_map")
+    if not mapping:
+        found.find(name, "its weight_map is empty: it names no tensor and no file")
+    odd = [key for key, shard in mapping.items() if not isinstance(shard, str) or shard in ("", ".", "..")]
+    if odd:
+        found.find(name, f"it names no file for {shown(odd[0])}: {shown(mapping[odd[0]])} ({len(odd)} such entries)")
+    shards = {key: shard for key, shard in mapping.items() if isinstance(shard, str)}
     # a name that leaves the folder would make every later step read somebody else's file
-    outside = sorted({shard for shard in shards.values() if os.path.basename(shard) != shard})
-    for shard in outside:
-        found.find(name, f"it names a shard outside the folder: {shard!r}")
-    return {key: shard for key, shard in shards.items() if shard not in outside}
+    outside = {shard for shard in shards.values() if os.path.basename(shard) != shard or "\0" in shard}
+    for shard in sorted(outside)[:MOST_FOUND]:
+        found.find(name, f"it names a shard outside the folder: {shown(shard)}")
+    return {key: shard for key, shard in shards.items() if shard not in outside and shard not in ("", ".", "..")}
 
 
 def _read_headers(folder: str, found: WeightFiles) -> None:
     for name in found.names:
         path = os.path.join(folder, name)
-        if not os.path.exists(path):
+        if not _there(path):
             gone = "a link to a blob that is gone" if os.path.islink(path) else "named in the index and not there"
             found.find(name, f"this shard is {gone}")
             continue
@@ -103,7 +132,7 @@ def _read_headers(folder: str, found: WeightFiles) -> None:
             found.find(name, str(error))
             continue
         except OSError as error:
-            found.find(name, f"it cannot be read: {first_line(error)}")
+            found.find(name, f"it cannot be read: {error.strerror or error}", UNREAD)
             continue
         found.headers.append(header)
         if header.data_start % 8:
@@ -123,13 +152,13 @@ def _check_index(mapping: dict[str, str], found: WeightFiles, index: str) -> Non
             where.setdefault(entry.name, set()).add(entry.file)
     read = {os.path.basename(header.path) for header in found.headers}
     lost = sorted(name for name, shard in mapping.items() if shard in read and shard not in where.get(name, ()))
-    for name in lost[:20]:
-        found.find(index, f"it puts tensor {name!r} into {mapping[name]}, which does not have it")
+    for name in lost[:MOST_FOUND]:
+        found.find(index, f"it puts tensor {shown(name)} into {mapping[name]}, which does not have it")
     extra = sorted(set(where) - set(mapping))
     if extra:
         found.find(
             index,
-            f"{len(extra)} tensors of the shards are not in the index, the first is {extra[0]!r}",
+            f"{len(extra)} tensors of the shards are not in the index, the first is {shown(extra[0])}",
             "note",
         )
 
@@ -137,7 +166,10 @@ def _check_index(mapping: dict[str, str], found: WeightFiles, index: str) -> Non
 def check(source: Source, progress: Progress) -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and payload of the files step for a folder or a Hub snapshot."""
     folder = source.folder or ""
-    found = list_weights(folder)
+    try:
+        found = list_weights(folder)
+    except OverLimit as error:
+        return "skip", str(error), {**_payload(source, WeightFiles("none"), []), "fatal": True}
     if found.format == "pickle":
         refused = check_pickles(folder, found)
         if refused:
@@ -151,6 +183,9 @@ def check(source: Source, progress: Progress) -> tuple[str, str, dict[str, Any]]
         payload["fatal"] = found.format == "none"
         verdict = "skip" if payload["fatal"] else "bad"
         return verdict, "{}: {}{}".format(bad[0]["file"], bad[0]["problem"], more), payload
+    unread = [finding for finding in found.findings if finding["severity"] == UNREAD]
+    if unread:
+        return "skip", "{}: {}".format(unread[0]["file"], unread[0]["problem"]), {**payload, "fatal": True}
     checked = sum(row["sha256"] == "match" for row in rows)
     tensors = sum(row["tensors"] or 0 for row in rows)
     reason = "{} weight file{} whole".format(len(found.names), "" if len(found.names) == 1 else "s")
@@ -180,7 +215,7 @@ def _row(folder: str, name: str, found: WeightFiles, verdict: Optional[str]) -> 
     header = next((h for h in found.headers if os.path.basename(h.path) == name), None)
     return {
         "name": name,
-        "bytes": os.path.getsize(path) if os.path.exists(path) else None,
+        "bytes": os.path.getsize(path) if _there(path) else None,
         "tensors": len(header.entries) if header else None,
         "data_start": header.data_start if header else None,
         "data_start_mod_8": header.data_start % 8 if header else None,
@@ -206,7 +241,7 @@ def _check_blobs(folder: str, found: WeightFiles, progress: Progress) -> dict[st
     for name, real in blobs.items():
         wanted = os.path.basename(real)
         sha: Any = hashlib.sha256() if len(wanted) == 64 else hashlib.sha1(b"blob %d\0" % os.path.getsize(real))
-        with open(real, "rb") as stream:
+        with open_foreign(real) as stream:
             for chunk in iter(lambda: stream.read(CHUNK), b""):
                 sha.update(chunk)
                 done += len(chunk)
@@ -229,7 +264,7 @@ def check_pickles(folder: str, found: WeightFiles) -> Optional[str]:
     """
     for name in found.names:
         path = os.path.join(folder, name)
-        if not os.path.exists(path):
+        if not _there(path):
             continue
         found.find(
             name, "a pickle file: untrusted by nature, opened with weights_only; safetensors cannot carry code", "note"

@@ -6,9 +6,13 @@ holes. Source: https://huggingface.co/docs/safetensors (format), and its rule th
 
 import json
 import os
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
+
+from . import limits
+from .opening import open_foreign, shown
 
 # Bytes for each element. Types that pack several elements into a byte (F4, F6) have no entry: their size is not
 # checked.
@@ -17,6 +21,8 @@ ITEM_BYTES = {
     "U8": 1,
     "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
 }  # fmt: skip
+DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
+MOST = (1 << 63) - 1  # of a size or an offset: what a signed number of 64 bits holds
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 
 
@@ -56,7 +62,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise BadHeader(f"the header names {key!r} twice")
+            raise BadHeader(f"the header names {shown(key)} twice")
         found[key] = value
     return found
 
@@ -66,9 +72,11 @@ def read_header(path: str) -> Header:
 
     Raises:
         BadHeader: it is cut, no JSON, does not cover the file, or a tensor's bytes do not fit its shape.
+        OverLimit: it names more tensors than are read without being asked.
+        OSError: it is no regular file, or cannot be read.
     """
-    file_bytes = os.path.getsize(path)
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
+        file_bytes = os.fstat(stream.fileno()).st_size
         start = stream.read(8)
         if len(start) < 8:
             raise BadHeader(f"the file has {file_bytes} bytes: less than a header's length field")
@@ -79,13 +87,21 @@ def read_header(path: str) -> Header:
                 raise BadHeader("it is a Git LFS pointer, not the file itself: run git lfs pull, or download it again")
             raise BadHeader(f"the header should have {length} bytes, the file has {file_bytes}")
         raw = stream.read(length)
+    if len(raw) < length:
+        raise BadHeader(f"the file is being written: of {length} bytes of its header, {len(raw)} could be read")
     try:
         parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise BadHeader("the header is nested too deeply: a header has three levels") from None
+    except ValueError as error:
         raise BadHeader(f"the header is no JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise BadHeader(f"the header is a JSON {type(parsed).__name__}, not an object")
-    metadata = parsed.pop("__metadata__", None) or {}
+    metadata = parsed.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise BadHeader(f"its __metadata__ is no object of texts: {shown(metadata)}")
+    limits.check(os.path.basename(path), len(parsed), limits.TENSORS, "tensors in its header")
     data_start = 8 + length
     entries = sorted(
         (_entry(path, name, about, data_start) for name, about in parsed.items()), key=lambda e: (e.begin, e.end)
@@ -95,28 +111,33 @@ def read_header(path: str) -> Header:
 
 
 def _entry(path: str, name: str, about: Any, data_start: int) -> Entry:
-    try:
-        begin, end = _whole(about["data_offsets"])
-        shape = _whole(about["shape"])
-        entry = Entry(name, os.path.basename(path), str(about["dtype"]), shape, data_start + begin, data_start + end)
-    except (KeyError, TypeError, ValueError):
-        raise BadHeader(f"the entry of {name!r} lacks dtype, shape or data_offsets: {about!r}") from None
+    said = shown(name)
+    if not isinstance(about, dict):
+        raise BadHeader(f"the entry of {said} is no object: {shown(about)}")
+    for key in ("dtype", "shape", "data_offsets"):
+        if key not in about:
+            raise BadHeader(f"the entry of {said} lacks dtype, shape or data_offsets: it has no {key}: {shown(about)}")
+    dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
+    if not isinstance(dtype, str) or not DTYPE.fullmatch(dtype):
+        raise BadHeader(f"the dtype of {said} is {shown(dtype)}: expected a name such as 'F32'")
+    if not _whole(shape) or len(shape) > limits.DIMENSIONS:
+        raise BadHeader(f"the shape of {said} is {shown(shape)}: expected at most {limits.DIMENSIONS} sizes from 0 on")
+    if not _whole(offsets) or len(offsets) != 2 or offsets[1] < offsets[0]:
+        raise BadHeader(f"the data_offsets of {said} are {shown(offsets)}: expected the first byte and that behind it")
+    begin, end = offsets
+    entry = Entry(name, os.path.basename(path), dtype, tuple(shape), data_start + begin, data_start + end)
     item = ITEM_BYTES.get(entry.dtype)
-    if begin < 0 or end < begin or any(size < 0 for size in entry.shape):
-        raise BadHeader(f"the offsets of {name!r} are not a range: {begin} to {end}")
     if item is not None and entry.numel * item != end - begin:
         raise BadHeader(
-            f"{name!r} has {end - begin} bytes,"
-            f" its shape {list(entry.shape)} in {entry.dtype} needs {entry.numel * item}"
+            f"{said} has {end - begin} bytes,"
+            f" its shape {list(entry.shape)} in {entry.dtype} needs {shown(entry.numel * item)}"
         )
     return entry
 
 
-def _whole(numbers: Any) -> tuple[int, ...]:
-    """A list of whole numbers as it is; anything that only looks like one is refused."""
-    if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
-        raise TypeError(numbers)
-    return tuple(numbers)
+def _whole(numbers: Any) -> bool:
+    """Whether it is a list of whole numbers that a size or an offset can have; what only looks like one is none."""
+    return isinstance(numbers, list) and all(type(number) is int and 0 <= number <= MOST for number in numbers)
 
 
 def _check_cover(entries: list[Entry], data_start: int, file_bytes: int) -> None:
@@ -124,13 +145,13 @@ def _check_cover(entries: list[Entry], data_start: int, file_bytes: int) -> None
     for entry in entries:
         if entry.begin != at:
             word = "a hole" if entry.begin > at else "an overlap"
-            raise BadHeader(f"{word} of {abs(entry.begin - at)} bytes before {entry.name!r}")
+            raise BadHeader(f"{word} of {abs(entry.begin - at)} bytes before {shown(entry.name)}")
         at = entry.end
     if at > file_bytes:
         cut = [entry.name for entry in entries if entry.end > file_bytes]
         raise BadHeader(
             f"the file is cut: its header covers {at} bytes, the file has {file_bytes};"
-            f" {len(cut)} of {len(entries)} tensors are not whole, the first is {cut[0]!r}"
+            f" {len(cut)} of {len(entries)} tensors are not whole, the first is {shown(cut[0])}"
         )
     if at < file_bytes:
         raise BadHeader(f"{file_bytes - at} bytes behind the last tensor belong to nothing")

@@ -14,6 +14,7 @@ from typing import Any, Optional
 import torch
 
 from .contents import Unreadable
+from .opening import open_foreign
 from .resolve import first_line
 
 ZIP = b"PK\x03\x04"
@@ -27,7 +28,7 @@ def load(path: str, device: str = "cpu") -> Any:
         Unreadable: it is refused before torch sees it. Anything else is torch's own refusal.
     """
     options: dict[str, Any] = {"map_location": device, "weights_only": True}
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
         start = stream.read(64)
     if start.startswith(ZIP):
         sizes_of_records(path)
@@ -46,7 +47,7 @@ def _of_old_form(path: str, options: dict[str, Any]) -> Any:
     Raises:
         Unreadable: something stands behind them, which torch.load leaves alone and another reader may not.
     """
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
         held = torch.load(stream, **options)
         behind = os.fstat(stream.fileno()).st_size - stream.tell()
     if behind:
@@ -61,7 +62,7 @@ def sizes_of_records(path: str) -> Optional[set[int]]:
         Unreadable: it is another zip archive, a TorchScript program, or was packed: torch.save packs nothing, and what
             is packed cannot be mapped and may unpack to anything.
     """
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
         if stream.read(len(ZIP)) != ZIP:
             return None
     try:

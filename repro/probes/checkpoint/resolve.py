@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from . import limits
+from .opening import check_is_file
+
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
 WEIGHT_FILES = (
     "model.safetensors",
@@ -17,6 +20,10 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")  # of what libraries open
+WEIGHTS = (".safetensors", ".bin", ".index.json")
+# Files that a folder of the same name would hide.
+MAIN = (*WEIGHT_FILES, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 # What a forward pass needs; the same model in ONNX, TensorFlow or Flax form would only cost time.
 SUPPORT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
 
@@ -88,6 +95,30 @@ def resolve(case: dict[str, Any]) -> Source:
         raise CannotResolve(f"There is no file or folder {model}. Check the path, or give a Hub id such as gpt2.")
     folder, sha = _hub_folder(identifier, revision)
     return Source("hub", folder, revision=sha)
+
+
+def refuse_odd_files(source: Source) -> None:
+    """Refuse what a library would read of the source and is no file: reading it might never end.
+
+    Raises:
+        CannotResolve: naming it.
+        OverLimit: the tokenizer's file is larger than is read without being asked.
+    """
+    place = source.config or source.folder
+    if place is None or not os.path.isdir(place):
+        paths = [place] if place is not None else []
+    else:
+        paths = [os.path.join(place, name) for name in sorted(os.listdir(place)) if name.endswith(READ)]
+    for path in paths:
+        if not os.path.exists(path) or (os.path.isdir(path) and os.path.basename(path) not in MAIN):
+            continue  # a link to nothing is the files step's finding; any other folder is left alone
+        try:
+            check_is_file(path)
+        except OSError as error:
+            raise CannotResolve(f"{path} cannot be read: {error.strerror}. Give a file.") from None
+        if os.path.basename(path) in MAIN and not path.endswith(WEIGHTS):
+            most = limits.CONFIG_BYTES if path.endswith("config.json") else limits.TOKENIZER_BYTES
+            limits.check(path, os.path.getsize(path), most, "bytes")
 
 
 def split_revision(model: str, revision: Optional[str]) -> tuple[str, Optional[str]]:

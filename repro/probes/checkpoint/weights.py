@@ -9,8 +9,9 @@ something to count.
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -21,9 +22,11 @@ from torch import Tensor
 from ..values.figures import dtype_name, is_float, unravel
 from .files import WeightFiles, list_weights, load_pickle
 from .header import Entry
+from .opening import open_foreign, shown
 
 CHUNK_BYTES = 1 << 21  # stays in a core's own cache between the passes; measured fastest among 0.5, 1, 2 and 4 MiB
 PIECE_BYTES = 1 << 24  # what one thread takes at a time
+WAITING = 1024  # tensors of which pieces are handed out at once: a file may hold a million small ones
 Progress = Callable[[int, int, str], None]
 
 DTYPES: dict[str, Optional[torch.dtype]] = {
@@ -146,7 +149,7 @@ def scan_file(path: str, entries: list[Entry], dtypes: Mapping[str, Optional[tor
         OSError: the file cannot be read, or ends inside a tensor.
     """
     with _threads() as pool:
-        work = []
+        work: deque[tuple[Tally, list[Future[Tally]]]] = deque()
         for entry in entries:
             dtype = dtypes.get(entry.dtype)
             if dtype is not None and entry.end > entry.begin:
@@ -155,10 +158,16 @@ def scan_file(path: str, entries: list[Entry], dtypes: Mapping[str, Optional[tor
                 starts = range(entry.begin, entry.end, PIECE_BYTES)
                 parts = [pool.submit(_piece, path, tally, at, min(at + PIECE_BYTES, entry.end)) for at in starts]
                 work.append((tally, parts))
-        for tally, parts in work:
-            for part in parts:
-                tally.add(part.result())
-            yield tally
+                if len(work) >= WAITING:
+                    yield _whole(*work.popleft())
+        while work:
+            yield _whole(*work.popleft())
+
+
+def _whole(tally: Tally, parts: "list[Future[Tally]]") -> Tally:
+    for part in parts:
+        tally.add(part.result())
+    return tally
 
 
 class _Room(threading.local):
@@ -176,7 +185,7 @@ _room = _Room()
 def _piece(path: str, whole: Tally, begin: int, end: int) -> Tally:
     """The tally of the bytes from ``begin`` to ``end`` of a file."""
     part = Tally(whole.name, whole.file, whole.dtype, whole.shape)
-    with open(path, "rb", buffering=0) as stream:
+    with open_foreign(path, buffering=0) as stream:
         stream.seek(begin)
         while begin < end:
             wanted = min(end - begin, CHUNK_BYTES)
@@ -184,7 +193,7 @@ def _piece(path: str, whole: Tally, begin: int, end: int) -> Tally:
             while filled < wanted:
                 got = stream.readinto(_room.view[filled:wanted])
                 if not got:
-                    raise OSError(f"{path} ends inside tensor {whole.name!r}")
+                    raise OSError(f"{path} ends inside tensor {shown(whole.name)}")
                 filled += got
             part.feed(_room.chunk[:wanted].view(whole.dtype), ours=True)
             begin += wanted
@@ -268,7 +277,7 @@ def check(
     found = list_weights(folder)
     tallies: list[Tally] = list(scan(folder, found, progress))
     payload = report(tallies)
-    broken = [finding["file"] for finding in found.findings if finding["severity"] == "bad"]
+    broken = [finding["file"] for finding in found.findings if finding["severity"] != "note"]
     rows = payload["findings"]
     for row in rows:
         row["stored_as"] = (stored_as or {}).get(row["tensor"])

@@ -11,13 +11,16 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.limits import OverLimit
 from ..checkpoint.resolve import Source
 from ..values.figures import is_float
+from .room import bounded
 
 DTYPE_FIELDS = ("dtype", "_dtype", "torch_dtype")  # a configuration's own dtype, in the spellings of several releases
 
@@ -207,6 +210,74 @@ def _parameters_without_memory() -> Iterator[None]:
         setattr(nn.Module, "register_parameter", register)  # noqa: B010 - as above
         for name, value in originals.items():
             setattr(nn.init, name, value)
+
+
+class _Enough(Exception):
+    """The model is larger than what is of interest."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes that a model takes; ``whole`` is false where there are more than were counted."""
+
+    bytes: int
+    whole: bool
+
+
+def size_without_memory(chosen: Any, config: Any, trust: bool, dtype: torch.dtype, most: float) -> Optional[Size]:
+    """Bytes of a model's parameters in ``dtype`` and of its buffers, from building it without memory for them.
+
+    Args:
+        chosen: The class.
+        config: The configuration, which the building may change.
+        trust: Whether code that comes with the model may run.
+        dtype: That of the parameters.
+        most: Beyond twice of this no more is built: one that replaces parameters counts some of them twice.
+
+    Returns:
+        None for a model that cannot be built so.
+
+    Raises:
+        OverLimit: the building takes more time or memory than it may.
+    """
+    item = torch.empty(0, dtype=dtype).element_size()
+    total = 0
+    seen: set[int] = set()
+
+    def add(tensor: Optional[Tensor], itemsize: int) -> None:
+        nonlocal total
+        if tensor is not None and id(tensor) not in seen:  # one that is tied is registered twice
+            seen.add(id(tensor))
+            total += tensor.numel() * itemsize
+            if total > 2 * most:
+                raise _Enough
+
+    parameter_in, buffer_in = nn.Module.register_parameter, nn.Module.register_buffer
+
+    def parameter(module: nn.Module, name: str, param: Optional[nn.Parameter]) -> None:
+        parameter_in(module, name, param)
+        add(param, item)
+
+    def buffer(module: nn.Module, name: str, tensor: Optional[Tensor], persistent: bool = True) -> None:
+        buffer_in(module, name, tensor, persistent)
+        add(tensor, 0 if tensor is None else tensor.element_size())
+
+    setattr(nn.Module, "register_parameter", parameter)  # noqa: B010 - an assignment does not type
+    setattr(nn.Module, "register_buffer", buffer)  # noqa: B010 - as above
+    try:
+        with bounded("Building the model that the configuration describes"), quiet(), torch.device("meta"):
+            model = construct(chosen, config, None, trust)
+    except _Enough:
+        return Size(total, False)
+    except OverLimit:
+        raise
+    except Exception:  # noqa: BLE001 - only a forecast: a constructor may want real numbers, and loading says why it failed
+        return None
+    finally:
+        setattr(nn.Module, "register_parameter", parameter_in)  # noqa: B010 - as above
+        setattr(nn.Module, "register_buffer", buffer_in)  # noqa: B010 - as above
+    parameters = sum(one.numel() for one in model.parameters()) * item
+    return Size(parameters + sum(one.numel() * one.element_size() for one in model.buffers()), True)
 
 
 def skeleton(model: nn.Module, dtype: torch.dtype, attn: Optional[str]) -> nn.Module:

@@ -18,8 +18,11 @@ from dataclasses import replace
 from typing import Any, Callable
 
 from ..checkpoint.files import list_weights
+from ..checkpoint.gguf_header import read_gguf_header
+from ..checkpoint.opening import open_foreign
 from ..checkpoint.resolve import CannotResolve, Source, first_line
 from .compat import quiet
+from .room import check_fits
 
 CHUNK = 1 << 22
 SUFFIXES = (".weight", ".bias")
@@ -33,11 +36,10 @@ def converted(source: Source, cache: str, progress: Callable[[int, int, str], No
 
     Raises:
         CannotResolve: no GGUF file, a package is missing, or Transformers cannot read this architecture from GGUF.
+        OverLimit: its header asks for too much, or it does not fit into this machine's memory.
     """
     path = source.gguf or ""
-    with open(path, "rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise CannotResolve(f"{path} is no GGUF file: it does not begin with the letters GGUF.")
+    header = read_gguf_header(path)
     sha = _sha256(path, progress)
     folder = os.path.join(cache, "gguf", sha)
     note = "converted from GGUF before"
@@ -46,6 +48,7 @@ def converted(source: Source, cache: str, progress: Callable[[int, int, str], No
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         with _alone(folder + ".lock"):
             if not os.path.isfile(os.path.join(folder, DONE)):
+                check_fits(header.numel * 4, "float32, in which it is converted")
                 _convert(path, sha, folder)
                 note = f"converted from GGUF in {time.monotonic() - begin:.0f} s"
     with open(os.path.join(folder, DONE), encoding="utf-8") as stream:
@@ -77,7 +80,7 @@ def _alone(path: str) -> Iterator[None]:
 
 def _sha256(path: str, progress: Callable[[int, int, str], None]) -> str:
     sha, done, total = hashlib.sha256(), 0, os.path.getsize(path)
-    with open(path, "rb") as stream:
+    with open_foreign(path) as stream:
         for chunk in iter(lambda: stream.read(CHUNK), b""):
             sha.update(chunk)
             done += len(chunk)

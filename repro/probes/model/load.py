@@ -1,6 +1,8 @@
 """Load the model, once for the whole run."""
 
+import copy
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
@@ -8,8 +10,10 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import limits
 from ..checkpoint.files import list_weights, load_pickle
 from ..checkpoint.resolve import Source
+from ..checkpoint.weights import DTYPES
 from ..machine.environment import has_mps
 from ..values.figures import is_float
 from .compared.quantised import is_narrow, method_in, settings_in
@@ -22,7 +26,10 @@ from .compat import (
     model_class,
     quiet,
     read_config,
+    size_without_memory,
+    transformers_version,
 )
+from .room import check_fits, free_memory
 
 
 @dataclass
@@ -59,6 +66,7 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
 
     Raises:
         CannotLoad: configuration, class, device or files do not allow it.
+        OverLimit: it is more than this machine has memory for, or than can be built in a sane time.
     """
     device = pick_device(case.get("device"))
     trust = bool(case.get("trust_remote_code"))
@@ -70,6 +78,8 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
     if source.kind == "random":
         model, info = _random(chosen, config, source.seed or 0, dtype, attn, trust), {}
     else:
+        wanted = dtype or (_config_dtype(config) if transformers_version() >= (5, 0) else torch.float32)
+        _check_room(chosen, config, trust, *_in_memory(source, wanted), method_in(quantisation) is not None)
         torch.manual_seed(0)  # keys that the file lacks are initialised at random: the same way in every run
         options = {**dtype_argument(dtype), **attn_argument(attn)}
         try:
@@ -132,7 +142,7 @@ def _random(
     chosen: Any, config: Any, seed: int, dtype: Optional[torch.dtype], attn: Optional[str], trust: bool
 ) -> nn.Module:
     """The architecture with seeded weights, drawn in float32 and then rounded: every dtype gets the same draw."""
-    _check_memory(chosen, config)
+    _check_room(chosen, config, trust, torch.float32, 0, False)  # while they are drawn
     torch.manual_seed(seed)
     wanted = dtype or _config_dtype(config)
     config.dtype = config.torch_dtype = None
@@ -154,22 +164,50 @@ def _config_dtype(config: Any) -> Optional[torch.dtype]:
     return None
 
 
-def _check_memory(chosen: Any, config: Any) -> None:
-    """Refuse a model that cannot fit, before the system kills the process for it (Linux; elsewhere nothing is
-    known).
+def _check_room(
+    chosen: Any, config: Any, trust: bool, dtype: Optional[torch.dtype], mapped: int, quantised: bool
+) -> None:
+    """Refuse a model that cannot be built or cannot fit, before the system ends the process for it.
+
+    Only what must be allocated counts: weights whose file has the dtype that they are loaded in are mapped, and so may
+    be larger than the memory. Nothing is known of quantised ones, nor of a model that cannot be built without memory.
+
+    Args:
+        chosen: The class.
+        config: Its configuration.
+        trust: Whether code that comes with the model may run.
+        dtype: That of the weights in memory.
+        mapped: Bytes of the files that need no memory.
+        quantised: Whether the configuration says that the weights are.
+
+    Raises:
+        OverLimit: with what is needed and what is there.
     """
-    try:
-        with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in construct(chosen, config, None, False).parameters())
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except Exception:  # noqa: BLE001 - only a forecast: a model that meta cannot build, or a system without /proc
-        return
-    if count * 4 > free:
-        raise CannotLoad(
-            f"{count:,} parameters need {count * 4 / 1e9:.0f} GB in float32 while they are drawn,"
-            f" and {free / 1e9:.0f} GB are free."
-        )
+    wide = dtype or torch.float32
+    narrower = "" if torch.empty(0, dtype=wide).element_size() < 4 else "--dtype bfloat16 takes half of that."
+    name = str(wide).replace("torch.", "")
+    free = free_memory()
+    most = float("inf") if free is None or quantised else limits.allowed(free) + mapped
+    needed = size_without_memory(chosen, copy.deepcopy(config), trust, wide, most)
+    if needed is not None and not quantised:
+        check_fits(needed.bytes - mapped, name, narrower, whole=needed.whole)
+
+
+def _in_memory(source: Source, dtype: Optional[torch.dtype]) -> tuple[Optional[torch.dtype], int]:
+    """The dtype that from_pretrained loads in, and how many bytes of the files it maps for it."""
+    found = list_weights(source.folder or "")
+    if found.format != "safetensors":
+        paths = [os.path.join(source.folder or "", name) for name in found.names]
+        return dtype, sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+    stored: Counter[torch.dtype] = Counter()
+    for header in found.headers:
+        for entry in header.entries:
+            kind = DTYPES.get(entry.dtype)
+            if kind is not None:
+                stored[kind] += entry.end - entry.begin
+    if dtype is None and stored:
+        dtype = stored.most_common(1)[0][0]
+    return dtype, stored[dtype] if dtype is not None else 0
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -4,7 +4,7 @@ import json
 from typing import Any, Optional
 
 from ..checkpoint import files
-from ..checkpoint.resolve import CannotResolve, Source, is_script, resolve
+from ..checkpoint.resolve import CannotResolve, Source, is_script, refuse_odd_files, resolve
 from ..protocol.wire import Emitter, Outcome
 from .compat import CannotLoad
 
@@ -82,6 +82,7 @@ class Session:
         """
         if self._source is None:
             found = resolve(self.case)
+            refuse_odd_files(found)
             if found.kind == "gguf":
                 from .gguf import converted
 

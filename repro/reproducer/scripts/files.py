@@ -52,7 +52,7 @@ def problem(stream, size):
         header = json.loads(stream.read(length), object_pairs_hook=once)
         entries = [(*entry["data_offsets"], entry["dtype"], entry["shape"], name)
                    for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"an invalid header: {{error!r}}"
     at = 0
     for begin, end, dtype, shape, name in sorted(entries):
@@ -101,11 +101,12 @@ import os
 try:
     with open(os.path.join(folder, {index}), encoding="utf-8") as stream:
         shards = sorted(set(json.load(stream)["weight_map"].values()))
-except (ValueError, KeyError, AttributeError, TypeError) as error:
+except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
     print(f"expected an index with a weight_map, seen {{error!r}}")
     sys.exit(1)
-print(f"expected an index with a weight_map, seen one that names {{shards}}")
-sys.exit(0)
+nameless = [name for name in shards if not isinstance(name, str) or name in ("", ".", "..")]
+print(f"expected an index with a weight_map of files, seen one that names {{shards}}")
+sys.exit(1 if nameless or not shards else 0)  {statuses}
 """
 
 PICKLE = """
@@ -132,8 +133,9 @@ KINDS: tuple[tuple[str, str, str], ...] = (
     (r"is not there|and not there|a blob that is gone", SHARDS, "is missing"),
     (r"it puts tensor|outside the folder", PLACES, "does not match the files that it names"),
     (r"the index cannot be read", INDEX, "cannot be read"),
+    (r"it names no (file|tensor)", INDEX, "does not name a file for every tensor"),
     (r"is cut|belong to nothing", SIZE, "is not as long as its header says"),
-    (r"header|a hole|an overlap|its shape|data_offsets|offsets of", HEADER,
+    (r"header|a hole|an overlap|its shape|data_offsets|offsets of|the shape of", HEADER,
      "is not a valid safetensors file"),
 )  # fmt: skip
 """What the kit says of a file, the script that shows it, and that in a few words."""

@@ -175,9 +175,9 @@ def test_what_does_not_begin_with_the_letters(tmp_path, content):
 def test_a_file_that_only_begins_like_one(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + bytes(40))
-    with pytest.raises(CannotResolve, match=r"cannot read .*model\.gguf"):
+    with pytest.raises(CannotResolve, match=r"model\.gguf is no whole GGUF file: its version is 0"):
         convert(path, tmp_path / "cache")
-    assert list((tmp_path / "cache" / "gguf").iterdir()) == []
+    assert not (tmp_path / "cache").exists()
 
 
 def test_progress_counts_the_bytes_of_the_file(file, cache):

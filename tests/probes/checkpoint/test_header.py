@@ -6,6 +6,7 @@ import struct
 import pytest
 from support.handmade import entry, raw_safetensors
 
+from repro.probes.checkpoint import limits
 from repro.probes.checkpoint.header import BadHeader, read_header
 
 
@@ -138,31 +139,60 @@ def test_a_header_that_is_no_object(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "about",
+    ("about", "said"),
     [
-        {},
-        [],
-        "text",
-        None,
-        3,
-        {"dtype": "F32", "shape": [1]},
-        {"shape": [1], "data_offsets": [0, 4]},
-        {"dtype": "F32", "data_offsets": [0, 4]},
-        {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]},
-        {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 4]},
-        {"dtype": "F32", "shape": [1], "data_offsets": [0]},
-        {"dtype": "F32", "shape": [1], "data_offsets": [0, 2, 4]},
-        {"dtype": "F32", "shape": [1], "data_offsets": None},
+        ({}, "lacks dtype, shape or data_offsets: it has no dtype"),
+        ([], "is no object: []"),
+        ("text", "is no object: 'text'"),
+        (None, "is no object: None"),
+        (3, "is no object: 3"),
+        ({"dtype": "F32", "shape": [1]}, "has no data_offsets"),
+        ({"shape": [1], "data_offsets": [0, 4]}, "has no dtype"),
+        ({"dtype": "F32", "data_offsets": [0, 4]}, "has no shape"),
+        (entry(32, [1], 0, 4), "dtype of 'a' is 32"),
+        (entry("\x1b[2J", [1], 0, 4), r"dtype of 'a' is '\x1b[2J'"),
+        (entry("F32", 1, 0, 4), "shape of 'a' is 1"),
+        (entry("F32", ["x"], 0, 4), "shape of 'a' is ['x']"),
+        (entry("F32", [1] * 65, 0, 4), "shape of 'a' is [1, 1, 1, 1, 1, 1, ...]: expected at most 64 sizes"),
+        (entry("F32", [2**63], 0, 4), "shape of 'a' is [9223372036854775808]"),
+        (entry("F32", [-96], 0, 384), "shape of 'a' is [-96]"),
+        (entry("F32", [-1, -1], 0, 4), "shape of 'a' is [-1, -1]"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0]}, "data_offsets of 'a' are [0]"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0, 2, 4]}, "data_offsets of 'a' are [0, 2, 4]"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": None}, "data_offsets of 'a' are None"),
+        (entry("F32", [1], -4, 0), "data_offsets of 'a' are [-4, 0]"),
+        (entry("F32", [1], 4, 0), "data_offsets of 'a' are [4, 0]"),
     ],
-    ids=repr,
+    ids=str,
 )
-def test_an_entry_that_lacks_something(tmp_path, about):
-    assert "'a' lacks" in refused(tmp_path, raw_safetensors({"a": about}, bytes(4)))
+def test_an_entry_says_which_part_of_it_is_wrong(tmp_path, about, said):
+    assert said in refused(tmp_path, raw_safetensors({"a": about}, bytes(4)))
 
 
-@pytest.mark.parametrize(("begin", "end", "shape"), [(-4, 0, [1]), (4, 0, [1]), (0, 4, [-1]), (0, 4, [-1, -1])])
-def test_what_is_no_range(tmp_path, begin, end, shape):
-    assert "'a' are not a range" in refused(tmp_path, raw_safetensors({"a": entry("F32", shape, begin, end)}, bytes(4)))
+@pytest.mark.parametrize("metadata", ["text", "", 0, [], [1], {"format": 1}])
+def test_metadata_that_is_no_object_of_texts(tmp_path, metadata):
+    assert "__metadata__" in refused(tmp_path, raw_safetensors({"__metadata__": metadata}))
+
+
+def test_a_name_of_any_length_is_shortened(tmp_path):
+    message = refused(tmp_path, raw_safetensors({"a" * 100_000: entry("F32", [2], 0, 4)}, bytes(4)))
+    assert "aaaa...aaaa" in message
+    assert len(message) < 300
+
+
+def test_more_tensors_than_are_read_without_being_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv(limits.VARIABLE, "0.000001")
+    with pytest.raises(limits.OverLimit, match=r"2 tensors in its header, and the limit is 1\..*--limits 10"):
+        read(tmp_path, raw_safetensors(TWO, bytes(16)))
+    monkeypatch.setenv(limits.VARIABLE, "none")
+    assert len(read(tmp_path, raw_safetensors(TWO, bytes(16))).entries) == 2
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "many", "nan", "inf"])
+def test_a_factor_that_is_none(monkeypatch, said):
+    monkeypatch.setenv(limits.VARIABLE, said)
+    with pytest.raises(limits.OverLimit, match="expected a factor above 0"):
+        limits.factor()
 
 
 ITEM_BITS = {

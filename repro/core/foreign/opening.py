@@ -31,14 +31,16 @@ def what_else(mode: int) -> str | None:
     return None if kind == stat.S_IFREG else KINDS.get(kind, "no regular file")
 
 
-def check_is_file(path: Path) -> None:
-    """Refuse what is no regular file.
+def check_is_file(path: Path, *, pipe: bool = False) -> None:
+    """Refuse what is no regular file; with ``pipe``, a pipe is as good as one.
 
     Raises:
         NotAFile: it is something else; the message says what.
         OSError: it is not there, or cannot be looked at.
     """
-    _refuse(path, path.stat().st_mode)
+    mode = path.stat().st_mode
+    if not (pipe and stat.S_ISFIFO(mode)):
+        _refuse(path, mode)
 
 
 def open_foreign(path: Path) -> io.BufferedReader:
