@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro.core.encoding import SCHEMA, decode, encode, to_json
+from repro.core.encoding import SCHEMA, decode, encode, from_text, to_json
 from repro.core.errors import EvidenceError, RecordError
 from repro.core.records import Ending, Header, Observation
 
@@ -45,7 +45,7 @@ class Evidence:
 
     def _read(self, number: int, line: bytes) -> None:
         try:
-            data = json.loads(line)
+            data = from_text(line.decode())
             schema, record = data.pop("schema"), data.pop("record")
             if schema != SCHEMA:
                 raise RecordError(f"schema {schema!r}, and this version reads schema {SCHEMA}")
@@ -132,12 +132,12 @@ class TrialLog:
         begun: collections.Counter[str] = collections.Counter()
         for line in text.splitlines():
             try:
-                data = json.loads(line)
+                data = from_text(line.decode())
                 name, holds = str(data["trial"]), data["holds"]
                 begun[name] += 1
                 if holds is not None or data.get("died") or begun[name] >= PATIENCE:
                     self.known[name] = None if holds is None else bool(holds)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecordError):
                 continue  # cut short by the end of its process: the trial is asked again
 
     @property
