@@ -4,6 +4,8 @@ Nothing is imported here that ``--help`` does not need; each command imports wha
 """
 
 import difflib
+import errno
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -38,6 +40,8 @@ from repro.cli.share import lint, report
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What a system says where no more can be written. It may happen to any file, those of a library included."""
 EXAMPLES = """
 \b
 Examples:
@@ -267,6 +271,11 @@ def _refuse(error: Exception, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        from repro.core.paths import not_written
+
+        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        error = not_written(where or Path("a file"), error)
     if isinstance(error, ReproError):
         return _complain(str(error), error.exit_status)
     hint = "" if debug else " Run it again with --debug for the traceback, and please report it."

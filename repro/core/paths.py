@@ -74,10 +74,11 @@ def not_written(path: Path, error: OSError, folder: Path | None = None) -> Evide
     ``folder``: of the run, where that is not the file's own.
     """
     place = folder or path.parent
-    if not place.is_dir():
+    if isinstance(error, FileNotFoundError):
+        gone = f"the file was removed from {place}" if place.is_dir() else f"the folder {place} was removed"
         return EvidenceError(
-            f"could not write {path}: the folder {place} was removed while the run was writing into it, and what was "
-            "recorded there is gone. Run the same command again."
+            f"could not write {path}: {gone} while the run was writing into it, and what was recorded there is gone. "
+            "Run the same command again."
         )
     return EvidenceError(
         f"could not write {path}: {error.strerror or error}. What was recorded before stays; "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from repro.core.encoding import SCHEMA, decode, encode, to_json
 from repro.core.errors import EvidenceError, RecordError
+from repro.core.paths import not_written
 from repro.core.records import Ending, Header, Observation
 
 NAME = "evidence.jsonl"
@@ -24,7 +25,9 @@ PATIENCE = 3
 class Evidence:
     """The file ``evidence.jsonl`` in a run folder: read once, then only appended to.
 
-    A last line without its newline is what a killed process leaves behind. It is dropped; every line before it holds.
+    A last line without its newline is what a killed process leaves behind. It is dropped, and ``cut`` says so; every
+    line before it holds. A line in the middle that is no record is an error: something else than a run has written it,
+    and nobody knows what it has overwritten.
 
     Raises:
         EvidenceError: the file cannot be read or written, or a whole line in it is no record.
@@ -34,13 +37,10 @@ class Evidence:
         self.path = folder / NAME
         self.header: Header | None = None
         self._observations: dict[str, Observation] = {}
-        try:
-            self._regular = not self.path.exists() or stat.S_ISREG(self.path.stat().st_mode)
-            text = self.path.read_bytes() if self._regular and self.path.exists() else b""
-        except OSError as error:
-            raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
+        text, self._regular = _content(self.path)
         self._whole = text.rfind(b"\n") + 1
-        for number, line in enumerate(text[: self._whole].splitlines(), 1):
+        self.cut = len(text) > self._whole
+        for number, line in enumerate(text[: self._whole].split(b"\n")[:-1], 1):
             self._read(number, line)
 
     def _read(self, number: int, line: bytes) -> None:
@@ -60,7 +60,8 @@ class Evidence:
         except (ValueError, KeyError, AttributeError, TypeError, RecordError) as error:
             what = error.args[0] if isinstance(error, RecordError) else f"no record ({error})"
             raise EvidenceError(
-                f"{self.path}, line {number}: {what}. Give another folder with --out, or mend or remove the file."
+                f"{self.path}, line {number}: {what}. The lines before it hold: remove it and all that "
+                "follows to go on from there, or give another folder with --out."
             ) from None
 
     @property
@@ -88,7 +89,8 @@ class Evidence:
     def _write(self, data: dict[str, object]) -> None:
         line = (encode(data) + "\n").encode()
         try:
-            with self.path.open("r+b" if self._regular and self.path.exists() else "wb") as file:
+            # What was recorded is there or is gone: a new file would hold the new line alone, behind a gap.
+            with self.path.open("r+b" if (self._regular and self._whole) or self.path.exists() else "wb") as file:
                 if self._regular:
                     file.seek(self._whole)
                     file.truncate()
@@ -97,10 +99,7 @@ class Evidence:
                 if self._regular:
                     os.fsync(file.fileno())
         except OSError as error:
-            raise EvidenceError(
-                f"could not write {self.path}: {error.strerror}. What was recorded before stays; "
-                "make room (or give another folder with --out) and run the same command again."
-            ) from error
+            raise not_written(self.path, error) from error
         self._whole += len(line)
 
     def sha256(self) -> str | None:
@@ -124,11 +123,9 @@ class TrialLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / TRIALS
         self.known: dict[str, bool | None] = {}
-        try:
-            text = self.path.read_bytes() if self.path.exists() else b""
-        except OSError as error:
-            raise EvidenceError(f"could not read {self.path}: {error.strerror}") from error
+        text, _ = _content(self.path)
         self._whole = not text or text.endswith(b"\n")
+        self.cut = not self._whole
         begun: collections.Counter[str] = collections.Counter()
         for line in text.splitlines():
             try:
@@ -154,4 +151,23 @@ class TrialLog:
                 self._whole = True
                 file.write(json.dumps({"trial": trial, "holds": holds, **({"died": True} if died else {})}) + "\n")
         except OSError as error:
-            raise EvidenceError(f"could not write {self.path}: {error.strerror}. Make room and go on.") from error
+            raise not_written(self.path, error) from error
+
+
+def _content(path: Path) -> tuple[bytes, bool]:
+    """What is recorded, and whether it is in a file that is read again later; of a device nothing is read.
+
+    Raises:
+        EvidenceError: it cannot be read, or nobody may ever answer whoever opens it.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return path.read_bytes(), True
+    except FileNotFoundError:
+        return b"", True
+    except OSError as error:
+        raise EvidenceError(f"could not read {path}: {error.strerror}") from error
+    if not stat.S_ISCHR(mode):
+        raise EvidenceError(f"{path} is no file. Give another folder with --out, or remove it.")
+    return b"", False

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from repro.core.errors import CellError, EvidenceError
+from repro.core.errors import CellError
+from repro.core.paths import not_written
 
 LOG = "kit.log"
 TAIL_LINES = 40
@@ -42,9 +43,7 @@ class Process:
         try:
             self._log = (folder / LOG).open("ab", buffering=0)
         except OSError as error:
-            raise EvidenceError(
-                f"could not write in {folder}: {error.strerror}. Make room or give another folder with --out."
-            ) from error
+            raise not_written(folder / LOG, error) from error
         self.timed_out = False
         self.deadline: float | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from repro.core.encoding import SCHEMA, number, plan_text
-from repro.core.errors import CellError, EvidenceError, RecordError
+from repro.core.errors import CellError, RecordError
+from repro.core.paths import not_written
 from repro.core.records import Cell, Ending, Failure, Observation, Outcome, Plan, Verdict
 from repro.core.steps import Needs, named
 from repro.engine.events import Done, End, Event, Example, Hello, Progress, Start, Trial, read
@@ -160,9 +161,7 @@ class _Run:
                 path = folder / PLAN_OF_RESTART
                 path.write_text(plan_text(replace(plan, steps=self.left(), trials=known or None)), encoding="utf-8")
         except OSError as error:
-            raise EvidenceError(
-                f"could not write {path}: {error.strerror}. Make room or give another folder with --out."
-            ) from error
+            raise not_written(path, error) from error
         return (self.setting.cell.python, "-X", "faulthandler", str(self.setting.kit), "run", str(path))
 
 
