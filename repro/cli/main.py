@@ -4,7 +4,6 @@ Nothing is imported here that ``--help`` does not need; each command imports wha
 """
 
 import difflib
-import errno
 import os
 import re
 import sys
@@ -40,8 +39,6 @@ from repro.cli.share import lint, report
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""What a system says where no more can be written. It may happen to any file, those of a library included."""
 EXAMPLES = """
 \b
 Examples:
@@ -271,9 +268,9 @@ def _refuse(error: Exception, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, OSError) and error.errno in FULL:
-        from repro.core.paths import not_written
+    from repro.core.paths import FULL, not_written
 
+    if isinstance(error, OSError) and error.errno in FULL:  # of any file, those of a library included
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
         error = not_written(where or Path("a file"), error)
     if isinstance(error, ReproError):

@@ -124,7 +124,8 @@ class _Run:
             if _is_past(self.deadline):
                 return self.give_up(_time_is_up(self.setting.limits))
             before = self.progress()
-            with Process(self.command(), self.setting.folder) as process:
+            setting, say = self.setting, self.listener.note
+            with Process(self.command(), setting.folder, say, setting.limits.step_seconds) as process:
                 process.log(f"[repro] steps: {' '.join(self.left())}")
                 _Follower(self, process).follow()
                 if self.progress() == before:
@@ -300,6 +301,7 @@ class _Follower:
         limits = self.run.setting.limits
         of_step = f"the time limit of a step ({limits.step_seconds or 0:g} s) was up"
         why = _time_is_up(limits) if _is_past(self.run.deadline) else of_step
+        why += ", and a signal had stopped the process" if self.process.stopped else ""
         return _observation(
             self.run.setting,
             step=step,
