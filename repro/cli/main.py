@@ -36,6 +36,9 @@ from repro.cli.schema import schema
 from repro.cli.screen.streams import standard_streams
 from repro.cli.share import lint, report
 
+LONGEST = 900
+"""Characters of an error: a name in it may have any length."""
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -280,8 +283,10 @@ def _refuse(error: Exception, debug: bool) -> int:
 
 
 def _complain(message: str, status: int) -> int:
+    from repro.core.sentences import shortened, visible
+
     line = re.sub(r"\s*\n\s*", " ", message.strip())
-    click.echo(f"repro: {line}", err=True)
+    click.echo(f"repro: {shortened(visible(line), LONGEST)}", err=True)
     return status
 
 

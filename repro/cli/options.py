@@ -30,6 +30,22 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
+class Seconds(click.FloatRange):
+    """A time limit: a number above 0. NaN passes every comparison, so it is refused by name."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number of seconds."""
+        seconds = super().convert(value, param, ctx)
+        if not seconds < float("inf"):
+            self.fail(f"{value} is no number of seconds; leave the option out for no limit", param, ctx)
+        return seconds
+
+
 class Dtype(_Choice):
     """A dtype by torch's name, or by one of its common short names."""
 
@@ -87,15 +103,8 @@ ABLATIONS = click.option(
 )
 LIMITS: tuple[Decorator, ...] = (
     click.option("--trust-remote-code", is_flag=True, help="Allow code that comes with the model to run."),
-    click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the whole run."
-    ),
-    click.option(
-        "--step-timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Time limit per step (loading excluded).",
-    ),
+    click.option("--timeout", type=Seconds(), metavar="SECONDS", help="Time limit of the whole run."),
+    click.option("--step-timeout", type=Seconds(), metavar="SECONDS", help="Time limit per step (loading excluded)."),
     click.option(
         "--fault",
         type=click.Choice(["nonfinite", "crash"]),

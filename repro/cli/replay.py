@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, PYTHON, SETTINGS, conclude, out, together
+from repro.cli.options import DEBUG, PYTHON, SETTINGS, Seconds, conclude, out, together
 
 if TYPE_CHECKING:
     from repro.run.bundle.read import Opened
@@ -48,7 +48,7 @@ NAMED = 12
     out("repro-runs/NAME-replay-STAMP/"),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(),
         metavar="SECONDS",
         help="Time limit for each script, and for the run of the model.",
     ),

@@ -63,7 +63,7 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
     from repro.cli.screen import progress
     from repro.core.encoding import encode
     from repro.core.locks import folder_held
-    from repro.report.privacy.redact import private_words
+    from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import as_json as plain
     from repro.sharing.forms.folder import file, form_for, open_run
 
@@ -124,7 +124,7 @@ def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
     """
     from repro.core.encoding import encode
     from repro.core.sentences import visible
-    from repro.report.privacy.redact import private_words
+    from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import open_run
     from repro.sharing.forms.forms import forms
     from repro.sharing.lint import lint as look

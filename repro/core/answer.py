@@ -92,7 +92,10 @@ class CheckpointFiles(Record, frozen=True, kw_only=True):
 
 
 class ScriptRecord(Record, frozen=True, kw_only=True):
-    """One script that was run. ``level``: operator, module, model, file, crash, ... ; ``path`` is None if not kept."""
+    """One script that was run. ``level``: operator, module, model, file, crash, ... ; ``path`` is None if not kept.
+
+    ``masked``: it shows the fault only with the private words that are masked in its file.
+    """
 
     level: str
     path: str | None = None
@@ -106,6 +109,7 @@ class ScriptRecord(Record, frozen=True, kw_only=True):
     output: str = ""
     exit_statuses: tuple[int | None, ...] = ()
     reason: str = ""
+    masked: bool = False
 
 
 class Reproducer(ScriptRecord, frozen=True, kw_only=True):

@@ -3,15 +3,25 @@
 Everything that can be seen without torch is refused here, before anything is started.
 """
 
+import contextlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from repro.core.errors import UsageError
+from repro.core.foreign import check_is_file
 from repro.core.records import Case
 
 MODELS = Path(__file__).parents[1] / "models"
 """Configurations that ship with the package, for ``--weights random:SEED`` without a network."""
+
+CONFIG = "config.json"
+READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")
+"""Suffixes of what is read in a model's folder."""
+MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
+        "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
+"""Files that a folder of the same name would hide."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 """What the Hub takes as the name of a repository: an optional namespace, then letters, digits and ``._-``."""
@@ -99,7 +109,8 @@ def _place(model: str) -> Path | None:
         if path.exists():
             return _file(model, path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{model!r} cannot be read: {error}.") from None
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{model!r} cannot be read: {why}.") from None
     if _looks_like_path(model.partition("@")[0]):
         raise UsageError(f"{model!r} does not exist (looked for {path.absolute()}). {_FORMS}")
     return None
@@ -120,15 +131,33 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _folder(model: str, path: Path) -> Path:
-    if (path / "config.json").is_file():
+    if (path / CONFIG).exists():
+        _refuse_odd_files(path)
         return path.absolute()
     names = sorted(item.name for item in path.iterdir())
     if not names:
         raise UsageError(f"the folder {model!r} is empty: it needs a config.json and the weights.")
+    if CONFIG in names:  # and yet does not exist
+        raise UsageError(
+            f"{path / CONFIG} is a link to {os.readlink(path / CONFIG)}, which is not there. Copy the files themselves."
+        )
     found = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     ggufs = [name for name in names if name.endswith(".gguf")]
     hint = f" Did you mean {path / ggufs[0]}?" if ggufs else " Give the folder that save_pretrained() wrote."
-    raise UsageError(f"the folder {model!r} holds no config.json (found: {found}).{hint}")
+    raise UsageError(f"the folder {model!r} holds no {CONFIG} (found: {found}).{hint}")
+
+
+def _refuse_odd_files(folder: Path) -> None:
+    """Refuse what would be read of a model's folder and is no file: reading it might never end.
+
+    Raises:
+        NotAFile: naming it.
+    """
+    for item in sorted(folder.iterdir()):
+        if item.suffix in READ:
+            with contextlib.suppress(FileNotFoundError):  # a link to nothing: the kit finds that out
+                if item.name in MAIN or not item.is_dir():  # any other folder is left alone, whatever its name
+                    check_is_file(item)
 
 
 def _file(model: str, path: Path) -> Path:
@@ -137,6 +166,7 @@ def _file(model: str, path: Path) -> Path:
             f"{model!r} is a file, and only .gguf files are models by themselves (a .py file is run as a script). "
             "Give the folder that holds config.json and the weights."
         )
+    check_is_file(path)
     return path.absolute()
 
 

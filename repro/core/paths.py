@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from repro.core.encoding import SCHEMA, Record, document, encode, from_text
 from repro.core.errors import EvidenceError, RecordError, UsageError
+from repro.core.foreign import open_foreign, read_foreign
 from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
@@ -99,7 +100,7 @@ def read_object(path: Path) -> dict[str, Any]:
         RecordError: the file cannot be read, or holds something else.
     """
     try:
-        data = from_text(path.read_text(encoding="utf-8"))
+        data = from_text(read_foreign(path).decode("utf-8"))
     except OSError as error:
         raise RecordError(error.strerror or str(error)) from None
     except UnicodeDecodeError:
@@ -168,7 +169,7 @@ def relative(folder: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits; the file is never whole in memory."""
-    with path.open("rb") as file:
+    with open_foreign(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -127,3 +127,16 @@ def visible(value: str) -> str:
     nothing in it can move a terminal's cursor, hide text, or look like other text.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
+
+
+def visible_lines(value: str) -> str:
+    """The same for a text of several lines, which stay lines."""
+    return "\n".join(map(visible, value.split("\n")))
+
+
+def shortened(value: str, most: int) -> str:
+    """A text of at most about ``most`` characters, with its beginning and its end, and how much is left out."""
+    if len(value) <= most:
+        return value
+    half = most // 2
+    return f"{value[:half]} ... ({len(value) - 2 * half:,} characters) ... {value[-half:]}"

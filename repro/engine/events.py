@@ -87,7 +87,7 @@ def read(line: bytes) -> Event | None:
     """
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"no JSON: {error}") from None
     if isinstance(data, dict) and isinstance(data.get("event"), str) and data["event"] not in NAMES:
         return None

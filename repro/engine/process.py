@@ -19,12 +19,57 @@ from repro.core.paths import not_written
 from repro.core.processes.family import adopt, asking_to_end_with_this, below, children, end
 
 LOG = "kit.log"
+LOG_HEAD, LOG_TAIL = 8 << 20, 1 << 20
+"""Bytes of kit.log: of a process that prints without end, the first and the last are kept."""
+LONGEST_EVENT = 64 << 20
+"""Bytes of one line of stdout. The longest of a real kit are some MB: every operator of a pass."""
+LONGEST_LINE = 1 << 16
+"""Bytes of one line of stderr that are looked at; a longer one counts as several."""
+SHOWN_LINE = 2000
+"""Characters of a line of stderr that an observation keeps."""
+MOST_WAITING = 1000
+"""Lines of stdout that wait to be read; a process that writes faster has to wait."""
 TAIL_LINES = 40
 """How much of the kit's stderr an observation keeps; the whole is in kit.log."""
 POLL_SECONDS = 0.5
 """How often a silent kit is looked at: its end shows at once, unless a process that it started keeps the pipe open."""
 TERMINATE_SECONDS = 3.0
 """How long a kit that was told to stop may take before it is killed."""
+
+
+class _Log:
+    """A file that is appended to, of bounded size: what is too much is left out of its middle, and how much that is.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._room = LOG_HEAD
+        self._tail: deque[bytes] = deque()
+        self._waiting = self._left_out = 0
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Append; a full disk must not end the reading."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            self._file.write(data[: self._room])
+            data, self._room = data[self._room :], max(0, self._room - len(data))
+            if data:
+                self._tail.append(data)
+                self._waiting += len(data)
+            while self._waiting - len(self._tail[0] if self._tail else b"") > LOG_TAIL:
+                self._waiting -= len(self._tail[0])
+                self._left_out += len(self._tail.popleft())
+
+    def close(self) -> None:
+        """Write what was held back of the end."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            if self._left_out:
+                self._file.write(f"\n[repro] {self._left_out:,} bytes are left out here\n".encode())
+            self._file.write(b"".join(self._tail))
+        self._file.close()
 
 
 class Process:
@@ -56,14 +101,15 @@ class Process:
         self._say, self._stopped_seconds = say, stopped_seconds
         self._until_stopped: float | None = None
         try:
-            self._log = (folder / LOG).open("ab", buffering=0)
+            self._log = _Log(folder / LOG)
         except OSError as error:
             raise not_written(folder / LOG, error) from error
         self.timed_out = False
         self.deadline: float | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._fatal: list[str] = []
-        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._queue: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
+        self._over = False
         self._others = children(os.getpid())
         adopt(True)
         try:
@@ -94,6 +140,7 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._over = True
         for thread, pipe in zip(self._threads, (self._child.stdout, self._child.stderr), strict=True):
             thread.join(TERMINATE_SECONDS)
             # A process that outlives the kit may hold the pipe; its thread then keeps reading until the host ends.
@@ -103,23 +150,34 @@ class Process:
         self._log.close()
 
     def log(self, text: str) -> None:
-        """A line of the host's own in kit.log; a full disk must not end the reading."""
-        with contextlib.suppress(OSError, ValueError):
-            self._log.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        """A line of the host's own in kit.log."""
+        self._log.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def _read_events(self, pipe: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):
-            for line in pipe:
-                self._queue.put(line)
-        self._queue.put(None)
+            while line := pipe.readline(LONGEST_EVENT):
+                if len(line) == LONGEST_EVENT and not line.endswith(b"\n"):
+                    line = line[:SHOWN_LINE]  # no event: the rest of it is passed over
+                    while (rest := pipe.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                        pass
+                self._put(line)
+        self._put(None)
+
+    def _put(self, line: bytes | None) -> None:
+        """Hand a line on, unless nobody takes lines any more."""
+        while not self._over:
+            with contextlib.suppress(queue.Full):
+                self._queue.put(line, timeout=POLL_SECONDS)
+                return
 
     def _read_stderr(self, pipe: IO[bytes]) -> None:
         rest = b""
         with contextlib.suppress(OSError, ValueError):
             while chunk := os.read(pipe.fileno(), 65536):
-                with contextlib.suppress(OSError, ValueError):
-                    self._log.write(chunk)
+                self._log.write(chunk)
                 *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
+                if len(rest) > LONGEST_LINE:
+                    lines, rest = [*lines, rest], b""
                 self._keep(lines)
         self._keep([rest])
 
@@ -128,6 +186,8 @@ class Process:
             text = line.decode("utf-8", "replace").rstrip()
             if not text:
                 continue
+            if len(text) > SHOWN_LINE:
+                text = f"{text[: SHOWN_LINE // 2]} ... {text[-SHOWN_LINE // 2 :]}"
             self._tail.append(text)
             # The fault handler prints the innermost frame first: what follows its headline says most.
             if (self._fatal or text.startswith("Fatal Python error")) and len(self._fatal) < TAIL_LINES:
@@ -143,14 +203,14 @@ class Process:
         while True:
             self._look_whether_it_is_stopped()
             until = min((moment for moment in (self.deadline, self._until_stopped) if moment is not None), default=None)
+            if until is not None and time.monotonic() >= until:
+                self.timed_out = True
+                self.stop()
+                return
             left = POLL_SECONDS if until is None else min(POLL_SECONDS, until - time.monotonic())
             try:
                 line = self._queue.get(timeout=max(left, 0.0))
             except queue.Empty:
-                if until is not None and time.monotonic() >= until:
-                    self.timed_out = True
-                    self.stop()
-                    return
                 if self._child.poll() is not None and self._queue.empty():
                     return
                 continue

@@ -19,13 +19,15 @@ from repro.core.records import Cell, Ending, Failure, Observation, Outcome, Plan
 from repro.core.steps import Needs, named
 from repro.engine.events import Done, End, Event, Example, Hello, Progress, Start, Trial, read
 from repro.engine.evidence import TrialLog
-from repro.engine.process import LOG, Process, death
+from repro.engine.process import LOG, SHOWN_LINE, Process, death
 
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
 Rows = Callable[[Mapping[str, Any]], None]
 PASSES = frozenset({Needs.PASSES, Needs.ORIGIN})
 LOADED = PASSES | {Needs.MODEL}
+MOST_STRAY = 10_000
+"""How many lines that are no events are passed over, until the program is taken for no kit."""
 CRASHES = 12
 """How many trials of a reduction may kill their process before it is given up."""
 
@@ -177,6 +179,7 @@ class _Follower:
         self.trial: str | None = None
         self.announced = time.monotonic()
         self.over = False
+        self.stray = 0
         process.deadline = run.deadline
 
     def follow(self) -> None:
@@ -185,8 +188,13 @@ class _Follower:
             try:
                 event = read(line)
             except RecordError as error:
-                self.process.log(f"[repro] no event ({error}), ignored: {line!r}")
-                self.run.listener.note(f"the kit wrote a line that is no event; it was ignored and is in {LOG}")
+                self.stray += 1
+                if self.stray > MOST_STRAY:
+                    self.process.stop()  # no kit speaks like this: nothing is to be expected of it
+                    return
+                self.process.log(f"[repro] no event ({error}), ignored: {line[:SHOWN_LINE]!r}")
+                if self.stray == 1:
+                    self.run.listener.note(f"the kit wrote a line that is no event; it was ignored and is in {LOG}")
             else:
                 self.take(event)
             if self.over:

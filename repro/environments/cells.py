@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro.core.errors import UsageError
+from repro.core.foreign import read_foreign
 from repro.core.records import Cell, Recipe
 
 DEVICES = ("cpu", "cuda", "mps")
 KEYS: dict[str, type] = {"python": str, "device": str, "why": str, "pins": dict}
 NEEDED = ("torch", "transformers")
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+"""A package's name, by the names specification of PyPA. Names reach uv, where any other word might be an option."""
 EXACT = re.compile(r"[0-9][0-9A-Za-z.+!]*")
 """One exact version: no operator, no wildcard."""
 
@@ -54,7 +57,7 @@ def read_recipe(path: Path) -> Recipe:
         UsageError: naming file and key, for what is unknown, missing, of another type or no exact version.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_foreign(path).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as TOML: {error}.") from None
     for key in sorted(data.keys() | KEYS.keys()):
@@ -67,6 +70,8 @@ def read_recipe(path: Path) -> Recipe:
     if not re.fullmatch(r"3\.\d+", data["python"]):
         raise UsageError(f"{path}: 'python' must be a version such as '3.11', got {data['python']!r}.")
     for package, version in data["pins"].items():
+        if not NAME.fullmatch(package):
+            raise UsageError(f"{path}: pins has {package!r}, which is no name of a package.")
         if not isinstance(version, str) or not EXACT.fullmatch(version):
             raise UsageError(f"{path}: pins.{package} must be one exact version, got {version!r}.")
     for package in NEEDED:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from repro.core.errors import EvidenceError, UsageError
+from repro.core.foreign import open_foreign, open_text
 from repro.jobs.content import many
 
 RUN = "prompts.jsonl"
@@ -104,7 +105,7 @@ class Answers:
     def _lines(self) -> Iterator[dict[str, Any]]:
         self.cut = 0
         try:
-            with self.path.open(encoding="utf-8", errors="replace") as file:
+            with open_text(self.path, errors="replace") as file:
                 for line in filter(str.strip, file):
                     try:
                         record = json.loads(line)
@@ -122,7 +123,7 @@ def is_run(path: Path) -> bool:
     if path.name != RUN:
         return False
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with open_text(path, errors="replace") as file:
             first = json.loads(next(filter(str.strip, file), "null"))
     except (OSError, ValueError):
         return False
@@ -221,10 +222,10 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     if kind not in SUFFIXES:
         raise UsageError(f"{path}: expected a prompt file: {', '.join(SUFFIXES)}.")
     try:
-        with path.open("rb") as raw:
+        with open_foreign(path) as raw:
             start = raw.read(4)
         encoding = next((name for mark, name in BOMS.items() if start.startswith(mark)), "utf-8-sig")
-        with path.open(encoding=encoding, newline="") as file:
+        with open_text(path, encoding, newline="") as file:
             if kind == ".csv":
                 rows = csv.DictReader(file, strict=True)
                 for row in rows:
@@ -247,7 +248,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
 def _bad_line(path: Path, encoding: str) -> str:
     """Where a file is not in the encoding that it seems to have."""
     if encoding == "utf-8-sig":
-        with path.open("rb") as file:
+        with open_foreign(path) as file:
             for number, line in enumerate(file, 1):
                 try:
                     line.decode()

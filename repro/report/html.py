@@ -19,7 +19,8 @@ from repro.core.errors import ReproError
 from repro.core.records import Outcome
 from repro.report.pictures import plots
 from repro.report.plots.chart import Plot, svg
-from repro.report.privacy.redact import Private, redact_answer
+from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.report.render import NOTHING_PRIVATE, Part, parts, render
 
 TEMPLATE = "report.html.j2"
@@ -58,7 +59,7 @@ def render_html(answer: Answer, private: Private = NOTHING_PRIVATE, scripts: Map
     Raises:
         ReproError: a template is not where it should be, or cannot be filled.
     """
-    drawn, note = _drawn(plots(redact_answer(answer, private)))
+    drawn, note = _drawn(plots(Mask.of(answer, private).answer(answer)))
     head, *others = (_section(part, drawn) for part in parts(render(answer, private, scripts)))
     placed = {section.title for section in others}
     homeless = [figure for heading, figure in drawn.items() if heading not in placed]

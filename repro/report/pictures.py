@@ -4,7 +4,8 @@ from pathlib import Path
 
 from repro.core.answer import Answer
 from repro.report.plots.chart import Plot, png
-from repro.report.privacy.redact import Private, redact_answer
+from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.report.section import named, names
 
 FOLDER = "plots"
@@ -35,7 +36,7 @@ def write_plots(folder: Path, answer: Answer, private: Private | None = None) ->
     """
     place = folder / FOLDER
     try:
-        made = plots(redact_answer(answer, private or Private())).values()
+        made = plots(Mask.of(answer, private or Private()).answer(answer)).values()
         pictures = {place / f"{plot.name}.png": png(plot) for plot in made}
     except ImportError:
         pictures = {}

@@ -10,7 +10,8 @@ from repro.core.answer import Answer
 from repro.core.errors import ReproError
 from repro.report import opening
 from repro.report.markdown import DIGITS, outside_code, text, tidy
-from repro.report.privacy.redact import Private, redact, redact_answer, scope
+from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.report.section import Shown, named, template
 
 NAME = "REPORT_TEMPLATE.md"
@@ -41,9 +42,9 @@ def render(answer: Answer, private: Private = NOTHING_PRIVATE, scripts: Mapping[
     Raises:
         ReproError: the template is not where it should be, or cannot be filled.
     """
-    words, keep = scope(answer, private)
-    clean = redact_answer(answer, private)
-    shown = {name: redact(script, words, keep) for name, script in (scripts or {}).items()}
+    mask = Mask.of(answer, private)
+    clean = mask.answer(answer)
+    shown = {name: mask.script(script) for name, script in (scripts or {}).items()}
     filled = ""
     for rows in ROWS:
         filled = _filled(Shown(clean, rows, shown))

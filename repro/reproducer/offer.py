@@ -1,12 +1,13 @@
 """Which scripts a run gets: made, run in a clean interpreter, and the smallest that shows the fault chosen."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from repro.core.answer import Answer, Reproducer, ScriptRecord
-from repro.core.paths import sha256, write
+from repro.core.paths import sha256
 from repro.core.payloads import Reduction
 from repro.core.records import Outcome
 from repro.reproducer.script import LEVELS, Script
@@ -22,6 +23,8 @@ from repro.reproducer.verify import Verification, verify
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
 
+PUT_BACK = "Private words are masked in its file. It was run with them, and does not show the fault without."
+
 R = TypeVar("R", bound=ScriptRecord)
 
 
@@ -29,6 +32,14 @@ class Run(Protocol):
     """Runs a script, as ``verify`` does."""
 
     def __call__(self, python: str, text: str, argv: Sequence[str], *, together: bool) -> Verification: ...
+
+
+class Hand(Protocol):
+    """Takes what is private out of what is handed on."""
+
+    def script(self, text: str) -> str: ...
+
+    def write(self, path: Path, text: str) -> None: ...
 
 
 class Told(Protocol):
@@ -39,10 +50,14 @@ class Told(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A script and what came of it."""
+    """A script as it is handed on, and what came of it.
+
+    ``masked``: it is what came of the script before something private was masked in it.
+    """
 
     script: Script
     result: Verification
+    masked: bool = False
 
     def record(self, kind: type[R], path: str | None, reason: str, **more: object) -> R:
         """As it stands in verdict.json."""
@@ -59,7 +74,8 @@ class Tried:
             usage=script.usage,
             output=result.output,
             exit_statuses=result.exit_statuses,
-            reason=reason,
+            reason=f"{reason} {PUT_BACK}" if self.masked else reason,
+            masked=self.masked,
             **more,
         )
 
@@ -85,9 +101,12 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
 
 
 def offer(
-    answer: Answer, python: str, folder: Path, listener: Told | None = None, run: Run = verify
+    answer: Answer, python: str, folder: Path, hand: Hand, listener: Told | None = None, run: Run = verify
 ) -> Reproducer | None:
     """Make the scripts, run them in a clean interpreter, and write those that show the fault.
+
+    What is run is what is handed on, with everything private masked. Only where that does not show the fault is the
+    script run as it was made, and the record says so.
 
     The smallest of them becomes reproducer.py; the one with a module of Transformers is kept beside it. Larger ones are
     not tried once a smaller one shows the fault. Where none does, the smallest is written and recorded as not verified.
@@ -96,6 +115,7 @@ def offer(
         answer: Of the run.
         python: The interpreter of the run, in which the scripts are verified.
         folder: Of the run.
+        hand: Masks the scripts and writes them.
         listener: Is told of each script before it is run.
         run: Runs a script.
 
@@ -115,17 +135,27 @@ def offer(
             continue
         if listener is not None:
             listener.note(f"verifying the reproducer that {script.does}")
-        # Where each run loads a whole model, the memory is for one.
-        result = run(python, script.text, script.argv, together=script.checkpoint is None)
-        tried.append(Tried(script, _same_fault(script, result)))
+        tried.append(_tried(script, python, hand, run))
     if not tried:
         return None
     best = next((item for item in tried if item.result.verified), tried[0])
-    write(folder / NAME, best.script.text)
+    hand.write(folder / NAME, best.script.text)
     others = [item for item in tried if item.script.level != best.script.level]
     failed = [item for item in others if best.result.verified and tried.index(item) < tried.index(best)]
-    beside = tuple(item.record(ScriptRecord, _beside(item, folder), item.result.reason) for item in others)
+    beside = tuple(item.record(ScriptRecord, _beside(item, folder, hand), item.result.reason) for item in others)
     return best.record(Reproducer, NAME, _words(best, failed), others=beside)
+
+
+def _tried(script: Script, python: str, hand: Hand, run: Run) -> Tried:
+    """A script run as it is handed on; and as it was made, where what is masked is needed to run."""
+    handed = dataclasses.replace(script, text=hand.script(script.text))
+    # Where each run loads a whole model, the memory is for one.
+    together = script.checkpoint is None
+    result = _same_fault(script, run(python, handed.text, script.argv, together=together))
+    if result.verified or handed.text == script.text:
+        return Tried(handed, result)
+    whole = _same_fault(script, run(python, script.text, script.argv, together=together))
+    return Tried(handed, whole, masked=True) if whole.verified else Tried(handed, result)
 
 
 def _is_wanted(script: Script, tried: list[Tried]) -> bool:
@@ -150,12 +180,12 @@ def _words(best: Tried, failed: list[Tried]) -> str:
     return words
 
 
-def _beside(item: Tried, folder: Path) -> str | None:
+def _beside(item: Tried, folder: Path, hand: Hand) -> str | None:
     """Where a further script is kept; None for one that does not show the fault."""
     if not item.result.verified:
         return None
     path = folder / OTHER.format(level=item.script.level)
-    write(path, item.script.text)
+    hand.write(path, item.script.text)
     return path.name
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from repro.core import paths
 from repro.core.answer import NAME, Answer, Outputs
 from repro.core.encoding import encode, replace
-from repro.report.privacy.redact import private_words
+from repro.report.privacy.machine import private_words
+from repro.report.privacy.mask import Mask
 from repro.report.render import render, scripts_of
 from repro.run.bundle.write import NAME as BUNDLE
 from repro.run.bundle.write import bundle
@@ -16,7 +17,7 @@ HTML = "report.html"
 def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     """Write verdict.json and report.md, and where ``whole`` is set plots, report.html and bundle.zip.
 
-    verdict.json stays whole, for it stays here. Everything that is made to be shared is redacted.
+    verdict.json stays whole, for it stays here. Everything that is made to be shared is masked.
 
     Returns:
         The content of verdict.json.
@@ -26,9 +27,10 @@ def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     """
     document = replace(content, outputs=Outputs(html=HTML, bundle=BUNDLE) if whole else None)
     private = private_words()
+    mask = Mask.of(document, private)
     paths.write(folder / NAME, encode(document, indent=1) + "\n")
     scripts = scripts_of(folder, document)
-    paths.write(folder / "report.md", render(document, private, scripts))
+    mask.write(folder / "report.md", render(document, private, scripts))
     if whole:
         from repro.report.html import render_html
         from repro.report.pictures import FOLDER as PLOTS
@@ -38,6 +40,6 @@ def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
             write_plots(folder, document, private)
         except OSError as error:
             raise paths.not_written(folder / PLOTS, error, folder) from error
-        paths.write(folder / HTML, render_html(document, private, scripts))
+        mask.write(folder / HTML, render_html(document, private, scripts))
         bundle(folder, document, private)
     return document

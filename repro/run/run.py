@@ -28,6 +28,8 @@ from repro.engine.evidence import NAME as EVIDENCE
 from repro.engine.evidence import Evidence, TrialLog
 from repro.engine.kit import Kit, pack
 from repro.engine.runner import NO_LIMITS, Limits, Listener, Rows, Setting
+from repro.report.privacy.machine import private_words
+from repro.report.privacy.mask import Mask
 from repro.reproducer.offer import offer
 from repro.run import output
 from repro.run.withheld import withheld
@@ -225,7 +227,8 @@ def _conclude(request: Request, folder: Path, evidence: Evidence, listener: List
     found = answer(judgement, observations, header, evidence.sha256())
     found = replace(found, private_prompts=request.private_prompts)
     if request.reduce and request.command == "run" and found.verdict is Outcome.BAD:
-        found = replace(found, reproducer=offer(found, request.cell.python, folder, listener))
+        mask = Mask.of(found, private_words())
+        found = replace(found, reproducer=offer(found, request.cell.python, folder, mask, listener))
     found = replace(found, owner=owner(found, excluded(found)))
     found = replace(found, looks_like=looks_like(found))
     return Result(folder, output.write(folder, found, whole=request.deliver and request.command == "run"))

@@ -12,8 +12,8 @@ from repro.core.paths import relative, sha256
 from repro.core.records import Outcome
 from repro.core.sentences import listed
 from repro.diagnosis.owner import is_rounding
-from repro.report.privacy.redact import Private, scope
-from repro.report.privacy.run_files import Mask
+from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.report.render import LIMIT
 from repro.sharing.forms.fill import BUNDLE, PLACEHOLDER, TITLE_LIMIT
 from repro.sharing.forms.folder import BLOCKS_TITLE, Run, chosen, report_path, script_path
@@ -55,8 +55,14 @@ def lint(run: Run, projects: tuple[Form, ...], private: Private) -> tuple[Proble
         found.append(Problem("refused", "report", "no project's form has been filled", f"{_again(run, 'PROJECT')}."))
     for form in chosen_forms:
         found += [*_script(run, form), *_report(run, form), *_latest(run, form), *_owner(run, form)]
-    found += [*_no_bug(run), *_private(run, private), *_attachment(run)]
-    return tuple(dict.fromkeys(found))
+    mask = Mask.of(run.answer, private)
+    found += [*_no_bug(run), *_private(run, mask), *_attachment(run)]
+    return tuple(dict.fromkeys(_masked(problem, mask) for problem in found))
+
+
+def _masked(problem: Problem, mask: Mask) -> Problem:
+    """A problem as it is printed: what is printed is pasted, too."""
+    return Problem(problem.kind, *map(mask.text, (problem.what, problem.found, problem.to_do)))
 
 
 def verdict(problems: tuple[Problem, ...]) -> Outcome:
@@ -166,9 +172,8 @@ def _owner(run: Run, form: Form) -> Iterator[Problem]:
         yield Problem("note", "owner", found, f"Say in your own words why it is for {form.repository}.")
 
 
-def _private(run: Run, private: Private) -> Iterator[Problem]:
+def _private(run: Run, mask: Mask) -> Iterator[Problem]:
     """Whatever masking would take out of a file that is to be posted; the first such line of each file."""
-    mask = Mask(*scope(run.answer, private))
     for name, content in _posted(run):
         masked = mask.content(name, content)
         if masked == content:

@@ -10,7 +10,7 @@ from support.injected_run import MODULE, NEWEST, run_folder
 
 from repro.cli import main
 from repro.core.encoding import encode
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 from repro.run.bundle.write import bundle
 from repro.sharing import lint as lint_module
 from repro.sharing.forms.folder import open_run

@@ -10,7 +10,7 @@ from support.hosting import Listener, answers, fake_python, is_gone, observation
 from repro.core.errors import CellError, EvidenceError
 from repro.core.records import Ending, Outcome
 from repro.engine.evidence import TRIALS, TrialLog
-from repro.engine.process import death
+from repro.engine.process import LOG, SHOWN_LINE, Process, death
 from repro.engine.runner import CRASHES, run
 
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "ablation:threads=1")
@@ -358,3 +358,51 @@ def test_a_log_of_trials_that_cannot_be_read_or_written_is_an_error(tmp_path):
 )
 def test_how_a_process_ended_in_words(status, name, words):
     assert death(status) == (name, words)
+
+
+# Text of any size
+
+
+def printing(folder, code):
+    """What a program leaves in kit.log and in the tail, and how many lines of its stdout were handed on."""
+    with Process((sys.executable, "-c", code), folder) as process:
+        lines = list(process.lines())
+        process.finish()
+        process.exit_status()
+        tail = process.stderr_tail
+    return (folder / LOG).read_bytes(), tail, lines
+
+
+def test_of_a_long_stderr_the_first_and_the_last_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.engine.process.LOG_HEAD", 1 << 18)
+    monkeypatch.setattr("repro.engine.process.LOG_TAIL", 1 << 16)
+    log, tail, _ = printing(tmp_path, "import sys\nfor n in range(200_000): print('line', n, file=sys.stderr)")
+    assert log.startswith(b"line 0\n")
+    assert log.endswith(b"line 199999\n")
+    assert b"bytes are left out here" in log
+    assert len(log) < (1 << 18) + (1 << 16) + (1 << 17)
+    assert tail[-1] == "line 199999"
+
+
+def test_a_line_without_an_end_is_read_in_linear_time_and_shortened(tmp_path):
+    log, tail, _ = printing(tmp_path, "import sys; sys.stderr.write('y' * 30_000_000 + 'z')")
+    assert log.endswith(b"z")
+    assert max(map(len, tail)) <= SHOWN_LINE + 10
+    assert tail[-1].endswith("z")
+
+
+def test_a_line_of_stdout_longer_than_any_event_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.engine.process.LONGEST_EVENT", 1 << 16)
+    _, _, lines = printing(tmp_path, "print('x' * 1_000_000); print('after')")
+    assert [len(line) for line in lines] == [SHOWN_LINE, len(b"after\n")]
+
+
+def test_a_program_that_prints_without_end_is_taken_for_no_kit(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.engine.runner.MOST_STRAY", 50)
+    endless = tmp_path / "endless"
+    endless.write_text(f"#!{sys.executable}\nwhile True: print('yes')\n")
+    endless.chmod(0o755)
+    heard = Listener()
+    known = run(setting(tmp_path, "environment", python=endless), lambda _: None, heard)
+    assert known["environment"].verdict.outcome is Outcome.SKIP
+    assert len([one for one in heard.heard if one[0] == "note"]) == 1

@@ -4,10 +4,12 @@ import pytest
 from support.intake_logs import FAILED_12B, FAILED_27B, write_seed_logs
 
 from repro.core.case import SHIPPED
+from repro.core.errors import UsageError
 from repro.jobs.logs import read_log
 from repro.jobs.logs.answer import answer
 from repro.jobs.logs.tables import counts, rows, verdict, verdict_of
 from repro.jobs.logs.tallies import hidden_size, shipped_name
+from repro.jobs.overlap.sets import read_sets
 
 STAMP = "2025-11-17 10:54:09,297 |"
 EVERY = "every element of these tokens is NaN."
@@ -215,3 +217,32 @@ def test_no_chance_is_claimed_of_jobs_that_may_have_ended_early(tmp_path):
     ended = read(tmp_path, LOADED, *FAILED, ENDED, name="gpt2-xl.err")
     assert answer(whole).overlap.pairs[0].chance == 0.01
     assert answer([whole[0], ended]).overlap.pairs[0].chance is None
+
+
+def test_more_prompts_than_are_told_apart_are_counted_and_give_no_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.jobs.logs.tallies.MOST_PROMPTS", 20)
+    path = tmp_path / "job.log"
+    lines = [f"Skipping example {number}: NaN in the hidden states\n" for number in (*range(50), 3)]
+    path.write_text("Loaded 100 prompts\n" + "".join(lines))
+    reading = read_log(path)
+    (section,) = reading.sections
+    assert (section.failures, len(section.prompts), section.untold) == (51, 20, 30)
+    (row,) = answer([reading]).table
+    assert (row.failed, row.rate) == (20, None)
+    said = "\n".join(answer([reading]).sentences)
+    assert "at least 20 distinct prompts failed" in said
+    assert "30 failures of further prompts are counted alone" in said
+    with pytest.raises(UsageError, match="30 failures of more prompts than are told apart"):
+        read_sets([path], pairs=False)
+
+
+def test_a_log_that_changes_its_model_on_every_line_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("repro.jobs.logs.logs.MOST_SECTIONS", 5)
+    path = tmp_path / "job.log"
+    path.write_text(
+        "".join(f"Loading model org/model-{n}b\nSkipping example {n}: NaN in the hidden states\n" for n in range(30))
+    )
+    reading = read_log(path)
+    assert len(reading.sections) <= 6
+    assert sum(section.failures for section in reading.sections) == 30
+    assert any("changes more than 5 times" in note for note in reading.notes)

@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import os
+import pickle
 import random
 import shutil
 import sys
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from repro.core.records import Cell, Outcome
+from repro.core.records import Cell, Outcome, Verdict
 from repro.engine import kit
 from repro.jobs.scan import csv_text, looking, tensor_files
 from repro.jobs.scan.json_text import read_json
@@ -496,8 +497,9 @@ def test_the_verdict_of_a_scan(tmp_path):
         written(tmp_path / f"{name}.json", text) for name, text in (("s", "[1]"), ("b", "[NaN]"), ("x", "["))
     )
     outcomes = [scan(paths).verdict.outcome.value for paths in ([sound], [sound, broken], [bad, broken], [broken])]
-    assert outcomes == ["good", "good", "bad", "skip"]
-    assert scan([sound, broken]).verdict.reason == "no NaN or Inf in 1 of 2 files; 1 could not be read"
+    assert outcomes == ["good", "skip", "bad", "skip"]
+    told = scan([sound, broken]).verdict
+    assert told == Verdict(Outcome.SKIP, "no NaN or Inf in 1 of 2 files; 1 could not be read")
 
 
 def test_the_reader_of_json_raises_for_what_is_none(tmp_path):
@@ -505,3 +507,33 @@ def test_the_reader_of_json_raises_for_what_is_none(tmp_path):
 
     with pytest.raises(Unreadable, match=r"'@\]' \(near line 2\)"):
         read_json(written(tmp_path / "a.json", "[1,\n@]"), Tally())
+
+
+class Runs:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zipped", "of the older form"])
+def test_a_pickle_that_would_run_code_is_could_not_tell_and_does_not_run(tmp_path, zipped):
+    path, canary = tmp_path / "a.pt", tmp_path / "canary"
+    torch.save({"w": torch.ones(3), "x": Runs(canary)}, path, _use_new_zipfile_serialization=zipped)
+    assert scan([path]).verdict.outcome is Outcome.SKIP
+    assert not canary.exists()
+
+
+def test_a_pickle_behind_a_file_of_the_older_form_is_could_not_tell(tmp_path):
+    path, canary = tmp_path / "a.pt", tmp_path / "canary"
+    torch.save({"w": torch.ones(300, 7), "v": torch.arange(9), "h": torch.ones(2).half()}, path,
+               _use_new_zipfile_serialization=False)  # fmt: skip
+    assert scan([path]).verdict.outcome is Outcome.GOOD
+    path.write_bytes(path.read_bytes() + pickle.dumps(Runs(canary)))
+    (looked,) = scan([path]).files
+    assert looked.verdict.outcome is Outcome.SKIP
+    assert "bytes stand behind what torch.load reads" in looked.verdict.reason
+    assert not canary.exists()

@@ -15,7 +15,7 @@ from repro.core.encoding import replace
 from repro.core.errors import ReproError
 from repro.core.records import Case, Owner
 from repro.report.html import NOT_DRAWN, TEMPLATE, render_html
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 from repro.report.render import render, scripts_of
 
 SCRIPT = 'import torch\n\nprint("</code><script>x</script>", 1 < 2)  # é\n'

@@ -28,7 +28,7 @@ from support.reports import (
 from repro.core.encoding import replace
 from repro.report.pictures import plots, write_plots
 from repro.report.plots.chart import SCALE, VARIABLES, distinct, png, short, svg
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 
 
 def drawn(found):

@@ -11,7 +11,7 @@ from support.hosting import environment, repro
 
 from repro.core.answer import answer_from, read
 from repro.report.privacy.machine import private_words
-from repro.report.privacy.redact import redact_answer
+from repro.report.privacy.mask import Mask
 from repro.run.bundle.write import bundle
 
 INJECTED = BY_NAME["custom-mask-module-residual"]
@@ -140,7 +140,7 @@ def test_the_report_still_says_what_was_found(run):
 
 def test_the_numbers_of_the_evidence_stay(run):
     folder, _, found = run
-    assert redact_answer(found, private_words()).origin.output == found.origin.output
+    assert Mask.of(found, private_words()).answer(found).origin.output == found.origin.output
     with zipfile.ZipFile(folder / "bundle.zip") as archive:
         assert answer_from(json.loads(archive.read("verdict.json"))).origin.output == found.origin.output
 

@@ -14,6 +14,7 @@ from repro.report.privacy.redact import redact, redact_json
 NOBODY = Private()
 KEY = "-----{} RSA PRIVATE KEY-----\nMIIEow+IBAAK/CAQEA\nq1==\n-----{} RSA PRIVATE KEY-----".format("BEGIN", "END")
 SHA = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+COMMIT = "cf30153c4c131c8164ee7798e5022d810682e2cb"
 FORMS = {
     "Hub": ("hf_", "aBcDeFgHiJkLmNoPqRsTuVwXyZ01234567"),
     "Hub, organisation": ("api_org_", "aBcDeFgHiJkLmNoPqRsTuVwXyZ"),
@@ -105,7 +106,10 @@ def test_an_address_is_masked(text, masked):
         "Windows 10.0.19045.3803",
         SHA,
         f"kit_sha256: {SHA}",
-        "cf30153c4c131c8164ee7798e5022d810682e2cb",
+        f"https://github.com/pytorch/pytorch/commit/{COMMIT}",
+        f"https://huggingface.co/a/b/blob/{COMMIT}/config.json",
+        f"hub/models--a--b/snapshots/{COMMIT}/config.json",
+        f"transformers @ git+https://github.com/huggingface/transformers@{COMMIT}",
         "68394.8671875 -1.2e-05 3.4028234663852886e+38 0.29675419000159",
         "aten.add.Tensor aten._scaled_dot_product_flash_attention_for_cpu.default",
         "aten::add c10::add at::native::add_kernel std::vector",

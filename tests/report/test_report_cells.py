@@ -32,7 +32,7 @@ from repro.core.sweep_answers import (
 )
 from repro.core.trace_answers import Changes
 from repro.report.cells import NOTHING_ALONE
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 from repro.report.render import LIMIT, parts, render
 from repro.sweeps.matrix.table import cell_ablations_table, cells_table
 

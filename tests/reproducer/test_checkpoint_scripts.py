@@ -34,6 +34,8 @@ from repro.core.payloads import (
 from repro.core.records import Case, Ending, Kind, Outcome
 from repro.probes.checkpoint.files import list_weights
 from repro.probes.checkpoint.header import BadHeader, read_header
+from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.reproducer.offer import offer, scripts
 from repro.reproducer.scripts.checkpoint import checkpoint_of
 from repro.reproducer.verify import verify
@@ -60,7 +62,7 @@ def answer(folder, kind="load", dtype="float32", trust=False, files=(), **parts)
 def offered(folder, run, made):
     """What is offered, each script run once in this process."""
     run.mkdir(exist_ok=True)
-    return offer(made, sys.executable, run, run=in_process)
+    return offer(made, sys.executable, run, Mask(Private()), run=in_process)
 
 
 def write_file(path, tensors):

@@ -10,6 +10,8 @@ from support.running import in_process
 from repro.core.encoding import replace
 from repro.core.payloads import Reduction
 from repro.core.records import Outcome
+from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.reproducer.code.calls import INFIX
 from repro.reproducer.offer import offer
 
@@ -25,12 +27,12 @@ class Listener:
 
 
 def offered(folder, *args, **changed):
-    return offer(reduced(*args, **changed), sys.executable, folder, run=in_process)
+    return offer(reduced(*args, **changed), sys.executable, folder, Mask(Private()), run=in_process)
 
 
 def test_a_script_is_run_three_times_in_a_clean_interpreter(tmp_path):
     listener = Listener()
-    found = offer(reduced(ADD), sys.executable, tmp_path, listener)
+    found = offer(reduced(ADD), sys.executable, tmp_path, Mask(Private()), listener)
     assert (found.verified, found.runs, found.exit_statuses) == (True, 3, (1, 1, 1))
     assert found.output == "expected 68384.0 (float64), seen inf (float16)"
     assert found.reason.startswith("It runs a + b without the model. Run 3 times")

@@ -15,7 +15,7 @@ from repro.core.answer import read as read_answer
 from repro.core.encoding import encode
 from repro.core.errors import EvidenceError, UsageError
 from repro.core.records import Outcome
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 from repro.run.bundle import manifest, read
 from repro.run.bundle import write as bundling
 from repro.run.bundle.read import open_bundle

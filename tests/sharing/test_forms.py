@@ -18,7 +18,7 @@ from repro.core.errors import ReproError, UsageError
 from repro.core.payloads import Environment, Files, Finding
 from repro.core.records import Owner
 from repro.probes.machine.environment import measure
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 from repro.sharing.forms import FOLDER, projects
 from repro.sharing.forms.environment import environment
 from repro.sharing.forms.fill import PLACEHOLDER

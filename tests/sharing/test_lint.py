@@ -11,7 +11,7 @@ from repro.core.encoding import replace, to_json
 from repro.core.errors import FetchError
 from repro.core.records import Outcome
 from repro.core.sweep_answers import Differences
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 from repro.sharing import lint as lint_module
 from repro.sharing.forms.fill import PLACEHOLDER
 from repro.sharing.forms.folder import file, open_run

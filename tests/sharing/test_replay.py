@@ -14,7 +14,7 @@ from repro.cli.replay import harmless, replay
 from repro.core.answer import ScriptRecord, answer_from
 from repro.core.encoding import decode, encode
 from repro.engine.kit import pack
-from repro.report.privacy.redact import Private
+from repro.report.privacy.machine import Private
 from repro.run.bundle.write import bundle
 from repro.sharing.replay import same_fault
 from repro.sharing.replay.same_fault import Finding, Match, of_run, of_script, overall

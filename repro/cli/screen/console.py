@@ -1,11 +1,16 @@
 """The console that every summary is printed on, and the look of its tables."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
 from repro.core.records import Outcome
+from repro.core.sentences import visible_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, ConsoleRenderable
+    from rich.segment import Segment
     from rich.table import Table
     from rich.text import Text
 
@@ -14,18 +19,37 @@ WIDTH = 110
 COLOURS = {Outcome.GOOD: "green", Outcome.BAD: "bold red", Outcome.SKIP: "yellow"}
 
 
-def console_on(stream: IO[str]) -> "Console":
-    """A console that prints text as it is, and raises BrokenPipeError where nobody reads any more."""
-    from rich.console import Console
+def console_on(stream: IO[str]) -> Console:
+    """A console that prints text as it is, what does not print as escapes; it raises BrokenPipeError where nobody reads
+    any more.
+    """
+    from rich.console import Console, RenderHook
+    from rich.segment import Segment
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # rich would end the process with 1, which means "bad" here
 
-    return Plain(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, emoji=False, markup=False)
+    class Shown:
+        """What is printed, after rich has made text and style of it: the style's own escapes are none of the text's."""
+
+        def __init__(self, inner: ConsoleRenderable) -> None:
+            self.inner = inner
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+            for segment in console.render(self.inner, options):
+                yield segment if segment.control else Segment(visible_lines(segment.text), segment.style)
+
+    class Hook(RenderHook):
+        def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+            return [Shown(one) for one in renderables]
+
+    made = Plain(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, emoji=False, markup=False)
+    made.push_render_hook(Hook())
+    return made
 
 
-def columns(*names: str) -> "Table":
+def columns(*names: str) -> Table:
     """A table without a frame, whose columns are not to be broken."""
     from rich import box
     from rich.table import Table
@@ -36,7 +60,7 @@ def columns(*names: str) -> "Table":
     return made
 
 
-def coloured(verdict: Outcome) -> "Text":
+def coloured(verdict: Outcome) -> Text:
     """A verdict in its colour."""
     from rich.text import Text
 

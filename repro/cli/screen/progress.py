@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from repro.cli.screen.console import COLOURS, console_on
 from repro.core.records import Ending, Observation
+from repro.core.sentences import visible_lines
 from repro.engine.runner import Listener
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ class Announcer:
 
     def line(self, text: str) -> None:
         """A line that stays."""
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        PlainLines(sys.stderr).line(text)
 
     @contextlib.contextmanager
     def task(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
@@ -111,8 +111,12 @@ class PlainLines:
 
     def note(self, text: str) -> None:
         """A line of its own."""
+        self.line(f"note: {text}")
+
+    def line(self, text: str) -> None:
+        """A line that is about no step."""
         self.close()
-        self._write(f"note: {text}\n")
+        self._write(f"{text}\n")
 
     def close(self) -> None:
         """End a line that is still open."""
@@ -121,7 +125,7 @@ class PlainLines:
             self._open = None
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
+        self._stream.write(visible_lines(text))
         self._stream.flush()
 
 

@@ -7,7 +7,7 @@
          -> tallies (totals for each model in a log) -> tables, answer -> files, and repro.cli
 
 What lines mean is data: ``patterns/*.toml`` and ``heads.toml``. Memory grows with the number of distinct prompts that
-failed, not with the size of a log.
+failed, up to ``tallies.MOST_PROMPTS`` of them, not with the size of a log.
 """
 
 from repro.jobs.logs.logs import read_log

@@ -156,8 +156,11 @@ def _not_understood(log: Reading) -> Iterator[str]:
 def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
     """The failed prompts of all sections that have their texts, compared; None where fewer than two have.
 
-    Sections that give the same number of prompts, and ran to their end, are assumed to have run the same prompts.
+    Sections that give the same number of prompts, and ran to their end, are assumed to have run the same prompts. None
+    as well where one has more prompts than are told apart: what they share would be counted too low.
     """
+    if any(section.untold for reading in readings for section in reading.sections):
+        return None
     sets = {label: frozenset(texts) for label, texts in _texts(readings).items() if texts}
     if len(sets) < 2:
         return None
@@ -210,7 +213,8 @@ def _of_row(row: Row) -> Iterator[str]:
         usable = f"{number(row.succeeded)} ({_share(row.rate)}) are usable"
         yield f"{row.label}: {row.failed:,} of {number(row.total)} prompts failed, {usable}."
     elif row.failed:
-        yield f"{row.label}: {many(row.failed, 'distinct prompt')} failed."
+        least = "at least " if row.untold else ""
+        yield f"{row.label}: {least}{many(row.failed, 'distinct prompt')} failed."
     if row.steps:
         yield f"{row.label}: NaN or Inf in a step or a check on {many(row.steps, 'line')}."
     if row.counts is not None:

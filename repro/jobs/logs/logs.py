@@ -19,6 +19,8 @@ SHOWN_SHAPES = 20
 LOOKED_AT = 2000
 """Characters of a line that patterns are tried on: messages start near the front, and a hostile line must not hold up
 the search. An error further on is counted as not understood."""
+MOST_SECTIONS = 1000
+"""Changes of the model in one log; the failures below further ones count for the last."""
 SAMPLES = 5
 ABOUT, SOUND = "about", "sound"
 
@@ -75,7 +77,7 @@ class _Reader:
         self._unclear: Counter[str] = Counter()
         self._unclear_first: dict[str, tuple[int, str]] = {}
         self._unclear_nonfinite = 0
-        self._not_utf8 = 0
+        self._not_utf8 = self._changes_left = 0
         self._sound_samples = 0
         self._other_samples: list[str] = []
 
@@ -92,6 +94,8 @@ class _Reader:
         unclear, notes = sum(self._unclear.values()), list(source.notes)
         if self._not_utf8:
             notes.append(f"{many(self._not_utf8, 'line')} not in {source.encoding}, read as Windows-1252")
+        if self._changes_left:
+            notes.append(f"the model changes more than {MOST_SECTIONS:,} times: what follows counts for the last one")
         shown = self._unclear.most_common(SHOWN_SHAPES)
         shapes = [Shape(times, *self._unclear_first[key]) for key, times in shown if key in self._unclear_first]
         others = self._scanner.lines - self._understood - unclear
@@ -177,7 +181,11 @@ class _Reader:
     def _about(self, said: Said) -> None:
         """Take what a job says about itself. From where it names another model, a new section begins."""
         model, before = said.fields.get("model"), self._tally.model
-        if model is not None and before is not None and model.rpartition("/")[2] != before.rpartition("/")[2]:
+        changes = model is not None and before is not None and model.rpartition("/")[2] != before.rpartition("/")[2]
+        if changes and len(self._sections) >= MOST_SECTIONS:
+            self._changes_left += 1
+            return
+        if changes:
             self._assembly.finish()
             self._sections.append(self._tally.section())
             self._tally = self._new_tally()

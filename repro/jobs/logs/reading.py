@@ -4,28 +4,18 @@ Nearly every encoding of logs contains ASCII, so their bytes can be searched as 
 are converted to UTF-8. They are recognised by a byte-order mark or, without one, by where the zero bytes are.
 """
 
-import bz2
 import codecs
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 from repro.core.errors import UsageError
+from repro.jobs.unpacked import Damaged, Unpacked, format_of
 
 BLOCK_BYTES = 1 << 20
-MAGIC = (
-    (b"\x1f\x8b", "gzip"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"PK\x03\x04", "zip"),
-)
-OPENERS: dict[str | None, Callable[..., Any]] = {None: open, "gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-"""What opens each. zstd is not in every Python's standard library, and a .zip holds many files."""
+NOT_READ = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"))
+"""zstd is not in every Python's standard library, and a .zip holds many files."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -85,27 +75,28 @@ class Source:
     def _raw(self) -> Iterator[bytes]:
         try:
             with _opened(self) as stream:
-                while block := stream.read(BLOCK_BYTES):
+                while block := stream.read1(BLOCK_BYTES):
                     self.size += len(block)
                     yield block
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        except Damaged as damage:
             # The job was killed while writing, or the copy is incomplete: what came before is still good.
-            self.notes.append(f"the {self.compression} archive is damaged after {self.size:,} bytes: {error}")
+            self.notes.append(str(damage))
         except OSError as error:
-            if self.compression is not None and error.errno is None:  # bz2 has no error of its own
-                self.notes.append(f"the {self.compression} archive is damaged after {self.size:,} bytes: {error}")
-                return
             raise UsageError(f"{self.path} cannot be read: {error.strerror or error}. Give log files.") from error
 
 
-def _opened(source: Source) -> IO[bytes]:
-    with source.path.open("rb") as stream:
-        start = stream.read(8)
-    source.compression = next((name for magic, name in MAGIC if start.startswith(magic)), None)
-    if source.compression not in OPENERS:
-        raise UsageError(f"{source.path} is a {source.compression} file, which is not supported. Unpack it first.")
-    opened: IO[bytes] = OPENERS[source.compression](source.path, "rb")
-    return opened
+def _opened(source: Source) -> io.BufferedReader:
+    """The log, unpacked. It is opened once, and never sought in, for it may be a pipe."""
+    stream = source.path.open("rb")
+    start = stream.peek(8)
+    refused = next((name for magic, name in NOT_READ if start.startswith(magic)), None)
+    if refused is not None:
+        stream.close()
+        raise UsageError(f"{source.path} is a {refused} file, which is not supported. Unpack it first.")
+    source.compression = format_of(start)
+    return (
+        stream if source.compression is None else io.BufferedReader(Unpacked(stream, source.compression), BLOCK_BYTES)
+    )
 
 
 def _last_end(data: bytes) -> int:

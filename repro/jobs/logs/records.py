@@ -53,7 +53,8 @@ class Section:
     that a loss scaler skipped. ``totals`` are the numbers of prompts in the log, ``kept`` those left at the end.
     ``counts`` maps each NaN count to how often it occurs. ``row_size`` is the number of elements of a token: given by
     the caller, or the model's hidden size; of several, the one that divides most counts. ``settings`` is what the log
-    says about dtype, layer and so on. ``ended`` is the first sign that the job ended early.
+    says about dtype, layer and so on. ``ended`` is the first sign that the job ended early. ``untold`` counts failures
+    of prompts beyond the number that is told apart (``tallies.MOST_PROMPTS``).
     """
 
     log: str
@@ -72,6 +73,7 @@ class Section:
     by_pattern: Mapping[str, int]
     uncertain: int
     ended: Failure | None
+    untold: int = 0
 
 
 @dataclass(frozen=True, slots=True)

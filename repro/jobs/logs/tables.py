@@ -18,7 +18,8 @@ class Row:
 
     ``failed`` counts distinct prompts, and every failure with neither text nor index. ``total``, ``succeeded`` and
     ``rate`` (a share from 0 to 1) are null where the number of prompts is not known, the last two also where the job
-    may have ended early. ``counts`` and ``rows`` are the smallest and largest NaN count, in elements and in token rows.
+    may have ended early, or where more prompts failed than are told apart (``untold``: the failures of those).
+    ``counts`` and ``rows`` are the smallest and largest NaN count, in elements and in token rows.
     """
 
     label: str
@@ -37,6 +38,7 @@ class Row:
     notices: int
     settings: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
+    untold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def verdict(readings: Sequence[Reading]) -> Verdict:
 def _row(section: Section, label: str, given: int | None) -> Row:
     failed = len(section.prompts) + section.unnamed
     total = given if given is not None else section.totals[0] if len(section.totals) == 1 else None
-    known = total is not None and failed <= total and _whole_job(section)
+    known = total is not None and failed <= total and _whole_job(section) and not section.untold
     whole = {nan: _whole_rows(nan, section.row_size) for nan in section.counts}
     in_rows = [size for size in whole.values() if size is not None]
     return Row(
@@ -128,12 +130,18 @@ def _row(section: Section, label: str, given: int | None) -> Row:
         counted=sum(section.counts.values()),
         steps=section.steps,
         notices=section.notices,
+        untold=section.untold,
         settings=section.settings,
         notes=tuple(_notes(section, failed, total)),
     )
 
 
 def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
+    if section.untold:
+        yield (
+            f"only {many(len(section.prompts), 'distinct prompt')} are told apart; {many(section.untold, 'failure')} "
+            "of further prompts are counted alone, so there is no rate: split the log"
+        )
     if failed and total is None and len(section.totals) > 1:
         sizes = listed([f"{size:,}" for size in section.totals])
         yield f"the log gives {sizes} as its number of prompts, so there is no rate: set it with --total N"
@@ -141,8 +149,9 @@ def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
         yield "the log does not give its number of prompts, so there is no rate: set it with --total N"
     if total is not None and failed > total:
         yield f"{failed:,} distinct prompts failed of only {total:,}, so there is no rate (pairs of two texts?)"
-    if total is not None and len(section.kept) == 1 and total - failed != section.kept[0]:
-        yield f"the log says {section.kept[0]:,} were kept, but {total - failed:,} did not fail"
+    one = section.kept[0] if len(section.kept) == 1 and not section.untold else None
+    if total is not None and one is not None and total - failed != one:
+        yield f"the log says {one:,} were kept, but {total - failed:,} did not fail"
     if section.uncertain:
         yield f"{many(section.uncertain, 'failure')} may be pieced together wrongly: ranks alternate without a prefix"
     cut = sum(prompt.first.text_cut for prompt in section.prompts)

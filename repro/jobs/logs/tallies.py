@@ -13,6 +13,10 @@ from repro.jobs.logs.records import Failure, Prompt, Section
 from repro.jobs.overlap.compare import normalised
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
+MOST_PROMPTS = 100_000
+"""Distinct prompts that are told apart in one section, some 1.3 KB each: a job of that many failures needs no list."""
+MOST_VALUES = 10_000
+"""Distinct NaN counts, numbers of prompts, values of a setting, and row counts of one prompt that are told apart."""
 WIDTHS = ("hidden_size", "n_embd", "d_model")
 """Names of the hidden size in configurations."""
 
@@ -49,18 +53,20 @@ class Tally:
         self._kinds: Counter[str] = Counter()
         self._unnamed = 0
         self._uncertain = 0
+        self._untold = 0
         self.ended: Failure | None = None
 
     def about(self, fields: Mapping[str, str]) -> None:
         """Take what the log says about its job."""
         self.model = fields.get("model") or self.model
         for name, kept in (("total", self._totals), ("kept", self._kept)):
-            if name in fields:
+            if name in fields and len(kept) < MOST_VALUES:
                 kept[int(fields[name].replace(",", ""))] = None
         for name in SETTINGS:
-            if name in fields:
+            values = self._settings.setdefault(name, {}) if name in fields else {}
+            if name in fields and len(values) < MOST_VALUES:
                 value = fields[name].lower()
-                self._settings.setdefault(name, {})[DTYPES.get(value, value)] = None
+                values[DTYPES.get(value, value)] = None
 
     def add(self, failure: Failure) -> None:
         """Take one failure."""
@@ -73,7 +79,7 @@ class Tally:
             return
         self._patterns[failure.pattern] += 1
         self._uncertain += not failure.certain
-        if failure.nan is not None:
+        if failure.nan is not None and (failure.nan in self._counts or len(self._counts) < MOST_VALUES):
             self._counts[failure.nan] += 1
         if failure.kind == "example":
             self._prompt(failure)
@@ -99,6 +105,7 @@ class Tally:
             counts=dict(sorted(self._counts.items())),
             by_pattern=dict(self._patterns),
             uncertain=self._uncertain,
+            untold=self._untold,
             ended=self.ended,
         )  # fmt: skip
 
@@ -111,9 +118,13 @@ class Tally:
         else:
             self._unnamed += 1
             return
-        kept = self._prompts.setdefault(key, _Prompt(failure.text, failure))
+        kept = self._prompts.get(key)
+        if kept is None and len(self._prompts) >= MOST_PROMPTS:
+            self._untold += 1
+            return
+        kept = kept or self._prompts.setdefault(key, _Prompt(failure.text, failure))
         kept.times += 1
-        if failure.rows is not None:
+        if failure.rows is not None and len(kept.rows) < MOST_VALUES:
             kept.rows.add(failure.rows)
 
     def _row_size(self, count: int | None) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repro.core.errors import UsageError
+from repro.core.foreign import check_is_file
 from repro.core.sentences import listed
 from repro.jobs.content import many
 from repro.jobs.overlap.compare import normalised
@@ -54,8 +55,9 @@ def read_sets(paths: Sequence[Path], field: str | None = None, *, pairs: bool = 
 def read(path: Path, field: str | None = None, *, pairs: bool = False) -> PromptSet:
     """One place as a set; see ``read_sets``. A .txt file is a log where failed prompts of a job are found in it."""
     file = path / RUN if path.is_dir() else path
-    if not file.is_file():
+    if not file.exists():
         raise UsageError(f"{path}: expected the folder of a `repro prompts` run; it has no {RUN}.")
+    check_is_file(file)
     if file.suffix.lower() not in SUFFIXES:
         return _log(file)
     if file.suffix.lower() == ".txt" and (log := _log(file)).entries:
@@ -142,6 +144,11 @@ def _log(file: Path) -> PromptSet:
     from repro.jobs.logs import read_log
 
     sections = read_log(file).sections
+    untold = sum(section.untold for section in sections)
+    if untold:
+        raise UsageError(
+            f"{file}: {many(untold, 'failure')} of more prompts than are told apart in a log. Split it, or give a list."
+        )
     prompts = [prompt for section in sections for prompt in section.prompts]
     texts = [_cut(prompt.text, cut=prompt.first.text_cut) for prompt in prompts if prompt.text]
     notes = []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from repro.jobs.scan.findings import Counts, Tally, Unreadable, of_number, spelling
 from repro.jobs.scan.text_files import texts
+from repro.jobs.unpacked import Damaged
 
 CHUNK = 1 << 20
 LONGEST_TOKEN = 64 * 1024 * 1024
@@ -201,19 +202,27 @@ def read_json(path: Path, tally: Tally) -> None:
         Unreadable: it is no JSON, or no whole one; what stands before was counted.
     """
     parser, kept, line, wanted = Parser(tally), "", 1, CHUNK
-    for piece, last in texts(path, CHUNK):
-        kept += piece
-        if len(kept) < wanted and not last:
-            continue
+
+    def feed(last: bool) -> int:
         try:
-            used = parser.feed(kept, last=last)
+            return parser.feed(kept, last=last)
         except Unreadable as error:
             raise Unreadable(f"{error} (near line {line + kept.count(chr(10), 0, parser.at):,})") from None
-        line += kept.count("\n", 0, used)
-        # A token that is not whole is looked at again when twice as much is there, so that the work stays linear.
-        wanted = CHUNK if used else 2 * len(kept)
-        kept = kept[used:]
-        if len(kept) > LONGEST_TOKEN:
-            raise Unreadable(f"a text or number of more than {LONGEST_TOKEN:,} characters (near line {line:,})")
+
+    try:
+        for piece, last in texts(path, CHUNK):
+            kept += piece
+            if len(kept) < wanted and not last:
+                continue
+            used = feed(last)
+            line += kept.count("\n", 0, used)
+            # A token that is not whole is looked at again when twice as much is there, so that the work stays linear.
+            wanted = CHUNK if used else 2 * len(kept)
+            kept = kept[used:]
+            if len(kept) > LONGEST_TOKEN:
+                raise Unreadable(f"a text or number of more than {LONGEST_TOKEN:,} characters (near line {line:,})")
+    except Damaged:
+        feed(last=False)  # what was unpacked in front of the damage
+        raise
     if parser.expected != "nothing":
         raise Unreadable(f"it ends where {parser.expected} must be: it was cut, or is still being written")

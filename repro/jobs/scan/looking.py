@@ -3,6 +3,7 @@
 Texts are read here. Files of tensors go to the kit, together, when the texts are done.
 """
 
+import contextlib
 import fnmatch
 import os
 import zlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.encoding import SCHEMA
+from repro.core.foreign import check_is_file
 from repro.core.records import Cell, Outcome, Verdict
 from repro.jobs.scan import tensor_files
 from repro.jobs.scan.csv_text import read_csv
@@ -45,7 +47,7 @@ class Scan:
 
     @property
     def verdict(self) -> Verdict:
-        """Bad where one file is bad, skip where none could be read; good says which were not."""
+        """Bad where one file is bad; nothing found beside a file that could not be read is "could not tell"."""
         total = len(self.files)
         by_outcome = Counter(looked.verdict.outcome for looked in self.files)
         bad, skipped = by_outcome[Outcome.BAD], by_outcome[Outcome.SKIP]
@@ -55,7 +57,8 @@ class Scan:
                 Outcome.BAD, f"{bad:,} of {total:,} files {'holds' if bad == 1 else 'hold'} a NaN or Inf{unread}"
             )
         if by_outcome[Outcome.GOOD]:
-            return Verdict(Outcome.GOOD, f"no NaN or Inf in {by_outcome[Outcome.GOOD]:,} of {total:,} files{unread}")
+            outcome = Outcome.SKIP if skipped else Outcome.GOOD
+            return Verdict(outcome, f"no NaN or Inf in {by_outcome[Outcome.GOOD]:,} of {total:,} files{unread}")
         if not total:
             return Verdict(Outcome.SKIP, f"no file of a kind that is read ({' '.join(KINDS)})")
         return Verdict(Outcome.SKIP, f"none of {total:,} files could be read to its end")
@@ -170,6 +173,8 @@ def _files(paths: Sequence[Path], include: Sequence[str], exclude: Sequence[str]
     for top in paths:
         if not top.is_dir():
             if top not in seen:
+                with contextlib.suppress(FileNotFoundError):  # `look` says so
+                    check_is_file(top)
                 seen.add(top)
                 yield top, True
             continue

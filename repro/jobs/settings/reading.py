@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.errors import RecordError, UsageError
+from repro.core.foreign import read_foreign
 from repro.jobs.settings.tree import Leaf, Tree, as_leaf, joined, kind_of
 
 SUFFIXES = (".yaml", ".yml", ".json", ".toml")
@@ -52,10 +53,10 @@ def read(path: Path, name: str | None = None) -> Read:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: expected a settings file: {', '.join(SUFFIXES)}.")
     try:
-        raw = path.read_bytes() if path.stat().st_size <= MOST_BYTES else None
+        raw = read_foreign(path, MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-    if raw is None:
+    if len(raw) > MOST_BYTES:
         raise RecordError(f"{path}: expected a settings file, found more than {MOST_BYTES:,} bytes.")
     try:
         text = raw.decode("utf-8-sig")

@@ -5,6 +5,7 @@ on to loaders that do not keep to it, so both are refused here by what they are.
 """
 
 import inspect
+import os
 import re
 import tarfile
 import zipfile
@@ -25,16 +26,32 @@ def load(path: str, device: str = "cpu") -> Any:
     Raises:
         Unreadable: it is refused before torch sees it. Anything else is torch's own refusal.
     """
+    options: dict[str, Any] = {"map_location": device, "weights_only": True}
     with open(path, "rb") as stream:
         start = stream.read(64)
-    options: dict[str, Any] = {"map_location": device, "weights_only": True}
     if start.startswith(ZIP):
         sizes_of_records(path)
         if device == "cpu" and "mmap" in inspect.signature(torch.load).parameters:  # from torch 2.1 on
             options["mmap"] = True
     elif MAGIC not in start or tarfile.is_tarfile(path):
         raise Unreadable("it is no file of torch.save, and other pickles are not loaded")
+    else:
+        return _of_old_form(path, options)
     return torch.load(path, **options)
+
+
+def _of_old_form(path: str, options: dict[str, Any]) -> Any:
+    """What a file of the form before torch 1.6 holds: pickles and storages, one behind the other.
+
+    Raises:
+        Unreadable: something stands behind them, which torch.load leaves alone and another reader may not.
+    """
+    with open(path, "rb") as stream:
+        held = torch.load(stream, **options)
+        behind = os.fstat(stream.fileno()).st_size - stream.tell()
+    if behind:
+        raise Unreadable(f"{behind:,} bytes stand behind what torch.load reads, and no reader of it looks at them")
+    return held
 
 
 def sizes_of_records(path: str) -> Optional[set[int]]:

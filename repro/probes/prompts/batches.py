@@ -12,7 +12,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ..model.compat import CannotLoad
+from ..model.compat import CannotLoad, config_parts
 from ..model.forward import main_output
 from ..model.inputs import accepts, vocabulary
 from ..model.load import Loaded
@@ -67,8 +67,34 @@ def in_decoder(layer: str) -> bool:
     return "decoder" in layer.split(".")
 
 
+class NotEncodable(Exception):
+    """A text cannot be turned into token ids."""
+
+
 class NotSeen(RuntimeError):
     """A layer gave nothing of shape (batch, seq, hidden)."""
+
+
+def line_of(error: Exception) -> str:
+    """An exception's message in one line that can be read."""
+    return " ".join(str(error).split())[:300]
+
+
+def positions(model: nn.Module) -> Optional[int]:
+    """How many tokens the model takes at most, where its positions are rows of an embedding; None where they are
+    computed, so that more than it was trained for are taken as well.
+    """
+    parts = config_parts(model.config)
+    known = [getattr(part, name, None) for part in parts for name in ("max_position_embeddings", "n_positions")]
+    sizes = {size for size in known if isinstance(size, int) and size > 0}
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe"):
+            # OPT and RoBERTa keep some rows in front for themselves, and their configurations differ in counting them.
+            fitting = [size for size in sizes if 0 <= module.num_embeddings - size <= 2]
+            if fitting:
+                return max(fitting)
+    return None
 
 
 @dataclass(frozen=True)
@@ -107,6 +133,7 @@ class Tokens:
             self._vocabulary: Optional[int] = vocabulary(loaded.model)
         except NotImplementedError:  # custom code that names no embedding
             self._vocabulary = None
+        self._longest = positions(loaded.model)
         self.side = padding_side or str(getattr(tokenizer, "padding_side", None) or "right")
         config = loaded.config
         known = [
@@ -124,13 +151,17 @@ class Tokens:
 
         Raises:
             CannotLoad: it is a text, and the model's folder has no tokenizer.
+            NotEncodable: the tokenizer does not take it.
         """
         if example.ids is not None:
             return list(example.ids[: self._max_length])
         if self._tokenizer is None:
             raise CannotLoad("the model's folder has no tokenizer, so a text cannot be turned into token ids")
         cut = {} if self._max_length is None else {"truncation": True, "max_length": self._max_length}
-        return list(self._tokenizer(example.text, **cut)["input_ids"])
+        try:
+            return list(self._tokenizer(example.text, **cut)["input_ids"])
+        except Exception as error:  # noqa: BLE001 - a tokenizer may raise anything: it is this example's answer
+            raise NotEncodable(f"the tokenizer raised {type(error).__name__}: {line_of(error)}") from None
 
     def refusal(self, ids: Sequence[int]) -> Optional[str]:
         """Why no model can be given these ids; None where it can. An embedding asked for a row that it does not have
@@ -138,6 +169,8 @@ class Tokens:
         """
         if not ids:
             return "the tokenizer makes no token of it"
+        if self._longest is not None and len(ids) > self._longest:
+            return f"{len(ids):,} tokens, and the model takes {self._longest:,}: shorten it, or cut with --max-length"
         limit = self._vocabulary
         wrong = None if limit is None else next((token for token in ids if not 0 <= token < limit), None)
         return None if wrong is None else f"token id {wrong} is none of the model's {limit:,}"

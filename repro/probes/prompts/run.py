@@ -7,7 +7,7 @@ skipped with the reason, and the others go on.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from torch import Tensor
@@ -19,9 +19,11 @@ from ..observe.screen import blocks
 from ..protocol.wire import Emitter, Outcome
 from .ablations import MOST, measure
 from .answers import look, skipped
-from .batches import Example, Tokens, captured, passed
+from .batches import Example, NotEncodable, Tokens, captured, line_of, passed
 from .vectors import Steering
 
+Answer = tuple[dict[str, Any], Optional[Tensor]]
+"""The record of an example, and its residual where that is wanted."""
 STEP = "prompts"
 BATCH_SIZE = 8
 DIED = "the process died in this batch"
@@ -105,34 +107,56 @@ def _answers(
 ) -> tuple[list[dict[str, Any]], list[Optional[Tensor]]]:
     """A record for each example of one batch, and its residuals, (layer, hidden), where they are wanted.
 
+    An example that cannot be encoded, or that the model cannot be given, takes no other along: it gets its reason, and
+    the others are one batch. Where their pass raises all the same, each is asked alone; those that can be answered are
+    a batch again, and where that raises too, what each said alone counts.
+
     Raises:
         CannotLoad: an example is a text, and there is no tokenizer.
     """
-    ids = [tokens.ids(example) for example in examples]
-    refused = [tokens.refusal(row) for row in ids]
-    usable = [example for example, why in zip(examples, refused) if why is None]
-    records, rows, failure = [], None, "there is no other example in it"
-    if usable:
+    refused = {place: why for place, why in enumerate(_refusals(tokens, examples)) if why is not None}
+
+    def asked(places: Sequence[int]) -> dict[int, Answer]:
+        batch = tokens.batch(number, [examples[place] for place in places])
+        seen = captured(loaded.model, batch, layers, residual=residual)
+        records = look(loaded, tokens, batch, seen, layers)
+        rows = [None] * len(records) if seen.residual is None else list(seen.residual.unbind(1))
+        return dict(zip(places, zip(records, rows)))
+
+    left, found = [place for place in range(len(examples)) if place not in refused], {}
+    try:
+        found = asked(left) if left else {}
+    except Exception as error:  # noqa: BLE001 - the model's own code may raise anything
+        failure = _raised(error)
+        if len(left) == 1:
+            refused[left[0]] = failure
+            left = []
+        for place in left:
+            try:
+                found.update(asked([place]))
+            except Exception as own:  # noqa: BLE001
+                refused[place] = _raised(own)
+        if left and len(found) > 1:
+            # Together they are closer to what failed; each alone is an answer as well.
+            with contextlib.suppress(Exception):
+                found = asked(sorted(found))
+    answers = [
+        found.get(place) or (skipped(example, number, refused[place]), None) for place, example in enumerate(examples)
+    ]
+    return [record for record, _ in answers], [row for _, row in answers]
+
+
+def _refusals(tokens: Tokens, examples: Sequence[Example]) -> Iterator[Optional[str]]:
+    """Why each example cannot be given to the model; None where it can."""
+    for example in examples:
         try:
-            batch = tokens.batch(number, usable)
-            seen = captured(loaded.model, batch, layers, residual=residual)
-            records, rows = look(loaded, tokens, batch, seen, layers), seen.residual
-        except Exception as error:  # noqa: BLE001 - the model's own code may raise anything: it is this batch's answer
-            failure = f"the forward pass of its batch raised {type(error).__name__}: {_line(error)}"
-    found: list[dict[str, Any]] = []
-    kept: list[Optional[Tensor]] = []
-    row = 0
-    for example, why in zip(examples, refused):
-        whole = why is None and bool(records)
-        found.append(records[row] if whole else skipped(example, number, why or failure))
-        kept.append(rows[:, row] if whole and rows is not None else None)
-        row += why is None
-    return found, kept
+            yield tokens.refusal(tokens.ids(example))
+        except NotEncodable as error:
+            yield str(error)
 
 
-def _line(error: Exception) -> str:
-    """The message in one line that can be read."""
-    return " ".join(str(error).split())[:300]
+def _raised(error: Exception) -> str:
+    return f"the forward pass raised {type(error).__name__}: {line_of(error)}"
 
 
 def chosen_layers(loaded: Loaded, tokens: Tokens, numbers: Optional[list[int]]) -> list[str]:

@@ -1,14 +1,20 @@
 """Credentials in a text, recognized by the formats that their issuers publish and by the names they are given.
 
-A rule is tried only where one of its marks is in the text: most texts have none, and looking for a mark costs next to
-nothing.
+The formats are those of a secret scanner (``scanner``). Here are what it does not have: names and headers in whose
+place a report may quote a value, addresses that open something, and a few more formats. A rule is tried only where one
+of its marks is in the text: most texts have none, and looking for marks costs next to nothing (``marks``).
 """
 
 import base64
 import binascii
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from repro.report.privacy.marks import Marks
+from repro.report.privacy.ordinary import words_of_programs
+from repro.report.privacy.scanner import ScannerRule, masked, prefixes, scanner_rules
 
 WORD = "TOKEN"
 """What stands for a credential."""
@@ -32,45 +38,53 @@ def _basic(match: re.Match[str]) -> str:
     return match[1] + WORD if b":" in decoded and decoded.isascii() else match[0]
 
 
-# Each by the prefix that its issuer publishes, so that a scanner can find it: the Hub, AWS, Google, GitHub, GitLab,
-# PyPI, OpenAI and Anthropic, Slack, npm, Docker, Stripe, Databricks, NVIDIA, Groq, Replicate, and JSON Web Tokens.
 ISSUED = (
-    # "hf_quantizer" and its like are names in Transformers
-    ("hf_", r"hf_(?!(?:quantizer|tokenizer|processor|initialized|parallelism|transformers|generate)\b)[A-Za-z0-9]{8,}"),
-    ("api_org_", r"api_org_[A-Za-z0-9]{8,}"),
     ("akia", r"AKIA[A-Z0-9]{12,}"),
     ("asia", r"ASIA[A-Z0-9]{12,}"),
     ("aiza", r"AIza[A-Za-z0-9_-]{20,}"),
     ("ya29.", r"ya29\.[A-Za-z0-9_-]{16,}"),
     ("gocspx-", r"GOCSPX-[A-Za-z0-9_-]{16,}"),
-    ("gh", r"gh[pousr]_[A-Za-z0-9]{8,}"),
-    ("github_pat_", r"github_pat_\w{8,}"),
-    ("gl", r"gl(?:pat|ptt|dt|rt|cbt|soat|agent)-[\w.-]{8,}"),
-    ("pypi-", r"pypi-(?=[a-z0-9_-]*[A-Z])[A-Za-z0-9_-]{16,}"),
-    ("sk-", r"sk-(?=[a-z_-]*[A-Z0-9])[A-Za-z0-9_-]{8,}"),
+    ("gh", r"gh[us]_[A-Za-z0-9]{8,}"),
     ("xox", r"xox[abeoprs]-[A-Za-z0-9-]{8,}"),
-    ("xapp-", r"xapp-[A-Za-z0-9-]{8,}"),
-    ("npm_", r"npm_[A-Za-z0-9]{30,}"),
     ("dckr_pat_", r"dckr_pat_[\w-]{16,}"),
     ("k_live_", r"[rs]k_live_\w{10,}"),
-    ("dapi", r"dapi[0-9a-f]{32}"),
     ("nvapi-", r"nvapi-[\w-]{16,}"),
     ("gsk_", r"gsk_[A-Za-z0-9]{20,}"),
     ("r8_", r"r8_[A-Za-z0-9]{30,}"),
+    ("wandb_v1_", r"wandb_v1_[\w-]{16,}"),
+    ("dapi", r"dapi[0-9a-f]{32}"),
+    (":aa", r"\d{8,10}:AA[A-Za-z0-9_-]{33}"),
+    ("hooks.slack.com", r"hooks\.slack\.com/[A-Za-z]+/[\w/-]{16,}"),
     ("eyj", r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"),
 )
+"""Forms that issuers publish and gitleaks does not have, or has only whole: AWS, Google, GitHub's apps, Slack, Docker,
+Stripe, NVIDIA, Groq, Replicate, Weights & Biases, Databricks, Telegram, JSON Web Tokens."""
 
+TOKENS = (
+    "hf", "hub", "access", "auth", "api", "bearer", "refresh", "session", "security", "github", "gitlab", "deploy",
+)  # fmt: skip
+KEYS = ("api", "access", "account", "private", "secret", "sharedaccess", "shared_access", "shared-access")
 NAMED = (
-    r"password|passwd|passphrase|api[_-]?key|access[_-]?key(?:[_-]?id)?|account[_-]?key|private[_-]?key(?:[_-]?id)?"
-    r"|secret(?:[_-]?access)?(?:[_-]?key)?|shared[_-]?access[_-]?(?:key|signature)"
-    r"|(?:hf|hub|access|auth|api|bearer|refresh|session|security|github|gitlab|deploy)[_-]?token"
-)
+    "password", "passwd", "passphrase", "secret", "sharedaccesssignature", "shared_access_signature",
+    *(f"{kind}{sign}key" for kind in KEYS for sign in ("", "_", "-")),
+    *(f"{kind}{sign}token" for kind in TOKENS for sign in ("", "_", "-")),
+    "secretaccesskey", "secret_access_key", "secret-access-key",
+)  # fmt: skip
 """Names whose values are secret. "pad_token" and "token" alone are a tokenizer's words."""
+SHORT_NAMES = ("pwd", "pat", "auth", "pass", "creds")
+"""The same, where they are the end of a name."""
+SHORTEST_VALUE = 7
+"""A shorter value behind such a name is more likely a word about it: ``password: wrong``."""
 VALUE = (
     r"""["']?\s{0,2}[:=]\s{0,2}[bru]?["']?)(?!(?:bearer|basic|token)\b|[\w.]*\()"""
-    r"""[^\s"',;&(){}<>\[\]][^\s"',;&(){}]{7,}"""
+    rf"""[^\s"',;&(){{}}<>\[\]][^\s"',;&(){{}}]{{{SHORTEST_VALUE - 1},}}"""
 )
-"""What stands behind such a name: no call, and eight characters at least, so that ``password: wrong`` stays."""
+"""What stands behind such a name, and no call."""
+VARIABLE = "TOKEN|KEYS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|CREDS"
+SHORT_VARIABLE = "PWD|PW|PAT|AUTH|PASS|PIN|JWT|SALT|COOKIE|DSN"
+"""Ends of variables' names whose values are secret; the short ones only as a word of their own."""
+AFTER_NAME = "(?:_?[0-9]{1,3}|_ID|_(?:READ|WRITE|RW|RO|PROD|PRODUCTION|DEV|TEST|STAGING|BASE64|B64|VALUE|OLD|NEW))?"
+"""What such a name may end with behind that. ``_FILE`` and ``_PATH`` name a place, and no secret."""
 SIGNED = (
     r"x-(?:amz|goog)-(?:signature|credential|security-token)|sig|signature|policy|key-pair-id|awsaccesskeyid"
     r"|(?:access_)?token|key|code|auth"
@@ -90,7 +104,7 @@ RULES: tuple[Rule, ...] = (
         re.compile(r"((?:AKIA|ASIA)[A-Z0-9]{12,}[^A-Za-z0-9][\s\S]{0,60}?)(?<![\w/+])[A-Za-z0-9/+]{40}(?![\w/+])"),
         rf"\1{WORD}",
     ),
-    *(Rule((mark,), re.compile(rf"(?<![A-Za-z0-9_-])(?:{form})")) for mark, form in ISSUED),
+    *(Rule((mark,), re.compile(rf"(?<![A-Za-z0-9])(?:{form})")) for mark, form in ISSUED),
     Rule(("bearer ",), re.compile(r"(?i:(?<=bearer ))(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,}")),
     Rule(("basic ",), re.compile(r"\b((?i:basic) )([A-Za-z0-9+/]{8,}={0,2})"), _basic),
     Rule(
@@ -99,25 +113,116 @@ RULES: tuple[Rule, ...] = (
         rf"\1{WORD}",
     ),
     Rule(("cookie",), re.compile(r"""(?i)(\bcookie["']?\s{0,2}:\s{0,2}["']?)[^\n"']+"""), rf"\1{WORD}"),
+    Rule(
+        ("curl",),
+        re.compile(r"""(\bcurl\b[^\n]{0,400}?\s(?:-u|--user)[ =]?["']?)[^\s"':]+:[^\s"']+"""),
+        rf"\1{WORD}",
+    ),
     Rule(("login ",), re.compile(r"(?i)(\blogin\s+\S+\s+password\s+)\S+"), rf"\1{WORD}"),
     Rule(("://",), re.compile(r"""(?<=://)[^\s/"'<>]+(?=@)""")),
     Rule(("?",), re.compile(rf"""(?i)([?&](?:{SIGNED})=)[^&\s"'<>]+"""), rf"\1{WORD}"),
-    Rule(("pass", "key", "secret", "token", "signature"), re.compile(rf"""(?i)((?:{NAMED}){VALUE}"""), rf"\1{WORD}"),
     Rule(
-        ("key", "token", "secret", "password", "credentials"),
-        re.compile(rf"(\b[A-Z][A-Z0-9_]{{0,60}}(?:TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS){VALUE}"),
+        NAMED,
+        re.compile(rf"""(?i)((?:{"|".join(sorted(NAMED, key=len, reverse=True))})(?:[_-]?id)?{VALUE}"""),
+        rf"\1{WORD}",
+    ),
+    Rule(
+        tuple(sign + name for sign in "_-" for name in SHORT_NAMES),
+        re.compile(rf"""(?i)([_-](?:{"|".join(SHORT_NAMES)}){VALUE}"""),
+        lambda match: match[1] + (match[0][len(match[1]) :] if _is_named(match[0][len(match[1]) :]) else WORD),
+    ),
+    Rule(
+        ("key", "token", "secret", "password", "credentials", "_pwd", "_pat", "_auth", "pass", "creds", "_dsn", "_jwt"),
+        re.compile(rf"(\b[A-Z][A-Z0-9_]{{0,60}}(?:{VARIABLE}|(?<=_)(?:{SHORT_VARIABLE})){AFTER_NAME}{VALUE}"),
         rf"\1{WORD}",
     ),
 )
 
-SECRET_NAME = re.compile(r"[A-Z0-9_]*(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)")
-"""A variable of the environment whose value is secret, by its whole name."""
+SECRET_NAME = re.compile(
+    rf"[A-Z0-9_]*(?:{VARIABLE}){AFTER_NAME}|(?!(?:OLD)?PWD)(?:[A-Z0-9_]*_)?(?:{SHORT_VARIABLE}){AFTER_NAME}"
+)
+"""A variable of the environment whose value is secret, by its whole name. ``PWD`` and ``OLDPWD`` are folders."""
+HEXADECIMAL = re.compile(r"(?<![A-Za-z0-9])(?:[0-9a-f]{40}|[0-9a-f]{32}|[0-9A-F]{40}|[0-9A-F]{32})(?![A-Za-z0-9])")
+"""A key of 40 or 32 hexadecimal digits, as many services give out; or the name of a commit. SHA-256 has 64."""
+PUBLIC_COMMIT = re.compile(
+    r"(?:(?:github\.com|huggingface\.co|hf\.co)/[\w./-]{1,120}/(?:commit|tree|blob|raw|resolve)/"
+    r"|/models--[\w.-]{1,200}/snapshots/|git\+https://[\w./-]{1,120}@)\Z"
+)
+"""What stands before a commit that is public: its page, and the Hub's cache."""
+BEFORE = 250
+"""How much of the text before such digits is read to tell a commit from a key."""
 
 
-def without_credentials(text: str) -> str:
-    """``text`` with ``TOKEN`` in place of every credential."""
-    lower = text.lower()
-    for rule in RULES:
-        if any(mark in lower for mark in rule.marks):
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Every rule in its order, and by their marks which ones a text may concern."""
+
+    rules: tuple[Rule | ScannerRule, ...]
+    marks: Marks
+    by_mark: Mapping[str, tuple[int, ...]]
+
+    def for_text(self, lower: str) -> Iterator[Rule | ScannerRule]:
+        places = {place for mark in self.marks.found(lower) for place in self.by_mark[mark]}
+        return (self.rules[place] for place in sorted(places))
+
+
+@functools.cache
+def _rules() -> Rules:
+    rules: tuple[Rule | ScannerRule, ...] = (*RULES, *_cut(), *scanner_rules())
+    by_mark: dict[str, tuple[int, ...]] = {}
+    for place, rule in enumerate(rules):
+        for mark in rule.marks:
+            by_mark[mark] = (*by_mark.get(mark, ()), place)
+    return Rules(rules, Marks(by_mark), by_mark)
+
+
+def _cut() -> tuple[Rule, ...]:
+    """Tokens that are known by their beginning: of another length than their issuer's now, or cut short."""
+    found = []
+    for prefix in sorted(prefixes(), key=len, reverse=True):
+        pattern = rf"(?<![A-Za-z0-9]){re.escape(prefix)}((?:[\w=+-]|\.(?=[\w-]{{16}}))" + r"{8,})"
+        is_ordinary = set(re.findall("[a-z]+", prefix.lower())) <= words_of_programs()
+        put = _unless_name if is_ordinary else _unless_word
+        found.append(Rule((prefix.lower(),), re.compile(pattern, re.ASCII), put))
+    return tuple(found)
+
+
+def _unless_word(match: re.Match[str]) -> str:
+    return WORD if re.search("[A-Z0-9]|[a-z]{12}", match[1]) else match[0]
+
+
+def _unless_name(match: re.Match[str]) -> str:
+    """``hf_quantizer`` and ``ops_float16matmul`` are names in programs."""
+    return match[0] if _is_named(match[1]) else WORD
+
+
+def _is_named(text: str) -> bool:
+    """Whether nothing but words of programs and numbers is in a text."""
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", text)}
+    return words <= words_of_programs()
+
+
+def without_credentials(text: str, lower: str, commits: frozenset[str] = frozenset()) -> str:
+    """``text`` with ``TOKEN`` in place of every credential.
+
+    Args:
+        text: Any.
+        lower: The same in lower case.
+        commits: Names of public commits, which are no keys.
+    """
+    of_scanner = []
+    for rule in _rules().for_text(lower):
+        if isinstance(rule, Rule):
             text = rule.pattern.sub(rule.put, text)
+        else:
+            of_scanner.append(rule)
+    if of_scanner:
+        text = masked(of_scanner, text, WORD)
+    if len(text) >= 32:
+        text = HEXADECIMAL.sub(functools.partial(_unless_commit, commits), text)
     return text
+
+
+def _unless_commit(commits: frozenset[str], match: re.Match[str]) -> str:
+    before = match.string[max(0, match.start() - BEFORE) : match.start()]
+    return match[0] if match[0].lower() in commits or PUBLIC_COMMIT.search(before) else WORD

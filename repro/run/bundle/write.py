@@ -19,8 +19,8 @@ from repro.core.answer import Answer
 from repro.core.errors import EvidenceError
 from repro.core.paths import not_written
 from repro.engine.kit import EPOCH
-from repro.report.privacy.redact import Private, scope
-from repro.report.privacy.run_files import Mask
+from repro.report.privacy.machine import Private, scope
+from repro.report.privacy.mask import Mask
 from repro.run.bundle import manifest
 from repro.run.bundle.manifest import LeftOut, Manifest, Masked, Member
 

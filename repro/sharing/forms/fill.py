@@ -80,6 +80,7 @@ def fill(
     form: Form,
     answer: Answer,
     quoted: Sequence[Quoted],
+    mask: Callable[[str], str],
     *,
     words: str | None = None,
     latest: Tried | None = None,
@@ -90,11 +91,12 @@ def fill(
         form: Which.
         answer: The run's, without what is private.
         quoted: The scripts, the most telling first.
+        mask: Masks what is put together of them, before it goes into a file or an address.
         words: The reporter's own, as Markdown; None leaves a place for them.
         latest: What the newest release gave with the first of the scripts.
     """
     report = sections(render(replace(answer, environment=None), NOTHING_PRIVATE))
-    title = _title(form, answer)
+    title = mask(_title(form, answer))
 
     def short(texts: Sequence[str]) -> bool:
         return len(body(form, texts)) <= LIMIT
@@ -102,7 +104,7 @@ def fill(
     def fits_url(texts: Sequence[str]) -> bool:
         return len(_url(form, title, texts).encode()) <= URL_LIMIT
 
-    draft = partial(_Draft, form, answer, report, words, latest)
+    draft = partial(_Draft, form, answer, report, mask, words, latest)
     drafts = [draft(order, whole=True) for order in (quoted, quoted[::-1])]
     texts, left_out = (_first(drafts, short) or draft(quoted, whole=False)).as_much_as(short)
     in_url = _first(drafts, fits_url) if form.prefill != "nothing" else None
@@ -120,6 +122,7 @@ class _Draft:
     form: Form
     answer: Answer
     report: Sequence[Part]
+    mask: Callable[[str], str]
     words: str | None
     latest: Tried | None
     quoted: Sequence[Quoted]
@@ -157,7 +160,7 @@ class _Draft:
         }
 
         def filled(field: Field) -> str:
-            text = boxes(field) if field.content == "boxes" else said[field.content]()
+            text = boxes(field) if field.content == "boxes" else self.mask(said[field.content]())
             return f"{self.words or PLACEHOLDER}\n\n{text}" if field.label == self.form.own_words and text else text
 
         return tuple(filled(field) for field in self.form.fields)

@@ -4,15 +4,15 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from repro.core.answer import NAME as VERDICT
 from repro.core.answer import Answer, ScriptRecord, read
-from repro.core.encoding import Record, decode, to_json
 from repro.core.errors import RecordError, ReproError, UsageError
-from repro.core.paths import sha256, write
+from repro.core.paths import sha256
 from repro.core.records import Outcome
-from repro.report.privacy.redact import Private, redact, redact_answer, redact_json, scope
+from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.run.bundle.manifest import wrong_name
 from repro.sharing.forms.fill import Filled, fill
 from repro.sharing.forms.forms import Form, forms
@@ -22,12 +22,13 @@ from repro.sharing.tried import Tried, answers
 BLOCKS_TITLE = "00-title.md"
 WORDS = "words.md"
 """The reporter's own words, where they are kept beside the run."""
+MOST_WORDS = 1 << 16
+"""Bytes of them: no form takes more."""
 NOWHERE = {
     "checkpoint": "the fault is in the checkpoint: report it to the model's authors, not to a library",
     "caller": "the fault is in the call, not in a library",
 }
 """Owners that have no form, and why."""
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,37 +125,53 @@ def file(run: Run, form: Form, private: Private) -> Filed:
     """Fill the form and write it.
 
     Raises:
+        UsageError: the reporter's words cannot be used.
         EvidenceError: the folder cannot be written.
     """
-    here, keep = scope(run.answer, private)
-    latest, words = latest_of(run, form), run.folder / WORDS
-    quoted = [_quoted(run, record, here, keep) for record in chosen(run, form)]
-    own = redact(words.read_text("utf-8", "backslashreplace").strip(), here, keep) if words.is_file() else None
-    shown = redact_answer(run.answer, private)
-    filled = fill(form, shown, quoted, words=own or None, latest=latest and _redacted(latest, here, keep))
-    write(report_path(run, form), filled.body)
+    mask = Mask.of(run.answer, private)
+    latest = latest_of(run, form)
+    quoted = [_quoted(run, record, mask) for record in chosen(run, form)]
+    own = mask.text(own_words(run))
+    tried = mask.record(latest) if latest else None
+    filled = fill(form, mask.answer(run.answer), quoted, mask.text, words=own or None, latest=tried)
+    mask.write(report_path(run, form), filled.body)
     shutil.rmtree(_blocks_folder(run, form), ignore_errors=True)  # those of another time
-    return Filed(report_path(run, form), None if filled.url else _write_blocks(run, filled), filled)
+    return Filed(report_path(run, form), None if filled.url else _write_blocks(run, filled, mask), filled)
 
 
-def _redacted(record: R, private: Private, keep: tuple[str, ...]) -> R:
-    return decode(type(record), redact_json(to_json(record), private, keep))
+def own_words(run: Run) -> str:
+    """What the reporter has written into the run's folder.
+
+    Raises:
+        UsageError: it is no text file of the folder's own. A folder may come from somebody else, and a link in it would
+            put any file of this machine into a report.
+    """
+    path = run.folder / WORDS
+    if not path.exists() and not path.is_symlink():
+        return ""
+    if path.is_symlink() or not path.is_file():
+        raise UsageError(
+            f"{path} is no plain file of the folder: it leads elsewhere. Write your words into such a file."
+        )
+    if path.stat().st_size > MOST_WORDS:
+        raise UsageError(f"{path} has {path.stat().st_size:,} bytes, and {MOST_WORDS:,} is the most. Shorten it.")
+    return path.read_text("utf-8", "backslashreplace").strip()
 
 
-def _quoted(run: Run, record: ScriptRecord, private: Private, keep: tuple[str, ...]) -> Quoted:
+def _quoted(run: Run, record: ScriptRecord, mask: Mask) -> Quoted:
     text = script_path(run, record).read_text(encoding="utf-8", errors="backslashreplace")
-    shown = redact(text, private, keep)
-    return Quoted(_redacted(record, private, keep), shown, masked=shown != text)
+    shown = mask.script(text)
+    return Quoted(mask.record(record), shown, masked=record.masked or shown != text)
 
 
-def _write_blocks(run: Run, filled: Filled) -> Path:
+def _write_blocks(run: Run, filled: Filled, mask: Mask) -> Path:
     """One file for each field that has a text, numbered in the form's order."""
     folder = _blocks_folder(run, filled.form)
     folder.mkdir()
-    write(folder / BLOCKS_TITLE, filled.title + "\n")
+    mask.write(folder / BLOCKS_TITLE, filled.title + "\n")
     for place, (field, text) in enumerate(zip(filled.form.fields, filled.texts, strict=True), start=1):
         if text:
-            write(folder / f"{place:02}-{_file_name(field.label)}.md", text + "\n")
+            mask.write(folder / f"{place:02}-{_file_name(field.label)}.md", text + "\n")
     return folder
 
 

@@ -15,7 +15,8 @@ from repro.engine import runner
 from repro.engine.kit import pack
 from repro.engine.runner import Listener
 from repro.environments import difference
-from repro.report.privacy.redact import private_words, redact, redact_answer
+from repro.report.privacy.machine import private_words
+from repro.report.privacy.mask import Mask
 from repro.reproducer.verify import TIMEOUT_SECONDS, verify
 from repro.run.run import run as run_model
 from repro.sharing.replay.plan import Proposal
@@ -80,15 +81,17 @@ def replay(proposal: Proposal, out: Path, listener: Listener) -> Replay:
         Stopped: Ctrl-C or SIGTERM.
     """
     before, private, findings = proposal.opened.answer, private_words(), []
+    mask = Mask.of(before, private)
     for script in proposal.scripts:
         listener.note(f"running {script.name}")
         seconds = proposal.limits.run_seconds or TIMEOUT_SECONDS
         name = PurePosixPath(script.name).name
         ran = verify(proposal.cell.python, script.text, script.argv, script.runs, seconds, name)
-        output, reason = redact(ran.output, private), redact(ran.reason, private)
+        output, reason = mask.text(ran.output), mask.text(ran.reason)
         findings.append(of_script(script.name, script.record, ran.exit_statuses, output, reason))
     if proposal.request is not None:
-        after = redact_answer(run_model(proposal.request, listener).answer, private)
+        after = run_model(proposal.request, listener).answer
+        after = Mask.of(after, private).answer(after)
         environment = after.environment
         findings.insert(0, of_run(shlex.join(proposal.request.argv()), before, after))
     else:

@@ -190,7 +190,7 @@ def _skipped(folder: Path, kept: PromptRecords) -> list[dict[str, Any]]:
     room = {"good": COMPARED, "bad": COMPARED}
     with (
         (folder / SKIPPED).open("w", encoding="utf-8") as skipped,
-        (folder / SKIP_LIST).open("w", encoding="utf-8") as names,
+        (folder / SKIP_LIST).open("w", encoding="utf-8", errors="backslashreplace") as names,
     ):
         for record in kept:
             verdict = record["verdict"]

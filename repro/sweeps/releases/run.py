@@ -21,7 +21,7 @@ from repro.core.locks import folder_held, remove_unused
 from repro.core.records import Case
 from repro.core.sweep_answers import Boundary, Release, Versions
 from repro.core.trace_answers import Changes
-from repro.environments.cells import recipes
+from repro.environments.cells import NAME, recipes
 from repro.environments.store import Announcer, Store, disk_use
 from repro.run import output
 from repro.run.conversion import convert_once
@@ -87,13 +87,19 @@ def question(
     A script that never names Transformers is asked without it.
 
     Raises:
-        UsageError: a pin is no ``NAME==VERSION``, or the Python is no ``3.N``.
+        UsageError: a name or a version is none, a pin is no ``NAME==VERSION``, or the Python is no ``3.N``.
     """
+    _refuse_other_words("--package", package, "torch", NAME.fullmatch(package))
+    for option, version in (("--good", good), ("--bad", bad)):
+        _refuse_other_words(option, version, "2.4.1", _is_version(version))
     held = []
     for pin in pins:
         name, equals, version = pin.partition("==")
         if not equals or not name.strip() or not version.strip():
             raise UsageError(f"--with {pin}: expected NAME==VERSION, such as transformers==4.57.3.")
+        _refuse_other_words(
+            "--with", pin, "transformers==4.57.3", NAME.fullmatch(name.strip()) and _is_version(version)
+        )
         held.append((name.strip(), version.strip()))
     python = py or ".".join(map(str, sys.version_info[:2]))
     if not re.fullmatch(r"3\.\d+", python):
@@ -109,6 +115,22 @@ def question(
         walk_all=walk_all,
         alone=case.is_script and "transformers" not in Path(case.model).read_text(encoding="utf-8", errors="replace"),
     )
+
+
+def _refuse_other_words(option: str, given: str, example: str, fits: object) -> None:
+    """These words reach uv: one that is no name or version might be an option or a path there."""
+    if not fits:
+        raise UsageError(
+            f"{option} {given!r} is not what a package index knows. Give something like {option} {example}."
+        )
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def run(search: Search, store: Store, announcer: Announcer) -> Result:

@@ -363,13 +363,36 @@ def test_a_text_without_a_token_or_an_unknown_id_is_skipped_and_the_rest_are_run
     assert asked.records[2]["reason"] == "the tokenizer makes no token of it"
 
 
-def test_a_batch_whose_pass_raises_is_skipped_with_what_it_raised(folders, tmp_path):
+def test_a_prompt_whose_pass_raises_gets_its_reason_and_the_others_of_its_batch_their_answers(folders, tmp_path):
     loaded = load_folder(folders["odd"], trust_remote_code=True)
-    asked = ask(loaded, tmp_path, ["w3", f"w{RAISE}", "w5", "w6"], batch_size=2)
-    why = "the forward pass of its batch raised IndexError: no such token here"
-    assert asked.of("verdict", "reason")[:2] == [("skip", why)] * 2
-    assert asked.of("verdict")[2:] == [("good",)] * 2
+    asked = ask(loaded, tmp_path, ["w3", f"w{RAISE}", "w5", "w6"], batch_size=3)
+    why = "the forward pass raised IndexError: no such token here"
+    assert asked.of("verdict", "row") == [("good", 0), ("skip", None), ("good", 1), ("good", 0)]
+    assert asked.records[1]["reason"] == why
     assert asked.trials[-1] == ("batch 1", True)
+
+
+def test_what_only_shows_in_a_batch_still_does_without_the_prompt_that_raises(folders, tmp_path):
+    loaded = load_folder(folders["odd"], trust_remote_code=True)
+    asked = ask(loaded, tmp_path, ["w3", f"w{RAISE}", f"w{POISON}"], batch_size=3)
+    assert asked.of("verdict") == [("bad",), ("skip",), ("good",)]
+
+
+def test_a_prompt_that_is_longer_than_the_model_takes_says_by_how_much(checkpoints, tmp_path):
+    asked = ask(load_folder(checkpoints["gpt2"]), tmp_path, [[5] * 3, [6] * 65, [7] * 64], batch_size=3)
+    assert asked.of("verdict") == [("good",), ("skip",), ("good",)]
+    assert asked.records[1]["reason"].startswith("65 tokens, and the model takes 64")
+
+
+def test_positions_that_are_computed_have_no_end(checkpoints, tmp_path):
+    asked = ask(load_folder(checkpoints["llama"]), tmp_path, [[5] * 3, [6] * 65], batch_size=2)
+    assert asked.of("verdict") == [("good",), ("good",)]
+
+
+def test_a_text_that_the_tokenizer_refuses_gets_its_reason_alone(folders, tmp_path):
+    asked = ask(load_folder(folders["sound"]), tmp_path, ["w3", "\ud800", "w5"], batch_size=3)
+    assert asked.of("verdict") == [("good",), ("skip",), ("good",)]
+    assert asked.records[1]["reason"].startswith("the tokenizer raised ")
 
 
 def test_a_file_of_which_nothing_could_be_run_is_no_good(checkpoints, tmp_path):
