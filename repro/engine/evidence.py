@@ -18,6 +18,9 @@ from repro.core.records import Ending, Header, Observation
 
 NAME = "evidence.jsonl"
 TRIALS = "trials.jsonl"
+FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"})
+"""Signals that no computation raises by itself: a person sends them, a scheduler, or a system that is short of memory.
+What they ended may end well the next time."""
 PATIENCE = 3
 """How often a trial may begin without an answer until it counts as one that takes the whole machine down."""
 
@@ -70,9 +73,12 @@ class Evidence:
         return tuple(self._observations.values())
 
     def finished(self) -> Iterator[Observation]:
-        """What a resumed run does not repeat: steps that ended or crashed, but none that stopped all others."""
+        """What a resumed run does not repeat: steps that ended or crashed, but none that stopped all others, and none
+        whose process somebody else has ended.
+        """
         for observation in self.observations:
-            if observation.ending in (Ending.ENDED, Ending.CRASHED) and not observation.fatal:
+            killed = observation.failure is not None and observation.failure.signal in FROM_OUTSIDE
+            if observation.ending in (Ending.ENDED, Ending.CRASHED) and not observation.fatal and not killed:
                 yield observation
 
     def begin(self, header: Header) -> None:
@@ -112,6 +118,7 @@ class Evidence:
 class TrialLog:
     """The trials of a reduction on disk: each one before it starts, and its answer. A line, flushed, for each.
 
+    ``begun``: how often each trial has begun.
     ``known``: the answers by the trial's name; None for a trial that has none, because it killed its process. One that
     began in an earlier run and has no answer is not known: that run may have been stopped from outside. One that began
     ``PATIENCE`` times is, and one whose process was seen to die.
@@ -126,13 +133,14 @@ class TrialLog:
         text, _ = _content(self.path)
         self._whole = not text or text.endswith(b"\n")
         self.cut = not self._whole
-        begun: collections.Counter[str] = collections.Counter()
+        self._again = 0
+        self.begun: collections.Counter[str] = collections.Counter()
         for line in text.splitlines():
             try:
                 data = json.loads(line)
                 name, holds = str(data["trial"]), data["holds"]
-                begun[name] += 1
-                if holds is not None or data.get("died") or begun[name] >= PATIENCE:
+                self.begun[name] += holds is None and not data.get("died")
+                if holds is not None or data.get("died") or self.begun[name] >= PATIENCE:
                     self.known[name] = None if holds is None else bool(holds)
             except (ValueError, KeyError, TypeError):
                 continue  # cut short by the end of its process: the trial is asked again
@@ -142,9 +150,21 @@ class TrialLog:
         """How many trials have no answer."""
         return sum(holds is None for holds in self.known.values())
 
+    def died(self, trial: str, signal: str | None) -> bool:
+        """A trial's process has died. Whether the trial is asked again: it is where somebody else ended the process,
+        and not for the ``PATIENCE``-th time.
+        """
+        if signal in FROM_OUTSIDE and self.begun[trial] < PATIENCE and self._again < PATIENCE:
+            self._again += 1
+            del self.known[trial]
+            return True
+        self.append(trial, None, died=True)
+        return False
+
     def append(self, trial: str, holds: bool | None, *, died: bool = False) -> None:
         """Write that a trial begins (None), its answer, or that its process died."""
         self.known[trial] = holds
+        self.begun[trial] += holds is None and not died
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("" if self._whole else "\n")  # a line that its process did not end

@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from repro.core.errors import CellError
+from repro.core.locks import Say, nobody
 from repro.core.paths import not_written
 from repro.core.processes.family import adopt, asking_to_end_with_this, below, children, end
 
@@ -93,7 +94,7 @@ class Process:
         self,
         argv: tuple[str, ...],
         folder: Path,
-        say: Callable[[str], None],
+        say: Say = nobody,
         stopped_seconds: float | None = None,
     ) -> None:
         self.argv = argv

@@ -134,8 +134,8 @@ class _Run:
                     return self.give_up(_no_answer(process))
 
     def progress(self) -> tuple[int, int]:
-        """What each process has to add to: known steps, or trials."""
-        return len(self.known), 0 if self.trials is None else len(self.trials.known)
+        """What each process has to add to: known steps, or trials that have begun."""
+        return len(self.known), 0 if self.trials is None else self.trials.begun.total()
 
     def left(self) -> tuple[str, ...]:
         """The steps that have no observation yet."""
@@ -206,13 +206,16 @@ class _Follower:
             self.run.conclude(self.crashed(self.current, seconds))
 
     def goes_on(self) -> bool:
-        """Whether the process died in a trial of a reduction, which is then skipped: the step itself is not over."""
+        """Whether the process died in a trial of a reduction, which is then skipped, or asked again where somebody else
+        ended the process: the step itself is not over.
+        """
         trials = self.run.trials
         if trials is None or self.trial is None or trials.known.get(self.trial) is not None or trials.open > CRASHES:
             return False
-        trials.append(self.trial, None, died=True)
-        _, what = death(self.process.exit_status())
-        self.run.listener.note(f"the process {what} in trial {self.trial}; going on behind it")
+        signal, what = death(self.process.exit_status())
+        again = trials.died(self.trial, signal)
+        how = "it is asked again" if again else "going on behind it"
+        self.run.listener.note(f"the process {what} in trial {self.trial}; {how}")
         return True
 
     def take(self, event: Event | None) -> None:
