@@ -212,6 +212,24 @@ def test_prompts(
     refused_or_read(lambda: list(examples(path, field, pairs=pairs)))
 
 
+ANSWERED = st.lists(
+    st.fixed_dictionaries(
+        {"index": VALUES | st.integers(0, 9)},
+        optional={"record": VALUES, "verdict": VALUES, "side": VALUES, "text": VALUES, "token_ids": VALUES},
+    )
+    | VALUES,
+    max_size=5,
+).map(lambda rows: b"\n".join(map(text_of, rows)))
+
+
+@fuzzed
+@given(content=st.binary(max_size=80) | ANSWERED)
+def test_the_answers_of_an_earlier_run(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "prompts.jsonl"
+    path.write_bytes(content)
+    refused_or_read(lambda: list(examples(path)))
+
+
 ODD_SETTINGS = (
     b"a: &a [*a]", b"!!python/object/apply:os.system [x]", b"a: !!float nan", b"&x {<<: *x}", b"[a]\nb=1\n[a]",
     b"? {}\n: 1",
