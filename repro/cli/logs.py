@@ -163,10 +163,14 @@ def _read(
 ) -> "list[Reading]":
     """Every log, with its progress on stderr."""
     from repro.cli.screen.progress import Announcer
+    from repro.core.errors import RecordError, UsageError
     from repro.jobs.logs import read_log
     from repro.jobs.logs.patterns import patterns
 
-    known = [*(one for place in own for one in patterns(place)), *patterns()]
+    try:
+        known = [*(one for place in own for one in patterns(place)), *patterns()]
+    except RecordError as error:
+        raise UsageError(f"--patterns {error}") from None
     names = [file.name for file in files]
     readings = []
     for file, name in zip(files, names, strict=True):

@@ -4,6 +4,7 @@ Nothing is imported here that ``--help`` does not need; each command imports wha
 """
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -270,6 +271,11 @@ def _refuse(error: Exception, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
+    from repro.core.paths import FULL, not_written
+
+    if isinstance(error, OSError) and error.errno in FULL:  # of any file, those of a library included
+        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        error = not_written(where or Path("a file"), error)
     if isinstance(error, ReproError):
         return _complain(str(error), error.exit_status)
     hint = "" if debug else " Run it again with --debug for the traceback, and please report it."

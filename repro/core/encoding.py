@@ -84,6 +84,8 @@ def decode(kind: type[R], data: object) -> R:
     """
     try:
         return msgspec.convert(data, kind)
+    except UnicodeEncodeError as error:  # a text that is half of a surrogate pair, which no UTF-8 can hold
+        raise RecordError(f"a text holds {error.object[error.start : error.end]!r}, which is no character") from None
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
         place = place.strip("`").removeprefix("$").removeprefix(".")

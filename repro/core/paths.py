@@ -1,6 +1,7 @@
 """Where things are kept: the user's cache, and the folder of a run."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -16,6 +17,8 @@ from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
 RUNS = "repro-runs"
+FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What a system says where there is no room for more."""
 R = TypeVar("R")
 
 
@@ -75,14 +78,18 @@ def not_written(path: Path, error: OSError, folder: Path | None = None) -> Evide
     ``folder``: of the run, where that is not the file's own.
     """
     place = folder or path.parent
-    if not place.is_dir():
+    if isinstance(error, FileNotFoundError):
+        gone = f"the file was removed from {place}" if place.is_dir() else f"the folder {place} was removed"
         return EvidenceError(
-            f"could not write {path}: the folder {place} was removed while the run was writing into it, and what was "
-            "recorded there is gone. Run the same command again."
+            f"could not write {path}: {gone} while the run was writing into it, and what was recorded there is gone. "
+            "Run the same command again."
         )
+    remedy = (
+        "make room (or give another folder with --out)" if error.errno in FULL else "give another folder with --out"
+    )
     return EvidenceError(
         f"could not write {path}: {error.strerror or error}. What was recorded before stays; "
-        "make room (or give another folder with --out) and run the same command again."
+        f"{remedy} and run the same command again."
     )
 
 

@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.core.errors import EvidenceError
+from repro.core.paths import not_written
 
 NAME = "probes.pyz"
 SOURCE = Path(__file__).parents[1] / "probes"
@@ -44,9 +44,7 @@ class Kit:
             beside.chmod(0o755)
             beside.replace(path)
         except OSError as error:
-            raise EvidenceError(
-                f"could not write {path}: {error.strerror}. Make room or give another folder with --out."
-            ) from error
+            raise not_written(path, error) from error
         return path
 
 

@@ -14,7 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from repro.core.errors import CellError, EvidenceError
+from repro.core.errors import CellError
+from repro.core.locks import Say, nobody
+from repro.core.paths import not_written
+from repro.core.processes.family import adopt, asking_to_end_with_this, below, children, end
 
 LOG = "kit.log"
 LOG_HEAD, LOG_TAIL = 8 << 20, 1 << 20
@@ -71,40 +74,56 @@ class _Log:
 
 
 class Process:
-    """A running kit, in a process group of its own. As a context manager it leaves nothing running behind.
+    """A running kit, in a session of its own. As a context manager it leaves nothing running behind, as far as the
+    system lets it be found; and it ends with this process, however that ends.
+
+    ``stopped``: whether a signal has stopped it and nothing has made it go on.
 
     Args:
-        argv: Program and arguments. The environment is passed on as it is.
+        argv: Program and arguments. The environment is passed on, with the number of this process.
         folder: Where kit.log is, which is appended to.
+        say: Is given a line where the kit is stopped by a signal, or goes on.
+        stopped_seconds: How long it may be stopped; None is no limit.
 
     Raises:
         CellError: the program cannot be started.
         EvidenceError: the log cannot be written.
     """
 
-    def __init__(self, argv: tuple[str, ...], folder: Path) -> None:
+    def __init__(
+        self,
+        argv: tuple[str, ...],
+        folder: Path,
+        say: Say = nobody,
+        stopped_seconds: float | None = None,
+    ) -> None:
         self.argv = argv
+        self.stopped = False
+        self._say, self._stopped_seconds = say, stopped_seconds
+        self._until_stopped: float | None = None
         try:
             self._log = _Log(folder / LOG)
         except OSError as error:
-            raise EvidenceError(
-                f"could not write in {folder}: {error.strerror}. Make room or give another folder with --out."
-            ) from error
+            raise not_written(folder / LOG, error) from error
         self.timed_out = False
         self.deadline: float | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._fatal: list[str] = []
         self._queue: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
         self._over = False
+        self._others = children(os.getpid())
+        adopt(True)
         try:
             self._child = subprocess.Popen(
                 argv,
+                env=asking_to_end_with_this(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         except OSError as error:
+            adopt(False)
             self._log.close()
             raise CellError(
                 f"could not start {argv[0]}: {error.strerror}. Give a working Python with --python."
@@ -128,6 +147,7 @@ class Process:
             # A process that outlives the kit may hold the pipe; its thread then keeps reading until the host ends.
             if pipe is not None and not thread.is_alive():
                 pipe.close()
+        adopt(False)
         self._log.close()
 
     def log(self, text: str) -> None:
@@ -182,7 +202,8 @@ class Process:
     def lines(self) -> Iterable[bytes]:
         """The lines of stdout, until the process has ended or ``deadline`` has come (then ``timed_out`` is set)."""
         while True:
-            until = self.deadline
+            self._look_whether_it_is_stopped()
+            until = min((moment for moment in (self.deadline, self._until_stopped) if moment is not None), default=None)
             if until is not None and time.monotonic() >= until:
                 self.timed_out = True
                 self.stop()
@@ -198,6 +219,26 @@ class Process:
                 return
             yield line
 
+    def _look_whether_it_is_stopped(self) -> None:
+        """A stopped process says nothing, and whoever waits for it should know why."""
+        if not hasattr(os, "waitid"):  # Windows, and macOS before Python 3.13
+            return
+        with contextlib.suppress(ChildProcessError):
+            seen = os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+            if seen is None or seen.si_code not in (os.CLD_STOPPED, os.CLD_CONTINUED):
+                return
+            self.stopped = seen.si_code == os.CLD_STOPPED
+            limit = self._stopped_seconds if self.stopped else None
+            self._until_stopped = None if limit is None else time.monotonic() + limit
+            self._say(self._of_the_stop(limit))
+
+    def _of_the_stop(self, limit: float | None) -> str:
+        if not self.stopped:
+            return "the kit goes on"
+        end = "--step-timeout SECONDS would end it" if limit is None else f"otherwise it is ended in {limit:g} s"
+        pid = self._child.pid
+        return f"a signal has stopped the kit (process {pid}): `kill -CONT {pid}` lets it go on; {end}"
+
     def finish(self) -> None:
         """Let a process that has said "done" end by itself; one that does not is stopped."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -212,6 +253,7 @@ class Process:
             self.stop()
             status = self._child.wait()
         self._signal("SIGKILL")
+        self._end_what_is_left()
         self._threads[1].join(TERMINATE_SECONDS)
         return status
 
@@ -222,10 +264,20 @@ class Process:
         """
         if self._child.poll() is None:
             self._signal("SIGTERM")
+            self._signal("SIGCONT")  # a stopped process does not even end
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(TERMINATE_SECONDS)
+        family = below(self._child.pid) if self._child.poll() is None else set()
         self._signal("SIGKILL")
         self._child.wait()
+        self._end_what_is_left(family)
+
+    def _end_what_is_left(self, family: Iterable[int] = ()) -> None:
+        """End what the kit or what it ran has left behind in sessions of their own; this process has adopted it."""
+        adopted = children(os.getpid()) - self._others - {self._child.pid}
+        ended = end({*family, *adopted})
+        if ended:
+            self.log(f"[repro] ended what was left behind: {', '.join(map(str, sorted(ended)))}")
 
     def _signal(self, name: str) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from repro.core.encoding import SCHEMA, number, plan_text
-from repro.core.errors import CellError, EvidenceError, RecordError
+from repro.core.errors import CellError, RecordError
+from repro.core.paths import not_written
 from repro.core.records import Cell, Ending, Failure, Observation, Outcome, Plan, Verdict
 from repro.core.steps import Needs, named
 from repro.engine.events import Done, End, Event, Example, Hello, Progress, Start, Trial, read
@@ -125,15 +126,16 @@ class _Run:
             if _is_past(self.deadline):
                 return self.give_up(_time_is_up(self.setting.limits))
             before = self.progress()
-            with Process(self.command(), self.setting.folder) as process:
+            setting, say = self.setting, self.listener.note
+            with Process(self.command(), setting.folder, say, setting.limits.step_seconds) as process:
                 process.log(f"[repro] steps: {' '.join(self.left())}")
                 _Follower(self, process).follow()
                 if self.progress() == before:
                     return self.give_up(_no_answer(process))
 
     def progress(self) -> tuple[int, int]:
-        """What each process has to add to: known steps, or trials."""
-        return len(self.known), 0 if self.trials is None else len(self.trials.known)
+        """What each process has to add to: known steps, or trials that have begun."""
+        return len(self.known), 0 if self.trials is None else self.trials.begun.total()
 
     def left(self) -> tuple[str, ...]:
         """The steps that have no observation yet."""
@@ -162,9 +164,7 @@ class _Run:
                 path = folder / PLAN_OF_RESTART
                 path.write_text(plan_text(replace(plan, steps=self.left(), trials=known or None)), encoding="utf-8")
         except OSError as error:
-            raise EvidenceError(
-                f"could not write {path}: {error.strerror}. Make room or give another folder with --out."
-            ) from error
+            raise not_written(path, error) from error
         return (self.setting.cell.python, "-X", "faulthandler", str(self.setting.kit), "run", str(path))
 
 
@@ -206,13 +206,16 @@ class _Follower:
             self.run.conclude(self.crashed(self.current, seconds))
 
     def goes_on(self) -> bool:
-        """Whether the process died in a trial of a reduction, which is then skipped: the step itself is not over."""
+        """Whether the process died in a trial of a reduction, which is then skipped, or asked again where somebody else
+        ended the process: the step itself is not over.
+        """
         trials = self.run.trials
         if trials is None or self.trial is None or trials.known.get(self.trial) is not None or trials.open > CRASHES:
             return False
-        trials.append(self.trial, None, died=True)
-        _, what = death(self.process.exit_status())
-        self.run.listener.note(f"the process {what} in trial {self.trial}; going on behind it")
+        signal, what = death(self.process.exit_status())
+        again = trials.died(self.trial, signal)
+        how = "it is asked again" if again else "going on behind it"
+        self.run.listener.note(f"the process {what} in trial {self.trial}; {how}")
         return True
 
     def take(self, event: Event | None) -> None:
@@ -309,6 +312,7 @@ class _Follower:
         limits = self.run.setting.limits
         of_step = f"the time limit of a step ({limits.step_seconds or 0:g} s) was up"
         why = _time_is_up(limits) if _is_past(self.run.deadline) else of_step
+        why += ", and a signal had stopped the process" if self.process.stopped else ""
         return _observation(
             self.run.setting,
             step=step,

@@ -23,6 +23,7 @@ from repro.core.encoding import decode, encode, from_text
 from repro.core.errors import BuildError, RecordError
 from repro.core.locks import Say, nobody, waited_for
 from repro.core.paths import cache_folder
+from repro.core.processes.family import ending_with_this
 from repro.core.records import Cell, Recipe
 from repro.environments.pip_settings import uv_settings
 
@@ -221,7 +222,7 @@ class _Uv:
 
     def __call__(self, *arguments: str) -> str:
         """What uv printed on stdout."""
-        command = [self._program, *arguments, "--color", "never"]
+        command = ending_with_this([self._program, *arguments, "--color", "never"])
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         sizes: dict[str, int] = {}
         done = 0

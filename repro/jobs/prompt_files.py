@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from repro.core.errors import EvidenceError, UsageError
+from repro.core.encoding import from_text
+from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.core.foreign import open_foreign, open_text
 from repro.jobs.content import many
 
@@ -108,8 +109,8 @@ class Answers:
             with open_text(self.path, errors="replace") as file:
                 for line in filter(str.strip, file):
                     try:
-                        record = json.loads(line)
-                    except ValueError:
+                        record = from_text(line)
+                    except RecordError:
                         self.cut += 1
                         continue
                     if isinstance(record, dict) and isinstance(record.get("index"), int):
@@ -124,8 +125,8 @@ def is_run(path: Path) -> bool:
         return False
     try:
         with open_text(path, errors="replace") as file:
-            first = json.loads(next(filter(str.strip, file), "null"))
-    except (OSError, ValueError):
+            first = from_text(next(filter(str.strip, file), "null"))
+    except (OSError, RecordError):
         return False
     return isinstance(first, dict) and not first.keys().isdisjoint(("record", "verdict"))
 

@@ -17,6 +17,7 @@ import traceback
 from typing import Any, Optional
 
 from .checkpoint.resolve import is_script, seed_of
+from .machine.family import end_with_host
 from .protocol.failures import in_words
 from .protocol.wire import SCHEMA, Emitter, hold_descriptors, own_stdout
 from .steps import registry
@@ -125,6 +126,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: Optional[list[str]] = None) -> int:
     """Parse, run, and return the exit status."""
+    end_with_host()
     stdout_is_open = hold_descriptors()
     given = _arguments(sys.argv[1:] if argv is None else argv)
     if not stdout_is_open:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from repro.core.answer import Answer, Reproducer, ScriptRecord
+from repro.core.encoding import replace
 from repro.core.paths import sha256
 from repro.core.payloads import Reduction
 from repro.core.records import Outcome
+from repro.reproducer.frame import model_name
 from repro.reproducer.script import LEVELS, Script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
 from repro.reproducer.scripts.files import file_script
@@ -36,6 +38,10 @@ class Run(Protocol):
 
 class Hand(Protocol):
     """Takes what is private out of what is handed on."""
+
+    def text(self, text: str) -> str: ...
+
+    def answer(self, answer: Answer) -> Answer: ...
 
     def script(self, text: str) -> str: ...
 
@@ -126,16 +132,17 @@ def offer(
         EvidenceError: the folder cannot be written.
         CellError: the interpreter cannot be started.
     """
-    candidates = () if answer.verdict is Outcome.GOOD else scripts(answer, _hashes(answer))
+    hashes = _hashes(answer)
+    candidates = () if answer.verdict is Outcome.GOOD else scripts(answer, hashes)
     for old in (NAME, *(OTHER.format(level=level) for level in LEVELS)):
         (folder / old).unlink(missing_ok=True)  # of an earlier run into this folder
     tried: list[Tried] = []
-    for script in candidates:
+    for script, handed in zip(candidates, _masked(candidates, answer, hashes, hand), strict=True):
         if not _is_wanted(script, tried):
             continue
         if listener is not None:
             listener.note(f"verifying the reproducer that {script.does}")
-        tried.append(_tried(script, python, hand, run))
+        tried.append(_tried(script, handed, python, run))
     if not tried:
         return None
     best = next((item for item in tried if item.result.verified), tried[0])
@@ -146,9 +153,23 @@ def offer(
     return best.record(Reproducer, NAME, _words(best, failed), others=beside)
 
 
-def _tried(script: Script, python: str, hand: Hand, run: Run) -> Tried:
-    """A script run as it is handed on; and as it was made, where what is masked is needed to run."""
-    handed = dataclasses.replace(script, text=hand.script(script.text))
+def _masked(candidates: Sequence[Script], answer: Answer, hashes: Mapping[str, str], hand: Hand) -> list[str]:
+    """The text of each script as it is handed on. It is made of the masked answer: in a text that is wrapped and
+    escaped already, not everything would be found.
+    """
+    if not candidates:
+        return []
+    shown = hand.answer(answer)
+    shown = replace(shown, model=replace(shown.model, id=hand.text(model_name(answer))))
+    made = scripts(shown, {hand.text(name): digest for name, digest in hashes.items()})
+    if [script.level for script in made] != [script.level for script in candidates]:
+        made = tuple(candidates)
+    return [hand.script(script.text) for script in made]
+
+
+def _tried(script: Script, text: str, python: str, run: Run) -> Tried:
+    """A script run with the text that is handed on; and as it was made, where what is masked is needed to run."""
+    handed = dataclasses.replace(script, text=text)
     # Where each run loads a whole model, the memory is for one.
     together = script.checkpoint is None
     result = _same_fault(script, run(python, handed.text, script.argv, together=together))

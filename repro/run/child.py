@@ -12,6 +12,7 @@ from pathlib import Path
 
 from repro.core.answer import NAME, Answer, read
 from repro.core.errors import RecordError
+from repro.core.processes.family import asking_to_end_with_this
 from repro.core.records import Cell
 from repro.engine.process import death
 from repro.run.run import Request
@@ -20,7 +21,9 @@ LOG = "host.log"
 ANSWERS = (0, 1, 125)
 """Exit statuses with which a run has written its verdict."""
 PACKAGES = str(Path(__file__).parents[2])
-MAIN = f"import sys; sys.path.insert(0, {PACKAGES!r}); from repro.cli.main import main; sys.exit(main())"
+MAIN = f"""import sys; sys.path.insert(0, {PACKAGES!r})
+from repro.core.processes.family import end_with_parent; end_with_parent()
+from repro.cli.main import main; sys.exit(main())"""
 """``python -m repro`` without PYTHONPATH, which the cell's interpreter would inherit with all that it leads to."""
 
 
@@ -78,8 +81,12 @@ class Children:
 
 
 def _variables() -> dict[str, str]:
-    """This process's variables, without those that would change which packages the cell's interpreter sees."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    """This process's variables, without those that would change which packages the cell's interpreter sees.
+
+    The child ends with this process: nobody else holds the folder of the sweep, and one that is resumed asks again.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return asking_to_end_with_this(kept)
 
 
 def _answer(folder: Path, status: int) -> Ran:

@@ -33,9 +33,13 @@ def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     mask.write(folder / "report.md", render(document, private, scripts))
     if whole:
         from repro.report.html import render_html
+        from repro.report.pictures import FOLDER as PLOTS
         from repro.report.pictures import write_plots
 
-        write_plots(folder, document, private)
+        try:
+            write_plots(folder, document, private)
+        except OSError as error:
+            raise paths.not_written(folder / PLOTS, error, folder) from error
         mask.write(folder / HTML, render_html(document, private, scripts))
         bundle(folder, document, private)
     return document

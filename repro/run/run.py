@@ -163,6 +163,10 @@ def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | No
     )
     evidence = _open(folder, header)
     before = [done for done in evidence.finished() if done.step in request.steps]
+    trials = TrialLog(folder)
+    for log, again in ((evidence, "its step"), (trials, "its trial")):
+        if log.cut:
+            listener.note(f"the last line of {log.path.name} was cut off and is dropped: {again} is asked again")
     if before:
         listener.note(
             f"resuming in {paths.relative(folder)}: {len(before)} of {len(request.steps)} steps are recorded there"
@@ -170,7 +174,7 @@ def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | No
     setting = _setting(request, kit, folder)
     try:
         with terminable():
-            runner.run(setting, evidence.append, listener, before, TrialLog(folder), rows)
+            runner.run(setting, evidence.append, listener, before, trials, rows)
             return _conclude(request, folder, evidence, listener)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or paths.relative(folder))])

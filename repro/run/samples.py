@@ -94,7 +94,7 @@ def fetch_sample(sample: Sample, folder: Path, say: Callable[[str], None]) -> Pa
         if _is_there(sample, path):
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        with waited_for(folder / f"{sample.file}.lock", f"repro fetch {sample.name}", sample.name, say):
+        with waited_for(folder / f".{sample.file}.lock", f"repro fetch {sample.name}", sample.name, say):
             if not _is_there(sample, path):
                 _bring(sample, path, say)
     except OSError as error:

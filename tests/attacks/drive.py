@@ -137,16 +137,16 @@ def _put(place: Path, file: dict[str, object]) -> None:
     """Make one of the attack's files."""
     path = place / str(file.pop("path"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink() or path.is_file():
+    if (path.is_symlink() or path.is_file()) and file.get("of") != path.name:
         path.unlink()
-    if "text" in file:
+    if "make" in file:
+        makers.files()[str(file.pop("make"))](path, **file)
+    elif "text" in file:
         path.write_text(_here(str(file["text"]), place), encoding="utf-8")
     elif "base64" in file:
         path.write_bytes(base64.b64decode(str(file["base64"])))
-    elif "link" in file:
-        path.symlink_to(str(file["link"]))
     else:
-        makers.files()[str(file.pop("make"))](path, **file)
+        path.symlink_to(str(file["link"]))
 
 
 def _here(text: str, place: Path) -> str:

@@ -9,7 +9,7 @@ from support.hosting import Listener, answers, fake_python, is_gone, observation
 
 from repro.core.errors import CellError, EvidenceError
 from repro.core.records import Ending, Outcome
-from repro.engine.evidence import TRIALS, TrialLog
+from repro.engine.evidence import PATIENCE, TRIALS, TrialLog
 from repro.engine.process import LOG, SHOWN_LINE, Process, death
 from repro.engine.runner import CRASHES, run
 
@@ -310,7 +310,8 @@ def test_a_reduction_of_which_every_trial_kills_is_given_up_as_a_crash(tmp_path,
     known, _, _ = follow(tmp_path, monkeypatch, "reduce", "trace", trials=TrialLog(tmp_path), reduce=told)
     assert endings(known) == {"reduce": "crashed"}
     assert known["reduce"].failure.signal == "SIGKILL"
-    assert starts(tmp_path) == CRASHES + 2  # the last one runs what is behind the step
+    # Somebody else may have ended the first ones; the last one runs what is behind the step.
+    assert starts(tmp_path) == CRASHES + PATIENCE + 2
     assert TrialLog(tmp_path).open == CRASHES  # the last one is the step's own
 
 
@@ -339,9 +340,9 @@ def test_a_line_that_was_cut_short_is_asked_again(tmp_path):
 def test_a_log_of_trials_that_cannot_be_read_or_written_is_an_error(tmp_path):
     log = TrialLog(tmp_path)
     (tmp_path / TRIALS).mkdir()
-    with pytest.raises(EvidenceError, match=r"could not write .*trials\.jsonl.*Make room and go on"):
+    with pytest.raises(EvidenceError, match=r"could not write .*trials\.jsonl: Is a directory.*another folder"):
         log.append("1: a", None)
-    with pytest.raises(EvidenceError, match=r"could not read .*trials\.jsonl"):
+    with pytest.raises(EvidenceError, match=r"trials\.jsonl is no file"):
         TrialLog(tmp_path)
 
 

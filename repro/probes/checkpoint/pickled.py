@@ -75,6 +75,9 @@ def sizes_of_records(path: str) -> Optional[set[int]]:
         raise Unreadable("it is a TorchScript program, which is not loaded: save its state_dict()")
     if "data.pkl" not in names:
         raise Unreadable("it is a zip archive without data.pkl, and no file of torch.save")
+    more = next((name for name in names if name.endswith(".pkl") and name != "data.pkl"), None)
+    if more is not None:
+        raise Unreadable(f"it holds a second pickle ({more[:80]!r}), which torch.save never writes")
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         raise Unreadable("its records are packed, which torch.save never does: unpack it and save it again")
     return {record.file_size for record, name in zip(records, names) if name.startswith("data/")}

@@ -28,6 +28,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+from ..machine.family import LINUX, die_with_parent, nothing_left_behind
 from ..protocol import wire
 from .settings import applied
 
@@ -89,11 +90,16 @@ def run(job: Job) -> Ended:
 
 def _ended(start: Callable[[int, int], Wait], report: Optional[str], passed_on: bool) -> Ended:
     """How a process ended that ``start`` starts with these two pipes, and what it reported."""
-    with _pipes() as (out, err):
+    with _pipes() as (out, err), nothing_left_behind() as left:
         wait = start(out[1], err[1])
         os.close(out[1])
         os.close(err[1])
-        status, printed, said = _read(wait, (out[0], err[0]), passed_on)
+        status, printed, said, still_open = _read(wait, (out[0], err[0]), passed_on)
+    if left:
+        numbers = ", ".join(map(str, left))
+        print(f"processes that the script left behind were ended: {numbers}", file=sys.stderr)
+    elif still_open:
+        print("a process that the script started goes on, and cannot be found on this system", file=sys.stderr)
     how, found = (None, None) if report is None else _reported(report)
     return Ended(status, how, printed.lines(), said.lines(), said.traceback, found)
 
@@ -101,7 +107,11 @@ def _ended(start: Callable[[int, int], Wait], report: Optional[str], passed_on: 
 def _started(arguments: list[str], out: int, err: int) -> Wait:
     """A fresh interpreter with these arguments."""
     started = subprocess.Popen(
-        [sys.executable, *_flags(), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        [sys.executable, *_flags(), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        preexec_fn=die_with_parent if LINUX else None,  # Windows has none
     )
     return lambda block: started.wait() if block else started.poll()
 
@@ -194,6 +204,7 @@ def child_main(path: str) -> None:
 
 def _as_child(job: Job, report: str, out: int, err: int) -> int:
     """In the fork: become what a fresh interpreter would be, run, and end as that does. Returns the status."""
+    die_with_parent()
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
@@ -317,12 +328,20 @@ def _described(raised: Optional[BaseException], path: str) -> dict[str, Any]:
     own = next((frame for frame in reversed(frames) if frame.filename == path), None)
     return {
         "type": type(raised).__name__,
-        "text": str(raised)[:LINE],
+        "text": _text_of(raised)[:LINE],
         "inner": None if inner is None else inner.filename,
         "inner_line": None if inner is None else inner.lineno,
         "code": None if inner is None else inner.line,
         "line": None if own is None else own.lineno,
     }
+
+
+def _text_of(raised: Optional[BaseException]) -> str:
+    """As the interpreter tells it: the code of an exception's own __str__ may raise as well."""
+    try:
+        return str(raised)
+    except Exception:  # noqa: BLE001
+        return "<exception str() failed>"
 
 
 @contextlib.contextmanager
@@ -362,8 +381,8 @@ def _reported(report: str) -> tuple[Optional[dict[str, Any]], Any]:
     return how, found
 
 
-def _read(wait: Wait, pipes: tuple[int, int], passed_on: bool) -> "tuple[int, Tail, Tail]":
-    """The status, and the ends of both streams. A grandchild that keeps a pipe open is not waited for."""
+def _read(wait: Wait, pipes: tuple[int, int], passed_on: bool) -> "tuple[int, Tail, Tail, bool]":
+    """The status, the ends of both streams, and whether a grandchild keeps one open, which is not waited for."""
     tails = (Tail(sys.stdout), Tail(sys.stderr)) if passed_on else (Tail(), Tail())
     status: Optional[int] = None
     until: Optional[float] = None
@@ -380,10 +399,11 @@ def _read(wait: Wait, pipes: tuple[int, int], passed_on: bool) -> "tuple[int, Ta
             if status is None:
                 status = wait(False)
                 until = None if status is None else time.monotonic() + DRAIN_SECONDS
+        still_open = bool(ready.get_map())
     if status is None:
         status = wait(True)
     assert status is not None  # a wait that blocks has an answer
-    return status, tails[0], tails[1]
+    return status, tails[0], tails[1], still_open
 
 
 class Tail:

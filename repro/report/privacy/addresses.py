@@ -20,11 +20,14 @@ GENERIC = frozenset({"host", "hostname", "localhost", "server", "proxy", "exampl
 OWN_SCHEMES = frozenset({"hf", "file", "memory", "data", "chrome", "resource"})
 """Schemes that no host name follows."""
 
-MAIL = re.compile(r"(?<!//)(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
-MAC = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])")
+MAIL = re.compile(r"(?<!//)(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
+MAC = re.compile(
+    r"(?<![A-Za-z0-9:])(?<![0-9A-Fa-f]{2}-)(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}"
+    r"(?![A-Za-z0-9:]|-[0-9A-Fa-f]{2}(?![A-Za-z]))"
+)
 BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 QUAD = rf"{BYTE}(?:\.{BYTE}){{3}}"
-IPV4 = re.compile(rf"(?<![\w.]){QUAD}(?!\w|\.\d|-(?:py|cp)\d)")
+IPV4 = re.compile(rf"(?<![A-Za-z0-9.]){QUAD}(?![A-Za-z0-9]|\.\d|-(?:py|cp)\d)")
 VERSION = re.compile(
     rf"""(?:[=~<>!]=|@
     |(?<![\w-])(?i:nvidia|nv(?:cc|jitlink|rtc|tx|ml|shmem)|nccl|cud(?:a|nn|art)|cu(?:blas|fft|rand|solver|sparse|sparselt
@@ -32,7 +35,9 @@ VERSION = re.compile(
     re.X,
 )
 """What comes before a four-part version, such as those of CUDA's packages: ``cudnn 9.10.2.21``."""
-PACKAGE = re.compile(r"[A-Za-z][\w.]{0,40}-$")
+PACKAGE = re.compile(r"[A-Za-z][\w.]{0,40}[_-]$")
+OF_PACKAGE = re.compile(rf"{QUAD}[\w.+!-]*")
+"""The whole version of a package."""
 BEFORE = 80
 """How much of the text before four numbers is read to tell a version from an address."""
 IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{1,4}:|::)[0-9A-Fa-f:]{4,39}(?![\w:])")
@@ -46,13 +51,13 @@ def without_addresses(text: str, *, versions: bool = False) -> str:
 
     Args:
         text: Any.
-        versions: Whether four numbers are a version, because the text is the version of a package.
+        versions: Whether four numbers by themselves are the version of a package.
     """
     if "@" in text:
         text = MAIL.sub("MAIL", text)
     if text.count(":") >= 5 or text.count("-") >= 5:
         text = MAC.sub("MAC", text)
-    if not versions and text.count(".") >= 3:
+    if text.count(".") >= 3 and not (versions and OF_PACKAGE.fullmatch(text)):
         text = IPV4.sub(_ipv4, text)
     if text.count(":") >= 2:
         text = IPV6.sub(_ipv6, text)

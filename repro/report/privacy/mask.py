@@ -63,7 +63,8 @@ class Mask:
         by itself.
         """
         masked = self.text(text)
-        return masked if masked == text or _is_python(masked) else self._by_token(text)
+        same = masked.count("\n") == text.count("\n")  # a key without an end would take all that follows with it
+        return masked if masked == text or (same and _is_python(masked)) else self._by_token(text)
 
     def write(self, path: Path, text: str) -> None:
         """Write a text file that is handed on.

@@ -5,8 +5,10 @@
 """
 
 import functools
+import html
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -199,18 +201,20 @@ def _is_word(secret: str) -> bool:
 def _borders(secret: str) -> re.Pattern[str]:
     """A secret wherever it stands; a short one not inside of a longer word, and a number not inside of another."""
     if secret.isdecimal():
-        return re.compile(rf"(?<![\w.]){secret}(?!\w|\.\d)")
+        return re.compile(rf"(?<![A-Za-z0-9])(?<!\d\.){secret}(?![A-Za-z0-9]|\.\d)")
     if len(secret) < SHORT_SECRET:
         return re.compile(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])")
     return re.compile(re.escape(secret))
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it stands, in an address, in JSON and in a repr; of one with several lines, each long line."""
+    """A secret as it stands, in addresses, JSON, a repr, a shell, HTML; of one with several lines, each long line."""
     yield secret
     yield quote(secret, safe="")
     yield json.dumps(secret)[1:-1]
     yield repr(secret)[1:-1]
+    yield shlex.quote(f" {secret}")[2:-1]
+    yield html.escape(secret)
     for line in secret.splitlines():
         if len(line.strip()) >= 2 * SHORTEST_SECRET:
             yield line.strip()

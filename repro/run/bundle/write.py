@@ -17,6 +17,7 @@ from pathlib import Path
 
 from repro.core.answer import Answer
 from repro.core.errors import EvidenceError
+from repro.core.paths import not_written
 from repro.engine.kit import EPOCH
 from repro.report.privacy.machine import Private, scope
 from repro.report.privacy.mask import Mask
@@ -219,5 +220,5 @@ def _write(
         beside.write_bytes(packed.getvalue())
         beside.replace(path)
     except OSError as error:
-        raise EvidenceError(f"could not write {path}: {error.strerror}. Make room and ask for it again.") from error
+        raise not_written(path, error) from error
     return Bundle(path, len(packed.getvalue()), contents)

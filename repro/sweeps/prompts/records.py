@@ -1,5 +1,6 @@
 """``prompts.jsonl`` of a run: a line for each example, written as its answer comes, and each example read once."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from repro.jobs.prompt_files import Answers
 
 
 class PromptRecords(Answers):
-    """The answers on disk. A later line about an example replaces an earlier one.
+    """The answers on disk. A later line about an example replaces an earlier one. ``dropped``: whether the last line
+    of an earlier process was cut short.
 
     Raises:
         EvidenceError: the file cannot be read or written.
@@ -19,6 +21,8 @@ class PromptRecords(Answers):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        if path.exists() and not path.is_file():
+            raise EvidenceError(f"{path} is no file. Give another folder with --out, or remove it.")
         try:
             text_is_cut = path.exists() and not _ends_whole(path)
         except OSError as error:
@@ -27,6 +31,7 @@ class PromptRecords(Answers):
             paths.write(path, encode({"schema": SCHEMA, "record": "header"}) + "\n")
         elif text_is_cut:
             self._write("\n")
+        self.dropped = text_is_cut
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one answer; it is in the file when this returns."""
@@ -34,10 +39,11 @@ class PromptRecords(Answers):
 
     def _write(self, text: str) -> None:
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.path.open("r+", encoding="utf-8") as file:  # not "a": a file that was removed must not begin anew
+                file.seek(0, os.SEEK_END)
                 file.write(text)
         except OSError as error:
-            raise EvidenceError(f"could not write {self.path}: {error.strerror}. Make room and go on.") from error
+            raise paths.not_written(self.path, error) from error
 
 
 def _ends_whole(path: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import encode, number, replace
-from repro.core.errors import EvidenceError, UsageError
+from repro.core.errors import UsageError
 from repro.core.locks import folder_held
 from repro.core.records import Kind, Outcome, Owner
 from repro.core.sweep_answers import Counts, Place, Prompts, Skips
@@ -109,6 +109,8 @@ def _run(folder: Path, asked: Asked, request: Request, total: int, listener: Lis
         "ablations": asked.ablations,
     }
     kept = PromptRecords(folder / RECORDS)
+    if kept.dropped:
+        listener.note(f"the last line of {RECORDS} was cut off and is dropped: its batch is asked again")
     result = run_into(folder, dataclasses.replace(request, batches=batches), listener, kept.append)
     found = summary(kept, result.answer.prompts or Prompts())
     if not found.asked:
@@ -139,7 +141,7 @@ def _write_examples(asked: Asked, folder: Path) -> None:
             file.writelines(encode(item) + "\n" for item in asked_examples(asked.file, asked.field, pairs=asked.pairs))
         beside.replace(folder / EXAMPLES)
     except OSError as error:
-        raise EvidenceError(f"could not write {beside}: {error.strerror}. Make room or give another --out.") from error
+        raise paths.not_written(beside, error) from error
 
 
 def _conclude(folder: Path, kept: PromptRecords, answer: Answer, request: Request, found: Prompts) -> Answer:
@@ -172,7 +174,18 @@ def _conclude(folder: Path, kept: PromptRecords, answer: Answer, request: Reques
 
 
 def _write_skipped(folder: Path, kept: PromptRecords) -> list[dict[str, Any]]:
-    """The lists of those that are not good. Returns the examples that are compared."""
+    """The lists of those that are not good. Returns the examples that are compared.
+
+    Raises:
+        EvidenceError: they cannot be written.
+    """
+    try:
+        return _skipped(folder, kept)
+    except OSError as error:
+        raise paths.not_written(folder / SKIPPED, error) from error
+
+
+def _skipped(folder: Path, kept: PromptRecords) -> list[dict[str, Any]]:
     compared: list[dict[str, Any]] = []
     room = {"good": COMPARED, "bad": COMPARED}
     with (

@@ -1,0 +1,1 @@
+"""Processes that belong to another one, and end with it."""
