@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.resolve import first_line
+from ..protocol.failures import panics_raised
 from .before.growth import check_prompt
 from .compat import CannotLoad, config_parts, quiet
 from .load import Loaded
@@ -109,15 +110,17 @@ def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[A
 
     with quiet():
         try:
-            return transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
+            with panics_raised():
+                return transformers.AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+                )
         except Exception:  # noqa: BLE001 - whatever a tokenizer class raises, its file may still be readable
             path = os.path.join(folder, "tokenizer.json")
             if not os.path.isfile(path):
                 return None
             try:
-                return transformers.PreTrainedTokenizerFast(tokenizer_file=path)
+                with panics_raised():
+                    return transformers.PreTrainedTokenizerFast(tokenizer_file=path)
             except Exception as error:
                 raise CannotLoad(
                     f"The tokenizer cannot be read: {path}: {first_line(error)}."

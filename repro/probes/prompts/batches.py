@@ -17,6 +17,7 @@ from ..model.compat import CannotLoad
 from ..model.forward import main_output
 from ..model.inputs import accepts, positions, vocabulary
 from ..model.load import Loaded
+from ..protocol.failures import panics_raised
 from ..values.figures import is_float, tensors_in, widen
 
 
@@ -146,7 +147,8 @@ class Tokens:
         if refused is not None:
             raise NotEncodable(refused)
         try:
-            return list(self._tokenizer(example.text, **cut)["input_ids"])
+            with panics_raised():
+                return list(self._tokenizer(example.text, **cut)["input_ids"])
         except Exception as error:  # noqa: BLE001 - a tokenizer may raise anything: it is this example's answer
             raise NotEncodable(f"the tokenizer raised {type(error).__name__}: {line_of(error)}") from None
 
