@@ -75,6 +75,17 @@ class Model(_ParamType):
         return [*names, CompletionItem(incomplete, type="file")]
 
 
+def _raise_limits(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Set the limits on what a file may ask for, for this process and the kit's."""
+    from repro.core.foreign import limits
+
+    if value is not None:
+        try:
+            limits.raise_to(value)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is neither a factor above 0 nor none.", ctx=ctx, param=param) from None
+
+
 MODEL = click.argument("model", type=Model())
 DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Device to run on.")
 CASE: tuple[Decorator, ...] = (
@@ -110,6 +121,15 @@ LIMITS: tuple[Decorator, ...] = (
         type=click.Choice(["nonfinite", "crash"]),
         default="nonfinite",
         help="The fault to look for. A crash counts as bad only with --fault crash; otherwise it is skip.",
+    ),
+    click.option(
+        "--limits",
+        metavar="FACTOR|none",
+        expose_value=False,
+        callback=_raise_limits,
+        help="What a file asks for is limited: 1,000,000 tensors in a header or an index, the memory of this machine,"
+        " 60 s for building a model, 4,000,000 characters in a prompt, ... FACTOR multiplies every limit; none takes"
+        " them away. Default: REPRO_LIMITS, or 1.",
     ),
 )
 REDUCE = click.option("--reduce/--no-reduce", default=True, help="Reduce the case and write a verified reproducer.")

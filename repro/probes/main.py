@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from .checkpoint.resolve import is_script, seed_of
 from .machine.family import end_with_host
-from .protocol.failures import in_words
+from .protocol.failures import in_words, panics_raised
 from .protocol.wire import SCHEMA, Emitter, hold_descriptors, own_stdout
 from .steps import registry
 
@@ -52,7 +52,8 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
 
                     further = (plan.get(name) for name in ("trials", "prompts", "files"))
                     session = Session(plan["case"], plan["cache"], emitter, *further)
-                verdict, reason, payload = registry.run(session, step, session.is_script)
+                with panics_raised():
+                    verdict, reason, payload = registry.run(session, step, session.is_script)
             except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: this step's answer
                 verdict, reason, payload, error = _failed(raised)
         emitter.event(

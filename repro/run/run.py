@@ -16,6 +16,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import EvidenceError, Stopped, UsageError
+from repro.core.foreign import limits
 from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Fault, Header, Outcome, Plan
 from repro.core.steps import Step, asked_by, every
@@ -104,6 +105,7 @@ class Request:
             named["--fault"] = self.fault.value
         for seconds, option in ((self.limits.run_seconds, "--timeout"), (self.limits.step_seconds, "--step-timeout")):
             named[option] = None if seconds is None else f"{seconds:g}"
+        named["--limits"] = limits.wanted()
         named["--python"] = self.python
         for option, value in named.items():
             argv += [] if value is None else [option, value]

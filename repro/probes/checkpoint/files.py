@@ -19,6 +19,8 @@ from .opening import BadJson, open_foreign, read_json, shown
 from .resolve import Source
 
 CHUNK = 1 << 22
+OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
+LONGEST_NAME = 255  # of a file, on all common systems
 MOST_FOUND = 20  # findings of one kind; more would bury the others
 UNREAD = "unread"
 Progress = Callable[[int, int, str], None]
@@ -78,8 +80,20 @@ def list_weights(folder: str) -> WeightFiles:
                     found.find(name, f"this shard is named in {index} and is not there")
         return found
     found = WeightFiles("none")
-    found.find("model.safetensors", f"there is no weight file in {folder}; --weights random:0 would need none")
+    found.find("model.safetensors", f"there is no weight file in {folder}{_instead(folder)}")
     return found
+
+
+def _instead(folder: str) -> str:
+    """What is there in place of a whole model's weights, and what can be done with it."""
+    names = sorted(os.listdir(folder))
+    if "adapter_config.json" in names:
+        return ": it is an adapter (adapter_config.json); save it merged into its base model (merge_and_unload())"
+    other = [name for name in names if name.endswith(OTHER_WEIGHTS)]
+    if other:
+        listed = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
+        return f" of a name that from_pretrained reads (found: {listed}); rename or convert it"
+    return "; --weights random:0 would need none"
 
 
 def _there(path: str) -> bool:
@@ -108,15 +122,21 @@ def _read_index(folder: str, name: str, found: WeightFiles) -> dict[str, str]:
     limits.check(name, len(mapping), limits.TENSORS, "tensors in its weight_map")
     if not mapping:
         found.find(name, "its weight_map is empty: it names no tensor and no file")
-    odd = [key for key, shard in mapping.items() if not isinstance(shard, str) or shard in ("", ".", "..")]
+    odd = [key for key, shard in mapping.items() if not isinstance(shard, str) or _nameless(shard)]
     if odd:
-        found.find(name, f"it names no file for {shown(odd[0])}: {shown(mapping[odd[0]])} ({len(odd)} such entries)")
-    shards = {key: shard for key, shard in mapping.items() if isinstance(shard, str)}
+        more = f" ({len(odd)} such entries)" if len(odd) > 1 else ""
+        found.find(name, f"it names no file for {shown(odd[0])}: {shown(mapping[odd[0]])}{more}")
+    shards = {key: shard for key, shard in mapping.items() if isinstance(shard, str) and not _nameless(shard)}
     # a name that leaves the folder would make every later step read somebody else's file
     outside = {shard for shard in shards.values() if os.path.basename(shard) != shard or "\0" in shard}
     for shard in sorted(outside)[:MOST_FOUND]:
         found.find(name, f"it names a shard outside the folder: {shown(shard)}")
-    return {key: shard for key, shard in shards.items() if shard not in outside and shard not in ("", ".", "..")}
+    return {key: shard for key, shard in shards.items() if shard not in outside}
+
+
+def _nameless(shard: str) -> bool:
+    """Whether no file of a folder can have such a name."""
+    return shard in ("", ".", "..") or len(shard) > LONGEST_NAME
 
 
 def _read_headers(folder: str, found: WeightFiles) -> None:

@@ -22,6 +22,7 @@ ITEM_BYTES = {
     "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
 }  # fmt: skip
 DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 MOST = (1 << 63) - 1  # of a size or an offset: what a signed number of 64 bits holds
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 
@@ -67,6 +68,18 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _parsed(raw: bytes) -> Any:
+    """The JSON of a header, as strictly as the library reads it: without NaN, and without halves of surrogate pairs."""
+    found = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    if SURROGATE.search(raw):
+        json.dumps(found, ensure_ascii=False).encode("utf-8")
+    return found
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
 def read_header(path: str) -> Header:
     """The header of the safetensors file at ``path``, checked against the file's size.
 
@@ -90,21 +103,21 @@ def read_header(path: str) -> Header:
     if len(raw) < length:
         raise BadHeader(f"the file is being written: of {length} bytes of its header, {len(raw)} could be read")
     try:
-        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        found = _parsed(raw)
     except RecursionError:
         raise BadHeader("the header is nested too deeply: a header has three levels") from None
     except ValueError as error:
         raise BadHeader(f"the header is no JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise BadHeader(f"the header is a JSON {type(parsed).__name__}, not an object")
-    metadata = parsed.pop("__metadata__", None)
+    if not isinstance(found, dict):
+        raise BadHeader(f"the header is a JSON {type(found).__name__}, not an object")
+    metadata = found.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise BadHeader(f"its __metadata__ is no object of texts: {shown(metadata)}")
-    limits.check(os.path.basename(path), len(parsed), limits.TENSORS, "tensors in its header")
+    limits.check(os.path.basename(path), len(found), limits.TENSORS, "tensors in its header")
     data_start = 8 + length
     entries = sorted(
-        (_entry(path, name, about, data_start) for name, about in parsed.items()), key=lambda e: (e.begin, e.end)
+        (_entry(path, name, about, data_start) for name, about in found.items()), key=lambda e: (e.begin, e.end)
     )
     _check_cover(entries, data_start, file_bytes)
     return Header(path, file_bytes, data_start, tuple(entries), metadata)

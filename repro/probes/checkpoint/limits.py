@@ -14,11 +14,12 @@ INDEX_BYTES = 200_000_000  # some 200 bytes for each of TENSORS
 CONFIG_BYTES = 20_000_000  # those of 20,000 labels have some 2 MB
 NESTED = 100  # levels of a JSON document
 TOKENIZER_BYTES = 500_000_000  # Gemma 3, with 262,144 tokens, has 33 MB
-PROMPT_CHARACTERS = 10_000_000  # more than a million tokens
-TOKENIZER_GROWTH = 1_000_000_000  # characters that a tokenizer's rules may make of a prompt
+PROMPT_CHARACTERS = 4_000_000  # about a million tokens
+TOKENIZER_GROWTH = 300_000_000  # characters or tokens that a tokenizer's rules may make of a prompt
 GGUF_KEYS = 100_000
 GGUF_ELEMENTS = 10_000_000  # of all arrays together; a vocabulary of 262,144 tokens has three arrays of that length
-BUILD_SECONDS = 120  # for building a model without memory for its weights
+BUILD_SECONDS = 60  # for building a model without memory for its weights
+TRIAL_SECONDS = 20  # for building it without each entry of its configuration
 
 
 class OverLimit(Exception):

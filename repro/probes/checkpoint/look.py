@@ -18,6 +18,7 @@ from .resolve import first_line
 from .weights import DTYPES, scan_file, scan_tensor
 
 MOST_READ = 64  # times the size of the file: tensors may share a storage, and a hostile file has a million views of one
+MOST_SAID = 400  # characters of one reason: a library may quote what it found
 FLOATS = {**DTYPES, "F8_E8M0": getattr(torch, "float8_e8m0fnu", None)}
 WHOLE = frozenset({"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"})
 PLAIN = (int, str, bytes, type(None), torch.dtype, torch.device)  # what a file may hold beside tensors and floats
@@ -39,6 +40,7 @@ def look(path: str) -> Contents:
         found.unread.append("there is not enough memory to read it")
     except Exception as error:  # noqa: BLE001 - what a damaged file makes torch raise is no fixed set
         found.unread.append(first_line(error))
+    found.unread = [why if len(why) <= MOST_SAID else f"{why[:MOST_SAID]}..." for why in found.unread]
     return found
 
 

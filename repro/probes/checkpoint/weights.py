@@ -292,7 +292,11 @@ def check(
     if broken:
         return (
             "skip",
-            "not all tensors could be read, because of {}; those that could are finite".format(", ".join(broken[:3])),
+            "{} could be read, because of {}{}".format(
+                "not all tensors" if tallies else "no tensor",
+                ", ".join(broken[:3]),
+                "; those that could are finite" if tallies else "",
+            ),
             payload,
         )
     if not tallies:

@@ -6,7 +6,6 @@ What differs between Transformers releases in building a model is known here and
 
 import contextlib
 import copy
-import json
 import os
 import re
 import warnings
@@ -17,10 +16,13 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import limits
 from ..checkpoint.limits import OverLimit
+from ..checkpoint.opening import read_json, shown
 from ..checkpoint.resolve import Source
 from ..values.figures import is_float
-from .room import bounded
+from .before.described import BadConfig, blamed, described
+from .before.room import bounded
 
 DTYPE_FIELDS = ("dtype", "_dtype", "torch_dtype")  # a configuration's own dtype, in the spellings of several releases
 
@@ -67,10 +69,13 @@ def model_class(config: Any, trust_remote_code: bool) -> Any:
         for name in heads:
             if name in remote:
                 return getattr(transformers, name)
-    for name in getattr(config, "architectures", None) or ():
+    named = getattr(config, "architectures", None) or ()
+    if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
+        raise CannotLoad(f"architectures in config.json is {shown(named)}: expected a list of names of classes.")
+    for name in named:
         found = getattr(transformers, name, None)
-        if found is not None:
-            return found
+        if isinstance(found, type) and (_is_whole(found) or hasattr(found, "_backends")):
+            return found  # one with _backends says at its first use which package is missing
     for name in heads:
         auto = getattr(transformers, name, None)
         if auto is not None and type(config) in getattr(auto, "_model_mapping", {}):
@@ -84,6 +89,13 @@ def model_class(config: Any, trust_remote_code: bool) -> Any:
     )
 
 
+def _is_whole(found: type) -> bool:
+    """Whether a class is a model by itself, and no base of models, configuration or tokenizer."""
+    from transformers import PreTrainedModel
+
+    return issubclass(found, PreTrainedModel) and getattr(found, "config_class", None) is not None
+
+
 def read_config(source: Source, trust_remote_code: bool) -> Any:
     """The configuration of a source.
 
@@ -94,7 +106,14 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
 
     place = source.config or source.folder or ""
     try:
-        return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, local_files_only=True)
+        data = described(place)
+    except BadConfig as error:
+        raise CannotLoad(str(error)) from None
+    try:
+        with bounded("Reading the configuration"):
+            return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, local_files_only=True)
+    except OverLimit:
+        raise
     except Exception as error:
         text = str(error)
         if "trust_remote_code" in text:
@@ -108,16 +127,42 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
             raise CannotLoad(
                 f"transformers {transformers.__version__} does not know the model type {kind!r}."
             ) from error
-        raise CannotLoad("The configuration in {} cannot be read: {}".format(place, text.split("\n")[0])) from error
+        said = f"{type(error).__name__}: {' '.join(text.split())[:300]}"
+        why = "" if data.get("auto_map") else blamed(data, _config_of)
+        raise CannotLoad(f"The configuration in {place} cannot be read: {said}.{why}") from error
+
+
+def _config_of(data: dict[str, Any]) -> Any:
+    """The configuration that some data are, by the library's own class."""
+    from transformers import AutoConfig
+
+    kind = data["model_type"]
+    with quiet():
+        return type(AutoConfig.for_model(kind)).from_dict({**data})
+
+
+def why_not_built(place: str) -> str:
+    """Which entries keep a model from being built, in words; see ``blamed``. No code of the model's runs."""
+    with contextlib.suppress(BadConfig, OverLimit):
+        data = described(place)
+        if not data.get("auto_map"):
+            with bounded("Trying it without each entry", limits.TRIAL_SECONDS):
+                return blamed(data, _built)
+    return ""
+
+
+def _built(data: dict[str, Any]) -> None:
+    config = _config_of(data)
+    with quiet(), torch.device("meta"):
+        construct(model_class(config, False), config, None, False)
 
 
 def declared_type(place: str) -> Optional[str]:
     """The model type that a configuration declares, read without Transformers."""
     path = os.path.join(place, "config.json") if os.path.isdir(place) else place
     try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream).get("model_type")
-    except (OSError, ValueError, AttributeError):
+        found = read_json(path, limits.CONFIG_BYTES).get("model_type")
+    except (OSError, ValueError, AttributeError, OverLimit):
         return None
     return None if found is None else str(found)
 

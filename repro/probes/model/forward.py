@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..observe.screen import Call, screened, spread_of
 from ..values.figures import describe, digest, same_values, tensors_in, widen
-from .inputs import Inputs
+from .compat import CannotLoad
+from .inputs import Inputs, not_taken
 from .load import dtype_of
 
 # Entropy of the next-token distribution as a part of log(vocabulary). Measured: real Gemma 3 270M gives 0.11 to 0.36 on
@@ -86,9 +87,19 @@ def look(model: nn.Module, inputs: Inputs) -> Pass:
     """Two forward passes: one under the screen, one plain, compared.
 
     Where the first was bad, the second also counts bad tokens by layer.
+
+    Raises:
+        CannotLoad: the model has no row for an id or a place of the inputs.
     """
     with screened(model, outline=True) as screen:
-        name, output = main_output(run(model, inputs))
+        try:
+            ran = run(model, inputs)
+        except IndexError as error:  # an embedding's, which names no token
+            refused = not_taken(model, inputs)
+            if refused is None:
+                raise
+            raise CannotLoad(refused) from error
+        name, output = main_output(ran)
     calls = screen.calls()
     figures = describe(output)
     rows: list[dict[str, Any]] = []

@@ -21,8 +21,8 @@ from ..checkpoint.files import list_weights
 from ..checkpoint.gguf_header import read_gguf_header
 from ..checkpoint.opening import open_foreign
 from ..checkpoint.resolve import CannotResolve, Source, first_line
+from .before.room import check_fits
 from .compat import quiet
-from .room import check_fits
 
 CHUNK = 1 << 22
 SUFFIXES = (".weight", ".bias")

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.resolve import first_line
+from ..protocol.failures import panics_raised
+from .before.growth import check_prompt
 from .compat import CannotLoad, config_parts, quiet
 from .load import Loaded
 from .modalities import SHAPES, Further, draw, main_input, shapes
@@ -108,14 +110,22 @@ def load_tokenizer(folder: Optional[str], trust_remote_code: bool) -> Optional[A
 
     with quiet():
         try:
-            return transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
+            with panics_raised():
+                return transformers.AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=trust_remote_code
+                )
         except Exception:  # noqa: BLE001 - whatever a tokenizer class raises, its file may still be readable
             path = os.path.join(folder, "tokenizer.json")
             if not os.path.isfile(path):
                 return None
-            return transformers.PreTrainedTokenizerFast(tokenizer_file=path)
+            try:
+                with panics_raised():
+                    return transformers.PreTrainedTokenizerFast(tokenizer_file=path)
+            except Exception as error:
+                raise CannotLoad(
+                    f"The tokenizer cannot be read: {path}: {first_line(error)}."
+                    " Write it again with save_pretrained(), or remove it: the token ids are then drawn from a seed."
+                ) from error
 
 
 def vocabulary(model: nn.Module) -> int:
@@ -131,6 +141,41 @@ def vocabulary(model: nn.Module) -> int:
         return int(weight.shape[0])
     sizes = [getattr(part, "vocab_size", None) for part in config_parts(model.config)]
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=2)
+
+
+def positions(model: nn.Module) -> Optional[int]:
+    """How many tokens the model takes at most, where its positions are rows of an embedding; None where they are
+    computed, so that more than it was trained for are taken as well.
+    """
+    parts = config_parts(model.config)
+    known = [getattr(part, name, None) for part in parts for name in ("max_position_embeddings", "n_positions")]
+    sizes = {size for size in known if isinstance(size, int) and size > 0}
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe"):
+            # OPT and RoBERTa keep some rows in front for themselves, and their configurations differ in counting them.
+            fitting = [size for size in sizes if 0 <= module.num_embeddings - size <= 2]
+            if fitting:
+                return max(fitting)
+    return None
+
+
+def not_taken(model: nn.Module, made: "Inputs") -> Optional[str]:
+    """Which of the inputs' ids or places the model has no row for, in words; None where it has one for each."""
+    if made.input_ids is None:
+        return None
+    rows, longest = vocabulary(model), positions(model)
+    if longest is not None and made.length > longest:
+        return f"The prompt has {made.length:,} tokens, and the model takes {longest:,}: shorten it."
+    beyond = (made.input_ids[0] >= rows).nonzero()
+    if not len(beyond):
+        return None
+    at = int(beyond[0])
+    word = "" if made.tokens is None or made.withheld else f" ({made.tokens[at]!r})"
+    return (
+        f"The tokenizer gives the id {int(made.input_ids[0, at]):,}{word}, and the model's embedding has {rows:,} rows:"
+        " tokenizer and weights do not belong together, or the embedding was not resized to new tokens."
+    )
 
 
 def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool, withheld: bool = False) -> list[Inputs]:
@@ -254,6 +299,7 @@ def _drawn_ids(loaded: Loaded, seed: int) -> Tensor:
 
 
 def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = False, takes: Takes = Takes()) -> Inputs:
+    check_prompt(tokenizer, prompt)
     encoded = tokenizer(prompt, return_tensors="pt")
     ids = encoded["input_ids"]
     if ids.shape[-1] == 0:

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from ..checkpoint import limits
 from ..checkpoint.files import list_weights, load_pickle
+from ..checkpoint.opening import shown
 from ..checkpoint.resolve import Source
 from ..checkpoint.weights import DTYPES
 from ..machine.environment import has_mps
+from ..protocol.failures import in_words
 from ..values.figures import is_float
+from .before.room import check_fits, free_memory
 from .compared.quantised import is_narrow, method_in, settings_in
 from .compat import (
     CannotLoad,
@@ -28,8 +31,8 @@ from .compat import (
     read_config,
     size_without_memory,
     transformers_version,
+    why_not_built,
 )
-from .room import check_fits, free_memory
 
 
 @dataclass
@@ -76,7 +79,7 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
     attn = case.get("attn")
     chosen = model_class(config, trust)
     if source.kind == "random":
-        model, info = _random(chosen, config, source.seed or 0, dtype, attn, trust), {}
+        model, info = _random(chosen, config, source.config or "", source.seed or 0, dtype, attn, trust), {}
     else:
         wanted = dtype or (_config_dtype(config) if transformers_version() >= (5, 0) else torch.float32)
         _check_room(chosen, config, trust, *_in_memory(source, wanted), method_in(quantisation) is not None)
@@ -91,7 +94,7 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
         except Exception as error:
             method = method_in(quantisation)
             if method is None:
-                raise
+                raise _said(error, source) from error
             raise CannotLoad(  # a package or a device that this kind of weights needs; the library names it
                 f"transformers does not load these {method} weights here: {type(error).__name__}: {error}"
             ) from error
@@ -109,6 +112,18 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
         info={key: list(value) for key, value in dict(info).items() if isinstance(value, (list, set, tuple))},
         quantisation=quantisation,
     )
+
+
+def _said(error: Exception, source: Source) -> CannotLoad:
+    """What the library raised, and what the files are found to have that may have led to it."""
+    bad = [row for row in list_weights(source.folder or "").findings if row["severity"] != "note"]
+    if bad:
+        return CannotLoad("{file}: {problem} ".format(**bad[0]) + f"(transformers raised {in_words(error)})")
+    return _not_built(error, source.folder or "")
+
+
+def _not_built(error: Exception, place: str) -> CannotLoad:
+    return CannotLoad(f"The model could not be loaded: {in_words(error).rstrip('.')}.{why_not_built(place)}")
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -139,15 +154,18 @@ def attention_of(model: nn.Module) -> Optional[str]:
 
 
 def _random(
-    chosen: Any, config: Any, seed: int, dtype: Optional[torch.dtype], attn: Optional[str], trust: bool
+    chosen: Any, config: Any, place: str, seed: int, dtype: Optional[torch.dtype], attn: Optional[str], trust: bool
 ) -> nn.Module:
     """The architecture with seeded weights, drawn in float32 and then rounded: every dtype gets the same draw."""
     _check_room(chosen, config, trust, torch.float32, 0, False)  # while they are drawn
     torch.manual_seed(seed)
     wanted = dtype or _config_dtype(config)
     config.dtype = config.torch_dtype = None
-    with quiet():
-        model = construct(chosen, config, attn, trust)
+    try:
+        with quiet():
+            model = construct(chosen, config, attn, trust)
+    except Exception as error:
+        raise _not_built(error, place) from error
     if wanted is not None and wanted != torch.float32:
         with torch.no_grad():
             cast_parameters(model, wanted, attn)
@@ -160,7 +178,10 @@ def _config_dtype(config: Any) -> Optional[torch.dtype]:
         for name in ("dtype", "torch_dtype"):
             value = getattr(part, name, None) if part is not None else None
             if value is not None:
-                return getattr(torch, value) if isinstance(value, str) else value
+                found = getattr(torch, value, None) if isinstance(value, str) else value
+                if not isinstance(found, torch.dtype):
+                    raise CannotLoad(f"{name} in config.json is {shown(value)}: expected one such as 'float16'.")
+                return found
     return None
 
 
@@ -184,12 +205,13 @@ def _check_room(
         OverLimit: with what is needed and what is there.
     """
     wide = dtype or torch.float32
-    narrower = "" if torch.empty(0, dtype=wide).element_size() < 4 else "--dtype bfloat16 takes half of that."
     name = str(wide).replace("torch.", "")
     free = free_memory()
     most = float("inf") if free is None or quantised else limits.allowed(free) + mapped
     needed = size_without_memory(chosen, copy.deepcopy(config), trust, wide, most)
     if needed is not None and not quantised:
+        half = torch.empty(0, dtype=wide).element_size() == 4 and free is not None and needed.bytes // 2 < free
+        narrower = "With --dtype bfloat16 it takes half of that." if half else ""
         check_fits(needed.bytes - mapped, name, narrower, whole=needed.whole)
 
 

@@ -33,6 +33,7 @@ class Session:
         self.emitter = emitter
         self._source: Optional[Source] = None
         self._loaded: Any = None
+        self._load_failed: Optional[Exception] = None
         self._load_outcome: Optional[Outcome] = None
         self._inputs: Any = None
         self._passes: Any = None
@@ -92,6 +93,8 @@ class Session:
 
     def loaded(self) -> Any:
         """The model, loaded and checked."""
+        if self._load_failed is not None:
+            raise self._load_failed  # the answer would be the same, and may have taken long
         if self._loaded is None:
             from .load import load
             from .loadcheck import check
@@ -102,7 +105,11 @@ class Session:
                 refused = files.check_pickles(source.folder, listed) if listed.format == "pickle" else None
                 if refused:
                     raise CannotLoad(refused)
-            loaded = load(self.case, source)
+            try:
+                loaded = load(self.case, source)
+            except Exception as error:
+                self._load_failed = error
+                raise
             self._load_outcome = check(loaded)
             self._loaded = loaded
         return self._loaded

@@ -12,10 +12,12 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ..model.compat import CannotLoad, config_parts
+from ..model.before.growth import too_much
+from ..model.compat import CannotLoad
 from ..model.forward import main_output
-from ..model.inputs import accepts, vocabulary
+from ..model.inputs import accepts, positions, vocabulary
 from ..model.load import Loaded
+from ..protocol.failures import panics_raised
 from ..values.figures import is_float, tensors_in, widen
 
 
@@ -80,23 +82,6 @@ def line_of(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def positions(model: nn.Module) -> Optional[int]:
-    """How many tokens the model takes at most, where its positions are rows of an embedding; None where they are
-    computed, so that more than it was trained for are taken as well.
-    """
-    parts = config_parts(model.config)
-    known = [getattr(part, name, None) for part in parts for name in ("max_position_embeddings", "n_positions")]
-    sizes = {size for size in known if isinstance(size, int) and size > 0}
-    for name, module in model.named_modules():
-        last = name.rpartition(".")[2]
-        if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe"):
-            # OPT and RoBERTa keep some rows in front for themselves, and their configurations differ in counting them.
-            fitting = [size for size in sizes if 0 <= module.num_embeddings - size <= 2]
-            if fitting:
-                return max(fitting)
-    return None
-
-
 @dataclass(frozen=True)
 class Captured:
     """One pass. size: largest magnitude of each layer's output for each token, (layer, batch, seq), float32 on the
@@ -158,8 +143,12 @@ class Tokens:
         if self._tokenizer is None:
             raise CannotLoad("the model's folder has no tokenizer, so a text cannot be turned into token ids")
         cut = {} if self._max_length is None else {"truncation": True, "max_length": self._max_length}
+        refused = too_much(self._tokenizer, example.text or "")
+        if refused is not None:
+            raise NotEncodable(refused)
         try:
-            return list(self._tokenizer(example.text, **cut)["input_ids"])
+            with panics_raised():
+                return list(self._tokenizer(example.text, **cut)["input_ids"])
         except Exception as error:  # noqa: BLE001 - a tokenizer may raise anything: it is this example's answer
             raise NotEncodable(f"the tokenizer raised {type(error).__name__}: {line_of(error)}") from None
 

@@ -1,7 +1,29 @@
 """An exception of the model's, the script's or a library's code in words."""
 
+import contextlib
+from collections.abc import Iterator
+
 # A kernel that this device or build lacks says so in one of these ways; that is "could not tell", in plain words.
 LACKING = ("not implemented for", "does not support", "doesn't support", "not supported")
+
+
+class Panicked(RuntimeError):
+    """A library that is written in Rust met what its authors held to be impossible."""
+
+
+@contextlib.contextmanager
+def panics_raised() -> Iterator[None]:
+    """Within it, a panic is an exception like any other: its own class is one that ``except Exception`` does not see.
+
+    Raises:
+        Panicked: with what the library says.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # the class is made anew in each library, and cannot be imported
+            raise
+        raise Panicked(str(error)) from None
 
 
 def in_words(raised: BaseException) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Optional
 
-from ..checkpoint import limits
-from ..checkpoint.limits import OverLimit
+from ...checkpoint import limits
+from ...checkpoint.limits import OverLimit
 
 LEAST_ROOM = 1 << 30  # for building without memory for the weights; the modules of DeepSeek-V3 take less
 AGAIN_SECONDS = 1.0  # a library that swallows what it does not know is interrupted until it lets go
@@ -72,7 +72,7 @@ class _Interrupted(BaseException):
 
 
 @contextlib.contextmanager
-def bounded(what: str) -> Iterator[None]:
+def bounded(what: str, most_seconds: float = limits.BUILD_SECONDS) -> Iterator[None]:
     """Within it, what a configuration asks for may take some time and some memory, and more is refused.
 
     Only in the main thread, for Python interrupts no other; the memory only where the system limits it.
@@ -80,7 +80,7 @@ def bounded(what: str) -> Iterator[None]:
     Raises:
         OverLimit: it took more. The message says what to do.
     """
-    seconds = limits.allowed(limits.BUILD_SECONDS)
+    seconds = limits.allowed(most_seconds)
     if seconds == float("inf") or threading.current_thread() is not threading.main_thread():
         yield
         return

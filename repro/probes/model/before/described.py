@@ -1,0 +1,80 @@
+"""config.json as data, before a library believes it; and which of its entries keeps the model from being built."""
+
+import contextlib
+import os
+from typing import Any, Callable
+
+from ...checkpoint import limits
+from ...checkpoint.opening import BadJson, read_json, shown
+
+CONFIG = "config.json"
+BESIDE = ("generation_config.json",)  # read by from_pretrained as well, which believes that it holds an object
+MOST_TRIALS = 120  # entries that are tried; large configurations have some 80
+
+
+class BadConfig(Exception):
+    """A file that describes the model cannot be used. The message says which, and what is wrong with it."""
+
+
+def described(place: str) -> dict[str, Any]:
+    """What the configuration of a folder, or a file, says.
+
+    Raises:
+        BadConfig: it is no JSON object, or a file beside it that is read with it is none.
+        OverLimit: it is larger than is read without being asked.
+    """
+    path = os.path.join(place, CONFIG) if os.path.isdir(place) else place
+    found = _object(path)
+    for name in BESIDE if os.path.isdir(place) else ():
+        beside = os.path.join(place, name)
+        with contextlib.suppress(BadJson):  # the library leaves that out with a warning
+            if os.path.exists(beside):
+                _object(beside)
+    return found
+
+
+def _object(path: str) -> dict[str, Any]:
+    name = os.path.basename(path)
+    try:
+        found = read_json(path, limits.CONFIG_BYTES)
+    except OSError as error:
+        raise BadConfig(f"{path} cannot be read: {error.strerror or error}.") from None
+    except BadJson as error:
+        if name in BESIDE:
+            raise
+        raise BadConfig(f"{path} cannot be read: {error}.{_what_it_is(path)}") from None
+    if not isinstance(found, dict):
+        raise BadConfig(f"{path} holds {shown(found)}, where an object with the model's settings is needed.")
+    return found
+
+
+def _what_it_is(path: str) -> str:
+    """What such files often are instead."""
+    with open(path, "rb") as stream:  # read_json found it to be a regular file
+        start = stream.read(200).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        return " It is a Git LFS pointer, not the file itself: run git lfs pull, or download it again."
+    if start.startswith((b"<!DOCTYPE", b"<html", b"<HTML")):
+        return " It is a web page: download the file itself."
+    if start.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        return " It begins with a byte-order mark: save it as UTF-8 without one."
+    return " Write it again with save_pretrained(), or download it again."
+
+
+def blamed(data: dict[str, Any], works: Callable[[dict[str, Any]], object]) -> str:
+    """The entries without any one of which it works, in words; nothing where there is none, or not all were tried.
+
+    Args:
+        data: The configuration.
+        works: Builds what could not be built; raises where it cannot be built from these entries either.
+    """
+    found = []
+    for key in list(data)[:MOST_TRIALS]:
+        rest = {name: value for name, value in data.items() if name != key}
+        with contextlib.suppress(Exception):  # whatever a constructor raises: it cannot be built so
+            works(rest)
+            found.append(key)
+    if not found or len(found) > 3 or len(data) > MOST_TRIALS:
+        return ""
+    said = " or ".join(f"{shown(key)} ({shown(data[key])})" for key in found)
+    return f" Without {said} in {CONFIG} it can be built."
