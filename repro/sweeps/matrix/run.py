@@ -264,7 +264,7 @@ class _Asking:
         self.take(recipe, ran, time.monotonic() - begin)
 
     def take(self, recipe: Recipe, ran: Ran, seconds: float) -> None:
-        """Keep an answer. A run that gave no verdict has a row too, and is asked again when the matrix resumes; and so is
+        """Keep an answer. A run that gave no verdict has a row too, and is asked again when the matrix resumes; so is
         one in which the time was up or somebody else has ended the kit.
         """
         self.seconds.append(seconds)

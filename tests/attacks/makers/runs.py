@@ -24,6 +24,8 @@ SECONDS = 60.0
 FLEETING = frozenset({"seconds", "plain_seconds", "evidence_sha256", "command", "load_average"})
 """Keys of verdict.json whose values are of one run: times, what holds times, and the command's time limits."""
 STOPPED = {"TERM": 143, "INT": 130}
+OF_ONE_PROCESS = re.compile(r"\d+ of \d+ are good(, behind \d+ batch(es)? of an earlier process)?")
+"""What the prompts step says of its own process; the counts of all of them stand beside it."""
 TIME = re.compile(r"\b\d+\.\d s\b")
 
 
@@ -108,7 +110,8 @@ def _killed(scene: Scene, whom: str, name: str) -> Iterator[str]:
         status = process.wait(SECONDS)
         if whom == "host" and name in STOPPED and (status != STOPPED[name] or "To go on" not in scene.said()):
             yield f"it ended with {status} and did not say how to go on: {scene.said()[before:][-400:]}"
-        if name == "STOP" and "has stopped the kit" not in scene.said():
+        logs = [path.read_text("utf-8", "replace") for path in (scene.place / "o").glob("**/host.log")]
+        if name == "STOP" and "has stopped the kit" not in "".join([scene.said(), *logs]):
             yield f"nobody was told that the kit was stopped: {scene.said()[before:][-400:]}"
         if not _until(lambda: not [pid for pid in below if _is_alive(pid)], 10):
             yield f"it left processes behind: {[_words_of(pid) for pid in below if _is_alive(pid)]}"
@@ -151,7 +154,7 @@ def _lasting(data: Any) -> Any:
         return {key: _lasting(value) for key, value in data.items() if key not in FLEETING}
     if isinstance(data, list):
         return [_lasting(item) for item in data]
-    return TIME.sub("T s", data) if isinstance(data, str) else data
+    return OF_ONE_PROCESS.sub("all are good", TIME.sub("T s", data)) if isinstance(data, str) else data
 
 
 def _differences(one: Any, other: Any, where: str = "verdict") -> Iterator[str]:
@@ -222,10 +225,8 @@ def _fake(path: Path, waits_in: str, **answers: Any) -> Path:
     # It ends with its host, as the real one does.
     ends = "from repro.core.processes.family import end_with_parent; end_with_parent()"
     chosen = f"{str(path)!r} + ('-undisturbed' if 'UNDISTURBED' in os.environ else '-waiting') + '.json'"
-    path.write_text(
-        f"#!{sys.executable}\nimport os, sys; sys.path.insert(0, {str(ROOT)!r}); {ends}\nos.environ['FAKE_KIT'] = {chosen}\n{kit}",
-        encoding="utf-8",
-    )
+    first = f"#!{sys.executable}\nimport os, sys; sys.path.insert(0, {str(ROOT)!r}); {ends}\n"
+    path.write_text(f"{first}os.environ['FAKE_KIT'] = {chosen}\n{kit}", encoding="utf-8")
     path.chmod(0o755)
     return path
 
