@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -327,3 +328,147 @@ def _wheel(folder: Path, name: str, version: str) -> None:
 
 
 SCENES = {"run": _run, "prompts": _prompts, "matrix": _matrix, "versions": _versions}
+
+
+# Locks
+
+
+@contextlib.contextmanager
+def _holder(place: Path, folder: str) -> Iterator[int]:
+    """Another process that writes into a folder, by its number."""
+    (place / folder).mkdir(exist_ok=True)
+    code = (
+        "import pathlib, sys; from repro.core.locks import folder_held, nobody\n"
+        f"with folder_held(pathlib.Path({folder!r}), 'repro run somebody/else', nobody): print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=place, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+def _repro(place: Path, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "repro", *command], cwd=place, env=_environment(**more), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, errors="backslashreplace", timeout=2 * SECONDS, check=False,
+    )  # fmt: skip
+
+
+@deed
+def locked_out(place: Path, command: list[str], folder: str, then: list[int]) -> Iterator[str]:
+    """A command into a folder that another process holds is told who that is; once that one is killed, it runs.
+
+    Args:
+        place: The attack's folder.
+        command: What is asked.
+        folder: The one that is held.
+        then: The exit statuses that hold once it is free.
+    """
+    with _holder(place, folder) as pid:
+        before = {path: path.stat().st_mtime_ns for path in (place / folder).rglob("*") if path.is_file()}
+        ran = _repro(place, command)
+        if ran.returncode != 2 or f"process {pid} on " not in ran.stderr or "repro run somebody/else" not in ran.stderr:
+            yield f"it ended with {ran.returncode}: {ran.stderr[-400:]}"
+        if before != {path: path.stat().st_mtime_ns for path in (place / folder).rglob("*") if path.is_file()}:
+            yield "it has written into a folder that another one holds"
+    ran = _repro(place, command)
+    if ran.returncode not in then:
+        yield f"once the folder was free it ended with {ran.returncode}: {ran.stderr[-400:]}"
+
+
+@deed
+def side_by_side(place: Path, what: str, step: str) -> Iterator[str]:
+    """The same command twice: the second is refused while the first is at work, which ends as if left alone."""
+    scene = SCENES[what](place, step, False)
+    alone = _left_alone(scene, what, step, False)
+    process = scene.start()
+    try:
+        if not _until(lambda: scene.point(scene.said())):
+            yield f"the first never came there: {scene.said()[-400:]}"
+            return
+        ran = _repro(place, [*scene.command("o")[3:]], **scene.env)
+        if ran.returncode != 2 or f"process {process.pid} on " not in ran.stderr:
+            yield f"the second ended with {ran.returncode}: {ran.stderr[-400:]}"
+        (place / "meet" / "go on").touch()
+        if (status := process.wait(SECONDS)) != alone["status"]:
+            yield f"the first ended with {status}: {scene.said()[-400:]}"
+        yield from _differences(alone["verdict"], _answer(place / "o"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+@deed
+def robbed(place: Path, what: str, step: str, of: str, says: str) -> Iterator[str]:
+    """A file, or the whole folder, is removed while the command is at work.
+
+    Args:
+        place: The attack's folder.
+        what, step: As for ``kill``.
+        of: What is removed, in the folder of the run; "." for the folder.
+        says: What the only line says.
+    """
+    scene = SCENES[what](place, step, False)
+    process = scene.start()
+    try:
+        if not _until(lambda: scene.point(scene.said())):
+            yield f"it never came there: {scene.said()[-400:]}"
+            return
+        (shutil.rmtree if of == "." else os.unlink)(place / "o" / of)
+        (place / "meet" / "go on").touch()
+        status, said = process.wait(SECONDS), scene.said()
+        if status != 125 or not re.search(says, said) or "please report" in said or "stays" in said:
+            yield f"it ended with {status}: {said[-500:]}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@deed
+def built_once(place: Path) -> Iterator[str]:
+    """Two matrices at once build one cell once; the second waits and says so."""
+    wheels = place / "wheels"
+    wheels.mkdir()
+    for name in ("torch", "transformers"):
+        _wheel(wheels, name, "1")
+    (place / "envs").mkdir()
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    (place / "envs" / "a.toml").write_text(
+        f'python = "{version}"\ndevice = "cpu"\nwhy = "an attack"\n[pins]\ntorch = "1"\ntransformers = "1"\n',
+        encoding="utf-8",
+    )
+    env = _environment(
+        REPRO_CACHE_DIR=str(place / "cache"), UV_NO_INDEX="1", UV_FIND_LINKS=str(wheels), UV_OFFLINE="1",
+        UV_CACHE_DIR=str(place / "uv"),
+    )  # fmt: skip
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    (place / "s.py").write_text("", encoding="utf-8")
+    words = [sys.executable, "-m", "repro", "matrix", "s.py", "--envs", "envs", "--no-ablations"]
+    # The lock is held until both are there, so that neither has built the cell before the other one asks for it.
+    from repro.core.locks import nobody, waited_for
+
+    (place / "cache" / "cells").mkdir(parents=True)
+    with waited_for(place / "cache" / "cells" / "a.lock", "an attack", "", nobody):
+        both = [
+            subprocess.Popen(
+                [*words, "--out", out], cwd=place, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                stdout=subprocess.DEVNULL,
+            )
+            for out in ("one", "two")
+        ]  # fmt: skip
+        for process in both:
+            assert process.stderr is not None
+            while "waiting for the cell a" not in (line := process.stderr.readline()):
+                if not line:
+                    yield f"it did not wait: {process.wait()}"
+                    break
+    said = [process.communicate(timeout=2 * SECONDS)[1] for process in both]
+    place = place / "cache" / "cells" / "a.log"
+    log = place.read_text("utf-8", "replace") if place.exists() else ""
+    if log.count("$ uv venv") != 1:
+        yield f"the cell was built {log.count('$ uv venv')} times: {said}"
+    if any("not built" in one for one in said):
+        yield f"the cell was not built: {said}"
