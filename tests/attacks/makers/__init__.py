@@ -52,6 +52,11 @@ def prepare_models(folder: Path, names: Iterable[str]) -> None:
         models.MODELS[name](folder / name)
 
 
+def of_model(name: str) -> Path:
+    """Where a model lies that was prepared; it is not to be changed."""
+    return _MODELS[name]
+
+
 def copy_model(name: str, path: Path) -> None:
     """Put a model there."""
     shutil.copytree(_MODELS[name], path)
