@@ -249,8 +249,6 @@ def _main(given: list[str]) -> int:
         return _complain(_with_hint(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _complain("stopped by Ctrl-C.", 130)
-    except BrokenPipeError:
-        return 125  # nobody reads any more, and what there is to say was not said
     except Exception as error:  # noqa: BLE001 - the last word: anything unplanned is "could not tell", and never "bad"
         return _refuse(error, "--debug" in given)
     return status if isinstance(status, int) else 0
@@ -265,7 +263,7 @@ def _with_hint(error: click.UsageError) -> str:
 
 def _refuse(error: Exception, debug: bool) -> int:
     """One line for an error, and its exit status; the traceback only with --debug."""
-    from repro.core.errors import ReproError
+    from repro.core.errors import NobodyReads, ReproError
 
     if debug:
         import traceback
@@ -276,6 +274,8 @@ def _refuse(error: Exception, debug: bool) -> int:
     if isinstance(error, OSError) and error.errno in FULL:  # of any file, those of a library included
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
         error = not_written(where or Path("a file"), error)
+    if isinstance(error, NobodyReads):
+        return error.exit_status  # there is nobody to complain to
     if isinstance(error, ReproError):
         return _complain(str(error), error.exit_status)
     hint = "" if debug else " Run it again with --debug for the traceback, and please report it."

@@ -231,14 +231,14 @@ def end(document: object, say: Callable[[], None], *, as_json: bool, status: int
         NotPrinted: it was to be on stdout alone, and could not be printed there.
     """
     from repro.core.encoding import encode
-    from repro.core.errors import NotPrinted
+    from repro.core.errors import NobodyReads, NotPrinted
 
     try:
         say()
         if as_json:
             click.echo(encode(document, indent=1))
         sys.stdout.flush()
-    except BrokenPipeError:
+    except NobodyReads:
         pass  # `| head` has seen enough; the status says it too
     except NotPrinted:
         if as_json or not kept:

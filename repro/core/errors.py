@@ -10,6 +10,7 @@
     +-- BuildError (the environment of a cell cannot be built here)
     +-- FetchError (a sample could not be fetched)
     +-- NotPrinted (stdout takes no answer)
+    |   +-- NobodyReads (its reader has gone away, as `head` does)
     +-- Stopped (130: by Ctrl-C; 143: by SIGTERM)
 
 A message says what was wrong, what was found and what to do. It is raised once and printed once, in ``cli``.
@@ -50,6 +51,10 @@ class FetchError(ReproError):
 
 class NotPrinted(ReproError):
     """The answer could not be printed: stdout is closed, or where it leads is full."""
+
+
+class NobodyReads(NotPrinted):
+    """Whoever read stdout has seen enough."""
 
 
 class Stopped(ReproError):

@@ -113,6 +113,7 @@ class Plan:
 
     ``prompts`` says which file of prompts is run, and how. ``trials`` are answers of a reduction that is gone on with,
     by the trial's name; None for one that never ended. ``files`` are the files of tensors that the scan step looks at.
+    ``passed``: whether an earlier process has made the case's own passes to their end, so that they can be made again.
     """
 
     steps: tuple[str, ...]
@@ -121,6 +122,7 @@ class Plan:
     trials: Mapping[str, bool | None] | None = None
     prompts: Mapping[str, Any] | None = None
     files: tuple[str, ...] | None = None
+    passed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

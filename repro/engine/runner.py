@@ -162,7 +162,10 @@ class _Run:
             known = self.trials.known if self.trials is not None else {}
             if self.left() != plan.steps or known:
                 path = folder / PLAN_OF_RESTART
-                path.write_text(plan_text(replace(plan, steps=self.left(), trials=known or None)), encoding="utf-8")
+                forward = self.known.get("forward")
+                passed = forward is not None and forward.ending is Ending.ENDED
+                rest = replace(plan, steps=self.left(), trials=known or None, passed=passed)
+                path.write_text(plan_text(rest), encoding="utf-8")
         except OSError as error:
             raise not_written(path, error) from error
         return (self.setting.cell.python, "-X", "faulthandler", str(self.setting.kit), "run", str(path))

@@ -50,7 +50,7 @@ def run_plan(plan: dict[str, Any], emitter: Emitter) -> list[tuple[str, str]]:
                 if session is None:
                     from .model.session import Session
 
-                    further = (plan.get(name) for name in ("trials", "prompts", "files"))
+                    further = (plan.get(name) for name in ("trials", "prompts", "files", "passed"))
                     session = Session(plan["case"], plan["cache"], emitter, *further)
                 with panics_raised():
                     verdict, reason, payload = registry.run(session, step, session.is_script)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from repro.core.errors import NotPrinted
+from repro.core.errors import NobodyReads, NotPrinted
 
 STANDARD = (0, 1, 2)
 
@@ -79,7 +79,7 @@ class Stream:
         if self._may_be_lost:
             return
         if isinstance(self._failure, BrokenPipeError):
-            raise self._failure
+            raise NobodyReads("nobody reads stdout any more.") from self._failure
         raise NotPrinted(f"could not print the answer on {self._name}: {_words(self._failure)}.") from self._failure
 
     def isatty(self) -> bool:

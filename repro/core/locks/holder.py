@@ -11,6 +11,9 @@ from repro.core.encoding import Record, decode, encode, from_text
 from repro.core.errors import RecordError
 from repro.core.sentences import visible
 
+LONGEST = 1 << 14
+"""Bytes of such a file that are read; it holds four short fields."""
+
 
 class Holder(Record, frozen=True, kw_only=True):
     """The content of ``.lock.json``: who holds the lock, for those who are refused.
@@ -52,6 +55,9 @@ def named(path: Path, command: str) -> Iterator[None]:
 def holder_of(path: Path) -> str:
     """Who holds the lock beside it, as far as that is known."""
     try:
-        return decode(Holder, from_text(path.read_text(encoding="utf-8"))).words
+        if path.is_file():  # anything else may never end
+            with path.open("rb") as file:
+                return decode(Holder, from_text(file.read(LONGEST).decode("utf-8"))).words
     except (OSError, UnicodeDecodeError, RecordError):
-        return "which one is not known"
+        pass
+    return "which one is not known"

@@ -24,7 +24,9 @@ class Session:
         trials: Optional[dict[str, Optional[bool]]] = None,
         prompts: Optional[dict[str, Any]] = None,
         files: Optional[list[str]] = None,
+        passed: Optional[bool] = None,
     ) -> None:
+        self.passed = passed
         self.case = case
         self.examples = prompts
         self.files = files
@@ -72,8 +74,8 @@ class Session:
 
     @property
     def known_passes(self) -> list[Any]:
-        """The case's own passes as far as they were made in this process."""
-        return self._passes or []
+        """The case's own passes: those of this process, or made again where they ended well in an earlier one."""
+        return self.passes() if self.passed else self._passes or []
 
     def source(self) -> Source:
         """Where the files are; a .gguf file is converted into the cache the first time it is met.

@@ -22,9 +22,7 @@ def run(session: Any, step: str) -> Outcome:
 
 
 def check(name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], case: dict[str, Any]) -> Outcome:
-    """Verdict, reason and payload of one ablation. ``passes``: the case's own forward passes, if they were made in this
-    process.
-    """
+    """Verdict, reason and payload of one ablation. ``passes``: the case's own passes, if they are known to end."""
     change, ablation = ABLATIONS[name]
     payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
     try:

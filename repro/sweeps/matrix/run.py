@@ -23,8 +23,9 @@ from repro.core.answer import NAME
 from repro.core.encoding import SCHEMA, Record, encode, replace
 from repro.core.errors import BuildError, RecordError, Stopped, UsageError
 from repro.core.locks import folder_held
-from repro.core.records import Case, Cell, Outcome, Recipe, Verdict
+from repro.core.records import Case, Cell, Ending, Outcome, Recipe, Verdict
 from repro.core.sweep_answers import CellRow
+from repro.engine.evidence import FROM_OUTSIDE
 from repro.engine.evidence import NAME as EVIDENCE
 from repro.environments.store import Announcer, Store, disk_use, fingerprint, missing_device
 from repro.run import output
@@ -49,7 +50,7 @@ class Header(paths.Claim, frozen=True, kw_only=True):
 class RowFile(Record, frozen=True, kw_only=True):
     """The content of ``row.json``.
 
-    ``fingerprint`` is that of the recipe. ``ran``: whether the cell gave an answer, so that it is not asked again.
+    ``fingerprint`` is that of the recipe. ``ran``: whether the cell gave its answer, so that it is not asked again.
     ``row`` is None for a cell that has begun.
     """
 
@@ -263,10 +264,13 @@ class _Asking:
         self.take(recipe, ran, time.monotonic() - begin)
 
     def take(self, recipe: Recipe, ran: Ran, seconds: float) -> None:
-        """Keep an answer; a run that gave no verdict has a row too, and is asked again when the matrix resumes."""
+        """Keep an answer. A run that gave no verdict has a row too, and is asked again when the matrix resumes; so is
+        one in which the time was up or somebody else has ended the kit.
+        """
         self.seconds.append(seconds)
         if ran.answer is not None:
-            self.keep(recipe, answered(recipe, ran.answer, seconds, self.command(recipe)), ran=True)
+            cut = any(row.ending is Ending.TIMED_OUT or row.signal in FROM_OUTSIDE for row in ran.answer.steps)
+            self.keep(recipe, answered(recipe, ran.answer, seconds, self.command(recipe)), ran=not cut)
         else:
             self.keep(recipe, unanswered(recipe, str(ran.reason), self.command(recipe), seconds))
 

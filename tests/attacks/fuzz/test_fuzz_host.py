@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import random
+import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from support.hosting import observation
 from support.injected_run import CASE, run_folder
 
-from attacks.fuzz.settings import fuzzed
+from attacks.fuzz.settings import VARIANTS, variants, varied
 from repro.core.answer import read as read_answer
 from repro.core.errors import ReproError
 from repro.core.records import Cell, Header
@@ -60,19 +63,6 @@ def encoded(text: str) -> bytes:
 
 
 @st.composite
-def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
-    """A sound file with some bytes of it changed, put in, taken away, or cut off."""
-    data = bytearray(whole)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, max(len(data) - 1, 0)))
-        piece = draw(
-            st.binary(max_size=6) | st.sampled_from([b"\0", b"\xff\xfe", b"[" * 3000, b'"', b"\n", b"9" * 5000])
-        )
-        data[at : at + draw(st.integers(0, 6))] = piece
-    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
-
-
-@st.composite
 def damaged_json(draw: st.DrawFn, whole: Any) -> bytes:
     """A sound document with another value at some places of it."""
     data = json.loads(json.dumps(whole))
@@ -114,40 +104,54 @@ def refused_or_read(read: Any, *given: Any) -> None:
         read(*given)
 
 
-@fuzzed
+@varied
 @given(data=st.data())
 def test_a_verdict(data: st.DataObject, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     sound = (whole / "verdict.json").read_bytes()
     path = whole.parent / "verdict.json"
-    path.write_bytes(data.draw(damaged_json(json.loads(sound)) | damaged_bytes(sound)))
-    refused_or_read(read_answer, path)
+    for content in variants(data.draw(damaged_json(json.loads(sound)) | st.just(sound))):
+        path.write_bytes(content)
+        refused_or_read(read_answer, path)
 
 
-@fuzzed
+@varied
 @given(data=st.data())
 def test_a_manifest(data: st.DataObject, whole: Path) -> None:
     with zipfile.ZipFile(whole / "bundle.zip") as archive:
         sound = archive.read(manifest.NAME)
-    refused_or_read(manifest.read, data.draw(damaged_json(json.loads(sound)) | damaged_bytes(sound)))
+    for content in variants(data.draw(damaged_json(json.loads(sound)) | st.just(sound))):
+        refused_or_read(manifest.read, content)
 
 
-@fuzzed
-@given(data=st.data())
-def test_a_bundle(data: st.DataObject, whole: Path) -> None:
-    import shutil
-
+@varied
+@given(cut=st.integers(0, 9), seed=st.integers())
+def test_a_bundle(cut: int, seed: int, whole: Path) -> None:
     path, into = whole.parent / "x.zip", whole.parent / "into"
-    path.write_bytes(data.draw(damaged_bytes((whole / "bundle.zip").read_bytes())))
-    refused_or_read(open_bundle, path, into)
-    shutil.rmtree(into, ignore_errors=True)
+    sound = (whole / "bundle.zip").read_bytes()
+    for content in damaged(sound, cut, seed):
+        path.write_bytes(content)
+        refused_or_read(open_bundle, path, into)
+        shutil.rmtree(into, ignore_errors=True)
 
 
-@fuzzed
+def damaged(sound: bytes, cut: int, seed: int) -> Iterator[bytes]:
+    """An archive in which some bytes are others: they are strewn over all of it by ``seed``."""
+    chance = random.Random(seed)
+    for _ in range(VARIANTS):
+        data = bytearray(sound[: len(sound) - cut * chance.randint(0, len(sound) // 10)])
+        for _ in range(chance.randint(0, 4)):
+            if data:
+                data[chance.randrange(len(data))] = chance.randrange(256)
+        yield bytes(data)
+
+
+@varied
 @given(data=st.data())
 def test_the_evidence(data: st.DataObject, whole: Path) -> None:
     sound = (whole / NAME).read_bytes()
-    (whole.parent / NAME).write_bytes(data.draw(damaged_bytes(sound) | damaged_lines(sound)))
-    refused_or_read(Evidence, whole.parent)
+    for content in variants(data.draw(damaged_lines(sound) | st.just(sound))):
+        (whole.parent / NAME).write_bytes(content)
+        refused_or_read(Evidence, whole.parent)
 
 
 @st.composite
@@ -171,19 +175,21 @@ EVENTS = [
 ]  # fmt: skip
 
 
-@fuzzed
+@varied
 @given(line=st.binary(max_size=60) | st.sampled_from(EVENTS).flatmap(damaged_json) | VALUES.map(text_of))
 def test_an_event_of_the_kit(line: bytes) -> None:
-    refused_or_read(read_event, line)
+    for content in variants(line):
+        refused_or_read(read_event, content)
 
 
-@fuzzed
+@varied
 @given(lines=LOG_LINES, raw=st.binary(max_size=40), packed=st.booleans(), cut=st.integers(0, 200))
 def test_a_log(lines: list[str], raw: bytes, packed: bool, cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz.log"
-    content = encoded("\n".join(lines)) + raw
-    path.write_bytes(gzip.compress(content, mtime=0)[: -cut or None] if packed else content)
-    refused_or_read(read_log, path)
+    text = encoded("\n".join(lines)) + raw
+    for content in variants(gzip.compress(text, mtime=0)[: -cut or None] if packed else text):
+        path.write_bytes(content)
+        refused_or_read(read_log, path)
 
 
 PROMPT = st.fixed_dictionaries(
@@ -197,7 +203,7 @@ PROMPTS = (
 )
 
 
-@fuzzed
+@varied
 @given(
     suffix=st.sampled_from([".txt", ".jsonl", ".json", ".csv"]),
     content=PROMPTS,
@@ -208,8 +214,9 @@ def test_prompts(
     suffix: str, content: bytes, pairs: bool, field: str | None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"fuzz{suffix}"
-    path.write_bytes(content)
-    refused_or_read(lambda: list(examples(path, field, pairs=pairs)))
+    for one in variants(content):
+        path.write_bytes(one)
+        refused_or_read(lambda: list(examples(path, field, pairs=pairs)))
 
 
 ANSWERED = st.lists(
@@ -222,12 +229,13 @@ ANSWERED = st.lists(
 ).map(lambda rows: b"\n".join(map(text_of, rows)))
 
 
-@fuzzed
+@varied
 @given(content=st.binary(max_size=80) | ANSWERED)
 def test_the_answers_of_an_earlier_run(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "prompts.jsonl"
-    path.write_bytes(content)
-    refused_or_read(lambda: list(examples(path)))
+    for one in variants(content):
+        path.write_bytes(one)
+        refused_or_read(lambda: list(examples(path)))
 
 
 ODD_SETTINGS = (
@@ -244,25 +252,27 @@ SETTINGS = (
 )
 
 
-@fuzzed
+@varied
 @given(suffix=st.sampled_from([".json", ".toml", ".yaml", ".yml", ".ini", ".txt", ".py"]), content=SETTINGS)
 def test_settings(suffix: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / f"settings{suffix}"
-    path.write_bytes(content)
-    refused_or_read(read_settings, path)
+    for one in variants(content):
+        path.write_bytes(one)
+        refused_or_read(read_settings, path)
 
 
-@fuzzed
+@varied
 @given(
     suffix=st.sampled_from([suffix for suffix in READERS if suffix != ".parquet"]),
     content=st.binary(max_size=80) | VALUES.map(text_of) | JSON_LINES,
 )
 def test_results(suffix: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / f"results{suffix}"
-    path.write_bytes(content)
-    found = look(path)
-    assert not any("please report it" in reason for reason in found.unread)
-    assert found.verdict.outcome.value in ("good", "bad", "skip")
+    for one in variants(content):
+        path.write_bytes(one)
+        found = look(path)
+        assert not any("please report it" in reason for reason in found.unread)
+        assert found.verdict.outcome.value in ("good", "bad", "skip")
 
 
 def test_the_header_of_a_run_is_what_is_damaged_above(whole: Path) -> None:
