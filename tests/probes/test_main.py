@@ -82,7 +82,8 @@ def test_a_step_that_raises_is_skip_and_never_bad(tmp_path, checkpoints):
     verdicts, events = ran(plan_of(tmp_path / "model", "load", "forward", "bisect"))
     assert verdicts == {"load": "skip", "forward": "skip", "bisect": "skip"}
     error = ends(events)["load"]["error"]
-    assert error["type"] == "ValueError"
+    assert error["type"] == "CannotLoad"
+    assert error["message"].startswith("The model could not be loaded: ValueError: ")
     assert "Traceback" in error["traceback"]
 
 
