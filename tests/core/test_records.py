@@ -159,6 +159,27 @@ def test_which_steps_a_resumed_run_keeps(tmp_path, ending, payload, kept):
     assert bool(list(evidence.finished())) is kept
 
 
+@pytest.mark.parametrize(
+    ("signal", "kept"), [("SIGSEGV", True), ("SIGABRT", True), ("SIGKILL", False), ("SIGTERM", False)]
+)
+def test_a_step_that_somebody_else_has_ended_is_asked_again(tmp_path, signal, kept):
+    failure = Failure(type="crash", message="m", signal=signal)
+    evidence = filled(tmp_path, observation("files", "skip", ending="crashed", failure=failure))
+    assert bool(list(evidence.finished())) is kept
+
+
+@pytest.mark.parametrize("gone", ["file", "folder"])
+def test_evidence_that_was_removed_meanwhile_is_not_begun_anew(tmp_path, gone):
+    (tmp_path / "run").mkdir()
+    evidence = filled(tmp_path / "run")
+    evidence.path.unlink()
+    if gone == "folder":
+        evidence.path.parent.rmdir()
+    with pytest.raises(EvidenceError, match=rf"the {gone} .*was removed.*while the run was writing"):
+        evidence.append(observation("load"))
+    assert not evidence.path.exists()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_is_one_clear_error(tmp_path):
     (tmp_path / "evidence.jsonl").symlink_to("/dev/full")
