@@ -419,9 +419,8 @@ def test_a_kit_that_is_stopped_is_told_and_its_step_ended(tmp_path, monkeypatch,
     assert endings(known) == {step: "timed_out"}
     assert "a signal had stopped the process" in known[step].verdict.reason
     (note,) = [text for kind, text in listener.heard if kind == "note"]
-    assert re.fullmatch(
-        r"a signal has stopped the kit \(process \d+\): `kill -CONT \d+` lets it go on; .* in 0.5 s", note
-    )
+    words = r"a signal has stopped the kit \(process (\d+)\): `kill -CONT \1` lets it go on; .* in 0.5 s"
+    assert re.fullmatch(words, note)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a process is not found")

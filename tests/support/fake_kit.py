@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+UNSEEN = ("SIGKILL", "SIGSTOP")  # no process can say what it does with these
+
 
 def say(**event):
     print(json.dumps(event), flush=True)
@@ -41,7 +43,7 @@ def wait_for(path):
 
 def act(thing, step, trials=None):
     if isinstance(thing, str):
-        signal.signal(signal.Signals[thing], signal.SIG_DFL) if thing != "SIGKILL" else None
+        signal.signal(signal.Signals[thing], signal.SIG_DFL) if thing not in UNSEEN else None
         os.kill(os.getpid(), signal.Signals[thing])
     elif "print" in thing:
         print(thing["print"], flush=True)
