@@ -24,6 +24,7 @@ ITEM_BYTES = {
 DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 MOST = (1 << 63) - 1  # of a size or an offset: what a signed number of 64 bits holds
+TENSORS = "tensors in its header"
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 
 
@@ -102,6 +103,8 @@ def read_header(path: str) -> Header:
         raw = stream.read(length)
     if len(raw) < length:
         raise BadHeader(f"the file is being written: of {length} bytes of its header, {len(raw)} could be read")
+    name = os.path.basename(path)
+    limits.check(name, raw.count(b'"data_offsets"'), limits.TENSORS, TENSORS)  # before minutes are spent on reading it
     try:
         found = _parsed(raw)
     except RecursionError:
@@ -114,7 +117,7 @@ def read_header(path: str) -> Header:
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise BadHeader(f"its __metadata__ is no object of texts: {shown(metadata)}")
-    limits.check(os.path.basename(path), len(found), limits.TENSORS, "tensors in its header")
+    limits.check(name, len(found), limits.TENSORS, TENSORS)
     data_start = 8 + length
     entries = sorted(
         (_entry(path, name, about, data_start) for name, about in found.items()), key=lambda e: (e.begin, e.end)

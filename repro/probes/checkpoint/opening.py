@@ -31,6 +31,13 @@ class BadJson(ValueError):
     """The text is no JSON, or is nested too deeply. The message says where."""
 
 
+class TooDeep(BadJson):
+    """It is nested more deeply than any reader of it goes."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it is nested more than {limits.NESTED} levels deep")
+
+
 def what_else(mode: int) -> Optional[str]:
     """What something is that is no regular file; None for one that is."""
     kind = stat.S_IFMT(mode)
@@ -78,11 +85,11 @@ def read_json(path: str, most: int) -> Any:
     try:
         found = json.loads(raw.decode("utf-8"))
     except RecursionError:
-        raise BadJson(f"it is nested more than {limits.NESTED} levels deep") from None
+        raise TooDeep from None
     except ValueError as error:
         raise BadJson(f"it is no JSON: {error}" if raw.strip() else "it is empty") from None
     if depth_of(found) > limits.NESTED:
-        raise BadJson(f"it is nested more than {limits.NESTED} levels deep")
+        raise TooDeep
     return found
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from repro.core import answer, paths
 from repro.core.answer import Answer
 from repro.core.errors import EvidenceError, RecordError, UsageError
+from repro.core.foreign import check_is_file
 from repro.run.bundle import manifest
 from repro.run.bundle.manifest import Manifest, Member
 
@@ -84,11 +85,12 @@ def open_bundle(place: Path, into: Path) -> Opened:
     if place.is_dir():
         if (place / manifest.NAME).exists():
             return _opened(place, _verified_folder(place))
-        if not (place / answer.NAME).is_file():
+        if not (place / answer.NAME).exists():
             raise UsageError(f"{place} is neither a bundle nor a run: it has no {manifest.NAME} and no {answer.NAME}.")
         return _run_folder(place)
-    if not place.is_file():
+    if not place.exists():
         raise UsageError(f"{place} does not exist. Give a bundle.zip, or the folder of a run.")
+    check_is_file(place)
     return _opened(into, unpack(place, into))
 
 

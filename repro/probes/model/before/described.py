@@ -5,7 +5,7 @@ import os
 from typing import Any, Callable
 
 from ...checkpoint import limits
-from ...checkpoint.opening import BadJson, read_json, shown
+from ...checkpoint.opening import BadJson, TooDeep, read_json, shown
 
 CONFIG = "config.json"
 BESIDE = ("generation_config.json",)  # read by from_pretrained as well, which believes that it holds an object
@@ -27,7 +27,7 @@ def described(place: str) -> dict[str, Any]:
     found = _object(path)
     for name in BESIDE if os.path.isdir(place) else ():
         beside = os.path.join(place, name)
-        with contextlib.suppress(BadJson):  # the library leaves that out with a warning
+        with contextlib.suppress(BadJson):
             if os.path.exists(beside):
                 _object(beside)
     return found
@@ -40,8 +40,8 @@ def _object(path: str) -> dict[str, Any]:
     except OSError as error:
         raise BadConfig(f"{path} cannot be read: {error.strerror or error}.") from None
     except BadJson as error:
-        if name in BESIDE:
-            raise
+        if name in BESIDE and not isinstance(error, TooDeep):
+            raise  # the library leaves it out with a warning
         raise BadConfig(f"{path} cannot be read: {error}.{_what_it_is(path)}") from None
     if not isinstance(found, dict):
         raise BadConfig(f"{path} holds {shown(found)}, where an object with the model's settings is needed.")
