@@ -416,7 +416,7 @@ def test_a_kit_that_is_stopped_is_told_and_its_step_ended(tmp_path, monkeypatch,
     known, listener, _ = follow(
         tmp_path, monkeypatch, "load", "forward", limits={"step_seconds": 0.5}, **{step: {"before": ["SIGSTOP"]}}
     )
-    assert endings(known) == {step: "timed_out"}
+    assert endings(known)[step] == "timed_out"
     assert "a signal had stopped the process" in known[step].verdict.reason
     (note,) = [text for kind, text in listener.heard if kind == "note"]
     words = r"a signal has stopped the kit \(process (\d+)\): `kill -CONT \1` lets it go on; .* in 0.5 s"
