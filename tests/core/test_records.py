@@ -129,7 +129,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
     evidence = filled(tmp_path)
     with evidence.path.open("ab") as file:
         file.write(b"nonsense\n")
-    with pytest.raises(EvidenceError, match=r"evidence\.jsonl, line 2: no record"):
+    with pytest.raises(EvidenceError, match=r"evidence\.jsonl, line 2: no JSON.*The lines before it hold"):
         Evidence(tmp_path)
 
 
@@ -157,6 +157,25 @@ def test_a_later_line_about_a_step_replaces_the_earlier(tmp_path):
 def test_which_steps_a_resumed_run_keeps(tmp_path, ending, payload, kept):
     evidence = filled(tmp_path, observation("files", "skip", ending=ending, payload=payload))
     assert bool(list(evidence.finished())) is kept
+
+
+@pytest.mark.parametrize(("signal", "kept"), [("SIGSEGV", True), ("SIGABRT", True), ("SIGKILL", False)])
+def test_a_step_that_somebody_else_has_ended_is_asked_again(tmp_path, signal, kept):
+    failure = Failure(type="crash", message="m", signal=signal)
+    evidence = filled(tmp_path, observation("files", "skip", ending="crashed", failure=failure))
+    assert bool(list(evidence.finished())) is kept
+
+
+@pytest.mark.parametrize("gone", ["file", "folder"])
+def test_evidence_that_was_removed_meanwhile_is_not_begun_anew(tmp_path, gone):
+    (tmp_path / "run").mkdir()
+    evidence = filled(tmp_path / "run")
+    evidence.path.unlink()
+    if gone == "folder":
+        evidence.path.parent.rmdir()
+    with pytest.raises(EvidenceError, match=rf"the {gone} .*was removed.*while the run was writing"):
+        evidence.append(observation("load"))
+    assert not evidence.path.exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")

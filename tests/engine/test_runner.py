@@ -1,6 +1,7 @@
 """The runner against a real process that speaks the wire, and that really dies."""
 
 import json
+import re
 import sys
 import threading
 
@@ -407,3 +408,49 @@ def test_a_program_that_prints_without_end_is_taken_for_no_kit(tmp_path, monkeyp
     known = run(setting(tmp_path, "environment", python=endless), lambda _: None, heard)
     assert known["environment"].verdict.outcome is Outcome.SKIP
     assert len([one for one in heard.heard if one[0] == "note"]) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a stop is seen where waitid is")
+@pytest.mark.parametrize("step", ["load", "forward"])
+def test_a_kit_that_is_stopped_is_told_and_its_step_ended(tmp_path, monkeypatch, step):
+    known, listener, _ = follow(
+        tmp_path, monkeypatch, "load", "forward", limits={"step_seconds": 0.5}, **{step: {"before": ["SIGSTOP"]}}
+    )
+    assert endings(known)[step] == "timed_out"
+    assert "a signal had stopped the process" in known[step].verdict.reason
+    (note,) = [text for kind, text in listener.heard if kind == "note"]
+    words = r"a signal has stopped the kit \(process (\d+)\): `kill -CONT \1` lets it go on; .* in 0.5 s"
+    assert re.fullmatch(words, note)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a process is not found")
+def test_what_leaves_the_session_of_a_kit_ends_with_it(tmp_path, monkeypatch):
+    (tmp_path / "daemon.py").write_text(DAEMON)
+    act = {"before": [{"daemon": [str(tmp_path / "daemon.py"), str(tmp_path / "pid")]}]}
+    follow(tmp_path, monkeypatch, "load", "forward", load=act)
+    pid = int((tmp_path / "pid").read_text())
+    assert is_gone(pid)
+    assert f"[repro] ended what was left behind: {pid}" in (tmp_path / LOG).read_text()
+
+
+DAEMON = """
+import os, pathlib, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        pathlib.Path(sys.argv[1] + ".part").write_text(str(os.getpid()))
+        os.rename(sys.argv[1] + ".part", sys.argv[1])
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize(("dies", "again"), [("SIGKILL", True), ("SIGSEGV", False)])
+def test_a_trial_whose_process_somebody_else_has_ended_is_asked_again(tmp_path, dies, again):
+    log = TrialLog(tmp_path)
+    log.append("1: a", None)
+    assert (log.died("1: a", dies), "1: a" in log.known) == (again, not again)
+    for _ in range(PATIENCE - 1):
+        log.append("1: a", None)
+    assert not log.died("1: a", dies)

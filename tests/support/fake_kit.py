@@ -3,7 +3,8 @@
 The file is JSON: a step's name -> {"verdict", "reason", "payload", "error", "before", "after"}. ``before`` lists
 things to do between the step's start and its end: a signal's name (sent to itself), {"print": text} or
 {"stderr": text}, {"exit": status}, {"sleep": seconds}, {"meet": folder, "count": n} (wait until so many processes do
-the same), {"spawn": path} (a child that sleeps, its pid written to the path), {"progress": [done, total]}, {"trial":
+the same), {"spawn": path} (a child that sleeps, its pid written to the path), {"daemon": [script, path]} (run a script
+that leaves a process behind and writes the path), {"progress": [done, total]}, {"trial":
 name, "holds": true, "dies": a signal's name} (a trial of a reduction as the kit makes it: what the plan has an answer
 for is not asked; it dies in the middle where it is told to). ``after`` is the same, behind the end.
 {"batches": {"bad", "skip", "dies", "waits"}} goes through the plan's file of prompts as the kit does, and says of each
@@ -19,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+UNSEEN = ("SIGKILL", "SIGSTOP")  # no process can say what it does with these
+
 
 def say(**event):
     print(json.dumps(event), flush=True)
@@ -33,9 +36,14 @@ def wait(sleep=30, meet=None, count=0):
         time.sleep(0.02)
 
 
+def wait_for(path):
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
 def act(thing, step, trials=None):
     if isinstance(thing, str):
-        signal.signal(signal.Signals[thing], signal.SIG_DFL) if thing != "SIGKILL" else None
+        signal.signal(signal.Signals[thing], signal.SIG_DFL) if thing not in UNSEEN else None
         os.kill(os.getpid(), signal.Signals[thing])
     elif "print" in thing:
         print(thing["print"], flush=True)
@@ -54,6 +62,9 @@ def act(thing, step, trials=None):
     elif "spawn" in thing:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(thing["spawn"]).write_text(str(child.pid))
+    elif "daemon" in thing:
+        subprocess.run([sys.executable, *thing["daemon"]], check=True)
+        wait_for(thing["daemon"][1])
     elif "exit" in thing:
         os._exit(thing["exit"])
 

@@ -296,3 +296,18 @@ def test_a_script_that_is_gone_ends_the_run(tmp_path):
     verdicts, ends = steps_of(tmp_path / "gone.py", "script", "trace")
     assert verdicts == {"script": "skip"}
     assert ends["script"]["payload"] == {"fatal": True}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a process is not found")
+@pytest.mark.parametrize("run", ["plain", "forked"])
+def test_what_a_script_leaves_in_a_session_of_its_own_ends_with_it(tmp_path, capsys, run):
+    path = tmp_path / "asks.py"
+    path.write_text(
+        "import os, subprocess, sys\n"
+        "left = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        "open(__file__ + '.pid', 'w').write(str(left.pid))\n"
+    )
+    assert (run_plainly(str(path)) if run == "plain" else run_script(Job(str(path)))).verdict == "good"
+    pid = (tmp_path / "asks.py.pid").read_text()
+    assert not Path("/proc", pid).exists()
+    assert f"processes that the script left behind were ended: {pid}" in capsys.readouterr().err
