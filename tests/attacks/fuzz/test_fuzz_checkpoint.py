@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from attacks.fuzz.inputs import VALUES, damaged_bytes, damaged_json, text_of
 from attacks.fuzz.settings import EXAMPLES, fuzzed
-from attacks.fuzz.test_fuzz_host import VALUES, damaged_bytes, damaged_json, text_of
 from repro.probes.checkpoint.files import check, list_weights
 from repro.probes.checkpoint.gguf_header import read_gguf_header
 from repro.probes.checkpoint.header import ITEM_BYTES, BadHeader, read_header

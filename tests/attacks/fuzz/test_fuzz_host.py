@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from support.hosting import observation
 from support.injected_run import CASE, run_folder
 
+from attacks.fuzz.inputs import SCALARS, VALUES, damaged_json, encoded, text_of
 from attacks.fuzz.settings import VARIANTS, variants, varied
 from repro.core.answer import read as read_answer
 from repro.core.errors import ReproError
@@ -31,16 +32,6 @@ from repro.jobs.settings.reading import read as read_settings
 from repro.run.bundle import manifest
 from repro.run.bundle.read import open_bundle
 
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
-    | st.sampled_from(["nan", "inf", "bad", "..", "\x1b[31m", "\ud800", 2**70, -1, 10**400, "a" * 300])
-)  # fmt: skip
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
-    max_leaves=8,
-)
-"""Any JSON value, and some that JSON's readers stumble over."""
 JSON_LINES = st.lists(VALUES, max_size=4).map(lambda rows: b"\n".join(map(text_of, rows)))
 WORDS_OF_LOGS = (
     "Skipping example 3: NaN in the hidden states", "step 12: loss nan", "grad_norm=inf", "Loaded 100 prompts", "\r",
@@ -50,36 +41,6 @@ WORDS_OF_LOGS = (
 LOG_LINES = st.lists(
     st.lists(st.sampled_from(WORDS_OF_LOGS) | st.text(max_size=10), max_size=5).map(" ".join), max_size=12
 )
-
-
-def text_of(value: Any) -> bytes:
-    """JSON as a careless program writes it."""
-    return json.dumps(value).encode("utf-8", "surrogatepass")
-
-
-def encoded(text: str) -> bytes:
-    """Text as bytes, lone surrogates included."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-@st.composite
-def damaged_json(draw: st.DrawFn, whole: Any) -> bytes:
-    """A sound document with another value at some places of it."""
-    data = json.loads(json.dumps(whole))
-    for _ in range(draw(st.integers(1, 3))):
-        inner, path = data, []
-        while isinstance(inner, dict | list) and inner and (not path or draw(st.integers(0, 3))):
-            key = draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
-            path.append((inner, key))
-            inner = inner[key]
-        if not path:
-            break
-        holder, key = path[-1]
-        if draw(st.booleans()):
-            holder[key] = draw(VALUES)
-        elif isinstance(holder, dict):
-            del holder[key]
-    return text_of(data)
 
 
 @pytest.fixture(scope="module")
