@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from attacks.fuzz.inputs import VALUES, damaged_bytes, damaged_json, text_of
-from attacks.fuzz.settings import EXAMPLES, fuzzed
+from attacks.fuzz.settings import EXAMPLES, fuzzed, variants, varied
 from repro.probes.checkpoint.files import check, list_weights
 from repro.probes.checkpoint.gguf_header import read_gguf_header
 from repro.probes.checkpoint.header import ITEM_BYTES, BadHeader, read_header
@@ -123,26 +123,28 @@ def taken_by_the_library(path: Path) -> bool:
 
 
 @given(content=headers() | st.binary(max_size=200))
-@fuzzed
+@varied
 def test_a_safetensors_header(tmp_path_factory, content):
-    path = put(tmp_path_factory.getbasetemp(), "model.safetensors", content)
-    refused = refusal(read_header, str(path), errors=(BadHeader, OverLimit))
-    if refused is not None:
-        # Of two equal keys the library takes one, and does not say which; a tensor of 65 sizes no torch takes.
-        assert "twice" in refused or "at most 64 sizes" in refused or not taken_by_the_library(path)
-    elif {entry.dtype for entry in read_header(str(path)).entries} <= set(ITEM_BYTES) - {"F8_E8M0"}:
-        assert taken_by_the_library(path)
+    for one in variants(content):
+        path = put(tmp_path_factory.getbasetemp(), "model.safetensors", one)
+        refused = refusal(read_header, str(path), errors=(BadHeader, OverLimit))
+        if refused is not None:
+            # Of two equal keys the library takes one, and does not say which; a tensor of 65 sizes no torch takes.
+            assert "twice" in refused or "at most 64 sizes" in refused or not taken_by_the_library(path)
+        elif {entry.dtype for entry in read_header(str(path)).entries} <= set(ITEM_BYTES) - {"F8_E8M0"}:
+            assert taken_by_the_library(path)
 
 
 @given(
     content=headers() | st.binary(max_size=300), kind=st.sampled_from([".safetensors", ".pt", ".bin", ".npz", ".npy"])
 )
-@fuzzed
+@varied
 def test_a_file_of_tensors_that_is_looked_into(tmp_path_factory, content, kind):
-    path = put(tmp_path_factory.getbasetemp(), f"results{kind}", content)
-    with little_memory():
-        found = look(str(path)).record()
-    assert all(isinstance(why, str) and len(why) < 600 for why in found["unread"])
+    for one in variants(content):
+        path = put(tmp_path_factory.getbasetemp(), f"results{kind}", one)
+        with little_memory():
+            found = look(str(path)).record()
+        assert all(isinstance(why, str) and len(why) < 600 for why in found["unread"])
 
 
 def saved(kind: str) -> bytes:
@@ -158,11 +160,11 @@ def saved(kind: str) -> bytes:
 
 
 @given(data=st.data(), kind=st.sampled_from([".pt", ".npz", ".npy"]))
-@fuzzed
+@varied
 def test_a_damaged_file_of_tensors(tmp_path_factory, data, kind):
-    path = put(tmp_path_factory.getbasetemp(), f"damaged{kind}", data.draw(damaged_bytes(saved(kind))))
-    found = look(str(path)).record()
-    assert all(isinstance(why, str) and len(why) < 600 for why in found["unread"])
+    for content in variants(data.draw(damaged_bytes(saved(kind)))):
+        found = look(str(put(tmp_path_factory.getbasetemp(), f"damaged{kind}", content))).record()
+        assert all(isinstance(why, str) and len(why) < 600 for why in found["unread"])
 
 
 @pytest.fixture(scope="module")
@@ -188,22 +190,23 @@ def indexes(draw: st.DrawFn) -> bytes:
 
 
 @given(content=indexes() | damaged_json(INDEX) | damaged_bytes(text_of(INDEX)) | VALUES.map(text_of))
-@fuzzed
+@varied
 def test_an_index(folder, content):
-    put(folder, "model.safetensors.index.json", content)
-    source = Source("folder", str(folder))
-    with little_memory():
-        verdict, reason, payload = check(source, lambda *_: None)
-        found = list_weights(str(folder))
-    try:
-        mapping = json.loads(content.decode())["weight_map"]
-        whole = mapping == {"a": "a.safetensors", "b": "b.safetensors"}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    assert (verdict == "good") >= whole
-    assert all(Path(name).name == name and name not in ("", ".", "..") for name in found.names)
-    assert len(reason) < 1000
-    json.dumps(payload, allow_nan=False)
+    for one in variants(content):
+        put(folder, "model.safetensors.index.json", one)
+        source = Source("folder", str(folder))
+        with little_memory():
+            verdict, reason, payload = check(source, lambda *_: None)
+            found = list_weights(str(folder))
+        try:
+            mapping = json.loads(one.decode())["weight_map"]
+            whole = mapping == {"a": "a.safetensors", "b": "b.safetensors"}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        assert (verdict == "good") >= whole
+        assert all(Path(name).name == name and name not in ("", ".", "..") for name in found.names)
+        assert len(reason) < 1000
+        json.dumps(payload, allow_nan=False)
 
 
 SOUND = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_layer": 2, "n_head": 2,
@@ -211,11 +214,12 @@ SOUND = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 3
 
 
 @given(content=damaged_json(SOUND) | damaged_bytes(text_of(SOUND)) | VALUES.map(text_of))
-@fuzzed
+@varied
 def test_a_configuration_as_data(tmp_path_factory, content):
-    path = put(tmp_path_factory.getbasetemp(), "config.json", content)
-    if refusal(described, str(path), errors=(BadConfig, OverLimit)) is None:
-        assert isinstance(json.loads(content), dict)
+    for one in variants(content):
+        path = put(tmp_path_factory.getbasetemp(), "config.json", one)
+        if refusal(described, str(path), errors=(BadConfig, OverLimit)) is None:
+            assert isinstance(json.loads(one), dict)
 
 
 @given(content=damaged_json(SOUND))
@@ -262,12 +266,12 @@ def ggufs(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 @given(data=st.data())
-@fuzzed
+@varied
 def test_a_gguf_header(tmp_path_factory, whole_gguf, data):
-    content = data.draw(ggufs(whole_gguf) | st.binary(max_size=100).map(b"GGUF".__add__))
-    path = put(tmp_path_factory.getbasetemp(), "model.gguf", content)
-    refused = refusal(read_gguf_header, str(path), errors=(CannotResolve, OverLimit))
-    assert refused is None or content != whole_gguf
+    for content in variants(data.draw(ggufs(whole_gguf) | st.binary(max_size=100).map(b"GGUF".__add__))):
+        path = put(tmp_path_factory.getbasetemp(), "model.gguf", content)
+        refused = refusal(read_gguf_header, str(path), errors=(CannotResolve, OverLimit))
+        assert refused is None or content != whole_gguf
 
 
 NORMALIZERS = st.lists(
