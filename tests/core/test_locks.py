@@ -48,9 +48,7 @@ def holder():
 
 def test_the_second_is_told_who_holds_the_folder(tmp_path, holder):
     process = holder("folder", tmp_path)
-    words = (
-        rf"is being written by another run \(process {process.pid} on .*, since .*: repro run m\)\. Wait"
-    )
+    words = rf"is being written by another run \(process {process.pid} on .*, since .*: repro run m\)\. Wait"
     with pytest.raises(UsageError, match=words), folder_held(tmp_path, "x", nobody):
         pass
 
