@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core.errors import FetchError
+from repro.core.foreign import open_foreign, read_foreign
 from repro.core.paths import relative, sha256
 from repro.core.records import Outcome
 from repro.core.sentences import listed
@@ -188,7 +189,7 @@ def _posted(run: Run) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file that is made to be posted, those in the bundle included."""
     for pattern in POSTED:
         for path in sorted(run.folder.glob(pattern)):
-            yield str(path.relative_to(run.folder)), path.read_bytes()
+            yield str(path.relative_to(run.folder)), read_foreign(path)
     for name, content in (_members(run.folder / BUNDLE) or {}).items():
         yield f"{BUNDLE}: {name}", content
 
@@ -196,7 +197,7 @@ def _posted(run: Run) -> Iterator[tuple[str, bytes]]:
 def _members(bundle: Path) -> dict[str, bytes] | None:
     """Name and content of what is in a bundle; None where it is not there, or is not a complete archive."""
     try:
-        with zipfile.ZipFile(bundle) as archive:
+        with open_foreign(bundle) as file, zipfile.ZipFile(file) as archive:
             return {member.filename: archive.read(member) for member in archive.infolist()}
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         return None
@@ -229,6 +230,6 @@ def _without_comments(text: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_foreign(path).decode("utf-8", "replace")
     except OSError:
         return ""

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ..checkpoint.opening import check_is_file, open_foreign
 from ..checkpoint.resolve import CannotResolve
 from ..protocol.failures import words_of
 from . import child
@@ -89,12 +90,16 @@ def run_script(job: Job) -> Ran:
     Raises:
         CannotResolve: it cannot be read.
     """
+    try:
+        check_is_file(job.path)  # running it would wait for ever, or have no end
+    except OSError as error:
+        raise CannotResolve(f"The script {job.path} cannot be read: {error.strerror}. Check the path.") from None
     return _ran(child.run(job), job.path, _sha256(job.path))
 
 
 def _sha256(path: str) -> str:
     try:
-        with open(path, "rb") as opened:
+        with open_foreign(path) as opened:
             return hashlib.sha256(opened.read()).hexdigest()
     except OSError as error:
         raise CannotResolve(f"The script {path} cannot be read: {error.strerror}. Check the path.") from None
