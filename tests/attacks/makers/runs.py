@@ -253,6 +253,7 @@ def _run(place: Path, step: str, real: bool) -> Scene:
     shared = ("model", "--no-bundle")
     if real:
         words = shared if step.startswith("ablation") else (*shared, "--no-ablations")
+        words = words if step in ("reduce", "verifying") else (*words, "--no-reduce")
         return Scene(place, words, _environment(), lambda said: f"{step} ..." in said or f"note: {step}" in said)
     python = _fake(place / "fake-python", step)
     return Scene(place, (*shared, "--python", f"./{python.name}"), _environment(), _met(place))
