@@ -426,12 +426,20 @@ def test_a_file_that_ends_the_process_does_not_keep_the_others_from_it(tmp_path,
     assert "the process " in found[1].verdict.reason
 
 
-def test_names_that_are_no_utf_8_go_to_the_kit_and_come_back(tmp_path):
+def test_a_name_that_is_no_utf_8_goes_to_the_kit_and_comes_back(tmp_path):
     path = tmp_path / os.fsdecode(b"\xff.safetensors")
-    header = rb'{"\ud800":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}'
+    header = b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}'
     written(path, len(header).to_bytes(8, "little") + header + b"\0\x7e")
     (looked,) = scan([path]).files
-    assert (looked.path, looked.findings[0].place) == (str(path), "\ud800")
+    assert (looked.path, looked.findings[0].place) == (str(path), "a")
+
+
+def test_a_tensor_whose_name_is_no_text_is_could_not_tell(tmp_path):
+    header = rb'{"\ud800":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}'
+    path = written(tmp_path / "a.safetensors", len(header).to_bytes(8, "little") + header + b"\0\x7e")
+    (looked,) = scan([path]).files
+    assert looked.verdict.outcome is Outcome.SKIP
+    assert "the header is no JSON" in looked.verdict.reason
 
 
 # Folders

@@ -89,11 +89,14 @@ def end(pids: Iterable[int]) -> set[int]:
 def _every() -> dict[int, tuple[int, bool]]:
     """Of each process its parent, and whether it is alive and no zombie; empty where there is no /proc."""
     found = {}
-    for place in Path("/proc").glob("[0-9]*/stat") if sys.platform == "linux" else ():
+    # Not by a pattern: that looks at each file outside of what is suppressed below.
+    names = (path.name for path in Path("/proc").iterdir()) if sys.platform == "linux" else ()
+    for name in filter(str.isdigit, names):
         with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
             # The name, in brackets, may hold anything: proc(5).
-            state, parent = place.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
-            found[int(place.parent.name)] = int(parent), state not in "ZX"
+            text = Path("/proc", name, "stat").read_text(encoding="utf-8", errors="replace")
+            state, parent = text.rpartition(")")[2].split()[:2]
+            found[int(name)] = int(parent), state not in "ZX"
     return found
 
 
