@@ -64,7 +64,7 @@ def encode(value: object, *, indent: int | None = None) -> str:
     return json.dumps(to_json(value), allow_nan=False, indent=indent)
 
 
-def from_text(text: str) -> Any:
+def from_text(text: str | bytes) -> Any:
     """JSON data.
 
     Raises:

@@ -1,12 +1,10 @@
 """What the kit says while it runs: one JSON object a line, read as one of these records."""
 
-import json
 from typing import Any
 
 from msgspec import field
 
-from repro.core.encoding import Number, Record, decode
-from repro.core.errors import RecordError
+from repro.core.encoding import Number, Record, decode, from_text
 from repro.core.records import Failure
 from repro.core.steps import Needs
 
@@ -85,10 +83,7 @@ def read(line: bytes) -> Event | None:
     Raises:
         RecordError: the line is no event.
     """
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"no JSON: {error}") from None
+    data = from_text(line)
     if isinstance(data, dict) and isinstance(data.get("event"), str) and data["event"] not in NAMES:
         return None
     event: Event = decode(EVENTS, data)  # type: ignore[arg-type] # a union is no class

@@ -203,7 +203,7 @@ class Process:
         """The lines of stdout, until the process has ended or ``deadline`` has come (then ``timed_out`` is set)."""
         while True:
             self._look_whether_it_is_stopped()
-            until = min((moment for moment in (self.deadline, self._until_stopped) if moment is not None), default=None)
+            until = earliest(self.deadline, self._until_stopped)
             if until is not None and time.monotonic() >= until:
                 self.timed_out = True
                 self.stop()
@@ -285,6 +285,11 @@ class Process:
                 self._child.kill()
             else:
                 os.killpg(self._child.pid, signal.Signals[name])
+
+
+def earliest(first: float | None, second: float | None) -> float | None:
+    """Of two moments the first; None where there is neither."""
+    return min((moment for moment in (first, second) if moment is not None), default=None)
 
 
 def death(status: int) -> tuple[str | None, str]:

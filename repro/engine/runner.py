@@ -19,7 +19,7 @@ from repro.core.records import Cell, Ending, Failure, Observation, Outcome, Plan
 from repro.core.steps import Needs, named
 from repro.engine.events import Done, End, Event, Example, Hello, Progress, Start, Trial, read
 from repro.engine.evidence import TrialLog
-from repro.engine.process import LOG, SHOWN_LINE, Process, death
+from repro.engine.process import LOG, SHOWN_LINE, Process, death, earliest
 
 PLAN = "plan.json"
 PLAN_OF_RESTART = "plan.restart.json"
@@ -254,7 +254,7 @@ class _Follower:
         """A step was announced."""
         self.current, self.announced = step, time.monotonic()
         if step != "load":
-            self.process.deadline = _earliest(self.run.deadline, _after(self.run.setting.limits.step_seconds))
+            self.process.deadline = earliest(self.run.deadline, _after(self.run.setting.limits.step_seconds))
         self.run.listener.started(step)
 
     def tried(self, event: Trial) -> None:
@@ -375,10 +375,6 @@ def _after(seconds: float | None) -> float | None:
 
 def _is_past(moment: float | None) -> bool:
     return moment is not None and time.monotonic() >= moment
-
-
-def _earliest(first: float | None, second: float | None) -> float | None:
-    return min((moment for moment in (first, second) if moment is not None), default=None)
 
 
 def _time_is_up(limits: Limits) -> str:

@@ -63,10 +63,6 @@ class Unpacked(io.RawIOBase):
         self._stream.close()
         super().close()
 
-    def tell(self) -> int:
-        """How many bytes were given."""
-        return self._given
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # the standard library's type is not public
         """Fill a buffer as far as there are bytes."""
         while not self._ready and self._damage is None:

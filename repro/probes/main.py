@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from .checkpoint.resolve import is_script, seed_of
 from .machine.family import end_with_host
-from .protocol.failures import in_words, panics_raised
+from .protocol.failures import in_words, one_line, panics_raised
 from .protocol.wire import SCHEMA, Emitter, hold_descriptors, own_stdout
 from .steps import registry
 
@@ -88,7 +88,7 @@ def _failed(raised: Exception) -> tuple[str, str, Optional[dict[str, Any]], dict
     name = type(raised).__name__
     error = {"type": name, "message": str(raised)[:4000], "traceback": traceback.format_exc()[-8000:]}
     if name in ("CannotResolve", "CannotLoad", "OverLimit"):  # their messages are whole sentences for the user
-        text = " ".join(str(raised).split())[:500]
+        text = one_line(str(raised), 500)
         return "skip", text, {"fatal": True} if name == "CannotResolve" else None, error
     return "skip", in_words(raised), None, error
 

@@ -4,6 +4,7 @@ A row of ``table/KIND.toml``:
 
     [[attack]]
     name = "a FIFO as weights"               # unique in its file
+    model = "model"                          # a folder with a sound model; or, of any kind,
     models = { model = "sound" }             # folders that are put there; which models there are: makers/models.py
     files = [{ path = "a.txt", text = "..." }, { path = "b", base64 = "..." }, { path = "c", link = "/dev/zero" },
              { path = "model/model.safetensors", make = "fifo" }]

@@ -232,6 +232,23 @@ def test_help_loads_nothing_that_it_does_not_need():
     assert "click" in loaded
 
 
+def test_what_both_sides_of_the_wire_have_is_the_same_on_both():
+    """Neither may import the other, so these are written twice."""
+    from repro.core import case
+    from repro.core.foreign import limits, opening
+    from repro.core.processes import family
+    from repro.probes.checkpoint import limits as kit_limits
+    from repro.probes.checkpoint import opening as kit_opening
+    from repro.probes.checkpoint import resolve
+    from repro.probes.machine import family as kit_family
+
+    assert opening.KINDS == kit_opening.KINDS
+    assert limits.VARIABLE == kit_limits.VARIABLE
+    assert family.PARENT_VARIABLE == kit_family.PARENT
+    assert case.READ == resolve.READ
+    assert set(case.MAIN) == set(resolve.MAIN)
+
+
 def test_the_diagram_names_modules_that_exist():
     import repro
 

@@ -20,15 +20,9 @@ COLOURS = {Outcome.GOOD: "green", Outcome.BAD: "bold red", Outcome.SKIP: "yellow
 
 
 def console_on(stream: IO[str]) -> Console:
-    """A console that prints text as it is, what does not print as escapes; it raises BrokenPipeError where nobody reads
-    any more.
-    """
+    """A console that prints text as it is, and what does not print as escapes."""
     from rich.console import Console, RenderHook
     from rich.segment import Segment
-
-    class Plain(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would end the process with 1, which means "bad" here
 
     class Shown:
         """What is printed, after rich has made text and style of it: the style's own escapes are none of the text's."""
@@ -44,7 +38,7 @@ def console_on(stream: IO[str]) -> Console:
         def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
             return [Shown(one) for one in renderables]
 
-    made = Plain(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, emoji=False, markup=False)
+    made = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, emoji=False, markup=False)
     made.push_render_hook(Hook())
     return made
 

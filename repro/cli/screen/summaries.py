@@ -1,7 +1,7 @@
 """What is printed at the end of a command: tables, the verdict, where the files are, and the command to rerun.
 
 Summaries go to stdout. Where that is the same place as stderr, a summary does not repeat what the progress has said.
-Each function raises BrokenPipeError where nobody reads any more.
+Each function raises NobodyReads where nobody reads any more, as all that prints does (``streams``).
 """
 
 import os

@@ -78,10 +78,19 @@ def waited_for(path: Path, command: str, what: str, say: Say) -> Iterator[None]:
         yield
 
 
+def is_unused(folder: Path, *others: str) -> bool:
+    """Whether a folder holds nothing but what its lock, or one of these names, left in it.
+
+    Raises:
+        OSError: it is not there, or cannot be looked into.
+    """
+    return not {path.name for path in folder.iterdir()} - {*FILES, *others}
+
+
 def remove_unused(folder: Path, *others: str) -> None:
-    """Remove a folder that holds nothing but what its lock, or one of these names, left in it."""
+    """Remove a folder that is unused."""
     with contextlib.suppress(OSError):
-        if not {path.name for path in folder.iterdir()} - {*FILES, *others}:
+        if is_unused(folder, *others):
             shutil.rmtree(folder)
 
 

@@ -149,9 +149,9 @@ def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
         yield "the log does not give its number of prompts, so there is no rate: set it with --total N"
     if total is not None and failed > total:
         yield f"{failed:,} distinct prompts failed of only {total:,}, so there is no rate (pairs of two texts?)"
-    one = section.kept[0] if len(section.kept) == 1 and not section.untold else None
-    if total is not None and one is not None and total - failed != one:
-        yield f"the log says {one:,} were kept, but {total - failed:,} did not fail"
+    kept = section.kept[0] if len(section.kept) == 1 and not section.untold else None
+    if total is not None and kept is not None and total - failed != kept:
+        yield f"the log says {kept:,} were kept, but {total - failed:,} did not fail"
     if section.uncertain:
         yield f"{many(section.uncertain, 'failure')} may be pieced together wrongly: ranks alternate without a prefix"
     cut = sum(prompt.first.text_cut for prompt in section.prompts)

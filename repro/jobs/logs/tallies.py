@@ -63,10 +63,10 @@ class Tally:
             if name in fields and len(kept) < MOST_VALUES:
                 kept[int(fields[name].replace(",", ""))] = None
         for name in SETTINGS:
-            values = self._settings.setdefault(name, {}) if name in fields else {}
-            if name in fields and len(values) < MOST_VALUES:
-                value = fields[name].lower()
-                values[DTYPES.get(value, value)] = None
+            if name in fields:
+                value, values = fields[name].lower(), self._settings.setdefault(name, {})
+                if len(values) < MOST_VALUES:
+                    values[DTYPES.get(value, value)] = None
 
     def add(self, failure: Failure) -> None:
         """Take one failure."""

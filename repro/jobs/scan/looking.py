@@ -6,7 +6,6 @@ Texts are read here. Files of tensors go to the kit, together, when the texts ar
 import contextlib
 import fnmatch
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -146,7 +145,7 @@ def look(path: Path) -> Looked:
         if kind is None:
             raise Unreadable(f"its kind is not known: {' '.join(KINDS)} are read")
         READERS[kind](path, tally)
-    except (Unreadable, EOFError, zlib.error) as error:
+    except (Unreadable, EOFError) as error:
         tally.unread.append(str(error) or "it was cut")
     except UnicodeError as error:
         tally.unread.append(f"it is no text: {error}")

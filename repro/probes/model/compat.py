@@ -20,6 +20,7 @@ from ..checkpoint import limits
 from ..checkpoint.limits import OverLimit
 from ..checkpoint.opening import read_json, shown
 from ..checkpoint.resolve import Source
+from ..protocol.failures import one_line
 from ..values.figures import is_float
 from .before.described import BadConfig, blamed, described
 from .before.room import bounded
@@ -127,7 +128,7 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
             raise CannotLoad(
                 f"transformers {transformers.__version__} does not know the model type {kind!r}."
             ) from error
-        said = f"{type(error).__name__}: {' '.join(text.split())[:300]}"
+        said = f"{type(error).__name__}: {one_line(text)}"
         why = "" if data.get("auto_map") else blamed(data, _config_of)
         raise CannotLoad(f"The configuration in {place} cannot be read: {said}.{why}") from error
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..model.ablations import NotApplicable, SameAsCase, attention_ablation, dtype_ablation
 from ..model.load import Loaded
+from ..protocol.failures import one_line
 from ..protocol.wire import Emitter
 from ..values.figures import dtype_name, is_float
 from ..values.nest import rebuild
@@ -123,7 +124,7 @@ def _row(loaded: Loaded, tokenizer: Any, change: Ablation, plain: Setting, layer
     except SameAsCase:
         return {**row, "reason": "the case has this setting itself"}
     except (NotApplicable, RuntimeError, ValueError) as error:
-        return {**row, "reason": " ".join(str(error).split())[:300]}
+        return {**row, "reason": one_line(str(error))}
     asked = len(setting.examples)
     verdict = "good" if saved == asked else "bad"
     reason = f"{saved} of {asked} failing examples are finite"

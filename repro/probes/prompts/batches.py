@@ -17,7 +17,7 @@ from ..model.compat import CannotLoad
 from ..model.forward import main_output
 from ..model.inputs import accepts, positions, vocabulary
 from ..model.load import Loaded
-from ..protocol.failures import panics_raised
+from ..protocol.failures import one_line, panics_raised
 from ..values.figures import is_float, tensors_in, widen
 
 
@@ -75,11 +75,6 @@ class NotEncodable(Exception):
 
 class NotSeen(RuntimeError):
     """A layer gave nothing of shape (batch, seq, hidden)."""
-
-
-def line_of(error: Exception) -> str:
-    """An exception's message in one line that can be read."""
-    return " ".join(str(error).split())[:300]
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ class Tokens:
             with panics_raised():
                 return list(self._tokenizer(example.text, **cut)["input_ids"])
         except Exception as error:  # noqa: BLE001 - a tokenizer may raise anything: it is this example's answer
-            raise NotEncodable(f"the tokenizer raised {type(error).__name__}: {line_of(error)}") from None
+            raise NotEncodable(f"the tokenizer raised {type(error).__name__}: {one_line(str(error))}") from None
 
     def refusal(self, ids: Sequence[int]) -> Optional[str]:
         """Why no model can be given these ids; None where it can. An embedding asked for a row that it does not have

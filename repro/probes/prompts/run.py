@@ -16,10 +16,11 @@ from ..model.compat import CannotLoad
 from ..model.inputs import load_tokenizer, what_it_takes
 from ..model.load import Loaded
 from ..observe.screen import blocks
+from ..protocol.failures import one_line
 from ..protocol.wire import Emitter, Outcome
 from .ablations import MOST, measure
 from .answers import look, skipped
-from .batches import Example, NotEncodable, Tokens, captured, line_of, passed
+from .batches import Example, NotEncodable, Tokens, captured, passed
 from .vectors import Steering
 
 Answer = tuple[dict[str, Any], Optional[Tensor]]
@@ -156,7 +157,7 @@ def _refusals(tokens: Tokens, examples: Sequence[Example]) -> Iterator[Optional[
 
 
 def _raised(error: Exception) -> str:
-    return f"the forward pass raised {type(error).__name__}: {line_of(error)}"
+    return f"the forward pass raised {type(error).__name__}: {one_line(str(error))}"
 
 
 def chosen_layers(loaded: Loaded, tokens: Tokens, numbers: Optional[list[int]]) -> list[str]:

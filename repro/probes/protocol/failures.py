@@ -26,6 +26,11 @@ def panics_raised() -> Iterator[None]:
         raise Panicked(str(error)) from None
 
 
+def one_line(message: str, most: int = 300) -> str:
+    """The beginning of a message in one line that can be read."""
+    return " ".join(message.split())[:most]
+
+
 def in_words(raised: BaseException) -> str:
     """One line: what was raised, and whether it only says that a kernel is missing."""
     return words_of(type(raised).__name__, str(raised))
@@ -33,7 +38,7 @@ def in_words(raised: BaseException) -> str:
 
 def words_of(name: str, message: str) -> str:
     """The same for an exception of which only its class's name and its message are here."""
-    text = " ".join(message.split())[:500]
+    text = one_line(message, 500)
     if any(words in text for words in LACKING):
         return f"this PyTorch has no kernel for it here: {text}"
     return f"{name}: {text}"

@@ -12,7 +12,7 @@ from repro.core import paths
 from repro.core.answer import Answer, ScriptRecord
 from repro.core.case import case_from
 from repro.core.errors import RecordError, ReproError, UsageError
-from repro.core.locks import FILES as LOCK_FILES
+from repro.core.locks import is_unused
 from repro.core.records import Case, Cell, Fault, Kind, Outcome
 from repro.engine.kit import pack
 from repro.engine.runner import Limits
@@ -63,7 +63,7 @@ def new_folder(place: Path, out: Path | None) -> Path:
     """
     if out is None:
         return paths.run_folder(Case(place.absolute().stem), datetime.now(UTC), "replay")
-    if out.exists() and {path.name for path in out.iterdir()} - LOCK_FILES:
+    if out.exists() and not is_unused(out):
         raise UsageError(f"--out {out} is not empty. Give a new folder.")
     return out
 

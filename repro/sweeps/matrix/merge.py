@@ -16,7 +16,7 @@ from repro.core.answer import NAME, Answer
 from repro.core.encoding import replace
 from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.core.locks import FILES as LOCK_FILES
-from repro.core.locks import Say, folder_held, nobody
+from repro.core.locks import Say, folder_held, is_unused, nobody
 from repro.core.records import Case, Recipe
 from repro.core.sweep_answers import CellRow
 from repro.engine.evidence import NAME as EVIDENCE
@@ -69,7 +69,7 @@ def merge(places: Sequence[Path], out: Path | None, say: Say = nobody) -> Result
     folder = paths.make(out or paths.run_folder(found[0].case, datetime.now(UTC), "merged"))
     command = ("repro", "merge", *map(str, places))
     with folder_held(folder, shlex.join(command), say):
-        if {path.name for path in folder.iterdir()} - LOCK_FILES:
+        if not is_unused(folder):
             raise UsageError(f"--out {folder} is not empty. Give a new folder.")
         return _merge(folder, names, found, command)
 

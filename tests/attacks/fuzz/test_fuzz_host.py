@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import random
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from hypothesis import strategies as st
 from support.hosting import observation
 from support.injected_run import CASE, run_folder
 
-from attacks.fuzz.inputs import SCALARS, VALUES, damaged_json, encoded, text_of
-from attacks.fuzz.settings import VARIANTS, variants, varied
+from attacks.fuzz.inputs import SCALARS, VALUES, damaged_bytes, damaged_json, encoded, text_of
+from attacks.fuzz.settings import variants, varied
 from repro.core.answer import read as read_answer
 from repro.core.errors import ReproError
 from repro.core.records import Cell, Header
@@ -70,7 +68,7 @@ def refused_or_read(read: Any, *given: Any) -> None:
 def test_a_verdict(data: st.DataObject, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     sound = (whole / "verdict.json").read_bytes()
     path = whole.parent / "verdict.json"
-    for content in variants(data.draw(damaged_json(json.loads(sound)) | st.just(sound))):
+    for content in variants(data.draw(damaged_json(json.loads(sound)) | damaged_bytes(sound))):
         path.write_bytes(content)
         refused_or_read(read_answer, path)
 
@@ -80,37 +78,25 @@ def test_a_verdict(data: st.DataObject, whole: Path, tmp_path_factory: pytest.Te
 def test_a_manifest(data: st.DataObject, whole: Path) -> None:
     with zipfile.ZipFile(whole / "bundle.zip") as archive:
         sound = archive.read(manifest.NAME)
-    for content in variants(data.draw(damaged_json(json.loads(sound)) | st.just(sound))):
+    for content in variants(data.draw(damaged_json(json.loads(sound)) | damaged_bytes(sound))):
         refused_or_read(manifest.read, content)
 
 
 @varied
-@given(cut=st.integers(0, 9), seed=st.integers())
-def test_a_bundle(cut: int, seed: int, whole: Path) -> None:
+@given(data=st.data())
+def test_a_bundle(data: st.DataObject, whole: Path) -> None:
     path, into = whole.parent / "x.zip", whole.parent / "into"
-    sound = (whole / "bundle.zip").read_bytes()
-    for content in damaged(sound, cut, seed):
+    for content in variants(data.draw(damaged_bytes((whole / "bundle.zip").read_bytes()))):
         path.write_bytes(content)
         refused_or_read(open_bundle, path, into)
         shutil.rmtree(into, ignore_errors=True)
-
-
-def damaged(sound: bytes, cut: int, seed: int) -> Iterator[bytes]:
-    """An archive in which some bytes are others: they are strewn over all of it by ``seed``."""
-    chance = random.Random(seed)
-    for _ in range(VARIANTS):
-        data = bytearray(sound[: len(sound) - cut * chance.randint(0, len(sound) // 10)])
-        for _ in range(chance.randint(0, 4)):
-            if data:
-                data[chance.randrange(len(data))] = chance.randrange(256)
-        yield bytes(data)
 
 
 @varied
 @given(data=st.data())
 def test_the_evidence(data: st.DataObject, whole: Path) -> None:
     sound = (whole / NAME).read_bytes()
-    for content in variants(data.draw(damaged_lines(sound) | st.just(sound))):
+    for content in variants(data.draw(damaged_lines(sound) | damaged_bytes(sound))):
         (whole.parent / NAME).write_bytes(content)
         refused_or_read(Evidence, whole.parent)
 
