@@ -5,13 +5,12 @@ import errno
 import hashlib
 import os
 import re
-import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from repro.core.encoding import SCHEMA, Record, document, encode, from_text
-from repro.core.errors import EvidenceError, RecordError, UsageError
+from repro.core.encoding import document, from_text
+from repro.core.errors import EvidenceError, RecordError
 from repro.core.foreign import open_foreign, read_foreign
 from repro.core.records import Case
 
@@ -117,47 +116,6 @@ def read_record(path: Path, kind: type[R]) -> R:
         RecordError: it cannot be read, or is of another shape; the message names the place.
     """
     return document(kind, read_object(path))
-
-
-class Claim(Record, frozen=True, kw_only=True):
-    """What a folder of many runs was made for: the command that asks it, without the folder."""
-
-    command: tuple[str, ...]
-    schema: int = SCHEMA
-
-
-C = TypeVar("C", bound=Claim)
-
-
-def claim(path: Path, asked: C, what: str) -> C | None:
-    """Take a folder for one question, by the file ``path`` in it that says which.
-
-    Args:
-        path: The file.
-        asked: What is written into it.
-        what: What the folder then holds, for the message: "a matrix of".
-
-    Returns:
-        The claim of an earlier call with the same question; None where this is the first.
-
-    Raises:
-        UsageError: the folder holds another question, or something else.
-        EvidenceError: it cannot be written.
-    """
-    folder = path.parent
-    if not path.exists():
-        if any((folder / name).exists() for name in ("verdict.json", "evidence.jsonl")):
-            raise UsageError(f"--out {folder} holds another run. Give another folder.")
-        write(path, encode(asked, indent=1) + "\n")
-        return None
-    try:
-        before = read_record(path, type(asked))
-    except RecordError as error:
-        raise UsageError(f"{path} cannot be read ({error}). Give another folder with --out.") from None
-    if before.command != asked.command:
-        other = shlex.join(before.command)
-        raise UsageError(f"--out {folder} holds {what} another question ({other}). Give another folder.")
-    return before
 
 
 def relative(folder: Path) -> Path:

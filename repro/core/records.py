@@ -162,7 +162,10 @@ class Observation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Header:
-    """The first line of the evidence: what was asked, of whom, with which kit."""
+    """The first line of the evidence: what was asked, of whom, with which kit.
+
+    ``inputs``: what identifies the files that are read and the packages of the interpreter, by name.
+    """
 
     case: Case
     cell: Cell
@@ -170,6 +173,7 @@ class Header:
     tool: str
     command: tuple[str, ...]
     started: str
+    inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

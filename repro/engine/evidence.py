@@ -1,6 +1,7 @@
 """The evidence of a run on disk: JSON lines, appended, flushed and synced step by step.
 
-The first line is the header, every other line one observation. A later line about a step replaces an earlier one.
+The first line is the header, every other line one observation. A later line about a step replaces one that gave no
+answer; a second answer is refused.
 """
 
 import collections
@@ -56,6 +57,9 @@ class Evidence:
                 self.header = decode(Header, data)
             elif record == "observation":
                 observation = decode(Observation, data)
+                before = self._observations.get(observation.step)
+                if before is not None and _is_final(before):
+                    raise RecordError(f"a second answer of the {observation.step} step, which no run writes")
                 self._observations.pop(observation.step, None)
                 self._observations[observation.step] = observation
             else:
@@ -76,10 +80,7 @@ class Evidence:
         """What a resumed run does not repeat: steps that ended or crashed, but none that stopped all others, and none
         whose process somebody else has ended.
         """
-        for observation in self.observations:
-            killed = observation.failure is not None and observation.failure.signal in FROM_OUTSIDE
-            if observation.ending in (Ending.ENDED, Ending.CRASHED) and not observation.fatal and not killed:
-                yield observation
+        return (observation for observation in self.observations if _is_final(observation))
 
     def begin(self, header: Header) -> None:
         """Write the first line; the first write of a run, so a full disk shows here, before the model is loaded."""
@@ -113,6 +114,11 @@ class Evidence:
         if not self._regular or not self.path.exists():
             return None
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def _is_final(observation: Observation) -> bool:
+    killed = observation.failure is not None and observation.failure.signal in FROM_OUTSIDE
+    return observation.ending in (Ending.ENDED, Ending.CRASHED) and not observation.fatal and not killed
 
 
 class TrialLog:

@@ -16,6 +16,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import EvidenceError, Stopped, UsageError
+from repro.core.folders import check_unchanged, check_unused, seen
 from repro.core.foreign import limits
 from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Fault, Header, Outcome, Plan
@@ -33,9 +34,12 @@ from repro.report.privacy.machine import private_words
 from repro.report.privacy.mask import Mask
 from repro.reproducer.offer import offer
 from repro.run import output
+from repro.run.withheld import NAME as WITHHELD
 from repro.run.withheld import withheld
 
 REDUCE = "reduce"
+BEFORE = (WITHHELD, "host.log", "row.json")
+"""What may stand in the folder of a run that has recorded nothing yet: it was killed then, or a sweep has made it."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -145,6 +149,8 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
         raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {commands}.")
     folder = paths.make(request.out or paths.run_folder(request.case, datetime.now(UTC)))
     with folder_held(folder, request.words, listener.note):
+        if not (folder / EVIDENCE).exists():
+            check_unused(folder, *BEFORE)
         return run_into(folder, request, listener, rows)
 
 
@@ -162,6 +168,7 @@ def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | No
         tool=__version__,
         command=request.argv(),
         started=now.isoformat(timespec="seconds"),
+        inputs=seen(request.case, request.cell),
     )
     evidence = _open(folder, header)
     before = [done for done in evidence.finished() if done.step in request.steps]
@@ -177,6 +184,7 @@ def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | No
     try:
         with terminable():
             runner.run(setting, evidence.append, listener, before, trials, rows)
+            check_unchanged(header.inputs, seen(request.case, request.cell), folder)
             return _conclude(request, folder, evidence, listener)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or paths.relative(folder))])
@@ -190,9 +198,6 @@ def _open(folder: Path, header: Header) -> Evidence:
     if before is None:
         if evidence.observations:
             raise EvidenceError(f"{evidence.path} has no header. Give another folder with --out.")
-        for name in ("verdict.json", "report.md", runner.PLAN):
-            if (folder / name).exists() and not evidence.path.exists():
-                raise UsageError(f"--out {folder} holds a {name} but no {EVIDENCE}: it is no run folder. Give another.")
         evidence.begin(header)
         return evidence
     for what, old, new in (
@@ -205,6 +210,7 @@ def _open(folder: Path, header: Header) -> Evidence:
                 f"--out {folder} holds a run of another {what} ({shlex.join(before.command)}). "
                 "Give another folder, or remove that one."
             )
+    check_unchanged(before.inputs, header.inputs, folder)
     return evidence
 
 

@@ -4,6 +4,15 @@ A lock goes with its process, however that ends: what counts is the system's loc
 there. So the lock's file stays behind, empty, and means nothing by itself.
 """
 
-from repro.core.locks.held import FILES, Say, folder_held, is_unused, nobody, remove_unused, waited_for
+from repro.core.locks.held import (
+    FILES,
+    Say,
+    folder_held,
+    is_unused,
+    names_in,
+    nobody,
+    remove_unused,
+    waited_for,
+)
 
-__all__ = ["FILES", "Say", "folder_held", "is_unused", "nobody", "remove_unused", "waited_for"]
+__all__ = ["FILES", "Say", "folder_held", "is_unused", "names_in", "nobody", "remove_unused", "waited_for"]

@@ -84,7 +84,16 @@ def is_unused(folder: Path, *others: str) -> bool:
     Raises:
         OSError: it is not there, or cannot be looked into.
     """
-    return not {path.name for path in folder.iterdir()} - {*FILES, *others}
+    return not names_in(folder) - set(others)
+
+
+def names_in(folder: Path) -> set[str]:
+    """What a folder holds beside its lock.
+
+    Raises:
+        OSError: as ``is_unused``.
+    """
+    return {path.name for path in folder.iterdir()} - FILES
 
 
 def remove_unused(folder: Path, *others: str) -> None:

@@ -22,6 +22,7 @@ from repro.core import paths
 from repro.core.answer import NAME
 from repro.core.encoding import SCHEMA, Record, encode, replace
 from repro.core.errors import BuildError, RecordError, Stopped, UsageError
+from repro.core.folders import Claim, check_unchanged, claim, seen
 from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Ending, Outcome, Recipe, Verdict
 from repro.core.sweep_answers import CellRow
@@ -41,7 +42,7 @@ POLL_SECONDS = 0.5
 """How often the wait for a cell looks up: on Windows, a wait without an end would not see Ctrl-C."""
 
 
-class Header(paths.Claim, frozen=True, kw_only=True):
+class Header(Claim, frozen=True, kw_only=True):
     """The content of ``matrix.json``: what every cell of the folder is asked."""
 
     case: Case
@@ -115,8 +116,9 @@ def run(matrix: Matrix, store: Store, announcer: Announcer) -> Result:
 
 
 def _run(folder: Path, matrix: Matrix, store: Store, announcer: Announcer) -> Result:
-    header = Header(command=matrix.question, case=matrix.request.case)
-    if paths.claim(folder / HEADER, header, "a matrix of") is not None and not matrix.resume:
+    case = matrix.request.case
+    header = Header(command=matrix.question, case=case, inputs=seen(case))
+    if claim(folder / HEADER, header, "a matrix of") is not None and not matrix.resume:
         raise UsageError(f"--out {folder} holds this matrix already. Add --resume to go on, or give another folder.")
     asking = _Asking(matrix, folder, store, announcer)
     try:
@@ -131,6 +133,7 @@ def _run(folder: Path, matrix: Matrix, store: Store, announcer: Announcer) -> Re
             _conclude(matrix, folder, announcer.line)
         again = [*matrix.argv(recipe.id for recipe in matrix.asked), "--out", str(paths.relative(folder)), "--resume"]
         raise Stopped(143 if isinstance(error, Terminated) else 130, shlex.join(again)) from None
+    check_unchanged(header.inputs, seen(case), folder)
     return _conclude(matrix, folder, announcer.line)
 
 

@@ -19,6 +19,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import Stopped, UsageError
+from repro.core.folders import Claim, check_unchanged, claim, seen
 from repro.core.locks import folder_held
 from repro.core.payloads import Plain
 from repro.core.records import Kind, Outcome, Verdict
@@ -92,7 +93,8 @@ def run(comparing: Comparing, announcer: Announcer) -> Result:
 
 
 def _run(folder: Path, comparing: Comparing, announcer: Announcer) -> Result:
-    paths.claim(folder / HEADER, paths.Claim(command=comparing.argv()), "a comparison of")
+    inputs = _inputs(comparing)
+    claim(folder / HEADER, Claim(command=comparing.argv(), inputs=inputs), "a comparison of")
     children, asked = Children(), []
     names = _names([one.model for one in comparing.requests])
     try:
@@ -103,8 +105,14 @@ def _run(folder: Path, comparing: Comparing, announcer: Announcer) -> Result:
     except KeyboardInterrupt as error:
         again = shlex.join([*comparing.argv(), "--out", str(paths.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
+    check_unchanged(inputs, _inputs(comparing), folder)
     answer = conclude(comparing, asked, folder)
     return Result(folder, output.write(folder, answer, whole=comparing.requests[0].deliver))
+
+
+def _inputs(comparing: Comparing) -> dict[str, str]:
+    """What identifies the files of every model, below the model's own name."""
+    return {f"{one.model}: {name}": what for one in comparing.requests for name, what in seen(one.case).items()}
 
 
 def _check(requests: Sequence[Request]) -> None:

@@ -19,6 +19,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import encode, number, replace
 from repro.core.errors import UsageError
+from repro.core.folders import Claim, claim
 from repro.core.locks import folder_held
 from repro.core.records import Kind, Outcome, Owner
 from repro.core.sweep_answers import Counts, Place, Prompts, Skips
@@ -43,7 +44,7 @@ SHOWN = 20
 """How many places, reasons and counts the answer has; the most frequent ones."""
 
 
-class Header(paths.Claim, frozen=True, kw_only=True):
+class Header(Claim, frozen=True, kw_only=True):
     """The content of ``prompts.json``: of which file, with how many examples, the folder's answers are."""
 
     total: int
@@ -127,7 +128,7 @@ def _checked(asked: Asked) -> int:
 def _claim(folder: Path, asked: Asked, request: Request, total: int) -> None:
     """Take the folder for this question; one that is resumed must be about the same prompts."""
     header = Header(command=request.argv(), total=total, sha256=paths.sha256(asked.file))
-    before = paths.claim(folder / HEADER, header, "the prompts of")
+    before = claim(folder / HEADER, header, "the prompts of")
     if before is not None and before.sha256 != header.sha256:
         raise UsageError(f"{asked.file} has changed since --out {folder} was begun with it. Give another folder.")
 
