@@ -149,17 +149,18 @@ def comparison(result: "Result", *, to_stderr: bool) -> None:
     _line(console, f"rerun: {result.answer.command}")
 
 
-def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int) -> None:
-    """Every cell with its pins and its size, and what all of them take together."""
+def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int, *, why: bool) -> None:
+    """Every cell with its pins and its size, with ``why`` also what it can tell; and what all of them take together."""
     from rich.text import Text
 
     console = console_on(sys.stdout)
     shown = columns("cell", "python", "torch", "transformers", "device", "on disk")
-    shown.add_column("why", overflow="fold")
+    if why:
+        shown.add_column("why", overflow="fold")
     for row in rows:
         size = "not built" if row["bytes"] is None else f"{row['bytes'] / 1e9:.1f} GB"
         pins = [str(row["pins"].get(name, "-")) for name in ("torch", "transformers")]
-        words = [row["id"], row["python"], *pins, row["device"], size, row["why"]]
+        words = [row["id"], row["python"], *pins, row["device"], size, *([row["why"]] if why else [])]
         shown.add_row(*(Text(str(word)) for word in words))
     console.print(shown)
     _line(
