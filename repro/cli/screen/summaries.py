@@ -208,7 +208,7 @@ def _end(console: "Console", result: "Result") -> None:
 
 def _rerun(console: "Console", result: "Result") -> None:
     """The command, as it can be pasted into a shell."""
-    _line(console, f"rerun: {pasteable(result.answer.command, console.file.encoding or 'utf-8')}")
+    _line(console, f"rerun: {pasteable(result.answer.command, console.encoding)}")
 
 
 def _line(console: "Console", text: str) -> None:
