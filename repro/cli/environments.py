@@ -134,7 +134,7 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
         else:
             table(result, to_stderr=as_json)
 
-    conclude(result.answer, show, as_json=as_json)
+    conclude(result.answer, show, as_json=as_json, folder=result.folder)
 
 
 @click.command(context_settings=SETTINGS, short_help="Join the tables of several machines into one.")
@@ -158,7 +158,7 @@ def merge(places: tuple[Path, ...], out: Path | None, as_json: bool, debug: bool
     from repro.sweeps.matrix.merge import merge as join
 
     result = join(places, out, Announcer().line)
-    conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json, folder=result.folder)
 
 
 @click.group(
@@ -301,4 +301,4 @@ def versions(**options: Any) -> None:
     search = run.Search(request, question, options["out"], options["trace"])
     result = run.run(search, Store(), Announcer())
     as_json = options["as_json"]
-    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json, folder=result.folder)

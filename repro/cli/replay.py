@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, PYTHON, SETTINGS, Seconds, conclude, out, together
+from repro.cli.options import DEBUG, FILE_LIMITS, PYTHON, SETTINGS, Seconds, conclude, out, together
 
 if TYPE_CHECKING:
     from repro.run.bundle.read import Opened
@@ -55,6 +55,7 @@ OTHERS = 3
         metavar="SECONDS",
         help="Time limit for each script, and for the run of the model.",
     ),
+    FILE_LIMITS,
     click.option("--json", "as_json", is_flag=True, help="Print replay.json on stdout instead of the summary."),
     DEBUG,
 )
@@ -100,7 +101,7 @@ def replay(
             click.echo(line, err=as_json)
         click.echo(f"replay: {paths.relative(folder) / NAME}", err=as_json)
 
-    conclude(result, summary, as_json=as_json)
+    conclude(result, summary, as_json=as_json, folder=paths.relative(folder))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from repro.cli.screen.console import COLOURS, coloured, columns, console_on
 from repro.core.answer import Ablation, StepRow
 from repro.core.records import Ending
-from repro.core.sentences import listed, unused_prompt
+from repro.core.sentences import listed, pasteable, unused_prompt
 from repro.core.steps import ABLATION
 from repro.core.sweep_answers import PromptAblation
 from repro.sweeps.matrix.table import cell_ablations_table, cells_table
@@ -133,7 +133,7 @@ def versions(result: "Result", *, to_stderr: bool) -> None:
         _line(console, line)
     _headline(console, result)
     _line(console, f"report: {result.folder / 'report.md'}")
-    _line(console, f"rerun: {result.answer.command}")
+    _rerun(console, result)
 
 
 def comparison(result: "Result", *, to_stderr: bool) -> None:
@@ -146,7 +146,7 @@ def comparison(result: "Result", *, to_stderr: bool) -> None:
     _headline(console, result)
     for line in _files(result):
         _line(console, line)
-    _line(console, f"rerun: {result.answer.command}")
+    _rerun(console, result)
 
 
 def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int, *, why: bool) -> None:
@@ -204,7 +204,12 @@ def _headline(console: "Console", result: "Result") -> None:
 def _end(console: "Console", result: "Result") -> None:
     for line in _handed_on(result):
         _line(console, line)
-    _line(console, f"rerun: {result.answer.command}")
+    _rerun(console, result)
+
+
+def _rerun(console: "Console", result: "Result") -> None:
+    """The command, as it can be pasted into a shell."""
+    _line(console, f"rerun: {pasteable(result.answer.command, console.encoding)}")
 
 
 def _line(console: "Console", text: str) -> None:
