@@ -180,7 +180,8 @@ def test_a_log_whose_job_loaded_another_model_is_told(tmp_path):
         (["{'loss': nan, 'epoch': 1}"], "bad", "1 failure"),
         ([f"{STAMP} INFO | Loaded 100 prompts"], "good", "no failure"),
         (["{'loss': 2.3, 'epoch': 1}"], "good", "no failure"),
-        (["Epoch 1: best_val_loss: inf", "logging_nan_inf_filter=True"], "good", "no failure"),
+        (["Epoch 1: best_val_loss: inf", "logging_nan_inf_filter=True"], "skip", "no line says how the job went"),
+        (["Epoch 1: best_val_loss: inf", "step 1 loss: 2.0"], "good", "no failure"),
         (["number of nan iterations: 0 | lm loss: NAN"], "bad", "1 failure"),
         (["step 1", "step 2"], "skip", "2 lines, none in a known form"),
         (["Loaded 100 prompts", "tensor 7 -> NaN!"], "skip", "1 line about NaN or Inf in no known form"),
@@ -204,11 +205,11 @@ def test_one_log_that_could_not_be_told_is_not_hidden_by_a_good_one(tmp_path):
 
 
 def test_what_is_not_understood_is_counted_by_its_shape(tmp_path):
-    lines = [f"tensor {number} -> NaN" for number in range(30)] + ["RuntimeError: no such file", "step 3"]
+    lines = [f"tensor {number} -> NaN" for number in range(30)] + ["an error in a file", "step 3"]
     reading = read(tmp_path, *lines)
     assert (reading.unclear, reading.unclear_nonfinite, reading.others) == (31, 30, 1)
     shapes = [(one.times, one.line, one.sample) for one in reading.unclear_shapes]
-    assert shapes == [(30, 1, "tensor 0 -> NaN"), (1, 31, "RuntimeError: no such file")]
+    assert shapes == [(30, 1, "tensor 0 -> NaN"), (1, 31, "an error in a file")]
     assert reading.other_samples == ("step 3",)
 
 

@@ -11,7 +11,7 @@ from repro.core.records import Verdict
 from repro.core.sentences import listed
 from repro.jobs.content import ABSENT, Content, Table, cut, many, number
 from repro.jobs.logs import tables
-from repro.jobs.logs.records import Reading, Section
+from repro.jobs.logs.records import Quantity, Reading, Section
 from repro.jobs.logs.tables import Count, Row, labels
 from repro.jobs.logs.tallies import shipped_name
 from repro.jobs.overlap.compare import Overlap, normalised, overlap
@@ -20,6 +20,8 @@ SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNOREC
 """A model's size in its name: 270m, 1b, 0.5B."""
 MOST_COUNTS = 12
 """NaN counts that a person is shown of each model in each log; logs.json has all of them."""
+MOST_QUANTITIES = 8
+"""Names that a person is shown of each model in each log."""
 MOST_SHAPES = 8
 MOST_SAMPLES = 2
 WIDTH = 120
@@ -216,10 +218,35 @@ def _of_row(row: Row) -> Iterator[str]:
         least = "at least " if row.untold else ""
         yield f"{row.label}: {least}{many(row.failed, 'distinct prompt')} failed."
     if row.steps:
-        yield f"{row.label}: NaN or Inf in a step or a check on {many(row.steps, 'line')}."
+        named = ", ".join(f"{one.name} in {one.lines:,}" for one in row.quantities[:MOST_QUANTITIES])
+        left = len(row.quantities) - MOST_QUANTITIES
+        more = f", and {many(left, 'more name')} (--json)" if left > 0 else ""
+        yield f"{row.label}: NaN or Inf on {many(row.steps, 'line')}: {named}{more}."
+        yield f"{row.label}: {_first_of(row.quantities)}."
     if row.counts is not None:
         yield _of_counts(row, row.counts)
     yield from (f"{row.label}: {note}." for note in row.notes)
+
+
+def _first_of(found: Sequence[Quantity]) -> str:
+    """``grad_norm is NaN first, at step 118 (line 240), 2 lines before loss (step 120, line 242)``."""
+    line = found[0].line
+    first = [one for one in found if one.line == line]
+    kinds = listed(list(dict.fromkeys(one.value for one in first)))
+    names = listed([one.name for one in first])
+    said = f"{names} {'is' if len(first) == 1 else 'are'} {kinds} first, {_at(first[0])}"
+    later = next((one for one in found if one.line > line), None)
+    if later is None:
+        return said
+    return f"{said}, {many(later.line - line, 'line')} before {later.name} ({_at(later, 'line')})"
+
+
+def _at(one: Quantity, head: str = "") -> str:
+    """``at step 118 (line 240)``, or what the log says of it."""
+    places = [f"{key} {value}" for key, value in one.place.items()]
+    if head:
+        return ", ".join([*places, f"line {one.line:,}"])
+    return f"at {listed(places)} (line {one.line:,})" if places else f"on line {one.line:,}"
 
 
 def _of_counts(row: Row, counts: tuple[int, int]) -> str:
