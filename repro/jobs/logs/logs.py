@@ -234,7 +234,7 @@ class _Reader:
     def _context(self, line: Line, text: str, quantities: Mapping[str, str]) -> dict[str, str]:
         """The step, epoch or batch of a line: its own, or that of the JSON object or the epoch that it stands in."""
         places = self._place_of(text)
-        if places or not quantities:
+        if "step" in places or "epoch" in places or not quantities:
             return places
         if MEMBER.match(text):
             for lines, end in ((self._scanner.above(line), "{"), (self._scanner.below(line), "}")):
@@ -246,7 +246,7 @@ class _Reader:
         elif not self._tally.knows(quantities):
             for _, data in zip(range(MOST_ABOVE), self._scanner.above(line), strict=False):
                 if (head := EPOCH_HEAD.match(text_of(data)[0])) is not None:
-                    return {"epoch": head["epoch"]}
+                    return {"epoch": head["epoch"], **places}
         return places
 
     def _place_of(self, text: str) -> dict[str, str]:
