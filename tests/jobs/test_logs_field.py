@@ -1,4 +1,4 @@
-"""Logs in the forms of the field: which quantity is NaN, on how many lines, and at which step first; and no false good."""
+"""Logs in the forms of the field: which quantity is NaN, on how many lines, at which step first; and no false good."""
 
 import pytest
 from support.field_logs import FORMS, GRADIENT_FROM, LOSS_FROM, counted, written
@@ -24,7 +24,7 @@ def test_what_is_nan_is_counted_by_name_with_its_first_step(tmp_path, name):
     reading = read(tmp_path, text)
     (section,) = reading.sections
     found = section.quantities
-    assert {one.name: one.lines for one in found} == counted(form, text, GRADIENT_FROM, LOSS_FROM)
+    assert {one.name: one.lines for one in found} == counted(form, GRADIENT_FROM, LOSS_FROM)
     first = found[0]
     wanted = GRADIENT_FROM if form.norm is not None else LOSS_FROM
     if form.step is not None:

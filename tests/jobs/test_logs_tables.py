@@ -247,3 +247,52 @@ def test_a_log_that_changes_its_model_on_every_line_is_bounded(tmp_path, monkeyp
     assert len(reading.sections) <= 6
     assert sum(section.failures for section in reading.sections) == 30
     assert any("changes more than 5 times" in note for note in reading.notes)
+
+
+CUT = f"{STAMP} ERROR | Problematic text: Question: Is it true what they ..."
+
+
+def cut_job(indices, *more):
+    lines = []
+    for index in indices:
+        lines += [FAILED[0], CUT]
+        lines += [] if index is None else [f"{STAMP} WARNING | Skipping index {index} due to NaN/Inf"]
+    return [LOADED, *lines, *more]
+
+
+@pytest.mark.parametrize(
+    ("indices", "more", "failed", "rate", "note"),
+    [
+        ((27, 63), (), 2, 0.98, None),
+        ((27, 27), (), 1, 0.99, None),
+        ((None, None), (), 1, None, "1 to 2 prompts: truncated texts without an index may be the same or not"),
+        ((None, None), ("2 of 100 prompts failed",), 2, 0.98, "the log's own number, 2, is believed"),
+        ((None, None), ("skipped: 1",), 1, 0.99, "the log's own number, 1, is believed"),
+        ((27, 63), ("3 of 100 prompts failed",), 2, None, "the log's own number is 3; its lines are believed"),
+        ((27, 63), ("1 of 100 prompts failed",), 2, 0.98, "the log's own number is 1; its lines are believed"),
+        ((27, 63), ("3 of 100 prompts failed", BUILT.replace("99", "97")), 3, 0.97, "it fits the 97 kept"),
+    ],
+)
+def test_failures_that_look_the_same_are_told_apart_by_index_or_by_the_logs_own_number(
+    tmp_path, indices, more, failed, rate, note
+):
+    (row,) = rows([read(tmp_path, *cut_job(indices, *more))])
+    assert (row.failed, row.rate) == (failed, rate)
+    assert note is None or any(note in said for said in row.notes)
+
+
+def test_an_index_that_counts_anew_in_each_batch_is_not_believed(tmp_path):
+    lines = []
+    for text in ("Why?", "How?", "Who?"):
+        lines += [FAILED[0], FAILED[1].replace("Why?", text), f"{STAMP} WARNING | Skipping index 0 due to NaN/Inf"]
+    assert rows([read(tmp_path, LOADED, *lines)])[0].failed == 3
+
+
+def test_a_fixed_width_truncates_too(tmp_path):
+    lines = [
+        line
+        for number in range(9)
+        for line in (FAILED[0], FAILED[1].replace("Why?", f"Question {number} is it so that one and tw"))
+    ]
+    (section,) = read(tmp_path, LOADED, *lines).sections
+    assert all(prompt.first.text_cut for prompt in section.prompts)

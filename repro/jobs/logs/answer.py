@@ -11,10 +11,12 @@ from repro.core.records import Verdict
 from repro.core.sentences import listed
 from repro.jobs.content import ABSENT, Content, Table, cut, many, number
 from repro.jobs.logs import tables
-from repro.jobs.logs.records import Quantity, Reading, Section
+from repro.jobs.logs.records import Prompt, Quantity, Reading, Section
 from repro.jobs.logs.tables import Count, Row, labels
 from repro.jobs.logs.tallies import shipped_name
 from repro.jobs.overlap.compare import Overlap, normalised, overlap
+from repro.jobs.overlap.matching import match
+from repro.jobs.overlap.sets import member_of
 
 SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNORECASE)
 """A model's size in its name: 270m, 1b, 0.5B."""
@@ -163,14 +165,15 @@ def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
     """
     if any(section.untold for reading in readings for section in reading.sections):
         return None
-    sets = {label: frozenset(texts) for label, texts in _texts(readings).items() if texts}
+    matched = match({label: [member_of(one) for one in prompts] for label, prompts in _named(readings).items()})
+    sets = {label: texts for label, texts in matched.sets.items() if texts}
     if len(sets) < 2:
         return None
     totals = {None if row.rate is None else row.total for row in table if row.label in sets}
     total = next(iter(totals)) if len(totals) == 1 else None
     if total is not None and total < len(frozenset().union(*sets.values())):
         total = None  # more texts than the logs count, such as two answers to each question
-    return overlap(sets, total)
+    return overlap(sets, total, matched.unclear)
 
 
 def same_rows(readings: Sequence[Reading]) -> tuple[SameRows, ...]:
@@ -201,13 +204,31 @@ def _sentences(
     yield from _wrong_model(readings)
 
 
+def _named(readings: Sequence[Reading]) -> dict[str, list[Prompt]]:
+    """The failed prompts of each section that have a text."""
+    sections = [section for reading in readings for section in reading.sections]
+    return {
+        label: [prompt for prompt in section.prompts if prompt.text]
+        for section, label in zip(sections, labels(sections), strict=True)
+    }
+
+
 def _texts(readings: Sequence[Reading]) -> dict[str, dict[str, tuple[int, ...]]]:
     """The failed texts of each section, with their counts of bad token rows."""
     sections = [section for reading in readings for section in reading.sections]
     return {
-        label: {normalised(prompt.text): prompt.rows for prompt in section.prompts if prompt.text is not None}
+        label: {
+            normalised(prompt.text): prompt.rows
+            for prompt in section.prompts
+            if prompt.text is not None and not _shared_text(prompt, section)
+        }
         for section, label in zip(sections, labels(sections), strict=True)
     }
+
+
+def _shared_text(prompt: Prompt, section: Section) -> bool:
+    """Whether another prompt of the section has the same truncated text."""
+    return prompt.first.text_cut and sum(one.text == prompt.text for one in section.prompts) > 1
 
 
 def _of_row(row: Row) -> Iterator[str]:

@@ -6,7 +6,7 @@ two different texts have it: some jobs count anew in each batch, or in each rank
 
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from repro.jobs.logs.records import Failure, Prompt
 from repro.jobs.overlap.compare import normalised
@@ -41,8 +41,12 @@ def key_of(failure: Failure) -> tuple[Hashable, ...]:
     return failure.rank, failure.index, text, failure.text_cut
 
 
-def told_apart(found: Iterable[Kept]) -> tuple[tuple[Prompt, ...], int]:
-    """The prompts, and how many failures with a truncated text and no index may be further ones."""
+def told_apart(found: Iterable[Kept], told: int | None = None) -> tuple[tuple[Prompt, ...], int]:
+    """The prompts, and how many failures with a truncated text and no index may be further ones.
+
+    ``told`` is the log's own number of them: where each of these failures has to be a prompt of its own to make it,
+    each is.
+    """
     kept = list(found)
     scope = _scope(kept)
     prompts: dict[Hashable, Kept] = {}
@@ -71,7 +75,15 @@ def told_apart(found: Iterable[Kept]) -> tuple[tuple[Prompt, ...], int]:
         else:
             alike += one.times - 1
             _put(prompts, ("cut", text), one)
-    return tuple(one.prompt() for one in prompts.values()), alike
+    made = [one.prompt() for one in prompts.values()]
+    again = sum(one.times - 1 for key, one in prompts.items() if isinstance(key, tuple) and key[0] == "cut")
+    if again and again == alike and told == len(made) + alike:
+        apart: list[Prompt] = []
+        for key, one in prompts.items():
+            several = isinstance(key, tuple) and key[0] == "cut"
+            apart += [replace(one.prompt(), times=1)] * one.times if several else [one.prompt()]
+        made = apart
+    return tuple(made), alike
 
 
 def stem(failure: Failure) -> str:

@@ -167,7 +167,8 @@ def _believed(section: Section, counted: int, total: int | None) -> tuple[int, t
             return counted, (said,), False
         return counted, (), True
     if told == counted:
-        return counted, (), True
+        by = "its truncated texts alone would not tell them apart"
+        return counted, (f"the log's own number, {told:,}, is believed: {by}",) if section.alike else (), True
     kept = section.kept[0] if len(section.kept) == 1 else None
     if counted < told <= most:
         said = f"the log's own number, {told:,}, is believed: {counted:,} can be told apart by their truncated texts"

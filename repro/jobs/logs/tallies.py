@@ -105,7 +105,7 @@ class Tally:
     def section(self) -> Section:
         """All of it as a record."""
         named = self.model or self._named
-        prompts, alike = told_apart(self._cut_at_a_width())
+        prompts, alike = told_apart(self._cut_at_a_width(), self._told_in_all())
         return Section(
             log=self._log,
             model=named,
