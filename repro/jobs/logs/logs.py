@@ -10,7 +10,8 @@ from repro.jobs.logs.assembly import Assembly, Said
 from repro.jobs.logs.columns import Columns
 from repro.jobs.logs.heads import Front, Fronts, text_of
 from repro.jobs.logs.losses import Losses
-from repro.jobs.logs.patterns import PLACES_OF_A_STEP, Pattern, patterns
+from repro.jobs.logs.names import LOOKED_AT, given, kind_of, names_on, window, without_harmless
+from repro.jobs.logs.patterns import Pattern, patterns
 from repro.jobs.logs.reading import Source
 from repro.jobs.logs.records import Failure, Reading, Section, Shape
 from repro.jobs.logs.scanning import ERROR_WORD, NONFINITE_WORD, TROUBLE_WORD, Line, Scanner, shape
@@ -19,9 +20,6 @@ from repro.jobs.logs.tallies import Tally
 FIRST_LINES = 50
 MOST_SHAPES = 1000
 SHOWN_SHAPES = 20
-LOOKED_AT = 2000
-"""Characters of a line that patterns are tried on: messages start near the front, and a hostile line must not hold up
-the search. Of a longer line without a NaN or Inf there, as many are looked at around the first one."""
 MOST_MEMBERS = 60
 """Lines of a JSON object that are searched for the step of one of its members."""
 MOST_ABOVE = 200
@@ -207,16 +205,16 @@ class _Reader:
     def _said(self, line: Line, front: Front, text: str) -> Said | None:
         """What a line says: its first pattern with what it extracts (of patterns about the job, with what all of them
         extract), and the names on it that are NaN or Inf."""
-        whole = looked_at = _window(text)
+        whole = looked_at = window(text)
         lowered = looked_at.lower()
         fitting = self._with(tuple([hint for hint in self._hints if hint in lowered]))
-        harmless, looked_at = _without_harmless(looked_at, fitting)
+        harmless, looked_at = without_harmless(looked_at, fitting)
         first, fields = _matched(whole, looked_at, fitting)
         if first is not None and first.role == "text" and len(text) > LOOKED_AT:
             fields["text"] += text[LOOKED_AT:]
         if first is not None and first.role in EXACT:
             return Said(line.number, front, first, fields)
-        quantities, found, places = _quantities(looked_at, fitting)
+        quantities, found, places = names_on(looked_at, fitting)
         if first is not None:
             quantities = _named(first, fields, quantities)
         if quantities and found is not None and (first is None or first.role in ("crash", "notice", ABOUT)):
@@ -253,7 +251,7 @@ class _Reader:
         places: dict[str, str] = {}
         for pattern in self._places:
             if (match := pattern.regex.search(text)) is not None:
-                places = {**_given(match), **places}
+                places = {**given(match), **places}
         return places
 
     def _with(self, hints: tuple[str, ...]) -> tuple[Pattern, ...]:
@@ -298,7 +296,7 @@ class _Reader:
         """Count a line that mentions an error that no pattern knows."""
         if not TROUBLE_WORD.search(text):
             return
-        nonfinite = NONFINITE_WORD.search(_without_harmless(_window(text), self._known)[1]) is not None
+        nonfinite = NONFINITE_WORD.search(without_harmless(window(text), self._known)[1]) is not None
         self._unclear_nonfinite += nonfinite
         self._unclear_errors += not nonfinite and ERROR_WORD.search(text) is not None
         key = shape(text)
@@ -319,28 +317,6 @@ def _again(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
     yield from others
 
 
-def _window(text: str) -> str:
-    """The part of a line that patterns are tried on."""
-    if len(text) <= LOOKED_AT or NONFINITE_WORD.search(text, 0, LOOKED_AT):
-        return text[:LOOKED_AT]
-    far = NONFINITE_WORD.search(text)
-    if far is None:
-        return text[:LOOKED_AT]
-    start = max(0, far.start() - LOOKED_AT // 2)
-    return text[start : start + LOOKED_AT]
-
-
-def _without_harmless(text: str, fitting: Sequence[Pattern]) -> tuple[Pattern | None, str]:
-    """The first pattern of a harmless part, and the text with blanks in place of all such parts."""
-    first = None
-    for pattern in fitting:
-        if pattern.role == HARMLESS:
-            blanked = pattern.regex.sub(lambda match: " " * len(match.group()), text)
-            first = first or (pattern if blanked != text else None)
-            text = blanked
-    return first, text
-
-
 def _matched(whole: str, text: str, fitting: Sequence[Pattern]) -> tuple[Pattern | None, dict[str, str]]:
     """The first pattern that matches, and what it extracts; of patterns about the job, what all of them extract. Those
     of one example look at the whole line, all others at what is left of it."""
@@ -353,7 +329,7 @@ def _matched(whole: str, text: str, fitting: Sequence[Pattern]) -> tuple[Pattern
         if match is None:
             continue
         first = first or pattern
-        fields = {**_given(match), **fields}
+        fields = {**given(match), **fields}
         if first.role != ABOUT:
             break
     return first, fields
@@ -365,35 +341,8 @@ def _named(first: Pattern, fields: Mapping[str, str], quantities: dict[str, str]
     if first.role == "notice":
         return {name: value for name, value in quantities.items() if "grad" not in name.lower()}
     if first.role == "failure" and not quantities and "what" in fields:
-        return {fields["what"]: _kind_of(fields.get("value", "nan"))}
+        return {fields["what"]: kind_of(fields.get("value", "nan"))}
     return quantities
-
-
-def _quantities(text: str, fitting: Sequence[Pattern]) -> tuple[dict[str, str], Pattern | None, dict[str, str]]:
-    """The names that are NaN or Inf, in their order on the line, the pattern of the first, and where it stands."""
-    found: dict[int, tuple[str, str, Pattern, dict[str, str]]] = {}
-    for pattern in fitting:
-        if pattern.role == QUANTITY:
-            for match in pattern.regex.finditer(text):
-                given = _given(match)
-                name = pattern.what or given["what"].strip()
-                places = {key: value for key, value in given.items() if key in PLACES_OF_A_STEP}
-                found.setdefault(match.start("value"), (name, _kind_of(given["value"]), pattern, places))
-    if not found:
-        return {}, None, {}
-    named: dict[str, str] = {}
-    for place in sorted(found):
-        named.setdefault(found[place][0], found[place][1])
-    _, _, pattern, places = found[min(found)]
-    return named, pattern, places
-
-
-def _kind_of(value: str) -> str:
-    return "NaN" if "nan" in value.lower() else "Inf" if "inf" in value.lower() else value
-
-
-def _given(match: re.Match[str]) -> dict[str, str]:
-    return {name: value for name, value in match.groupdict().items() if value is not None}
 
 
 def _whole(text: str | None) -> int | None:
