@@ -7,10 +7,10 @@ from pathlib import Path
 
 from repro.jobs.content import many
 from repro.jobs.logs.assembly import Assembly, Said
-from repro.jobs.logs.columns import Columns
 from repro.jobs.logs.heads import Front, Fronts, text_of
-from repro.jobs.logs.losses import Losses
-from repro.jobs.logs.names import LOOKED_AT, given, kind_of, names_on, window, without_harmless
+from repro.jobs.logs.loops.columns import Columns
+from repro.jobs.logs.loops.losses import Losses
+from repro.jobs.logs.loops.names import LOOKED_AT, given, kind_of, names_on, window, without_harmless
 from repro.jobs.logs.patterns import Pattern, patterns
 from repro.jobs.logs.reading import Source
 from repro.jobs.logs.records import Failure, Reading, Section, Shape

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repro.core.errors import UsageError
 from repro.core.foreign import check_is_file
-from repro.jobs.logs.event_files import Unreadable, is_event_file, scalars
+from repro.jobs.logs.loops.event_files import Unreadable, is_event_file, scalars
 from repro.jobs.unpacked import Damaged, Unpacked, format_of
 
 BLOCK_BYTES = 1 << 20

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from repro.core.case import MODELS, SHIPPED
 from repro.jobs.logs.identity import Kept, key_of, told_apart
+from repro.jobs.logs.loops.scalers import Scaler
 from repro.jobs.logs.patterns import PLACES_OF_A_STEP, SETTINGS
 from repro.jobs.logs.records import Failure, Quantity, Section
-from repro.jobs.logs.scalers import Scaler
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
 MOST_PROMPTS = 100_000

@@ -42,7 +42,7 @@ class Columns:
 
     def first_line(self, text: str) -> None:
         """Take the first line of the log: that of a CSV file has the names."""
-        self._header(text)
+        self.names_of(text)
 
     def bad(self, text: str, above: Callable[[], Iterable[str]]) -> Row | None:
         """What is bad in a row; None where it is no row, or has no names."""
@@ -64,6 +64,16 @@ class Columns:
             if VALUE.match(cell)
         }
         return Row(bad, _place(names, cells))
+
+    def names_of(self, text: str) -> None:
+        """Take a line that may have the names of rows below it."""
+        self._header(text)
+
+    def named(self, text: str) -> dict[str, str]:
+        """The cells of a row by their names, NaN and Inf among them; none where no names fit."""
+        kind, cells = _cells(text)
+        names = self._names.get((kind, len(cells)))
+        return dict(zip(names, cells, strict=True)) if names is not None and len(cells) > 1 else {}
 
     def numbers(self, text: str) -> dict[str, str]:
         """The cells of a row of numbers by their names; none where it is no such row."""
