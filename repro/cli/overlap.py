@@ -74,8 +74,9 @@ def overlap(
 
     sets = read_sets(places, field, pairs=pairs)
     drawn_from = population_of(sets, population, field, pairs=pairs)
-    sets = completed(sets, () if drawn_from is None or isinstance(drawn_from, int) else drawn_from)
-    found = compare({item.name: item.failed for item in sets}, drawn_from)
+    texts = () if drawn_from is None or isinstance(drawn_from, int) else drawn_from
+    sets, unclear = completed(sets, texts)
+    found = compare({item.name: item.failed for item in sets}, drawn_from, unclear)
     plain = [{**to_json(item), "failed": sorted(item.failed), "asked": _asked(item)} for item in sets]
     document = {"normalised": NORMALISED, "sets": plain, **to_json(found)}
     finish(_content(sets, found, show), document, as_json=as_json, status=0)
@@ -96,6 +97,18 @@ def _content(sets: Sequence["PromptSet"], found: "Overlap", most: int) -> "Conte
     if found.population is not None:
         yield f"Population: {number(found.population)} prompts."
     yield from found.sentences
+    for pair in found.pairs:
+        for name, other, those in (
+            (pair.first, pair.second, pair.unclear_first),
+            (pair.second, pair.first, pair.unclear_second),
+        ):
+            if those:
+                yield ""
+                yield f"in {name}; could not tell whether in {other} ({len(those)}):"
+                rows = [f"  {cut(text, WIDTH)} ({count} candidates)" for text, count in sorted(those.items())]
+                yield from rows[:most]
+                if len(rows) > most:
+                    yield f"  and {len(rows) - most} more (--show {len(rows)})"
     for region in found.regions:
         if region.alone and len(region.sets) < len(sets):
             yield ""

@@ -128,7 +128,7 @@ def test_a_loss_is_a_failure_of_no_example_and_a_scaler_gives_notice(tmp_path):
         "[deepspeed] OVERFLOW! Rank 1 Skipping step. Attempted loss scale: 65536, reducing to 32768",
     )
     assert [(one.kind, one.rank) for one in found] == [("step", None), ("notice", "1")]
-    assert found[0].fields == {"what": "loss", "value": "nan", "epoch": "0.1"}
+    assert (found[0].fields, found[0].quantities) == ({"epoch": "0.1"}, {"loss": "NaN", "grad_norm": "NaN"})
 
 
 def test_colours_are_no_part_of_a_line(tmp_path):

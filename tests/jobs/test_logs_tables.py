@@ -180,7 +180,8 @@ def test_a_log_whose_job_loaded_another_model_is_told(tmp_path):
         (["{'loss': nan, 'epoch': 1}"], "bad", "1 failure"),
         ([f"{STAMP} INFO | Loaded 100 prompts"], "good", "no failure"),
         (["{'loss': 2.3, 'epoch': 1}"], "good", "no failure"),
-        (["Epoch 1: best_val_loss: inf", "logging_nan_inf_filter=True"], "good", "no failure"),
+        (["Epoch 1: best_val_loss: inf", "logging_nan_inf_filter=True"], "skip", "no line says how the job went"),
+        (["Epoch 1: best_val_loss: inf", "step 1 loss: 2.0"], "good", "no failure"),
         (["number of nan iterations: 0 | lm loss: NAN"], "bad", "1 failure"),
         (["step 1", "step 2"], "skip", "2 lines, none in a known form"),
         (["Loaded 100 prompts", "tensor 7 -> NaN!"], "skip", "1 line about NaN or Inf in no known form"),
@@ -204,11 +205,11 @@ def test_one_log_that_could_not_be_told_is_not_hidden_by_a_good_one(tmp_path):
 
 
 def test_what_is_not_understood_is_counted_by_its_shape(tmp_path):
-    lines = [f"tensor {number} -> NaN" for number in range(30)] + ["RuntimeError: no such file", "step 3"]
+    lines = [f"tensor {number} -> NaN" for number in range(30)] + ["an error in a file", "step 3"]
     reading = read(tmp_path, *lines)
     assert (reading.unclear, reading.unclear_nonfinite, reading.others) == (31, 30, 1)
     shapes = [(one.times, one.line, one.sample) for one in reading.unclear_shapes]
-    assert shapes == [(30, 1, "tensor 0 -> NaN"), (1, 31, "RuntimeError: no such file")]
+    assert shapes == [(30, 1, "tensor 0 -> NaN"), (1, 31, "an error in a file")]
     assert reading.other_samples == ("step 3",)
 
 
@@ -246,3 +247,52 @@ def test_a_log_that_changes_its_model_on_every_line_is_bounded(tmp_path, monkeyp
     assert len(reading.sections) <= 6
     assert sum(section.failures for section in reading.sections) == 30
     assert any("changes more than 5 times" in note for note in reading.notes)
+
+
+CUT = f"{STAMP} ERROR | Problematic text: Question: Is it true what they ..."
+
+
+def cut_job(indices, *more):
+    lines = []
+    for index in indices:
+        lines += [FAILED[0], CUT]
+        lines += [] if index is None else [f"{STAMP} WARNING | Skipping index {index} due to NaN/Inf"]
+    return [LOADED, *lines, *more]
+
+
+@pytest.mark.parametrize(
+    ("indices", "more", "failed", "rate", "note"),
+    [
+        ((27, 63), (), 2, 0.98, None),
+        ((27, 27), (), 1, 0.99, None),
+        ((None, None), (), 1, None, "1 to 2 prompts: truncated texts without an index may be the same or not"),
+        ((None, None), ("2 of 100 prompts failed",), 2, 0.98, "the log's own number, 2, is believed"),
+        ((None, None), ("skipped: 1",), 1, 0.99, "the log's own number, 1, is believed"),
+        ((27, 63), ("3 of 100 prompts failed",), 2, None, "the log's own number is 3; its lines are believed"),
+        ((27, 63), ("1 of 100 prompts failed",), 2, 0.98, "the log's own number is 1; its lines are believed"),
+        ((27, 63), ("3 of 100 prompts failed", BUILT.replace("99", "97")), 3, 0.97, "it fits the 97 kept"),
+    ],
+)
+def test_failures_that_look_the_same_are_told_apart_by_index_or_by_the_logs_own_number(
+    tmp_path, indices, more, failed, rate, note
+):
+    (row,) = rows([read(tmp_path, *cut_job(indices, *more))])
+    assert (row.failed, row.rate) == (failed, rate)
+    assert note is None or any(note in said for said in row.notes)
+
+
+def test_an_index_that_counts_anew_in_each_batch_is_not_believed(tmp_path):
+    lines = []
+    for text in ("Why?", "How?", "Who?"):
+        lines += [FAILED[0], FAILED[1].replace("Why?", text), f"{STAMP} WARNING | Skipping index 0 due to NaN/Inf"]
+    assert rows([read(tmp_path, LOADED, *lines)])[0].failed == 3
+
+
+def test_a_fixed_width_truncates_too(tmp_path):
+    lines = [
+        line
+        for number in range(9)
+        for line in (FAILED[0], FAILED[1].replace("Why?", f"Question {number} is it so that one and tw"))
+    ]
+    (section,) = read(tmp_path, LOADED, *lines).sections
+    assert all(prompt.first.text_cut for prompt in section.prompts)

@@ -48,7 +48,7 @@ def test_a_member_that_is_not_in_the_population_is_counted_but_not_in_the_chance
     found = overlap({"a": TWELVE | {"of another file"}, "b": TWENTY_SEVEN}, EVERY)
     assert (found.sizes["a"], found.counted["a"]) == (39, 38)
     assert found.pairs[0].chance == pytest.approx(2.67e-10, rel=1e-3)
-    assert found.notes == ("1 of 39 in a are not in the population; probabilities leave them out.",)
+    assert found.notes == ("1 of 39 in a are not found in the population; probabilities leave them out.",)
 
 
 def test_an_overlap_as_chance_has_it_is_called_so():

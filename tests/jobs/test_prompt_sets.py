@@ -5,8 +5,10 @@ import json
 import pytest
 
 from repro.core.errors import UsageError
+from repro.jobs.overlap.compare import overlap
 from repro.jobs.overlap.sets import completed, population_of, read, read_sets
 
+STAMP = "2025-11-17 10:54:09,297"
 HEADER = {"schema": 1, "record": "header", "model": {"id": "planted"}, "batch_size": 4}
 SEED_LOG = """\
 2025-11-17 10:54:09,297 | ERROR | Invalid activations in batch example 0: NaN count=130560
@@ -88,7 +90,7 @@ def test_an_empty_list_has_no_members(tmp_path):
 @pytest.mark.parametrize("name", ["job.err", "job.txt"])
 def test_a_log_gives_the_prompts_that_it_says_have_failed(tmp_path, name):
     found = read(written(tmp_path, name, SEED_LOG))
-    assert (found.kind, found.failed, found.asked) == ("log", {"Question: Who is the richest person..."}, None)
+    assert (found.kind, found.failed, found.asked) == ("log", {"Question: Who is the richest person…"}, None)
 
 
 def test_a_failure_without_a_text_is_counted(tmp_path):
@@ -120,7 +122,7 @@ def test_a_set_cannot_be_compared_with_itself(tmp_path):
 def test_a_cut_text_stands_for_the_only_prompt_that_begins_so(tmp_path):
     log = written(tmp_path, "job.err", SEED_LOG)
     full = written(tmp_path, "skipped.txt", "Question: Who is the richest person in the world?\nQuestion: Who else?\n")
-    of_log, of_list = completed(read_sets([log, full]))
+    (of_log, of_list), _ = completed(read_sets([log, full]))
     assert of_log.failed == {"Question: Who is the richest person in the world?"} < of_list.failed
     assert of_log.notes == ("1 truncated text completed: only one known prompt starts that way.",)
 
@@ -129,14 +131,86 @@ def test_a_cut_text_that_could_stand_for_two_prompts_stays_as_it_is(tmp_path):
     log = written(tmp_path, "job.err", SEED_LOG)
     start = "Question: Who is the richest person"
     full = written(tmp_path, "skipped.txt", f"{start} in the world?\n{start} in town?\n")
-    of_log, _ = completed(read_sets([log, full]))
-    assert of_log.failed == {f"{start}..."}
-    assert "several known prompts" in of_log.notes[0]
+    (of_log, _), unclear = completed(read_sets([log, full]))
+    assert of_log.failed == {f"{start}…"}
+    assert unclear["job.err", "skipped"] == {f"{start}…": 2}
+    assert unclear["skipped", "job.err"] == {f"{start} in the world?": 1, f"{start} in town?": 1}
+    assert "1 prompt could not be told" in of_log.notes[0]
 
 
 def test_a_text_that_really_ends_in_dots_is_left_alone(tmp_path):
     paths = [written(tmp_path, name, "And then...\nAnd then it rained\n") for name in ("a.txt", "b.txt")]
-    assert completed(read_sets(paths))[0].failed == {"And then...", "And then it rained"}
+    (first, second), unclear = completed(read_sets(paths))
+    assert (len(first.failed), first.failed, unclear) == (2, second.failed, {})
+
+
+QUESTIONS = [f"Question: {number} is what they say of number {number}?" for number in range(100)]
+QUESTIONS[27], QUESTIONS[63] = (f"Question: Is it true what they say about {kind}?" for kind in ("cats", "dogs"))
+FAILED_12B = sorted({*range(1, 64, 2), 64, 66, 68, 70, 72, 74})
+FAILED_27B = sorted({*FAILED_12B[::2], 27, 63})[:19]
+
+
+def job(place, name, failed, *, width=32, index=True, total=None):
+    """A job's log that truncates its prompts."""
+    lines = []
+    for number in failed:
+        lines.append(
+            f"2025-11-17 10:54:09,297 | ERROR | Invalid activations in batch example {number % 4}: NaN count=7680"
+        )
+        lines.append(f"2025-11-17 10:54:09,297 | ERROR | Problematic text: {QUESTIONS[number][:width].rstrip()}...")
+        if index:
+            lines.append(f"2025-11-17 10:54:09,298 | WARNING | Skipping index {number} due to NaN/Inf")
+    if total is not None:
+        lines.append(f"{STAMP} | WARNING | {total} of 100 prompts failed")
+    return written(place, name, "\n".join(lines) + "\n")
+
+
+def pair_of(paths, population=100):
+    sets = read_sets(paths)
+    drawn = population_of(sets, str(population))
+    sets, unclear = completed(sets, () if isinstance(drawn, int) else drawn)
+    return overlap({item.name: item.failed for item in sets}, drawn, unclear).pairs[0]
+
+
+def test_the_failures_are_those_of_the_write_up():
+    assert (len(FAILED_12B), len(FAILED_27B), set(FAILED_27B) <= set(FAILED_12B)) == (38, 19, True)
+    assert {27, 63} <= set(FAILED_27B)
+
+
+@pytest.mark.parametrize("widths", [(32, 32), (32, 40), (20, 36)])
+def test_two_logs_that_truncate_are_matched_by_index(tmp_path, widths):
+    logs = [job(tmp_path, "a.err", FAILED_12B, width=widths[0]), job(tmp_path, "b.err", FAILED_27B, width=widths[1])]
+    pair = pair_of(logs)
+    assert (pair.both, len(pair.only_first), len(pair.only_second), f"{pair.chance:.3g}") == (19, 19, 0, "2.67e-10")
+
+
+def test_an_index_of_another_file_is_not_believed(tmp_path):
+    log = job(tmp_path, "a.err", range(40), width=60)
+    other = written(tmp_path, "b.err", log.read_text().replace("index 1", "index 2").replace("index 3 ", "index 9 "))
+    assert pair_of([log, other]).both == 40
+
+
+def test_a_list_of_whole_texts_is_matched_by_how_they_begin(tmp_path):
+    skipped = written(tmp_path, "27b.txt", "\n".join(QUESTIONS[number] for number in FAILED_27B))
+    pair = pair_of([skipped, job(tmp_path, "a.err", FAILED_12B)])
+    assert (pair.both, pair.only_first) == (17, ())
+    assert set(pair.unclear_first.values()) == {2}
+    assert len(pair.unclear_first) == 2
+    assert "could not tell for 2, whose truncated text fits several (2 candidates)" in pair.sentence
+    assert not pair.sentence.startswith("None")
+
+
+def test_all_that_begin_so_in_the_population_are_known(tmp_path):
+    skipped = written(tmp_path, "27b.txt", "\n".join(QUESTIONS[number] for number in FAILED_27B))
+    every = written(tmp_path, "all.txt", "\n".join(QUESTIONS))
+    pair = pair_of([skipped, job(tmp_path, "a.err", FAILED_12B)], every)
+    assert (pair.both, pair.unclear_first, f"{pair.chance:.3g}") == (19, {}, "2.67e-10")
+
+
+def test_texts_that_share_no_beginning_are_not_matched(tmp_path):
+    other = written(tmp_path, "b.txt", "Quite another one...\nAnd one more...\n")
+    pair = pair_of([other, job(tmp_path, "a.err", FAILED_12B)])
+    assert (pair.both, len(pair.only_first), pair.unclear_first) == (0, 2, {})
 
 
 # --- the population ----------------------------------------------------------------------------------------------

@@ -449,7 +449,7 @@ def test_a_tensor_whose_name_is_no_text_is_could_not_tell(tmp_path):
     ("name", "kind"),
     [
         ("a.json", ".json"), ("a.JSON", ".json"), ("a.b.jsonl", ".jsonl"), ("a.csv.gz", ".csv"), ("a.npy.gz", None),
-        ("a.gz", None), ("a.txt", None), ("json", None), (".json", None), ("a.pt", ".pt"),
+        ("a.gz", None), ("a.txt", ".txt"), ("a.rst", None), ("json", None), (".json", None), ("a.pt", ".pt"),
     ],
 )  # fmt: skip
 def test_the_kind_of_a_file(tmp_path, name, kind):
@@ -545,3 +545,47 @@ def test_a_pickle_behind_a_file_of_the_older_form_is_could_not_tell(tmp_path):
     assert looked.verdict.outcome is Outcome.SKIP
     assert "bytes stand behind what torch.load reads" in looked.verdict.reason
     assert not canary.exists()
+
+
+# --- plain text --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "nan", "first"),
+    [
+        ("1.0 2.0\n3.0 nan\n", 1, "line 2"),
+        ("1.0, nan, 3\n", 1, "line 1"),
+        ("[0.1, nan, 3.0]\n[nan, 1, 2]\n", 2, "line 1"),
+        ("tensor([nan, nan, 1.0], device='cuda:0')\n", 2, "line 1"),
+        ("tensor([[1.0, 2.0],\n        [nan, 4.0]])\n", 1, "line 2"),
+        ("logits = tensor([nan, 1.])\n", 1, "line 1"),
+        ("Logits: Min=nan, Max=nan, Mean=nan\n", 3, "line 1"),
+        ("entropy: 2.3\nentropy: nan\n", 1, "line 2"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".txt", ".log"])
+def test_plain_text_is_read(tmp_path, text, nan, first, suffix):
+    found = look(written(tmp_path / f"results{suffix}", text))
+    assert (found.counts[0], found.findings[0].first) == (nan, first)
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("1.0 2.0\n", "good"),
+        ("no NaN found\nloss: 2.0\n", "good"),
+        ("a banana for Nancy\n", "good"),
+        ("all 7 of them were NaN again\n", "skip"),
+    ],
+)
+def test_plain_text_without_a_bad_value(tmp_path, text, outcome):
+    assert look(written(tmp_path / "results.txt", text)).verdict.outcome.value == outcome
+
+
+def test_the_first_place_is_the_first_in_the_file_whatever_its_kind(tmp_path):
+    rows = ['{"a": 1.0}'] * 2 + ['{"a": "nan"}'] + ['{"a": 1.0}'] * 2 + ['{"a": NaN}']
+    (found,) = look(written(tmp_path / "a.jsonl", "\n".join(rows) + "\n")).findings
+    assert (found.nan, found.as_text, found.first) == (2, 1, "line 3: a")
+    rows[1], rows[4] = '{"b": NaN}', '{"b": "nan"}'
+    places = look(written(tmp_path / "b.jsonl", "\n".join(rows) + "\n")).findings
+    assert [(one.place, one.first) for one in places] == [("b", "line 2: b"), ("a", "line 3: a")]

@@ -11,15 +11,19 @@ from repro.core.records import Verdict
 from repro.core.sentences import listed
 from repro.jobs.content import ABSENT, Content, Table, cut, many, number
 from repro.jobs.logs import tables
-from repro.jobs.logs.records import Reading, Section
+from repro.jobs.logs.records import Prompt, Quantity, Reading, Section
 from repro.jobs.logs.tables import Count, Row, labels
 from repro.jobs.logs.tallies import shipped_name
 from repro.jobs.overlap.compare import Overlap, normalised, overlap
+from repro.jobs.overlap.matching import match
+from repro.jobs.overlap.sets import member_of
 
 SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNORECASE)
 """A model's size in its name: 270m, 1b, 0.5B."""
 MOST_COUNTS = 12
 """NaN counts that a person is shown of each model in each log; logs.json has all of them."""
+MOST_QUANTITIES = 8
+"""Names that a person is shown of each model in each log."""
 MOST_SHAPES = 8
 MOST_SAMPLES = 2
 WIDTH = 120
@@ -161,14 +165,15 @@ def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
     """
     if any(section.untold for reading in readings for section in reading.sections):
         return None
-    sets = {label: frozenset(texts) for label, texts in _texts(readings).items() if texts}
+    matched = match({label: [member_of(one) for one in prompts] for label, prompts in _named(readings).items()})
+    sets = {label: texts for label, texts in matched.sets.items() if texts}
     if len(sets) < 2:
         return None
     totals = {None if row.rate is None else row.total for row in table if row.label in sets}
     total = next(iter(totals)) if len(totals) == 1 else None
     if total is not None and total < len(frozenset().union(*sets.values())):
         total = None  # more texts than the logs count, such as two answers to each question
-    return overlap(sets, total)
+    return overlap(sets, total, matched.unclear)
 
 
 def same_rows(readings: Sequence[Reading]) -> tuple[SameRows, ...]:
@@ -199,13 +204,31 @@ def _sentences(
     yield from _wrong_model(readings)
 
 
+def _named(readings: Sequence[Reading]) -> dict[str, list[Prompt]]:
+    """The failed prompts of each section that have a text."""
+    sections = [section for reading in readings for section in reading.sections]
+    return {
+        label: [prompt for prompt in section.prompts if prompt.text]
+        for section, label in zip(sections, labels(sections), strict=True)
+    }
+
+
 def _texts(readings: Sequence[Reading]) -> dict[str, dict[str, tuple[int, ...]]]:
     """The failed texts of each section, with their counts of bad token rows."""
     sections = [section for reading in readings for section in reading.sections]
     return {
-        label: {normalised(prompt.text): prompt.rows for prompt in section.prompts if prompt.text is not None}
+        label: {
+            normalised(prompt.text): prompt.rows
+            for prompt in section.prompts
+            if prompt.text is not None and not _shared_text(prompt, section)
+        }
         for section, label in zip(sections, labels(sections), strict=True)
     }
+
+
+def _shared_text(prompt: Prompt, section: Section) -> bool:
+    """Whether another prompt of the section has the same truncated text."""
+    return prompt.first.text_cut and sum(one.text == prompt.text for one in section.prompts) > 1
 
 
 def _of_row(row: Row) -> Iterator[str]:
@@ -216,10 +239,35 @@ def _of_row(row: Row) -> Iterator[str]:
         least = "at least " if row.untold else ""
         yield f"{row.label}: {least}{many(row.failed, 'distinct prompt')} failed."
     if row.steps:
-        yield f"{row.label}: NaN or Inf in a step or a check on {many(row.steps, 'line')}."
+        named = ", ".join(f"{one.name} in {one.lines:,}" for one in row.quantities[:MOST_QUANTITIES])
+        left = len(row.quantities) - MOST_QUANTITIES
+        more = f", and {many(left, 'more name')} (--json)" if left > 0 else ""
+        yield f"{row.label}: NaN or Inf on {many(row.steps, 'line')}: {named}{more}."
+        yield f"{row.label}: {_first_of(row.quantities)}."
     if row.counts is not None:
         yield _of_counts(row, row.counts)
     yield from (f"{row.label}: {note}." for note in row.notes)
+
+
+def _first_of(found: Sequence[Quantity]) -> str:
+    """``grad_norm is NaN first, at step 118 (line 240), 2 lines before loss (step 120, line 242)``."""
+    line = found[0].line
+    first = [one for one in found if one.line == line]
+    kinds = listed(list(dict.fromkeys(one.value for one in first)))
+    names = listed([one.name for one in first])
+    said = f"{names} {'is' if len(first) == 1 else 'are'} {kinds} first, {_at(first[0])}"
+    later = next((one for one in found if one.line > line), None)
+    if later is None:
+        return said
+    return f"{said}, {many(later.line - line, 'line')} before {later.name} ({_at(later, 'line')})"
+
+
+def _at(one: Quantity, head: str = "") -> str:
+    """``at step 118 (line 240)``, or what the log says of it."""
+    places = [f"{key} {value}" for key, value in one.place.items()]
+    if head:
+        return ", ".join([*places, f"line {one.line:,}"])
+    return f"at {listed(places)} (line {one.line:,})" if places else f"on line {one.line:,}"
 
 
 def _of_counts(row: Row, counts: tuple[int, int]) -> str:

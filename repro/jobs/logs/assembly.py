@@ -24,17 +24,19 @@ NO_TEXT = re.compile(r"\s*\d{1,3}%\||Traceback \(most recent call last\)")
 """A progress bar or a traceback has no logger's head, and is no part of a prompt."""
 OWN = frozenset({"example", "index", "text", "nan", "inf", "rank", "time", "level"})
 """Groups of patterns that have a field of their own in a record."""
-KINDS = {"failure": "step", "notice": "notice"}
+KINDS = {"failure": "step", "quantity": "step", "notice": "notice"}
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line that a pattern matches: its number, what precedes the message, and the extracted fields."""
+    """A line that a pattern matches: its number, what precedes the message, the extracted fields, and the names on it
+    that are NaN or Inf."""
 
     line: int
     front: Front
     pattern: Pattern
     fields: Mapping[str, str]
+    quantities: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -167,6 +169,7 @@ def _new(log: str, said: Said) -> Failure:
         nan=_whole(fields.get("nan")),
         inf=_whole(fields.get("inf")),
         fields={name: value for name, value in fields.items() if name not in OWN},
+        quantities=said.quantities,
     )
 
 

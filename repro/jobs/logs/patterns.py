@@ -3,6 +3,7 @@
 import functools
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,17 +14,23 @@ from repro.core.errors import RecordError
 PATTERNS = Path(__file__).parent / "patterns"
 HEADS = Path(__file__).parent / "heads.toml"
 
-ROLES = ("example", "text", "skipped", "harmless", "failure", "notice", "crash", "about", "sound")
-"""What a line is, in the order in which patterns are tried. ``example``, ``text`` and ``skipped``: the count, text and
-index of one failed example. ``harmless``: a count of zero, or NaN in the name of a setting. ``failure``: complete in
-itself. ``notice``: a step skipped by a loss scaler. ``crash``: the job ended early. ``about``: what a job says about
-itself. ``sound``: an ordinary line of a healthy loop; these are so many that only samples are tested."""
+ROLES = (
+    "harmless", "example", "text", "skipped", "failure", "notice", "crash", "about", "quantity", "place", "sound",
+)  # fmt: skip
+"""What a line is. ``harmless``: a count of zero, or NaN in the name of a setting; what it matches is taken out of the
+line before the others look. ``example``, ``text`` and ``skipped``: the count, text and index of one failed example.
+``failure``: complete in itself. ``notice``: a step skipped by a loss scaler. ``crash``: the job ended early. ``about``:
+what a job says about itself. ``quantity``: a name with NaN or Inf as its value; each match on a line counts. ``place``:
+the step or epoch of a line with such a value. ``sound``: an ordinary line of a healthy loop; these are so many that
+only samples are tested."""
 SETTINGS = ("dtype", "layer", "max_length")
+PLACES_OF_A_STEP = ("step", "epoch", "batch", "chunk")
 GROUPS = (
-    "example", "index", "nan", "inf", "text", "step", "epoch", "batch", "rank", "what", "value", "model", "total",
-    "kept", "time", "level", *SETTINGS,
+    "example", "index", "nan", "inf", "text", "rank", "what", "value", "model", "total", "failed", "kept", "attempted",
+    "scale", "skipped", "steps", "time", "level", *PLACES_OF_A_STEP, *SETTINGS,
 )  # fmt: skip
 PLACES = ("start", "front")
+NO_PARTS: Mapping[str, str] = {}
 T = TypeVar("T")
 
 
@@ -42,6 +49,9 @@ class _Pattern(Record, frozen=True, forbid_unknown_fields=True):
     hints: tuple[str, ...]
     regex: str
     examples: tuple[Example, ...]
+    what: str | None = None
+    tells: bool = False
+    ends: bool = False
 
 
 class _Patterns(Record, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +61,8 @@ class _Patterns(Record, frozen=True, forbid_unknown_fields=True):
     source: str
     pattern: tuple[_Pattern, ...]
     last: bool = False
+    parts: dict[str, str] | None = None
+    """Pieces of expressions that several patterns share; ``<<name>>`` stands for one."""
 
 
 class _Head(Record, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +87,9 @@ class Pattern:
 
     Only lines that contain one of ``hints`` (lower-case ASCII) are tested. Logs are searched for the shortest hints, so
     one that contains another hint costs nothing. ``last``: tried after the others, and never inside a multi-line text.
+    ``what`` is the name of a quantity that the line itself does not name. ``tells``: a log with such a line says how
+    its job went, so it can be good. ``ends``: its hints are not searched for; it is tried on the lines at both ends of
+    a log, where such a message stands, and on those that are found for another reason.
     """
 
     id: str
@@ -83,6 +98,9 @@ class Pattern:
     regex: re.Pattern[str]
     examples: tuple[Example, ...]
     last: bool = False
+    what: str | None = None
+    tells: bool = False
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +124,7 @@ def patterns(place: Path = PATTERNS) -> tuple[Pattern, ...]:
     found: list[Pattern] = []
     for path in sorted(place.glob("*.toml")) if place.is_dir() else [place]:
         data = _read(path, _Patterns)
-        found += [_pattern(path, f"pattern[{number}]", one, data.last) for number, one in enumerate(data.pattern)]
+        found += [_pattern(path, f"pattern[{number}]", one, data) for number, one in enumerate(data.pattern)]
     return tuple(sorted(found, key=lambda one: (_stage(one.role), one.last)))
 
 
@@ -130,13 +148,26 @@ def _stage(role: str) -> int:
     return min(ROLES.index(role), ROLES.index("failure"))
 
 
-def _pattern(path: Path, place: str, data: _Pattern, last: bool) -> Pattern:
+def _pattern(path: Path, place: str, data: _Pattern, file: _Patterns) -> Pattern:
     _one_of(path, f"{place}.role", data.role, ROLES)
-    if not data.hints or not all(len(hint) >= 3 and hint.isascii() and hint == hint.lower() for hint in data.hints):
+    sought = data.role != "place"  # a place is looked for only on lines that another pattern has found
+    if (sought and not data.hints) or not all(
+        len(hint) >= 3 and hint.isascii() and hint == hint.lower() for hint in data.hints
+    ):
         wanted = "texts of three or more lower-case ASCII characters"
         raise RecordError(f"{path}: {place}.hints: expected {wanted}, got {list(data.hints)}.")
-    regex = _regex(path, place, data, re.IGNORECASE)
-    return Pattern(f"{path.stem}/{data.name}", data.role, data.hints, regex, data.examples, last)
+    regex = _regex(path, place, data, re.IGNORECASE, file.parts or NO_PARTS)
+    return Pattern(
+        f"{path.stem}/{data.name}",
+        data.role,
+        data.hints,
+        regex,
+        data.examples,
+        file.last,
+        data.what,
+        data.tells,
+        data.ends,
+    )
 
 
 def _one_of(path: Path, place: str, given: str, known: tuple[str, ...]) -> None:
@@ -144,12 +175,17 @@ def _one_of(path: Path, place: str, given: str, known: tuple[str, ...]) -> None:
         raise RecordError(f"{path}: {place}: expected one of {', '.join(known)}, got {given!r}.")
 
 
-def _regex(path: Path, place: str, data: _Pattern | _Head, flags: int) -> re.Pattern[str]:
-    """The compiled expression of a pattern that has examples."""
+def _regex(
+    path: Path, place: str, data: _Pattern | _Head, flags: int, parts: Mapping[str, str] = NO_PARTS
+) -> re.Pattern[str]:
+    """The compiled expression of a pattern that has examples, with its parts put in."""
     if not data.examples:
         raise RecordError(f"{path}: {place}.examples: expected at least one line with its fields, got none.")
+    expression = data.regex
+    for name, part in reversed([*parts.items()]):  # a part may hold those that stand above it
+        expression = expression.replace(f"<<{name}>>", f"(?:{part})")
     try:
-        made = re.compile(data.regex, flags)
+        made = re.compile(expression, flags)
     except re.error as error:
         raise RecordError(f"{path}: {place}.regex: not a regular expression: {error}.") from error
     for name in made.groupindex:

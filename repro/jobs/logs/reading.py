@@ -12,9 +12,12 @@ from pathlib import Path
 
 from repro.core.errors import UsageError
 from repro.core.foreign import check_is_file
+from repro.jobs.logs.loops.event_files import Unreadable, is_event_file, scalars
 from repro.jobs.unpacked import Damaged, Unpacked, format_of
 
 BLOCK_BYTES = 1 << 20
+WANDB = b":W&B"
+"""How the binary files of Weights & Biases begin."""
 NOT_READ = ((b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip"))
 """zstd is not in every Python's standard library, and a .zip holds many files."""
 MARKS = (
@@ -27,13 +30,15 @@ ASCII_LIKE = "utf-8"
 
 @dataclass(slots=True)
 class Source:
-    """One open log. ``size``: bytes read so far, after decompression; ``notes``: anything odd about it."""
+    """One open log. ``size``: bytes read so far, after decompression; ``notes``: anything odd about it; ``unread``: why
+    it could not be read, though it is a log of a known kind."""
 
     path: Path
     encoding: str | None = None
     compression: str | None = None
     size: int = 0
     notes: list[str] = field(default_factory=list)
+    unread: str | None = None
 
     def blocks(self) -> Iterator[bytes]:
         """Blocks that end where a line ends, in an encoding that contains ASCII.
@@ -42,7 +47,7 @@ class Source:
             UsageError: the file cannot be opened, or is compressed in a way that is not supported.
         """
         rest, long_lines = b"", 0
-        for block in self._decoded():
+        for block in self._decoded() if not is_event_file(self.path) else self._events():
             rest += block
             end = _last_end(rest)
             if end == 0 and len(rest) < BLOCK_BYTES:
@@ -56,9 +61,21 @@ class Source:
         if long_lines:
             self.notes.append(f"lines longer than {BLOCK_BYTES >> 20} MiB were read in pieces ({long_lines} pieces)")
 
+    def _events(self) -> Iterator[bytes]:
+        check_is_file(self.path)
+        self.encoding = ASCII_LIKE
+        try:
+            for line in scalars(self.path):
+                self.size += len(line)
+                yield line
+        except Unreadable as error:
+            self.unread = str(error)
+
     def _decoded(self) -> Iterator[bytes]:
         raw = self._raw()
         first = next(raw, b"")
+        if first.startswith(WANDB):
+            self.unread = "a binary file of wandb: export the run's history as JSON lines with the package wandb"
         mark, found = next(((mark, name) for mark, name in MARKS if first.startswith(mark)), (b"", None))
         encoding = self.encoding or found or _guess(first)
         self.encoding = encoding

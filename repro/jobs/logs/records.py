@@ -12,6 +12,7 @@ class Failure:
     "notice" (a step skipped by a loss scaler, which is normal). ``text_cut``: the text may be truncated, for it ends in
     dots or is very long. ``certain``: the lines fit together in one way only. ``nan`` and ``inf`` count elements;
     ``rows`` is ``nan`` in token rows of ``row_size`` elements, null if not a whole number or the size is not known.
+    ``quantities`` are the names on the line that are "NaN" or "Inf"; ``fields`` has its step, epoch, batch or chunk.
     """
 
     log: str
@@ -32,6 +33,7 @@ class Failure:
     row_size: int | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     certain: bool = True
+    quantities: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,18 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantity:
+    """One name that is NaN or Inf, such as a loss: on how many lines, and where first. ``value`` is what it is there,
+    and ``place`` that line's step, epoch, batch or chunk, as far as the log says it."""
+
+    name: str
+    lines: int
+    value: str
+    line: int
+    place: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """What one log says about one model.
 
@@ -55,6 +69,11 @@ class Section:
     the caller, or the model's hidden size; of several, the one that divides most counts. ``settings`` is what the log
     says about dtype, layer and so on. ``ended`` is the first sign that the job ended early. ``untold`` counts failures
     of prompts beyond the number that is told apart (``tallies.MOST_PROMPTS``).
+
+    ``quantities`` are the names that are NaN or Inf, the first one first. ``told`` is the log's own number of failed
+    prompts, and ``told_as_bad`` whether it gives NaN as the reason. ``alike`` counts failures with a truncated text and
+    no index that were taken for an earlier one, or that fit several prompts: each may be a prompt of its own.
+    ``trouble`` says why the loss scaler is at fault.
     """
 
     log: str
@@ -74,6 +93,11 @@ class Section:
     uncertain: int
     ended: Failure | None
     untold: int = 0
+    quantities: tuple[Quantity, ...] = ()
+    told: int | None = None
+    told_as_bad: bool = False
+    alike: int = 0
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +115,11 @@ class Reading:
 
     Every line is in one of three counts: ``understood`` (a pattern matches, or it continues a text), ``unclear`` (it
     mentions NaN, Inf, overflow or an error, and no pattern matches) and ``others``. ``unclear_shapes`` and
-    ``other_samples`` show some of them. One other line per MiB is sampled; ``sound_samples`` counts those that look
-    like a healthy loop. ``bytes`` is the size after decompression.
+    ``other_samples`` show some of them. Of the other lines those at both ends are looked at, and one per MiB in
+    between; ``sound_samples`` counts those that look like a healthy loop. ``tells`` counts lines that say how the job
+    went, these among them, and ``unclear_errors`` those of ``unclear`` that are an error by their own word.
+    ``bytes`` is the size after decompression. ``unread`` says why a log could not be read at all, and ``suspicion``
+    what is odd about its losses.
     """
 
     log: str
@@ -110,3 +137,7 @@ class Reading:
     encoding: str
     compression: str | None
     notes: tuple[str, ...]
+    tells: int = 0
+    unclear_errors: int = 0
+    unread: str | None = None
+    suspicion: str | None = None

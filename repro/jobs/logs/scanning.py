@@ -6,6 +6,7 @@ Lines end at ``\n``, ``\r\n``, or ``\r``, with which progress bars overwrite the
 in editors and grep.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,17 +18,24 @@ NONFINITE_WORD = re.compile(r"(?<![a-z])(?:nans?|infs?|infinit(?:y|ies))(?![a-z]
 TROUBLE_WORD = re.compile(
     rf"{NONFINITE_WORD.pattern}|overflow|(?<![a-z])invalid|error(?![a-z])|traceback", re.IGNORECASE
 )
+ERROR_WORD = re.compile(r"(?<!\w)(?:ERROR|CRITICAL|FATAL)(?!\w)|\w(?:Error|Exception)(?!\w)")
+"""An error that is told as one; ``error: 0.12`` may be a measurement."""
 LOOKED_AT = 200
 MOST_SAMPLE_BYTES = 300
+MOST_ENDS = 1000
+"""Lines without any of the words that are sampled at the start and at the end of a log; in between, one of each
+block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its end; ``met``: a word was found in it, else every line was asked for."""
+    """A line without its end; ``met``: a word was found in it, else every line was asked for. It starts at ``start`` of
+    the block that is read now."""
 
     number: int
     data: bytes
     met: bool
+    start: int = 0
 
 
 class Scanner:
@@ -35,14 +43,18 @@ class Scanner:
 
     Args:
         hints: Words to search for, besides those of errors.
-        sample: Is given one line of each block that contains none of the words.
+        sample: Is given the number and the text of lines that contain none of the words: many at the start and at the
+            end of the log, one of each block in between.
     """
 
-    def __init__(self, hints: Iterable[str], sample: Callable[[bytes], None] = lambda _: None) -> None:
+    def __init__(self, hints: Iterable[str], sample: Callable[[int, bytes], None] = lambda *_: None) -> None:
         self.every = False
         self.lines = 0
+        self._block = b""
         self._newlines = 0
         self._sample = sample
+        self._met: set[int] = set()
+        self._sampled_to = 0
         words = [hint for hint in hints if hint != "inf" and not INF.search(f"{hint}a".encode())]
         self._words = tuple(word.encode() for word in fewest([*words, *TROUBLE]))
 
@@ -50,17 +62,59 @@ class Scanner:
         """The lines that contain a word, in order, and all others while ``every`` is set."""
         ended = True
         for block in filter(None, blocks):
-            yield from self._block(block)
+            self._newlines += self._block.count(b"\n")
+            self._block, self._met = block, self._met_in(block)
+            self._sample_start()
+            yield from self._lines_of(block)
             newlines, returns = block.count(b"\n"), block.count(b"\r")
             self.lines += newlines + (returns - block.count(b"\r\n") if returns else 0)
-            self._newlines += newlines
             ended = block.endswith((b"\n", b"\r"))
+        self._sample_end()
         self.lines += not ended
 
-    def _block(self, block: bytes) -> Iterator[Line]:
-        met = self._met(block)
-        for line in _first_other(block, met):
-            self._sample(line)
+    def above(self, line: Line) -> Iterator[bytes]:
+        """The lines above one of the block that is read now, the nearest first, as far as the block goes."""
+        return (self._block[start:end] for start, end in _backwards(self._block, line.start))
+
+    def below(self, line: Line) -> Iterator[bytes]:
+        """The lines below one of the block that is read now, as far as the block goes."""
+        start = _next(self._block, line.start + len(line.data))
+        while start < len(self._block):
+            end = _end(self._block, start)
+            yield self._block[start:end]
+            start = _next(self._block, end)
+
+    def _sample_start(self) -> None:
+        """Sample the block; the first one of a log thoroughly."""
+        first = self.lines == 0
+        number, counted, at, given, self._sampled_to = self._newlines + 1, 0, 0, 0, 0
+        for _ in range(MOST_ENDS if first else LOOKED_AT):
+            if at >= len(self._block):
+                break
+            end = _end(self._block, at)
+            if at not in self._met and self._block[at:end].strip():
+                number, counted = number + self._block.count(b"\n", counted, at), at
+                self._sample(number, self._block[at : min(end, at + MOST_SAMPLE_BYTES)])
+                given += 1
+            at = self._sampled_to = _next(self._block, end)
+            if given and not first:
+                break
+
+    def _sample_end(self) -> None:
+        """Sample the last lines of a log, none of them twice."""
+        found = []
+        for start, end in itertools.islice(_backwards(self._block, len(self._block)), MOST_ENDS):
+            if start < self._sampled_to:
+                break
+            if start not in self._met and self._block[start:end].strip():
+                found.append((start, end))
+        number, counted = self._newlines + 1, 0
+        for start, end in reversed(found):
+            number, counted = number + self._block.count(b"\n", counted, start), start
+            self._sample(number, self._block[start : min(end, start + MOST_SAMPLE_BYTES)])
+
+    def _lines_of(self, block: bytes) -> Iterator[Line]:
+        met = self._met
         starts = sorted(met)
         at = counted = number = place = 0
         while at < len(block):
@@ -72,10 +126,10 @@ class Scanner:
                 at = starts[place]
             end = _end(block, at)
             number, counted = number + block.count(b"\n", counted, at), at
-            yield Line(self._newlines + number + 1, block[at:end], at in met)
-            at = end + (2 if block[end : end + 2] == b"\r\n" else 1)
+            yield Line(self._newlines + number + 1, block[at:end], at in met, at)
+            at = _next(block, end)
 
-    def _met(self, block: bytes) -> set[int]:
+    def _met_in(self, block: bytes) -> set[int]:
         """The starts of lines that contain a word."""
         lowered = block.lower()
         found = {_start(block, match.start()) for match in INF.finditer(lowered)}
@@ -93,17 +147,6 @@ def fewest(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in given if not any(other in word for other in given - {word})))
 
 
-def _first_other(block: bytes, met: set[int]) -> list[bytes]:
-    """The first line without any of the words, if it is near the start of the block."""
-    at = 0
-    for _ in range(LOOKED_AT):
-        end = _end(block, at)
-        if at not in met and block[at:end].strip():
-            return [block[at : min(end, at + MOST_SAMPLE_BYTES)]]
-        at = end + 1
-    return []
-
-
 def shape(text: str) -> str:
     """What lines that differ only in numbers have in common."""
     return re.sub(r"0x[0-9a-f]+|\d+", "#", text[:MOST_SAMPLE_BYTES])
@@ -118,3 +161,18 @@ def _end(block: bytes, start: int) -> int:
     end = block.find(b"\n", start)
     end = len(block) if end < 0 else end
     return end if (cut := block.find(b"\r", start, end)) < 0 else cut
+
+
+def _next(block: bytes, end: int) -> int:
+    """The start of the line behind one that ends here."""
+    return end + (2 if block[end : end + 2] == b"\r\n" else 1)
+
+
+def _backwards(block: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each line above a place at which a line starts."""
+    while start > 0:
+        end = start
+        if block[end - 1 : end] in (b"\n", b"\r"):
+            end -= 2 if block[end - 2 : end] == b"\r\n" else 1
+        start = _start(block, end)
+        yield start, end

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from repro.core.records import Outcome, Verdict
 from repro.core.sentences import listed
 from repro.jobs.content import many
-from repro.jobs.logs.records import Reading, Section
+from repro.jobs.logs.records import Quantity, Reading, Section
 
 MOST_NAMED = 5
 """Logs that the verdict's reason names."""
@@ -19,7 +19,9 @@ class Row:
     ``failed`` counts distinct prompts, and every failure with neither text nor index. ``total``, ``succeeded`` and
     ``rate`` (a share from 0 to 1) are null where the number of prompts is not known, the last two also where the job
     may have ended early, or where more prompts failed than are told apart (``untold``: the failures of those).
-    ``counts`` and ``rows`` are the smallest and largest NaN count, in elements and in token rows.
+    ``counts`` and ``rows`` are the smallest and largest NaN count, in elements and in token rows. ``quantities`` are
+    the names of a training loop that are NaN or Inf. Where the log has its own number of failures and it is believed,
+    ``failed`` is that; ``notes`` say so.
     """
 
     label: str
@@ -39,6 +41,7 @@ class Row:
     settings: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
     untold: int = 0
+    quantities: tuple[Quantity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,31 @@ def counts(readings: Sequence[Reading]) -> tuple[Count, ...]:
 
 
 def verdict_of(reading: Reading) -> Verdict:
-    """Bad if the log has a failure; good if it was understood, ran to its end and mentions NaN nowhere else."""
+    """Bad if the log has a failure; good if lines say how the job went, all is understood that speaks of NaN or an
+    error, and it ran to its end."""
     failures = sum(section.failures for section in reading.sections)
+    trouble = next((section.trouble for section in reading.sections if section.trouble is not None), None)
+    told = next((section.told for section in reading.sections if section.told), None)
+    told_as_bad = any(section.told and section.told_as_bad for section in reading.sections)
     ended = next((section.ended for section in reading.sections if section.ended is not None), None)
+    doubts = (
+        (reading.unread, reading.unread),
+        (reading.understood == 0, f"{many(reading.lines, 'line')}, none in a known form"),
+        (reading.unclear_nonfinite, f"{many(reading.unclear_nonfinite, 'line')} about NaN or Inf in no known form"),
+        (told, f"the log says that {told} failed, and no line says why"),
+        (ended, f"no failure, but the job may have ended early (line {ended.line if ended else 0:,})"),
+        (reading.suspicion, reading.suspicion),
+        (reading.unclear_errors, f"{many(reading.unclear_errors, 'error')} in no known form"),
+        (reading.tells == 0, "no line says how the job went"),
+    )
     if failures:
         return Verdict(Outcome.BAD, many(failures, "failure"))
-    if reading.understood + reading.sound_samples == 0:
-        return Verdict(Outcome.SKIP, f"{many(reading.lines, 'line')}, none in a known form")
-    if reading.unclear_nonfinite:
-        return Verdict(Outcome.SKIP, f"{many(reading.unclear_nonfinite, 'line')} about NaN or Inf in no known form")
-    if ended is not None:
-        return Verdict(Outcome.SKIP, f"no failure, but the job may have ended early (line {ended.line:,})")
-    return Verdict(Outcome.GOOD, "no failure")
+    if trouble is not None:
+        return Verdict(Outcome.BAD, trouble)
+    if told_as_bad:
+        return Verdict(Outcome.BAD, f"the log says that {told} failed with NaN")
+    doubt = next((str(reason) for holds, reason in doubts if holds), None)
+    return Verdict(Outcome.GOOD, "no failure") if doubt is None else Verdict(Outcome.SKIP, doubt)
 
 
 def verdict(readings: Sequence[Reading]) -> Verdict:
@@ -110,9 +126,10 @@ def verdict(readings: Sequence[Reading]) -> Verdict:
 
 
 def _row(section: Section, label: str, given: int | None) -> Row:
-    failed = len(section.prompts) + section.unnamed
+    counted = len(section.prompts) + section.unnamed
     total = given if given is not None else section.totals[0] if len(section.totals) == 1 else None
-    known = total is not None and failed <= total and _whole_job(section) and not section.untold
+    failed, why, sure = _believed(section, counted, total)
+    known = total is not None and failed <= total and _whole_job(section) and not section.untold and sure
     whole = {nan: _whole_rows(nan, section.row_size) for nan in section.counts}
     in_rows = [size for size in whole.values() if size is not None]
     return Row(
@@ -132,8 +149,37 @@ def _row(section: Section, label: str, given: int | None) -> Row:
         notices=section.notices,
         untold=section.untold,
         settings=section.settings,
-        notes=tuple(_notes(section, failed, total)),
+        notes=(*why, *_notes(section, failed, total)),
+        quantities=section.quantities,
     )
+
+
+def _believed(section: Section, counted: int, total: int | None) -> tuple[int, tuple[str, ...], bool]:
+    """How many prompts failed, why that is believed where the log has another number, and whether a rate may be said.
+
+    A truncated text without an index may hide a prompt, so the log's own number is believed as far as these go; and
+    where what it kept confirms it. Else the lines are believed: each of them is a failure.
+    """
+    told, most = section.told, counted + section.alike
+    if told is None or section.untold:
+        if section.alike and not section.untold:
+            said = f"{counted:,} to {most:,} prompts: truncated texts without an index may be the same or not"
+            return counted, (said,), False
+        return counted, (), True
+    if told == counted:
+        by = "its truncated texts alone would not tell them apart"
+        return counted, (f"the log's own number, {told:,}, is believed: {by}",) if section.alike else (), True
+    kept = section.kept[0] if len(section.kept) == 1 else None
+    if counted < told <= most:
+        said = f"the log's own number, {told:,}, is believed: {counted:,} can be told apart by their truncated texts"
+        return told, (said,), True
+    if told > most and total is not None and kept is not None and total - told == kept:
+        said = f"the log's own number, {told:,}, is believed: it fits the {kept:,} kept; {counted:,} have lines"
+        return told, (said,), True
+    said = f"the log's own number is {told:,}; its lines are believed, for each of the {counted:,} stands for a failure"
+    if told > most:
+        return counted, (f"{said}, and the other {told - counted:,} have none, so there is no rate",), False
+    return counted, (said,), True
 
 
 def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
@@ -156,10 +202,12 @@ def _notes(section: Section, failed: int, total: int | None) -> Iterator[str]:
         yield f"{many(section.uncertain, 'failure')} may be pieced together wrongly: ranks alternate without a prefix"
     cut = sum(prompt.first.text_cut for prompt in section.prompts)
     if cut:
-        yield f"{many(cut, 'text')} may be truncated in the log, and two truncated texts can look the same"
+        yield f"{many(cut, 'text')} may be truncated in the log"
     if section.ended is not None and not _whole_job(section):
         yield f"the job may have ended early, so there is no rate (line {section.ended.line:,}: {section.ended.said})"
-    if section.notices:
+    if section.trouble is not None:
+        yield section.trouble
+    elif section.notices:
         yield f"the loss scaler skipped {many(section.notices, 'step')}, which is how it finds its scale"
 
 

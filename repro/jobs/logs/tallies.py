@@ -4,29 +4,30 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 
 from repro.core.case import MODELS, SHIPPED
-from repro.jobs.logs.patterns import SETTINGS
-from repro.jobs.logs.records import Failure, Prompt, Section
-from repro.jobs.overlap.compare import normalised
+from repro.jobs.logs.identity import Kept, key_of, told_apart
+from repro.jobs.logs.loops.scalers import Scaler
+from repro.jobs.logs.patterns import PLACES_OF_A_STEP, SETTINGS
+from repro.jobs.logs.records import Failure, Quantity, Section
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}
 MOST_PROMPTS = 100_000
 """Distinct prompts that are told apart in one section, some 1.3 KB each: a job of that many failures needs no list."""
 MOST_VALUES = 10_000
 """Distinct NaN counts, numbers of prompts, values of a setting, and row counts of one prompt that are told apart."""
+MOST_QUANTITIES = 1_000
+"""Names that are NaN or Inf and are told apart; a model that prints each of its tensors has some hundreds."""
+A_CHECK = "a check"
+"""What a line without a name is counted as."""
+LEAST_AT_WIDTH = 3
+"""Texts that must be of the same greatest length before a fixed width is believed to have truncated them."""
+LEAST_WIDTH = 20
+SENTENCE_ENDS = (".", "?", "!", '"', "'", ")", ":", "…")
 WIDTHS = ("hidden_size", "n_embd", "d_model")
 """Names of the hidden size in configurations."""
-
-
-@dataclass(slots=True)
-class _Prompt:
-    text: str | None
-    first: Failure
-    times: int = 0
-    rows: set[int] = field(default_factory=set)
 
 
 class Tally:
@@ -47,7 +48,13 @@ class Tally:
         self._settings: dict[str, dict[str, None]] = {}
         self._totals: dict[int, None] = {}
         self._kept: dict[int, None] = {}
-        self._prompts: dict[tuple[str | int | None, ...], _Prompt] = {}
+        self._prompts: dict[Hashable, Kept] = {}
+        self._quantities: dict[str, Quantity] = {}
+        self._told: list[int] = []
+        self._told_sum = 0
+        self._told_grows = True
+        self._told_as_bad = False
+        self.scaler = Scaler()
         self._counts: Counter[int] = Counter()
         self._patterns: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
@@ -56,9 +63,14 @@ class Tally:
         self._untold = 0
         self.ended: Failure | None = None
 
-    def about(self, fields: Mapping[str, str]) -> None:
-        """Take what the log says about its job."""
+    def about(self, fields: Mapping[str, str], *, bad: bool = False) -> None:
+        """Take what the log says about its job; ``bad``: it speaks of NaN there."""
         self.model = fields.get("model") or self.model
+        if "skipped" in fields and ("steps" in fields or "step" in fields):
+            self.scaler.counted(fields)
+        elif (told := fields.get("failed") or fields.get("skipped")) is not None:
+            self._told_as_bad |= bad
+            self._tell(int(told.replace(",", "")))
         for name, kept in (("total", self._totals), ("kept", self._kept)):
             if name in fields and len(kept) < MOST_VALUES:
                 kept[int(fields[name].replace(",", ""))] = None
@@ -67,6 +79,10 @@ class Tally:
                 value, values = fields[name].lower(), self._settings.setdefault(name, {})
                 if len(values) < MOST_VALUES:
                     values[DTYPES.get(value, value)] = None
+
+    def knows(self, names: Iterable[str]) -> bool:
+        """Whether each of these names was bad before."""
+        return all(name in self._quantities for name in names)
 
     def add(self, failure: Failure) -> None:
         """Take one failure."""
@@ -83,10 +99,13 @@ class Tally:
             self._counts[failure.nan] += 1
         if failure.kind == "example":
             self._prompt(failure)
+        else:
+            self._count_quantities(failure)
 
     def section(self) -> Section:
         """All of it as a record."""
         named = self.model or self._named
+        prompts, alike = told_apart(self._cut_at_a_width(), self._told_in_all())
         return Section(
             log=self._log,
             model=named,
@@ -95,9 +114,7 @@ class Tally:
             totals=tuple(self._totals),
             kept=tuple(self._kept),
             failures=self._kinds["example"] + self._kinds["step"],
-            prompts=tuple(
-                Prompt(one.text, one.first, one.times, tuple(sorted(one.rows))) for one in self._prompts.values()
-            ),
+            prompts=prompts,
             unnamed=self._unnamed,
             steps=self._kinds["step"],
             notices=self._kinds["notice"],
@@ -107,25 +124,64 @@ class Tally:
             uncertain=self._uncertain,
             untold=self._untold,
             ended=self.ended,
+            quantities=tuple(sorted(self._quantities.values(), key=lambda one: one.line)),
+            told=self._told_in_all(),
+            told_as_bad=self._told_as_bad,
+            alike=alike,
+            trouble=self.scaler.trouble(),
         )  # fmt: skip
 
     def _prompt(self, failure: Failure) -> None:
-        key: tuple[str | int | None, ...]
-        if failure.text is not None:
-            key = (normalised(failure.text),)
-        elif failure.index is not None:
-            key = (failure.rank, failure.index)  # each rank may count from zero
-        else:
+        if failure.text is None and failure.index is None:
             self._unnamed += 1
             return
+        key = key_of(failure)
         kept = self._prompts.get(key)
         if kept is None and len(self._prompts) >= MOST_PROMPTS:
             self._untold += 1
             return
-        kept = kept or self._prompts.setdefault(key, _Prompt(failure.text, failure))
+        kept = kept or self._prompts.setdefault(key, Kept(failure))
         kept.times += 1
         if failure.rows is not None and len(kept.rows) < MOST_VALUES:
             kept.rows.add(failure.rows)
+
+    def _cut_at_a_width(self) -> Iterable[Kept]:
+        """The prompts; texts are marked as truncated where several end within a sentence, all of one length, and none
+        is longer."""
+        texts = [one.first.text for one in self._prompts.values() if one.first.text and not one.first.text_cut]
+        most = max(map(len, texts), default=0)
+        widest = [text for text in texts if len(text) == most and not text.endswith(SENTENCE_ENDS)]
+        wide = most >= LEAST_WIDTH and len(widest) >= LEAST_AT_WIDTH
+        for one in self._prompts.values():
+            text = one.first.text or ""
+            near = len(text) >= most - 1  # a blank at its end is lost
+            if wide and near and "\n" not in text and not text.endswith(SENTENCE_ENDS):
+                one.first = replace(one.first, text_cut=True)
+            yield one
+
+    def _count_quantities(self, failure: Failure) -> None:
+        names = failure.quantities or {A_CHECK: failure.fields.get("value", "NaN")}
+        place = {key: failure.fields[key] for key in PLACES_OF_A_STEP if key in failure.fields}
+        for name, value in names.items():
+            old = self._quantities.get(name)
+            if old is not None:
+                self._quantities[name] = replace(old, lines=old.lines + 1)
+            elif len(self._quantities) < MOST_QUANTITIES:
+                self._quantities[name] = Quantity(name, 1, value, failure.line, place)
+
+    def _tell(self, count: int) -> None:
+        self._told_grows &= not self._told or self._told[-1] <= count
+        self._told_sum += count
+        self._told = [*self._told[:1], count]
+
+    def _told_in_all(self) -> int | None:
+        """The log's own number of failures: its last one if they only grow, or what its parts add up to."""
+        if not self._told:
+            return None
+        found = self._kinds["example"]
+        if self._told_sum == found or not self._told_grows:
+            return self._told_sum if self._told_sum == found else None
+        return self._told[-1]
 
     def _row_size(self, count: int | None) -> int | None:
         """The largest of the sizes that divides the count."""

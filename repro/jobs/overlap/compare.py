@@ -12,6 +12,8 @@ from repro.core.sentences import listed
 from repro.jobs.chances import LEVEL, at_least, holm, shown
 from repro.jobs.content import many
 
+Unclear = Mapping[tuple[str, str], Mapping[str, int]]
+NONE_UNCLEAR: Unclear = {}
 NORMALISED = "Unicode NFC; line ends (also written as \\n) and runs of white space count as one space, none at the ends"
 """How two texts are held to be the same prompt. Case and punctuation count: they change the tokens."""
 ALL_COMBINATIONS = 6
@@ -28,7 +30,9 @@ class Pair:
 
     ``first_in_second`` and ``second_in_first`` are the containments, shares of the set named first; None for an empty
     one, as ``jaccard`` is where both are empty. ``corrected`` takes into account how many pairs were looked at.
-    ``expected`` is what two sets of these sizes have in common on average.
+    ``expected`` is what two sets of these sizes have in common on average. ``unclear_first`` are the members of the
+    first of which it is not known whether they are in the second, each with how many there fit; then ``both`` is the
+    least, and no share is given.
     """
 
     first: str
@@ -43,6 +47,8 @@ class Pair:
     chance: float | None
     corrected: float | None
     sentence: str
+    unclear_first: Mapping[str, int]
+    unclear_second: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +89,17 @@ def normalised(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text).replace("\\n", "\n")).strip()
 
 
-def overlap(sets: Mapping[str, Set[str]], population: int | Set[str] | None = None) -> Overlap:
+def overlap(
+    sets: Mapping[str, Set[str]], population: int | Set[str] | None = None, unclear: Unclear = NONE_UNCLEAR
+) -> Overlap:
     """The whole comparison.
 
     Args:
         sets: Each set's name and members, at least two; texts that are ``normalised``.
         population: What all of them were drawn from: the texts, or only how many there are. None where it is not
             known; then no chance is claimed.
+        unclear: For a set and another one, the members of the first of which it is not known whether they are in the
+            other, each with how many prompts fit.
 
     Raises:
         UsageError: there are fewer than two sets, or more prompts than the population has.
@@ -108,13 +118,13 @@ def overlap(sets: Mapping[str, Set[str]], population: int | Set[str] | None = No
     chances = [None if total is None else _chance(total, [drawn[name] for name in couple]) for couple in couples]
     corrected = holm([float(chance) for chance in chances if chance is not None]) or (None,) * len(couples)
     pairs = tuple(
-        _pair(sets, couple, drawn, total, chance, value)
+        _pair(sets, couple, drawn, total, chance, value, unclear)
         for couple, chance, value in zip(couples, chances, corrected, strict=True)
     )
     together = None if total is None or len(sets) < 3 else float(_chance(total, list(drawn.values())))
     in_all = len(frozenset.intersection(*map(frozenset, sets.values())))
     if len(sets) > 2:
-        notes.append(_all_at_once(sets, in_all, together))
+        notes.append(f"{'At least ' if unclear else ''}{_all_at_once(sets, in_all, together)}")
     if len(pairs) > 1 and total is not None:
         notes.append(f"{len(pairs)} pairs were tested: corrected probabilities are by Holm's method.")
     if total is None:
@@ -128,7 +138,7 @@ def overlap(sets: Mapping[str, Set[str]], population: int | Set[str] | None = No
         in_all=in_all,
         in_all_chance=together,
         pairs=pairs,
-        regions=_regions(sets),
+        regions=_regions(sets, unclear),
         notes=tuple(notes),
     )
 
@@ -139,7 +149,7 @@ def _drawn(sets: Mapping[str, Set[str]], population: int | Set[str] | None) -> t
         return dict(sets), []
     drawn = {name: members & population for name, members in sets.items()}
     notes = [
-        f"{len(sets[name]) - len(members)} of {len(sets[name])} in {name} are not in the population; "
+        f"{len(sets[name]) - len(members)} of {len(sets[name])} in {name} are not found in the population; "
         "probabilities leave them out."
         for name, members in drawn.items()
         if len(members) < len(sets[name])
@@ -159,22 +169,27 @@ def _pair(
     total: int | None,
     chance: Fraction | None,
     corrected: float | None,
+    unclear: Unclear,
 ) -> Pair:
     first, second = (sets[name] for name in names)
     both, either = len(first & second), len(first | second)
+    not_told = [unclear.get(pair, {}) for pair in (names, names[::-1])]
+    told = not any(not_told)
     return Pair(
         first=names[0],
         second=names[1],
         both=both,
-        only_first=tuple(sorted(first - second)),
-        only_second=tuple(sorted(second - first)),
-        jaccard=both / either if either else None,
-        first_in_second=both / len(first) if first else None,
-        second_in_first=both / len(second) if second else None,
+        only_first=tuple(sorted(first - second - not_told[0].keys())),
+        only_second=tuple(sorted(second - first - not_told[1].keys())),
+        jaccard=both / either if either and told else None,
+        first_in_second=both / len(first) if first and told else None,
+        second_in_first=both / len(second) if second and told else None,
         expected=len(drawn[names[0]]) * len(drawn[names[1]]) / total if total else None,
         chance=None if chance is None else float(chance),
         corrected=corrected,
-        sentence=_sentence(sets, names, drawn, total, chance, corrected),
+        sentence=_sentence(sets, names, drawn, total, chance, corrected, unclear),
+        unclear_first=not_told[0],
+        unclear_second=not_told[1],
     )
 
 
@@ -185,6 +200,7 @@ def _sentence(
     total: int | None,
     chance: Fraction | None,
     corrected: float | None,
+    unclear: Unclear,
 ) -> str:
     """The smaller set against the larger one: how much of it lies in there, and what chance would do."""
     small, large = sorted(names, key=lambda name: len(sets[name]))
@@ -193,6 +209,9 @@ def _sentence(
     if not sets[small]:
         return f"{small} is empty."
     found = f"{share} {len(sets[small])} in {small} are among the {len(sets[large])} in {large}"
+    not_told = unclear.get((small, large), {})
+    if not_told:
+        found = _in_part(sets, small, large, both, not_told)
     if total is None or chance is None or corrected is None:
         return f"{found}."
     expected = len(drawn[small]) * len(drawn[large]) / total
@@ -200,7 +219,22 @@ def _sentence(
         return f"{found}, as they must be: one of the two is the whole population."
     by_chance = f"{expected:.3g} would be expected by chance, and this many or more has probability {shown(chance)}"
     more = f" ({shown(corrected)} corrected)" if len(sets) > 2 else ""
-    return f"{found}; {by_chance}{more}{'' if corrected <= LEVEL else ', so this may be chance'}."
+    if not_told:
+        by_chance = f"{expected:.3g} would be expected by chance, and {both} or more have probability {shown(chance)}"
+    may_be = corrected > LEVEL and not not_told  # with more in common it would be less probable
+    return f"{found}; {by_chance}{more}{', so this may be chance' if may_be else ''}."
+
+
+def _in_part(sets: Mapping[str, Set[str]], small: str, large: str, both: int, not_told: Mapping[str, int]) -> str:
+    """What is known where truncated texts fit several prompts: never that they are not among the others."""
+    fit = sorted(set(not_told.values()))
+    fitting = f"{fit[0]} candidates" if len(fit) == 1 else f"{fit[0]} to {fit[-1]} candidates"
+    if fit == [1]:
+        fitting = "1 candidate, which others fit too"
+    known = f"{both} of the {len(sets[small])} in {small} are among the {len(sets[large])} in {large}"
+    left = len(sets[small]) - both - len(not_told)
+    others = f", and {left} are not" if left else ""
+    return f"{known}{others}; could not tell for {len(not_told)}, whose truncated text fits several ({fitting})"
 
 
 def _templates(sets: Mapping[str, Set[str]], first: str, second: str) -> str | None:
@@ -223,8 +257,9 @@ def _all_at_once(sets: Mapping[str, Set[str]], in_all: int, chance: float | None
     return f"{said}." if chance is None else f"{said}; this many or more has probability {shown(chance)} by chance."
 
 
-def _regions(sets: Mapping[str, Set[str]]) -> tuple[Region, ...]:
-    """The Venn table: from single sets to all at once."""
+def _regions(sets: Mapping[str, Set[str]], unclear: Unclear) -> tuple[Region, ...]:
+    """The Venn table: from single sets to all at once. What may be in a further set too is not called alone."""
+    not_told = {text for those in unclear.values() for text in those}
     members: dict[tuple[str, ...], list[str]] = {}
     for text in sorted(frozenset().union(*sets.values())):
         members.setdefault(tuple(name for name in sets if text in sets[name]), []).append(text)
@@ -236,7 +271,7 @@ def _regions(sets: Mapping[str, Set[str]]) -> tuple[Region, ...]:
         Region(
             sets=row,
             inside=sum(len(texts) for owners, texts in members.items() if set(row) <= set(owners)),
-            alone=tuple(members.get(row, ())),
+            alone=tuple(text for text in members.get(row, ()) if text not in not_told),
         )
         for row in wanted
     )

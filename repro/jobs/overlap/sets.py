@@ -3,17 +3,21 @@
 A run also tells which prompts passed. A list and a log do not, so what they were drawn from has to be named.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro.core.errors import UsageError
 from repro.core.foreign import check_is_file
 from repro.core.sentences import listed
 from repro.jobs.content import many
 from repro.jobs.overlap.compare import normalised
+from repro.jobs.overlap.matching import Member, match
 from repro.jobs.prompt_files import RUN, SUFFIXES, examples, is_run
+
+if TYPE_CHECKING:
+    from repro.jobs.logs.records import Prompt
 
 SHORTENED = ("...", "…")
 """How a log ends a text that it has cut."""
@@ -24,7 +28,8 @@ class PromptSet:
     """The prompts that failed in one place; texts are ``normalised``.
 
     ``kind`` is "run", "list" or "log". ``asked`` are all that were run and gave an answer, None where that is not
-    known. ``entries`` counts what was read as failing, before texts that are the same became one.
+    known. ``entries`` counts what was read as failing, before texts that are the same became one. ``members`` are the
+    failing prompts before they were matched with those of other sets: truncated texts are in ``failed`` as they stand.
     """
 
     name: str
@@ -34,6 +39,7 @@ class PromptSet:
     asked: frozenset[str] | None
     entries: int
     notes: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
 
 
 def read_sets(paths: Sequence[Path], field: str | None = None, *, pairs: bool = False) -> tuple[PromptSet, ...]:
@@ -66,13 +72,15 @@ def read(path: Path, field: str | None = None, *, pairs: bool = False) -> Prompt
     # The options are meant for those of the files that have fields.
     plain = is_run(file) or file.suffix.lower() == ".txt"
     entries = list(examples(file, None if plain else field, pairs=pairs and not plain, note=notes.append))
-    found = [(normalised(one.name), one.verdict) for one in entries if one.name.strip()]
+    named = [one for one in entries if one.name.strip()]
+    found = [(normalised(one.name), one.verdict) for one in named]
     withheld = sum(one.text is None and not one.name for one in entries)
     if withheld:
         notes.append(f"{many(withheld, 'prompt')} with a withheld text left out.")
     # A list of what was skipped may have verdicts too, but only a record of all prompts has good ones.
     of_run = is_run(file) or any(verdict == "good" for _, verdict in found)
-    failed = [text for text, verdict in found if verdict in (None, "bad")]
+    kept = [(one, text) for one, (text, verdict) in zip(named, found, strict=True) if verdict in (None, "bad")]
+    failed = [text for _, text in kept]
     different = frozenset(failed)
     skipped = sum(verdict == "skip" for _, verdict in found)
     if len(different) < len(failed):
@@ -89,6 +97,7 @@ def read(path: Path, field: str | None = None, *, pairs: bool = False) -> Prompt
         asked=frozenset(text for text, verdict in found if verdict in ("good", "bad")) if of_run else None,
         entries=len(failed),
         notes=tuple(notes),
+        members=tuple({text: _member(text, one.index if is_run(file) else None) for one, text in kept}.values()),
     )
 
 
@@ -117,26 +126,28 @@ def population_of(
     return every.failed if every.asked is None else every.asked
 
 
-def completed(sets: Sequence[PromptSet], population: Iterable[str] = ()) -> tuple[PromptSet, ...]:
-    """The sets with texts that were cut by a log put in full, where exactly one prompt begins so.
-
-    A text that a run, a list or the population has exactly so was not cut.
+def completed(
+    sets: Sequence[PromptSet], population: Iterable[str] = ()
+) -> tuple[tuple[PromptSet, ...], Mapping[tuple[str, str], Mapping[str, int]]]:
+    """The sets with the same text for the same prompt, truncated texts in full where exactly one prompt begins so; and
+    for each two sets the members of the first of which it is not known whether they are in the second.
 
     Args:
         sets: The sets; each also lends its texts to the others.
         population: More texts to look in.
     """
-    every = set(population).union(*(item.failed | (item.asked or frozenset()) for item in sets))
-    full = sorted(text for text in every if not text.endswith(SHORTENED))
+    asked = frozenset(population).union(*(item.asked or () for item in sets))
+    found = match({item.name: item.members for item in sets}, asked)
     done = []
     for item in sets:
-        whole = set(population).union(item.asked or (), *(other.failed for other in sets if _is_whole(other, item)))
-        done.append(_completed(item, full, whole))
-    return tuple(done)
-
-
-def _is_whole(other: PromptSet, item: PromptSet) -> bool:
-    return other is not item and other.kind != "log"
+        notes = list(item.notes)
+        if put := found.completed[item.name]:
+            notes.append(f"{many(put, 'truncated text')} completed: only one known prompt starts that way.")
+        unclear = {text for (name, _), those in found.unclear.items() if name == item.name for text in those}
+        if unclear:
+            notes.append(f"{many(len(unclear), 'prompt')} could not be told: several fit the truncated text.")
+        done.append(replace(item, failed=found.sets[item.name], notes=tuple(notes)))
+    return tuple(done), found.unclear
 
 
 def _log(file: Path) -> PromptSet:
@@ -150,7 +161,8 @@ def _log(file: Path) -> PromptSet:
             f"{file}: {many(untold, 'failure')} of more prompts than are told apart in a log. Split it, or give a list."
         )
     prompts = [prompt for section in sections for prompt in section.prompts]
-    texts = [_cut(prompt.text, cut=prompt.first.text_cut) for prompt in prompts if prompt.text]
+    members = [member_of(prompt) for prompt in prompts if prompt.text]
+    texts = [one.shown for one in members]
     notes = []
     nameless = len(prompts) - len(texts) + sum(section.unnamed for section in sections)
     if nameless:
@@ -162,39 +174,18 @@ def _log(file: Path) -> PromptSet:
     if totals:
         notes.append(f"the log reports {listed([f'{total:,}' for total in totals])} prompts in all.")
     failed = frozenset(texts)
-    return PromptSet(file.name, str(file), "log", failed, None, len(texts), tuple(notes))
+    return PromptSet(file.name, str(file), "log", failed, None, len(texts), tuple(notes), tuple(members))
 
 
-def _cut(text: str, *, cut: bool) -> str:
-    """A text of a log; where it was cut, that can be seen at its end."""
-    plain = normalised(text)
-    return f"{plain}…" if cut and not plain.endswith(SHORTENED) else plain
+def member_of(prompt: "Prompt") -> Member:
+    """A prompt of a log, with its index."""
+    return replace(_member(normalised(prompt.text or ""), prompt.first.index), cut=prompt.first.text_cut)
 
 
-def _completed(item: PromptSet, full: Sequence[str], whole: Set[str]) -> PromptSet:
-    """One set with its cut texts in full; those that could stand for several, or for none, stay as they are.
-
-    ``full`` are the texts to choose from, in order; ``whole`` those that are known not to be cut.
-    """
-    put: dict[str, str] = {}
-    unclear = 0
-    for text in item.failed:
-        if text in whole or not text.endswith(SHORTENED):
-            continue
-        start = text.removesuffix("...").removesuffix("…").rstrip()
-        place = bisect_left(full, start)
-        found = [other for other in full[place : place + 2] if start and other.startswith(start)]
-        if len(found) == 1:
-            put[text] = found[0]
-        elif found:
-            unclear += 1
-    notes = list(item.notes)
-    if put:
-        notes.append(f"{many(len(put), 'truncated text')} completed: only one known prompt starts that way.")
-    if unclear:
-        notes.append(f"{many(unclear, 'truncated text')} left as is: several known prompts start that way.")
-    failed = frozenset(put.get(text, text) for text in item.failed)
-    return replace(item, failed=failed, notes=tuple(notes))
+def _member(text: str, index: int | None) -> Member:
+    """A text that ends in dots may go on."""
+    cut = text.endswith(SHORTENED)
+    return Member(text.removesuffix("...").removesuffix("…").rstrip() if cut else text, cut, index)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -204,6 +204,7 @@ class Tally:
         self._hits: dict[str, Finding] = {}
         self._words: dict[str, Finding] = {}
         self._texts: set[str] = set()
+        self._met: dict[tuple[str, bool], int] = {}
 
     def numbers(self, place: str, count: int) -> None:
         """``count`` more numbers at ``place``, bad ones among them."""
@@ -217,11 +218,13 @@ class Tally:
     def hit(self, place: str, first: str, counts: Counts, dtype: str | None = None) -> None:
         """Bad numbers at ``place``, which ``numbers`` was told too. The first call says ``first`` and ``dtype``."""
         place = self._known(place)
+        self._met.setdefault((place, False), len(self._met))
         self._hits[place] = (self._hits.get(place) or Finding(place=place, dtype=dtype, first=first)).more(counts)
 
     def word(self, place: str, first: str, counts: Counts, *, quoted: bool = True) -> None:
         """A text that is a word for NaN or Inf; not ``quoted`` where all numbers of the file are texts."""
         place = self._known(place)
+        self._met.setdefault((place, True), len(self._met))
         kept = self._words.get(place) or Finding(place=place, first=first)
         self._words[place] = kept.more(counts, counts.bad if quoted else 0)
 
@@ -235,12 +238,19 @@ class Tally:
     def looked(self, path: str, kind: str, size: int) -> Looked:
         """The file as a record."""
         passed_over = 0
+        order = {place: met for (place, word), met in self._met.items() if not word}
         for place, found in self._words.items():
-            if place not in self._texts or (place in self._numbers and place != ELSEWHERE):
-                self.numbers(place, found.bad)
-                kept = self._hits.get(place) or Finding(place=place, first=found.first)
-                self._hits[place] = kept.more(found.counts, found.as_text)
-            else:
+            if place in self._texts and (place not in self._numbers or place == ELSEWHERE):
                 passed_over += found.bad
-        findings = tuple(replace(found, count=self._numbers[place]) for place, found in self._hits.items())
+                continue
+            self.numbers(place, found.bad)
+            met, kept = self._met[place, True], self._hits.get(place)
+            if kept is None:
+                self._hits[place] = found
+            else:  # whichever of the two stands first in the file says where
+                first = found.first if met < order[place] else kept.first
+                self._hits[place] = replace(kept.more(found.counts, found.as_text), first=first)
+            order[place] = min(met, order.get(place, met))
+        in_file = sorted(self._hits, key=order.__getitem__)
+        findings = tuple(replace(self._hits[place], count=self._numbers[place]) for place in in_file)
         return Looked(path, kind, size, sum(self._numbers.values()), findings, tuple(self.unread), passed_over)

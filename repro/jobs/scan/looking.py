@@ -21,6 +21,7 @@ from repro.jobs.scan.findings import SHOWN, Looked, Tally, Unreadable, clean
 from repro.jobs.scan.json_lines import read_json_lines
 from repro.jobs.scan.json_text import read_json
 from repro.jobs.scan.parquet import read_parquet
+from repro.jobs.scan.plain_text import read_plain_text
 
 Reader = Callable[[Path, Tally], None]
 
@@ -31,9 +32,11 @@ READERS: dict[str, Reader] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
+    ".txt": read_plain_text,
+    ".log": read_plain_text,
 }
 KINDS = (*READERS, *tensor_files.KINDS)
-PACKED = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
+PACKED = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".log"})
 """Also read with .gz behind their name."""
 
 
