@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from corpus.families import HIDDEN, PAD
 from support.hosting import answers, command, environment, fake_python, model_folder, repro
-from support.prompt_models import KILL, POISON, RARE, write_lines, write_llama, write_odd
+from support.prompt_models import CHANNEL, KILL, POISON, RARE, write_lines, write_llama, write_odd
 
 from repro.core.answer import read
 from repro.core.records import Kind, Outcome
@@ -86,7 +86,17 @@ def test_a_rare_token_is_found_and_named_as_the_reason(rare):
     assert (first.topic.family, first.separates, first.significant) == ("token", True, True)
     assert str(RARE) in first.sentence
     said = "12 of 40 examples are bad. Each of them goes bad first in model.layers.1 at 'w77' (text)."
-    assert (rare.answer.headline, said in rare.done.stdout) == (said, True)
+    assert rare.answer.headline.startswith(said + " The full search, run on 2 of them, says the same: ")
+    assert rare.answer.headline in " ".join(rare.done.stdout.split())
+
+
+def test_what_is_said_of_all_was_put_to_the_full_search_on_some(rare):
+    searched = rare.answer.prompts.searched
+    assert (searched.asked, searched.answered, searched.agreed) == (2, 2, 2)
+    for sample in searched.samples:
+        place = rare.texts[sample.index].split().index(f"w{RARE}") + 1  # behind <bos>
+        assert (sample.found.layer, sample.found.token_index, sample.found.token) == ("model.layers.1", place, "w77")
+        assert (sample.origin.mechanism, sample.origin.channel_index) == ("overflow", CHANNEL)
 
 
 def test_bad_values_are_factored_into_whole_rows(rare):

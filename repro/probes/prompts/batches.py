@@ -20,6 +20,8 @@ from ..model.load import Loaded
 from ..protocol.failures import one_line, panics_raised
 from ..values.figures import is_float, tensors_in, widen
 
+ENDS_NAMED = 3  # bad numbers of an output of which the place is kept
+
 
 @dataclass(frozen=True)
 class Example:
@@ -78,17 +80,27 @@ class NotSeen(RuntimeError):
 
 
 @dataclass(frozen=True)
+class End:
+    """An example's output at its last token: how many of its numbers are not finite, and the first of their places."""
+
+    bad: int
+    of: int
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Captured:
     """One pass. size: largest magnitude of each layer's output for each token, (layer, batch, seq), float32 on the
     CPU; NaN where a token's row holds one. output_bad: (batch,), whether the output at the last token is not finite.
     residual: each layer's output at the last token, (layer, batch, hidden), float32, where it was asked for. width:
-    numbers in a token's row.
+    numbers in a token's row. ends: what is not finite in each example's output at its last token.
     """
 
     size: Tensor
     output_bad: Tensor
     residual: Optional[Tensor]
     width: int
+    ends: tuple["End", ...] = ()
 
     def bad_rows(self) -> Tensor:
         """Whether a token's row holds a NaN or Inf, on padding too: (layer, batch, seq)."""
@@ -110,9 +122,9 @@ class Tokens:
         self._max_length = max_length
         self._device = loaded.device
         try:
-            self._vocabulary: Optional[int] = vocabulary(loaded.model)
+            self.vocabulary: Optional[int] = vocabulary(loaded.model)
         except NotImplementedError:  # custom code that names no embedding
-            self._vocabulary = None
+            self.vocabulary = None
         self._longest = positions(loaded.model)
         self.side = padding_side or str(getattr(tokenizer, "padding_side", None) or "right")
         config = loaded.config
@@ -155,7 +167,7 @@ class Tokens:
             return "the tokenizer makes no token of it"
         if self._longest is not None and len(ids) > self._longest:
             return f"{len(ids):,} tokens, and the model takes {self._longest:,}: shorten it, or cut with --max-length"
-        limit = self._vocabulary
+        limit = self.vocabulary
         wrong = None if limit is None else next((token for token in ids if not 0 <= token < limit), None)
         return None if wrong is None else f"token id {wrong} is none of the model's {limit:,}"
 
@@ -181,8 +193,8 @@ class Tokens:
         return Batch(number, tuple(examples), given, seen, self.side, None if self._start is None else behind)
 
 
-def forward(model: nn.Module, batch: Batch) -> Any:
-    """One pass over the batch, without gradients. The mask is given where it holds anything."""
+def given_to(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """The arguments of one pass over the batch, by name. The masks are given where the model takes them."""
     given: dict[str, Any] = {"input_ids": batch.input_ids}
     if accepts(model, "attention_mask"):
         given["attention_mask"] = batch.mask
@@ -190,8 +202,13 @@ def forward(model: nn.Module, batch: Batch) -> Any:
         given["decoder_input_ids"] = batch.decoder_ids
         if accepts(model, "decoder_attention_mask"):
             given["decoder_attention_mask"] = batch.mask
+    return given
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """One pass over the batch, without gradients."""
     with torch.no_grad():
-        return model(**given)
+        return model(**given_to(model, batch))
 
 
 def largest(rows: Tensor) -> Tensor:
@@ -231,7 +248,13 @@ def captured(model: nn.Module, batch: Batch, layers: Sequence[str], *, residual:
         (~torch.isfinite(ends)).any(-1).cpu(),
         torch.stack([rows[name] for name in layers]).cpu() if residual else None,
         widths[-1],
+        tuple(_end(row) for row in ~torch.isfinite(ends)),
     )
+
+
+def _end(bad: Tensor) -> End:
+    places = bad.nonzero().flatten()[:ENDS_NAMED] if bool(bad.any()) else bad.new_zeros(0)
+    return End(int(bad.sum()), bad.numel(), tuple(int(place) for place in places))
 
 
 def counted(model: nn.Module, batch: Batch, layers: Sequence[str]) -> dict[str, Tensor]:

@@ -2,11 +2,12 @@
 bad one.
 
 A layer's output says where attention has carried a bad value as well. So the modules that come before, and those inside
-the layer, are looked at in the order in which they end: the first with a bad row has the token whose own row it is.
+the layer, are looked at in the order in which they end: the first with a bad row has the token whose own row it is. A
+module that was given the bad row did not make it: the code around it did, which is that of the module it lies in.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -21,11 +22,13 @@ from .batches import Batch, forward, in_decoder
 @dataclass(frozen=True)
 class Call:
     """One call of a module that gives a row for each token. bad: (batch, seq), whether a row holds a NaN or Inf, on the
-    CPU. decoder: whether the tokens are those of an encoder-decoder's decoder. outside: of all layers.
+    CPU; given: the same of the rows that it was given. decoder: whether the tokens are those of an encoder-decoder's
+    decoder. outside: of all layers.
     """
 
     module: str
     bad: Tensor
+    given: Tensor
     decoder: bool
     outside: bool
 
@@ -44,24 +47,63 @@ def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Seque
         for name, module in model.named_modules()
         if name and not (name + ".").startswith(closed or ("\0",))
     }
-    found: list[tuple[str, Tensor, bool]] = []
+    found: list[tuple[str, Tensor, Optional[Tensor], bool]] = []
+    taken: dict[str, Optional[Tensor]] = {}
+
+    def before(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:  # now: the module may write in place
+            taken[name] = _any_rows(tensors_in((args, kwargs)), batch)
+
+        return hook
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             rows = next((rows for rows in (_rows(t, batch) for t in tensors_in(output)) if rows is not None), None)
             if rows is not None:
-                found.append((name, rows, _is_decoders(name, args, batch)))
+                found.append((name, rows, taken.get(name), _is_decoders(name, args, batch)))
 
         return hook
 
     modules = dict(model.named_modules())
-    with _hooks([modules[name].register_forward_hook(hook_for(name)) for name in names.values()]):
+    handles = [modules[name].register_forward_pre_hook(before(name), with_kwargs=True) for name in names.values()]
+    with _hooks([*handles, *(modules[name].register_forward_hook(hook_for(name)) for name in names.values())]):
         forward(model, batch)
     shape, inner = batch.mask.shape, tuple(name + "." for name in every)
+    none = torch.zeros(shape, dtype=torch.bool)
     return [
-        Call(name, rows.expand(shape).cpu(), decoder, not (inner and (name + ".").startswith(inner)))
-        for name, rows, decoder in found
+        Call(
+            name,
+            rows.expand(shape).cpu(),
+            none if given is None else given.expand(shape).cpu(),
+            decoder,
+            not (inner and (name + ".").startswith(inner)),
+        )
+        for name, rows, given, decoder in found
     ]
+
+
+def _any_rows(tensors: Iterable[Tensor], batch: Batch) -> Optional[Tensor]:
+    """Whether a token's row is bad in any of the tensors; None where none of them has rows of tokens."""
+    found: Optional[Tensor] = None
+    for tensor in tensors:
+        rows = _rows(tensor, batch)
+        if rows is not None:
+            found = rows if found is None else found | rows
+    return found
+
+
+def maker_of(calls: Sequence[Call], call: Call, row: int, column: int) -> Optional[str]:
+    """The module that gives the row its first bad value, where ``call`` is the first that has it; None for code of the
+    model's own, outside of all its modules.
+    """
+    if not bool(call.given[row, column]):
+        return call.module
+    called, path = {other.module for other in calls}, call.module
+    while path:
+        path = path.rpartition(".")[0]
+        if path in called:
+            return path
+    return None
 
 
 def _between(every: list[str], layers: Sequence[str], at: int) -> list[str]:

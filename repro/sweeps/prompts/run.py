@@ -22,6 +22,7 @@ from repro.core.errors import UsageError
 from repro.core.folders import Claim, claim
 from repro.core.locks import folder_held
 from repro.core.records import Kind, Outcome, Owner
+from repro.core.sentences import BAD_LOGITS, EVERY, OUTPUT, sentence
 from repro.core.sweep_answers import Counts, Place, Prompts, Skips
 from repro.engine.runner import Listener
 from repro.jobs.prompt_files import asked_examples
@@ -29,6 +30,8 @@ from repro.run import output
 from repro.run.run import Request, Result, run_into
 from repro.sweeps.prompts.reasons import reasons
 from repro.sweeps.prompts.records import PromptRecords
+from repro.sweeps.prompts.searched import Corrections
+from repro.sweeps.prompts.searched import sentence as of_the_search
 
 HEADER = "prompts.json"
 EXAMPLES = "examples.jsonl"
@@ -40,6 +43,10 @@ COMPARED = 10_000
 """How many failing and how many passing examples are looked at for what tells them apart; of more, the first."""
 KINDS_OF_SKIP = 1000
 """How many different reasons are counted: each may name its own token."""
+At = tuple[str, str | None, str, str | None]
+"""Layer, token, kind of token, and the module that gives bad logits."""
+LOGITS = "logits"
+NOT_KNOWN = "not known"
 SHOWN = 20
 """How many places, reasons and counts the answer has; the most frequent ones."""
 
@@ -108,6 +115,7 @@ def _run(folder: Path, asked: Asked, request: Request, total: int, listener: Lis
         "layers": list(asked.layers) or None,
         "vectors": vectors,
         "ablations": asked.ablations,
+        "answers": str(folder / RECORDS),
     }
     kept = PromptRecords(folder / RECORDS)
     if kept.dropped:
@@ -147,7 +155,8 @@ def _write_examples(asked: Asked, folder: Path) -> None:
 
 def _conclude(folder: Path, kept: PromptRecords, answer: Answer, request: Request, found: Prompts) -> Answer:
     """The run's answer with what the examples amount to."""
-    compared = _without_censored(_write_skipped(folder, kept))
+    corrections = Corrections(found.searched)
+    compared = _without_censored([corrections.of(record) for record in _write_skipped(folder, kept)])
     found = replace(found, why=reasons(compared, special_ids=found.special_ids))
     lost = set(found.pairs_lost)
     if lost:
@@ -167,11 +176,21 @@ def _conclude(folder: Path, kept: PromptRecords, answer: Answer, request: Reques
         answer,
         verdict=verdict,
         reason=reason,
-        headline=f"{reason} {found.sentence}".strip(),
+        headline=_headline(reason, found, answer),
         kind=Kind.NONFINITE if verdict is Outcome.BAD else None,
         owner=owner,
         prompts=found,
     )
+
+
+def _headline(reason: str, found: Prompts, answer: Answer) -> str:
+    """The answer in sentences: how many, where, what the full search says, and the tensors that hold bad values."""
+    said = [reason, found.sentence, found.searched.sentence if found.searched else ""]
+    weights = next((row for row in answer.steps if row.step == "weights"), None)
+    if weights is not None and weights.verdict is Outcome.BAD:
+        without = "" if found.bad else " No prompt of the file meets it."
+        said.append(f"The weights: {sentence(weights.reason)}{without}")
+    return " ".join(filter(None, said))
 
 
 def _write_skipped(folder: Path, kept: PromptRecords) -> list[dict[str, Any]]:
@@ -241,7 +260,8 @@ def summary(records: Iterable[Mapping[str, Any]], step: Prompts | None = None) -
     many values, which pairs are lost; beside what the step itself said.
     """
     verdicts: collections.Counter[str] = collections.Counter()
-    places: collections.Counter[tuple[str, str | None, str]] = collections.Counter()
+    places: collections.Counter[At] = collections.Counter()
+    corrections = Corrections(step.searched if step else None)
     causes: collections.Counter[str] = collections.Counter()
     rows: collections.Counter[tuple[int, int, int]] = collections.Counter()
     padding: collections.Counter[str] = collections.Counter()
@@ -258,20 +278,22 @@ def summary(records: Iterable[Mapping[str, Any]], step: Prompts | None = None) -
         if record["verdict"] == "skip" and (record["reason"] in skips or len(skips) < KINDS_OF_SKIP):
             skips[record["reason"]] += 1
         if record["verdict"] == "bad":
-            places[(str(record["layer"]), record.get("token"), str(record.get("token_kind")))] += 1
+            places[_at(corrections.of(record))] += 1
             causes[str(record.get("cause"))] += 1
             at_last = record.get("at_last") or record
             count = sum(int(at_last.get(key) or 0) for key in ("nan", "posinf", "neginf"))
             rows[(count, int(at_last.get("rows") or 0), int(record.get("row_size") or 0))] += 1
+    searched = step.searched if step else None
     return replace(
         step or Prompts(),
+        searched=None if searched is None else replace(searched, sentence=of_the_search(searched)),
         asked=verdicts.total(),
         good=verdicts["good"],
         bad=verdicts["bad"],
         skip=verdicts["skip"],
         places=tuple(
-            Place(layer=layer, token=token, kind=kind, examples=times)
-            for (layer, token, kind), times in places.most_common(SHOWN)
+            Place(layer=layer, token=token, kind=kind, examples=times, module=module)
+            for (layer, token, kind, module), times in places.most_common(SHOWN)
         ),
         causes=dict(causes),
         skips=tuple(Skips(reason=reason, examples=times) for reason, times in skips.most_common(SHOWN)),
@@ -286,13 +308,25 @@ def summary(records: Iterable[Mapping[str, Any]], step: Prompts | None = None) -
     )
 
 
-def _most_often(places: collections.Counter[tuple[str, str | None, str]]) -> str:
+def _at(record: Mapping[str, Any]) -> At:
+    """Where a bad example goes bad first: layer, token, kind of token; of bad logits the module that gives them."""
+    layer, kind = str(record["layer"]), record.get("token_kind")
+    if layer == OUTPUT:
+        return layer, None, LOGITS, record.get("module")
+    return layer, record.get("token"), str(kind or NOT_KNOWN), None
+
+
+def _most_often(places: collections.Counter[At]) -> str:
     """Where most examples go bad first; empty where none does."""
     if not places:
         return ""
-    ((layer, token, kind), times), total = places.most_common(1)[0], places.total()
+    ((layer, token, kind, module), times), total = places.most_common(1)[0], places.total()
     each = "Each of them" if times == total else f"{times:,} of them"
-    return f"{each} goes bad first in {layer}" + ("" if token is None else f" at {token!r} ({kind})") + "."
+    if layer == OUTPUT:
+        verb = "has" if times in (1, total) else "have"
+        return f"{each} {verb} {BAD_LOGITS}" + (f": {module} gives them." if module else ".")
+    at = {EVERY: ", at every token"}.get(kind, "") if token is None else f" at {token!r} ({kind})"
+    return f"{each} goes bad first in {layer}{at}."
 
 
 def refuse_script(model: str) -> None:
