@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Bisect, Forward, Origin
-from repro.core.sweep_answers import Place, PromptAblation
+from repro.core.sweep_answers import ChatTemplate, Place, PromptAblation
 
 OUTSIDE = -1
 """The call index of an operator that ran while no module did."""
@@ -156,6 +156,12 @@ def first_bad_in(place: Place) -> str:
     if place.layer != OUTPUT:
         return place.layer
     return BAD_LOGITS if place.module is None else f"{BAD_LOGITS}: {place.module} gives them"
+
+
+def template_used(template: ChatTemplate) -> str:
+    """Which chat template was used."""
+    where = f"{template.file}, " if template.file else ""
+    return f"the model's own ({where}SHA-256 {template.sha256[:12]}), for {template.examples:,} examples"
 
 
 def tried_on(rows: Sequence[PromptAblation]) -> str | None:

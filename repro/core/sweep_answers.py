@@ -351,6 +351,14 @@ class SearchedExample(Record, frozen=True, kw_only=True):
     origin: Origin | None = None
 
 
+class ChatTemplate(Record, frozen=True, kw_only=True):
+    """The chat template that made texts of messages: the file that it is in, its hash, and of how many examples."""
+
+    file: str | None = None
+    sha256: str
+    examples: int
+
+
 class Searched(Record, frozen=True, kw_only=True):
     """The failing examples that were put to the full search, as ``repro run`` makes it."""
 
@@ -476,4 +484,5 @@ class Prompts(Section, frozen=True, kw_only=True):
     lost_why: Why | None = None
     vectors: Vectors | None = None
     searched: Searched | None = None
+    chat_template: ChatTemplate | None = None
     ablations: tuple[PromptAblation, ...] = ()

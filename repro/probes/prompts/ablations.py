@@ -22,7 +22,7 @@ from ..protocol.wire import Emitter
 from ..values.figures import dtype_name, is_float
 from ..values.nest import rebuild
 from .alike import Failing, batches_of, name_of, names_of
-from .batches import Example, NotEncodable, Tokens, captured
+from .batches import Example, NotEncodable, Tokens, fails
 
 HALVES = 2  # a shorter maximal length is the longest prompt's half
 CONFIRMED = 2  # changes that are made for all failing examples, until one saves all
@@ -219,7 +219,7 @@ def run(asked: Asked, setting: Setting, batches: Iterable[tuple[Example, ...]]) 
     for examples in _changed(tokens, setting, batches):
         batch = tokens.batch(0, examples)
         counted = torch.tensor([name_of(example.index, example.side) in setting.counted for example in examples])
-        saved += int((~captured(asked.loaded.model, batch, asked.layers).failing(batch) & counted).sum())
+        saved += int((~fails(asked.loaded.model, batch, asked.layers, counted) & counted).sum())
         ran += int(counted.sum())
     return saved, ran
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..model.load import Loaded
 from ..observe.screen import blocks
-from .batches import Batch, Captured, Example, Tokens, alone, captured, counted, in_decoder
+from .batches import Batch, Captured, Example, Tokens, alone, captured, counted, fails, in_decoder
 from .inside import Call, calls_of, first_of, maker_of
 
 OUTPUT = "output"  # the place of a bad value that no captured layer has
@@ -66,7 +66,8 @@ def look(loaded: Loaded, tokens: Tokens, batch: Batch, seen: Captured, layers: l
     wanted = sorted({layer for layer, _ in places} | ({len(layers) - 1} if places else set()))
     if not wanted and not bool(seen.output_bad.any()):
         return [_record(loaded, tokens, batch, seen, layers, row, (), {}) for row in rows]
-    calls = calls_of(loaded.model, batch, layers, sorted({layer for layer, _ in places}))
+    head = any(bool(seen.output_bad[row.number]) and row.text is None for row in rows)
+    calls = calls_of(loaded.model, batch, layers, sorted({layer for layer, _ in places}), head)
     before = {call.module for call in calls if call.outside and bool(call.bad.any())}
     names = [*(layers[at] for at in wanted), *sorted(before - set(layers))]
     counts = counted(loaded.model, batch, names) if wanted else {}
@@ -170,8 +171,8 @@ def _place(
     if inside is not None:
         call, column = calls[inside[0]], inside[1]
         rows, decoder = call.bad[row.number] & own, call.decoder
-        module = maker_of(calls, call, row.number, column) or loaded.class_name
-        name = name if (module + ".").startswith(name + ".") or not _is_outside(module, calls) else module
+        module = maker_of(loaded.model, call, row.number, column) or loaded.class_name
+        name = name if (module + ".").startswith(name + ".") or not _is_outside(module, loaded) else module
     ids = batch.decoder_ids if decoder and batch.decoder_ids is not None else batch.input_ids
     found = {
         "layer": name,
@@ -195,9 +196,9 @@ def _place(
     }
 
 
-def _is_outside(module: str, calls: Sequence[Call]) -> bool:
+def _is_outside(module: str, loaded: Loaded) -> bool:
     """Whether a module is outside of all layers, as the model itself is."""
-    return all(call.outside for call in calls if call.module == module)
+    return not (module + ".").startswith(tuple(name + "." for name in blocks(loaded.model)))
 
 
 def _behind_the_layers(
@@ -215,7 +216,7 @@ def _behind_the_layers(
     last[int(batch.last[row.number])] = True
     inside = first_of(calls, row.number, last, last)
     if inside is not None:
-        found["module"] = maker_of(calls, calls[inside[0]], row.number, inside[1]) or loaded.class_name
+        found["module"] = maker_of(loaded.model, calls[inside[0]], row.number, inside[1]) or loaded.class_name
     return found
 
 
@@ -244,7 +245,7 @@ def _alone(loaded: Loaded, batch: Batch, layers: list[str], row: int) -> dict[st
 
 
 def _is_bad(loaded: Loaded, batch: Batch, layers: list[str]) -> bool:
-    return bool(captured(loaded.model, batch, layers).failing(batch).any())
+    return bool(fails(loaded.model, batch, layers).any())
 
 
 def _words(found: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..observe.screen import blocks
 from ..values.figures import is_float, tensors_in, widen
-from .batches import Batch, forward, in_decoder
+from .batches import Batch, Enough, forward, in_decoder
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Call:
     outside: bool
 
 
-def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Sequence[int]) -> list[Call]:
+def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Sequence[int], whole: bool) -> list[Call]:
     """The calls outside of all layers, and inside those that are bad first; ``first`` are their numbers in ``layers``.
-    One more pass.
+    One more pass, which ends behind the last of these layers, unless the ``whole`` of it is wanted.
 
     Where only some of a model's layers are looked at, those between a bad one and the sound one before belong to it.
     """
@@ -47,6 +47,7 @@ def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Seque
         for name, module in model.named_modules()
         if name and not (name + ".").startswith(closed or ("\0",))
     }
+    last = layers[max(first)] if first else None
     found: list[tuple[str, Tensor, Optional[Tensor], bool]] = []
     taken: dict[str, Optional[Tensor]] = {}
 
@@ -61,12 +62,15 @@ def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Seque
             rows = next((rows for rows in (_rows(t, batch) for t in tensors_in(output)) if rows is not None), None)
             if rows is not None:
                 found.append((name, rows, taken.get(name), _is_decoders(name, args, batch)))
+            if name == last and not whole:
+                raise Enough
 
         return hook
 
     modules = dict(model.named_modules())
     handles = [modules[name].register_forward_pre_hook(before(name), with_kwargs=True) for name in names.values()]
-    with _hooks([*handles, *(modules[name].register_forward_hook(hook_for(name)) for name in names.values())]):
+    handles += [modules[name].register_forward_hook(hook_for(name)) for name in names.values()]
+    with _hooks(handles), contextlib.suppress(Enough):
         forward(model, batch)
     shape, inner = batch.mask.shape, tuple(name + "." for name in every)
     none = torch.zeros(shape, dtype=torch.bool)
@@ -92,16 +96,16 @@ def _any_rows(tensors: Iterable[Tensor], batch: Batch) -> Optional[Tensor]:
     return found
 
 
-def maker_of(calls: Sequence[Call], call: Call, row: int, column: int) -> Optional[str]:
+def maker_of(model: nn.Module, call: Call, row: int, column: int) -> Optional[str]:
     """The module that gives the row its first bad value, where ``call`` is the first that has it; None for code of the
     model's own, outside of all its modules.
     """
+    path = call.module
     if not bool(call.given[row, column]):
-        return call.module
-    called, path = {other.module for other in calls}, call.module
+        return path
     while path:
         path = path.rpartition(".")[0]
-        if path in called:
+        if path and not isinstance(model.get_submodule(path), (nn.ModuleList, nn.ModuleDict)):
             return path
     return None
 

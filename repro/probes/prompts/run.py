@@ -6,7 +6,9 @@ skipped with the reason, and the others go on. What is said of those that fail i
 """
 
 import contextlib
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
 
@@ -31,6 +33,7 @@ Answer = tuple[dict[str, Any], Optional[Tensor]]
 """The record of an example, and its residual where that is wanted."""
 STEP = "prompts"
 BATCH_SIZE = 8
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 DIED = "the process died in this batch"
 
 
@@ -40,9 +43,9 @@ def examples_in(path: str, withheld: bool = False) -> Iterator[Example]:
         for line in lines:
             data = json.loads(line)
             ids = data.get("ids")
-            yield Example(
-                data["index"], data.get("side"), data.get("text"), None if ids is None else tuple(ids), withheld
-            )
+            own, messages = None if ids is None else tuple(ids), data.get("messages")
+            chat = None if messages is None else tuple(messages)
+            yield Example(data["index"], data.get("side"), data.get("text"), own, withheld, chat)
 
 
 def run(
@@ -63,9 +66,10 @@ def run(
     done_before = set() if steering is not None else _done(known)
     earlier, failing = Earlier(options.get("answers"), done_before), Failing()
     earlier.take_failing(failing)
-    counts, done = {"good": 0, "bad": 0, "skip": 0}, 0
+    counts, done, chats = {"good": 0, "bad": 0, "skip": 0}, 0, 0
     for number, examples in enumerate(_batched(options)):
         name = f"batch {number}"
+        chats += sum(example.messages is not None for example in examples)
         done += len(examples)
         before = earlier.counts.get(number, ())
         if sum(before) == len(examples):
@@ -88,6 +92,7 @@ def run(
         emitter.progress(done, options["total"], "prompts")
     payload: dict[str, Any] = {"layers": layers, "padding_side": tokens.side, "pad_token_id": tokens.pad, **counts}
     payload["special_ids"] = sorted(tokens.special)
+    payload["chat_template"] = _chat_template(loaded, tokens, chats) if chats else None
     if len(failing):
         asked = Asked(loaded, tokenizer, tokens, options, layers, lambda: _batched(options))
         ask = _Trials(emitter, known)
@@ -100,6 +105,16 @@ def run(
     if counts["bad"]:
         return "bad", f"{counts['bad']:,} of {total:,} examples are bad", payload
     return "good" if counts["good"] else "skip", f"{counts['good']:,} of {total:,} are good", payload
+
+
+def _chat_template(loaded: Loaded, tokens: Tokens, examples: int) -> Optional[dict[str, Any]]:
+    """Which template made texts of messages; None where there is none."""
+    text, folder = tokens.chat_template(), loaded.source.folder
+    if not text:
+        return None
+    files = () if folder is None else TEMPLATES
+    file = next((name for name in files if os.path.isfile(os.path.join(str(folder), name))), None)
+    return {"file": file, "sha256": hashlib.sha256(text.encode()).hexdigest(), "examples": examples}
 
 
 def _done(known: dict[str, Optional[bool]]) -> set[int]:

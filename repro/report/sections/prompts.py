@@ -1,6 +1,6 @@
 """Many prompts: where they go bad first, how many values, why these, and which ablation saves them."""
 
-from repro.core.sentences import OUTPUT, first_bad_in, sentence, tried_on
+from repro.core.sentences import OUTPUT, first_bad_in, sentence, template_used, tried_on
 from repro.core.sweep_answers import Counts, Place, PromptAblation, Prompts
 from repro.report.markdown import DASH, Row, cell, first_of, shown_number, text
 from repro.report.section import Section, Shown, Variables
@@ -70,6 +70,7 @@ def _facts(found: Prompts) -> list[Row]:
     counts = {"asked": found.asked, "good": found.good, "bad": found.bad, "skip": found.skip}
     rows = [[name, shown_number(count)] for name, count in counts.items()]
     rows += [["padding", cell(found.padding_side)]] if found.padding_side else []
+    rows += [["chat template", text(template_used(found.chat_template))]] if found.chat_template else []
     rows += [["pairs", f"{found.pairs:,}, {len(found.pairs_lost):,} of them lost"]] if found.pairs else []
     if found.vectors:
         used, lost = found.vectors.used, found.vectors.lost

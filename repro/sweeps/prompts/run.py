@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from repro.core.records import Kind, Outcome, Owner
 from repro.core.sentences import BAD_LOGITS, EVERY, OUTPUT, sentence
 from repro.core.sweep_answers import Counts, Place, Prompts, Skips
 from repro.engine.runner import Listener
-from repro.jobs.prompt_files import asked_examples
+from repro.jobs.prompt_files import asked_examples, sha256
 from repro.run import output
 from repro.run.run import Request, Result, run_into
 from repro.sweeps.prompts.reasons import reasons
@@ -72,6 +72,7 @@ class Asked:
     padding_side: str | None = None
     vectors: Path | None = None
     ablations: bool = False
+    chat_template: bool = True
 
     def argv(self) -> tuple[str, ...]:
         """What of the command line says so, behind MODEL."""
@@ -84,6 +85,7 @@ class Asked:
             words += ["--layer", str(layer)]
         words += ["--pairs"] if self.pairs else []
         words += ["--ablations"] if self.ablations else []
+        words += [] if self.chat_template else ["--no-chat-template"]
         return (*words, *(["--vectors", str(self.vectors)] if self.vectors else []))
 
 
@@ -130,12 +132,16 @@ def _run(folder: Path, asked: Asked, request: Request, total: int, listener: Lis
 
 def _checked(asked: Asked) -> int:
     """How many examples the file has. Reading it once in front costs little, and a wrong line shows before the load."""
-    return sum(1 for _ in asked_examples(asked.file, asked.field, pairs=asked.pairs))
+    return sum(1 for _ in _examples(asked))
+
+
+def _examples(asked: Asked) -> Iterator[dict[str, Any]]:
+    return asked_examples(asked.file, asked.field, pairs=asked.pairs, chat_template=asked.chat_template)
 
 
 def _claim(folder: Path, asked: Asked, request: Request, total: int) -> None:
     """Take the folder for this question; one that is resumed must be about the same prompts."""
-    header = Header(command=request.argv(), total=total, sha256=paths.sha256(asked.file))
+    header = Header(command=request.argv(), total=total, sha256=sha256(asked.file))
     before = claim(folder / HEADER, header, "the prompts of")
     if before is not None and before.sha256 != header.sha256:
         raise UsageError(f"{asked.file} has changed since --out {folder} was begun with it. Give another folder.")
@@ -147,7 +153,7 @@ def _write_examples(asked: Asked, folder: Path) -> None:
     beside = folder / f"{EXAMPLES}.part"
     try:
         with beside.open("w", encoding="utf-8") as file:
-            file.writelines(encode(item) + "\n" for item in asked_examples(asked.file, asked.field, pairs=asked.pairs))
+            file.writelines(encode(item) + "\n" for item in _examples(asked))
         beside.replace(folder / EXAMPLES)
     except OSError as error:
         raise paths.not_written(beside, error) from error
