@@ -1,18 +1,17 @@
 """The prompts step on models of which it is known which prompts fail, where and why."""
 
-import json
-
 import pytest
 import torch
 import transformers
 from corpus import families
 from corpus.families import BOS, HIDDEN, LAYERS, PAD
-from support.handmade import INF, NAN, Small, as_loaded, emitter, load_folder
-from support.prompt_models import POISON, RAISE, RARE, write_lines, write_llama, write_odd
+from support.handmade import INF, NAN, Small, as_loaded, load_folder
+from support.prompt_models import POISON, RAISE, RARE, write_llama, write_odd
+from support.prompting import ask
 from torch import nn
 
 from repro.probes.model.compat import CannotLoad
-from repro.probes.prompts.run import chosen_layers, run
+from repro.probes.prompts.run import chosen_layers
 
 FILLED = "w11 w12 w13 w14 w15 w16"
 PROMPTS = ("w3 w4 w5", f"w6 w{RARE} w8", "w10", FILLED, f"w20 w21 w{RARE} w22")
@@ -29,36 +28,6 @@ def folders(tmp_path_factory):
         "sound": write_llama(root / "sound"),
         "odd": write_odd(root / "odd"),
     }
-
-
-class Asked:
-    """What one process of the kit said."""
-
-    def __init__(self, outcome, stream):
-        self.verdict, self.reason, self.payload = outcome
-        self.events = [json.loads(line) for line in stream.getvalue().splitlines()]
-        self.records = [event["record"] for event in self.events if event["event"] == "example"]
-        trials = [(event["trial"], event["holds"]) for event in self.events if event["event"] == "trial"]
-        self.trials = [trial for trial in trials if trial[0].startswith("batch ")]
-        self.searches = [trial for trial in trials if trial[0].startswith("search ")]
-
-    def of(self, *names):
-        return [tuple(record[name] for name in names) for record in self.records]
-
-
-def ask(loaded, path, prompts, known=None, answers=(), **options):
-    """Run the step; a prompt is a text, ids, or (index, side, text). answers: records of earlier processes."""
-    lines = []
-    for number, prompt in enumerate(prompts):
-        index, side, text = prompt if isinstance(prompt, tuple) else (number, None, prompt)
-        given = {"text": text} if isinstance(text, str) else {"text": None, "ids": text}
-        lines.append(json.dumps({"index": index, "side": side, **given}))
-    write_lines(path / "examples.jsonl", *lines)
-    said, stream = emitter()
-    write_lines(path / "prompts.jsonl", '{"record": "header"}', *map(json.dumps, answers))
-    given = {"file": str(path / "examples.jsonl"), "total": len(lines), "batch_size": 8, **options}
-    given["answers"] = str(path / "prompts.jsonl")
-    return Asked(run(loaded, given, said, known or {}, False), stream)
 
 
 # --- an example's own fault --------------------------------------------------------------------------------------
