@@ -327,12 +327,12 @@ def _most_often(places: collections.Counter[At]) -> str:
     if not places:
         return ""
     ((layer, token, kind, module), times), total = places.most_common(1)[0], places.total()
-    each = "Each of them" if times == total else f"{times:,} of them"
+    each, alone = "Each of them" if times == total else f"{times:,} of them", times in (1, total)
     if layer == OUTPUT:
-        verb = "has" if times in (1, total) else "have"
-        return f"{each} {verb} {BAD_LOGITS}" + (f": {module} gives them." if module else ".")
+        said = f"{each} {'has' if alone else 'have'} {BAD_LOGITS}"
+        return said + (f": {module} gives them." if module else ".")
     at = {EVERY: ", at every token"}.get(kind, "") if token is None else f" at {token!r} ({kind})"
-    return f"{each} goes bad first in {layer}{at}."
+    return f"{each} {'goes' if alone else 'go'} bad first in {layer}{at}."
 
 
 def refuse_script(model: str) -> None:

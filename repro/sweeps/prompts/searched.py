@@ -73,7 +73,7 @@ def sentence(searched: Searched) -> str:
 
 
 def _many(count: int) -> str:
-    return f"{count} of them"
+    return "one of them" if count == 1 else f"{count} of them"
 
 
 def _place(sample: SearchedExample) -> str:
