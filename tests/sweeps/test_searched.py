@@ -6,7 +6,7 @@ from repro.core.payloads import Origin
 from repro.core.records import Outcome
 from repro.core.sentences import first_bad_in, tried_on
 from repro.core.sweep_answers import FirstBad, Place, PromptAblation, Prompts, Searched, SearchedExample
-from repro.sweeps.prompts.run import summary
+from repro.sweeps.prompts.answer import summary
 from repro.sweeps.prompts.searched import Corrections, sentence
 
 SAID = FirstBad(layer="h.0", module="h.0.attn", token_index=0, token="<bos>", token_kind="special", cause="own")

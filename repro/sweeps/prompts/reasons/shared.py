@@ -13,8 +13,8 @@ MOST_NAMED = 3
 def shared(failing: Sequence[Record]) -> tuple[str, ...]:
     """What the failing prompts have in common: where they go bad first, at which token, and whether alone too."""
     inside = [record for record in failing if record.get("layer") != OUTPUT]
-    layers = _most([record.get("layer") for record in inside], "in")
-    tokens = _most(_where(inside), "at")
+    layers = _most([record.get("layer") for record in inside], "in", len(failing))
+    tokens = _most(_where(inside), "at", len(failing))
     return tuple(said for said in (_logits(failing, inside), layers, tokens, _alone_too(failing)) if said)
 
 
@@ -61,16 +61,17 @@ def _where(records: Sequence[Record]) -> list[str | None]:
     return said
 
 
-def _most(values: Sequence[str | None], preposition: str) -> str | None:
+def _most(values: Sequence[str | None], preposition: str, failing: int) -> str | None:
     """``all 38 failing prompts go bad first in model.layers.7.``, or the most frequent places with their counts."""
     known = Counter(value for value in values if value is not None)
     if not known:
         return None
     if len(known) == 1 and known.total() == len(values):
-        which = "the failing prompt goes" if len(values) == 1 else f"all {len(values)} failing prompts go"
+        which = "the failing prompt goes" if failing == 1 else f"all {failing} failing prompts go"
+        which = which if len(values) == failing else f"{len(values)} of {failing} failing prompts go"
         return f"{which} bad first {preposition} {next(iter(known))}."
     most = known.most_common(MOST_NAMED)
     named = [f"{count} {preposition} {name}" for name, count in most]
     rest = known.total() - sum(count for _, count in most)
     places = listed([*named, f"{rest} elsewhere"] if rest else named)
-    return f"where the {len(values)} failing prompts go bad first: {places}."
+    return f"where the {failing} failing prompts go bad first: {places}."
