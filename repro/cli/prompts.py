@@ -33,8 +33,8 @@ Examples:
   repro prompts ./my-model data.csv --field question --layer 12 --layer -1 --max-length 384 --padding-side left
 
 \b
-Exit status: 0 every example is good, 1 at least one is bad, or the weights are, 125 could not tell, 2 wrong usage,
-130 Ctrl-C.
+Exit status: 0 every example is good, 1 at least one is bad, or the model's files are, 125 could not tell,
+2 wrong usage, 130 Ctrl-C.
 """
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from .alike import Failing, name_of
+from .answers import NO_PLACE
 
 VERDICTS = ("good", "bad", "skip")
+FIELDS = {*NO_PLACE, "side", "cause", "tokens", "token_ids", "padding", "text"}
 Counts = tuple[int, int, int]
 
 
@@ -44,5 +46,15 @@ class Earlier:
                     record = json.loads(line)
                 except ValueError:  # cut short by the end of its process: its batch is asked again
                     continue
-                if isinstance(record, dict) and record.get("verdict") in VERDICTS and record["batch"] in self._known:
+                if _is_answer(record) and record["batch"] in self._known:
                     yield record
+
+
+def _is_answer(record: Any) -> bool:
+    """Whether a line is an answer as this kit writes it; the batch of another is asked again."""
+    return (
+        isinstance(record, dict)
+        and record.get("verdict") in VERDICTS
+        and all(type(record.get(key)) is int for key in ("index", "batch"))
+        and record.keys() >= FIELDS
+    )
