@@ -97,4 +97,4 @@ def compare(models: tuple[str, ...], file: Path | None, measure: bool, **options
     comparing = Comparing(tuple(requests), many=file is not None, measure=measure, out=options["out"])
     result = ask(comparing, Announcer())
     as_json = options["as_json"]
-    conclude(result.answer, lambda: comparison(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: comparison(result, to_stderr=as_json), as_json=as_json, folder=result.folder)

@@ -82,6 +82,8 @@ class CellName(click.ParamType):  # type: ignore[type-arg] # generic in click's 
         return [CompletionItem(recipe.id) for recipe in recipes() if recipe.id.startswith(incomplete)]
 
 
+SHARED_BYTES = 50_000_000
+"""What is shared with others is told from here on."""
 ENVS = click.option(
     "--envs",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -132,7 +134,7 @@ def matrix(ids: Sequence[str], jobs: int, resume: bool, envs: Path | None, **opt
         else:
             table(result, to_stderr=as_json)
 
-    conclude(result.answer, show, as_json=as_json)
+    conclude(result.answer, show, as_json=as_json, folder=result.folder)
 
 
 @click.command(context_settings=SETTINGS, short_help="Join the tables of several machines into one.")
@@ -156,7 +158,7 @@ def merge(places: tuple[Path, ...], out: Path | None, as_json: bool, debug: bool
     from repro.sweeps.matrix.merge import merge as join
 
     result = join(places, out, Announcer().line)
-    conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: table(result, to_stderr=as_json), as_json=as_json, folder=result.folder)
 
 
 @click.group(
@@ -171,10 +173,11 @@ def cells() -> None:
 
 @cells.command("list", context_settings=SETTINGS)
 @ENVS
+@click.option("--verbose", "-v", is_flag=True, help="Also what each cell can tell that no other can.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 @DEBUG
-def cells_list(envs: Path | None, as_json: bool, debug: bool) -> None:
-    """Every cell: its versions, why it is there, and what it takes on disk where it is built."""
+def cells_list(envs: Path | None, verbose: bool, as_json: bool, debug: bool) -> None:
+    """Every cell: its versions, and what it takes on disk where it is built."""
     from repro.cli.screen.summaries import cells_list as show
     from repro.core.encoding import encode, to_json
     from repro.environments import cells
@@ -196,7 +199,7 @@ def cells_list(envs: Path | None, as_json: bool, debug: bool) -> None:
     if as_json:
         click.echo(encode(rows, indent=1))
     else:
-        show(rows, store.folder, store.stored_bytes())
+        show(rows, store.folder, store.stored_bytes(), why=verbose)
 
 
 @cells.command("build", context_settings=SETTINGS)
@@ -243,8 +246,14 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
     for name in ids:
         if name not in built:
             raise UsageError(f"the cell {name!r} is not built. Built: {', '.join(built) or 'none'}.")
-    freed = store.remove(built if every else ids, cache=cache, say=Announcer().line)
-    click.echo(f"removed {', '.join(built if every else ids) or 'nothing'}: {freed / 1e9:.1f} GB free again")
+    wanted = built if every else ids
+    size = sum(item.bytes for item in store.standing() if item.recipe.id in wanted)
+    freed = store.remove(wanted, cache=cache, say=Announcer().line)
+    told = f"removed {', '.join(wanted) or 'nothing'}: {freed / 1e9:.1f} GB free again"
+    if size - freed > SHARED_BYTES:
+        by = "other cells" if cache else "other cells or uv's cache (--cache drops what no other cell has)"
+        told += f"; {(size - freed) / 1e9:.1f} GB of the {size / 1e9:.1f} GB are shared with {by}, and stay"
+    click.echo(told)
 
 
 @click.command(context_settings=SETTINGS, epilog=VERSIONS_EXAMPLES, short_help="The release where the answer changed.")
@@ -292,4 +301,4 @@ def versions(**options: Any) -> None:
     search = run.Search(request, question, options["out"], options["trace"])
     result = run.run(search, Store(), Announcer())
     as_json = options["as_json"]
-    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json, folder=result.folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, EXIT_STATUS, PYTHON, SETTINGS, together
+from repro.cli.options import DEBUG, EXIT_STATUS, FILE_LIMITS, PYTHON, SETTINGS, together
 from repro.cli.screen.content import finish
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def config_diff(jobs: Sequence[str], bases: Sequence[Path], everything: bool, as
     ),
     click.option("--all", "everything", is_flag=True, help="Also list the files that are clean."),
     PYTHON,
+    FILE_LIMITS,
     AS_JSON,
     DEBUG,
 )

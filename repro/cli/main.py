@@ -4,6 +4,8 @@ Nothing is imported here that ``--help`` does not need; each command imports wha
 """
 
 import difflib
+import errno
+import functools
 import os
 import re
 import sys
@@ -226,7 +228,8 @@ def _investigate(command: str, options: dict[str, Any]) -> None:
     with listener() as told:
         result = investigate(request, told)
     as_json = options["as_json"]
-    conclude(result.answer, lambda: summary(result, told.told, to_stderr=as_json), as_json=as_json)
+    show = functools.partial(summary, result, told.told, to_stderr=as_json)
+    conclude(result.answer, show, as_json=as_json, folder=result.folder)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -263,7 +266,9 @@ def _with_hint(error: click.UsageError) -> str:
 
 def _refuse(error: Exception, debug: bool) -> int:
     """One line for an error, and its exit status; the traceback only with --debug."""
-    from repro.core.errors import NobodyReads, ReproError
+    from repro.core.errors import NobodyReads, ReproError, Stopped
+    from repro.core.processes.exhausted import REMEDIES, exhausted
+    from repro.core.sentences import pasteable
 
     if debug:
         import traceback
@@ -276,8 +281,15 @@ def _refuse(error: Exception, debug: bool) -> int:
         error = not_written(where or Path("a file"), error)
     if isinstance(error, NobodyReads):
         return error.exit_status  # there is nobody to complain to
+    if isinstance(error, Stopped):
+        return _complain(f"{error.what} To go on: {pasteable(error.command, sys.stderr.encoding)}", error.exit_status)
     if isinstance(error, ReproError):
         return _complain(str(error), error.exit_status)
+    if isinstance(error, OSError) and (remedy := exhausted(error)):
+        what = error.filename or "something"
+        return _complain(f"{what} could not be opened or started: {error.strerror}. {remedy}", 125)
+    if isinstance(error, MemoryError):
+        return _complain(f"out of memory. {REMEDIES[errno.ENOMEM]}", 125)
     hint = "" if debug else " Run it again with --debug for the traceback, and please report it."
     return _complain(f"unexpected {type(error).__name__}: {error}.{hint}", 125)
 

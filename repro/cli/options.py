@@ -112,6 +112,15 @@ ABLATIONS = click.option(
     default=True,
     help="Try ablations: the case with one thing changed (dtype, attention, ...).",
 )
+FILE_LIMITS = click.option(
+    "--limits",
+    metavar="FACTOR|none",
+    expose_value=False,
+    callback=_raise_limits,
+    help="What a file asks for is limited: 1,000,000 tensors in a header or an index, the memory of this machine,"
+    " 60 s for building a model, 4,000,000 characters in a prompt, ... FACTOR multiplies every limit; none takes"
+    " them away. Default: REPRO_LIMITS, or 1.",
+)
 LIMITS: tuple[Decorator, ...] = (
     click.option("--trust-remote-code", is_flag=True, help="Allow code that comes with the model to run."),
     click.option("--timeout", type=Seconds(), metavar="SECONDS", help="Time limit of the whole run."),
@@ -122,15 +131,7 @@ LIMITS: tuple[Decorator, ...] = (
         default="nonfinite",
         help="The fault to look for. A crash counts as bad only with --fault crash; otherwise it is skip.",
     ),
-    click.option(
-        "--limits",
-        metavar="FACTOR|none",
-        expose_value=False,
-        callback=_raise_limits,
-        help="What a file asks for is limited: 1,000,000 tensors in a header or an index, the memory of this machine,"
-        " 60 s for building a model, 4,000,000 characters in a prompt, ... FACTOR multiplies every limit; none takes"
-        " them away. Default: REPRO_LIMITS, or 1.",
-    ),
+    FILE_LIMITS,
 )
 REDUCE = click.option("--reduce/--no-reduce", default=True, help="Reduce the case and write a verified reproducer.")
 BUNDLE = click.option("--bundle/--no-bundle", "deliver", default=True, help="Write report.html and bundle.zip.")
@@ -214,24 +215,25 @@ class Judged(Protocol):
     def verdict(self) -> "Outcome": ...
 
 
-def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool) -> NoReturn:
+def conclude(answer: Judged, summary: Callable[[], None], *, as_json: bool, folder: Path) -> NoReturn:
     """End a command with its verdict: the summary, the answer as JSON where it is asked for, the exit status.
 
     The answer is in the folder of the run as well, so that a summary that nobody can read changes nothing.
     """
-    end(answer, summary, as_json=as_json, status=EXIT_STATUS[answer.verdict.value], kept=True)
+    end(answer, summary, as_json=as_json, status=EXIT_STATUS[answer.verdict.value], kept=folder)
 
 
-def end(document: object, say: Callable[[], None], *, as_json: bool, status: int, kept: bool = False) -> NoReturn:
+def end(document: object, say: Callable[[], None], *, as_json: bool, status: int, kept: Path | None = None) -> NoReturn:
     """End a command: what it says, then with ``as_json`` the document on stdout, then the exit status.
 
-    ``kept``: whether the answer is somewhere else too.
+    ``kept``: the folder that holds the answer too, where there is one.
 
     Raises:
         NotPrinted: it was to be on stdout alone, and could not be printed there.
     """
     from repro.core.encoding import encode
     from repro.core.errors import NobodyReads, NotPrinted
+    from repro.core.sentences import visible
 
     try:
         say()
@@ -240,7 +242,11 @@ def end(document: object, say: Callable[[], None], *, as_json: bool, status: int
         sys.stdout.flush()
     except NobodyReads:
         pass  # `| head` has seen enough; the status says it too
-    except NotPrinted:
-        if as_json or not kept:
+    except NotPrinted as error:
+        if kept is None:
             raise
+        where = f"{str(error).rstrip('.')}; it is in {kept}."
+        if as_json:
+            raise NotPrinted(where) from error
+        click.echo(f"repro: {visible(where)}", err=True)
     sys.exit(status)

@@ -106,4 +106,4 @@ def prompts(file: Path, **options: Any) -> None:
     with listener() as told:
         result = ask(Asked(request, file, vectors=vectors, **named), told)
     as_json = options["as_json"]
-    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json)
+    conclude(result.answer, lambda: show(result, to_stderr=as_json), as_json=as_json, folder=result.folder)

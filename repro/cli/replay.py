@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repro.cli.options import DEBUG, PYTHON, SETTINGS, Seconds, conclude, out, together
+from repro.cli.options import DEBUG, FILE_LIMITS, PYTHON, SETTINGS, Seconds, conclude, out, together
 
 if TYPE_CHECKING:
     from repro.run.bundle.read import Opened
@@ -33,7 +33,10 @@ manifest says), 2 wrong usage, 130 Ctrl-C.
 """
 LONGEST = 200
 """Lines of a script that are shown; of a longer one only its place."""
-NAMED = 12
+NAMED = ("python", "torch", "transformers", "numpy", "platform", "device")
+"""What is named of the differences, in this order; of the others, how many there are."""
+OTHERS = 3
+"""How many are named where none of these differs."""
 """How many differences are named; replay.json has all of them."""
 
 
@@ -52,6 +55,7 @@ NAMED = 12
         metavar="SECONDS",
         help="Time limit for each script, and for the run of the model.",
     ),
+    FILE_LIMITS,
     click.option("--json", "as_json", is_flag=True, help="Print replay.json on stdout instead of the summary."),
     DEBUG,
 )
@@ -97,7 +101,7 @@ def replay(
             click.echo(line, err=as_json)
         click.echo(f"replay: {paths.relative(folder) / NAME}", err=as_json)
 
-    conclude(result, summary, as_json=as_json)
+    conclude(result, summary, as_json=as_json, folder=paths.relative(folder))
 
 
 @contextlib.contextmanager
@@ -187,11 +191,13 @@ def _differing(found: "tuple[Change, ...] | None") -> str:
     """What is another here than where the bundle was made."""
     if found is None:
         return "Differences are not known: one of the two environments was not recorded."
-    changes = [f"{change.name} {_value(change.there)} -> {_value(change.here)}" for change in found]
-    if not changes:
+    if not found:
         return "No recorded difference: versions, packages, platform and settings are the same."
-    more = [f"and {len(changes) - NAMED} more"] if len(changes) > NAMED else []
-    return f"Differences (there -> here): {', '.join([*changes[:NAMED], *more])}"
+    named = sorted((one for one in found if one.name in NAMED), key=lambda one: NAMED.index(one.name))
+    named = named or list(found[:OTHERS])
+    changes = [f"{change.name} {_value(change.there)} -> {_value(change.here)}" for change in named]
+    more = [f"and {len(found) - len(named)} more"] if len(found) > len(named) else []
+    return f"Differences (there -> here): {', '.join([*changes, *more])}"
 
 
 def _value(value: object) -> str:

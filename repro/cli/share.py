@@ -57,7 +57,7 @@ def _project(what: str) -> Decorator:
 def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bool) -> None:
     """Fill in a project's bug report form: RUN/report-PROJECT.md, and a URL that opens the form filled.
 
-    RUN is the folder of a run, or its verdict.json. Where the report is too long for a URL, there is one file to paste
+    RUN is the folder of a run, or a file in it. Where the report is too long for a URL, there is one file to paste
     for each field. What you write into RUN/words.md comes first, as your own words.
     """
     from repro.cli.screen import progress

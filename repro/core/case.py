@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from repro.core.errors import UsageError
-from repro.core.foreign import check_is_file
+from repro.core.foreign import check_is_file, dead_link
 from repro.core.records import Case
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -110,6 +110,14 @@ def _place(model: str) -> Path | None:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise UsageError(f"{model!r} cannot be read: {why}.") from None
+    bare = model.rpartition("@")[0]
+    if bare and _holds_model(Path(bare).expanduser()):
+        raise UsageError(
+            f"{model!r}: {bare} is here on this machine, and a revision only means something for a Hub id. "
+            f"Give {bare} alone, or, for the Hub's model of that name, run this from another folder."
+        )
+    if link := dead_link(path):
+        raise UsageError(f"{link}. {_FORMS}")
     if _looks_like_path(model.partition("@")[0]):
         raise UsageError(f"{model!r} does not exist (looked for {path.absolute()}). {_FORMS}")
     return None
@@ -118,6 +126,14 @@ def _place(model: str) -> Path | None:
 _FORMS = (
     "MODEL is a Hub id such as gpt2-medium or google/gemma-3-270m@REVISION, a folder, a .gguf file, or a script (.py)."
 )
+
+
+def _holds_model(path: Path) -> bool:
+    """Whether it is a model's folder, or a file that can be given as MODEL."""
+    try:
+        return (path / CONFIG).exists() if path.is_dir() else path.suffix in (".gguf", ".py") and path.is_file()
+    except (OSError, ValueError):  # no path can be such
+        return False
 
 
 def _looks_like_path(model: str) -> bool:
@@ -136,10 +152,8 @@ def _folder(model: str, path: Path) -> Path:
     names = sorted(item.name for item in path.iterdir())
     if not names:
         raise UsageError(f"the folder {model!r} is empty: it needs a config.json and the weights.")
-    if CONFIG in names:  # and yet does not exist
-        raise UsageError(
-            f"{path / CONFIG} is a link to {(path / CONFIG).readlink()}, which is not there. Copy the files themselves."
-        )
+    if link := dead_link(path / CONFIG):
+        raise UsageError(f"{link}. Copy the files themselves.")
     found = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     ggufs = [name for name in names if name.endswith(".gguf")]
     hint = f" Did you mean {path / ggufs[0]}?" if ggufs else " Give the folder that save_pretrained() wrote."

@@ -66,5 +66,7 @@ class Stopped(ReproError):
     """
 
     def __init__(self, exit_status: int, command: str) -> None:
-        super().__init__(f"stopped; what was recorded stays. To go on: {command}")
+        self.what = "stopped; what was recorded stays."
+        super().__init__(f"{self.what} To go on: {command}")
         self.exit_status = exit_status
+        self.command = command

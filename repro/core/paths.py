@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from repro.core.encoding import document, from_text
 from repro.core.errors import EvidenceError, RecordError
-from repro.core.foreign import open_foreign, read_foreign
+from repro.core.foreign import dead_link, open_foreign, read_foreign
+from repro.core.processes.exhausted import exhausted
 from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
@@ -68,7 +69,10 @@ def make(folder: Path) -> Path:
 
 
 def _not_made(folder: Path, error: OSError) -> EvidenceError:
-    return EvidenceError(f"could not create the run folder {folder}: {error.strerror}. Give another folder with --out.")
+    links = (dead_link(part) for part in (folder, *folder.parents))
+    why = next(filter(None, links), None) or error.strerror
+    remedy = exhausted(error) or "Give another folder with --out."
+    return EvidenceError(f"could not create the run folder {folder}: {why}. {remedy}")
 
 
 def not_written(path: Path, error: OSError, folder: Path | None = None) -> EvidenceError:

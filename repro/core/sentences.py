@@ -1,5 +1,7 @@
 """The sentences that a verdict is given in. Numbers are rounded to six significant digits here, and nowhere before."""
 
+import os
+import shlex
 from collections.abc import Sequence
 
 from repro.core.encoding import number
@@ -133,6 +135,30 @@ def visible(value: str) -> str:
     nothing in it can move a terminal's cursor, hide text, or look like other text.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
+
+
+def pasteable(command: str, encoding: str = "utf-8") -> str:
+    """A command as a shell takes it from a terminal of this encoding: words that cannot be shown are written as bytes.
+
+    ``$'...'`` is what bash, zsh, ksh and POSIX 2024 read so.
+    """
+    if _shows(command, encoding):
+        return command
+    return " ".join(shlex.quote(word) if _shows(word, encoding) else _as_bytes(word) for word in shlex.split(command))
+
+
+def _shows(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:  # also for a name that is no text, whose bytes Python holds as lone surrogates
+        return False
+    return text.isprintable()
+
+
+def _as_bytes(word: str) -> str:
+    shown = (f"\\x{byte:02x}" if not 32 <= byte < 127 else f"\\{chr(byte)}" if byte in b"\\'" else chr(byte)
+             for byte in os.fsencode(word))  # fmt: skip
+    return f"$'{''.join(shown)}'"
 
 
 def visible_lines(value: str) -> str:

@@ -17,6 +17,7 @@ from typing import IO
 from repro.core.errors import CellError
 from repro.core.locks import Say, nobody
 from repro.core.paths import not_written
+from repro.core.processes.exhausted import exhausted
 from repro.core.processes.family import adopt, asking_to_end_with_this, below, children, end
 
 LOG = "kit.log"
@@ -30,6 +31,8 @@ SHOWN_LINE = 2000
 """Characters of a line of stderr that an observation keeps."""
 MOST_WAITING = 1000
 """Lines of stdout that wait to be read; a process that writes faster has to wait."""
+WARNING = re.compile(r"\S.*:\d+: \w*Warning: |\[W[\d:. ]+ ")
+"""How Python's own warnings begin, and those of PyTorch's C++. Behind the former stands the source line, indented."""
 TAIL_LINES = 40
 """How much of the kit's stderr an observation keeps; the whole is in kit.log."""
 POLL_SECONDS = 0.5
@@ -109,6 +112,7 @@ class Process:
         self.deadline: float | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._fatal: list[str] = []
+        self._in_warning = False
         self._queue: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
         self._over = False
         self._others = children(os.getpid())
@@ -125,9 +129,8 @@ class Process:
         except OSError as error:
             adopt(False)
             self._log.close()
-            raise CellError(
-                f"could not start {argv[0]}: {error.strerror}. Give a working Python with --python."
-            ) from error
+            remedy = exhausted(error) or "Give a working Python with --python."
+            raise CellError(f"could not start {argv[0]}: {error.strerror}. {remedy}") from error
         assert self._child.stdout is not None and self._child.stderr is not None
         self._threads = [
             threading.Thread(target=self._read_events, args=(self._child.stdout,), daemon=True),
@@ -189,6 +192,10 @@ class Process:
                 continue
             if len(text) > SHOWN_LINE:
                 text = f"{text[: SHOWN_LINE // 2]} ... {text[-SHOWN_LINE // 2 :]}"
+            source = self._in_warning and text[0].isspace()
+            self._in_warning = WARNING.match(text) is not None
+            if source or self._in_warning:
+                continue  # of a process that died, the last words are what is asked for
             self._tail.append(text)
             # The fault handler prints the innermost frame first: what follows its headline says most.
             if (self._fatal or text.startswith("Fatal Python error")) and len(self._fatal) < TAIL_LINES:
@@ -196,7 +203,7 @@ class Process:
 
     @property
     def stderr_tail(self) -> tuple[str, ...]:
-        """The last lines of stderr; after a fatal error, the lines from its headline on."""
+        """The last lines of stderr without warnings; after a fatal error, the lines from its headline on."""
         return tuple(self._fatal or self._tail)
 
     def lines(self) -> Iterable[bytes]:

@@ -31,6 +31,8 @@ def cell_from(python: str | None) -> Cell:
     """
     if python is None:
         return Cell(sys.executable)
+    if not python.strip():
+        raise UsageError("--python is empty. Give the path of an interpreter, or leave the option out for this one.")
     if Path(python).is_dir():
         raise UsageError(
             f"--python {python} is a folder. Give the interpreter itself, such as {Path(python) / 'bin' / 'python'}."

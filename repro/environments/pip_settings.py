@@ -42,7 +42,7 @@ def translated(settings: Mapping[str, str]) -> dict[str, str]:
 @functools.cache
 def _pip_settings() -> Mapping[str, str]:
     """What ``pip config list`` of this interpreter says, its environment variables included."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
+    command = [sys.executable, "-P", "-m", "pip", "config", "list"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if ran.returncode != 0:  # an interpreter without pip
         return {

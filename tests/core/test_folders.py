@@ -94,9 +94,10 @@ def test_what_was_not_there_before_is_no_change(tmp_path: Path) -> None:
 def test_only_a_folder_of_nothing_else_is_taken(tmp_path: Path) -> None:
     check_unused(tmp_path)
     (tmp_path / ".lock").touch()
+    (tmp_path / "ours").touch()
     (tmp_path / "host.log").touch()
-    check_unused(tmp_path, "host.log")
-    with pytest.raises(UsageError, match=r"not empty \(it holds host.log\)"):
+    check_unused(tmp_path, "ours")
+    with pytest.raises(UsageError, match=r"not empty \(it holds ours\)"):
         check_unused(tmp_path)
 
 
@@ -109,3 +110,12 @@ def test_a_claim_is_of_one_question_about_one_state_of_the_files(tmp_path: Path)
         claim(path, Claim(command=("repro", "matrix", "n")), "a matrix of")
     with pytest.raises(UsageError, match="other inputs: a was 1, and is 2"):
         claim(path, Claim(command=asked.command, inputs={"a": "2"}), "a matrix of")
+
+
+def test_what_holds_nothing_is_not_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "plots" / "empty").mkdir(parents=True)
+    (tmp_path / "report.md.part").symlink_to("/dev/null")
+    check_unused(tmp_path)
+    (tmp_path / "plots" / "empty" / "a.png").touch()
+    with pytest.raises(UsageError, match=r"it holds plots\)"):
+        check_unused(tmp_path)

@@ -172,7 +172,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="stands a shell script in for
 @posix
 def test_the_hosts_own_pip_comes_first(tmp_path, monkeypatch, no_cache):
     python = interpreter(tmp_path, monkeypatch, has_pip=True)
-    assert find_pip() == (python, "-m", "pip")
+    assert find_pip() == (python, "-P", "-m", "pip")
 
 
 @posix

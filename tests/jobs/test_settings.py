@@ -312,3 +312,50 @@ def test_the_document_is_json_with_types(tmp_path):
     (difference,) = found["differences"]
     assert difference["values"][0] == {"value": 384, "kind": "whole number", "file": "a.yaml", "line": 1}
     assert difference["values"][1]["kind"] == "text"
+
+
+def bases_that_win(tmp_path):
+    """Two jobs whose base is laid over them."""
+    own = "defaults:\n  - _self_\n  - base\nmodel: {}\ndtype: float16\nlength: 64\nseed: 1\n"
+    (tmp_path / "base.yaml").write_text("model: small-4b\ndtype: bfloat16\nlength: 128\nbatch: 8\n")
+    for size in ("12b", "27b"):
+        (tmp_path / f"{size}.yaml").write_text(own.format(f"big-{size}"))
+    return [job_from(str(tmp_path / f"{size}.yaml")) for size in ("12b", "27b")]
+
+
+def test_settings_of_a_job_that_its_base_overrides_are_told_before_anything_else(tmp_path):
+    compared = compare(bases_that_win(tmp_path))
+    told = [line for line in content(compared, everything=False) if isinstance(line, str)]
+    assert told[2:4] == [
+        f"{size}.yaml: 3 settings of the job are overridden by base.yaml: model, dtype, length"
+        for size in ("12b", "27b")
+    ]
+    assert compared.differences == ()
+    assert compared.differs  # neither job runs with what its own file says
+    assert document(compared)["jobs"][0]["overruled"] == ["model", "dtype", "length"]
+
+
+def test_a_setting_of_three_files_is_counted_and_told_once(tmp_path):
+    for name, value in (("a", 1), ("b", 2), ("c", 3)):
+        (tmp_path / f"{name}.yaml").write_text(f"x: {value}\ny: 1\n")
+    job = job_from("+".join(str(tmp_path / f"{name}.yaml") for name in "abc"))
+    told = list(content(compare([job]), everything=False))
+    assert told[1].endswith("x: 3 (c.yaml:1) overrides 2 (b.yaml:1), 1 (a.yaml:1)")
+    assert told[-1] == "1 of 2 settings is set to different values in more than one file."
+
+
+def test_a_base_that_is_named_twice_is_laid_once(tmp_path):
+    (tmp_path / "base.yaml").write_text("x: 1\n")
+    (tmp_path / "job.yaml").write_text("base: base.yaml\nx: 2\n")
+    job = job_from(str(tmp_path / "job.yaml"), [tmp_path / "base.yaml"])
+    assert job.files == ("base.yaml", "job.yaml")
+    assert not compare([job_from(str(tmp_path / "base.yaml"), [tmp_path / "base.yaml"])]).differs
+
+
+def test_what_stands_in_the_table_is_not_told_again(tmp_path):
+    (tmp_path / "base.yaml").write_text("x: 1\nz: 1\n")
+    for name, value in (("a", 2), ("b", 3)):
+        (tmp_path / f"{name}.yaml").write_text(f"base: base.yaml\nx: {value}\nz: 2\n")
+    compared = compare([job_from(str(tmp_path / f"{name}.yaml")) for name in "ab"])
+    told = [line for line in content(compared, everything=False) if isinstance(line, str) and "overrides" in line]
+    assert told == [f"{name}.yaml: z: 2 ({name}.yaml:3) overrides 1 (base.yaml:2)" for name in "ab"]

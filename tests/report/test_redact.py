@@ -329,3 +329,19 @@ def test_a_number_is_masked_by_itself_and_not_inside_of_another():
 
 def test_the_password_of_an_address_in_a_variable_is_secret():
     assert redact("a zebra-9", private_words({"PIP_INDEX_URL": "https://me:zebra-9@pypi.corp.example/x"})) == "a SECRET"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("['--hub-token', 'zebra9']", "['--hub-token', 'TOKEN']"),
+        ("hf_abcd\nefgh1234ijkl", "TOKEN\n"),
+        ("ghp_abcd\u200befgh1234ijklZZZZ99", "TOKEN"),
+        (r"{\"password\": \"zebra9xx\"}", r"{\"password\": \"TOKEN\"}"),
+        ("pwd = os.getcwd()", "pwd = os.getcwd()"),
+        ("pwd = self.pwd", "pwd = self.pwd"),
+        ("threading.local torch.local y = x@w1", "threading.local torch.local y = x@w1"),
+    ],
+)
+def test_a_secret_is_masked_as_people_say_it_and_code_stays(text, left):
+    assert redact(text, NOBODY) == left

@@ -409,7 +409,13 @@ def test_what_differs_in_the_environment_is_said(ask, tmp_path, python):
         {"name": "numpy", "there": "1.26.4", "here": "2.4.6"},
     ]
     _, stdout, _ = ask(path, "--python", python, "--yes")
-    assert "Differences (there -> here): torch 2.4.1 -> 2.13.0, threads 8 -> 2, numpy 1.26.4 -> 2.4.6" in stdout
+    assert "Differences (there -> here): torch 2.4.1 -> 2.13.0, numpy 1.26.4 -> 2.4.6, and 1 more\n" in stdout
+
+
+def test_of_many_differences_that_are_no_versions_the_first_are_named(ask, tmp_path, python):
+    there = {**ENVIRONMENT, "distributions": {**ENVIRONMENT["distributions"], **{f"p{n}": "1" for n in range(5)}}}
+    _, stdout, _ = ask(bundled(tmp_path / "run", environment=there), "--python", python, "--yes")
+    assert "(there -> here): p0 1 -> none, p1 1 -> none, p2 1 -> none, and 2 more\n" in stdout
 
 
 def test_nothing_that_differs_is_said_too(ask, tmp_path, python):

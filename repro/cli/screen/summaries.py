@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from repro.cli.screen.console import COLOURS, coloured, columns, console_on
 from repro.core.answer import Ablation, StepRow
 from repro.core.records import Ending
-from repro.core.sentences import first_bad_in, listed, template_used, tried_on, unused_prompt
+from repro.core.sentences import first_bad_in, listed, pasteable, template_used, tried_on, unused_prompt
 from repro.core.steps import ABLATION
 from repro.core.sweep_answers import PromptAblation
 from repro.sweeps.matrix.table import cell_ablations_table, cells_table
@@ -138,7 +138,7 @@ def versions(result: "Result", *, to_stderr: bool) -> None:
         _line(console, line)
     _headline(console, result)
     _line(console, f"report: {result.folder / 'report.md'}")
-    _line(console, f"rerun: {result.answer.command}")
+    _rerun(console, result)
 
 
 def comparison(result: "Result", *, to_stderr: bool) -> None:
@@ -151,20 +151,21 @@ def comparison(result: "Result", *, to_stderr: bool) -> None:
     _headline(console, result)
     for line in _files(result):
         _line(console, line)
-    _line(console, f"rerun: {result.answer.command}")
+    _rerun(console, result)
 
 
-def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int) -> None:
-    """Every cell with its pins and its size, and what all of them take together."""
+def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int, *, why: bool) -> None:
+    """Every cell with its pins and its size, with ``why`` also what it can tell; and what all of them take together."""
     from rich.text import Text
 
     console = console_on(sys.stdout)
     shown = columns("cell", "python", "torch", "transformers", "device", "on disk")
-    shown.add_column("why", overflow="fold")
+    if why:
+        shown.add_column("why", overflow="fold")
     for row in rows:
         size = "not built" if row["bytes"] is None else f"{row['bytes'] / 1e9:.1f} GB"
         pins = [str(row["pins"].get(name, "-")) for name in ("torch", "transformers")]
-        words = [row["id"], row["python"], *pins, row["device"], size, row["why"]]
+        words = [row["id"], row["python"], *pins, row["device"], size, *([row["why"]] if why else [])]
         shown.add_row(*(Text(str(word)) for word in words))
     console.print(shown)
     _line(
@@ -208,7 +209,12 @@ def _headline(console: "Console", result: "Result") -> None:
 def _end(console: "Console", result: "Result") -> None:
     for line in _handed_on(result):
         _line(console, line)
-    _line(console, f"rerun: {result.answer.command}")
+    _rerun(console, result)
+
+
+def _rerun(console: "Console", result: "Result") -> None:
+    """The command, as it can be pasted into a shell."""
+    _line(console, f"rerun: {pasteable(result.answer.command, console.encoding)}")
 
 
 def _line(console: "Console", text: str) -> None:

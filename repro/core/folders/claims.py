@@ -10,9 +10,11 @@ from msgspec import field
 from repro.core.encoding import SCHEMA, Record, encode
 from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.core.folders.inputs import changed
-from repro.core.locks import is_unused, names_in
+from repro.core.locks import names_in
 from repro.core.paths import read_record, write
 
+OF_A_SWEEP = frozenset({"host.log", "row.json"})
+"""What a sweep has put into the folder of a run that it starts."""
 NAMED = 3
 """How many of the files that stand in the way are named."""
 
@@ -32,23 +34,29 @@ C = TypeVar("C", bound=Claim)
 
 
 def check_unused(folder: Path, *others: str) -> None:
-    """Refuse a folder that holds anything but its lock and files of these names: it is not ours to write over.
+    """Refuse a folder that holds any file but its lock, what a sweep puts there, and those of these names: it is not
+    ours to write over.
 
     Raises:
         UsageError: it does; the message names some of it.
         EvidenceError: it cannot be looked into.
     """
     try:
-        if is_unused(folder, *others):
-            return
-        found = sorted(names_in(folder) - set(others))
+        found = sorted(name for name in names_in(folder) - {*OF_A_SWEEP, *others} if _has_files(folder / name))
     except OSError as error:
         raise EvidenceError(f"could not look into {folder}: {error.strerror}. Give another with --out.") from error
+    if not found:
+        return
     more = ", ..." if len(found) > NAMED else ""
     raise UsageError(
         f"--out {folder} is no run folder, and not empty (it holds {', '.join(found[:NAMED])}{more}): what is there "
         "might be written over. Give a new folder."
     )
+
+
+def _has_files(path: Path) -> bool:
+    """Whether there is anything that could be lost: no device holds any, nor does a folder of empty folders."""
+    return any(_has_files(inner) for inner in path.iterdir()) if path.is_dir() else path.is_file()
 
 
 def check_unchanged(before: Mapping[str, str], now: Mapping[str, str], folder: Path) -> None:

@@ -4,6 +4,8 @@ A FIFO would wait for a writer for ever, a device never ends, and reading some d
 looked at before it is opened, opened without waiting, and looked at again: another may have been put in its place.
 """
 
+import contextlib
+import errno
 import io
 import os
 import stat
@@ -29,6 +31,21 @@ def what_else(mode: int) -> str | None:
     """What something is that is no regular file; None for one that is."""
     kind = stat.S_IFMT(mode)
     return None if kind == stat.S_IFREG else KINDS.get(kind, "no regular file")
+
+
+def dead_link(path: Path) -> str | None:
+    """Where a link leads that leads to nothing; None for anything else."""
+    try:
+        if not path.is_symlink():
+            return None
+        path.stat()
+    except FileNotFoundError:
+        return f"{path} is a link to {path.readlink()}, which is not there"
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            with contextlib.suppress(OSError):  # where the folder that holds it is such a link, it cannot be read
+                return f"{path} is a link to {path.readlink()}, which leads round in a circle"
+    return None
 
 
 def check_is_file(path: Path, *, pipe: bool = False) -> None:

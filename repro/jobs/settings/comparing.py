@@ -47,9 +47,11 @@ class Compared:
 
     @property
     def differs(self) -> bool:
-        """Whether there is a difference; for one job by itself, whether a value is overridden by another one."""
+        """Whether there is a difference, or a job does not run with a setting of its own; for one job by itself,
+        whether a value is overridden by another one.
+        """
         if len(self.jobs) > 1:
-            return bool(self.differences)
+            return bool(self.differences) or any(map(overruled, self.jobs))
         return any(changes(override) for override in self.jobs[0].overrides)
 
 
@@ -70,6 +72,13 @@ def compare(jobs: Sequence[Job]) -> Compared:
 def changes(override: Override) -> bool:
     """Whether the value that won is another one."""
     return not override.lost.same(override.won)
+
+
+def overruled(job: Job) -> dict[str, Leaf]:
+    """The settings of the job's own files that a file it includes overrides, with the value that won: by path."""
+    last = {one.path: one.won for one in job.overrides}
+    lost = dict.fromkeys(one.path for one in job.overrides if changes(one) and one.lost.file in job.own)
+    return {path: last[path] for path in lost if last[path].file and last[path].file not in job.own}
 
 
 def document(compared: Compared) -> dict[str, Any]:
@@ -96,19 +105,47 @@ def content(compared: Compared, *, everything: bool) -> Content:
     for name, job in zip(names, compared.jobs, strict=True):
         if len(job.files) > 1:
             yield f"{name}: {' < '.join(job.files)} (later files win)"
+    for name, job in zip(names, compared.jobs, strict=True):
+        yield from _overruled(name, job)
+    shown: set[str] = set()
     if len(compared.jobs) > 1:
         yield from _differing(compared.differences, names)
+        shown = set() if everything else {one.path for one in compared.differences}
     for name, job in zip(names, compared.jobs, strict=True):
-        listed = [one for one in job.overrides if everything or changes(one)]
-        for one in sorted(listed, key=lambda one: _rank(topic_of(one.path))):
-            yield f"{name}: {one.path}: {_placed(one.won)} overrides {_placed(one.lost)}"
+        yield from _overrides(name, job, shown - set(overruled(job)), everything=everything)
     yield from (f"note: {note}" for note in compared.notes)
     if len(compared.jobs) > 1:
         count = len(compared.differences)
         yield f"{many(count, 'setting differs', 'settings differ')}, {compared.same:,} the same."
     else:
-        count = sum(map(changes, compared.jobs[0].overrides))
-        yield f"{count:,} of {many(compared.same, 'setting')} override another value."
+        count = len({one.path for one in compared.jobs[0].overrides if changes(one)})
+        verb = "is" if count == 1 else "are"
+        yield f"{count:,} of {many(compared.same, 'setting')} {verb} set to different values in more than one file."
+
+
+def _overruled(name: str, job: Job) -> Content:
+    """Whether the job runs with other settings than its own file says; this is often the bug itself."""
+    found = overruled(job)
+    for file in dict.fromkeys(won.file for won in found.values()):
+        paths = [path for path, won in found.items() if won.file == file]
+        verb = "setting of the job is" if len(paths) == 1 else "settings of the job are"
+        yield f"{name}: {len(paths)} {verb} overridden by {file}: {', '.join(paths)}"
+
+
+def _overrides(name: str, job: Job, shown: set[str], *, everything: bool) -> Content:
+    """A line for each setting that stands in more than one file: what won, and each other value once.
+
+    A setting of the table is not told again.
+    """
+    layers: dict[str, list[Override]] = {}
+    for one in job.overrides:
+        if one.path not in shown:
+            layers.setdefault(one.path, []).append(one)
+    for path, found in sorted(layers.items(), key=lambda item: _rank(topic_of(item[0]))):
+        won = found[-1].won
+        others = [one.lost for one in reversed(found) if everything or not one.lost.same(won)]
+        if others:
+            yield f"{name}: {path}: {_placed(won)} overrides {', '.join(dict.fromkeys(map(_placed, others)))}"
 
 
 def _differing(differences: Sequence[Difference], names: Sequence[str]) -> Content:
@@ -227,7 +264,8 @@ def _job(job: Job) -> dict[str, Any]:
         {"path": one.path, "won": _leaf(one.won), "lost": _leaf(one.lost), "changes": changes(one)}
         for one in job.overrides
     ]
-    return {"name": job.name, "files": job.files, "overrides": overrides, "notes": job.notes}
+    lost = list(overruled(job))
+    return {"name": job.name, "files": job.files, "overruled": lost, "overrides": overrides, "notes": job.notes}
 
 
 def _difference(one: Difference) -> dict[str, Any]:

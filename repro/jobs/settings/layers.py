@@ -27,13 +27,16 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a job runs with. ``files`` are in order: a later one wins over an earlier one."""
+    """What a job runs with. ``files`` are in order: a later one wins over an earlier one. ``own``: those that were
+    named for it; the others are what these include, or bases.
+    """
 
     name: str
     files: tuple[str, ...]
     settings: dict[str, Tree]
     overrides: tuple[Override, ...]
     notes: tuple[str, ...]
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -80,7 +83,9 @@ def job_from(argument: str, bases: Sequence[Path] = ()) -> Job:
     pile = _Pile()
     for path in [*bases, *map(Path, names)]:
         _lay(path, (), pile, ())
-    return Job(argument, tuple(pile.files), pile.settings, tuple(pile.overrides), tuple(dict.fromkeys(pile.notes)))
+    own = frozenset(Path(name).name for name in names)
+    notes = tuple(dict.fromkeys(pile.notes))
+    return Job(argument, tuple(pile.files), pile.settings, tuple(pile.overrides), notes, own)
 
 
 def _lay(path: Path, under: tuple[str, ...], pile: _Pile, inside: tuple[Path, ...]) -> None:
@@ -97,7 +102,7 @@ def _lay(path: Path, under: tuple[str, ...], pile: _Pile, inside: tuple[Path, ..
         below.append(None)
     for step in below:
         if step is None:
-            pile.files.append(path.name)
+            pile.files += [path.name] if pile.files[-1:] != [path.name] else []  # a base that is named twice
             pile.lay(own, under)
         else:
             _lay(step[0], (*under, *step[1]), pile, (*inside, real))

@@ -17,7 +17,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -30,6 +29,7 @@ from typing import Any, Callable, Optional
 
 from ..machine.family import LINUX, die_with_parent, nothing_left_behind
 from ..protocol import wire
+from .folder import own_folder
 from .settings import applied
 
 LINES = 40  # of what it printed are kept
@@ -37,6 +37,12 @@ LINE = 4000  # characters of each
 TRACEBACK = b"Traceback (most recent call last)"
 DRAIN_SECONDS = 0.3  # how long a pipe that a grandchild holds open is read after the script has ended
 LIBRARIES = ("torch", "transformers", "numpy", "safetensors")  # that a script's copies of this process need not import
+
+# ``python -c`` looks for modules in the current folder first, where anything may lie.
+SPAWNED = """import sys
+if not getattr(sys.flags, "safe_path", False): del sys.path[0]
+sys.path.insert(0, {!r})
+from {} import child_main; child_main({!r})"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def plain(path: str) -> Ended:
 
 def run(job: Job) -> Ended:
     """Run it to its end, watched or changed."""
-    with tempfile.TemporaryDirectory(prefix="repro-script-") as folder:
+    with own_folder() as folder:
         report = os.path.join(folder, "report")
         start = _fork if _can_fork(job) else _spawn
         return _ended(lambda out, err: start(job, report, out, err), report, False)
@@ -183,8 +189,12 @@ def _spawn(job: Job, report: str, out: int, err: int) -> Wait:
     holder = os.path.dirname(os.path.dirname(os.path.abspath(str(root.__file__))))  # a folder, or the kit's archive
     for _ in package.split(".")[1:]:
         holder = os.path.dirname(holder)
-    code = "import sys; sys.path.insert(0, {!r}); from {} import child_main; child_main({!r})"
-    return _started(["-c", code.format(holder, __package__ + ".child", report + ".job")], out, err)
+    return _started(["-c", SPAWNED.format(holder, __package__ + ".child", report + ".job")], out, err)
+
+
+def _safe_path() -> bool:
+    """Whether PYTHONSAFEPATH or -P keeps the folder of a script off the path, from Python 3.11 on."""
+    return bool(getattr(sys.flags, "safe_path", False))
 
 
 def _flags() -> list[str]:
@@ -274,7 +284,8 @@ def _launch(job: Job, report: str) -> None:
     vars(main).update(__file__=job.path, __builtins__=builtins, __cached__=None)
     sys.modules["__main__"] = main
     sys.argv[:] = [job.path]
-    sys.path.insert(0, os.path.dirname(job.path))
+    if not _safe_path():
+        sys.path.insert(0, os.path.dirname(job.path))
     around, found = _watch(job)
     how: dict[str, Any] = {"how": "ended"}
     done: list[bool] = []

@@ -3,6 +3,8 @@
 import ipaddress
 import re
 
+from repro.report.privacy.ordinary import words_of_programs
+
 PUBLIC_HOSTS = frozenset(
     {
         "github.com", "githubusercontent.com", "github.io", "gitlab.com", "bitbucket.org", "huggingface.co", "hf.co",
@@ -45,6 +47,19 @@ NETWORKS = tuple(map(ipaddress.IPv6Network, ("2000::/3", "fc00::/7", "fe80::/10"
 """Ranges that hold addresses of machines. Anything else, such as ``c10::add``, is a C++ name."""
 HOST = re.compile(r"\b([a-z][a-z0-9+.-]{1,20})://(TOKEN@)?([\w-]+(?:\.[\w-]+)*)", re.I)
 
+INTERNAL_ENDS = (".internal", ".corp", ".local", ".lan", ".intranet", ".home.arpa", ".localdomain")
+INTERNAL = re.compile(
+    r"(?<![\w.-])(?:[a-z0-9][\w-]{0,62}\.){1,8}(?:internal|corp|local|lan|intranet|home\.arpa|localdomain)"
+    r"(?![\w(-]|\.(?!(?:safetensors|bin|gguf|pt|json|log|txt)\b)\w)",
+    re.I,
+)
+"""A host by the ends of names that no public network has."""
+REMOTE = re.compile(r"(?<![\w.+-])[\w-]{1,32}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}):(?!\d+/)([\w.~-]+(?:/[\w.-]+)+)")
+PUBLIC_REPOSITORIES = ("huggingface/", "pytorch/")
+OF_PROGRAMS = frozenset({"torch", "threading", "self", "cls", "asyncio", "transformers"})
+LOGIN = re.compile(r"(?i)(\b(?:ssh|scp|sftp|rsync|mosh)\s(?:-\S+\s){0,4})[\w.-]{1,32}@[\w-]{1,63}(?![\w@]|\.\w)")
+"""A login at a host without a domain, where a command says that it is one."""
+
 
 def without_addresses(text: str, *, versions: bool = False) -> str:
     """``text`` with ``MAIL``, ``MAC``, ``IP`` and ``HOST`` in their place.
@@ -54,14 +69,35 @@ def without_addresses(text: str, *, versions: bool = False) -> str:
         versions: Whether four numbers by themselves are the version of a package.
     """
     if "@" in text:
-        text = MAIL.sub("MAIL", text)
+        text = LOGIN.sub(r"\1USER@HOST", REMOTE.sub(_remote, text))
+        text = MAIL.sub(_mail, text)
     if text.count(":") >= 5 or text.count("-") >= 5:
         text = MAC.sub("MAC", text)
     if text.count(".") >= 3 and not (versions and OF_PACKAGE.fullmatch(text)):
         text = IPV4.sub(_ipv4, text)
     if text.count(":") >= 2:
         text = IPV6.sub(_ipv6, text)
-    return HOST.sub(_host, text) if "://" in text else text
+    if "://" in text:
+        text = HOST.sub(_host, text)
+    lower = text.lower()
+    return INTERNAL.sub(_internal, text) if any(end in lower for end in INTERNAL_ENDS) else text
+
+
+def _internal(match: re.Match[str]) -> str:
+    """``threading.local`` and ``model.config.local`` are names in programs."""
+    labels = match[0].lower().split(".")[:-1]
+    return match[0] if all(label in OF_PROGRAMS or label in words_of_programs() for label in labels) else "HOST"
+
+
+def _mail(match: re.Match[str]) -> str:
+    behind = match.string[match.end() :][:20]
+    name, _, host = match[0].partition("@")
+    return match[0] if name == "git" and is_public(host) and behind[1:].startswith(PUBLIC_REPOSITORIES) else "MAIL"
+
+
+def _remote(match: re.Match[str]) -> str:
+    public = is_public(match[1]) and match[2].startswith(PUBLIC_REPOSITORIES)
+    return match[0] if public else "MAIL:REPO"
 
 
 def is_public(host: str) -> bool:

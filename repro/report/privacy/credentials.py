@@ -76,7 +76,7 @@ SHORT_NAMES = ("pwd", "pat", "auth", "pass", "creds")
 SHORTEST_VALUE = 7
 """A shorter value behind such a name is more likely a word about it: ``password: wrong``."""
 VALUE = (
-    r"""["']?\s{0,2}[:=]\s{0,2}[bru]?["']?)(?!(?:bearer|basic|token)\b|[\w.]*\()"""
+    r"""\\{0,3}["']?\s{0,2}(?:=>|[:=])\s{0,2}[bru]?\\{0,3}["']?)(?!(?:bearer|basic|token)\b|[\w.]*\()"""
     rf"""[^\s"',;&(){{}}<>\[\]][^\s"',;&(){{}}]{{{SHORTEST_VALUE - 1},}}"""
 )
 """What stands behind such a name, and no call."""
@@ -91,7 +91,91 @@ SIGNED = (
 )
 """Parameters of a signed address, which opens it for everybody."""
 
+SPOKEN = r"(?:pass[ _-]?(?:word|wd|phrase)|pwd)"
+"""Names of a password, as people write them."""
+NO_PASSWORD = frozenset(
+    {
+        "wrong", "missing", "required", "incorrect", "invalid", "empty", "needed", "expired", "correct", "stored",
+        "hidden", "masked", "unknown", "asked", "read", "taken", "never", "used", "okay", "fine", "token", "secret",
+    }
+)  # fmt: skip
+"""What a sentence says of a password, and no password."""
+OF_CODE = re.compile(r"(?:self|cls|os|args?|opts?|options|cfg|config|settings|env)(?:\.[A-Za-z_]\w*)+")
+
+
+def _unless_said(match: re.Match[str]) -> str:
+    """``the password is missing`` and ``pwd = self.pwd`` stay; a phrase of several words is one secret."""
+    value = match["value"].strip()
+    ordinary = value.lower().rstrip(".!?") in NO_PASSWORD or OF_CODE.fullmatch(value)
+    if ordinary or (" " not in value and re.fullmatch("[A-Za-z_.]+", value) and _is_named(value)):
+        return match[0]
+    return match["before"] + WORD
+
+
+def _user(match: re.Match[str]) -> str:
+    return match[0] if _is_named(match["value"]) else match["before"] + "USER"
+
+
+def _broken(match: re.Match[str]) -> str:
+    """A token over two lines; the line stays, for a script counts them."""
+    drawn = re.search("[0-9]", match["rest"]) and re.search("[A-Za-z]", match["rest"])
+    return WORD + match["line"] if drawn else match[0]
+
+
+PLAIN = r"""(?![/~.$%{<]|[A-Za-z]:[\\/])(?![\w.]*\()[^\s"',;&(){}<>\[\]\\]{4,}"""
+"""A value without quotes that is no folder, variable or call."""
+SAID: tuple[Rule, ...] = (
+    Rule(
+        ("hf_", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "sk-", "npm_", "pypi-"),
+        re.compile(
+            r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|sk-|npm_|pypi-)[A-Za-z0-9_-]{0,80}"
+            r"(?P<line>(?:\\n|\r?\n)[ \t]{0,8})(?P<rest>[A-Za-z0-9_-]{8,})"
+        ),
+        _broken,
+    ),
+    Rule(
+        ("pass", "pwd"),
+        re.compile(
+            rf"""(?i)(?P<before>(?<![A-Za-z0-9]){SPOKEN}\\{{0,3}}["']?\s{{0,2}}(?:=>|[:=])\s{{0,2}}\\{{0,3}}(?P<quote>["']))"""
+            r"""(?P<value>[^"'\n\\{}]{4,200})(?=\\{0,3}(?P=quote))"""
+        ),
+        _unless_said,
+    ),
+    Rule(
+        ("pwd",),
+        re.compile(rf"(?i)(?P<before>(?<![\w.-])pwd\s{{0,2}}(?:=>|[:=])\s{{0,2}})(?P<value>{PLAIN})"),
+        _unless_said,
+    ),
+    Rule(
+        ("pass", "pwd"),
+        re.compile(rf"""(?i)(?P<before>\b{SPOKEN}\s{{1,2}}(?:is|was)(?::|\s)\s{{0,2}}["']?)(?P<value>{PLAIN})"""),
+        _unless_said,
+    ),
+    Rule(
+        ("--",),
+        re.compile(
+            rf"""(?i)(?P<before>(?<![\w-])--(?:[a-z0-9]+[-_]){{0,3}}?(?:{SPOKEN}|secret|auth|credentials?"""
+            rf"""|(?:api|access|secret)[-_]?key"""
+            rf"""|(?:(?<=--)|(?:{"|".join(TOKENS)})[-_])token)"""
+            rf"""(?:["'],\s{{0,2}}["']|[ =]["']?))(?!-)(?P<value>{PLAIN})"""
+        ),
+        _unless_said,
+    ),
+    Rule(
+        ("user", "login"),
+        re.compile(
+            r"""(?i)(?P<before>["'](?:user|user_?name|login|login_?name)\\{0,3}["']\s{0,2}:\s{0,2}\\{0,3}["'])"""
+            r"""(?P<value>[^"'\n\\{}]{2,64})(?=\\{0,3}["'])"""
+        ),
+        _user,
+    ),
+)
+"""Secrets as people say them: after an option, in a sentence, in quotes, over two lines."""
+INVISIBLE = re.compile("(?<=[!-~])[\u200b-\u200d\u2060\ufeff\u00ad]+(?=[!-~])")
+"""Signs without width inside of a word of ASCII, which hide a token from a reader of its form."""
+
 RULES: tuple[Rule, ...] = (
+    *SAID,
     Rule(
         ("private key-----",),
         re.compile(
@@ -210,6 +294,11 @@ def without_credentials(text: str, lower: str, commits: frozenset[str] = frozens
         lower: The same in lower case.
         commits: Names of public commits, which are no keys.
     """
+    if not text.isascii() and INVISIBLE.search(text):
+        seen = INVISIBLE.sub("", text)
+        clean = without_credentials(seen, seen.lower(), commits)
+        if clean != seen:
+            return clean
     of_scanner = []
     for rule in _rules().for_text(lower):
         if isinstance(rule, Rule):

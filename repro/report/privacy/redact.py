@@ -40,6 +40,13 @@ HOMES = re.compile(
 address, in which ``/home`` is none.
 """
 
+ENCODED_HOME = re.compile(
+    r"(?:[A-Z](?:%(?:25)?3A|:))?(?:%(?:25)?(?:2F|5C)){1,2}(?:home|Users)(?:%(?:25)?(?:2F|5C)){1,2}"
+    r"(?:(?!%(?:25)?(?:2F|5C))[^/\\\s\"'`|:,;)&#?])+",
+    re.I,
+)
+"""A home folder as it stands in an address."""
+
 KEPT_PARTS = frozenset({"site-packages", "dist-packages"})
 KEPT_PART = re.compile(r"models--[\w.-]+")
 """Where in a path the names begin that are the same on every machine: packages, and the Hub's cache of a model."""
@@ -68,6 +75,10 @@ COMMON_NAMES = WORDS | frozenset(
     }
 )  # fmt: skip
 """Names that identify nobody and are ordinary words."""
+
+PASSWORD_KEY = re.compile("pass(?:word|wd|phrase)|pwd", re.I)
+USER_KEY = re.compile("user|user_?name|login|login_?name", re.I)
+"""Keys of data under which a password, and a person's name, is."""
 
 SHORT_SECRET = 10
 LONG = 4096
@@ -102,6 +113,10 @@ def redact_json(value: Any, private: Private, keep: tuple[str, ...] = ()) -> Any
     def under(key: str, item: Any, versions: bool) -> Any:
         if isinstance(item, str) and item and SECRET_NAME.fullmatch(key):
             return "SECRET"
+        if isinstance(item, str) and PASSWORD_KEY.fullmatch(key):
+            return item if _is_word(item) else "SECRET"
+        if isinstance(item, str) and USER_KEY.fullmatch(key):
+            return item if _is_word(item) else "USER"
         return walk(item, versions or key in VERSIONED)
 
     return walk(value, False)
@@ -167,7 +182,7 @@ class _Mask:
         """Without everything else that is private."""
         lower = text.lower()
         text = without_credentials(text, lower, self._commits)
-        if "/" in text or "\\" in text:
+        if "/" in text or "\\" in text or "%" in text:
             text = self._without_paths(text)
         text = without_addresses(text, versions=versions)
         for name, pattern, word in self._names:
@@ -179,6 +194,8 @@ class _Mask:
         if any(name in text for name in OF_RUN):
             text = PATHS.sub(_without_run, text)
         text = HOMES.sub(lambda found: found[0] if found[0].startswith("http") else "~", text)
+        if "%" in text:
+            text = ENCODED_HOME.sub("~", text)
         text = MOUNTED.sub(_without_mount, text)
         return SHARE.sub("MOUNT", text) if "\\\\" in text else text
 

@@ -49,12 +49,16 @@ class Filed:
 
 
 def open_run(place: Path) -> Run:
-    """A run by its folder or its verdict.json.
+    """A run by its folder, or by a file in it.
 
     Raises:
         UsageError: there is no run of this version; the message names the file, the place in it and what is expected.
     """
     path = place if place.name == VERDICT else place / VERDICT
+    if place.is_file() and place.name != VERDICT:
+        path = place.parent / VERDICT
+        if not path.is_file():
+            raise UsageError(f"{place} is a file, and there is no {VERDICT} beside it. Give the folder of a run.")
     try:
         return Run(path.parent, read(path))
     except RecordError as error:

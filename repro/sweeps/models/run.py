@@ -61,7 +61,7 @@ class Comparing:
         settings = dataclasses.replace(first, extra=()).argv()[3:]
         file = ("--prompts", *first.extra) if self.many else ()
         switches = {"--no-measure": self.measure, "--no-bundle": first.deliver}
-        left_out = [switch for switch, on in switches.items() if not on]
+        left_out = [switch for switch, on in switches.items() if not on and switch not in settings]
         return ("repro", "compare", *(one.model for one in self.requests), *file, *settings, *left_out)
 
 
