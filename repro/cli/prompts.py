@@ -33,17 +33,27 @@ Examples:
   repro prompts ./my-model data.csv --field question --layer 12 --layer -1 --max-length 384 --padding-side left
 
 \b
-Exit status: 0 every example is good, 1 at least one is bad, 125 could not tell, 2 wrong usage, 130 Ctrl-C.
+Exit status: 0 every example is good, 1 at least one is bad, or the model's files are, 125 could not tell,
+2 wrong usage, 130 Ctrl-C.
 """
 
 
 @click.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="Which of many prompts fail, where, and why.")
 @together(
     MODEL,
-    click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)),
-    click.option("--field", metavar="NAME", help="Where the prompt stands in each entry. Default: prompt, text, ..."),
+    click.argument("file", metavar="FILE", type=click.Path(path_type=Path, exists=True)),
+    click.option(
+        "--field",
+        metavar="NAME",
+        help="Where the prompt stands in an entry (a.b: inside of a). Default: messages, prompt, ...",
+    ),
     click.option(
         "--pairs", is_flag=True, help="Each entry is a pair: positive and negative, or a question and two answers."
+    ),
+    click.option(
+        "--no-chat-template",
+        is_flag=True,
+        help="Join the contents of chat messages. Default: the model's own chat template.",
     ),
     click.option(
         "--layer", "layers", type=int, multiple=True, help="Only this layer, from 0 (-1: the last). Default: all."
@@ -73,8 +83,8 @@ Exit status: 0 every example is good, 1 at least one is bad, 125 could not tell,
 def prompts(file: Path, **options: Any) -> None:
     """Run the prompts of FILE in batches, as the pipeline that failed did, and say for each whether it is finite.
 
-    FILE is .txt (a prompt a line), .jsonl, .json or .csv. The answers are written as they come; an interrupted run
-    resumes with --out.
+    FILE is .txt (a prompt a line), .jsonl, .json or .csv, or, with pyarrow, .parquet, .arrow or a folder that
+    `datasets` has saved. The answers are written as they come; an interrupted run resumes with --out.
     """
     from repro.cli.screen.progress import listener
     from repro.cli.screen.summaries import prompts as show
@@ -84,6 +94,7 @@ def prompts(file: Path, **options: Any) -> None:
 
     how = ("field", "pairs", "layers", "batch_size", "max_length", "padding_side", "ablations")
     named = {name: options.pop(name) for name in how}
+    named["chat_template"] = not options.pop("no_chat_template")
     vectors = options.pop("vectors")
     if options["prompts"]:
         raise UsageError("--prompt gives one prompt to the other commands; here the prompts are those of FILE.")

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Bisect, Forward, Origin
+from repro.core.sweep_answers import ChatTemplate, Place, PromptAblation
 
 OUTSIDE = -1
 """The call index of an operator that ran while no module did."""
+OUTPUT = "output"
+"""The layer of an example whose layers are all finite, and whose logits are not."""
+BAD_LOGITS = "bad logits though every layer is finite"
+EVERY = "every"
+"""The kind of token where all of an example's tokens go bad at once."""
 
 
 def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
@@ -166,3 +172,30 @@ def shortened(value: str, most: int) -> str:
         return value
     half = most // 2
     return f"{value[:half]} ... ({len(value) - 2 * half:,} characters) ... {value[-half:]}"
+
+
+# --- many prompts ----------------------------------------------------------------------------------------------------
+
+
+def first_bad_in(place: Place) -> str:
+    """The layer; of bad logits, that they are, and which module gives them."""
+    if place.layer != OUTPUT:
+        return place.layer
+    return BAD_LOGITS if place.module is None else f"{BAD_LOGITS}: {place.module} gives them"
+
+
+def template_used(template: ChatTemplate) -> str:
+    """Which chat template was used."""
+    where = f"{template.file}, " if template.file else ""
+    return f"the model's own ({where}SHA-256 {template.sha256[:12]}), for {template.examples:,} examples"
+
+
+def tried_on(rows: Sequence[PromptAblation]) -> str | None:
+    """On how many failing examples the ablations were run, where it was not all of them."""
+    ran = [row for row in rows if row.asked is not None and row.failing is not None and row.seconds]
+    few = [row for row in ran if row.asked is not None and row.failing is not None and row.asked < row.failing]
+    if not few:
+        return None
+    said = f"Tried on {few[0].asked:,} of the {few[0].failing:,} failing examples, a few of those that fail alike"
+    whole = [row.name for row in ran if row.asked == row.failing]
+    return f"{said}; {' and '.join(whole)} on all of them." if whole else f"{said}."

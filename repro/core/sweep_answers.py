@@ -278,12 +278,17 @@ class Comparison(Record, frozen=True, kw_only=True):
 
 
 class Place(Record, frozen=True, kw_only=True):
-    """Where examples go bad first, and how many."""
+    """Where examples go bad first, and how many.
+
+    ``layer`` is "output" where every layer is finite and the logits are not; ``module`` then says which module gives
+    them, where that is known. ``kind`` is "text", "special", "padding", "every" or "logits".
+    """
 
     layer: str
     kind: str
     examples: int
     token: str | None = None
+    module: str | None = None
 
 
 class Skips(Record, frozen=True, kw_only=True):
@@ -304,16 +309,64 @@ class Counts(Record, frozen=True, kw_only=True):
 
 
 class PromptAblation(Record, frozen=True, kw_only=True):
-    """What one ablation saves of the failing examples, and what it costs. ``weights_bytes``: memory of the weights."""
+    """What one ablation saves of the failing examples, and what it costs. ``weights_bytes``: memory of the weights.
+
+    It was tried on ``asked`` of the ``failing`` ones: a few of those that fail alike, or all.
+    """
 
     name: str
     verdict: Outcome
     reason: str = ""
     saved: int | None = None
     asked: int | None = None
+    failing: int | None = None
     share: float | None = None
     seconds: float | None = None
     weights_bytes: int | None = None
+
+
+class FirstBad(Record, frozen=True, kw_only=True):
+    """Where one example goes bad first; ``token_index`` is counted from its first token that is no padding."""
+
+    layer: str
+    module: str | None = None
+    token_index: int | None = None
+    token: str | None = None
+    token_kind: str | None = None
+    cause: str | None = None
+
+
+class SearchedExample(Record, frozen=True, kw_only=True):
+    """One failing example under the full search: what the pass over all examples said, what the search found, and
+    whether the two agree; None where the search has no answer.
+    """
+
+    index: int
+    said: FirstBad
+    verdict: Outcome
+    reason: str = ""
+    side: str | None = None
+    found: FirstBad | None = None
+    agrees: bool | None = None
+    origin: Origin | None = None
+
+
+class ChatTemplate(Record, frozen=True, kw_only=True):
+    """The chat template that made texts of messages: the file that it is in, its hash, and of how many examples."""
+
+    file: str | None = None
+    sha256: str
+    examples: int
+
+
+class Searched(Record, frozen=True, kw_only=True):
+    """The failing examples that were put to the full search, as ``repro run`` makes it."""
+
+    asked: int = 0
+    answered: int = 0
+    agreed: int = 0
+    samples: tuple[SearchedExample, ...] = ()
+    sentence: str = ""
 
 
 class Topic(Record, frozen=True, kw_only=True):
@@ -430,4 +483,6 @@ class Prompts(Section, frozen=True, kw_only=True):
     why: Why | None = None
     lost_why: Why | None = None
     vectors: Vectors | None = None
+    searched: Searched | None = None
+    chat_template: ChatTemplate | None = None
     ablations: tuple[PromptAblation, ...] = ()

@@ -1,28 +1,31 @@
 """Prompt files, read the same way by every command that takes one.
 
 A file is .txt (one prompt per line), .jsonl, .json (a list, or an object that holds one list) or .csv (with a header),
-in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark. These are streamed, except .json. A run's ``prompts.jsonl`` is
-one too.
+in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark; or a table that pyarrow reads (``prompt_tables``). These are
+streamed, except .json. A run's ``prompts.jsonl`` is one too. A prompt is a text, or chat messages (``chats``).
 """
 
 import codecs
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from repro.core import paths
 from repro.core.encoding import from_text
 from repro.core.errors import EvidenceError, RecordError, UsageError
 from repro.core.foreign import open_foreign, open_text
+from repro.jobs import chats, prompt_tables
 from repro.jobs.content import many
 
 RUN = "prompts.jsonl"
 """The file of a run of many prompts: a header, then one answer per line."""
 ASKED = "examples.jsonl"
 """What the run was asked, beside its answers: it has the texts that answers withhold."""
-SUFFIXES = (".txt", ".jsonl", ".json", ".csv")
+SUFFIXES = (".txt", ".jsonl", ".json", ".csv", *prompt_tables.SUFFIXES)
 TEXT_FIELDS = ("prompt", "text", "question", "input", "instruction", "content")
 """Where a prompt is looked for in an entry; the first of these, else the only field there is."""
 SIDES = ("positive", "negative")
@@ -46,8 +49,8 @@ class Example:
     """One prompt of a file, or one side of a pair.
 
     ``index`` counts the prompts or pairs of the file from 0; ``side`` is "positive" or "negative" in a pair. ``ids``
-    replace the text where that is None, for a model without a tokenizer. ``verdict`` is what the file says about the
-    prompt, if anything.
+    replace the text where that is None, for a model without a tokenizer. ``messages`` are those of a chat, whose
+    contents are the text. ``verdict`` is what the file says about the prompt, if anything.
     """
 
     index: int
@@ -55,6 +58,7 @@ class Example:
     text: str | None
     ids: tuple[int, ...] | None = None
     verdict: str | None = None
+    messages: tuple[chats.Message, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -138,8 +142,9 @@ def examples(
 
     Args:
         path: The file.
-        field: Where the prompt stands in each entry; by default the first of ``TEXT_FIELDS``, else the only field. With
-            ``pairs``, where the question stands; by default the first of ``QUESTIONS``, if there is one.
+        field: Where the prompt stands in each entry; ``a.b`` is the field b inside of a. By default a chat, the first
+            of ``TEXT_FIELDS``, else the only field. With ``pairs``, where the question stands; by default the first of
+            ``QUESTIONS``, if there is one.
         pairs: Whether each entry is a pair: a positive and a negative text, or a question with two answers.
         note: Is told what was left out.
 
@@ -165,14 +170,27 @@ def examples(
     for index, (place, entry) in enumerate(_entries(path)):
         if pairs:
             for side, answer in zip(SIDES, _pair(entry, field, place), strict=True):
-                yield Example(index, side, answer, verdict=_verdict(entry))
+                said, chat = answer if isinstance(answer, tuple) else (answer, None)
+                yield Example(index, side, said, verdict=_verdict(entry), messages=chat)
         else:
-            text, ids = _text(entry, field, place)
-            yield Example(index, None, text, ids, _verdict(entry))
+            text, ids, messages = _prompt(entry, field, place)
+            yield Example(index, None, text, ids, _verdict(entry), messages)
 
 
-def asked_examples(path: Path, field: str | None = None, *, pairs: bool = False) -> Iterator[dict[str, Any]]:
-    """The examples of a file as the kit reads them.
+def sha256(path: Path) -> str:
+    """The hash of a prompt file; of a folder, of the hashes of its files."""
+    if not path.is_dir():
+        return paths.sha256(path)
+    try:
+        return hashlib.sha256("\n".join(map(paths.sha256, prompt_tables.files_of(path))).encode()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def asked_examples(
+    path: Path, field: str | None = None, *, pairs: bool = False, chat_template: bool = True
+) -> Iterator[dict[str, Any]]:
+    """The examples of a file as the kit reads them. Without ``chat_template`` a chat is the text of its contents.
 
     Raises:
         UsageError: as ``examples``; or there is none, or one has neither a text nor token ids.
@@ -183,8 +201,10 @@ def asked_examples(path: Path, field: str | None = None, *, pairs: bool = False)
         found = True
         if example.text is None and not example.ids:
             raise UsageError(f"{path}: example {example.index} has neither a text nor token ids, so it cannot be run.")
-        ids = {"ids": example.ids} if example.text is None else {}
-        yield {"index": example.index, "side": example.side, "text": example.text, **ids}
+        more: dict[str, Any] = {"ids": example.ids} if example.text is None else {}
+        if chat_template and example.messages is not None:
+            more["messages"] = [{"role": role, "content": content} for role, content in example.messages]
+        yield {"index": example.index, "side": example.side, "text": example.text, **more}
     if not found:
         raise UsageError(f"{path} holds no prompt.")
 
@@ -220,6 +240,9 @@ def _verdict(entry: Any) -> str | None:
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """Each entry, with its place for a message."""
     kind = path.suffix.lower()
+    if kind in prompt_tables.SUFFIXES or path.is_dir():
+        yield from prompt_tables.rows_of(path)
+        return
     if kind not in SUFFIXES:
         raise UsageError(f"{path}: expected a prompt file: {', '.join(SUFFIXES)}.")
     try:
@@ -276,38 +299,87 @@ def _value(text: str, place: str) -> Any:
         raise UsageError(f"{place}: expected JSON: {error}.") from None
 
 
-def _text(entry: Any, field: str | None, place: str) -> tuple[str | None, tuple[int, ...] | None]:
-    """The text of an entry, or its token ids."""
+def _prompt(
+    entry: Any, field: str | None, place: str
+) -> tuple[str | None, tuple[int, ...] | None, tuple[chats.Message, ...] | None]:
+    """The text of an entry, or its token ids; of a chat, its messages beside the text of their contents."""
     if isinstance(entry, str):
-        return entry, None
+        return entry, None, None
+    if field is None and chats.is_chat(entry):
+        return _chat(entry, place)
     if not isinstance(entry, Mapping):
         raise UsageError(f"{place}: expected a text or an object with one; found {type(entry).__name__}.")
-    ids = entry.get("ids")
-    if field is None and isinstance(ids, list) and ids and all(type(item) is int for item in ids):
-        return None, tuple(ids)
+    if field is None:
+        ids = entry.get("ids")
+        if isinstance(ids, list) and ids and all(type(item) is int for item in ids):
+            return None, tuple(ids), None
+        chat = next((entry[name] for name in chats.FIELDS if chats.is_chat(entry.get(name))), None)
+        if chat is not None:
+            return _chat(chat, place)
     names = (field,) if field is not None else (*TEXT_FIELDS, *(entry if len(entry) == 1 else ()))
-    text = next((entry[name] for name in names if isinstance(entry.get(name), str)), None)
-    if text is None:
-        wanted = f"the field {field}" if field is not None else f"one of {', '.join(TEXT_FIELDS)}"
-        raise UsageError(f"{place}: expected a text in {wanted}; {_fields(entry)}. Name the field with --field.")
-    return text, None
+    for name in names:
+        value = _inside(entry, name)
+        if isinstance(value, str):
+            return value, None, None
+        if chats.is_chat(value):
+            return _chat(value, place)
+    wanted = f"the field {field}" if field is not None else f"one of {', '.join(TEXT_FIELDS)}, or chat messages"
+    raise UsageError(f"{place}: expected a text in {wanted}; {_fields(entry)}. Name the field with --field.")
 
 
-def _pair(entry: Any, field: str | None, place: str) -> tuple[str, str]:
+def _chat(value: Any, place: str) -> tuple[str, None, tuple[chats.Message, ...]]:
+    messages = chats.messages_in(value, place)
+    return chats.joined(messages), None, messages
+
+
+def _inside(value: Any, name: str) -> Any:
+    """What ``name`` names in a value, or None: a field; ``a.b``, the field b inside of a; of a list, its place."""
+    first, dot, rest = name.partition(".")
+    if isinstance(value, Mapping):
+        if name in value:  # a field may be called a.b
+            return value[name]
+        return _inside(value[first], rest) if dot and first in value else None
+    if isinstance(value, list) and first.isdecimal() and len(first) < len(str(len(value))) + 1:
+        found = value[int(first)] if int(first) < len(value) else None
+        return _inside(found, rest) if dot else found
+    return None
+
+
+Side = str | tuple[str, tuple[chats.Message, ...]]
+"""A side of a pair: a text, or that of a chat with its messages."""
+
+
+def _pair(entry: Any, field: str | None, place: str) -> tuple[Side, Side]:
     """The two sides of a pair."""
     if not isinstance(entry, Mapping):
         raise UsageError(f"{place}: expected an object with the two sides of a pair; found {type(entry).__name__}.")
-    if field is not None and not isinstance(entry.get(field), str):
+    question: Any = "" if field is None else _inside(entry, field)
+    if not isinstance(question, str) and not chats.is_chat(question):
         raise UsageError(f"{place}: expected a text in the field {field}; {_fields(entry)}.")
+    if field is None:
+        values = [entry.get(name) for name in QUESTIONS]
+        question = next((value for value in values if isinstance(value, str) or chats.is_chat(value)), "")
     for names in ANSWERS:
         first, second = (entry.get(name) for name in names)
-        if isinstance(first, str) and isinstance(second, str):
-            asked = (field,) if field is not None else QUESTIONS
-            question = next((entry[name] for name in asked if isinstance(entry.get(name), str)), "")
+        if isinstance(first, str) and isinstance(second, str) and isinstance(question, str):
             gap = "" if not question or question[-1].isspace() else " "
             return f"{question}{gap}{first}", f"{question}{gap}{second}"
+        if all(isinstance(side, str) or chats.is_chat(side) for side in (first, second)):
+            return _chat_side(question, first, place), _chat_side(question, second, place)
     wanted = ", or ".join(" and ".join(names) for names in ANSWERS)
     raise UsageError(f"{place}: expected a pair ({wanted}); {_fields(entry)}.")
+
+
+def _chat_side(question: Any, answer: Any, place: str) -> Side:
+    """A question with an answer, of which at least one is a chat. A question that the answer begins with is not said
+    twice.
+    """
+    before = chats.messages_in(question, place) if chats.is_chat(question) else ()
+    if isinstance(question, str) and question:
+        before = (("user", question),)
+    behind = chats.messages_in(answer, place) if chats.is_chat(answer) else (("assistant", str(answer)),)
+    messages = behind if behind[: len(before)] == before else (*before, *behind)
+    return chats.joined(messages), messages
 
 
 def _fields(entry: Mapping[Any, Any]) -> str:

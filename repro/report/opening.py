@@ -5,7 +5,7 @@ from pathlib import Path
 
 from repro.core.answer import Answer
 from repro.core.records import Kind, Outcome
-from repro.core.sentences import listed, named_mechanism, named_module, origin_sentence, sentence
+from repro.core.sentences import OUTPUT, listed, named_mechanism, named_module, origin_sentence, sentence
 from repro.core.steps import ABLATION
 from repro.report.cells import cells_of, statements
 from repro.report.markdown import text
@@ -55,8 +55,10 @@ def _fault(answer: Answer) -> str:
         return f"{what} in {(origin.module or origin.op) if answer.script else named_module(origin)}"
     if answer.script:
         return "the script reports a fault"
-    if prompts and prompts.asked:
-        first = f", first in {prompts.places[0].layer}" if prompts.places else ""
+    if prompts and prompts.bad:
+        place = prompts.places[0] if prompts.places else None
+        where = "" if place is None else "in the logits alone" if place.layer == OUTPUT else f"first in {place.layer}"
+        first = where and f", {where}"
         return f"{prompts.bad:,} of {prompts.asked:,} prompts give NaN or Inf{first}"
     return TITLES.get(answer.kind, "NaN or Inf in the output")
 

@@ -16,7 +16,7 @@ LOADED = ("load", "forward", "bisect")
         ("forward", (*BASE, "load", "forward")),
         ("bisect", (*BASE, "load", "forward", "bisect")),
         ("trace", ("environment", "files", "load", "trace")),
-        ("prompts", ("environment", "files", "load", "prompts")),
+        ("prompts", (*BASE, "load", "prompts")),
     ],
 )
 def test_each_command_asks_a_model_its_steps_in_order(command, expected):

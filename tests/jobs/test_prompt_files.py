@@ -2,12 +2,14 @@
 
 import codecs
 import json
+import sys
 
 import pytest
 
 from repro.core.errors import UsageError
 from repro.jobs.overlap.sets import read as read_set
-from repro.jobs.prompt_files import asked_examples, examples
+from repro.jobs.prompt_files import asked_examples, examples, sha256
+from repro.jobs.prompt_tables import files_of
 
 PAIR = {"question": "Q: why?", "positive": "Yes", "negative": "No"}
 
@@ -174,7 +176,7 @@ def test_withheld_texts_are_read_from_what_the_run_was_asked(tmp_path):
         ("a.json", '{"a": [], "b": []}', {}, "found an object with 2 lists"),
         ("a.json", "[1]", {}, "entry 0: expected a text or an object with one; found int"),
         ("a.json", "[" * 100_000, {}, "a.json: expected JSON"),
-        ("a.parquet", "one", {}, "expected a prompt file: .txt, .jsonl, .json, .csv"),
+        ("a.xml", "one", {}, "expected a prompt file: .txt, .jsonl, .json, .csv"),
         ("prompts.jsonl", RUN, {"pairs": True}, "expected the answers of a run with --pairs"),
         *((name, b"prompt\ncaf\xe9\n", {}, "line 2: expected UTF-8, found the byte 0xe9. Save the file as UTF-8.")
           for name in ("a.txt", "a.jsonl", "a.json", "a.csv")),
@@ -204,3 +206,132 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 def test_nothing_to_run_is_told(tmp_path, name, content, message):
     with pytest.raises(UsageError, match=message):
         list(asked_examples(written(tmp_path, name, content)))
+
+
+# --- chats, fields inside of fields, tables ----------------------------------------------------------------------
+
+CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"messages": CHAT, "id": 7},
+        {"prompt": CHAT},
+        CHAT,
+        {"conversations": [{"from": "system", "value": "Be kind."}, {"from": "human", "value": "Hello"}]},
+        {"messages": [CHAT[0], {"role": "user", "content": [{"type": "text", "text": "Hel"}, {"text": "lo"}]}]},
+    ],
+)
+def test_a_chat_is_its_messages_and_the_text_of_their_contents(tmp_path, entry):
+    path = written(tmp_path, "a.jsonl", lines(entry))
+    (one,) = asked_examples(path)
+    assert one == {"index": 0, "side": None, "text": "Be kind.\nHello", "messages": CHAT}
+    assert list(asked_examples(path, chat_template=False)) == [{"index": 0, "side": None, "text": "Be kind.\nHello"}]
+
+
+def test_a_message_that_is_no_text_is_named_with_its_place(tmp_path):
+    chat = [CHAT[0], {"role": "user", "content": [{"type": "image", "url": "x"}]}]
+    with pytest.raises(UsageError, match=r"line 2, message 1: expected a role and a content of text; found list"):
+        texts(written(tmp_path, "a.jsonl", lines({"messages": CHAT}, {"messages": chat})))
+
+
+def test_a_pair_may_be_of_chats_and_a_question_is_not_said_twice(tmp_path):
+    said = [*CHAT, {"role": "assistant", "content": "Hi"}]
+    refused = [{"role": "assistant", "content": "Go"}]
+    path = written(tmp_path, "a.jsonl", lines({"prompt": CHAT, "chosen": said, "rejected": refused}))
+    found = list(asked_examples(path, pairs=True))
+    assert [one["messages"][-1]["content"] for one in found] == ["Hi", "Go"]
+    assert [len(one["messages"]) for one in found] == [3, 3]
+    path = written(tmp_path, "b.jsonl", lines({"question": "Why?", "chosen": refused, "rejected": "No"}))
+    found = list(asked_examples(path, pairs=True))
+    assert [[message["role"] for message in one["messages"]] for one in found] == [["user", "assistant"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [("a.b", "deep"), ("a.list.1.t", "second"), ("a.c.d", "a field called so"), ("x.y", "at the top")],
+)
+def test_a_field_may_lie_inside_of_another(tmp_path, field, expected):
+    entry = {"a": {"b": "deep", "list": [{"t": "first"}, {"t": "second"}], "c.d": "a field called so"}}
+    entry["x.y"] = "at the top"
+    assert texts(written(tmp_path, "a.jsonl", lines(entry)), field=field) == [expected]
+
+
+@pytest.mark.parametrize("field", ["a.c", "a.b.c", "a.list.2.t", "a.list.-1", "a.list.9" + "9" * 5000, ".", "a..b"])
+def test_a_field_that_is_not_inside_is_named(tmp_path, field):
+    path = written(tmp_path, "a.jsonl", lines({"a": {"b": "deep", "list": [{"t": "first"}]}}))
+    with pytest.raises(UsageError, match=r"line 1: expected a text in the field"):
+        texts(path, field=field)
+
+
+def test_the_question_of_a_pair_may_lie_inside_of_another_field(tmp_path):
+    path = written(tmp_path, "a.jsonl", lines({"q": {"text": "Why?"}, "positive": "Yes", "negative": "No"}))
+    assert texts(path, field="q.text", pairs=True) == ["Why? Yes", "Why? No"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_table_without_its_reader_names_the_package(tmp_path, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"needs pyarrow to be read: pip install pyarrow\."):
+        texts(written(tmp_path, name, b"PAR1"))
+
+
+def saved(folder, **state):
+    """A folder as `save_to_disk` of datasets writes it, with one arrow file of no content."""
+    folder.mkdir()
+    written(folder, "data-00000-of-00001.arrow", b"")
+    files = [{"filename": "data-00000-of-00001.arrow"}]
+    written(folder, "state.json", json.dumps({"_data_files": files, "_split": None, **state}))
+    return folder
+
+
+def test_a_folder_of_datasets_is_its_arrow_files(tmp_path):
+    folder = saved(tmp_path / "d")
+    assert files_of(folder) == (folder / "data-00000-of-00001.arrow",)
+    before = sha256(folder)
+    written(folder, "data-00000-of-00001.arrow", b"other")
+    assert sha256(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"_indices_data_files": [{"filename": "i.arrow"}]}, r"flatten_indices\(\)"),
+        ({"_data_files": [{"filename": "../secret.arrow"}]}, "expected the names of arrow files"),
+        ({"_data_files": []}, "expected the names of arrow files"),
+    ],
+)
+def test_a_folder_of_datasets_that_is_not_read_says_why(tmp_path, state, message):
+    with pytest.raises(UsageError, match=message):
+        files_of(saved(tmp_path / "d", **state))
+
+
+def test_of_several_splits_one_is_asked_for_and_another_folder_is_refused(tmp_path):
+    written(tmp_path, "dataset_dict.json", '{"splits": ["train", "test"]}')
+    with pytest.raises(UsageError, match=r"holds several splits \(train, test\)"):
+        texts(tmp_path)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match=r"it has no state\.json"):
+        texts(tmp_path / "other")
+
+
+def test_tables_are_read_in_pieces_and_a_folder_over_its_files(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed here")
+    from pyarrow import parquet
+
+    rows = [{"messages": CHAT[1:], "n": number} for number in range(600)]
+    table = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    for name, opened in (("a.arrow", pyarrow.ipc.new_file), ("b.arrow", pyarrow.ipc.new_stream)):
+        with pyarrow.OSFile(str(tmp_path / name), "wb") as file, opened(file, table.schema) as out:
+            out.write_table(table)
+    folder = saved(tmp_path / "d", _data_files=[{"filename": "b.arrow"}, {"filename": "b.arrow"}])
+    (tmp_path / "b.arrow").rename(folder / "b.arrow")
+    for path, count in ((tmp_path / "a.parquet", 600), (tmp_path / "a.arrow", 600), (folder, 1200)):
+        found = list(asked_examples(path))
+        assert [one["index"] for one in found] == list(range(count))
+        assert {json.dumps(one["messages"]) for one in found} == {json.dumps(CHAT[1:])}
+    for name in ("bad.parquet", "bad.arrow"):
+        with pytest.raises(UsageError, match="pyarrow does not read it"):
+            texts(written(tmp_path, name, b"PAR1 and nothing else"))

@@ -15,16 +15,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from corpus.families import HIDDEN, PAD
+import torch
+from corpus.families import HIDDEN, PAD, build, write_tokenizer
 from support.hosting import answers, command, environment, fake_python, model_folder, repro
-from support.prompt_models import KILL, POISON, RARE, write_lines, write_llama, write_odd
+from support.prompt_models import CHANNEL, KILL, POISON, RARE, write_lines, write_llama, write_odd
 
 from repro.core.answer import read
 from repro.core.records import Kind, Outcome
 from repro.core.sweep_answers import Place, Skips, WhyOutcome
 from repro.engine.kit import pack
+from repro.sweeps.prompts.answer import summary
 from repro.sweeps.prompts.records import PromptRecords
-from repro.sweeps.prompts.run import summary
 
 WORDS = [f"w{number}" for number in range(20, 76)]
 
@@ -86,7 +87,17 @@ def test_a_rare_token_is_found_and_named_as_the_reason(rare):
     assert (first.topic.family, first.separates, first.significant) == ("token", True, True)
     assert str(RARE) in first.sentence
     said = "12 of 40 examples are bad. Each of them goes bad first in model.layers.1 at 'w77' (text)."
-    assert (rare.answer.headline, said in rare.done.stdout) == (said, True)
+    assert rare.answer.headline.startswith(said + " The full search, run on 2 of them, says the same: ")
+    assert rare.answer.headline in " ".join(rare.done.stdout.split())
+
+
+def test_what_is_said_of_all_was_put_to_the_full_search_on_some(rare):
+    searched = rare.answer.prompts.searched
+    assert (searched.asked, searched.answered, searched.agreed) == (2, 2, 2)
+    for sample in searched.samples:
+        place = rare.texts[sample.index].split().index(f"w{RARE}") + 1  # behind <bos>
+        assert (sample.found.layer, sample.found.token_index, sample.found.token) == ("model.layers.1", place, "w77")
+        assert (sample.origin.mechanism, sample.origin.channel_index) == ("overflow", CHANNEL)
 
 
 def test_bad_values_are_factored_into_whole_rows(rare):
@@ -162,6 +173,54 @@ def test_a_batch_that_kills_its_process_is_skipped_and_the_others_are_answered(m
     assert found.answer.prompts.skips == (Skips(reason="the process died in this batch", examples=2),)
     assert "2 of 10 examples gave no answer: the process died in this batch; the other 8 are good." in found.done.stdout
     assert re.search(r"SIGKILL.* in trial batch 2; going on behind it", found.done.stderr + found.done.stdout)
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    """A sound GPT-2 but for one number in the row of a rare word."""
+    folder = tmp_path_factory.mktemp("spoilt") / "model"
+    model = build("gpt2")
+    with torch.no_grad():
+        model.transformer.wte.weight[RARE, 3] = float("inf")
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def test_a_word_that_is_bad_in_the_file_is_the_checkpoints_and_the_tensor_is_named(spoilt, tmp_path):
+    file = write_lines(tmp_path / "p.txt", "w3 w4", f"w5 w{RARE}", "w6")
+    found = asked_of(spoilt, file, "--dtype", "float32", cwd=tmp_path)
+    assert (found.done.returncode, found.answer.kind, found.answer.owner.project) == (1, Kind.WEIGHTS, "checkpoint")
+    assert found.answer.prompts.places == (Place(layer="transformer.wte", token="w77", kind="text", examples=1),)
+    (sample,) = found.answer.prompts.searched.samples
+    assert (sample.origin.tensor, sample.origin.tensor_index) == ("transformer.wte.weight", (RARE, 3))
+    assert f"transformer.wte.weight: 0 NaN, 1 +inf, 0 -inf, first at [{RARE}, 3]." in found.answer.headline
+
+
+def test_weights_that_are_bad_are_no_good_though_no_prompt_meets_them(spoilt, tmp_path):
+    found = asked_of(spoilt, write_lines(tmp_path / "p.txt", "w3 w4"), "--dtype", "float32", cwd=tmp_path)
+    assert (found.done.returncode, found.answer.kind, found.answer.prompts.good) == (1, Kind.WEIGHTS, 1)
+    assert "All of the 1 examples are finite" in found.answer.headline
+    assert "But not all is well: 1 tensor is not finite" in found.answer.headline
+
+
+def test_chats_are_asked_by_the_models_template_or_by_their_contents(tmp_path):
+    model = write_llama(tmp_path / "model", RARE)
+    settings = model / "tokenizer_config.json"
+    template = "{{ bos_token }}{% for m in messages %} w30 {{ m.content }}{% endfor %}"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
+    chat = {"data": {"chat": [{"role": "user", "content": "w3"}, {"role": "user", "content": f"w{RARE}"}]}}
+    file = write_lines(tmp_path / "p.jsonl", json.dumps(chat))
+    found = asked_of(model, file, "--field", "data.chat", cwd=tmp_path)
+    assert [(record["token_ids"], record["token_index"]) for record in lines(found.folder)] == [
+        ([1, 30, 3, 30, RARE], 4)
+    ]
+    assert "chat template: the model's own (tokenizer_config.json, SHA-256 " in found.done.stdout
+    (tmp_path / "out").rename(tmp_path / "before")
+    found = asked_of(model, file, "--field", "data.chat", "--no-chat-template", cwd=tmp_path)
+    assert [record["token_ids"] for record in lines(found.folder)] == [[1, 3, RARE]]
+    assert "chat template" not in found.done.stdout
+    assert "--no-chat-template" in found.answer.command
 
 
 # --- the host's part, with a fake kit ------------------------------------------------------------------------------

@@ -316,3 +316,31 @@ def test_the_answer_is_strict_json():
     assert (data["outcome"], data["sentences"]) == ("pattern", [found.sentence, *found.shared, *found.notes])
     assert data["findings"][0]["interval"][1] == "inf"
     assert decode(Why, data).findings[0].sentence == found.findings[0].sentence
+
+
+def test_without_scipy_the_tokens_of_the_failing_prompts_are_printed_as_counts(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    lines = [
+        {"verdict": verdict, "index": number, "tokens": 3, "token_ids": [1, token]}
+        for verdict, token, numbers in (("bad", 77, range(4)), ("good", 5, range(4, 12)))
+        for number in numbers
+    ]
+    said = reasons(lines).sentences
+    assert "4 of 4 failing prompts have token 77, and 0 of 8 passing ones, which separates them completely." in said
+    assert not any("token 5," in line for line in said)
+
+
+def test_prompts_whose_logits_alone_are_bad_have_no_first_token_in_common():
+    lines = [{"verdict": "bad", "index": n, "layer": "output", "module": "lm_head", "cause": "own"} for n in range(3)]
+    assert reasons(lines).shared == (
+        "all 3 failing prompts have bad logits though every layer is finite: lm_head gives them.",
+    )
+    lines.append({"verdict": "bad", "index": 3, "layer": "wte", "token": "w77", "token_kind": "text"})
+    assert reasons(lines).shared[0] == (
+        "3 of 4 failing prompts have bad logits though every layer is finite: lm_head gives them."
+    )
+
+
+def test_where_all_tokens_go_bad_at_once_none_is_named():
+    lines = [{"verdict": "bad", "index": n, "layer": "h.1", "token_kind": "every"} for n in range(3)]
+    assert "all 3 failing prompts go bad first at every token." in reasons(lines).shared

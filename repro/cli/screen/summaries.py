@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from repro.cli.screen.console import COLOURS, coloured, columns, console_on
 from repro.core.answer import Ablation, StepRow
 from repro.core.records import Ending
-from repro.core.sentences import listed, pasteable, unused_prompt
+from repro.core.sentences import first_bad_in, listed, pasteable, template_used, tried_on, unused_prompt
 from repro.core.steps import ABLATION
 from repro.core.sweep_answers import PromptAblation
 from repro.sweeps.matrix.table import cell_ablations_table, cells_table
@@ -70,10 +70,15 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
         shown = columns("first bad in", "token", "kind", "examples")
         for place in found.places:
             token = "-" if place.token is None else repr(place.token)
-            shown.add_row(*map(Text, (place.layer, token, place.kind, f"{place.examples:,}")))
+            shown.add_row(*map(Text, (first_bad_in(place), token, place.kind, f"{place.examples:,}")))
         console.print(shown)
     if found is not None and found.ablations:
         console.print(prompt_ablations_table(found.ablations))
+        tried = tried_on(found.ablations)
+        if tried is not None:
+            _line(console, tried)
+    if found is not None and found.chat_template is not None:
+        _line(console, f"chat template: {template_used(found.chat_template)}")
     for line in (found and found.why and found.why.sentences) or ():
         _line(console, line)
     for line in (found and found.lost_why and found.lost_why.sentences) or ():

@@ -1,7 +1,8 @@
 """The record of each example of a batch: its verdict, where it goes bad first and at which token, and by what cause.
 
 A token of the example itself decides the verdict. Padding that goes bad beside it is said, and is the place where the
-example goes bad first only if the example is sound without it.
+example goes bad first only if the example is sound without it. Where all of an example's tokens go bad in one module,
+no token is named: attention inside of it may have carried the value.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ..model.load import Loaded
-from .batches import Batch, Captured, Example, Tokens, alone, captured, counted, in_decoder
-from .inside import Call, calls_of, first_of
+from ..observe.screen import blocks
+from .batches import Batch, Captured, Example, Tokens, alone, captured, counted, fails, in_decoder
+from .inside import Call, calls_of, first_of, maker_of
 
 OUTPUT = "output"  # the place of a bad value that no captured layer has
+EVERY = "every"  # the kind of token where all of an example's tokens go bad at once
 KINDS = ("nan", "posinf", "neginf")
 CAUSES = {
     "own": "alone too",
@@ -26,6 +29,7 @@ NO_PLACE: dict[str, Any] = {
     **dict.fromkeys(("layer", "layer_index", "module", "token_index", "token", "token_id", "token_kind")),
     **dict.fromkeys((*KINDS, "rows"), 0),
     "at_last": None,
+    "logits": None,
 }
 
 Place = tuple[int, int]  # layer and column
@@ -60,11 +64,13 @@ def look(loaded: Loaded, tokens: Tokens, batch: Batch, seen: Captured, layers: l
         rows.append(Row(number, mask, bad, _first(bad & mask), _first(bad & ~mask)))
     places = [place for row in rows for place in (row.text, row.filling) if place is not None]
     wanted = sorted({layer for layer, _ in places} | ({len(layers) - 1} if places else set()))
-    if not wanted:
+    if not wanted and not bool(seen.output_bad.any()):
         return [_record(loaded, tokens, batch, seen, layers, row, (), {}) for row in rows]
-    calls = calls_of(loaded.model, batch, layers, sorted({layer for layer, _ in places}))
+    head = any(bool(seen.output_bad[row.number]) and row.text is None for row in rows)
+    calls = calls_of(loaded.model, batch, layers, sorted({layer for layer, _ in places}), head)
     before = {call.module for call in calls if call.outside and bool(call.bad.any())}
-    counts = counted(loaded.model, batch, [*(layers[at] for at in wanted), *sorted(before - set(layers))])
+    names = [*(layers[at] for at in wanted), *sorted(before - set(layers))]
+    counts = counted(loaded.model, batch, names) if wanted else {}
     return [_record(loaded, tokens, batch, seen, layers, row, calls, counts) for row in rows]
 
 
@@ -123,14 +129,26 @@ def _record(
     )
     if is_bad:
         found.update(_alone(loaded, batch, layers, row.number))
-        found.update(_place(tokens, batch, layers, row, calls, counts, found["cause"]))
+        if found["cause"] == "own" and not bool(mask.all()) and _padding_first(row, calls):
+            found.update(_without_padding(loaded, tokens, batch, layers, row.number))
+        else:
+            found.update(_place(loaded, tokens, batch, seen, layers, row, calls, counts, found["cause"]))
         found["reason"] = _words(found)
     return found
 
 
+def _without_padding(loaded: Loaded, tokens: Tokens, batch: Batch, layers: list[str], row: int) -> dict[str, Any]:
+    """Where an example goes bad first by itself: beside it, its padding was bad before."""
+    own = alone(batch, row, padded=False)
+    (found,) = look(loaded, tokens, own, captured(loaded.model, own, layers), layers)
+    return {key: found[key] for key in NO_PLACE}
+
+
 def _place(
+    loaded: Loaded,
     tokens: Tokens,
     batch: Batch,
+    seen: Captured,
     layers: list[str],
     row: Row,
     calls: Sequence[Call],
@@ -144,31 +162,62 @@ def _place(
     mask, of_padding = row.mask, cause == "padding" and _padding_first(row, calls)
     place = row.filling if of_padding else row.text
     if place is None:
-        return {"layer": OUTPUT}
+        return _behind_the_layers(loaded, tokens, batch, seen, layers, row, calls)
     layer, column = place
     last, own = layers[-1], ~mask if of_padding else mask
     name = module = layers[layer]
-    decoder = batch.decoder_ids is not None and in_decoder(name)
+    rows, decoder = row.bad[layer] & own, batch.decoder_ids is not None and in_decoder(name)
     inside = first_of(calls, row.number, row.bad[layer], own)
     if inside is not None:
         call, column = calls[inside[0]], inside[1]
-        module, decoder = call.module, call.decoder
-        name = module if call.outside else name
+        rows, decoder = call.bad[row.number] & own, call.decoder
+        module = maker_of(loaded.model, call, row.number, column) or loaded.class_name
+        name = name if (module + ".").startswith(name + ".") or not _is_outside(module, loaded) else module
     ids = batch.decoder_ids if decoder and batch.decoder_ids is not None else batch.input_ids
+    found = {
+        "layer": name,
+        "layer_index": layer if name == layers[layer] else None,
+        "module": module,
+        **_figures(counts.get(name, counts[layers[layer]])[:, row.number][:, own]),
+        "at_last": {"layer": last, **_figures(counts[last][:, row.number][:, mask])},
+    }
+    own_ids = ids[row.number].cpu()[own]
+    if not of_padding and torch.equal(rows, own) and len(set(own_ids.tolist())) > 1:
+        return {**found, "token_kind": EVERY}
     token = int(ids[row.number, column])
     kind = "padding" if of_padding else "special" if token in tokens.special else "text"
     withheld = batch.examples[row.number].withheld and kind == "text"
     return {
-        "layer": name,
-        "layer_index": layer if name == layers[layer] else None,
-        "module": module,
+        **found,
         "token_index": column - int(mask.nonzero()[0, 0]),
         "token": None if withheld else tokens.word(token),
         "token_id": None if withheld else token,
         "token_kind": kind,
-        **_figures(counts.get(name, counts[layers[layer]])[:, row.number][:, own]),
-        "at_last": {"layer": last, **_figures(counts[last][:, row.number][:, mask])},
     }
+
+
+def _is_outside(module: str, loaded: Loaded) -> bool:
+    """Whether a module is outside of all layers, as the model itself is."""
+    return not (module + ".").startswith(tuple(name + "." for name in blocks(loaded.model)))
+
+
+def _behind_the_layers(
+    loaded: Loaded, tokens: Tokens, batch: Batch, seen: Captured, layers: list[str], row: Row, calls: Sequence[Call]
+) -> dict[str, Any]:
+    """What makes the output bad where every layer is finite: named only if no layer was left out."""
+    end = seen.ends[row.number]
+    some = end.of == tokens.vocabulary and end.bad < end.of
+    words = [tokens.word(at) for at in end.first] if some else []
+    logits = {"bad": end.bad, "of": end.of, "first": list(end.first), "tokens": [word for word in words if word]}
+    found: dict[str, Any] = {"layer": OUTPUT, "logits": logits}
+    if layers[-1] != blocks(loaded.model)[-1]:
+        return {**found, "logits": {**logits, "layers_left_out": True}}
+    last = torch.zeros_like(row.mask)
+    last[int(batch.last[row.number])] = True
+    inside = first_of(calls, row.number, last, last)
+    if inside is not None:
+        found["module"] = maker_of(loaded.model, calls[inside[0]], row.number, inside[1]) or loaded.class_name
+    return found
 
 
 def _padding_first(row: Row, calls: Sequence[Call]) -> bool:
@@ -196,12 +245,21 @@ def _alone(loaded: Loaded, batch: Batch, layers: list[str], row: int) -> dict[st
 
 
 def _is_bad(loaded: Loaded, batch: Batch, layers: list[str]) -> bool:
-    return bool(captured(loaded.model, batch, layers).failing(batch).any())
+    return bool(fails(loaded.model, batch, layers).any())
 
 
 def _words(found: dict[str, Any]) -> str:
     """One sentence about a bad example."""
+    cause = CAUSES[found["cause"]]
     if found["layer"] == OUTPUT:
-        return f"the output is not finite, though every layer is; {CAUSES[found['cause']]}"
+        logits = found["logits"]
+        of = "that was looked at is" if logits.get("layers_left_out") else "is"
+        head = "" if found["module"] is None else f": {found['module']} gives them"
+        more = " and others" if logits["bad"] > len(logits["tokens"]) else ""
+        named = f": of {', '.join(map(repr, logits['tokens']))}{more}" if logits["tokens"] else ""
+        count = f" ({logits['bad']:,} of {logits['of']:,}{named})"
+        return f"bad logits though every layer {of} finite{head}{count}; {cause}"
+    if found["token_kind"] == EVERY:
+        return f"bad first in {found['module']}, at every token; {cause}"
     token = f"token {found['token_index']}" + (f" {found['token']!r}" if found["token"] is not None else "")
-    return f"bad first in {found['module']} at {token} ({found['token_kind']}); {CAUSES[found['cause']]}"
+    return f"bad first in {found['module']} at {token} ({found['token_kind']}); {cause}"

@@ -20,11 +20,13 @@ from ..model.load import Loaded
 from ..protocol.failures import one_line, panics_raised
 from ..values.figures import is_float, tensors_in, widen
 
+ENDS_NAMED = 3  # bad numbers of an output of which the place is kept
+
 
 @dataclass(frozen=True)
 class Example:
     """One prompt: ``index`` in the file, ``side`` of its pair ("positive", "negative") if it has one. ``ids``: token
-    ids in place of a text.
+    ids in place of a text. ``messages``: those of a chat, whose contents are the text.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Example:
     text: Optional[str]
     ids: Optional[tuple[int, ...]] = None
     withheld: bool = False
+    messages: Optional[tuple[dict[str, str], ...]] = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ def in_decoder(layer: str) -> bool:
     return "decoder" in layer.split(".")
 
 
+class Enough(BaseException):
+    """Ends a pass from a hook: what was asked is known. No Exception, which a model's own code might take for its."""
+
+
 class NotEncodable(Exception):
     """A text cannot be turned into token ids."""
 
@@ -78,17 +85,27 @@ class NotSeen(RuntimeError):
 
 
 @dataclass(frozen=True)
+class End:
+    """An example's output at its last token: how many of its numbers are not finite, and the first of their places."""
+
+    bad: int
+    of: int
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Captured:
     """One pass. size: largest magnitude of each layer's output for each token, (layer, batch, seq), float32 on the
     CPU; NaN where a token's row holds one. output_bad: (batch,), whether the output at the last token is not finite.
     residual: each layer's output at the last token, (layer, batch, hidden), float32, where it was asked for. width:
-    numbers in a token's row.
+    numbers in a token's row. ends: what is not finite in each example's output at its last token.
     """
 
     size: Tensor
     output_bad: Tensor
     residual: Optional[Tensor]
     width: int
+    ends: tuple["End", ...] = ()
 
     def bad_rows(self) -> Tensor:
         """Whether a token's row holds a NaN or Inf, on padding too: (layer, batch, seq)."""
@@ -110,9 +127,9 @@ class Tokens:
         self._max_length = max_length
         self._device = loaded.device
         try:
-            self._vocabulary: Optional[int] = vocabulary(loaded.model)
+            self.vocabulary: Optional[int] = vocabulary(loaded.model)
         except NotImplementedError:  # custom code that names no embedding
-            self._vocabulary = None
+            self.vocabulary = None
         self._longest = positions(loaded.model)
         self.side = padding_side or str(getattr(tokenizer, "padding_side", None) or "right")
         config = loaded.config
@@ -138,14 +155,34 @@ class Tokens:
         if self._tokenizer is None:
             raise CannotLoad("the model's folder has no tokenizer, so a text cannot be turned into token ids")
         cut = {} if self._max_length is None else {"truncation": True, "max_length": self._max_length}
-        refused = too_much(self._tokenizer, example.text or "")
+        text = example.text or ""
+        if example.messages is not None:
+            text, cut = self._chat(example.messages), {**cut, "add_special_tokens": False}  # it writes its own
+        refused = too_much(self._tokenizer, text)
         if refused is not None:
             raise NotEncodable(refused)
         try:
             with panics_raised():
-                return list(self._tokenizer(example.text, **cut)["input_ids"])
+                return list(self._tokenizer(text, **cut)["input_ids"])
         except Exception as error:  # noqa: BLE001 - a tokenizer may raise anything: it is this example's answer
             raise NotEncodable(f"the tokenizer raised {type(error).__name__}: {one_line(str(error))}") from None
+
+    def _chat(self, messages: Sequence[dict[str, str]]) -> str:
+        """The text that the tokenizer's chat template makes of messages, up to where the model is to answer."""
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise NotEncodable("the tokenizer has no chat template; --no-chat-template joins the messages' contents")
+        answer = messages[-1]["role"] != "assistant"
+        try:
+            made = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
+        except Exception as error:  # noqa: BLE001 - a template may refuse an order of roles: it is this example's answer
+            said = f"{type(error).__name__}: {one_line(str(error))}"
+            raise NotEncodable(f"the chat template raised {said}; --no-chat-template joins the contents") from None
+        return str(made)
+
+    def chat_template(self) -> Optional[str]:
+        """The template in use; of several, the one that is used for a plain chat."""
+        found = getattr(self._tokenizer, "chat_template", None)
+        return found.get("default") if isinstance(found, dict) else found
 
     def refusal(self, ids: Sequence[int]) -> Optional[str]:
         """Why no model can be given these ids; None where it can. An embedding asked for a row that it does not have
@@ -155,7 +192,7 @@ class Tokens:
             return "the tokenizer makes no token of it"
         if self._longest is not None and len(ids) > self._longest:
             return f"{len(ids):,} tokens, and the model takes {self._longest:,}: shorten it, or cut with --max-length"
-        limit = self._vocabulary
+        limit = self.vocabulary
         wrong = None if limit is None else next((token for token in ids if not 0 <= token < limit), None)
         return None if wrong is None else f"token id {wrong} is none of the model's {limit:,}"
 
@@ -181,8 +218,8 @@ class Tokens:
         return Batch(number, tuple(examples), given, seen, self.side, None if self._start is None else behind)
 
 
-def forward(model: nn.Module, batch: Batch) -> Any:
-    """One pass over the batch, without gradients. The mask is given where it holds anything."""
+def given_to(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """The arguments of one pass over the batch, by name. The masks are given where the model takes them."""
     given: dict[str, Any] = {"input_ids": batch.input_ids}
     if accepts(model, "attention_mask"):
         given["attention_mask"] = batch.mask
@@ -190,8 +227,13 @@ def forward(model: nn.Module, batch: Batch) -> Any:
         given["decoder_input_ids"] = batch.decoder_ids
         if accepts(model, "decoder_attention_mask"):
             given["decoder_attention_mask"] = batch.mask
+    return given
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """One pass over the batch, without gradients."""
     with torch.no_grad():
-        return model(**given)
+        return model(**given_to(model, batch))
 
 
 def largest(rows: Tensor) -> Tensor:
@@ -231,19 +273,61 @@ def captured(model: nn.Module, batch: Batch, layers: Sequence[str], *, residual:
         (~torch.isfinite(ends)).any(-1).cpu(),
         torch.stack([rows[name] for name in layers]).cpu() if residual else None,
         widths[-1],
+        tuple(_end(row) for row in ~torch.isfinite(ends)),
     )
 
 
+def _end(bad: Tensor) -> End:
+    places = bad.nonzero().flatten()[:ENDS_NAMED] if bool(bad.any()) else bad.new_zeros(0)
+    return End(int(bad.sum()), bad.numel(), tuple(int(place) for place in places))
+
+
+def fails(model: nn.Module, batch: Batch, layers: Sequence[str], asked: Optional[Tensor] = None) -> Tensor:
+    """Which examples are bad, at a token of their own or at the output: (batch,), as ``Captured.failing`` says. The
+    pass ends where every example that is asked about is bad: what follows changes nothing. asked: (batch,), or all.
+
+    Raises:
+        NotSeen: a layer gives no rows of tokens.
+    """
+    bad = torch.zeros(len(batch.examples), dtype=torch.bool, device=batch.mask.device)
+    wanted = torch.ones_like(bad) if asked is None else asked.to(bad.device)
+    own, met = batch.mask.bool(), set[str]()
+
+    def see(name: str, hidden: Tensor) -> None:
+        met.add(name)
+        bad.logical_or_((~torch.isfinite(widen(largest(hidden))) & own.to(hidden.device)).any(-1).to(bad.device))
+        if bool((bad | ~wanted).all()):
+            raise Enough
+
+    try:
+        with _hooked(model, layers, batch, see):
+            output = main_output(forward(model, batch))[1]
+    except Enough:
+        return bad.cpu()
+    missing = [name for name in layers if name not in met]
+    if missing:
+        raise NotSeen(f"{missing[0]} gave no output of shape (batch, seq, hidden)")
+    every = torch.arange(len(batch.examples), device=output.device)
+    ends = widen(output[every, batch.last.to(output.device)] if output.dim() == 3 else output)
+    return bad.cpu() | (~torch.isfinite(ends.reshape(len(batch.examples), -1))).any(-1).cpu()
+
+
 def counted(model: nn.Module, batch: Batch, layers: Sequence[str]) -> dict[str, Tensor]:
-    """By layer, the counts of NaN, +inf and -inf in each token's row: (3, batch, seq), int64. One more pass."""
+    """By layer, the counts of NaN, +inf and -inf in each token's row: (3, batch, seq), int64. One more pass, which ends
+    behind the last of these layers.
+    """
     counts: dict[str, Tensor] = {}
+    left = set(layers)
 
     def see(name: str, hidden: Tensor) -> None:
         wide = widen(hidden)
         kinds = (torch.isnan(wide), wide == float("inf"), wide == float("-inf"))
         counts[name] = torch.stack([kind.sum(-1) for kind in kinds]).cpu()
+        left.discard(name)
+        if not left:
+            raise Enough
 
-    with _hooked(model, layers, batch, see):
+    with _hooked(model, layers, batch, see), contextlib.suppress(Enough):
         forward(model, batch)
     return counts
 

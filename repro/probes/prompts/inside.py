@@ -2,11 +2,12 @@
 bad one.
 
 A layer's output says where attention has carried a bad value as well. So the modules that come before, and those inside
-the layer, are looked at in the order in which they end: the first with a bad row has the token whose own row it is.
+the layer, are looked at in the order in which they end: the first with a bad row has the token whose own row it is. A
+module that was given the bad row did not make it: the code around it did, which is that of the module it lies in.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -15,24 +16,26 @@ from torch import Tensor, nn
 
 from ..observe.screen import blocks
 from ..values.figures import is_float, tensors_in, widen
-from .batches import Batch, forward, in_decoder
+from .batches import Batch, Enough, forward, in_decoder
 
 
 @dataclass(frozen=True)
 class Call:
     """One call of a module that gives a row for each token. bad: (batch, seq), whether a row holds a NaN or Inf, on the
-    CPU. decoder: whether the tokens are those of an encoder-decoder's decoder. outside: of all layers.
+    CPU; given: the same of the rows that it was given. decoder: whether the tokens are those of an encoder-decoder's
+    decoder. outside: of all layers.
     """
 
     module: str
     bad: Tensor
+    given: Tensor
     decoder: bool
     outside: bool
 
 
-def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Sequence[int]) -> list[Call]:
+def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Sequence[int], whole: bool) -> list[Call]:
     """The calls outside of all layers, and inside those that are bad first; ``first`` are their numbers in ``layers``.
-    One more pass.
+    One more pass, which ends behind the last of these layers, unless the ``whole`` of it is wanted.
 
     Where only some of a model's layers are looked at, those between a bad one and the sound one before belong to it.
     """
@@ -44,24 +47,67 @@ def calls_of(model: nn.Module, batch: Batch, layers: Sequence[str], first: Seque
         for name, module in model.named_modules()
         if name and not (name + ".").startswith(closed or ("\0",))
     }
-    found: list[tuple[str, Tensor, bool]] = []
+    last = layers[max(first)] if first else None
+    found: list[tuple[str, Tensor, Optional[Tensor], bool]] = []
+    taken: dict[str, Optional[Tensor]] = {}
+
+    def before(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:  # now: the module may write in place
+            taken[name] = _any_rows(tensors_in((args, kwargs)), batch)
+
+        return hook
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             rows = next((rows for rows in (_rows(t, batch) for t in tensors_in(output)) if rows is not None), None)
             if rows is not None:
-                found.append((name, rows, _is_decoders(name, args, batch)))
+                found.append((name, rows, taken.get(name), _is_decoders(name, args, batch)))
+            if name == last and not whole:
+                raise Enough
 
         return hook
 
     modules = dict(model.named_modules())
-    with _hooks([modules[name].register_forward_hook(hook_for(name)) for name in names.values()]):
+    handles = [modules[name].register_forward_pre_hook(before(name), with_kwargs=True) for name in names.values()]
+    handles += [modules[name].register_forward_hook(hook_for(name)) for name in names.values()]
+    with _hooks(handles), contextlib.suppress(Enough):
         forward(model, batch)
     shape, inner = batch.mask.shape, tuple(name + "." for name in every)
+    none = torch.zeros(shape, dtype=torch.bool)
     return [
-        Call(name, rows.expand(shape).cpu(), decoder, not (inner and (name + ".").startswith(inner)))
-        for name, rows, decoder in found
+        Call(
+            name,
+            rows.expand(shape).cpu(),
+            none if given is None else given.expand(shape).cpu(),
+            decoder,
+            not (inner and (name + ".").startswith(inner)),
+        )
+        for name, rows, given, decoder in found
     ]
+
+
+def _any_rows(tensors: Iterable[Tensor], batch: Batch) -> Optional[Tensor]:
+    """Whether a token's row is bad in any of the tensors; None where none of them has rows of tokens."""
+    found: Optional[Tensor] = None
+    for tensor in tensors:
+        rows = _rows(tensor, batch)
+        if rows is not None:
+            found = rows if found is None else found | rows
+    return found
+
+
+def maker_of(model: nn.Module, call: Call, row: int, column: int) -> Optional[str]:
+    """The module that gives the row its first bad value, where ``call`` is the first that has it; None for code of the
+    model's own, outside of all its modules.
+    """
+    path = call.module
+    if not bool(call.given[row, column]):
+        return path
+    while path:
+        path = path.rpartition(".")[0]
+        if path and not isinstance(model.get_submodule(path), (nn.ModuleList, nn.ModuleDict)):
+            return path
+    return None
 
 
 def _between(every: list[str], layers: Sequence[str], at: int) -> list[str]:

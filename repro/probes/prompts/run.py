@@ -2,13 +2,15 @@
 
 Each batch is announced before it is run. A process that goes on behind one that died leaves out the batches that are
 done, and says of the examples of the one that killed it that they were not answered. A batch whose pass raises is
-skipped with the reason, and the others go on.
+skipped with the reason, and the others go on. What is said of those that fail is put to the full search on a few.
 """
 
 import contextlib
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from torch import Tensor
 
@@ -18,15 +20,20 @@ from ..model.load import Loaded
 from ..observe.screen import blocks
 from ..protocol.failures import one_line
 from ..protocol.wire import Emitter, Outcome
-from .ablations import MOST, measure
+from .ablations import Asked, measure
+from .alike import Failing
 from .answers import look, skipped
 from .batches import Example, NotEncodable, Tokens, captured, passed
+from .earlier import Earlier
+from .search import DIED as DIED_IN_SEARCH
+from .search import searched
 from .vectors import Steering
 
 Answer = tuple[dict[str, Any], Optional[Tensor]]
 """The record of an example, and its residual where that is wanted."""
 STEP = "prompts"
 BATCH_SIZE = 8
+TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 DIED = "the process died in this batch"
 
 
@@ -36,9 +43,9 @@ def examples_in(path: str, withheld: bool = False) -> Iterator[Example]:
         for line in lines:
             data = json.loads(line)
             ids = data.get("ids")
-            yield Example(
-                data["index"], data.get("side"), data.get("text"), None if ids is None else tuple(ids), withheld
-            )
+            own, messages = None if ids is None else tuple(ids), data.get("messages")
+            chat = None if messages is None else tuple(messages)
+            yield Example(data["index"], data.get("side"), data.get("text"), own, withheld, chat)
 
 
 def run(
@@ -47,20 +54,26 @@ def run(
     """Verdict, reason and payload of the prompts step; a record for each example goes out as an event.
 
     options: file (path of the examples), total, batch_size, max_length, padding_side, layers (numbers, or None for
-    all), vectors (path, or None), withheld (texts must not go out). known: batches of earlier processes.
+    all), vectors (path, or None), withheld (texts must not go out), answers (path of what earlier processes answered,
+    or None). known: batches and searches of earlier processes.
     """
     _check_takes_prompts(loaded)
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code)
     tokens = Tokens(loaded, tokenizer, options.get("max_length"), options.get("padding_side"))
     layers = chosen_layers(loaded, tokens, options.get("layers"))
     steering = Steering(layers) if options.get("vectors") else None
-    again = steering is not None or bool(options.get("ablations"))  # what a batch gives these is not kept
-    counts, done = {"good": 0, "bad": 0, "skip": 0}, 0
-    failing: list[tuple[Example, dict[str, Any]]] = []
+    # What a batch gives the vectors is not kept: then all of them are run again.
+    done_before = set() if steering is not None else _done(known)
+    earlier, failing = Earlier(options.get("answers"), done_before), Failing()
+    earlier.take_failing(failing)
+    counts, done, chats = {"good": 0, "bad": 0, "skip": 0}, 0, 0
     for number, examples in enumerate(_batched(options)):
         name = f"batch {number}"
+        chats += sum(example.messages is not None for example in examples)
         done += len(examples)
-        if known.get(name) is not None and not again:
+        before = earlier.counts.get(number, ())
+        if sum(before) == len(examples):
+            counts = {verdict: counts[verdict] + more for verdict, more in zip(counts, before)}
             continue
         residuals: list[Optional[Tensor]] = [None] * len(examples)
         if name in known and known[name] is None:
@@ -70,8 +83,8 @@ def run(
             records, residuals = _answers(loaded, tokens, number, examples, layers, steering is not None)
         for example, record, residual in zip(examples, records, residuals):
             counts[record["verdict"]] += 1
-            if options.get("ablations") and record["verdict"] == "bad" and len(failing) < MOST:
-                failing.append((example, record))
+            if record["verdict"] == "bad":
+                failing.take(record)
             if steering is not None:
                 steering.take(example, residual if record["verdict"] == "good" else None)
             emitter.event("example", step=STEP, record=record)
@@ -79,17 +92,52 @@ def run(
         emitter.progress(done, options["total"], "prompts")
     payload: dict[str, Any] = {"layers": layers, "padding_side": tokens.side, "pad_token_id": tokens.pad, **counts}
     payload["special_ids"] = sorted(tokens.special)
-    if failing:
-        payload["ablations"] = measure(loaded, tokenizer, failing, options, layers, emitter)
+    payload["chat_template"] = _chat_template(loaded, tokens, chats) if chats else None
+    if len(failing):
+        asked = Asked(loaded, tokenizer, tokens, options, layers, lambda: _batched(options))
+        ask = _Trials(emitter, known)
+        payload["searched"] = searched(loaded, tokens, failing, layers, asked.batch_of, ask)
+        if options.get("ablations"):
+            payload["ablations"] = measure(asked, failing, emitter)
     if steering is not None:
         payload["vectors"] = steering.save(options["vectors"])
-    earlier = [] if again else [holds for holds in known.values() if holds is not None]
-    behind = f", behind {len(earlier):,} batches of an earlier process" if earlier else ""
-    failed, asked = counts["bad"], sum(counts.values())
-    if failed or not all(earlier):
-        return "bad", f"{failed:,} of {asked:,} examples are bad{behind}", payload
-    verdict = "good" if counts["good"] or earlier else "skip"
-    return verdict, f"{counts['good']:,} of {asked:,} are good{behind}", payload
+    total = sum(counts.values())
+    if counts["bad"]:
+        return "bad", f"{counts['bad']:,} of {total:,} examples are bad", payload
+    return "good" if counts["good"] else "skip", f"{counts['good']:,} of {total:,} are good", payload
+
+
+def _chat_template(loaded: Loaded, tokens: Tokens, examples: int) -> Optional[dict[str, Any]]:
+    """Which template made texts of messages; None where there is none."""
+    text, folder = tokens.chat_template(), loaded.source.folder
+    if not text:
+        return None
+    files = () if folder is None else TEMPLATES
+    file = next((name for name in files if os.path.isfile(os.path.join(str(folder), name))), None)
+    return {"file": file, "sha256": hashlib.sha256(text.encode()).hexdigest(), "examples": examples}
+
+
+def _done(known: dict[str, Optional[bool]]) -> set[int]:
+    """The numbers of the batches that have their answers."""
+    names = [name.partition(" ") for name, holds in known.items() if holds is not None]
+    return {int(number) for kind, _, number in names if kind == "batch" and number.isdigit()}
+
+
+class _Trials:
+    """Runs each search announced, so that one in which the process died is not begun again."""
+
+    def __init__(self, emitter: Emitter, known: dict[str, Optional[bool]]) -> None:
+        self._emitter = emitter
+        self._known = known
+
+    def __call__(self, name: str, search: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        if name in self._known and self._known[name] is None:
+            return {"verdict": "skip", "reason": DIED_IN_SEARCH, "origin": None}
+        self._emitter.event("trial", step=STEP, trial=name, holds=None)
+        try:
+            return search()
+        finally:
+            self._emitter.event("trial", step=STEP, trial=name, holds=True)
 
 
 def _check_takes_prompts(loaded: Loaded) -> None:

@@ -1,6 +1,6 @@
 """Many prompts: where they go bad first, how many values, why these, and which ablation saves them."""
 
-from repro.core.sentences import sentence
+from repro.core.sentences import OUTPUT, first_bad_in, sentence, template_used, tried_on
 from repro.core.sweep_answers import Counts, Place, PromptAblation, Prompts
 from repro.report.markdown import DASH, Row, cell, first_of, shown_number, text
 from repro.report.section import Section, Shown, Variables
@@ -14,6 +14,8 @@ TEMPLATE = """
 
 {{ places_note }}
 
+{{ searched }}
+
 {{ bullets(causes) }}
 
 {{ "Bad values in the last layer examined, in rows of tokens:" if counts }}
@@ -25,6 +27,8 @@ TEMPLATE = """
 {{ bullets(why) }}
 
 {{ "How many failing examples each ablation saves, and at what cost:" if ablations }}
+
+{{ tried }}
 
 {{ table(["ablation", "saved", "seconds", "weights", "result"], ablations) }}
 """
@@ -54,6 +58,8 @@ def fill(shown: Shown) -> Variables | None:
         "places_note": places_note,
         "counts": [_count(item) for item in counts],
         "counts_note": counts_note,
+        "searched": text(found.searched.sentence) if found.searched else "",
+        "tried": text(tried_on(found.ablations) or ""),
         "causes": [f"{times:,} {CAUSES.get(name, name)}." for name, times in found.causes.items()],
         "why": [text(sentence(line)) for line in why],
         "ablations": [_ablation(item) for item in found.ablations],
@@ -64,6 +70,7 @@ def _facts(found: Prompts) -> list[Row]:
     counts = {"asked": found.asked, "good": found.good, "bad": found.bad, "skip": found.skip}
     rows = [[name, shown_number(count)] for name, count in counts.items()]
     rows += [["padding", cell(found.padding_side)]] if found.padding_side else []
+    rows += [["chat template", text(template_used(found.chat_template))]] if found.chat_template else []
     rows += [["pairs", f"{found.pairs:,}, {len(found.pairs_lost):,} of them lost"]] if found.pairs else []
     if found.vectors:
         used, lost = found.vectors.used, found.vectors.lost
@@ -73,7 +80,8 @@ def _facts(found: Prompts) -> list[Row]:
 
 def _place(item: Place) -> Row:
     token = DASH if item.token is None else cell(item.token)
-    return [cell(item.layer), token, text(item.kind), shown_number(item.examples)]
+    where = text(first_bad_in(item)) if item.layer == OUTPUT else cell(item.layer)
+    return [where, token, text(item.kind), shown_number(item.examples)]
 
 
 def _count(item: Counts) -> Row:

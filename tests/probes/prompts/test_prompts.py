@@ -1,18 +1,17 @@
 """The prompts step on models of which it is known which prompts fail, where and why."""
 
-import json
-
 import pytest
 import torch
 import transformers
 from corpus import families
 from corpus.families import BOS, HIDDEN, LAYERS, PAD
-from support.handmade import INF, NAN, Small, as_loaded, emitter, load_folder
-from support.prompt_models import POISON, RAISE, RARE, write_lines, write_llama, write_odd
+from support.handmade import INF, NAN, Small, as_loaded, load_folder
+from support.prompt_models import POISON, RAISE, RARE, write_llama, write_odd
+from support.prompting import ask
 from torch import nn
 
 from repro.probes.model.compat import CannotLoad
-from repro.probes.prompts.run import chosen_layers, run
+from repro.probes.prompts.run import chosen_layers
 
 FILLED = "w11 w12 w13 w14 w15 w16"
 PROMPTS = ("w3 w4 w5", f"w6 w{RARE} w8", "w10", FILLED, f"w20 w21 w{RARE} w22")
@@ -29,32 +28,6 @@ def folders(tmp_path_factory):
         "sound": write_llama(root / "sound"),
         "odd": write_odd(root / "odd"),
     }
-
-
-class Asked:
-    """What one process of the kit said."""
-
-    def __init__(self, outcome, stream):
-        self.verdict, self.reason, self.payload = outcome
-        self.events = [json.loads(line) for line in stream.getvalue().splitlines()]
-        self.records = [event["record"] for event in self.events if event["event"] == "example"]
-        self.trials = [(event["trial"], event["holds"]) for event in self.events if event["event"] == "trial"]
-
-    def of(self, *names):
-        return [tuple(record[name] for name in names) for record in self.records]
-
-
-def ask(loaded, path, prompts, known=None, **options):
-    """Run the step; a prompt is a text, a list of ids, or (index, side, text)."""
-    lines = []
-    for number, prompt in enumerate(prompts):
-        index, side, text = prompt if isinstance(prompt, tuple) else (number, None, prompt)
-        given = {"text": text} if isinstance(text, str) else {"text": None, "ids": text}
-        lines.append(json.dumps({"index": index, "side": side, **given}))
-    write_lines(path / "examples.jsonl", *lines)
-    said, stream = emitter()
-    given = {"file": str(path / "examples.jsonl"), "total": len(lines), "batch_size": 8, **options}
-    return Asked(run(loaded, given, said, known or {}, False), stream)
 
 
 # --- an example's own fault --------------------------------------------------------------------------------------
@@ -413,33 +386,73 @@ def test_every_record_has_the_same_fields(folders, tmp_path):
 def test_a_batch_is_announced_before_it_is_run_and_answered_behind_its_examples(folders, tmp_path):
     asked = ask(load_folder(folders["rare"], "float16"), tmp_path, PROMPTS[:4], batch_size=2)
     kinds = [event["event"] for event in asked.events if event["event"] != "progress"]
-    assert kinds == ["trial", "example", "example", "trial"] * 2
+    assert kinds == ["trial", "example", "example", "trial"] * 2 + ["trial", "trial"]
+    assert asked.searches == [("search 1", None), ("search 1", True)]
     assert asked.trials == [("batch 0", None), ("batch 0", False), ("batch 1", None), ("batch 1", True)]
 
 
-def test_batches_of_an_earlier_process_are_left_out(folders, tmp_path):
-    known = {"batch 0": True, "batch 1": True}
-    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, PROMPTS, known=known, batch_size=2)
+def before(folders, tmp_path, prompts, **options):
+    """The records of a whole run."""
+    return ask(load_folder(folders["rare"], "float16"), tmp_path, prompts, **options).records
+
+
+def test_batches_of_an_earlier_process_are_left_out_and_counted(folders, tmp_path):
+    records = before(folders, tmp_path, PROMPTS, batch_size=2)
+    known = {"batch 0": False, "batch 1": True}
+    loaded = load_folder(folders["rare"], "float16")
+    asked = ask(loaded, tmp_path, PROMPTS, known=known, answers=records[:4], batch_size=2)
     assert asked.of("index", "batch") == [(4, 2)]
-    assert (asked.verdict, asked.reason) == ("bad", "1 of 1 examples are bad, behind 2 batches of an earlier process")
+    assert (asked.verdict, asked.reason) == ("bad", "2 of 5 examples are bad")
+    assert asked.payload["searched"]["asked"] == 2  # one of them is the earlier process's
 
 
 def test_a_fault_of_an_earlier_process_is_not_forgotten(folders, tmp_path):
+    prompts = (*PROMPTS[:4], "w3")
+    records = before(folders, tmp_path, prompts, batch_size=2)
     known = {"batch 0": False, "batch 1": True}
-    asked = ask(load_folder(folders["rare"], "float16"), tmp_path, (*PROMPTS[:4], "w3"), known=known, batch_size=2)
+    loaded = load_folder(folders["rare"], "float16")
+    asked = ask(loaded, tmp_path, prompts, known=known, answers=records[:4], batch_size=2)
     assert asked.of("index", "verdict") == [(4, "good")]
-    assert asked.verdict == "bad"
+    assert (asked.verdict, asked.reason) == ("bad", "1 of 5 examples are bad")
+
+
+def test_a_batch_of_which_an_answer_is_missing_is_asked_again(folders, tmp_path):
+    records = before(folders, tmp_path, PROMPTS, batch_size=2)
+    known = {"batch 0": False, "batch 1": True}
+    loaded = load_folder(folders["rare"], "float16")
+    asked = ask(loaded, tmp_path, PROMPTS, known=known, answers=[records[0], *records[2:4]], batch_size=2)
+    assert asked.of("index") == [(0,), (1,), (4,)]
+    assert asked.reason == "2 of 5 examples are bad"
+
+
+def test_of_a_batch_that_was_asked_twice_the_later_answers_count(folders, tmp_path):
+    records = before(folders, tmp_path, PROMPTS, batch_size=2)
+    earlier = [{**records[0], "verdict": "skip"}, *records[:2], *records[2:4]]
+    loaded, known = load_folder(folders["rare"], "float16"), {"batch 0": False, "batch 1": True}
+    asked = ask(loaded, tmp_path, PROMPTS, known=known, answers=earlier, batch_size=2)
+    assert (asked.payload["good"], asked.payload["bad"], asked.payload["skip"]) == (3, 2, 0)
 
 
 def test_the_examples_of_a_batch_that_killed_its_process_are_skipped(folders, tmp_path):
-    asked = ask(
-        load_folder(folders["sound"]), tmp_path, PROMPTS, known={"batch 0": True, "batch 1": None}, batch_size=2
-    )
+    loaded = load_folder(folders["sound"])
+    records = ask(loaded, tmp_path, PROMPTS, batch_size=2).records
+    known = {"batch 0": True, "batch 1": None}
+    asked = ask(loaded, tmp_path, PROMPTS, known=known, answers=records[:2], batch_size=2)
     assert asked.of("index", "verdict", "reason") == [
         (2, "skip", "the process died in this batch"),
         (3, "skip", "the process died in this batch"),
         (4, "good", "finite in every layer that was looked at"),
     ]
+    assert asked.reason == "3 of 5 are good"
+
+
+def test_a_search_in_which_the_process_died_is_not_begun_again(folders, tmp_path):
+    loaded = load_folder(folders["rare"], "float16")
+    asked = ask(loaded, tmp_path, PROMPTS, known={"search 1": None}, batch_size=3)
+    assert [name for name, _ in asked.searches] == ["search 4", "search 4"]
+    found = asked.payload["searched"]
+    assert (found["asked"], found["answered"], found["agreed"]) == (2, 1, 1)
+    assert found["samples"][0]["reason"] == "the process died in this search"
 
 
 def test_progress_counts_examples_to_the_end(checkpoints, tmp_path, monkeypatch):

@@ -49,13 +49,15 @@ def _compared(judged: Sequence[Record], skipped: int, special_ids: Sequence[int]
     every = questions(judged, special_ids)
     stats = significance.library()
     if stats is None:
+        plain = _kept([with_sentence(counted(question, bad)) for question in every])
         return replace(
             why,
             outcome=WhyOutcome.NOT_TESTED,
             sentence=f"{failing} prompts fail and {passing} pass. What they have is counted, but not tested: that "
             f"needs scipy ({significance.INSTALL}).",
             asked=len(every),
-            findings=_kept([with_sentence(counted(question, bad)) for question in every]),
+            findings=plain,
+            notes=_counts(plain),
         )
     asked = _worth_asking(every, bad)
     findings = tested(stats, asked, bad, _ruled_out_alone(judged))
@@ -119,6 +121,21 @@ def _kept(findings: Sequence[PromptFinding]) -> tuple[PromptFinding, ...]:
         tokens.sort(key=_difference)
     dropped = {finding.topic.name for finding in tokens[TOKENS_SHOWN:]}
     return tuple(finding for finding in findings if finding.topic.name not in dropped)
+
+
+def _counts(findings: Sequence[PromptFinding]) -> tuple[str, ...]:
+    """The counts to print where nothing is tested: tokens that more of the failing prompts have, and what separates the
+    two groups completely.
+    """
+    tokens = [finding for finding in findings if finding.topic.family == "token" and _is_common(finding)]
+    complete = [finding for finding in findings if finding.topic.family != "token" and finding.separates]
+    return tuple(finding.sentence for finding in (*sorted(tokens, key=_difference)[:TOKENS_SHOWN], *complete))
+
+
+def _is_common(finding: PromptFinding) -> bool:
+    """Whether more of the failing prompts have it than of the passing ones."""
+    failing, passing = finding.failing, finding.passing
+    return (failing.yes or 0) * passing.of > (passing.yes or 0) * failing.of
 
 
 def _difference(finding: PromptFinding) -> float:
