@@ -96,7 +96,7 @@ def logs(
     from repro.core.errors import UsageError
     from repro.core.locks import folder_held
     from repro.jobs.logs.answer import answer, content, document
-    from repro.jobs.logs.files import SKIPPED_JSON, records, write
+    from repro.jobs.logs.files import SKIPPED_JSON, check_ours, records, write
 
     _check(files, encoding)
     if model is not None and out is None:
@@ -106,6 +106,7 @@ def logs(
         give = None
         if out is not None:
             held.enter_context(folder_held(paths.make(out), "repro logs", Announcer().line))
+            check_ours(out)
             give = held.enter_context(records(out, [str(file) for file in files]))
         readings = _read(files, sizes, encoding, own, give)
         found = answer(readings, total=total, seconds=time.perf_counter() - began)

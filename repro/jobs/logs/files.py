@@ -8,6 +8,7 @@ from typing import Any
 from repro.core import paths
 from repro.core.encoding import SCHEMA, encode, to_json
 from repro.core.errors import EvidenceError
+from repro.core.folders import check_unused
 from repro.jobs.logs.records import Failure, Prompt, Reading
 from repro.jobs.overlap.compare import normalised
 
@@ -15,6 +16,16 @@ RECORDS = "records.jsonl"
 DOCUMENT = "logs.json"
 SKIPPED = "skipped.txt"
 SKIPPED_JSON = "skipped.jsonl"
+
+
+def check_ours(folder: Path) -> None:
+    """Refuse a folder of files that an earlier call has not written.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if not (folder / DOCUMENT).exists():
+        check_unused(folder, RECORDS, f"{RECORDS}.part", f"{DOCUMENT}.part")  # what one that was killed may leave
 
 
 @contextlib.contextmanager
