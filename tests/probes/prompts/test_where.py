@@ -4,6 +4,8 @@ Each fault is one that a pipeline meets: a word that few prompts have, padding, 
 fault attention spreads, and a head.
 """
 
+import json
+
 import pytest
 import torch
 from corpus.families import PAD, build, write_tokenizer
@@ -206,6 +208,17 @@ def test_where_layers_were_left_out_the_head_is_not_blamed(tmp_path):
     found = asked.payload["searched"]
     assert (found["answered"], found["agreed"]) == (2, 0)
     assert {sample["found"]["module"] for sample in found["samples"]} == {f"{layer}.mlp.down_proj"}
+
+
+def test_where_prompts_are_withheld_the_search_tells_no_token_of_theirs(tmp_path):
+    """A row of the embedding is a token's id: the tensor is told, and the row is not."""
+    model = loaded(tmp_path, "gpt2", row("transformer.wte", RARE, NAN))
+    asked = ask(model, tmp_path, PROMPTS, withheld=True)
+    for sample in agreed(asked):
+        assert (sample["origin"]["tensor"], sample["origin"]["mechanism"]) == ("transformer.wte.weight", "bad_weights")
+        assert sample["reason"] == "bad_weights in transformer.wte"
+    said = json.dumps(asked.payload["searched"])
+    assert (str(RARE) in said, "w6" in said) == (False, False)
 
 
 # --- a pass that ends early --------------------------------------------------------------------------------------
