@@ -17,6 +17,11 @@ from .answers import EVERY, KINDS
 from .batches import Batch, Example, Tokens, given_to
 
 SAMPLED = 2  # groups of which one is searched; of an only group, and of one with which the search disagrees, so many
+# What is told of an origin where prompts are withheld: a row of an embedding is a token's id.
+TOLD = (
+    "module", "module_class", "op", "call_index", "occurrence", "mechanism", "source", "code", "token_index", "value",
+    "tensor", "limit", "confirmed", "confirmed_by",
+)  # fmt: skip
 DIED = "the process died in this search"
 Ask = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 """Runs something under a name, so that a process that dies in it is known to have died there."""
@@ -63,18 +68,24 @@ def _sample(
     said = {key: record[key] for key in ("layer", "module", "token_index", "token", "token_kind", "cause")}
     sample = {"index": record["index"], "side": record["side"], "said": said, "agrees": None, "found": None}
 
+    examples = batch_of(record)
+    withheld = any(example.withheld for example in examples)
+
     def search() -> dict[str, Any]:
-        batch, skipped = _as_it_fails(tokens, record, batch_of(record))
-        seen = look(loaded.model, _inputs(loaded, tokens, batch, bool(record.get("text") is None)))
+        batch, skipped = _as_it_fails(tokens, record, examples)
+        seen = look(loaded.model, _inputs(loaded, tokens, batch, withheld))
         verdict, reason, payload = bisect(loaded, [seen])
         origin = payload["origin"]
         place = None if origin is None else _place(origin, said, layers, tokens, batch, skipped)
+        if withheld and origin is not None:
+            origin, reason = {key: origin[key] for key in TOLD}, f"{origin['mechanism']} in {origin['module']}"
         return {"verdict": verdict, "reason": reason, "origin": origin, "found": place}
 
     try:
         found = ask(f"search {record['index']} {record['side'] or ''}".strip(), search)
     except Exception as error:  # noqa: BLE001 - the model's own code may raise anything
-        return {**sample, "verdict": "skip", "reason": f"{type(error).__name__}: {one_line(str(error))}"}
+        why = type(error).__name__ + ("" if withheld else f": {one_line(str(error))}")
+        return {**sample, "verdict": "skip", "reason": why}
     sample.update(found)
     place = sample["found"]
     return sample if place is None else {**sample, "agrees": _agrees(said, place)}

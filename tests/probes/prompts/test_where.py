@@ -4,6 +4,8 @@ Each fault is one that a pipeline meets: a word that few prompts have, padding, 
 fault attention spreads, and a head.
 """
 
+import json
+
 import pytest
 import torch
 from corpus.families import PAD, build, write_tokenizer
@@ -208,6 +210,17 @@ def test_where_layers_were_left_out_the_head_is_not_blamed(tmp_path):
     assert {sample["found"]["module"] for sample in found["samples"]} == {f"{layer}.mlp.down_proj"}
 
 
+def test_where_prompts_are_withheld_the_search_tells_no_token_of_theirs(tmp_path):
+    """A row of the embedding is a token's id: the tensor is told, and the row is not."""
+    model = loaded(tmp_path, "gpt2", row("transformer.wte", RARE, NAN))
+    asked = ask(model, tmp_path, PROMPTS, withheld=True)
+    for sample in agreed(asked):
+        assert (sample["origin"]["tensor"], sample["origin"]["mechanism"]) == ("transformer.wte.weight", "bad_weights")
+        assert sample["reason"] == "bad_weights in transformer.wte"
+    said = json.dumps(asked.payload["searched"])
+    assert (str(RARE) in said, "w6" in said) == (False, False)
+
+
 # --- a pass that ends early --------------------------------------------------------------------------------------
 
 
@@ -233,3 +246,38 @@ def test_of_those_that_are_not_asked_about_nothing_is_waited_for(tmp_path):
     with model.model.model.layers[1].register_forward_hook(lambda *_: calls.append(1)):
         found = fails(model.model, batch, ["model.layers.0", "model.layers.1"], torch.tensor([False, True]))
     assert (bool(found[1]), calls) == (True, [])
+
+
+ATTENTION = {
+    "gpt2": "transformer.h.0.attn",
+    "llama": "model.layers.0.self_attn",
+    "gemma3": "model.layers.0.self_attn",
+    "bert": "bert.encoder.layer.0.attention.self",
+    "t5": "encoder.block.0.layer.0.SelfAttention",
+}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ATTENTION)
+def test_rows_of_padding_that_attention_makes_bad_are_the_place_and_not_the_text_they_spoil(tmp_path, family, side):
+    """As a kernel does that gives NaN for a row whose every key is masked; the next layer carries it to the text."""
+    masks = []
+
+    def spoil(module, args, output):
+        whole = output if isinstance(output, tuple) else (output,)
+        hidden, padding = whole[0].clone(), masks[-1] == 0
+        hidden[padding] = torch.log(-1 - hidden[padding].abs())
+        return (hidden, *whole[1:]) if isinstance(output, tuple) else hidden
+
+    sound = loaded(tmp_path, family)
+    with (
+        sound.model.register_forward_pre_hook(
+            lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+        ),
+        sound.model.get_submodule(ATTENTION[family]).register_forward_hook(spoil),
+    ):
+        asked = ask(sound, tmp_path, PROMPTS[:3], padding_side=side)
+    at = {"left": (-1, -3), "right": (5, 3)}[side]
+    named = [("bad", ATTENTION[family], index, "<pad>", "padding", "padding") for index in at]
+    assert asked.of(*PLACE) == [named[0], GOOD, named[1]]
+    agreed(asked)
