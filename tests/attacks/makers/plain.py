@@ -49,8 +49,8 @@ def interrupted(place: Path, command: Sequence[str], moments: Sequence[float], g
     """Ctrl-C after each of these times, and again and again until the command has ended: only lines of its own."""
     for seconds in moments:
         started = subprocess.Popen(
-            [sys.executable, "-m", "repro", *command], cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            [sys.executable, "-m", "repro", *command], cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         time.sleep(seconds)
         while started.poll() is None:
