@@ -49,7 +49,7 @@ class Interrupts:
             os._exit(INTERRUPTED)
 
     def _lost(self, unraisable: Any) -> None:
-        """Python drops what is raised while an object is cleared away; a Ctrl-C that came there is heard later."""
+        """Python drops what is raised while it clears an object away. A Ctrl-C that came there is heard a bit later."""
         if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             sys.__unraisablehook__(unraisable)
         elif self._first is not None and self._first < float("inf"):

@@ -72,8 +72,12 @@ def from_text(text: str | bytes) -> Any:
     """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise RecordError("no JSON: it is nested too deeply") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"no JSON: {error}") from None
+    except ValueError:  # the digits of one number: Python reads 4,300
+        raise RecordError("no JSON: it holds a whole number of thousands of digits") from None
 
 
 def decode(kind: type[R], data: object) -> R:

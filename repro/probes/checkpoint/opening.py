@@ -31,6 +31,13 @@ class BadJson(ValueError):
     """The text is no JSON, or is nested too deeply. The message says where."""
 
 
+class TooLong(BadJson):
+    """A number in it has more digits than Python reads."""
+
+    def __init__(self) -> None:
+        super().__init__("it holds a whole number of thousands of digits")
+
+
 class TooDeep(BadJson):
     """It is nested more deeply than any reader of it goes."""
 
@@ -86,8 +93,10 @@ def read_json(path: str, most: int) -> Any:
         found = json.loads(raw.decode("utf-8"))
     except RecursionError:
         raise TooDeep from None
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadJson(f"it is no JSON: {error}" if raw.strip() else "it is empty") from None
+    except ValueError:  # the digits of one number: Python reads 4,300
+        raise TooLong from None
     if depth_of(found) > limits.NESTED:
         raise TooDeep
     return found

@@ -20,7 +20,7 @@ from ..checkpoint import limits
 from ..checkpoint.limits import OverLimit
 from ..checkpoint.opening import read_json, shown
 from ..checkpoint.resolve import Source
-from ..protocol.failures import one_line
+from ..protocol.failures import in_words
 from ..values.figures import is_float
 from .before.described import BadConfig, blamed, described
 from .before.room import bounded
@@ -121,16 +121,34 @@ def read_config(source: Source, trust_remote_code: bool) -> Any:
             raise CannotLoad(
                 "The model brings its own code. Look at it, then give --trust-remote-code to run it."
             ) from error
-        if isinstance(error, KeyError) or "does not recognize this architecture" in text:
+        if _is_unknown(declared_type(place)) or "does not recognize this architecture" in text:
             import transformers
 
-            kind = declared_type(place)
+            kind, version = declared_type(place), transformers.__version__
+            if kind is None:
+                raise CannotLoad(
+                    f"The config.json in {place} has no model_type, by which transformers knows an architecture."
+                    " Add it, such as 'gpt2', or write the file again with save_pretrained()."
+                ) from error
             raise CannotLoad(
-                f"transformers {transformers.__version__} does not know the model type {kind!r}."
+                f"config.json says model_type {shown(kind)}, and transformers {version} does not know it. Correct it,"
+                " or use a release of transformers that does (--python)."
             ) from error
-        said = f"{type(error).__name__}: {one_line(text)}"
         why = "" if data.get("auto_map") else blamed(data, _config_of)
-        raise CannotLoad(f"The configuration in {place} cannot be read: {said}.{why}") from error
+        raise CannotLoad(because(f"The configuration in {place} cannot be read", why, error)) from error
+
+
+def _is_unknown(kind: Optional[str]) -> bool:
+    """Whether this Transformers has no configuration of that model type."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return kind not in CONFIG_MAPPING
+
+
+def because(what: str, why: str, error: Exception) -> str:
+    """What does not work, why that is where it is known, and what the library raised."""
+    raised = in_words(error).rstrip(".")
+    return f"{what}: {why} (transformers raised {raised})" if why else f"{what}: {raised}."
 
 
 def _config_of(data: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from .compared.quantised import is_narrow, method_in, settings_in
 from .compat import (
     CannotLoad,
     attn_argument,
+    because,
     cast_parameters,
     construct,
     dtype_argument,
@@ -123,7 +124,7 @@ def _said(error: Exception, source: Source) -> CannotLoad:
 
 
 def _not_built(error: Exception, place: str) -> CannotLoad:
-    return CannotLoad(f"The model could not be loaded: {in_words(error).rstrip('.')}.{why_not_built(place)}")
+    return CannotLoad(because("The model could not be loaded", why_not_built(place), error))
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

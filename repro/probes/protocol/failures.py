@@ -27,8 +27,8 @@ def panics_raised() -> Iterator[None]:
 
 
 def one_line(message: str, most: int = 300) -> str:
-    """The beginning of a message in one line that can be read."""
-    return " ".join(message.split())[:most]
+    """The beginning of a message in one line that can be read, without the C++ frames that PyTorch appends."""
+    return " ".join(message.partition("Exception raised from ")[0].split())[:most]
 
 
 def in_words(raised: BaseException) -> str:

@@ -19,6 +19,7 @@ from . import child
 from .child import Ended, Job
 
 Key = tuple[Any, ...]
+WARNING = re.compile(r"\S.*:\d+: \w*Warning: |\[W[\d:. ]+ ")  # Python's own, and those of PyTorch's C++
 UNPLACED = ("inner", "inner_line", "code", "line")
 
 
@@ -123,7 +124,18 @@ def judge(ended: Ended, path: str) -> tuple[str, str]:
         return "skip", f"the script was ended by signal {-ended.status}"
     if how.get("how") == "raised" and ended.status == 1:
         return judge_exception(how, path)
-    return judge_status(ended.status, ended.lines if any(map(str.strip, ended.lines)) else ended.errors)
+    return judge_status(ended.status, ended.lines if any(map(str.strip, ended.lines)) else _said(ended.errors))
+
+
+def _said(errors: tuple[str, ...]) -> tuple[str, ...]:
+    """What was printed on standard error without Python's warnings, each of which ends with a line of source."""
+    kept, in_warning = [], False
+    for line in errors:
+        source = in_warning and line[:1].isspace()
+        in_warning = WARNING.match(line) is not None
+        if not source and not in_warning:
+            kept.append(line)
+    return tuple(kept)
 
 
 def judge_status(status: int, lines: tuple[str, ...]) -> tuple[str, str]:

@@ -91,6 +91,8 @@ def open_bundle(place: Path, into: Path) -> Opened:
     if not place.exists():
         raise UsageError(f"{place} does not exist. Give a bundle.zip, or the folder of a run.")
     check_is_file(place)
+    if place.suffix != ".zip" and (place.parent / answer.NAME).is_file():
+        raise UsageError(f"{place} is a file of a run, and no bundle. Give the folder: {place.parent}.")
     return _opened(into, unpack(place, into))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import deed, file
@@ -40,3 +42,22 @@ def fuzz(place: Path, tests: str) -> Iterator[str]:
     ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if ran.returncode or not re.search(r"\b\d+ passed", ran.stdout):
         yield f"pytest ended with {ran.returncode}: {ran.stdout[-3000:]}{ran.stderr[-500:]}"
+
+
+@deed
+def interrupted(place: Path, command: Sequence[str], moments: Sequence[float], gap: float = 0.01) -> Iterator[str]:
+    """Ctrl-C after each of these times, and again and again until the command has ended: only lines of its own."""
+    for seconds in moments:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "repro", *command], cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(seconds)
+        while started.poll() is None:
+            started.send_signal(signal.SIGINT)
+            time.sleep(gap)
+        _, said = started.communicate()
+        if started.returncode not in (0, 130):
+            yield f"exit status {started.returncode} after {seconds:g} s"
+        if "Traceback" in said or "Exception ignored" in said or "KeyboardInterrupt" in said:
+            yield f"after {seconds:g} s: {said[-400:]!r}"

@@ -180,7 +180,7 @@ def test_what_stands_beside_it_is_an_object_too(folder):
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({"activation_function": "nope"}, r"Without 'activation_function' \('nope'\) in config\.json it can be built"),
+        ({"activation_function": "nope"}, r"config\.json says activation_function 'nope'\. Without it it can be built"),
         ({"layer_norm_epsilon": "small"}, r"layer_norm_epsilon"),
         ({"architectures": 3}, r"architectures in config\.json is 3: expected a list of names"),
         ({"dtype": 3}, r"dtype"),
@@ -201,7 +201,10 @@ def test_blame_is_an_experiment():
         if "b" in data or "c" not in data:
             raise ValueError
 
-    assert blamed({"a": 1, "b": 2, "c": 3}, works) == " Without 'b' (2) in config.json it can be built."
+    assert blamed({"a": 1, "b": 2, "c": 3}, works) == (
+        "config.json says b 2. Without it it can be built: correct that, or write the file again with"
+        " save_pretrained()."
+    )
     assert blamed({"a": 1, "c": 3, "b": 0, "d": 0}, lambda data: None) == ""  # not one of four, but any
     assert blamed({"a": 1}, lambda data: 1 / 0) == ""
 

@@ -311,3 +311,12 @@ def test_what_a_script_leaves_in_a_session_of_its_own_ends_with_it(tmp_path, cap
     pid = (tmp_path / "asks.py.pid").read_text()
     assert not Path("/proc", pid).exists()
     assert f"processes that the script left behind were ended: {pid}" in capsys.readouterr().err
+
+
+def test_a_warning_is_no_reason(tmp_path):
+    path = tmp_path / "warns.py"
+    path.write_text(
+        "import sys, warnings\nprint('the error itself', file=sys.stderr)\nwarnings.warn('old')\nsys.exit(1)\n", "utf-8"
+    )
+    ran = run_plainly(str(path))
+    assert (ran.verdict, ran.reason) == ("bad", "the error itself")
