@@ -83,7 +83,8 @@ def test_a_step_that_raises_is_skip_and_never_bad(tmp_path, checkpoints):
     assert verdicts == {"load": "skip", "forward": "skip", "bisect": "skip"}
     error = ends(events)["load"]["error"]
     assert error["type"] == "CannotLoad"
-    assert error["message"].startswith("The model could not be loaded: ValueError: ")
+    assert error["message"].startswith("The model could not be loaded: config.json says n_head 5. ")
+    assert "(transformers raised ValueError: " in error["message"]
     assert "Traceback" in error["traceback"]
 
 
