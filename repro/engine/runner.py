@@ -6,6 +6,8 @@ is known.
 """
 
 import re
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ PASSES = frozenset({Needs.PASSES, Needs.ORIGIN})
 LOADED = PASSES | {Needs.MODEL}
 MOST_STRAY = 10_000
 """How many lines that are no events are passed over, until the program is taken for no kit."""
+VERSION_SECONDS = 20
 CRASHES = 12
 """How many trials of a reduction may kill their process before it is given up."""
 
@@ -365,8 +368,34 @@ def _no_answer(process: Process) -> str:
         missing = re.search(r"No module named '?(torch|transformers)\b", line)
         if missing:
             return f"{python} has no {missing[1]}. Install it there, or give a Python that has it with --python."
+    if (said := _not_python(python)) is not None:
+        return f"{python} is no Python{said}. Give an interpreter with --python."
     last = f" Its last line was: {tail[-1]}." if tail else ""
     return f"{python} {what} before it answered any step.{last} Its whole output is in {LOG}."
+
+
+def _not_python(program: str) -> str | None:
+    """What a program says in place of a Python's version; None for a Python."""
+    command = (program, "-c", "import sys; print(*sys.version_info[:2])")
+    try:
+        asked = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except OSError as error:
+        return f": {error.strerror}"
+    watch = threading.Timer(VERSION_SECONDS, asked.kill)
+    watch.start()
+    assert asked.stdout is not None
+    try:
+        said = asked.stdout.read(SHOWN_LINE).decode("utf-8", "replace").strip()  # it may never stop
+    finally:
+        watch.cancel()
+        asked.kill()
+        asked.stdout.close()
+        asked.wait()
+    if re.match(r"\d+ \d+\b", said):
+        return None
+    return (
+        f": its version is asked for, and it says {said.splitlines()[0]!r}" if said else ": it does not say its version"
+    )
 
 
 def _after(seconds: float | None) -> float | None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from repro.core import paths
 from repro.core.encoding import encode, replace
-from repro.core.errors import UsageError
+from repro.core.errors import EvidenceError, UsageError
 from repro.core.folders import Claim, claim
 from repro.core.locks import folder_held
 from repro.core.sweep_answers import Prompts
+from repro.engine.evidence import NAME as EVIDENCE
 from repro.engine.runner import Listener
 from repro.jobs.prompt_files import asked_examples, sha256
 from repro.run import output
@@ -100,9 +101,15 @@ def _run(folder: Path, asked: Asked, request: Request, total: int, listener: Lis
     }
     kept = PromptRecords(folder / RECORDS)
     if kept.dropped:
-        listener.note(f"the last line of {RECORDS} was cut off and is dropped: its batch is asked again")
+        listener.note(f"the last line of {RECORDS} was cut off and is dropped")
     result = run_into(folder, dataclasses.replace(request, batches=batches), listener, kept.append)
-    found = summary(kept, result.answer.prompts or Prompts())
+    of_step = result.answer.prompts or Prompts()
+    found, counted = summary(kept, of_step), of_step.good + of_step.bad + of_step.skip
+    if found.asked < counted:
+        raise EvidenceError(
+            f"{kept.path} has {found.asked:,} of the {counted:,} answers that {EVIDENCE} counts: something else has "
+            "written there. Give a new folder with --out."
+        )
     if not found.asked:
         return result  # no model, or no layers: nothing was run
     answer = concluded(folder, kept, result.answer, request, replace(found, total=total))
