@@ -78,3 +78,49 @@ def test_nothing_outside_masks_by_itself_or_writes_what_is_handed_on():
         text = path.read_text("utf-8")
         assert set(re.findall(r"repro\.report\.privacy\.(\w+)", text)) <= own, path
         assert not handed.search(text), path
+
+
+def strings_blanked(text):
+    """A script's syntax tree with every text and every bytes in it made empty, those with values in braces too."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            node.value = type(node.value)()
+        elif isinstance(node, ast.JoinedStr):
+            node.values = []
+    return ast.dump(tree)
+
+
+SCRIPTS = sorted(path for name in ("repro", "tests", "examples") for path in (ROOM.parent / name).rglob("*.py"))
+
+
+def test_masking_changes_no_code_of_any_script_here():
+    """Some of these name passwords, users, tokens and hosts, as the masking itself does."""
+    changed = 0
+    for path in SCRIPTS:
+        text = path.read_text("utf-8")
+        masked = ALICE.script(text)
+        changed += masked != text
+        assert strings_blanked(masked) == strings_blanked(text), path
+    assert changed > 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password = args.password",
+        "pwd=some_name",
+        "user = {'user': user_name}",
+        "self.api_key_value = api_key_value",
+        "hf_token = os.environ['HF_TOKEN']",
+        "cached = config.thing.local",
+        "connect(password=password_of(user), user=user)",
+    ],
+)
+def test_code_that_names_a_secret_is_none(line):
+    assert ALICE.script(f"x = 'ghp_{'a1B2' * 9}'\n{line}\n") == f"x = 'TOKEN'\n{line}\n"
+
+
+def test_what_stands_in_a_string_behind_such_a_name_is_masked_beside_code_that_stays():
+    text = "password = 'hunter2222'\npassword = args.password\nprint(f'password: {password}')\n"
+    assert ALICE.script(text) == text.replace("hunter2222", "TOKEN")

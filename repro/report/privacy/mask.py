@@ -59,12 +59,21 @@ class Mask:
         return "/".join(self.text(part) for part in name.split("/"))
 
     def script(self, text: str) -> str:
-        """A Python script, which stays one: where masking its text would break it, each string and comment is masked
-        by itself.
+        """A Python script, which stays the same program but for what its strings hold.
+
+        Its text is masked, for a name in front tells what a string is. ``password = args.password`` is no secret: a
+        line whose code masking would change has each of its strings and comments masked by itself.
         """
         masked = self.text(text)
-        same = masked.count("\n") == text.count("\n")  # a key without an end would take all that follows with it
-        return masked if masked == text or (same and _is_python(masked)) else self._by_token(text)
+        code = None if masked == text else _code(text)
+        if masked == text or (code is not None and code == _code(masked)):
+            return masked
+        lines, whole = self._by_token(text).splitlines(keepends=True), masked.splitlines(keepends=True)
+        if code is not None and len(lines) == len(whole):
+            for number in [at for at, line in enumerate(lines) if line != whole[at]][:MOST_LINES]:
+                tried = [*lines[:number], whole[number], *lines[number + 1 :]]
+                lines = tried if _code("".join(tried)) == code else lines
+        return "".join(lines)
 
     def write(self, path: Path, text: str) -> None:
         """Write a text file that is handed on.
@@ -122,6 +131,22 @@ class Mask:
             return self.text(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         clean = self.data(data)
         return content if clean == data else (encode(clean, indent=indent) + "\n").encode()
+
+
+MOST_LINES = 200
+"""How many lines of a script are looked at one by one."""
+STRINGS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+
+
+def _code(text: str) -> dict[int, list[str]] | None:
+    """What a script is without its strings and comments, by line; None for what is no Python."""
+    found: dict[int, list[str]] = {}
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            found.setdefault(token.start[0], []).extend([] if token.type in STRINGS else [token.string])
+    except (tokenize.TokenError, SyntaxError):
+        return None
+    return found if _is_python(text) else None
 
 
 def _is_python(text: str) -> bool:
