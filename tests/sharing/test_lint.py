@@ -234,7 +234,14 @@ def test_an_attachment_that_is_named_and_not_there_is_noted(tmp_path):
 
 
 @pytest.mark.parametrize("project", FORMS)
-@pytest.mark.parametrize("secret", [TOKEN, "/home/somebody/model", "on their-laptop"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        TOKEN, "/home/somebody/model", "on their-laptop", "pwd=Tr0ub4dor", "serve --api-key Tr0ub4dor9 --port 8000",
+        "PASSWORD IS Tr0ub4dor", "password: 'correct horse battery'", "from db7.acme.internal", "at db7.acme.corp:5432",
+        "git@code.acme.example:secret-team/model.git", "?folder=%2Fhome%2Fsomebody%2Fmodel", '"user": "jdoe"',
+    ],
+)  # fmt: skip
 def test_something_private_in_the_report_is_refused(tmp_path, project, secret):
     run = filed(tmp_path, project)
     edit(run.folder / f"report-{project}.md", "I was trying it out.", f"I was trying it out {secret} there.")
