@@ -67,16 +67,23 @@ def overlap(
     job logs. Two prompts are the same if their texts are, after Unicode NFC and with runs of white space as one space.
     Case and punctuation count.
     """
+    from dataclasses import replace
+
     from repro.core.encoding import to_json
     from repro.jobs.overlap.compare import NORMALISED
     from repro.jobs.overlap.compare import overlap as compare
-    from repro.jobs.overlap.sets import completed, population_of, read_sets
+    from repro.jobs.overlap.labels import without_labels
+    from repro.jobs.overlap.sets import assumed, completed, population_of, read_sets
 
     sets = read_sets(places, field, pairs=pairs)
-    drawn_from = population_of(sets, population, field, pairs=pairs)
+    sets, drawn_from = without_labels(sets, population_of(sets, population, field, pairs=pairs))
+    by_logs = assumed(sets) if drawn_from is None else None
     texts = () if drawn_from is None or isinstance(drawn_from, int) else drawn_from
     sets, unclear = completed(sets, texts)
-    found = compare({item.name: item.failed for item in sets}, drawn_from, unclear)
+    found = compare({item.name: item.failed for item in sets}, drawn_from or by_logs, unclear)
+    if by_logs is not None:
+        same = f"Assumed: every log ran the same {by_logs:,} prompts, since each reports that number."
+        found = replace(found, notes=(same, *found.notes))
     plain = [{**to_json(item), "failed": sorted(item.failed), "asked": _asked(item)} for item in sets]
     document = {"normalised": NORMALISED, "sets": plain, **to_json(found)}
     finish(_content(sets, found, show), document, as_json=as_json, status=0)

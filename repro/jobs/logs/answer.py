@@ -14,8 +14,8 @@ from repro.jobs.logs import tables
 from repro.jobs.logs.records import Prompt, Quantity, Reading, Section
 from repro.jobs.logs.tables import Count, Row, labels
 from repro.jobs.logs.tallies import shipped_name
-from repro.jobs.overlap.compare import Overlap, normalised, overlap
-from repro.jobs.overlap.matching import match
+from repro.jobs.overlap.compare import Overlap, overlap
+from repro.jobs.overlap.matching import Matched, match
 from repro.jobs.overlap.sets import member_of
 
 SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNORECASE)
@@ -63,7 +63,8 @@ def answer(readings: Sequence[Reading], *, total: int | None = None, seconds: fl
         seconds: What reading took.
     """
     table = tables.rows(readings, total)
-    together, alike = shared(readings, table), same_rows(readings)
+    matched = match({label: [member_of(one) for one in prompts] for label, prompts in _named(readings).items()})
+    together, alike = shared(readings, table, matched), same_rows(readings, matched)
     return Answer(
         verdict=tables.verdict(readings),
         table=table,
@@ -157,7 +158,7 @@ def _not_understood(log: Reading) -> Iterator[str]:
         yield "; ".join([listed(how), *log.notes])
 
 
-def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
+def shared(readings: Sequence[Reading], table: Sequence[Row], matched: Matched) -> Overlap | None:
     """The failed prompts of all sections that have their texts, compared; None where fewer than two have.
 
     Sections that give the same number of prompts, and ran to their end, are assumed to have run the same prompts. None
@@ -165,7 +166,6 @@ def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
     """
     if any(section.untold for reading in readings for section in reading.sections):
         return None
-    matched = match({label: [member_of(one) for one in prompts] for label, prompts in _named(readings).items()})
     sets = {label: texts for label, texts in matched.sets.items() if texts}
     if len(sets) < 2:
         return None
@@ -176,10 +176,14 @@ def shared(readings: Sequence[Reading], table: Sequence[Row]) -> Overlap | None:
     return overlap(sets, total, matched.unclear)
 
 
-def same_rows(readings: Sequence[Reading]) -> tuple[SameRows, ...]:
+def same_rows(readings: Sequence[Reading], matched: Matched) -> tuple[SameRows, ...]:
     """Whether prompts have the same number of bad token rows in two sections."""
     found = []
-    for (first, one), (second, other) in itertools.combinations(_texts(readings).items(), 2):
+    rows = {
+        label: dict(zip(matched.texts[label], (prompt.rows for prompt in prompts), strict=True))
+        for label, prompts in _named(readings).items()
+    }
+    for (first, one), (second, other) in itertools.combinations(rows.items(), 2):
         pairs = [(one[text], other[text]) for text in one.keys() & other.keys() if one[text] and other[text]]
         if pairs:
             found.append(SameRows(first, second, sum(left == right for left, right in pairs), len(pairs)))
@@ -211,24 +215,6 @@ def _named(readings: Sequence[Reading]) -> dict[str, list[Prompt]]:
         label: [prompt for prompt in section.prompts if prompt.text]
         for section, label in zip(sections, labels(sections), strict=True)
     }
-
-
-def _texts(readings: Sequence[Reading]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The failed texts of each section, with their counts of bad token rows."""
-    sections = [section for reading in readings for section in reading.sections]
-    return {
-        label: {
-            normalised(prompt.text): prompt.rows
-            for prompt in section.prompts
-            if prompt.text is not None and not _shared_text(prompt, section)
-        }
-        for section, label in zip(sections, labels(sections), strict=True)
-    }
-
-
-def _shared_text(prompt: Prompt, section: Section) -> bool:
-    """Whether another prompt of the section has the same truncated text."""
-    return prompt.first.text_cut and sum(one.text == prompt.text for one in section.prompts) > 1
 
 
 def _of_row(row: Row) -> Iterator[str]:

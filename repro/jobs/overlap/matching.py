@@ -36,13 +36,19 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """``sets`` has the same text for the same prompt in all sets. ``unclear[first, second]`` are those of ``first`` of
-    which it is not known whether they are in ``second``, each with how many prompts there fit. ``completed`` counts the
-    truncated texts of each set that were put in full."""
+    """``texts`` has the same text for the same prompt in all sets, in the order of the members.
+    ``unclear[first, second]`` are those of ``first`` of which it is not known whether they are in ``second``, each with
+    how many prompts there fit. ``completed`` counts the truncated texts of each set that were put in full.
+    """
 
-    sets: Mapping[str, frozenset[str]]
+    texts: Mapping[str, tuple[str, ...]]
     unclear: Mapping[tuple[str, str], Mapping[str, int]]
     completed: Mapping[str, int]
+
+    @property
+    def sets(self) -> dict[str, frozenset[str]]:
+        """The texts of each set."""
+        return {name: frozenset(texts) for name, texts in self.texts.items()}
 
 
 def match(sets: Mapping[str, Sequence[Member]], population: Set[str] = frozenset()) -> Matched:
@@ -89,11 +95,10 @@ class _Matching:
             )
             for name in names
         }
-        sets = {
-            name: frozenset(shown[self._find((name, place))] for place in range(len(self._sets[name])))
-            for name in names
+        texts = {
+            name: tuple(shown[self._find((name, place))] for place in range(len(self._sets[name]))) for name in names
         }
-        return Matched(sets, unclear, completed)
+        return Matched(texts, unclear, completed)
 
     def _shown(self) -> dict[Node, str]:
         """A text for each prompt, no two the same."""

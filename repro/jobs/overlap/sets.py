@@ -30,6 +30,7 @@ class PromptSet:
     ``kind`` is "run", "list" or "log". ``asked`` are all that were run and gave an answer, None where that is not
     known. ``entries`` counts what was read as failing, before texts that are the same became one. ``members`` are the
     failing prompts before they were matched with those of other sets: truncated texts are in ``failed`` as they stand.
+    ``total``: how many prompts a log says were run.
     """
 
     name: str
@@ -40,6 +41,7 @@ class PromptSet:
     entries: int
     notes: tuple[str, ...] = ()
     members: tuple[Member, ...] = ()
+    total: int | None = None
 
 
 def read_sets(paths: Sequence[Path], field: str | None = None, *, pairs: bool = False) -> tuple[PromptSet, ...]:
@@ -126,6 +128,14 @@ def population_of(
     return every.failed if every.asked is None else every.asked
 
 
+def assumed(sets: Sequence[PromptSet]) -> int | None:
+    """How many prompts each log says it ran, where all sets are logs and say the same: then these are taken for the
+    same prompts.
+    """
+    totals = {item.total for item in sets}
+    return totals.pop() if len(totals) == 1 else None
+
+
 def completed(
     sets: Sequence[PromptSet], population: Iterable[str] = ()
 ) -> tuple[tuple[PromptSet, ...], Mapping[tuple[str, str], Mapping[str, int]]]:
@@ -174,7 +184,8 @@ def _log(file: Path) -> PromptSet:
     if totals:
         notes.append(f"the log reports {listed([f'{total:,}' for total in totals])} prompts in all.")
     failed = frozenset(texts)
-    return PromptSet(file.name, str(file), "log", failed, None, len(texts), tuple(notes), tuple(members))
+    total = totals[0] if len(totals) == 1 else None
+    return PromptSet(file.name, str(file), "log", failed, None, len(texts), tuple(notes), tuple(members), total)
 
 
 def member_of(prompt: "Prompt") -> Member:
