@@ -16,7 +16,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import EvidenceError, Stopped, UsageError
-from repro.core.folders import check_unchanged, check_unused, seen
+from repro.core.folders import check_held_still, check_unchanged, check_unused, seen
 from repro.core.foreign import limits
 from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Fault, Header, Outcome, Plan
@@ -184,7 +184,7 @@ def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | No
     try:
         with terminable():
             runner.run(setting, evidence.append, listener, before, trials, rows)
-            check_unchanged(header.inputs, seen(request.case, request.cell), folder)
+            check_held_still(header.inputs, seen(request.case, request.cell), folder)
             return _conclude(request, folder, evidence, listener)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or paths.relative(folder))])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from repro.core.errors import UsageError
-from repro.core.folders import Claim, check_unchanged, check_unused, claim, inputs, seen
+from repro.core.errors import EvidenceError, UsageError
+from repro.core.folders import Claim, check_held_still, check_unchanged, check_unused, claim, inputs, seen
 from repro.core.records import Case, Cell
 
 
@@ -119,3 +119,9 @@ def test_what_holds_nothing_is_not_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "plots" / "empty" / "a.png").touch()
     with pytest.raises(UsageError, match=r"it holds plots\)"):
         check_unused(tmp_path)
+
+
+def test_what_changes_while_it_is_read_is_no_answer(tmp_path: Path) -> None:
+    check_held_still({"a": "1"}, {"a": "1", "b": "2"}, tmp_path)
+    with pytest.raises(EvidenceError, match="changed while the run went on: a was 1, and is 2"):
+        check_held_still({"a": "1"}, {"a": "2"}, tmp_path)

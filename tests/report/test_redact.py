@@ -345,3 +345,15 @@ def test_the_password_of_an_address_in_a_variable_is_secret():
 )
 def test_a_secret_is_masked_as_people_say_it_and_code_stays(text, left):
     assert redact(text, NOBODY) == left
+
+
+@pytest.mark.parametrize("quote", ["'", '"', '\\"', "'\"'\"'"])
+@pytest.mark.parametrize("option", ["--password ", "--password=", "--api-key ", "--db-password "])
+def test_a_phrase_behind_an_option_is_masked_whichever_way_it_is_quoted(option, quote):
+    text = f"repro serve {option}{quote}correct horse battery{quote} --port 8000"
+    assert redact(text, Private()) == f"repro serve {option}{quote}TOKEN{quote} --port 8000"
+
+
+@pytest.mark.parametrize("text", ["+@contextlib.contextmanager", "-    @pytest.fixture", "a@torch.ops.b", "x @ y"])
+def test_a_decorator_in_a_difference_and_a_product_are_no_addresses(text):
+    assert redact(text, Private()) == text

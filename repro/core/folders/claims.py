@@ -72,6 +72,20 @@ def check_unchanged(before: Mapping[str, str], now: Mapping[str, str], folder: P
         )
 
 
+def check_held_still(before: Mapping[str, str], now: Mapping[str, str], folder: Path) -> None:
+    """Refuse to conclude from answers of which nobody knows about which state of the files they are.
+
+    Raises:
+        EvidenceError: something has changed while it was read; the message says what.
+    """
+    what = changed(before, now)
+    if what is not None:
+        raise EvidenceError(
+            f"what is read was changed while the run went on: {what}. The answers in {folder} are about both, "
+            "and say nothing of one. Run it again in a new folder."
+        )
+
+
 def claim(path: Path, asked: C, what: str) -> C | None:
     """Take a folder for one question, by the file ``path`` in it that says which.
 

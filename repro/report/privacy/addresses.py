@@ -92,6 +92,8 @@ def _internal(match: re.Match[str]) -> str:
 def _mail(match: re.Match[str]) -> str:
     behind = match.string[match.end() :][:20]
     name, _, host = match[0].partition("@")
+    if not re.search(r"\w", name) or host.split(".")[0] in OF_PROGRAMS:
+        return match[0]  # a decorator in a difference, and a product of matrices
     return match[0] if name == "git" and is_public(host) and behind[1:].startswith(PUBLIC_REPOSITORIES) else "MAIL"
 
 

@@ -93,6 +93,7 @@ SIGNED = (
 
 SPOKEN = r"(?:pass[ _-]?(?:word|wd|phrase)|pwd)"
 """Names of a password, as people write them."""
+SPOKEN_MARKS = ("pwd", *(f"pass{gap}{end}" for gap in ("", " ", "_", "-") for end in ("word", "wd", "phrase")))
 NO_PASSWORD = frozenset(
     {
         "wrong", "missing", "required", "incorrect", "invalid", "empty", "needed", "expired", "correct", "stored",
@@ -122,6 +123,14 @@ def _broken(match: re.Match[str]) -> str:
     return WORD + match["line"] if drawn else match[0]
 
 
+OPTION = (
+    rf"""(?i)(?P<before>(?<![\w-])--(?:[a-z0-9]+[-_]){{0,3}}?(?:{SPOKEN}|secret|auth|credentials?"""
+    rf"""|(?:api|access|secret)[-_]?key"""
+    rf"""|(?:(?<=--)|(?:{"|".join(TOKENS)})[-_])token)"""
+)
+"""An option of a command that takes a secret."""
+QUOTE = r"""(?:'"'"'|\\{0,3}["'])"""
+"""What begins and ends a value: a quote, one with a backslash, or one that a shell needs inside of another."""
 PLAIN = r"""(?![/~.$%{<]|[A-Za-z]:[\\/])(?![\w.]*\()[^\s"',;&(){}<>\[\]\\]{4,}"""
 """A value without quotes that is no folder, variable or call."""
 SAID: tuple[Rule, ...] = (
@@ -134,7 +143,7 @@ SAID: tuple[Rule, ...] = (
         _broken,
     ),
     Rule(
-        ("pass", "pwd"),
+        SPOKEN_MARKS,
         re.compile(
             rf"""(?i)(?P<before>(?<![A-Za-z0-9]){SPOKEN}\\{{0,3}}["']?\s{{0,2}}(?:=>|[:=])\s{{0,2}}\\{{0,3}}(?P<quote>["']))"""
             r"""(?P<value>[^"'\n\\{}]{4,200})(?=\\{0,3}(?P=quote))"""
@@ -147,18 +156,18 @@ SAID: tuple[Rule, ...] = (
         _unless_said,
     ),
     Rule(
-        ("pass", "pwd"),
+        SPOKEN_MARKS,
         re.compile(rf"""(?i)(?P<before>\b{SPOKEN}\s{{1,2}}(?:is|was)(?::|\s)\s{{0,2}}["']?)(?P<value>{PLAIN})"""),
         _unless_said,
     ),
     Rule(
         ("--",),
-        re.compile(
-            rf"""(?i)(?P<before>(?<![\w-])--(?:[a-z0-9]+[-_]){{0,3}}?(?:{SPOKEN}|secret|auth|credentials?"""
-            rf"""|(?:api|access|secret)[-_]?key"""
-            rf"""|(?:(?<=--)|(?:{"|".join(TOKENS)})[-_])token)"""
-            rf"""(?:["'],\s{{0,2}}["']|[ =]["']?))(?!-)(?P<value>{PLAIN})"""
-        ),
+        re.compile(rf"""{OPTION}(?:["'],\s{{0,2}}|[ =]){QUOTE})(?P<value>[^"'\n\\{{}}]{{4,200}})(?={QUOTE})"""),
+        _unless_said,
+    ),
+    Rule(
+        ("--",),
+        re.compile(rf"""{OPTION}(?:["'],\s{{0,2}}["']|[ =]["']?))(?!-)(?P<value>{PLAIN})"""),
         _unless_said,
     ),
     Rule(

@@ -22,7 +22,7 @@ from repro.core import paths
 from repro.core.answer import NAME
 from repro.core.encoding import SCHEMA, Record, encode, replace
 from repro.core.errors import BuildError, RecordError, Stopped, UsageError
-from repro.core.folders import Claim, check_unchanged, claim, seen
+from repro.core.folders import Claim, check_held_still, claim, seen
 from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Ending, Outcome, Recipe, Verdict
 from repro.core.sweep_answers import CellRow
@@ -133,7 +133,7 @@ def _run(folder: Path, matrix: Matrix, store: Store, announcer: Announcer) -> Re
             _conclude(matrix, folder, announcer.line)
         again = [*matrix.argv(recipe.id for recipe in matrix.asked), "--out", str(paths.relative(folder)), "--resume"]
         raise Stopped(143 if isinstance(error, Terminated) else 130, shlex.join(again)) from None
-    check_unchanged(header.inputs, seen(case), folder)
+    check_held_still(header.inputs, seen(case), folder)
     return _conclude(matrix, folder, announcer.line)
 
 

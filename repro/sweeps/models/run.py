@@ -19,7 +19,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import Stopped, UsageError
-from repro.core.folders import Claim, check_unchanged, claim, seen
+from repro.core.folders import Claim, check_held_still, claim, seen
 from repro.core.locks import folder_held
 from repro.core.payloads import Plain
 from repro.core.records import Kind, Outcome, Verdict
@@ -105,7 +105,7 @@ def _run(folder: Path, comparing: Comparing, announcer: Announcer) -> Result:
     except KeyboardInterrupt as error:
         again = shlex.join([*comparing.argv(), "--out", str(paths.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
-    check_unchanged(inputs, _inputs(comparing), folder)
+    check_held_still(inputs, _inputs(comparing), folder)
     answer = conclude(comparing, asked, folder)
     return Result(folder, output.write(folder, answer, whole=comparing.requests[0].deliver))
 

@@ -17,7 +17,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.errors import FetchError, Stopped, UsageError
-from repro.core.folders import Claim, check_unchanged, claim, seen
+from repro.core.folders import Claim, check_held_still, claim, seen
 from repro.core.locks import folder_held, remove_unused
 from repro.core.records import Case
 from repro.core.sweep_answers import Boundary, Release, Versions
@@ -174,7 +174,7 @@ def _run(folder: Path, search: Search, store: Store, announcer: Announcer) -> Re
         world.children.stop()
         again = shlex.join([*search.argv(), "--out", str(search.out or paths.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
-    check_unchanged(inputs, seen(search.request.case), folder)
+    check_held_still(inputs, seen(search.request.case), folder)
     if world.built_some:
         announcer.line(disk_use(store))
     answer = _answer(search, found, extra, compared, folder)
