@@ -316,7 +316,10 @@ def _prompt(
         chat = next((entry[name] for name in chats.FIELDS if chats.is_chat(entry.get(name))), None)
         if chat is not None:
             return _chat(chat, place)
-    names = (field,) if field is not None else (*TEXT_FIELDS, *(entry if len(entry) == 1 else ()))
+    only = (
+        [name for name in entry if isinstance(name, str)] if len(entry) == 1 else []
+    )  # a row may be longer than the head
+    names = (field,) if field is not None else (*TEXT_FIELDS, *only)
     for name in names:
         value = _inside(entry, name)
         if isinstance(value, str):

@@ -159,6 +159,7 @@ def test_withheld_texts_are_read_from_what_the_run_was_asked(tmp_path):
     ("name", "content", "how", "message"),
     [
         ("a.csv", "id,body\n1,one\n", {}, "line 2: expected a text in one of prompt, text, question"),
+        ("a.csv", "\nnan\n", {}, "expected a text in one of prompt, text, question"),
         ("a.csv", "id,body\n1,one\n", {"field": "prompt"}, "in the field prompt; it has id, body. Name the field with"),
         ("a.csv", 'prompt,n\n"one\nmore",1\n', {"field": "body"}, "line 3: expected a text in the field body"),
         ("a.csv", 'prompt\n"one\ntwo\n', {}, "expected CSV: unexpected end of data"),
