@@ -163,14 +163,16 @@ def without_bad_values(model: nn.Module, run: Callable[[], Any], address: Addres
     return _watched_output(model, run, visit, met)
 
 
-def with_only(model: nn.Module, run: Callable[[], Any], address: Address) -> Optional[Any]:
-    """The model's output when ``address`` is the only operator that may make bad values; None if it never ran.
+def with_only(model: nn.Module, run: Callable[[], Any], address: Optional[Address]) -> Optional[Any]:
+    """The model's output when ``address`` is the only operator that may make bad values, or none may (None); None if it
+    never ran.
 
     Every other operator that makes a NaN or Inf of finite inputs, or a NaN of inputs that are bad only by -inf, is
     repaired on the spot. What follows from the values of ``address`` is left alone. So a bad output means that this
-    operator suffices by itself, also where later ones make the same fault again.
+    operator suffices by itself, also where later ones make the same fault again; unless the output is as bad where none
+    is left alone, for a NaN that the code or a weight holds is made by no operator.
     """
-    met: list[bool] = []
+    met: list[bool] = [True] if address is None else []
 
     def visit(call: OpCall) -> Any:
         if call.address == address:

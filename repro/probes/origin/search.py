@@ -37,6 +37,7 @@ class Search:
     seen: Pass
     ruled_out: dict[Address, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    _repairable: Optional[bool] = None
 
     def run(self) -> Any:
         return run(self.loaded.model, self.seen.inputs)
@@ -45,6 +46,18 @@ class Search:
         """One more pass, under a visitor."""
         with watched(self.loaded.model, Watch(visit)):
             self.run()
+
+    def suffices(self, address: Address) -> bool:
+        """Whether the output is bad where this operator alone may make bad values, and good where none may."""
+        if not self._is_bad_with(address):
+            return False
+        if self._repairable is None:
+            self._repairable = not self._is_bad_with(None)
+        return self._repairable
+
+    def _is_bad_with(self, address: Optional[Address]) -> bool:
+        output = with_only(self.loaded.model, self.run, address)
+        return output is not None and is_bad(main_output(output)[1])
 
     def excuse(self, address: Address, why: str) -> None:
         self.ruled_out[address] = why
@@ -179,8 +192,7 @@ def before_it(search: Search, tape: Tape, origin: Origin) -> Optional[Origin]:
         tried += 1
         if tried > TRIES:
             break
-        alone = with_only(search.loaded.model, search.run, op.address)
-        if alone is not None and is_bad(main_output(alone)[1]):
+        if search.suffices(op.address):
             return found
     return None
 
@@ -244,18 +256,15 @@ def confirm(search: Search, address: Address) -> tuple[bool, str]:
 
     "repaired" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the
     output stays the same, because later operators make bad values of their own, but with all of those repaired and
-    this one left alone it is bad. (find() adds "walked": two operators are needed together, and the walk back from
-    the model's own output ends here.)
+    this one left alone it is bad, and with this one repaired too it is good. (find() adds "walked": two operators are
+    needed together, and the walk back from the model's own output ends here.)
     """
     model = search.loaded.model
     output = without_bad_values(model, search.run, address)
     did = effect(search.seen.output, main_output(output)[1] if output is not None else None)
     if did != "unchanged":
         return True, did
-    alone = with_only(model, search.run, address)
-    if alone is not None and is_bad(main_output(alone)[1]):
-        return True, "suffices"
-    return False, "unchanged"
+    return (True, "suffices") if search.suffices(address) else (False, "unchanged")
 
 
 def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:

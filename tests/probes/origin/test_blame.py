@@ -1079,3 +1079,20 @@ def test_in_a_random_graph_the_injected_operator_is_blamed(nodes, injected, plac
     if not finite:
         origin = payload["origin"]
         assert (origin["op"], origin["element"], origin["mechanism"]) == ("aten.exp.default", [place], "overflow")
+
+
+class AbsorbsBeforeALiteral(Small):
+    """A -inf that is absorbed runs before a NaN that the code writes: it has nothing to do with it."""
+
+    def forward(self, input_ids):
+        far = torch.log(input_ids - 1)
+        y = torch.where(input_ids > 1, far, torch.zeros_like(far)) + input_ids
+        y = y.clone()
+        y[0, 2] = float("nan")  # born
+        return y * 2
+
+
+def test_an_absorbed_value_is_not_blamed_for_a_nan_that_the_code_writes():
+    model = AbsorbsBeforeALiteral()
+    origin = origin_of(model, ONES)
+    assert (origin["mechanism"], origin["source"]) == ("literal", born(model))
