@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.hosting import ROOT, repro
 
-SCRIPT = ROOT / "examples" / "walkthrough.py"
+SCRIPT = ROOT / "docs" / "walkthrough.py"
 
 
 @pytest.fixture(scope="module")

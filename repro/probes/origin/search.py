@@ -47,15 +47,16 @@ class Search:
         with watched(self.loaded.model, Watch(visit)):
             self.run()
 
-    def suffices(self, address: Address) -> bool:
-        """Whether the output is bad where this operator alone may make bad values, and good where none may."""
-        if not self._is_bad_with(address):
-            return False
+    def is_repairable(self) -> bool:
+        """Whether the output is good where no operator may make a bad value. It is not where the code, a weight or the
+        inputs hold one: then that one operator is left alone says nothing of it.
+        """
         if self._repairable is None:
-            self._repairable = not self._is_bad_with(None)
+            self._repairable = not self.is_bad_with(None)
         return self._repairable
 
-    def _is_bad_with(self, address: Optional[Address]) -> bool:
+    def is_bad_with(self, address: Optional[Address]) -> bool:
+        """Whether the output is bad where this operator alone may make bad values."""
         output = with_only(self.loaded.model, self.run, address)
         return output is not None and is_bad(main_output(output)[1])
 
@@ -192,7 +193,7 @@ def before_it(search: Search, tape: Tape, origin: Origin) -> Optional[Origin]:
         tried += 1
         if tried > TRIES:
             break
-        if search.suffices(op.address):
+        if search.is_bad_with(op.address) and search.is_repairable():
             return found
     return None
 
@@ -256,15 +257,15 @@ def confirm(search: Search, address: Address) -> tuple[bool, str]:
 
     "repaired" or "changed": with its bad values repaired, the output is good, or bad in other places. "suffices": the
     output stays the same, because later operators make bad values of their own, but with all of those repaired and
-    this one left alone it is bad, and with this one repaired too it is good. (find() adds "walked": two operators are
-    needed together, and the walk back from the model's own output ends here.)
+    this one left alone it is bad. (find() adds "walked": two operators are needed together, and the walk back from
+    the model's own output ends here.)
     """
     model = search.loaded.model
     output = without_bad_values(model, search.run, address)
     did = effect(search.seen.output, main_output(output)[1] if output is not None else None)
     if did != "unchanged":
         return True, did
-    return (True, "suffices") if search.suffices(address) else (False, "unchanged")
+    return (True, "suffices") if search.is_bad_with(address) else (False, "unchanged")
 
 
 def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
