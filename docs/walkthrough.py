@@ -81,10 +81,12 @@ def make(folder: Path) -> dict[str, object]:
         (folder / f"job_{size}.err").write_text(text)
         if indices:
             (folder / f"{size}_skipped.txt").write_text("".join(f"{asked[index]}\n" for index in indices))
+    (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in asked))
     settings(folder)
     results(folder, of_12b, len(asked))
     chance = math.comb(38, 19) / math.comb(100, 19)  # that all of 19 drawn from 100 are among the 38
     truth = {
+        "asked": asked,
         "failing": failing,
         "rows": {size: [count // HIDDEN[size] for count in counts[size]] for size in counts},
         "shared": len(set(of_12b) & set(failing["27b"])),

@@ -79,7 +79,8 @@ def overlap(
     sets, drawn_from = without_labels(sets, population_of(sets, population, field, pairs=pairs))
     by_logs = assumed(sets) if drawn_from is None else None
     texts = () if drawn_from is None or isinstance(drawn_from, int) else drawn_from
-    sets, unclear = completed(sets, texts)
+    sets, unclear, texts = completed(sets, texts)
+    drawn_from = texts or drawn_from
     found = compare({item.name: item.failed for item in sets}, drawn_from or by_logs, unclear)
     if by_logs is not None:
         same = f"Assumed: every log ran the same {by_logs:,} prompts, since each reports that number."

@@ -25,7 +25,7 @@ def test_a_label_that_every_text_of_one_set_has_is_left_out(label: str) -> None:
 
 def test_truncated_texts_are_matched_behind_their_label() -> None:
     log = of("Question: is it", "Question: why", name="log", cut=True)
-    sets, unclear = completed(without_labels([of("is it so?", "why so?", name="plain"), log], None)[0])
+    sets, unclear, _ = completed(without_labels([of("is it so?", "why so?", name="plain"), log], None)[0])
     assert sets[1].failed == {"is it so?", "why so?"}
     assert not unclear
 

@@ -122,7 +122,7 @@ def test_a_set_cannot_be_compared_with_itself(tmp_path):
 def test_a_cut_text_stands_for_the_only_prompt_that_begins_so(tmp_path):
     log = written(tmp_path, "job.err", SEED_LOG)
     full = written(tmp_path, "skipped.txt", "Question: Who is the richest person in the world?\nQuestion: Who else?\n")
-    (of_log, of_list), _ = completed(read_sets([log, full]))
+    (of_log, of_list), _, _ = completed(read_sets([log, full]))
     assert of_log.failed == {"Question: Who is the richest person in the world?"} < of_list.failed
     assert of_log.notes == ("1 truncated text completed: only one known prompt starts that way.",)
 
@@ -131,7 +131,7 @@ def test_a_cut_text_that_could_stand_for_two_prompts_stays_as_it_is(tmp_path):
     log = written(tmp_path, "job.err", SEED_LOG)
     start = "Question: Who is the richest person"
     full = written(tmp_path, "skipped.txt", f"{start} in the world?\n{start} in town?\n")
-    (of_log, _), unclear = completed(read_sets([log, full]))
+    (of_log, _), unclear, _ = completed(read_sets([log, full]))
     assert of_log.failed == {f"{start}…"}
     assert unclear["job.err", "skipped"] == {f"{start}…": 2}
     assert unclear["skipped", "job.err"] == {f"{start} in the world?": 1, f"{start} in town?": 1}
@@ -140,7 +140,7 @@ def test_a_cut_text_that_could_stand_for_two_prompts_stays_as_it_is(tmp_path):
 
 def test_a_text_that_really_ends_in_dots_is_left_alone(tmp_path):
     paths = [written(tmp_path, name, "And then...\nAnd then it rained\n") for name in ("a.txt", "b.txt")]
-    (first, second), unclear = completed(read_sets(paths))
+    (first, second), unclear, _ = completed(read_sets(paths))
     assert (len(first.failed), first.failed, unclear) == (2, second.failed, {})
 
 
@@ -168,7 +168,7 @@ def job(place, name, failed, *, width=32, index=True, total=None):
 def pair_of(paths, population=100):
     sets = read_sets(paths)
     drawn = population_of(sets, str(population))
-    sets, unclear = completed(sets, () if isinstance(drawn, int) else drawn)
+    sets, unclear, _ = completed(sets, () if isinstance(drawn, int) else drawn)
     return overlap({item.name: item.failed for item in sets}, drawn, unclear).pairs[0]
 
 

@@ -47,6 +47,8 @@ def test_the_logs_say_how_many_failed_of_how_many_and_that_they_are_the_same(mad
     [
         (("job_27b.err", "job_12b.err"), ()),
         (("27b_skipped.txt", "12b_skipped.txt"), ("--population", "100")),
+        (("27b_skipped.txt", "12b_skipped.txt"), ("--population", "prompts.txt")),
+        (("job_27b.err", "job_12b.err"), ("--population", "prompts.txt")),  # truncated texts fit several of these
     ],
 )
 def test_all_that_fail_in_one_fail_in_the_other(

@@ -107,9 +107,9 @@ def overlap(
     if len(sets) < 2:
         raise UsageError(f"{many(len(sets), 'set')} given. Give two or more to compare.")
     union = frozenset().union(*sets.values())
-    drawn, notes = _drawn(sets, population)
+    drawn, notes = _drawn(sets, population, frozenset().union(*unclear.values()))
     total = population if population is None or isinstance(population, int) else len(population)
-    if total is not None and total < len(frozenset().union(*drawn.values())):
+    if isinstance(population, int) and population < len(union):
         raise UsageError(
             f"--population {total} is smaller than the {len(union)} distinct prompts of the sets. "
             "Give the number of prompts that were run."
@@ -143,11 +143,15 @@ def overlap(
     )
 
 
-def _drawn(sets: Mapping[str, Set[str]], population: int | Set[str] | None) -> tuple[dict[str, Set[str]], list[str]]:
-    """The members that are in the population, and a note on each set that has others."""
+def _drawn(
+    sets: Mapping[str, Set[str]], population: int | Set[str] | None, not_told: Set[str]
+) -> tuple[dict[str, Set[str]], list[str]]:
+    """The members that are in the population, and a note on each set that has others. A truncated text that fits
+    several prompts is one of them.
+    """
     if population is None or isinstance(population, int):
         return dict(sets), []
-    drawn = {name: members & population for name, members in sets.items()}
+    drawn = {name: members & (population | not_told) for name, members in sets.items()}
     notes = [
         f"{len(sets[name]) - len(members)} of {len(sets[name])} in {name} are not found in the population; "
         "probabilities leave them out."

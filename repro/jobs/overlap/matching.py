@@ -39,11 +39,14 @@ class Matched:
     """``texts`` has the same text for the same prompt in all sets, in the order of the members.
     ``unclear[first, second]`` are those of ``first`` of which it is not known whether they are in ``second``, each with
     how many prompts there fit. ``completed`` counts the truncated texts of each set that were put in full.
+    ``population``: its texts, of which one that begins like a truncated text, and is no other's, is replaced by that
+    one: which of several it is is not known, and that it is one of them is.
     """
 
     texts: Mapping[str, tuple[str, ...]]
     unclear: Mapping[tuple[str, str], Mapping[str, int]]
     completed: Mapping[str, int]
+    population: frozenset[str] = frozenset()
 
     @property
     def sets(self) -> dict[str, frozenset[str]]:
@@ -98,7 +101,23 @@ class _Matching:
         texts = {
             name: tuple(shown[self._find((name, place))] for place in range(len(self._sets[name]))) for name in names
         }
-        return Matched(texts, unclear, completed)
+        return Matched(texts, unclear, completed, self._population(shown))
+
+    def _population(self, shown: Mapping[Node, str]) -> frozenset[str]:
+        known = [(POPULATION, place) for place in range(len(self._sets[POPULATION]))]
+        free = [node for node in known if len(self._owners[self._find(node)]) == 1]
+        found = {shown[self._find(node)] for node in known}
+        left = {self._find(node) for node in self._root if node[0] != POPULATION}
+        for root in sorted(left):
+            member = self._member(root)
+            if POPULATION in self._owners[root] or not member.cut:
+                continue
+            stand_in = next((node for node in free if self._member(node).text.startswith(member.text)), None)
+            if stand_in is not None:
+                free.remove(stand_in)
+                found.discard(shown[self._find(stand_in)])
+                found.add(shown[root])
+        return frozenset(found)
 
     def _shown(self) -> dict[Node, str]:
         """A text for each prompt, no two the same."""

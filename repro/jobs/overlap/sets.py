@@ -138,9 +138,10 @@ def assumed(sets: Sequence[PromptSet]) -> int | None:
 
 def completed(
     sets: Sequence[PromptSet], population: Iterable[str] = ()
-) -> tuple[tuple[PromptSet, ...], Mapping[tuple[str, str], Mapping[str, int]]]:
-    """The sets with the same text for the same prompt, truncated texts in full where exactly one prompt begins so; and
-    for each two sets the members of the first of which it is not known whether they are in the second.
+) -> tuple[tuple[PromptSet, ...], Mapping[tuple[str, str], Mapping[str, int]], frozenset[str]]:
+    """The sets with the same text for the same prompt, truncated texts in full where exactly one prompt begins so; for
+    each two sets the members of the first of which it is not known whether they are in the second; and the population,
+    in which a truncated text stands for one of several prompts that begin so.
 
     Args:
         sets: The sets; each also lends its texts to the others.
@@ -148,6 +149,7 @@ def completed(
     """
     asked = frozenset(population).union(*(item.asked or () for item in sets))
     found = match({item.name: item.members for item in sets}, asked)
+    given = frozenset(population)
     done = []
     for item in sets:
         notes = list(item.notes)
@@ -157,7 +159,7 @@ def completed(
         if unclear:
             notes.append(f"{many(len(unclear), 'prompt')} could not be told: several fit the truncated text.")
         done.append(replace(item, failed=found.sets[item.name], notes=tuple(notes)))
-    return tuple(done), found.unclear
+    return tuple(done), found.unclear, found.population if given == asked else given
 
 
 def _log(file: Path) -> PromptSet:
