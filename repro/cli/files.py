@@ -76,7 +76,8 @@ def config_diff(jobs: Sequence[str], bases: Sequence[Path], everything: bool, as
 
     compared = compare([job_from(job, bases) for job in jobs])
     shown = content(compared, everything=everything)
-    finish(shown, document(compared), as_json=as_json, status=1 if compared.differs else 0)
+    unknown = any(job.missing for job in compared.jobs)  # what it holds may differ
+    finish(shown, document(compared), as_json=as_json, status=1 if compared.differs else 125 if unknown else 0)
 
 
 @click.command(

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.hosting import repro
 
 from repro.core.errors import RecordError, UsageError
 from repro.jobs.content import Table
@@ -359,3 +360,11 @@ def test_what_stands_in_the_table_is_not_told_again(tmp_path):
     compared = compare([job_from(str(tmp_path / f"{name}.yaml")) for name in "ab"])
     told = [line for line in content(compared, everything=False) if isinstance(line, str) and "overrides" in line]
     assert told == [f"{name}.yaml: z: 2 ({name}.yaml:3) overrides 1 (base.yaml:2)" for name in "ab"]
+
+
+def test_a_base_that_is_not_there_may_hold_a_difference(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: none.yaml\nx: 1\n")
+    job = job_from(str(tmp_path / "a.yaml"))
+    assert job.missing
+    done = repro("config-diff", "a.yaml", cwd=tmp_path)
+    assert (done.returncode, "its settings are unknown" in done.stdout) == (125, True)

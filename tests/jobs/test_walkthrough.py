@@ -68,6 +68,14 @@ def test_of_a_list_and_a_log_that_cuts_its_texts_none_is_said_to_be_missing(made
     assert pair["both"] + len(pair["unclear_first"]) == truth["shared"]
 
 
+def test_every_failed_prompt_is_listed_once_though_its_text_is_truncated(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, truth = made
+    assert repro("logs", "job_12b.err", "--out", "of_12b", cwd=folder).returncode == 1
+    for name in ("skipped.txt", "skipped.jsonl"):
+        lines = (folder / "of_12b" / name).read_text().splitlines()
+        assert (len(lines), len(set(lines))) == (len(truth["failing"]["12b"]),) * 2
+
+
 def test_the_settings_say_that_the_base_wins(made: tuple[Path, dict[str, Any]]) -> None:
     jobs = asked(made[0], "config-diff", "12b.yaml", "27b.yaml", status=1)["jobs"]
     assert all(

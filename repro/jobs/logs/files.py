@@ -10,7 +10,8 @@ from repro.core.encoding import SCHEMA, encode, to_json
 from repro.core.errors import EvidenceError
 from repro.core.folders import check_unused
 from repro.jobs.logs.records import Failure, Prompt, Reading
-from repro.jobs.overlap.compare import normalised
+from repro.jobs.overlap.matching import match
+from repro.jobs.overlap.sets import member_of
 
 RECORDS = "records.jsonl"
 DOCUMENT = "logs.json"
@@ -59,10 +60,7 @@ def write(folder: Path, readings: Sequence[Reading], document: Mapping[str, Any]
     Raises:
         EvidenceError: they cannot be written.
     """
-    found: dict[str, list[Prompt]] = {}
-    for prompt in (one for reading in readings for section in reading.sections for one in section.prompts):
-        if prompt.text is not None:
-            found.setdefault(normalised(prompt.text), []).append(prompt)
+    found = _distinct(readings)
     lines = [
         {"text": prompts[0].text, "verdict": "bad", "reasons": [_reason(one) for one in prompts]}
         for prompts in found.values()
@@ -70,6 +68,22 @@ def write(folder: Path, readings: Sequence[Reading], document: Mapping[str, Any]
     paths.write(folder / DOCUMENT, encode(document, indent=1) + "\n")
     paths.write(folder / SKIPPED, "".join(f"{text}\n" for text in found))
     paths.write(folder / SKIPPED_JSON, "".join(f"{encode(line)}\n" for line in lines))
+
+
+def _distinct(readings: Sequence[Reading]) -> dict[str, list[Prompt]]:
+    """The failed prompts of all logs, each under a text that no other has: where truncated texts are the same, with the
+    index.
+    """
+    every = {
+        str(number): [one for one in section.prompts if one.text]
+        for number, section in enumerate(section for reading in readings for section in reading.sections)
+    }
+    matched = match({name: [member_of(one) for one in prompts] for name, prompts in every.items()})
+    found: dict[str, list[Prompt]] = {}
+    for name, prompts in every.items():
+        for text, prompt in zip(matched.texts[name], prompts, strict=True):
+            found.setdefault(text, []).append(prompt)
+    return found
 
 
 def _line(failure: Failure) -> str:

@@ -28,7 +28,7 @@ class Override:
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a job runs with. ``files`` are in order: a later one wins over an earlier one. ``own``: those that were
-    named for it; the others are what these include, or bases.
+    named for it; the others are what these include, or bases. ``missing``: a file that it includes is not there.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Job:
     overrides: tuple[Override, ...]
     notes: tuple[str, ...]
     own: frozenset[str] = frozenset()
+    missing: bool = False
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class _Pile:
     files: list[str] = field(default_factory=list)
     overrides: list[Override] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    missing: bool = False
 
     def lay(self, tree: dict[str, Tree], under: Sequence[str] = ()) -> None:
         """Lay one file's settings over the others, below the keys ``under``."""
@@ -85,7 +87,7 @@ def job_from(argument: str, bases: Sequence[Path] = ()) -> Job:
         _lay(path, (), pile, ())
     own = frozenset(Path(name).name for name in names)
     notes = tuple(dict.fromkeys(pile.notes))
-    return Job(argument, tuple(pile.files), pile.settings, tuple(pile.overrides), notes, own)
+    return Job(argument, tuple(pile.files), pile.settings, tuple(pile.overrides), notes, own, pile.missing)
 
 
 def _lay(path: Path, under: tuple[str, ...], pile: _Pile, inside: tuple[Path, ...]) -> None:
@@ -121,6 +123,7 @@ def _below(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[Path
         del own[key]
         for word, file in zip(words, files, strict=True):
             if file is None:
+                pile.missing = True
                 pile.notes.append(f"{path.name}: {key} names {word}, which does not exist: its settings are unknown")
             else:
                 yield file, ()
@@ -149,6 +152,7 @@ def _defaults(path: Path, own: dict[str, Tree], pile: _Pile) -> Iterator[tuple[P
             yield file, tuple(group.split("/")) if group else ()
         elif option is not None:
             named = f"{group}: {option}" if group else str(option)
+            pile.missing = True
             pile.notes.append(f"{path.name}: defaults name {named}, which does not exist: its settings are unknown")
 
 
