@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,8 @@ def answer(readings: Sequence[Reading], *, total: int | None = None, seconds: fl
         seconds: What reading took.
     """
     table = tables.rows(readings, total)
-    matched = match({label: [member_of(one) for one in prompts] for label, prompts in _named(readings).items()})
-    together, alike = shared(readings, table, matched), same_rows(readings, matched)
+    named, matched = matched_prompts(readings)
+    together, alike = shared(readings, table, matched), same_rows(named, matched)
     return Answer(
         verdict=tables.verdict(readings),
         table=table,
@@ -176,12 +176,12 @@ def shared(readings: Sequence[Reading], table: Sequence[Row], matched: Matched) 
     return overlap(sets, total, matched.unclear)
 
 
-def same_rows(readings: Sequence[Reading], matched: Matched) -> tuple[SameRows, ...]:
+def same_rows(named: Mapping[str, Sequence[Prompt]], matched: Matched) -> tuple[SameRows, ...]:
     """Whether prompts have the same number of bad token rows in two sections."""
     found = []
     rows = {
         label: dict(zip(matched.texts[label], (prompt.rows for prompt in prompts), strict=True))
-        for label, prompts in _named(readings).items()
+        for label, prompts in named.items()
     }
     for (first, one), (second, other) in itertools.combinations(rows.items(), 2):
         pairs = [(one[text], other[text]) for text in one.keys() & other.keys() if one[text] and other[text]]
@@ -208,13 +208,14 @@ def _sentences(
     yield from _wrong_model(readings)
 
 
-def _named(readings: Sequence[Reading]) -> dict[str, list[Prompt]]:
-    """The failed prompts of each section that have a text."""
+def matched_prompts(readings: Sequence[Reading]) -> tuple[dict[str, list[Prompt]], Matched]:
+    """The failed prompts of each section that have a text, and which of them are the same prompt."""
     sections = [section for reading in readings for section in reading.sections]
-    return {
+    named = {
         label: [prompt for prompt in section.prompts if prompt.text]
         for section, label in zip(sections, labels(sections), strict=True)
     }
+    return named, match({label: [member_of(one) for one in prompts] for label, prompts in named.items()})
 
 
 def _of_row(row: Row) -> Iterator[str]:

@@ -9,9 +9,8 @@ from repro.core import paths
 from repro.core.encoding import SCHEMA, encode, to_json
 from repro.core.errors import EvidenceError
 from repro.core.folders import check_unused
+from repro.jobs.logs.answer import matched_prompts
 from repro.jobs.logs.records import Failure, Prompt, Reading
-from repro.jobs.overlap.matching import match
-from repro.jobs.overlap.sets import member_of
 
 RECORDS = "records.jsonl"
 DOCUMENT = "logs.json"
@@ -74,13 +73,9 @@ def _distinct(readings: Sequence[Reading]) -> dict[str, list[Prompt]]:
     """The failed prompts of all logs, each under a text that no other has: where truncated texts are the same, with the
     index.
     """
-    every = {
-        str(number): [one for one in section.prompts if one.text]
-        for number, section in enumerate(section for reading in readings for section in reading.sections)
-    }
-    matched = match({name: [member_of(one) for one in prompts] for name, prompts in every.items()})
+    named, matched = matched_prompts(readings)
     found: dict[str, list[Prompt]] = {}
-    for name, prompts in every.items():
+    for name, prompts in named.items():
         for text, prompt in zip(matched.texts[name], prompts, strict=True):
             found.setdefault(text, []).append(prompt)
     return found
