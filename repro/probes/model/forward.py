@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..observe.screen import Call, screened, spread_of
-from ..values.figures import describe, digest, same_values, tensors_in, widen
+from ..values.figures import describe, digest, is_bad, same_values, tensors_in, widen
 from .compat import CannotLoad
 from .inputs import Inputs, not_taken
 from .load import dtype_of
@@ -54,18 +54,38 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
         return model(**inputs.arguments(dtype))
 
 
-def main_output(output: Any) -> tuple[str, Tensor]:
-    """The output that is judged: the logits where there are any, else the last hidden state, else the first floating
-    tensor.
+def main_output(output: Any, name: Optional[str] = None) -> tuple[str, Tensor]:
+    """The output that is judged: the one of that name where it is given and there, else the logits where there are any,
+    else the last hidden state, else the first floating tensor.
     """
-    for name in OUTPUTS:
-        value = getattr(output, name, None)
-        if isinstance(value, Tensor):
-            return name, value
+    named = _named(output)
+    for wanted in (name, *OUTPUTS):
+        if wanted is not None and wanted in named:
+            return wanted, named[wanted]
+    for found in named.items():
+        return found
     for tensor in tensors_in(output):
         if tensor.is_floating_point():
             return "output", tensor
     raise ValueError(f"The model's output has no floating tensor to judge: it is a {type(output).__name__}.")
+
+
+def judged_output(output: Any) -> tuple[str, Tensor]:
+    """The same; where it is finite, and another of the model's outputs is not, that one: boxes beside classes."""
+    name, tensor = main_output(output)
+    if is_bad(tensor):
+        return name, tensor
+    return next(((other, value) for other, value in _named(output).items() if is_bad(value)), (name, tensor))
+
+
+def _named(output: Any) -> dict[str, Tensor]:
+    """The floating tensors of an output by name, and those of a list in it; empty where the outputs have no names."""
+    found: dict[str, Tensor] = {}
+    for name, value in output.items() if isinstance(output, dict) else ():
+        parts = {f"{name}[{at}]": item for at, item in enumerate(value)} if isinstance(value, (list, tuple)) else {}
+        tensors = {name: value, **parts}.items()
+        found.update({key: item for key, item in tensors if isinstance(item, Tensor) and item.is_floating_point()})
+    return found
 
 
 def entropy_ratio(logits: Tensor) -> Optional[float]:
@@ -99,18 +119,18 @@ def look(model: nn.Module, inputs: Inputs) -> Pass:
             if refused is None:
                 raise
             raise CannotLoad(refused) from error
-        name, output = main_output(ran)
+        name, output = judged_output(ran)
     calls = screen.calls()
     figures = describe(output)
     rows: list[dict[str, Any]] = []
     begin = time.monotonic()
     if is_bad_figures(figures):
         with spread_of(model) as rows, screened(model) as whole:
-            _, again = main_output(run(model, inputs))
+            _, again = main_output(run(model, inputs), name)
         within = whole.calls()
         calls = within if any(call.bad for call in within) else calls
     else:
-        _, again = main_output(run(model, inputs))
+        _, again = main_output(run(model, inputs), name)
     seconds = time.monotonic() - begin
     ratio = entropy_ratio(output) if name.endswith("logits") else None
     return Pass(inputs, name, output, figures, ratio, same_values(output, again), tuple(calls), tuple(rows), seconds)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..model.forward import main_output, run
+from ..model.forward import judged_output, run
 from ..model.inputs import Inputs, load_tokenizer
 from ..model.load import Loaded
 from ..observe.source import source_line
@@ -77,7 +77,7 @@ def shows(loaded: Loaded, inputs: Inputs, place: Place) -> bool:
 
     outputs: list[Tensor] = []
     with watched(loaded.model, Watch(visit)):
-        outputs.append(main_output(run(loaded.model, inputs))[1])
+        outputs.append(judged_output(run(loaded.model, inputs))[1])
     return any(met) and is_bad(outputs[0])
 
 
