@@ -35,7 +35,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    parts = (_phase(origin), _element(origin), _came_in(origin), _against_reference(origin, bisect))
+    parts = (_phase(origin), element_words(origin), _came_in(origin), _against_reference(origin, bisect))
     details = [part for part in parts if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
@@ -72,7 +72,8 @@ def _phase(origin: Origin) -> str:
     return "" if origin.phase in (None, "forward") else f"in the {origin.phase} phase"
 
 
-def _element(origin: Origin) -> str:
+def element_words(origin: Origin) -> str:
+    """``token 3 'a', head 2, channel 8``: as far as it is known."""
     parts = []
     place = origin.place
     if place is not None and not place.kind.endswith("token"):
