@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..protocol.wire import Outcome
-from ..reduce.program import fault_of
+from ..reduce.program import Program, fault_of
 from ..reduce.program import look as shown_by
 from ..reduce.shrink import shrink
 from ..reduce.trials import Trials
@@ -164,14 +164,19 @@ def ablation(script: Script, name: str) -> Outcome:
 def reduce(script: Script, trials: Trials) -> Outcome:
     """The reduce step."""
     found = None if script.found is None else script.found.found
-    if found is None or found.program is None:
+    return reduce_program(None if found is None else found.program, trials)
+
+
+def reduce_program(program: Optional[Program], trials: Trials) -> Outcome:
+    """The reduce step, from the operators that show the fault by themselves; the last of them is the one at fault."""
+    if program is None:
         return "skip", "no operator that makes a NaN is known here, so there is nothing to make smaller", None
-    seen = shown_by(found.program)
-    fault = None if seen is None else fault_of(found.program, found.address.op, seen.mechanism)
+    seen = shown_by(program)
+    fault = None if seen is None else fault_of(program, str(program.calls[-1].func), seen.mechanism)
     if fault is None:
         return "skip", "the operator does not show the fault with its inputs alone", None
     told: dict[str, Any] = {"inputs": None, "layers": None, "module": None, "notes": []}
-    told["program"] = shrink(found.program, fault, trials)
+    told["program"] = shrink(program, fault, trials)
     told["notes"] += trials.notes
     told.update(trials=trials.asked, crashed_trials=trials.crashed)
     if told["program"] is None:
