@@ -253,12 +253,14 @@ class Load(Section, frozen=True, kw_only=True):
 
 
 class Further(Record, frozen=True, kw_only=True):
-    """An input beside the token ids: ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``."""
+    """An input beside the token ids: ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``;
+    without a seed, one that was given as it is.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    seed: int
+    seed: int | None = None
 
 
 class Pass(Record, frozen=True, kw_only=True):
@@ -301,6 +303,20 @@ class Script(Section, frozen=True, kw_only=True):
     exit_status: int | None = None
     lines: tuple[str, ...] = ()
     script_sha256: str | None = None
+
+
+class Watch(Section, frozen=True, kw_only=True):
+    """The watch step: what ran in the user's own process while it was watched.
+
+    ``arrived`` says what the first NaN or Inf arrived in, and ``phase`` in which phase. ``unseen`` counts the calls of
+    operators that could not be looked at, ``scaled`` the overflows of gradients that a loss scaler threw away.
+    """
+
+    operators: int = 0
+    unseen: dict[str, int] = field(default_factory=dict)
+    scaled: int = 0
+    arrived: str | None = None
+    phase: str | None = None
 
 
 # --- bisect ----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from ..origin.outside import came_in, literal_in_source
 from ..origin.search import earliest
 from ..origin.walk import End, Origin, chosen
 from ..reduce.program import Program
+from ..reduce.reduce import operators_of
 from ..reduce.seen import MASK, kinds_in
 from ..script.around import code_of, described, frames, node_here, phase_here
 from ..script.capture import Capture, Wanted, blank
@@ -140,7 +141,7 @@ class Live(Capture):
 
     def call_ends(self, class_name: str, output: Any, again: Optional[Callable[[], Optional[Found]]]) -> None:
         """again: runs the call once more and looks into it, where it is known how it was made."""
-        bad = [tensor for tensor in output_tensors(output) if is_readable(tensor) and is_bad(tensor)]
+        bad = [tensor for tensor in output_tensors(output) if is_readable(tensor) and kinds_in([tensor]) - MASK]
         if bad and node_here() is None:
             self._arrived(bad[0], Arrival(f"the output of {class_name}", phase_here()["phase"]), again)
 
@@ -233,7 +234,8 @@ class Live(Capture):
             told = None if call is None or call.bisected is None else call.bisected[2]
             if call is not None and told is not None and told["origin"] is not None:
                 found = {**blank(), **told["origin"], **phase_here()}
-                return Sighting(arrival, found, found["confirmed_by"], "", call)
+                program = operators_of(call.loaded, call.seen.inputs, told["origin"])
+                return Sighting(arrival, found, found["confirmed_by"], "", call, program)
             if unreadable(tensor) is not None:
                 return Sighting(arrival, None, None, "what holds it is no plain tensor")
             self._tape.exit_refs = [self._tape.ref(tensor)]
@@ -291,11 +293,13 @@ class Live(Capture):
 class Watching:
     """The context of one watch: what is put around the code, and what was seen.
 
-    model: its calls can be run again; None where only operators are followed.
+    model: its calls can be run again; None where only operators are followed. further: parameters that count beside
+    the model's.
     """
 
-    def __init__(self, model: Optional[nn.Module] = None) -> None:
+    def __init__(self, model: Optional[nn.Module] = None, further: tuple[Tensor, ...] = ()) -> None:
         self._model = model
+        self._further = further
         self._names = Names()
         self._live = Live(self._names, self)
         self._watch = Watch(self._live.visit, OUTSIDE)
@@ -324,13 +328,20 @@ class Watching:
         return self._live.scaled
 
     def held(self) -> Iterator[tuple[str, str, Tensor]]:
-        """What the model holds, or all modules that were called."""
+        """What the model holds, or all modules that were called; then what was named beside it."""
+        known: set[int] = set()
         if self._model is None:
-            yield from self._names.held()
-            return
-        for kind, named in (("parameter", self._model.named_parameters()), ("buffer", self._model.named_buffers())):
-            for name, tensor in named:
+            for kind, name, tensor in self._names.held():
+                known.add(id(tensor))
                 yield kind, name, tensor
+        else:
+            for kind, named in (("parameter", self._model.named_parameters()), ("buffer", self._model.named_buffers())):
+                for name, tensor in named:
+                    known.add(id(tensor))
+                    yield kind, name, tensor
+        for at, tensor in enumerate(self._further):
+            if id(tensor) not in known:
+                yield "parameter", f"the optimizer's parameter {at}", tensor
 
     def start(self, frame: Optional[FrameType] = None) -> None:
         """Begin to watch. frame: whose variables count when it is over."""

@@ -32,7 +32,8 @@ def _line(item: Pass) -> str:
         line += f" Ids: {ids}{more}."
     for further in item.further:
         shape = ", ".join(map(str, further.shape))
-        line += f" {code(further.name)}: ({shape}), {further.dtype}, normally distributed, seed {further.seed}."
+        how = "as given" if further.seed is None else f"normally distributed, seed {further.seed}"
+        line += f" {code(further.name)}: ({shape}), {further.dtype}, {how}."
     if item.without:
         line += f" Not given: {', '.join(map(code, item.without))}."
     if item.tokens and len(item.tokens) <= IDS:
@@ -41,6 +42,8 @@ def _line(item: Pass) -> str:
 
 
 def _prompt(item: Pass) -> str:
+    if item.input_source == "memory":
+        return "inputs as the program gave them"
     if not item.input_ids and item.further:
         return f"inputs drawn from seed {item.seed} (the model takes no token ids)"
     if item.input_source == "seeded" or item.prompt is None:
