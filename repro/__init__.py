@@ -20,13 +20,19 @@ imported when they are first used, and so is torch.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from repro.inprocess.guard import FaultFound, Guard
     from repro.inprocess.watching import find, watch
 
 __version__ = "0.1.0"
 
-CALLS = {"find": "repro.inprocess.watching", "watch": "repro.inprocess.watching"}
+CALLS = {
+    "FaultFound": "repro.inprocess.guard",
+    "Guard": "repro.inprocess.guard",
+    "find": "repro.inprocess.watching",
+    "watch": "repro.inprocess.watching",
+}
 """What the user's own process calls, and the module that has it."""
-__all__ = ["__version__", "find", "watch"]
+__all__ = ["FaultFound", "Guard", "__version__", "find", "watch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -310,6 +310,8 @@ class Watch(Section, frozen=True, kw_only=True):
 
     ``arrived`` says what the first NaN or Inf arrived in, and ``phase`` in which phase. ``unseen`` counts the calls of
     operators that could not be looked at, ``scaled`` the overflows of gradients that a loss scaler threw away.
+    Of a guarded training loop: ``step``, its number from 1, and ``examples`` of the ``batch``
+    that are bad alone.
     """
 
     operators: int = 0
@@ -317,6 +319,9 @@ class Watch(Section, frozen=True, kw_only=True):
     scaled: int = 0
     arrived: str | None = None
     phase: str | None = None
+    step: int | None = None
+    examples: tuple[int, ...] | None = None
+    batch: int | None = None
 
 
 # --- bisect ----------------------------------------------------------------------------------------------------------

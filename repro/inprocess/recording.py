@@ -28,6 +28,8 @@ from repro.run.run import Request, Result, conclude
 
 Told = tuple[str, str, dict[str, Any] | None]
 """Verdict, reason and payload of a step."""
+BESIDE = ("step",)
+"""What a guard has put into the folder before."""
 MEMORY = "memory"
 """Where the weights come from: they are in memory, and no file is known that holds them."""
 
@@ -70,7 +72,7 @@ class Recording:
         request = self.request()
         folder = paths.make(folder)
         with folder_held(folder, request.words, listener.note):
-            check_unused(folder)
+            check_unused(folder, *BESIDE)
             evidence = Evidence(folder)
             if evidence.header is not None:
                 raise UsageError(f"{folder} holds a run already. Give another folder.")

@@ -10,8 +10,9 @@ from torch import nn
 
 from repro.core import paths
 from repro.inprocess.finding import Finding
+from repro.inprocess.modules import inside
 from repro.inprocess.recording import Recording
-from repro.probes.live.answers import OfCall, OfWatch, bisect_outcome, watch_outcome
+from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
 from repro.probes.live.watching import Watching
@@ -40,7 +41,7 @@ def find(model: nn.Module, /, *args: Any, **inputs: Any) -> Finding:
         TypeError: its forward does not take such arguments. What the module itself raises is passed on.
     """
     begin = time.monotonic()
-    return of_found(look_for(_inside(model), args, inputs), time.monotonic() - begin)
+    return of_found(look_for(inside(model), args, inputs), time.monotonic() - begin)
 
 
 def of_found(found: Found, seconds: float = 0.0) -> Finding:
@@ -88,7 +89,7 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
     """
 
     def __init__(self, model: nn.Module | None = None, optimizer: Any = None) -> None:
-        self._model = None if model is None else _inside(model)
+        self._model = None if model is None else inside(model)
         groups = getattr(optimizer, "param_groups", None) or []
         self._watching = Watching(self._model, tuple(p for group in groups for p in group["params"]))
         self._finding: Finding | None = None
@@ -112,23 +113,18 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
 
 def of_watched(watching: Watching, model: nn.Module | None) -> Finding:
     """The finding of what was watched."""
-    bisected = bisect_outcome(watching)
+    bisected = bisect_outcome(watching) or ("good", "nothing bad arrived: there is nothing to find", None)
+    program = None if watching.sighting is None else watching.sighting.program
     parameter = None if model is None else next(model.parameters(), None)
     recording = Recording(
         command="watch",
         name=CODE if model is None else type(model).__name__,
         told={
             "watch": watch_outcome(watching),
-            "bisect": bisected or ("good", "nothing bad arrived: there is nothing to find", None),
+            "bisect": bisected,
         },
-        session=OfWatch(watching, str(paths.cache_folder()), Emitter(io.StringIO())),
+        session=OfOperators(bisected, program, str(paths.cache_folder()), Emitter(io.StringIO())),
         device=None if parameter is None else parameter.device.type,
         dtype=None if parameter is None else dtype_name(parameter.dtype),
     )
     return Finding(recording, "watch")
-
-
-def _inside(model: nn.Module) -> nn.Module:
-    """The module that torch.compile wraps: its own code is what can be looked into."""
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model

@@ -34,6 +34,25 @@ class Chance:
             _numpy().get_state() if _numpy() is not None else None,
         )
 
+    def plain(self) -> dict[str, Any]:
+        """As data that torch.load reads with weights_only."""
+        numpy = self.numpy
+        if numpy is not None:
+            numpy = [str(numpy[0]), [int(word) for word in numpy[1]], *numpy[2:]]
+        return {"python": self.python, "cpu": self.cpu, "cuda": self.cuda, "mps": self.mps, "numpy": numpy}
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> "Chance":
+        """What ``plain`` gave. The generators of accelerators that are not here are left out."""
+        cuda = data["cuda"] if torch.cuda.is_available() else None
+        if cuda is not None and len(cuda) != torch.cuda.device_count():
+            cuda = None
+        has_mps = data["mps"] is not None and torch.backends.mps.is_available()
+        python = data["python"]
+        python = (python[0], tuple(python[1]), python[2])
+        numpy = None if data["numpy"] is None else tuple(data["numpy"])
+        return cls(python, data["cpu"], cuda, data["mps"] if has_mps else None, numpy)
+
     def put(self) -> None:
         """Put them back."""
         random.setstate(self.python)

@@ -26,7 +26,7 @@ class Beginning:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._chance = Chance.taken()
+        self.chance = Chance.taken()
         self._buffers = [
             (module._buffers, name, buffer, buffer.detach().clone(), -1 if module.training else _version(buffer))
             for module in model.modules()
@@ -35,7 +35,7 @@ class Beginning:
         ]
 
     def put(self) -> None:
-        self._chance.put()
+        self.chance.put()
         for at, (held, name, buffer, values, version) in enumerate(self._buffers):
             held[name] = buffer
             if version == -1 or version != _version(buffer):  # a batch norm in training writes without counting it
