@@ -228,8 +228,10 @@ def kept_in_float32(model: nn.Module, dtype: torch.dtype) -> Optional["re.Patter
 
 def config_parts(config: Any) -> list[Any]:
     """A configuration and the configurations inside it (text, vision, ...): a model may read its dtype in any of
-    them.
+    them. None for a module that has no configuration of Transformers' kind.
     """
+    if not hasattr(config, "__dict__"):
+        return []
     return [config] + [
         part for part in vars(config).values() if hasattr(part, "model_type") and hasattr(part, "to_dict")
     ]

@@ -49,9 +49,9 @@ def is_bad_figures(figures: dict[str, Any]) -> bool:
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
     """One plain forward pass, without gradients, with pictures and sounds in the dtype that the weights have now."""
-    dtype = dtype_of(model) if inputs.further else None
+    dtype = dtype_of(model) if inputs.is_cast else None
     with torch.no_grad():
-        return model(**inputs.arguments(dtype))
+        return inputs.call(model, inputs.arguments(dtype))
 
 
 def main_output(output: Any) -> tuple[str, Tensor]:

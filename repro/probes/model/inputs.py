@@ -7,6 +7,7 @@ import inspect
 import itertools
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
@@ -76,6 +77,15 @@ class Inputs:
         given.update(self.options)
         return given
 
+    @property
+    def is_cast(self) -> bool:
+        """Whether some of them are numbers, which go into the model in the dtype that it has."""
+        return bool(self.further)
+
+    def call(self, model: nn.Module, given: Mapping[str, Any]) -> Any:
+        """``model`` called with these arguments."""
+        return model(**given)
+
     def record(self) -> dict[str, Any]:
         more = {"further": [item.record() for item in self.further], "without": list(self.without)}
         if self.withheld:
@@ -139,7 +149,7 @@ def vocabulary(model: nn.Module) -> int:
         weight = None
     if weight is not None and weight.dim() == 2:
         return int(weight.shape[0])
-    sizes = [getattr(part, "vocab_size", None) for part in config_parts(model.config)]
+    sizes = [getattr(part, "vocab_size", None) for part in config_parts(getattr(model, "config", None))]
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=2)
 
 
@@ -147,7 +157,7 @@ def positions(model: nn.Module) -> Optional[int]:
     """How many tokens the model takes at most, where its positions are rows of an embedding; None where they are
     computed, so that more than it was trained for are taken as well.
     """
-    parts = config_parts(model.config)
+    parts = config_parts(getattr(model, "config", None))
     known = [getattr(part, name, None) for part in parts for name in ("max_position_embeddings", "n_positions")]
     sizes = {size for size in known if isinstance(size, int) and size > 0}
     for name, module in model.named_modules():
@@ -323,7 +333,7 @@ def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
     model, device = loaded.model, loaded.device
     mask = made.attention_mask if made.attention_mask is not None and accepts(model, "attention_mask") else None
     decoder = decoder_tokens = None
-    if getattr(model.config, "is_encoder_decoder", False) and accepts(model, "decoder_input_ids"):
+    if getattr(loaded.config, "is_encoder_decoder", False) and accepts(model, "decoder_input_ids"):
         start = getattr(model.config, "decoder_start_token_id", None)
         if start is None:
             start = getattr(model.config, "bos_token_id", None) or 0

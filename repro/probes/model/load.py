@@ -62,7 +62,7 @@ class Loaded:
 
     @property
     def config(self) -> Any:
-        return self.model.config
+        return getattr(self.model, "config", None)
 
 
 def load(case: dict[str, Any], source: Source) -> Loaded:

@@ -112,7 +112,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
     tensors = [(tensor, tensor.data) for _, tensor in list(model.named_parameters()) + list(model.named_buffers())]
     fields = [
         (part, name, vars(part)[name])
-        for part in config_parts(model.config)
+        for part in config_parts(getattr(model, "config", None))
         for name in DTYPE_FIELDS
         if name in vars(part)
     ]
@@ -126,7 +126,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 
 
 def _set_config_dtype(model: nn.Module, dtype: torch.dtype) -> None:
-    for part in config_parts(model.config):
+    for part in config_parts(getattr(model, "config", None)):
         for name in DTYPE_FIELDS:
             if name in vars(part):
                 vars(part)[name] = dtype

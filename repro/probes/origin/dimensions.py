@@ -194,7 +194,7 @@ class _Passes:
 
         def again() -> Any:
             with torch.no_grad():
-                return self._model(**given)
+                return self._inputs.call(self._model, given)
 
         try:
             return result_at(self._model, again, self._place.kin, self._place.output, note)
