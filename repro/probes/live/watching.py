@@ -24,12 +24,12 @@ from ..origin.arithmetic import limit_of
 from ..origin.outside import came_in, literal_in_source
 from ..origin.search import earliest
 from ..origin.walk import End, Origin, chosen
+from ..program.around import Threads, code_of, described, frames, node_here, phase_here
+from ..program.capture import Capture, Wanted, blank
+from ..program.makers import Look, Rule, is_readable, readable_in
 from ..reduce.program import Program
 from ..reduce.reduce import operators_of
 from ..reduce.seen import MASK, kinds_in
-from ..script.around import code_of, described, frames, node_here, phase_here
-from ..script.capture import Capture, Wanted, blank
-from ..script.makers import Look, Rule, is_readable, readable_in
 from ..values.figures import describe, is_bad, scalar
 from .find import Found, look_into
 
@@ -65,7 +65,7 @@ class Live(Capture):
     """Follows what runs, and holds the first sighting."""
 
     def __init__(self, names: Names, watch: "Watching") -> None:
-        super().__init__(Wanted(NOTHING, Rule(fill=None), 0), names)
+        super().__init__(Wanted(NOTHING, Rule(fill=None), 0), names, Threads())
         self._owner = watch
         self._taping, self._kept = False, 0
         self._pending: Optional[Sighting] = None

@@ -17,9 +17,9 @@ def run(session: Any, step: str) -> Outcome:
 
         return reduce_script(session.keep_script(asked), trials) if verdict == "bad" else (verdict, reason, None)
     if not session.is_whole:
-        from ..script.answer import reduce_program
+        from ..program.answer import smallest
 
-        return reduce_program(session.program, trials)
+        return smallest(session.program, trials)
     from ..reduce.reduce import reduce
 
     return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)
