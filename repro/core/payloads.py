@@ -253,14 +253,22 @@ class Load(Section, frozen=True, kw_only=True):
 
 
 class Further(Record, frozen=True, kw_only=True):
-    """An input beside the token ids: ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``;
-    without a seed, one that was given as it is.
+    """An input beside the token ids.
+
+    ``made``: "normal" is ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``, and "whole" is
+    ``torch.randint`` up to ``below``; "ones" are ones, "exact" are ``values``, "given" is as the program gave it.
+    "file", "image" and "audio" were read, and are ``stored`` with another dtype where there is one. ``values`` are
+    absent where there are many.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     seed: int | None = None
+    made: str = "normal"
+    below: int | None = None
+    stored: str | None = None
+    values: Any = None
 
 
 class Pass(Record, frozen=True, kw_only=True):
@@ -502,7 +510,7 @@ class Change(Record, frozen=True, kw_only=True):
 
 
 class Inputs(Record, frozen=True, kw_only=True):
-    """The reduced input: how many tokens there were and are, and which."""
+    """The reduced input: how many tokens there were and are, and which. ``further``: inputs with a place for each."""
 
     before: int | None = None
     after: int | None = None
@@ -511,6 +519,7 @@ class Inputs(Record, frozen=True, kw_only=True):
     attention_mask: bool | None = None
     tokens: tuple[str, ...] | None = None
     special: tuple[bool, ...] = ()
+    further: tuple[Further, ...] = ()
     prompts: int | None = None
     trials: int | None = None
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from torch import nn
+from torch.optim import Optimizer
 
 from repro.core import paths
 from repro.core.folders import check_unused
@@ -125,6 +126,7 @@ class Guard:
             if self._out is not None:
                 self._write(finding, bad, self._out)
         if self._then == "raise" or (self._then == "skip" and bad.phase == "optimizer"):
+            self.close()
             raise FaultFound(self.findings[0], self._out)
         if self._then == "skip":
             self._skip(bad)
@@ -176,9 +178,9 @@ def _several(optimizer: Any) -> tuple[Any, ...]:
     found = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
     plain = []
     for one in found:
-        while not hasattr(one, "register_step_pre_hook") and hasattr(one, "optimizer"):
+        while isinstance(getattr(one, "optimizer", None), Optimizer):
             one = one.optimizer
-        if not hasattr(one, "register_step_pre_hook"):
+        if not isinstance(one, Optimizer):
             raise TypeError(f"{type(one).__name__} is no torch.optim.Optimizer: expected one, or several of them.")
         plain.append(one)
     return tuple(plain)

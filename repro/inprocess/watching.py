@@ -93,6 +93,7 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
         groups = getattr(optimizer, "param_groups", None) or []
         self._watching = Watching(self._model, tuple(p for group in groups for p in group["params"]))
         self._finding: Finding | None = None
+        self._is_over = False
 
     def __enter__(self) -> Self:
         self._watching.start(sys._getframe(1))
@@ -101,7 +102,13 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watching.end(kind is not None)
+        self.stop()
+
+    def stop(self) -> None:
+        """The code is over; the same as leaving the block."""
+        if not self._is_over:
+            self._is_over = True
+            self._watching.end()
 
     @property
     def finding(self) -> Finding:

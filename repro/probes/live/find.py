@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..model.forward import Pass, judge, look, main_output, named_outputs
+from ..model.forward import Pass, judge, look
 from ..model.load import Loaded
 from ..model.ready import Given, ready
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
-from ..values.figures import is_bad
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,9 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
     try:
-        seen = look(loaded.model, given, judged, repeats_good=False)
+        seen = look(loaded.model, given, repeats_good=False)
         forward = judge([seen], False)
         return Found(loaded, seen, forward, bisect(loaded, [seen]) if seen.bad else None)
     finally:
         if given.beginning is not None:
             given.beginning.put()
-
-
-def judged(output: Any) -> tuple[str, Tensor]:
-    """The output that is judged: of a call that was given labels, the loss may be bad while the logits are not. The
-    first that is bad; the main one where none is.
-    """
-    main = main_output(output)
-    if is_bad(main[1]):
-        return main
-    return next(((name, tensor) for name, tensor in named_outputs(output).items() if is_bad(tensor)), main)

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from ..model.forward import main_output, named_outputs, run
+from ..model.forward import judged_output, main_output, named_outputs, run
 from ..model.load import Loaded
 from ..model.ready import Beginning, Given, ready
 from ..observe.screen import in_plain_memory
@@ -24,7 +24,7 @@ from ..reduce.program import Program
 from ..reduce.reduce import operators_of
 from ..values.figures import finite_mask, is_bad, is_float, tensors_in
 from ..values.nest import rebuild
-from .find import Found, judged, look_into
+from .find import Found, look_into
 from .watching import Sighting, Watching
 
 LOSS = "loss"
@@ -314,7 +314,7 @@ def _backward(call: Call, given: Given) -> None:
 
 
 def _is_bad_call(loaded: Loaded, given: Given) -> bool:
-    return is_bad(judged(run(loaded.model, given))[1])
+    return is_bad(judged_output(run(loaded.model, given))[1])
 
 
 def _batch_of(given: Given) -> Optional[int]:

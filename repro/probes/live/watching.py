@@ -195,7 +195,7 @@ class Live(Capture):
             words = f"the input of {call.address.op}, which raised {type(call.raised).__name__}"
             self._arrived(bad, Arrival(words, phase_here()["phase"]), None)
 
-    def at_the_end(self, variables: Mapping[str, Any], raised: bool) -> None:
+    def at_the_end(self, variables: Mapping[str, Any]) -> None:
         """The watched code is over. What its variables hold that was made in it has arrived, too."""
         if self._pending is not None:
             self._settle()
@@ -355,14 +355,14 @@ class Watching:
                 self._around.callback(handle.remove)
         self._around.enter_context(watched_everywhere(self._watch, self._names))
 
-    def end(self, raised: bool = False) -> None:
+    def end(self) -> None:
         """The code is over: nothing of the watch is left behind."""
         assert self._around is not None  # start() has made it
         self._watch.active = False
         try:
             if self._live.sighting is None:
                 variables = {} if self._frame is None else dict(self._frame.f_locals)
-                self._live.at_the_end(variables, raised)
+                self._live.at_the_end(variables)
         finally:
             self._around.close()
             self._live.forget()

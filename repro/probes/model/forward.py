@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ..observe.screen import Call, screened, spread_of
-from ..values.figures import describe, digest, same_values, tensors_in, widen
+from ..values.figures import describe, digest, is_bad, same_values, tensors_in, widen
 from .compat import CannotLoad
 from .inputs import Inputs, not_taken
 from .load import dtype_of
@@ -56,18 +56,26 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def main_output(output: Any, name: Optional[str] = None) -> tuple[str, Tensor]:
-    """The output that is judged: the one of this name, else the logits where there are any, else the last hidden
-    state, else the first floating tensor.
+    """The output that is judged: the one of that name where it is given and there, else the logits where there are any,
+    else the last hidden state, else the first floating tensor.
     """
-    if name is not None:
-        return name, named_outputs(output)[name]
-    for known in OUTPUTS:
-        value = getattr(output, known, None)
-        if isinstance(value, Tensor):
-            return known, value
-    for found in named_outputs(output).items():
+    named = named_outputs(output)
+    for wanted in (name, *OUTPUTS):
+        if wanted is not None and wanted in named:
+            return wanted, named[wanted]
+    for found in named.items():
         return found
     raise ValueError(f"The model's output has no floating tensor to judge: it is a {type(output).__name__}.")
+
+
+def judged_output(output: Any) -> tuple[str, Tensor]:
+    """The same; where it is finite, and another of the model's outputs is not, that one: boxes beside classes, a loss
+    beside logits.
+    """
+    name, tensor = main_output(output)
+    if is_bad(tensor):
+        return name, tensor
+    return next(((other, value) for other, value in named_outputs(output).items() if is_bad(value)), (name, tensor))
 
 
 def named_outputs(output: Any) -> dict[str, Tensor]:
@@ -104,17 +112,12 @@ def entropy_ratio(logits: Tensor) -> Optional[float]:
     return float(-(logp.exp() * logp).sum(-1).mean()) / math.log(logits.shape[-1])
 
 
-def look(
-    model: nn.Module,
-    inputs: Inputs,
-    judged: Callable[[Any], tuple[str, Tensor]] = main_output,
-    repeats_good: bool = True,
-) -> Pass:
+def look(model: nn.Module, inputs: Inputs, repeats_good: bool = True) -> Pass:
     """Two forward passes: one under the screen, one plain, compared.
 
     Where the first was bad, the second also counts bad tokens by layer.
 
-    judged: which output, by its name, is judged. repeats_good: whether a pass that was good is repeated, too.
+    repeats_good: whether a pass that was good is repeated, too.
 
     Raises:
         CannotLoad: the model has no row for an id or a place of the inputs.
@@ -127,7 +130,7 @@ def look(
             if refused is None:
                 raise
             raise CannotLoad(refused) from error
-        name, output = judged(ran)
+        name, output = judged_output(ran)
     calls = screen.calls()
     figures = describe(output)
     rows: list[dict[str, Any]] = []

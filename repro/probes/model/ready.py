@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from ..checkpoint.resolve import Source
 from ..machine.chance import Chance
 from ..values.figures import describe, is_float, tensors_in
-from .inputs import IDS, Inputs
+from .inputs import MASK, Inputs
+from .kinds.facts import IDS
 from .load import Loaded, dtype_of
 
 MEMORY = "memory"  # the kind of a source that is no file, and of inputs that nobody made
-MASK = "attention_mask"
 PLAIN = (Tensor, bool, int, float, str, bytes, list, tuple, dict, torch.dtype, torch.device, type(None))
 
 
@@ -87,7 +87,7 @@ class Given(Inputs):
     def record(self) -> dict[str, Any]:
         named = [*self.values.items(), *((f"argument {at}", value) for at, value in enumerate(self.positional))]
         rows = [(name, describe(tensor)) for name, value in named for tensor in tensors_in(value)]
-        shown = [{"name": name, "shape": row["shape"], "dtype": row["dtype"], "seed": None} for name, row in rows]
+        shown = [{"name": name, "shape": row["shape"], "dtype": row["dtype"], "made": "given"} for name, row in rows]
         ids = [] if self.input_ids is None or self.input_ids.shape[0] != 1 else self.input_ids[0].tolist()
         return {**super().record(), "seed": None, "input_ids": ids, "further": shown}
 
