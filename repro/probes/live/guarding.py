@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..model.forward import judged_output, main_output, named_outputs, run
 from ..model.load import Loaded
-from ..model.ready import Beginning, Given, ready
+from ..model.ready import Given, left_alone, ready
 from ..observe.screen import in_plain_memory
 from ..reduce.program import Program
 from ..reduce.reduce import operators_of
@@ -30,6 +30,12 @@ from .watching import Sighting, Watching
 LOSS = "loss"
 CALLS = 64  # of the model, between two steps of the optimiser, that are kept
 EXAMPLES = 64  # of one batch that are asked one by one
+
+Cut = Callable[[Tensor], Tensor]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @dataclass
@@ -203,15 +209,14 @@ class Guarding:
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
         """Random state, buffers and gradients are put back; the hooks of the screen say nothing meanwhile."""
-        beginning, self._busy = Beginning(self._model), True
+        self._busy = True
         gradients = [(parameter, parameter.grad) for parameter in self._model.parameters()]
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), left_alone(self._model):
                 yield
         finally:
             for parameter, gradient in gradients:
                 parameter.grad = gradient
-            beginning.put()
             self._busy = False
 
     def _forward_again(self, bad: Bad, call: Call) -> Told:
@@ -230,15 +235,13 @@ class Guarding:
         for call in self._calls:
             for name, gradient in call.back.items():
                 if is_bad(gradient):
-                    why = (
-                        f"the gradient that came back to {name} was bad already: the loss behind the model is at fault"
-                    )
+                    why = f"the gradient that came back to {name} was bad: it was made behind the model, in the loss"
                     return Told(bad, why=why)
         self._drop_gradients()
         watching = Watching(self._model)
         with _watched(watching):
             for call in self._calls:
-                _backward(call, call.given)
+                _backward(call, call.given, _whole)
         seen = watching.sighting
         if seen is None:
             return Told(bad, why="the backward pass is good when it is made again")
@@ -252,9 +255,9 @@ class Guarding:
         for parameter in self._model.parameters():
             parameter.grad = None
 
-    def _gives_bad_gradient(self, call: Call, given: Given) -> bool:
+    def _gives_bad_gradient(self, call: Call, given: Given, cut: Cut = _whole) -> bool:
         self._drop_gradients()
-        _backward(call, given)
+        _backward(call, given, cut)
         return any(is_bad(tensor) for parameter in self._model.parameters() for tensor in _local(parameter.grad))
 
     def _step_again(self, bad: Bad, optimizer: Any) -> Told:
@@ -282,16 +285,19 @@ class Guarding:
         return Told(bad, None, seen, seen.program, why=seen.why)
 
     def _alone(
-        self, call: Call, is_bad_alone: Callable[[Given], bool]
+        self, call: Call, is_bad_alone: Callable[[Given, Cut], bool]
     ) -> tuple[Optional[tuple[int, ...]], Optional[int]]:
         """Which examples of the batch are bad alone, and how many there are."""
         size = _batch_of(call.given)
         if size is None or not 1 < size <= EXAMPLES:
             return None, size
-        try:
-            return tuple(at for at in range(size) if is_bad_alone(_example(call.given, at, size))), size
-        except Exception:  # noqa: BLE001 - a model that does not take one example: then it is not known
-            return None, size
+        for times in (1, 2):  # a batch norm in training takes no single example, and the same one twice
+            cuts = [partial(_example, at=at, size=size, times=times) for at in range(size)]
+            try:
+                return tuple(at for at, cut in enumerate(cuts) if is_bad_alone(_cut(call.given, cut), cut)), size
+            except Exception:  # noqa: BLE001 - the model's own code refuses in its own words; then it is not known
+                continue
+        return None, size
 
 
 @contextlib.contextmanager
@@ -303,17 +309,15 @@ def _watched(watching: Watching) -> Iterator[None]:
         watching.end()
 
 
-def _backward(call: Call, given: Given) -> None:
-    """A call and its backward pass, from the gradients that came back to its outputs."""
+def _backward(call: Call, given: Given, cut: Cut) -> None:
+    """A call and its backward pass, from the gradients that came back to its outputs, cut as the inputs are."""
     outputs = named_outputs(given.call(call.loaded.model, given.arguments()))
-    pairs = [(outputs[name], gradient) for name, gradient in call.back.items() if name in outputs]
-    fitting = [(tensor, gradient[: len(tensor)] if gradient.dim() else gradient) for tensor, gradient in pairs]
-    if fitting:
-        tensors, gradients = zip(*fitting)
-        torch.autograd.backward(tensors, gradients)
+    pairs = [(outputs[name], cut(gradient)) for name, gradient in call.back.items() if name in outputs]
+    if pairs:
+        torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
 
 
-def _is_bad_call(loaded: Loaded, given: Given) -> bool:
+def _is_bad_call(loaded: Loaded, given: Given, cut: Cut) -> bool:
     return is_bad(judged_output(run(loaded.model, given))[1])
 
 
@@ -328,12 +332,12 @@ def _all_of(given: Given) -> Iterator[Any]:
     yield from given.positional
 
 
-def _example(given: Given, at: int, size: int) -> Given:
-    """One example of the batch: what is as long as the batch, cut to it."""
+def _example(tensor: Tensor, at: int, size: int, times: int) -> Tensor:
+    """One example of the batch, once or several times; a tensor that is not as long as the batch, as it is."""
+    return torch.cat([tensor[at : at + 1]] * times) if tensor.dim() and tensor.shape[0] == size else tensor
 
-    def cut(tensor: Tensor) -> Tensor:
-        return tensor[at : at + 1] if tensor.dim() and tensor.shape[0] == size else tensor
 
+def _cut(given: Given, cut: Cut) -> Given:
     return replace(
         given,
         input_ids=None if given.input_ids is None else cut(given.input_ids),

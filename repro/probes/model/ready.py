@@ -1,8 +1,9 @@
 """A model that is in memory already, and the inputs that it is given, in the records that every step works with."""
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -28,24 +29,30 @@ class Beginning:
     def __init__(self, model: nn.Module) -> None:
         self.chance = Chance.taken()
         self._buffers = [
-            (module._buffers, name, buffer, buffer.detach().clone(), -1 if module.training else _version(buffer))
+            (module._buffers, name, buffer.detach().clone())
             for module in model.modules()
             for name, buffer in module._buffers.items()
             if buffer is not None and not buffer.is_meta
         ]
 
     def put(self) -> None:
+        """The module gets fresh buffers: its own may be part of a graph that the program has not gone back through."""
         self.chance.put()
-        for at, (held, name, buffer, values, version) in enumerate(self._buffers):
-            held[name] = buffer
-            if version == -1 or version != _version(buffer):  # a batch norm in training writes without counting it
-                with torch.no_grad():
-                    buffer.copy_(values)
-                self._buffers[at] = (held, name, buffer, values, -1 if version == -1 else _version(buffer))
+        for held, name, values in self._buffers:
+            held[name] = values.clone()
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+@contextlib.contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Whatever passes are made inside, the module has its own buffers afterwards, and the random state is as it was."""
+    chance = Chance.taken()
+    held = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for buffers, before in held:
+            buffers.update(before)
+        chance.put()
 
 
 @dataclass(frozen=True)
