@@ -103,6 +103,11 @@ CASE: tuple[Decorator, ...] = (
         help="random:SEED builds the model from its configuration with seeded weights.",
     ),
 )
+GIVEN: tuple[Decorator, ...] = (
+    click.option("--image", metavar="FILE", help="Picture for the model, through its own processor."),
+    click.option("--audio", metavar="FILE", help="Sound for the model, through its own processor."),
+    click.option("--inputs", metavar="FILE", help="Exact inputs by argument: .safetensors, .npz, or a saved dict."),
+)
 PYTHON = click.option(
     "--python", metavar="PATH", help="Interpreter whose torch is examined. Default: the one that runs repro."
 )
@@ -160,7 +165,7 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-RUN = together(MODEL, DEVICE, *CASE, PYTHON, out("repro-runs/MODEL-STAMP/"), AS_JSON, *LIMITS, DEBUG)
+RUN = together(MODEL, DEVICE, *CASE, *GIVEN, PYTHON, out("repro-runs/MODEL-STAMP/"), AS_JSON, *LIMITS, DEBUG)
 """The argument and options of every command that runs steps in one environment."""
 
 
@@ -185,7 +190,10 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         attn=options["attn"],
         prompts=options["prompts"],
         trust_remote_code=options["trust_remote_code"],
+        **{name: options.get(name) for name in ("image", "audio", "inputs")},
     )
+    if case.inputs is not None and options.get("private_prompts"):
+        raise UsageError("--private-prompts withholds texts, and --inputs holds token ids. Give one of them.")
     cell = cells.cell_from(options.get("python"))
 
     from repro.core.records import Fault

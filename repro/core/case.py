@@ -22,6 +22,9 @@ MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.js
         "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
 """Files that a folder of the same name would hide."""
 
+TENSORS = (".safetensors", ".npz", ".pt", ".pth", ".bin")
+"""Suffixes of files of tensors that can be a model's exact inputs."""
+
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 """What the Hub takes as the name of a repository: an optional namespace, then letters, digits and ``._-``."""
 
@@ -52,11 +55,14 @@ def case_from(
     attn: str | None = None,
     prompts: tuple[str, ...] = (),
     trust_remote_code: bool = False,
+    image: str | None = None,
+    audio: str | None = None,
+    inputs: str | None = None,
 ) -> Case:
     """The case that the arguments name.
 
     Raises:
-        UsageError: the model or the weights cannot be what they are said to be.
+        UsageError: the model, the weights or a file of inputs cannot be what they are said to be.
     """
     seeded = _seeded(weights)
     place = _place(model)
@@ -68,6 +74,9 @@ def case_from(
     if place is not None and place.suffix == ".py" and place.is_file():
         _refuse_settings(model, {"--weights": seeded, "--device": device, "--dtype": dtype, "--attn": attn})
         _refuse_settings(model, {"--prompt": prompts, "--trust-remote-code": trust_remote_code})
+        _refuse_settings(model, {"--image": image, "--audio": audio, "--inputs": inputs})
+    if inputs is not None:
+        _refuse_beside_inputs({"--prompt": prompts, "--image": image, "--audio": audio})
     if seeded and place is not None and place.is_file():
         raise UsageError(f"--weights {weights} needs a configuration: give a folder or a Hub id, not {model}.")
     return Case(
@@ -80,7 +89,39 @@ def case_from(
         attn=attn,
         prompts=prompts,
         trust_remote_code=trust_remote_code,
+        image=_given("--image", image),
+        audio=_given("--audio", audio),
+        inputs=_given("--inputs", inputs, TENSORS),
     )
+
+
+def _refuse_beside_inputs(settings: Mapping[str, object]) -> None:
+    """Exact inputs are all that the model is given."""
+    beside = [option for option, value in settings.items() if value]
+    if beside:
+        raise UsageError(f"--inputs gives exact inputs, so {beside[0]} would not be used. Give one of them.")
+
+
+def _given(option: str, name: str | None, suffixes: tuple[str, ...] = ()) -> str | None:
+    """The absolute path of a file that the model is given.
+
+    Raises:
+        UsageError: there is no such file, or it is of a kind that is not read.
+    """
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    try:
+        if not path.exists():
+            gone = f"{option} {name}: there is no such file (looked for {path.absolute()})."
+            raise UsageError(f"{link}." if (link := dead_link(path)) else gone)
+        check_is_file(path)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{option} {name!r} cannot be read: {why}.") from None
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UsageError(f"{option} {name}: expected a file of tensors ({' '.join(suffixes)}), by names of arguments.")
+    return str(path.absolute())
 
 
 def _refuse_settings(model: str, settings: Mapping[str, object]) -> None:

@@ -57,7 +57,9 @@ class Case:
     ``model`` is a Hub id, or the absolute path of a folder, a .gguf file or a script (.py). ``weights`` is "checkpoint"
     or "random:SEED". ``config`` is the path of a configuration that ships with the package (random weights only).
     None for ``device``, ``dtype`` or ``attn`` leaves the choice to the kit, which records it. ``texts`` is the path of
-    the file that holds the prompts where they are withheld; then ``prompts`` has a placeholder for each.
+    the file that holds the prompts where they are withheld; then ``prompts`` has a placeholder for each. ``image``,
+    ``audio`` and ``inputs`` are absolute paths of what the model is given: a picture and a sound for its processor, or
+    a file of tensors that are its exact inputs.
     """
 
     model: str
@@ -70,6 +72,15 @@ class Case:
     prompts: tuple[str, ...] = ()
     trust_remote_code: bool = False
     texts: str | None = None
+    image: str | None = None
+    audio: str | None = None
+    inputs: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The files that the model is given, by the option that names each."""
+        named = {"--image": self.image, "--audio": self.audio, "--inputs": self.inputs}
+        return {option: path for option, path in named.items() if path is not None}
 
     @property
     def is_script(self) -> bool:

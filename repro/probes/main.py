@@ -120,6 +120,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         single.add_argument("--device", choices=("cpu", "cuda", "mps"))
         single.add_argument("--attn", choices=("eager", "sdpa"))
         single.add_argument("--prompt", action="append", default=[])
+        for option, of in (("--image", "picture"), ("--audio", "sound"), ("--inputs", "exact inputs")):
+            single.add_argument(option, metavar="FILE", help=f"file with {of}")
         single.add_argument("--weights", default="checkpoint", type=weights_source, help="checkpoint or random:SEED")
         single.add_argument("--trust-remote-code", action="store_true")
         single.add_argument("--limits", metavar="FACTOR|none", help="multiplies the limits on what a file may ask for")
@@ -159,6 +161,7 @@ def main(argv: Optional[list[str]] = None) -> int:
                 "attn": given.attn,
                 "prompts": given.prompt,
                 "trust_remote_code": given.trust_remote_code,
+                **{name: vars(given)[name] for name in ("image", "audio", "inputs")},
             }
             steps = registry.single(given.kind, is_script(given.model))
             verdicts = run_plan({"steps": steps, "case": case, "cache": given.cache}, emitter)

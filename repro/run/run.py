@@ -130,6 +130,8 @@ class Request:
             argv += [] if value is None else [option, value]
         for prompt in self.case.prompts:
             argv += ["--prompt", prompt]
+        for option, path in self.case.given.items():
+            argv += [option, str(paths.relative(Path(path)))]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
         argv += ["--private-prompts"] if self.private_prompts else []
         switches = {"--no-ablations": self.ablations, "--no-reduce": self.reduce, "--no-bundle": self.deliver}

@@ -31,6 +31,7 @@ def seen(case: Case, cell: Cell | None = None) -> dict[str, str]:
     not known.
     """
     files = dict(_script(Path(case.model)) if case.is_script else _model(case))
+    files.update({f"{option} {Path(path).name}": Path(path) for option, path in case.given.items()})
     found = {name: identity for name, path in files.items() if (identity := _identity(path)) is not None}
     return found if cell is None else {**found, **dict(_installed(Path(cell.python)))}
 

@@ -19,7 +19,8 @@ from .before.growth import check_prompt
 from .compat import CannotLoad, config_parts, quiet
 from .kinds.choose import choose
 from .kinds.draws import IDS_ALONE, Further, Takes, cast, token_types
-from .kinds.facts import IDS, Facts
+from .kinds.facts import IDS as IDS
+from .kinds.facts import Facts
 from .kinds.marks import reserved
 from .load import Loaded
 
@@ -270,47 +271,58 @@ def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = Fals
         raise ValueError(f"The tokenizer makes no token of the prompt {shown}. Give another --prompt.")
     tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids[0].tolist()))
     if withheld:
-        known = set(tokenizer.all_special_ids)
-        tokens = tuple(token if id_ in known else TOKEN for token, id_ in zip(tokens, ids[0].tolist()))
+        tokens = veiled(tokenizer, tokens)
     plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     special = ids.shape[-1] > len(plain) and int(ids[0, 0]) in set(tokenizer.all_special_ids)
     made = Inputs(prompt, "tokenizer", ids, encoded.get("attention_mask"), tokens=tokens, special_first=special)
     return _finish(loaded, replace(made, withheld=withheld), takes, SEED)
 
 
-def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
-    """On the model's device, with all that it takes and no more, and with decoder ids where it has a decoder.
+def veiled(tokenizer: Any, tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """The special tokens, and a placeholder for each other one."""
+    known = set(tokenizer.all_special_tokens)
+    return tuple(token if token in known else TOKEN for token in tokens)
 
-    The decoder is fed the same ids, or seeded ones where there are none, shifted right behind its start token.
-    """
+
+def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
+    """On the model's device, with all that it takes and no more, and with decoder ids where it has a decoder."""
     model, device = loaded.model, loaded.device
     if made.input_ids is not None and takes.marks:
         made = _marked(made, takes)
     mask = made.attention_mask if made.attention_mask is not None and accepts(model, MASK) else None
     if MASK in takes.names:
         mask = None
-    decoder = decoder_tokens = None
-    if getattr(loaded.config, "is_encoder_decoder", False) and accepts(model, "decoder_input_ids"):
-        start = getattr(model.config, "decoder_start_token_id", None)
-        if start is None:
-            start = getattr(model.config, "bos_token_id", None) or 0
-        ids = _drawn_ids(loaded, seed) if made.input_ids is None else made.input_ids
-        decoder = torch.cat([torch.full((1, 1), int(start)), ids[:, :-1]], dim=1).to(device)
-        decoder_tokens = None if made.tokens is None else ("<decoder start>", *made.tokens[:-1])
     draws = [draw for part in takes.parts for draw in part.draws]
     further = [draw.further(seed, loaded.dtype, device, made.length) for draw in draws]
     if made.input_ids is not None and takes.marks:
         further += [token_types(name, made.input_ids.to(device), takes.marks) for name in takes.types]
+    fed = with_decoder(loaded, made, seed)
     return replace(
-        made,
+        fed,
         input_ids=None if made.input_ids is None else made.input_ids.to(device),
         attention_mask=mask.to(device) if mask is not None else None,
-        decoder_input_ids=decoder,
-        decoder_tokens=decoder_tokens,
         further=tuple(further),
         without=takes.without,
         takes=takes,
     )
+
+
+def with_decoder(loaded: Loaded, made: Inputs, seed: int) -> Inputs:
+    """With ids for the decoder, where the model has one and they are not there yet: the same ids, or seeded ones where
+    there are none, shifted right behind its start token.
+    """
+    given = {"decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values"}
+    if made.decoder_input_ids is not None or given & {more.name for more in made.further}:
+        return made
+    if not getattr(loaded.config, "is_encoder_decoder", False) or not accepts(loaded.model, "decoder_input_ids"):
+        return made
+    start = getattr(loaded.config, "decoder_start_token_id", None)
+    if start is None:
+        start = getattr(loaded.config, "bos_token_id", None) or 0
+    ids = _drawn_ids(loaded, seed) if made.input_ids is None else made.input_ids.cpu()
+    decoder = torch.cat([torch.full((1, 1), int(start)), ids[:, :-1]], dim=1).to(loaded.device)
+    words = None if made.tokens is None else ("<decoder start>", *made.tokens[:-1])
+    return replace(made, decoder_input_ids=decoder, decoder_tokens=words)
 
 
 def _marked(made: Inputs, takes: Takes) -> Inputs:

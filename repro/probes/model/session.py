@@ -122,10 +122,24 @@ class Session:
         return self._loaded
 
     def inputs(self) -> Any:
+        """What the case gives the model: exact inputs of a file, what its processor makes of a picture or a sound, or
+        what can be made here.
+        """
         if self._inputs is None:
-            from .inputs import make_inputs
+            loaded, case = self.loaded(), self.case
+            if case.get("inputs"):
+                from .kinds.exact import exact_inputs
 
-            self._inputs = make_inputs(self.loaded(), self.prompts(), self.trusted, self.withheld)
+                self._inputs = exact_inputs(loaded, case["inputs"], self.trusted)
+            elif case.get("image") or case.get("audio"):
+                from .kinds.processed import processed_inputs
+
+                files = case.get("image"), case.get("audio")
+                self._inputs = processed_inputs(loaded, *files, self.prompts(), self.trusted, self.withheld)
+            else:
+                from .inputs import make_inputs
+
+                self._inputs = make_inputs(loaded, self.prompts(), self.trusted, self.withheld)
         return self._inputs
 
     def passes(self) -> Any:

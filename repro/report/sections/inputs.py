@@ -65,6 +65,8 @@ def _prompt(item: Pass) -> str:
         return "inputs as the program gave them"
     if item.input_source == "file":
         return "inputs from the file that was given"
+    if item.input_source == "processor" and item.prompt is None:
+        return "what the model's own processor makes"
     if not item.input_ids and item.further:
         return f"inputs drawn from seed {item.seed} (the model takes no token ids)"
     if item.input_source == "seeded" or item.prompt is None:

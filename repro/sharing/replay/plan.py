@@ -146,7 +146,15 @@ def _request(
         notes.append(f"the model is not run: {why}")
         return None
     case = case_from(
-        place, weights=asked.weights, device=asked.device, dtype=asked.dtype, attn=asked.attn, prompts=asked.prompts
+        place,
+        weights=asked.weights,
+        device=asked.device,
+        dtype=asked.dtype,
+        attn=asked.attn,
+        prompts=asked.prompts,
+        image=asked.image,
+        audio=asked.audio,
+        inputs=asked.inputs,
     )
     if model is None and case.model != asked.model:
         notes.append(
@@ -174,6 +182,9 @@ def _why_not(asked: Case, place: str | None, *, withheld: bool) -> str | None:
         return "it brings its own code, which a replay never runs"
     if withheld and any(prompt.startswith("(") for prompt in asked.prompts):
         return "its prompts are withheld, and other prompts would ask another question"
+    gone = [Path(path).name for path in asked.given.values() if not Path(path).is_file()]
+    if gone:
+        return f"the file of its inputs, {gone[0]}, is not here, and other inputs would ask another question"
     return f"{asked.model} is not here. Give its place with --model." if place is None else None
 
 

@@ -51,7 +51,7 @@ class Further:
             row["below"] = self.below
         if self.stored is not None:
             row["stored"] = self.stored
-        if self.made not in (NORMAL, WHOLE, ONES) and self.tensor.numel() <= MOST_VALUES:
+        if self.made in (EXACT, "file") and self.tensor.numel() <= MOST_VALUES:
             row["values"] = plain(self.tensor.tolist())
         return row
 

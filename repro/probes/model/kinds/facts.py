@@ -22,6 +22,7 @@ class Facts:
         self.parameters = frozenset(name for name, _ in known)
         self.needed = frozenset(name for name, row in known if row.default is inspect.Parameter.empty)
         self.open = any(row.kind is inspect.Parameter.VAR_KEYWORD for row in parameters.values())
+        self.is_foreign = not type(model).__module__.startswith("transformers.models.")
         self.main = _main_inputs(model)
 
     @property
