@@ -269,7 +269,7 @@ def watched_step_ratio(model: Any, tokens: int, rounds: int) -> float:
     import torch
 
     from repro.probes.observe.watch import OUTSIDE, Names, Watch, watched_everywhere
-    from repro.probes.script.makers import Look, Rule
+    from repro.probes.program.makers import Look, Rule
 
     ids = torch.randint(0, 64, (1, tokens), generator=torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)

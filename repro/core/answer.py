@@ -24,6 +24,7 @@ from repro.core.payloads import (
     Plain,
     Reduction,
     Script,
+    Watch,
     Weights,
 )
 from repro.core.records import Case, Ending, Kind, Outcome, Owner
@@ -33,7 +34,9 @@ NAME = "verdict.json"
 
 
 class ModelInfo(Record, frozen=True, kw_only=True):
-    """What was examined. ``weights`` is "checkpoint" or "random"; then ``seed`` is set."""
+    """What was examined. ``weights`` is "checkpoint", "memory" (of a module that the user's own process holds), or
+    "random"; then ``seed`` is set.
+    """
 
     id: str
     revision: str | None = None
@@ -164,6 +167,7 @@ class Answer(Record, frozen=True, kw_only=True):
     load: Load | None = None
     forward: Forward | None = None
     script: Script | None = None
+    watch: Watch | None = None
     prompts: Prompts | None = None
     origin: Origin | None = None
     bisect: Bisect | None = None

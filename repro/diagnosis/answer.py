@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
-from repro.core.payloads import Bisect, Environment, Files, Forward, Load, Reduction, Script, Weights
+from repro.core.payloads import Bisect, Environment, Files, Forward, Load, Reduction, Script, Watch, Weights
 from repro.core.records import Header, Observation
 from repro.core.sweep_answers import Prompts
 from repro.diagnosis.sections import payload, section
@@ -28,7 +28,7 @@ def answer(
     here = environment or Environment()
     files, load = section(observations, "files", Files), section(observations, "load", Load)
     loaded = load or Load()
-    seeded = case.weights != "checkpoint"
+    source, _, seed = case.weights.partition(":")
     return Answer(
         verdict=judgement.verdict.outcome,
         reason=judgement.verdict.reason,
@@ -37,8 +37,8 @@ def answer(
         model=ModelInfo(
             id=case.model,
             revision=(files and files.revision) or case.revision,
-            weights="random" if seeded else "checkpoint",
-            seed=int(case.weights.partition(":")[2]) if seeded else None,
+            weights=source,
+            seed=int(seed) if seed else None,
             class_=loaded.class_,
             parameters=loaded.parameters,
         ),
@@ -58,6 +58,7 @@ def answer(
         load=load,
         forward=section(observations, "forward", Forward),
         script=section(observations, "script", Script),
+        watch=section(observations, "watch", Watch),
         prompts=section(observations, "prompts", Prompts),
         origin=judgement.origin,
         bisect=section(observations, "bisect", Bisect),

@@ -121,14 +121,15 @@ def _good_or_skip(observations: Mapping[str, Observation], deciding: str) -> Ver
 
 
 def _bad_reason(step: str, observations: Mapping[str, Observation], origin: Origin | None) -> str:
-    if step == "script" and origin is not None:
+    if step in ("script", "watch") and origin is not None:
         said = origin_sentence(origin, section(observations, "bisect", Bisect))
-        return f"{said} The script: {observations[step].verdict.reason}"
-    if step != "forward":
+        reason = observations[step].verdict.reason
+        return f"{said} The script: {reason}" if step == "script" else f"{said} {sentence(reason)}"
+    if step not in ("forward", "watch"):
         return observations[step].verdict.reason
     if origin is not None and origin.module is not None:
         return origin_sentence(origin, section(observations, "bisect", Bisect))
-    reason = observations["forward"].verdict.reason
+    reason = observations[step].verdict.reason
     bisect = observations.get("bisect")
     if bisect is not None and bisect.verdict.outcome is Outcome.SKIP:
         return f"{reason.rstrip('.')}; where it is born is not known: {bisect.verdict.reason}"

@@ -38,6 +38,8 @@ from repro.run.withheld import NAME as WITHHELD
 from repro.run.withheld import withheld
 
 REDUCE = "reduce"
+WHOLE = frozenset({"run", "find", "watch"})
+"""Commands that look for a script and write the page and the bundle; the last two are calls in the user's process."""
 BEFORE = (WITHHELD, f"{WITHHELD}.part")
 """What a run that was killed may leave in its folder before it has recorded anything."""
 
@@ -53,6 +55,7 @@ class Request:
     ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: also write report.html and
     bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
     ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
+    ``program``: the command of the user's own program, where it was asked in that one's process.
     """
 
     command: str
@@ -69,6 +72,12 @@ class Request:
     out: Path | None = None
     extra: tuple[str, ...] = ()
     batches: Mapping[str, Any] | None = None
+    program: tuple[str, ...] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that a run can say is wanted, down to the script that shows the fault."""
+        return self.command in WHOLE
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -84,11 +93,15 @@ class Request:
     @property
     def subject(self) -> str:
         """What the steps are asked of."""
+        if self.command == "watch":
+            return "program"
         return "script" if self.case.is_script else "model"
 
     @property
     def deciding(self) -> str:
         """The step that must be good for the run to be good."""
+        if self.command == "watch":
+            return "watch"
         if self.case.is_script:
             return "script" if "script" in self.steps else self.steps[-1]
         return "forward" if "forward" in self.steps else self.steps[-1]
@@ -100,6 +113,8 @@ class Request:
 
     def argv(self) -> tuple[str, ...]:
         """The command that gives it again, without the folder, so that it is run again and not read again."""
+        if self.program is not None:
+            return self.program
         argv = ["repro"] if self.command == "run" else ["repro", self.command]
         argv += [self.model, *self.extra]
         named = {"--device": self.case.device, "--dtype": self.case.dtype, "--attn": self.case.attn}
@@ -187,7 +202,7 @@ def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | No
         with terminable():
             runner.run(setting, evidence.append, listener, before, trials, rows)
             check_held_still(header.inputs, seen(request.case, request.cell), folder)
-            return _conclude(request, folder, evidence, listener)
+            return conclude(request, folder, evidence, listener)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or paths.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
@@ -227,7 +242,7 @@ def _setting(request: Request, kit: Kit, folder: Path) -> Setting:
     )
 
 
-def _conclude(request: Request, folder: Path, evidence: Evidence, listener: Listener) -> Result:
+def conclude(request: Request, folder: Path, evidence: Evidence, listener: Listener) -> Result:
     """Judge what was observed, verify the script that shows it, and write what says so."""
     assert evidence.header is not None
     asked = {o.step: o for o in evidence.observations if o.step in request.steps}
@@ -236,12 +251,12 @@ def _conclude(request: Request, folder: Path, evidence: Evidence, listener: List
     header = dataclasses.replace(evidence.header, command=request.argv())
     found = answer(judgement, observations, header, evidence.sha256())
     found = replace(found, private_prompts=request.private_prompts)
-    if request.reduce and request.command == "run" and found.verdict is Outcome.BAD:
+    if request.reduce and request.is_whole and found.verdict is Outcome.BAD:
         mask = Mask.of(found, private_words())
         found = replace(found, reproducer=offer(found, request.cell.python, folder, mask, listener))
     found = replace(found, owner=owner(found, excluded(found)))
     found = replace(found, looks_like=looks_like(found))
-    return Result(folder, output.write(folder, found, whole=request.deliver and request.command == "run"))
+    return Result(folder, output.write(folder, found, whole=request.deliver and request.is_whole))
 
 
 @contextlib.contextmanager

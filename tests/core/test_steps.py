@@ -66,6 +66,7 @@ def test_what_a_step_judges_is_a_kind_of_fault():
         "load": Kind.LOAD,
         "forward": Kind.NONFINITE,
         "script": None,
+        "watch": None,
         "trace": None,
         "prompts": Kind.NONFINITE,
     }

@@ -43,6 +43,11 @@ class Session:
         self._script: Any = None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether there is a model to ask; not where all that is left are the operators that show the fault."""
+        return True
+
+    @property
     def is_script(self) -> bool:
         return is_script(self.case.get("model"))
 

@@ -53,7 +53,7 @@ def own_frame() -> Optional[FrameType]:
     inner: Optional[FrameType] = None
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_KIT):
+        if not name.startswith(_OWN):
             if not name.startswith(_TORCH):
                 return frame
             if f"{os.sep}nn{os.sep}modules{os.sep}" in name and not name.endswith("module.py"):
@@ -64,5 +64,12 @@ def own_frame() -> Optional[FrameType]:
     return inner
 
 
+def is_inner(path: str) -> bool:
+    """Whether a file is PyTorch's or this kit's: none of the program's own code."""
+    return path.startswith((_TORCH, _KIT))
+
+
 # Read from a code object as frames are: a kit that was started by a relative path has relative names in its frames.
 _KIT = os.path.join(os.path.dirname(os.path.dirname(source_line.__code__.co_filename)), "")
+# In the user's own process, the host's code that repeats a step stands beside the kit.
+_OWN = (_KIT, os.path.join(os.path.dirname(os.path.dirname(_KIT)), "inprocess", ""))

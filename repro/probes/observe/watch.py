@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -72,6 +72,11 @@ class OpCall:
         """Whether its schema says that it writes to an argument."""
         schema = getattr(self.func, "_schema", None)
         return schema is not None and schema.is_mutable
+
+    @property
+    def has_run(self) -> bool:
+        """Whether there is a result."""
+        return self._ran
 
     def run(self) -> Any:
         """The operator's result.
@@ -206,12 +211,15 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
 class Names:
     """The path of each module that runs: below the outermost module that is being called.
 
-    The first such root is "", the next one "root1", and so on, by order of their first calls. A module that its root
-    does not hold (one in a plain list, one made during the call) is named by its caller and its class:
+    The first such root is "", the next one "root1", and so on, by order of their first calls. A part of a root that is
+    called by itself later (a checkpointed layer in the backward pass) keeps its path below that root. A module that its
+    root does not hold (one in a plain list, one made during the call) is named by its caller and its class:
     "layer.<Linear>". ``classes``: the class of every name that was given.
+
+    known: roots that are there before anything is called, in this order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[nn.Module] = ()) -> None:
         self.classes: dict[str, str] = {}
         # Weak references, for a script may make and drop more modules than fit into memory; they also tell a module
         # from a later one at the same address.
@@ -221,6 +229,8 @@ class Names:
         self._fused: set[str] = set()
         self.other_threads = 0  # calls of modules in threads that are not watched
         self._running: list[tuple[int, str]] = []
+        for module in known:
+            self._label(module)
 
     def held(self) -> Iterator[tuple[str, str, Tensor]]:
         """("parameter" or "buffer", its whole name, the tensor) of all that these modules hold."""
@@ -267,10 +277,20 @@ class Names:
     def _root(self, module: nn.Module) -> str:
         known, label = self._roots.get(id(module), (None, ""))
         if known is None or known() is not module:
-            label = f"root{self._count}" if self._count else ""
-            self._count += 1
-            self._roots[id(module)] = (weakref.ref(module), label)
+            for name, root in self.roots():
+                paths = self._below(root, name)
+                if id(module) in paths:
+                    self._paths = paths
+                    return paths[id(module)]
+            label = self._label(module)
         self._paths = self._below(module, label)
+        return label
+
+    def _label(self, module: nn.Module) -> str:
+        """A new root's name."""
+        label = f"root{self._count}" if self._count else ""
+        self._count += 1
+        self._roots[id(module)] = (weakref.ref(module), label)
         return label
 
     @staticmethod

@@ -1,25 +1,23 @@
 """What a script ends with, where that is born, what makes it go away, and the smallest case of it."""
 
-import dataclasses
 import os
 import signal
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ..origin.search import sentence
+from ..program.answer import smallest
+from ..program.search import Answer, Watched, inside_the_fast_path, payload, search, watch
+from ..program.settings import SETTINGS
 from ..protocol.wire import Outcome
-from ..reduce.program import fault_of
-from ..reduce.program import look as shown_by
-from ..reduce.shrink import shrink
 from ..reduce.trials import Trials
 from . import compiled
 from .child import Job
 from .rounding import Rounding
-from .run import Ran, run_plainly, run_script
-from .search import Answer, Runs, Watched, captured, payload, search, watch
-from .settings import SETTINGS
+from .run import run_plainly, run_script
+from .runs import Runs
 
 ROUNDING = "script.rounding:watched_rounding"
-FAST_PATH = "fast_path=off"
 
 
 @dataclass
@@ -86,17 +84,17 @@ def bisect(script: Script) -> Outcome:
         return _changed(script, watched.ran)
     if script.found is None:
         script.found = search(script.runs, watched)
-    script.found = _inside_the_fast_path(script, script.found)
+    script.found = inside_the_fast_path(script.runs, watched, script.found)
     answer = script.found
     if answer.found is not None:
-        return "bad", answer.sentence, payload(answer)
+        return "bad", sentence(answer.found.origin), payload(answer)
     if not answer.is_open:
         return _rounded(script.runs, answer)
     why = "; ".join([answer.why, *answer.notes])
     return "skip", why, payload(answer) if answer.ruled_out else None
 
 
-def _changed(script: Script, ran: Ran) -> Outcome:
+def _changed(script: Script, ran: Any) -> Outcome:
     """The script does not fail while it is watched."""
     what, origin, words = compiled.why(script.runs)
     if origin is not None:
@@ -104,31 +102,6 @@ def _changed(script: Script, ran: Ran) -> Outcome:
         return "bad", words, found
     said = f"watching changes the answer: the script is {script.verdict}, and {ran.verdict} while it is watched"
     return "skip", f"{said} ({ran.reason}); {words}", {**payload(Answer()), "watching": what}
-
-
-def _inside_the_fast_path(script: Script, answer: Answer) -> Answer:
-    """Where the fault is inside PyTorch's transformer layers: their Python code shows more than their fused kernels.
-
-    A fault that the Python code does not have is one of the fused kernels.
-    """
-    runs, seen = script.runs, script.watch().seen
-    if answer.found is None and seen is not None and seen.fused is not None:
-        if not runs.well(runs.unwatched(FAST_PATH)):
-            return answer
-        found = captured(runs, seen.fused, dataclasses.replace(script.watch().rule, repair=False))
-        answer = dataclasses.replace(answer, found=found, confirmed_by="layers")
-        if found is not None:
-            found.origin.update(layer="fast path", mechanism="kernel")
-        return answer
-    if answer.found is None or not answer.found.fused:
-        return answer
-    slow = Runs(runs.path, runs.plain, (FAST_PATH,), runs.end)
-    if runs.well(runs.unwatched(FAST_PATH)):
-        answer.found.origin.update(layer="fast path", mechanism="kernel")
-        return answer
-    watched = watch(slow)
-    inner = search(slow, watched) if watched.same else answer
-    return inner if inner.found is not None else answer
 
 
 def _rounded(runs: Runs, answer: Answer) -> Outcome:
@@ -164,17 +137,4 @@ def ablation(script: Script, name: str) -> Outcome:
 def reduce(script: Script, trials: Trials) -> Outcome:
     """The reduce step."""
     found = None if script.found is None else script.found.found
-    if found is None or found.program is None:
-        return "skip", "no operator that makes a NaN is known here, so there is nothing to make smaller", None
-    seen = shown_by(found.program)
-    fault = None if seen is None else fault_of(found.program, found.address.op, seen.mechanism)
-    if fault is None:
-        return "skip", "the operator does not show the fault with its inputs alone", None
-    told: dict[str, Any] = {"inputs": None, "layers": None, "module": None, "notes": []}
-    told["program"] = shrink(found.program, fault, trials)
-    told["notes"] += trials.notes
-    told.update(trials=trials.asked, crashed_trials=trials.crashed)
-    if told["program"] is None:
-        return "skip", "the operator needs more values than a script should have", told
-    shapes = ", ".join(str(tuple(leaf["shape"])) for leaf in told["program"]["leaves"])
-    return "bad", f"{fault.op} on inputs of {shapes}; {trials.asked} trials", told
+    return smallest(found.program if found is not None else None, trials)

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from ..machine.family import LINUX, die_with_parent, nothing_left_behind
+from ..program.settings import applied
 from ..protocol import wire
 from .folder import own_folder
-from .settings import applied
 
 LINES = 40  # of what it printed are kept
 LINE = 4000  # characters of each

@@ -18,12 +18,13 @@ from torch import Tensor, fx
 
 from ..observe.source import source_here
 from ..observe.watch import OUTSIDE
+from ..program.answer import what_hides_it
+from ..program.capture import blank
+from ..program.settings import BACKENDS, compiled_with
 from ..values.figures import describe, finite_mask, is_float, scalar, tensors_in, widen
-from .capture import blank
 from .child import Job
 from .run import run_script
-from .search import Runs
-from .settings import BACKENDS, compiled_with
+from .runs import Runs
 
 NODES = "script.compiled:nodes"
 SECONDS = 240.0  # compiling nodes one by one: C++ or Triton code takes seconds each
@@ -37,10 +38,7 @@ def why(runs: Runs) -> tuple[Optional[str], Optional[dict[str, Any]], str]:
         return "chance", None, f"the script does not end the same way twice: then {again.verdict}: {again.reason}"
     if runs.well(runs.unwatched("compile=off")):
         return _compiled(runs)
-    for setting, words in (("fast_path=off", "fast path"), ("threads=1", "threads"), ("mkldnn=off", "oneDNN")):
-        if runs.well(runs.unwatched(setting)):
-            return words, None, f"the script is good with {setting}, and watching it has that effect as well"
-    return None, None, "what differs is not known"
+    return what_hides_it(runs)
 
 
 def _compiled(runs: Runs) -> tuple[str, Optional[dict[str, Any]], str]:

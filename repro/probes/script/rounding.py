@@ -14,10 +14,10 @@ from ..observe.source import source_here
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
 from ..origin.mechanism import LINEAR
 from ..origin.walk import LITERAL, RANDOM, UNWRITTEN
+from ..program.capture import blank
 from ..reduce.program import functional
 from ..values.figures import dtype_name, is_float, tensors_in, unravel
 from ..values.nest import rebuild
-from .capture import blank
 
 # Operators whose result is the rounded true value, up to a few units in the last place. Not here: those that subtract
 # inside (GELU's tail, norms), and fused attention, whose error follows the size of its scores.

@@ -16,6 +16,10 @@ def run(session: Any, step: str) -> Outcome:
         from ..script.answer import reduce as reduce_script
 
         return reduce_script(session.keep_script(asked), trials) if verdict == "bad" else (verdict, reason, None)
+    if not session.is_whole:
+        from ..program.answer import smallest
+
+        return smallest(session.program, trials)
     from ..reduce.reduce import reduce
 
     return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)

@@ -56,7 +56,7 @@ def run(session: Any, step: str, scripted: bool) -> Outcome:
         return "skip", "there is no step {!r}; known: {}".format(step, ", ".join(subjects)), None
     if "script" not in subjects[step] and scripted:
         return "skip", f"a script has no {step} step: what it ends with is the answer", None
-    if "model" not in subjects[step] and not scripted:
+    if subjects[step] == ["script"] and not scripted:
         return "skip", "{} is no script: a script is a .py file".format(session.case.get("model")), None
     module = importlib.import_module("." + step.partition(":")[0], __package__)
     found: Outcome = module.run(session, step)

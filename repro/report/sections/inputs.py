@@ -48,6 +48,7 @@ def _made(item: Further) -> str:
         "normal": None if item.seed is None else f"normally distributed, seed {item.seed}",
         "whole": f"whole numbers below {item.below}, seed {item.seed}",
         "ones": "ones",
+        "given": "as the program gave it",
         "file": "from the file of inputs",
         "image": "from the picture, by the model's own processor",
         "audio": "from the sound, by the model's own processor",
@@ -60,6 +61,8 @@ def _made(item: Further) -> str:
 
 
 def _prompt(item: Pass) -> str:
+    if item.input_source == "memory":
+        return "inputs as the program gave them"
     if item.input_source == "file":
         return "inputs from the file that was given"
     if item.input_source == "processor" and item.prompt is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from repro.probes.model.ablations import ABLATIONS
-from repro.probes.script.settings import SETTINGS
+from repro.probes.program.settings import SETTINGS
 from repro.probes.steps import registry
 
 FOLDER = Path(registry.__file__).parent

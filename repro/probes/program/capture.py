@@ -3,7 +3,6 @@ which phase, and what stands behind it (the forward operator of a gradient, the 
 """
 
 import contextlib
-import io
 import math
 import os
 from collections.abc import Iterator
@@ -20,13 +19,13 @@ from ..origin.arithmetic import Again, limit_of
 from ..origin.mechanism import classify, literal_note
 from ..origin.outside import came_in, written_in_source
 from ..origin.walk import LIFTS, End, Origin, Step, chosen, trace
-from ..reduce.program import Call, Program, program_of
+from ..reduce.program import Program, program_of
 from ..reduce.seen import first_of_each_kind
 from ..values.figures import describe, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
 from ..values.nest import rebuild
 from .around import (
+    Threads,
     code_of,
-    counting_threads,
     described,
     held_by_the_script,
     library_here,
@@ -34,7 +33,6 @@ from .around import (
     phase_here,
     sequence_here,
     stored_bad,
-    threads_started,
     variable_of,
 )
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
@@ -69,11 +67,12 @@ class Found:
 class Capture(Look):
     """Follows a run under the rule until the wanted candidate has shown what it does."""
 
-    def __init__(self, wanted: Wanted, names: Names) -> None:
+    def __init__(self, wanted: Wanted, names: Names, threads: Threads) -> None:
         super().__init__(wanted.rule)
         self._wanted = wanted
         self._kind, self._address = wanted.name
         self._names = names
+        self._threads = threads
         self._tape = Tape()
         self._forward: dict[int, tuple[Address, Optional[str], Optional[str]]] = {}
         self._around: dict[int, tuple[Optional[tuple[str, int]], dict[str, Any]]] = {}
@@ -82,13 +81,17 @@ class Capture(Look):
         self._handed: set[int] = set()
         self.found: Optional[Found] = None
 
-    def visit(self, call: OpCall) -> Any:
+    def note_forward(self, call: OpCall) -> Any:
+        """The autograd node that is running. In a forward pass, the operator that made the next one is put down."""
         node = node_here()
-        if node is None:
-            number = sequence_here()
-            if number is not None:
-                here = source_place()
-                self._forward.setdefault(number, (call.address, short(here), code_of(here)))
+        number = sequence_here() if node is None else None
+        if number is not None:
+            here = source_place()
+            self._forward.setdefault(number, (call.address, short(here), code_of(here)))
+        return node
+
+    def visit(self, call: OpCall) -> Any:
+        node = self.note_forward(call)
         waits = self.found is not None and self.found.origin["gradient"] is None
         if waits and node is not None and node.name().endswith("AccumulateGrad") and _any_bad(call):
             self.found.origin["gradient"] = self._name_of(node.variable)  # type: ignore[union-attr] # see waits
@@ -299,7 +302,7 @@ class Capture(Look):
         stored = self._is_stored(record["tensor"], record["tensor_index"]) if kind in ("parameter", "buffer") else False
         if stored:
             return {"mechanism": "bad_weights", "note": f"{stored} holds the value"}
-        if self._names.other_threads or (threads_started() and base_name(entry["op"]) not in LIFTS):
+        if self._names.other_threads or (self._threads.started and base_name(entry["op"]) not in LIFTS):
             return {"mechanism": "unknown", "note": "other threads ran, which are not watched: one may have made it"}
         if entry["literal"] is not None:
             note = f"{literal_note(entry['literal'], self._source[0].dtype)}, at {entry['source']}"
@@ -345,49 +348,17 @@ class Capture(Look):
         return own or variable_of(lambda item: item is variable)
 
 
-def capture(wanted: Wanted) -> tuple[Any, Any]:
-    """(context around the script, function that gives Found or None)."""
-    names = Names()
-    made = Capture(wanted, names)
+def capture(wanted: Wanted, names: Optional[Names] = None) -> tuple[Any, Any]:
+    """(context around the program, function that gives Found or None)."""
+    names, threads = names or Names(), Threads()
+    made = Capture(wanted, names, threads)
 
     @contextlib.contextmanager
     def around() -> Iterator[None]:
-        with counting_threads(), watched_everywhere(Watch(made.visit, OUTSIDE), names):
+        with threads.counted(), watched_everywhere(Watch(made.visit, OUTSIDE), names):
             yield
 
-    return around(), lambda: portable(made.found)
-
-
-def portable(found: Optional[Found]) -> Any:
-    """As it travels to another process: operators by name, tensors through PyTorch's own format."""
-    if found is None or found.program is None:
-        return found, None
-    try:
-        content = io.BytesIO()
-        torch.save(list(found.program.leaves), content)
-        calls = [(str(call.func), call.args, call.kwargs) for call in found.program.calls]
-        return Found(found.address, found.kind, found.origin, None, found.fused), (content.getvalue(), calls)
-    except Exception:  # noqa: BLE001 - a tensor of a kind that cannot be written: the origin is known all the same
-        return Found(found.address, found.kind, found.origin, None, found.fused), None
-
-
-def received(travelled: Any) -> Optional[Found]:
-    """What ``portable`` gave, in this process; without the program where an operator is not known here."""
-    if travelled is None or travelled[0] is None:
-        return None
-    found, parts = travelled
-    if parts is None:
-        return found
-    leaves = torch.load(io.BytesIO(parts[0]), weights_only=True)
-    calls = []
-    for name, args, kwargs in parts[1]:
-        space, packet, overload = name.split(".")
-        func = getattr(getattr(getattr(torch.ops, space), packet, None), overload, None)
-        if func is None:
-            return found
-        calls.append(Call(func, args, kwargs))
-    found.program = Program(tuple(leaves), tuple(calls))
-    return found
+    return around(), lambda: made.found
 
 
 def decided_by_integers(step: Step) -> bool:

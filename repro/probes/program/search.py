@@ -1,24 +1,20 @@
-"""Which candidate of a script makes it bad: the script is run again with candidates repaired, and its end decides.
+"""Which candidate of a program makes it bad: it is run again with candidates repaired, and its end decides.
 
-All of them are repaired together first: a script that stays bad is not bad through them. Then the shortest beginning of
-their list, in order of running, is looked for that makes it bad when only the candidates in it are left as they are:
+All of them are repaired together first: a program that stays bad is not bad through them. Then the shortest beginning
+of their list, in order of running, is looked for that makes it bad when only the candidates in it are left as they are:
 its last one is at fault. Halving finds it in about log2(n) runs, and all that ran before it are ruled out together.
 """
 
 import dataclasses
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
-from ..origin.search import sentence
-from .capture import WINDOW, Found, Wanted, received
-from .child import Job
+from .capture import WINDOW, Found, Wanted
 from .makers import MADE, UNSET, Candidate, Rule, Seen
-from .run import Ran, run_script
+from .runs import Ended, Runs
 
-SECONDS = 300.0  # all runs of the script together, beyond the first two
 STAND_INS = (0.0, 1.0)  # a probability that is repaired to 0 may raise by itself
-LOOK, CAPTURE = "script.makers:look", "script.capture:capture"
+FAST_PATH = "fast_path=off"
 LISTED = 50  # candidates that are listed as ruled out
 NAN = float("nan")
 
@@ -36,55 +32,19 @@ class Answer:
     notes: tuple[str, ...] = ()
     is_open: bool = False
 
-    @property
-    def sentence(self) -> str:
-        return sentence(self.found.origin) if self.found is not None else self.why
-
-
-@dataclass
-class Runs:
-    """Runs of one script. ``plain``: the one that nothing watched. ``settings``: what is changed in all others."""
-
-    path: str
-    plain: Ran
-    settings: tuple[str, ...] = ()
-    end: float = field(default_factory=lambda: time.monotonic() + SECONDS)
-    changed: dict[tuple[str, ...], Ran] = field(default_factory=dict)
-
-    def look(self, rule: Rule) -> Ran:
-        return run_script(Job(self.path, self.settings, LOOK, rule))
-
-    def unwatched(self, *settings: str) -> Ran:
-        """The script unwatched with these settings; an ablation asks again what the search has asked."""
-        if settings not in self.changed:
-            self.changed[settings] = run_script(Job(self.path, settings))
-        return self.changed[settings]
-
-    def same(self, ran: Ran) -> bool:
-        """Whether it failed as the plain run did."""
-        return ran.verdict == self.plain.verdict and ran.key == self.plain.key
-
-    def well(self, ran: Ran) -> bool:
-        """Whether the failure is gone: the script is good, or does not raise what it raised."""
-        return ran.verdict == "good" or (self.plain.raised and not self.same(ran) and ran.verdict == "skip")
-
-    @property
-    def is_over(self) -> bool:
-        return time.monotonic() > self.end
-
 
 @dataclass(frozen=True)
 class Watched:
-    """The script watched, with unset memory filled: how it ended, what was seen, and the rule that goes with it."""
+    """The program watched, with unset memory filled: how it ended, what was seen, and the rule that goes with it."""
 
-    ran: Ran
+    ran: Ended
     seen: Optional[Seen]
     rule: Rule
     same: bool
 
 
 def watch(runs: Runs) -> Watched:
-    """The script watched, nothing repaired: with unset memory filled with 0, and if it does not fail so, with NaN."""
+    """The program watched, nothing repaired: with unset memory filled with 0, and if it does not fail so, with NaN."""
     made = [_watched(runs, Rule(fill=0.0))]
     if not made[0].same:
         made.append(_watched(runs, Rule(fill=NAN)))
@@ -119,7 +79,7 @@ def search(runs: Runs, watched: Watched) -> Answer:
         return _among(runs, tier, rule, notes)
     count = len(tiers[-1]) if tiers else 0
     if count:
-        why = f"the script is bad also with all {count} operators repaired that make a NaN or Inf"
+        why = f"{runs.noun} is bad also with all {count} operators repaired that make a NaN or Inf"
         return Answer(why=why, notes=notes, ruled_out=tiers[-1])
     return Answer(why="no operator makes a NaN or Inf", notes=notes)
 
@@ -137,7 +97,7 @@ def _unseen(seen: Seen) -> tuple[str, ...]:
 
 
 def _repairing(runs: Runs, base: Rule, meant: bool) -> Optional[Rule]:
-    """The rule under which the script is well with everything repaired; None where it stays bad."""
+    """The rule under which the program is well with everything repaired; None where it stays bad."""
     for stand_in in STAND_INS:
         rule = dataclasses.replace(base, repair=True, meant=meant, stand_in=stand_in)
         if runs.well(runs.look(rule)):
@@ -146,12 +106,12 @@ def _repairing(runs: Runs, base: Rule, meant: bool) -> Optional[Rule]:
 
 
 def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str, ...]) -> Answer:
-    """The last of the shortest beginning of ``tier`` that makes the script bad by itself."""
+    """The last of the shortest beginning of ``tier`` that makes the program bad by itself."""
     low, high = 0, len(tier)  # with the first ``low`` left alone it is well, with the first ``high`` it is bad
     names = [candidate.name for candidate in tier]
     while high - low > 1:
         if runs.is_over:
-            why = f"no origin was found in {SECONDS:g} s of runs of the script; {high - low} operators are left"
+            why = f"no origin was found in {runs.seconds:g} s of runs of {runs.noun}; {high - low} operators are left"
             return Answer(why=why, notes=notes, is_open=True)
         middle = (low + high) // 2
         if runs.same(runs.look(dataclasses.replace(rule, leave=frozenset(names[:middle])))):
@@ -174,7 +134,7 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
         ruled_out = tuple(item for item in ruled_out if item.place < guilty.place)
     if found is None:
         where = f"{guilty.address.op} at {guilty.source}"
-        return Answer(why=f"{where} makes the script bad, but could not be looked at again", notes=notes, is_open=True)
+        return Answer(why=f"{where} makes {runs.noun} bad, but could not be looked at again", notes=notes, is_open=True)
     if found.address != guilty.address:
         name = (MADE, found.address)
         cured = runs.well(runs.look(dataclasses.replace(rule, meant=True, only=frozenset([name]))))
@@ -183,7 +143,7 @@ def _among(runs: Runs, tier: tuple[Candidate, ...], rule: Rule, notes: tuple[str
 
 
 def _leads_to_it(runs: Runs, before: tuple[Candidate, ...], rule: Rule) -> Optional[Candidate]:
-    """An earlier operator without whose bad values the script is well: they left PyTorch (``.item()``, NumPy) and came
+    """An earlier operator without whose bad values the program is well: they left PyTorch (``.item()``, NumPy) and came
     in again, or were absorbed (1 / inf is 0) and led to 0 / 0. None where all that ran before has no part in it.
     """
     made = [candidate.name for candidate in before if candidate.kind == MADE]
@@ -204,8 +164,33 @@ def _leads_to_it(runs: Runs, before: tuple[Candidate, ...], rule: Rule) -> Optio
 
 
 def captured(runs: Runs, guilty: Candidate, rule: Rule) -> Optional[Found]:
-    wanted = Wanted(guilty.name, rule, max(0, guilty.place - WINDOW))
-    return received(run_script(Job(runs.path, runs.settings, CAPTURE, wanted)).found)
+    """The candidate at fault, looked at in one more run."""
+    return runs.capture(Wanted(guilty.name, rule, max(0, guilty.place - WINDOW)))
+
+
+def inside_the_fast_path(runs: Runs, watched: Watched, answer: Answer) -> Answer:
+    """Where the fault is inside PyTorch's transformer layers: their Python code shows more than their fused kernels.
+
+    A fault that the Python code does not have is one of the fused kernels.
+    """
+    seen = watched.seen
+    if answer.found is None and seen is not None and seen.fused is not None:
+        if not runs.well(runs.unwatched(FAST_PATH)):
+            return answer
+        found = captured(runs, seen.fused, dataclasses.replace(watched.rule, repair=False))
+        answer = dataclasses.replace(answer, found=found, confirmed_by="layers")
+        if found is not None:
+            found.origin.update(layer="fast path", mechanism="kernel")
+        return answer
+    if answer.found is None or not answer.found.fused:
+        return answer
+    if runs.well(runs.unwatched(FAST_PATH)):
+        answer.found.origin.update(layer="fast path", mechanism="kernel")
+        return answer
+    slow = runs.with_settings(FAST_PATH)
+    again = watch(slow)
+    inner = search(slow, again) if again.same else answer
+    return inner if inner.found is not None else answer
 
 
 def payload(answer: Answer) -> dict[str, Any]:
@@ -217,7 +202,7 @@ def payload(answer: Answer) -> dict[str, Any]:
         if answer.notes:
             origin["note"] = "; ".join(filter(None, (origin["note"], *answer.notes)))
     shown = answer.ruled_out[:LISTED]
-    why = "the script is bad for another reason: with this as it is and what follows repaired, it is good"
+    why = "it is bad for another reason: with this as it is and what follows repaired, it is good"
     output = (origin or {}).get("output") or {}
     return {
         "origin": origin,

@@ -158,28 +158,26 @@ def stored_bad(folder: str, name: str, index: list[int]) -> Optional[str]:
     return None
 
 
-STARTED: list[str] = []
+class Threads:
+    """Whether the program starts threads, ended by now or not."""
 
+    def __init__(self) -> None:
+        self.started = 0
 
-@contextlib.contextmanager
-def counting_threads() -> Iterator[None]:
-    """While the block lasts, the names of the threads that the program starts are put down."""
-    start = threading.Thread.start
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """While the block lasts, the threads that are started are counted."""
+        start, threads = threading.Thread.start, self
 
-    def counted(self: threading.Thread) -> None:
-        STARTED.append(self.name)
-        start(self)
+        def counted(self: threading.Thread) -> None:
+            threads.started += 1
+            start(self)
 
-    threading.Thread.start = counted  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        threading.Thread.start = start  # type: ignore[method-assign]
-
-
-def threads_started() -> bool:
-    """Whether the program has started a thread, ended by now or not."""
-    return bool(STARTED)
+        threading.Thread.start = counted  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            threading.Thread.start = start  # type: ignore[method-assign]
 
 
 def variable_of(holds: Any) -> Optional[str]:

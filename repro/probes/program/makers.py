@@ -1,8 +1,8 @@
-"""Who can be at fault in a script: every operator that makes a bad value by itself, every bad value that comes in from
-outside, memory that nobody wrote, and memory that somebody wrote out of PyTorch's sight. And the script run again with
+"""Who can be at fault in a program: every operator that makes a bad value by itself, every bad value that comes in from
+outside, memory that nobody wrote, and memory that somebody wrote out of PyTorch's sight. And the program run again with
 some of them repaired on the spot.
 
-Nothing here decides who is at fault: the search asks the script.
+Nothing here decides who is at fault: the search asks the program.
 """
 
 from collections.abc import Iterator
@@ -238,10 +238,10 @@ class Seen:
     fused: Optional[Candidate]
 
 
-def look(rule: Rule) -> tuple[Any, Any]:
-    """(context around the script, function that gives what was seen)."""
-    made = Look(rule)
-    watch, names = Watch(made.visit, OUTSIDE), Names()
+def look(rule: Rule, names: Optional[Names] = None) -> tuple[Any, Any]:
+    """(context around the program, function that gives what was seen)."""
+    made, names = Look(rule), names or Names()
+    watch = Watch(made.visit, OUTSIDE)
 
     def found() -> Seen:
         listed = tuple(made.candidates.values())

@@ -1,4 +1,4 @@
-"""One thing changed for a script: set before its first line, in a process of its own.
+"""One thing changed while a program runs: set before its first line, put back behind its last.
 
 Each asks whether the fault goes away with it. "compile=..." replaces the backend of torch.compile, so that the layer
 that a fault needs can be named.
@@ -6,10 +6,11 @@ that a fault needs can be named.
 
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
-BACKENDS = ("eager", "aot_eager")  # the layers in front of the backend that a script asks for
+BACKENDS = ("eager", "aot_eager")  # the layers in front of the backend that a program asks for
 
 
 class NotHere(Exception):
@@ -29,16 +30,24 @@ def applied(names: tuple[str, ...]) -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
     import torch
 
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextlib.contextmanager
@@ -49,8 +58,12 @@ def no_fast_path() -> Iterator[None]:
     found = getattr(getattr(torch.backends, "mha", None), "set_fastpath_enabled", None)
     if found is None:
         raise NotHere(f"PyTorch {torch.__version__} has no switch for the fast path of its transformer layers")
+    before = torch.backends.mha.get_fastpath_enabled()
     found(False)
-    yield
+    try:
+        yield
+    finally:
+        found(before)
 
 
 @contextlib.contextmanager
@@ -72,13 +85,17 @@ def plain_attention() -> Iterator[None]:
 def no_onednn() -> Iterator[None]:
     import torch
 
-    with torch.backends.mkldnn.flags(enabled=False):
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # not mkldnn.flags(), which also sets what it was not given
+    try:
         yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 @contextlib.contextmanager
 def in_float32() -> Iterator[None]:
-    """Every float16 and bfloat16 that the script asks PyTorch for is float32; autocast does nothing."""
+    """Every float16 and bfloat16 that the program asks PyTorch for is float32; autocast does nothing."""
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -113,18 +130,21 @@ def in_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def not_compiled() -> Iterator[None]:
-    """torch.compile gives back what it is given."""
+    """torch.compile gives back what it is given, and what is compiled already runs eagerly."""
+    import torch
 
     def same(model: Any = None, **_: Any) -> Any:
         return model if model is not None else lambda wrapped: wrapped
 
-    with _compile_is(same):
+    stance = getattr(torch.compiler, "set_stance", None) if hasattr(torch, "compiler") else None
+    eager = stance("force_eager") if stance and "torch._dynamo" in sys.modules else contextlib.nullcontext()
+    with _compile_is(same), eager:
         yield
 
 
 @contextlib.contextmanager
 def compiled_with(backend_for: Callable[[dict[str, Any]], Any]) -> Iterator[None]:
-    """torch.compile with the backend that ``backend_for`` gives for the arguments that the script compiles with."""
+    """torch.compile with the backend that ``backend_for`` gives for the arguments that the program compiles with."""
     import torch
 
     before = torch.compile
