@@ -16,6 +16,8 @@ MODELS = Path(__file__).parents[1] / "models"
 """Configurations that ship with the package, for ``--weights random:SEED`` without a network."""
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+"""What a folder has that holds an adapter; it names the base model."""
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 """Suffixes of what is read in a model's folder."""
 MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
@@ -187,7 +189,7 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _folder(model: str, path: Path) -> Path:
-    if (path / CONFIG).exists():
+    if (path / CONFIG).exists() or (path / ADAPTER).exists():
         _refuse_odd_files(path)
         return path.absolute()
     names = sorted(item.name for item in path.iterdir())

@@ -7,11 +7,11 @@ is one; without either, the error says what was looked for and what can be done.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from . import limits
-from .opening import check_is_file
+from .opening import check_is_file, read_json
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
 WEIGHT_FILES = (
@@ -20,6 +20,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+ADAPTER = "adapter_config.json"
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")  # of what libraries open
 WEIGHTS = (".safetensors", ".bin", ".index.json")
 # Files that a folder of the same name would hide.
@@ -39,6 +40,7 @@ class Source:
     kind: "folder", "hub", "gguf" or "random" (no weight file is read; ``config`` names the architecture).
     note: what was done to get there, if anything was.
     folder: what from_pretrained is given; for "gguf" it is set once the file is converted.
+    adapter: a folder with a LoRA adapter; ``folder`` is then that of its base model.
     stored_as: for "gguf", the name that the file itself has for each of the folder's tensors, where it is known.
     """
 
@@ -49,6 +51,7 @@ class Source:
     config: Optional[str] = None
     seed: Optional[int] = None
     note: Optional[str] = None
+    adapter: Optional[str] = None
     stored_as: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,7 +86,7 @@ def resolve(case: dict[str, Any]) -> Source:
         return Source("random", None, config=str(config), seed=seed)
     path = os.path.expanduser(model)
     if os.path.isdir(path):
-        return Source("folder", os.path.abspath(path))
+        return _adapted(os.path.abspath(path)) or Source("folder", os.path.abspath(path))
     if os.path.isfile(path):
         if not path.endswith(".gguf"):
             raise CannotResolve(
@@ -95,6 +98,40 @@ def resolve(case: dict[str, Any]) -> Source:
         raise CannotResolve(f"There is no file or folder {model}. Check the path, or give a Hub id such as gpt2.")
     folder, sha = _hub_folder(identifier, revision)
     return Source("hub", folder, revision=sha)
+
+
+def _adapted(folder: str) -> Optional[Source]:
+    """The base model of a folder that holds an adapter and no model; None for any other.
+
+    Raises:
+        CannotResolve: the base model is not named, or not to be had.
+    """
+    config = os.path.join(folder, ADAPTER)
+    if not os.path.exists(config) or any(os.path.lexists(os.path.join(folder, name)) for name in WEIGHT_FILES):
+        return None
+    try:
+        check_is_file(config)
+        settings = read_json(config, limits.CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise CannotResolve(f"{config} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    if not isinstance(base, str) or not base:
+        raise CannotResolve(
+            f"{folder} is an adapter, and its {ADAPTER} names no base model: write its folder or Hub id as"
+            " base_model_name_or_path."
+        )
+    beside = os.path.join(folder, os.path.expanduser(base))
+    place = beside if os.path.isdir(beside) else os.path.expanduser(base)
+    if os.path.abspath(place) == folder or os.path.exists(os.path.join(place, ADAPTER)):
+        raise CannotResolve(f"{folder} is an adapter on {place}, which is an adapter as well: merge that one first.")
+    try:
+        found = resolve({"model": place, "revision": settings.get("revision")})
+    except CannotResolve as error:
+        raise CannotResolve(
+            f"{folder} is an adapter on {base}, which is not here. Put its folder there, or correct"
+            f" base_model_name_or_path in {ADAPTER}. ({error})"
+        ) from None
+    return replace(found, adapter=folder, note=f"an adapter (LoRA) on {base}")
 
 
 def refuse_odd_files(source: Source) -> None:
