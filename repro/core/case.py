@@ -18,6 +18,8 @@ MODELS = Path(__file__).parents[1] / "models"
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 """What a folder has that holds an adapter; it names the base model."""
+MODULES = "modules.json"
+"""What a folder has that holds a sentence encoder: the list of its modules."""
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 """Suffixes of what is read in a model's folder."""
 MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
@@ -189,7 +191,7 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _folder(model: str, path: Path) -> Path:
-    if (path / CONFIG).exists() or (path / ADAPTER).exists():
+    if any((path / name).exists() for name in (CONFIG, ADAPTER, MODULES)):
         _refuse_odd_files(path)
         return path.absolute()
     names = sorted(item.name for item in path.iterdir())

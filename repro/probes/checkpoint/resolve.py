@@ -20,7 +20,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-ADAPTER = "adapter_config.json"
+ADAPTER, MODULES = "adapter_config.json", "modules.json"
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")  # of what libraries open
 WEIGHTS = (".safetensors", ".bin", ".index.json")
 # Files that a folder of the same name would hide.
@@ -40,7 +40,8 @@ class Source:
     kind: "folder", "hub", "gguf" or "random" (no weight file is read; ``config`` names the architecture).
     note: what was done to get there, if anything was.
     folder: what from_pretrained is given; for "gguf" it is set once the file is converted.
-    adapter: a folder with a LoRA adapter; ``folder`` is then that of its base model.
+    adapter: a folder with a LoRA adapter; ``folder`` is then that of its base model. encoder: a folder with the modules
+    of a sentence encoder; ``folder`` is then that of its transformer.
     stored_as: for "gguf", the name that the file itself has for each of the folder's tensors, where it is known.
     """
 
@@ -52,6 +53,7 @@ class Source:
     seed: Optional[int] = None
     note: Optional[str] = None
     adapter: Optional[str] = None
+    encoder: Optional[str] = None
     stored_as: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +88,8 @@ def resolve(case: dict[str, Any]) -> Source:
         return Source("random", None, config=str(config), seed=seed)
     path = os.path.expanduser(model)
     if os.path.isdir(path):
-        return _adapted(os.path.abspath(path)) or Source("folder", os.path.abspath(path))
+        place = os.path.abspath(path)
+        return _adapted(place) or _encoder(place) or Source("folder", place)
     if os.path.isfile(path):
         if not path.endswith(".gguf"):
             raise CannotResolve(
@@ -132,6 +135,32 @@ def _adapted(folder: str) -> Optional[Source]:
             f" base_model_name_or_path in {ADAPTER}. ({error})"
         ) from None
     return replace(found, adapter=folder, note=f"an adapter (LoRA) on {base}")
+
+
+def _encoder(folder: str) -> Optional[Source]:
+    """The transformer of a folder that holds a sentence encoder; None for any other.
+
+    Raises:
+        CannotResolve: its list of modules is none, or begins with something else than a transformer here.
+    """
+    path = os.path.join(folder, MODULES)
+    if not os.path.exists(path):
+        return None
+    try:
+        check_is_file(path)
+        rows = read_json(path, limits.CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise CannotResolve(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise CannotResolve(f"{path} is no list of modules, as sentence-transformers writes one.")
+    first = str(rows[0].get("path", ""))
+    place = os.path.join(folder, first) if first else folder
+    if first != os.path.basename(first) or not os.path.exists(os.path.join(place, "config.json")):
+        raise CannotResolve(
+            f"{folder} is a sentence encoder, and its first module ({str(rows[0].get('type', ''))[:80]}) is no"
+            " transformer with a config.json here. The package sentence-transformers runs it: give a script that does."
+        )
+    return Source("folder", place, encoder=folder, note="the transformer of a sentence encoder")
 
 
 def refuse_odd_files(source: Source) -> None:
