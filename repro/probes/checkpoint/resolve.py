@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from . import limits
 from .opening import check_is_file, read_json
+from .others import needs_another_package
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
 WEIGHT_FILES = (
@@ -89,6 +90,9 @@ def resolve(case: dict[str, Any]) -> Source:
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         place = os.path.abspath(path)
+        other = needs_another_package(place)
+        if other is not None:
+            raise CannotResolve(other)
         return _adapted(place) or _encoder(place) or Source("folder", place)
     if os.path.isfile(path):
         if not path.endswith(".gguf"):
