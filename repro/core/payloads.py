@@ -366,8 +366,8 @@ class InputPlace(Record, frozen=True, kw_only=True):
     """A place in an input that is no text: ``index`` of ``shape`` places in the input ``of``.
 
     ``kind``: "patch" or "map" (row, column; of a video frame, row, column), "pixel" (row, column), "frame", "sample",
-    "step", "picture token", "video token" or "sound token" (the number among those that stand for it), or "special": a
-    token beside the patches.
+    "step" or "stretch" (of a series; of several, series and step), "picture token", "video token" or "sound token" (the
+    number among those that stand for it), or "special": a token beside the patches.
     """
 
     kind: str
