@@ -102,10 +102,13 @@ class Finding(Record, frozen=True, kw_only=True):
 
 
 class Files(Section, frozen=True, kw_only=True):
-    """The files step. ``format`` is "safetensors", "pickle" or "none"."""
+    """The files step. ``format`` is "safetensors", "pickle" or "none"; ``adapter`` is the folder of an adapter, and
+    ``folder`` then that of its base model.
+    """
 
     source: str | None = None
     folder: str | None = None
+    adapter: str | None = None
     revision: str | None = None
     format: str | None = None
     untrusted_pickle: bool = False

@@ -407,3 +407,18 @@ def test_every_script_keeps_to_the_grammar_of_python_3_9(folder):
 
 def test_the_corpus_and_this_file_write_the_same_format(folder):
     assert by_hand.read(folder / "model.safetensors")["a"].tolist() == [1.0, 2.0]
+
+
+def test_a_bad_value_of_an_adapter_is_read_from_the_adapter(folder, tmp_path):
+    """The files of the run are those of its base model; the adapter lies elsewhere."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    nan = struct.pack("<2f", float("nan"), 1)
+    write_file(adapter / "adapter_model.safetensors", [("x.lora_A.weight", "F32", [2], nan)])
+    bad = Tensor(tensor="x.lora_A.weight", file="adapter_model.safetensors", nan=1, first_index=(0,))
+    made = answer(folder, kind="weights", files={"adapter": str(adapter)}, weights=Weights(findings=(bad,)))
+    made = replace(made, model=ModelInfo(id=str(adapter)))
+    (script,) = scripts(made)
+    assert script.argv == (str(adapter),)
+    status, printed, _ = outcome(script.text, [str(adapter)])
+    assert (status, printed) == (1, "expected 2 finite numbers, seen 1 not finite, the first at [[0]]")

@@ -243,6 +243,7 @@ def _payload(source: Source, found: WeightFiles, rows: list[dict[str, Any]]) -> 
     return {
         "source": source.kind,
         "folder": source.folder,
+        "adapter": source.adapter,
         "revision": source.revision,
         "format": found.format,
         "untrusted_pickle": found.format == "pickle",
