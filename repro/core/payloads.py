@@ -275,8 +275,9 @@ class Further(Record, frozen=True, kw_only=True):
 
 
 class Pass(Record, frozen=True, kw_only=True):
-    """One input and what came of it. ``input_source`` is "tokenizer" or "seeded"; ``input_ids`` are empty for a model
-    that takes none; ``without`` names inputs that it takes and was not given.
+    """One input and what came of it. ``input_source`` is "tokenizer", "seeded", "file" (exact inputs), "processor" (a
+    picture or a sound through the model's own), or "memory"; ``input_ids`` are empty for a model that takes none;
+    ``without`` names inputs that it takes and was not given.
 
     ``absorbed``: how many module calls gave a bad value of which nothing is seen in the output.
     """
