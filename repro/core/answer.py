@@ -19,11 +19,13 @@ from repro.core.payloads import (
     Figures,
     Files,
     Forward,
+    Generate,
     Load,
     Origin,
     Plain,
     Reduction,
     Script,
+    Train,
     Weights,
 )
 from repro.core.records import Case, Ending, Kind, Outcome, Owner
@@ -163,6 +165,8 @@ class Answer(Record, frozen=True, kw_only=True):
     weights: Weights | None = None
     load: Load | None = None
     forward: Forward | None = None
+    generate: Generate | None = None
+    train: Train | None = None
     script: Script | None = None
     prompts: Prompts | None = None
     origin: Origin | None = None

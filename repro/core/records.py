@@ -58,6 +58,10 @@ class Case:
     or "random:SEED". ``config`` is the path of a configuration that ships with the package (random weights only).
     None for ``device``, ``dtype`` or ``attn`` leaves the choice to the kit, which records it. ``texts`` is the path of
     the file that holds the prompts where they are withheld; then ``prompts`` has a placeholder for each.
+
+    ``factory`` is "FILE.py:function", with the file's absolute path, or "package.module:function": a function that
+    gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
+    tokens of a generation, ``train_step`` that of the steps of a training; None for a forward pass alone.
     """
 
     model: str
@@ -70,6 +74,16 @@ class Case:
     prompts: tuple[str, ...] = ()
     trust_remote_code: bool = False
     texts: str | None = None
+    factory: str | None = None
+    generate: int | None = None
+    train_step: int | None = None
+
+    @property
+    def phase(self) -> str:
+        """What is asked of the model: "forward", "generate" or "train"."""
+        if self.generate is not None:
+            return "generate"
+        return "forward" if self.train_step is None else "train"
 
     @property
     def is_script(self) -> bool:

@@ -54,7 +54,9 @@ class Given(Inputs):
         return {**super().record(), "seed": None, "input_ids": ids, "further": shown}
 
 
-def ready(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[str, Any]] = None) -> tuple[Loaded, Given]:
+def ready(
+    model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[str, Any]] = None
+) -> tuple[Loaded, Given]:
     """A module in memory and one call of it, as what a loaded model and its inputs are to all steps.
 
     Nothing of the module is changed or copied.

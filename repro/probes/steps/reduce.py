@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+from ..phases.answer import asked as asked_phase
+from ..program.answer import smallest
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
 from . import bisect
@@ -16,6 +18,10 @@ def run(session: Any, step: str) -> Outcome:
         from ..script.answer import reduce as reduce_script
 
         return reduce_script(session.keep_script(asked), trials) if verdict == "bad" else (verdict, reason, None)
+    phase = asked_phase(session)
+    if phase is not None and phase.bisected:
+        found = phase.asked.found
+        return smallest(None if found is None else found.found, trials) if verdict == "bad" else (verdict, reason, None)
     from ..reduce.reduce import reduce
 
     return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)

@@ -1,6 +1,6 @@
 """Which inputs the model was asked, and what came of each."""
 
-from repro.core.payloads import Pass
+from repro.core.payloads import Further, Pass
 from repro.core.sentences import sentence, unused_prompt
 from repro.report.markdown import code, first_of, text
 from repro.report.section import Section, Shown, Variables
@@ -32,7 +32,7 @@ def _line(item: Pass) -> str:
         line += f" Ids: {ids}{more}."
     for further in item.further:
         shape = ", ".join(map(str, further.shape))
-        line += f" {code(further.name)}: ({shape}), {further.dtype}, normally distributed, seed {further.seed}."
+        line += f" {code(further.name)}: ({shape}), {further.dtype}, {_origin_of(further)}."
     if item.without:
         line += f" Not given: {', '.join(map(code, item.without))}."
     if item.tokens and len(item.tokens) <= IDS:
@@ -40,7 +40,13 @@ def _line(item: Pass) -> str:
     return line
 
 
+def _origin_of(further: Further) -> str:
+    return "given" if further.seed is None else f"normally distributed, seed {further.seed}"
+
+
 def _prompt(item: Pass) -> str:
+    if item.input_source == "memory":
+        return "inputs that the factory gives"
     if not item.input_ids and item.further:
         return f"inputs drawn from seed {item.seed} (the model takes no token ids)"
     if item.input_source == "seeded" or item.prompt is None:
