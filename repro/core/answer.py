@@ -19,11 +19,13 @@ from repro.core.payloads import (
     Figures,
     Files,
     Forward,
+    Generate,
     Load,
     Origin,
     Plain,
     Reduction,
     Script,
+    Train,
     Watch,
     Weights,
 )
@@ -166,6 +168,8 @@ class Answer(Record, frozen=True, kw_only=True):
     weights: Weights | None = None
     load: Load | None = None
     forward: Forward | None = None
+    generate: Generate | None = None
+    train: Train | None = None
     script: Script | None = None
     watch: Watch | None = None
     prompts: Prompts | None = None

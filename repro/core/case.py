@@ -24,6 +24,8 @@ MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.js
 
 TENSORS = (".safetensors", ".npz", ".pt", ".pth", ".bin")
 """Suffixes of files of tensors that can be a model's exact inputs."""
+STATE_DICTS = (".safetensors", ".bin", ".pt", ".pth")
+"""Suffixes of files that hold a state_dict."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 """What the Hub takes as the name of a repository: an optional namespace, then letters, digits and ``._-``."""
@@ -58,13 +60,33 @@ def case_from(
     image: str | None = None,
     audio: str | None = None,
     inputs: str | None = None,
+    factory: str | None = None,
+    generate: int | None = None,
+    train_step: int | None = None,
 ) -> Case:
-    """The case that the arguments name.
+    """The case that the arguments name. ``model`` is empty where a factory gives it without weights of its own.
 
     Raises:
-        UsageError: the model, the weights or a file of inputs cannot be what they are said to be.
+        UsageError: the model, its factory, the weights or a file of inputs cannot be what they are said to be.
     """
+    if generate is not None and train_step is not None:
+        raise UsageError("--generate and --train-step ask two questions. Give one of them.")
     seeded = _seeded(weights)
+    if factory is not None:
+        if seeded:
+            raise UsageError(f"--weights {weights} is of a configuration; --factory gives a module with its weights.")
+        function = _factory(factory)
+        return Case(
+            model=_weights_for(model) if model else function,
+            device=device,
+            dtype=dtype,
+            attn=attn,
+            prompts=prompts,
+            trust_remote_code=trust_remote_code,
+            factory=function,
+            generate=generate,
+            train_step=train_step,
+        )
     place = _place(model)
     if place is not None:
         name, revision = str(place), None
@@ -77,6 +99,7 @@ def case_from(
         _refuse_settings(model, {"--image": image, "--audio": audio, "--inputs": inputs})
     if inputs is not None:
         _refuse_beside_inputs({"--prompt": prompts, "--image": image, "--audio": audio})
+        _refuse_settings(model, {"--generate": generate is not None, "--train-step": train_step is not None})
     if seeded and place is not None and place.is_file():
         raise UsageError(f"--weights {weights} needs a configuration: give a folder or a Hub id, not {model}.")
     return Case(
@@ -92,6 +115,8 @@ def case_from(
         image=_given("--image", image),
         audio=_given("--audio", audio),
         inputs=_given("--inputs", inputs, TENSORS),
+        generate=generate,
+        train_step=train_step,
     )
 
 
@@ -121,6 +146,47 @@ def _given(option: str, name: str | None, suffixes: tuple[str, ...] = ()) -> str
         raise UsageError(f"{option} {name!r} cannot be read: {why}.") from None
     if suffixes and path.suffix.lower() not in suffixes:
         raise UsageError(f"{option} {name}: expected a file of tensors ({' '.join(suffixes)}), by names of arguments.")
+    return str(path.absolute())
+
+
+FACTORY = "--factory takes FILE.py:function or package.module:function"
+
+
+def _factory(text: str) -> str:
+    """The factory, its file by its absolute path.
+
+    Raises:
+        UsageError: it has no such form, or the file is not there.
+    """
+    place, colon, function = text.rpartition(":")
+    if not colon or not function.isidentifier() or not place:
+        raise UsageError(f"{FACTORY}, not {text!r}.")
+    if not place.endswith(".py"):
+        if not all(part.isidentifier() for part in place.split(".")):
+            raise UsageError(f"{FACTORY}, and {place!r} is neither a .py file nor the name of a module.")
+        return text
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise UsageError(f"the factory's file {place!r} does not exist (looked for {path.absolute()}).")
+    check_is_file(path)
+    return f"{path.absolute()}:{function}"
+
+
+def _weights_for(model: str) -> str:
+    """The absolute path of the weights that are loaded into a factory's module.
+
+    Raises:
+        UsageError: it is no file of tensors and no folder.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        _refuse_odd_files(path)
+        return str(path.absolute())
+    if not path.exists():
+        raise UsageError(f"{model!r} does not exist (looked for {path.absolute()}): the weights for --factory.")
+    if path.suffix not in STATE_DICTS:
+        raise UsageError(f"{model!r} is no file of weights: with --factory, give {', '.join(STATE_DICTS)} or a folder.")
+    check_is_file(path)
     return str(path.absolute())
 
 

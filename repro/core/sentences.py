@@ -38,8 +38,12 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
 
 
 def named_module(origin: Origin) -> str:
-    """The module of an origin; one outside of all modules is the model's own, or the script's."""
-    return origin.module or ("the script itself" if origin.call_index == OUTSIDE else "the model itself")
+    """The module of an origin; one outside of all modules is the model's own, or that of what runs the model."""
+    if origin.module or origin.call_index != OUTSIDE:
+        return origin.module or "the model itself"
+    if origin.train_step is not None:
+        return "the training itself"
+    return "the script itself" if origin.generate_step is None else "the generation itself"
 
 
 def named_mechanism(origin: Origin, bisect: Bisect | None) -> str:
@@ -64,7 +68,8 @@ def _phase(origin: Origin) -> str:
         return ", ".join(part for part in (behind or "in the backward pass", first) if part)
     if origin.phase == "generate" and origin.generate_step is not None:
         return f"in generate, behind {origin.generate_step} new tokens"
-    return "" if origin.phase in (None, "forward") else f"in the {origin.phase} phase"
+    step = "" if origin.train_step is None else f" of step {origin.train_step}"
+    return f"in the {origin.phase} phase{step}" if step or origin.phase not in (None, "forward") else ""
 
 
 def _element(origin: Origin) -> str:

@@ -44,8 +44,9 @@ class Judges(enum.Enum):
 class Step(Record, frozen=True, kw_only=True):
     """One step of the kit.
 
-    ``subjects`` are "model" and "script". ``works_around`` is False for an ablation that asks about another input:
-    where it is good, the case is not saved.
+    ``subjects`` are "model", "script" and "module" (one that a factory gives). ``works_around`` is False for an
+    ablation that asks about another input: where it is good, the case is not saved. ``phases``: those of a case in
+    which it is asked ("forward", "generate", "train"); all where it names none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Step(Record, frozen=True, kw_only=True):
     subjects: tuple[str, ...]
     judges: Judges | None = None
     works_around: bool = True
+    phases: tuple[str, ...] = ()
 
     @property
     def is_ablation(self) -> bool:

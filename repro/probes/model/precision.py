@@ -15,6 +15,7 @@ from ..values.figures import dtype_name, is_bad, is_float
 from .compared.quantised import method_in
 from .compat import DTYPE_FIELDS, config_parts, kept_in_float32, skeleton
 from .load import Loaded, file_tensor
+from .ready import MEMORY
 
 
 def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -89,6 +90,8 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
                 buffer.data = fresh[name]
             elif is_float(buffer) and name in loaded.from_file:
                 buffer.data = file_tensor(loaded.from_file[name]).to(device=buffer.device, dtype=dtype)
+            elif loaded.source.kind == MEMORY and loaded.config is None and buffer.dtype == loaded.dtype:
+                buffer.data = buffer.data.to(dtype)  # a module without a configuration goes as a whole
         _set_config_dtype(model, dtype)
         yield rounded
 
