@@ -67,7 +67,7 @@ class OfCall(Session):
     def __init__(self, call: Found, cache: str, emitter: Emitter) -> None:
         super().__init__({"model": "", "weights": MEMORY}, cache, emitter)
         self._source, self._loaded = call.loaded.source, call.loaded
-        self._inputs, self._passes = [call.seen.inputs], [call.seen]
+        self._inputs, self._passes = [call.given], None if call.seen is None else [call.seen]
         self.bisected = call.bisected
         self._versions = _versions(call.loaded.model)
 

@@ -224,7 +224,7 @@ class Guarding:
         origin = None if found.bisected is None else (found.bisected[2] or {}).get("origin")
         if origin is None:
             why = (
-                "the call is good when it is made again" if not found.seen.bad else "its origin could not be confirmed"
+                "the call is good when it is made again" if found.seen is None else "its origin could not be confirmed"
             )
             return Told(bad, found, why=why)
         program = operators_of(call.loaded, call.given, origin)

@@ -234,7 +234,7 @@ class Live(Capture):
             told = None if call is None or call.bisected is None else call.bisected[2]
             if call is not None and told is not None and told["origin"] is not None:
                 found = {**blank(), **told["origin"], **phase_here()}
-                program = operators_of(call.loaded, call.seen.inputs, told["origin"])
+                program = operators_of(call.loaded, call.given, told["origin"])
                 return Sighting(arrival, found, found["confirmed_by"], "", call, program)
             if unreadable(tensor) is not None:
                 return Sighting(arrival, None, None, "what holds it is no plain tensor")
