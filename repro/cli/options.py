@@ -88,7 +88,7 @@ def _raise_limits(ctx: click.Context, param: click.Parameter, value: str | None)
 
 MODEL = click.argument("model", type=Model())
 MODEL_OR_FACTORY: tuple[Decorator, ...] = (
-    click.argument("model", type=Model(), required=False),
+    click.argument("model", type=Model(), required=False, metavar="MODEL"),
     click.option(
         "--factory",
         metavar="FILE.py:FUNCTION",
@@ -204,7 +204,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
 
     model, place = options["model"] or "", options.get("out")
     if not model and options.get("factory") is None:
-        raise UsageError("MODEL is missing: a Hub id, a folder, a .gguf file, a script; or --factory FILE.py:function.")
+        raise UsageError("Missing argument 'MODEL', or --factory FILE.py:function in its place.")
     if place is not None and model and place.absolute() == Path(model).absolute():
         raise UsageError(f"--out {place} is where MODEL would be looked for as well. Give another folder.")
     case = cases.case_from(

@@ -35,7 +35,7 @@ NAME = "verdict.json"
 
 
 class ModelInfo(Record, frozen=True, kw_only=True):
-    """What was examined. ``weights`` is "checkpoint" or "random"; then ``seed`` is set."""
+    """What was examined. ``weights`` is "checkpoint", "random" (then ``seed`` is set), or "factory"."""
 
     id: str
     revision: str | None = None

@@ -37,7 +37,7 @@ def answer(
         model=ModelInfo(
             id=case.model,
             revision=(files and files.revision) or case.revision,
-            weights="random" if seeded else "checkpoint",
+            weights="random" if seeded else "factory" if case.model == case.factory else "checkpoint",
             seed=int(case.weights.partition(":")[2]) if seeded else None,
             class_=loaded.class_,
             parameters=loaded.parameters,

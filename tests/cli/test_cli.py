@@ -169,6 +169,9 @@ def test_the_plan_has_what_was_asked_for(place):
         "prompts": ["a", "ü\n|"],
         "trust_remote_code": True,
         "texts": None,
+        "factory": None,
+        "generate": None,
+        "train_step": None,
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from repro.probes.model.ablations import ABLATIONS
+from repro.probes.phases.ablations import OWN
 from repro.probes.program.settings import SETTINGS
 from repro.probes.steps import registry
 
@@ -26,7 +27,7 @@ def test_no_module_is_without_its_line():
 
 
 def test_the_ablations_are_those_of_the_kit():
-    of = {"model": set(ABLATIONS), "script": set(SETTINGS) - {"compile=eager", "compile=aot_eager"}}
+    of = {"model": set(ABLATIONS) | set(OWN), "script": set(SETTINGS) - {"compile=eager", "compile=aot_eager"}}
     for subject, known in of.items():
         names = [row["name"] for row in registry.every() if ":" in row["name"] and subject in row["subjects"]]
         assert {name.partition(":")[2] for name in names} == known
