@@ -86,7 +86,7 @@ def outcome(phase: Phase) -> Outcome:
     verdict, reason = phase.verdict, phase.asked.reason
     told: dict[str, Any] = {"bad": sorted(plain.bad), "note": plain.reason if plain.skipped else None}
     if isinstance(what, Generation):
-        new = what.seen.new
+        new = what.plain.new
         told.update(tokens=what.tokens, cached=what.is_cached, prompt=phase.inputs, judged=what.judged)
         told["generated"] = [] if what.inputs.withheld else new
         if verdict == "good" and not what.judged:
@@ -187,10 +187,10 @@ def placed(phase: Phase, origin: dict[str, Any]) -> None:
 
 def _token(what: Generation, origin: dict[str, Any], trusted: bool) -> dict[str, Any]:
     """The token that the model was given in the step of the origin, where that was one token."""
-    step, begin = origin["generate_step"], what.seen.begin
-    if not step or begin is None or not what.is_cached or origin["call_index"] < 0 or step > len(what.seen.new):
+    step, begin = origin["generate_step"], what.plain.begin
+    if not step or begin is None or not what.is_cached or origin["call_index"] < 0 or step > len(what.plain.new):
         return {}
-    token = what.seen.new[step - 1]
+    token = what.plain.new[step - 1]
     tokenizer = None if what.inputs.withheld else load_tokenizer(what.loaded.source.folder, trusted)
     text = None if tokenizer is None else str(tokenizer.convert_ids_to_tokens([token])[0])
     return {"token_index": begin + step - 1, "token": text}

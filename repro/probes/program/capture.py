@@ -247,9 +247,9 @@ class Capture(Look):
 
     def _updated(self, step: Step) -> Optional[str]:
         """Of an operator of an optimizer: whose step it is."""
-        for ref in step.op.mutates:
-            name, kind = self._named(ref.tensor())
-            if kind == "parameter":
+        written = {ref.store.storage.data_ptr() for ref in step.op.mutates}
+        for kind, name, held in self._names.held():
+            if kind == "parameter" and is_readable(held) and held.untyped_storage().data_ptr() in written:
                 return f"in the step of {name}"
         return None
 
