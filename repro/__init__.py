@@ -12,6 +12,36 @@ How it hangs together::
 Two worlds, one wire. The host (every room here except ``repro/probes``) plans, judges and reports, and never imports
 torch. The probe kit is the only code that imports torch, and imports nothing of the host. ``docs/architecture.md`` has
 one row for each room; ``tests/project`` holds the imports against it.
+
+In a notebook or a training script, the same is a call: ``repro.find``, ``repro.watch``, ``repro.Guard``. They are
+imported when they are first used, and so is torch.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repro.inprocess.guard import FaultFound, Guard
+    from repro.inprocess.watching import find, watch
+
 __version__ = "0.1.0"
+
+CALLS = {
+    "FaultFound": "repro.inprocess.guard",
+    "Guard": "repro.inprocess.guard",
+    "find": "repro.inprocess.watching",
+    "watch": "repro.inprocess.watching",
+}
+"""What the user's own process calls, and the module that has it."""
+__all__ = ["FaultFound", "Guard", "__version__", "find", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in CALLS:
+        raise AttributeError(f"module 'repro' has no attribute {name!r}; it has {', '.join(CALLS)}")
+    import importlib
+
+    return getattr(importlib.import_module(CALLS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *CALLS])

@@ -128,6 +128,11 @@ CASE: tuple[Decorator, ...] = (
         help="random:SEED builds the model from its configuration with seeded weights.",
     ),
 )
+GIVEN: tuple[Decorator, ...] = (
+    click.option("--image", metavar="FILE", help="Picture for the model, through its own processor."),
+    click.option("--audio", metavar="FILE", help="Sound for the model, through its own processor."),
+    click.option("--inputs", metavar="FILE", help="Exact inputs by argument: .safetensors, .npz, or a saved dict."),
+)
 PYTHON = click.option(
     "--python", metavar="PATH", help="Interpreter whose torch is examined. Default: the one that runs repro."
 )
@@ -186,9 +191,9 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 ENVIRONMENT: tuple[Decorator, ...] = (PYTHON, out("repro-runs/MODEL-STAMP/"), AS_JSON, *LIMITS, DEBUG)
-RUN = together(MODEL, DEVICE, *CASE, *ENVIRONMENT)
+RUN = together(MODEL, DEVICE, *CASE, *GIVEN, *ENVIRONMENT)
 """The argument and options of every command that runs steps in one environment."""
-PASSES = together(*MODEL_OR_FACTORY, DEVICE, *CASE, *PHASES, *ENVIRONMENT)
+PASSES = together(*MODEL_OR_FACTORY, DEVICE, *CASE, *GIVEN, *PHASES, *ENVIRONMENT)
 """Those of the commands that run the model."""
 
 
@@ -215,10 +220,10 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         attn=options["attn"],
         prompts=options["prompts"],
         trust_remote_code=options["trust_remote_code"],
-        factory=options.get("factory"),
-        generate=options.get("generate"),
-        train_step=options.get("train_step"),
+        **{name: options.get(name) for name in ("image", "audio", "inputs", "factory", "generate", "train_step")},
     )
+    if case.inputs is not None and options.get("private_prompts"):
+        raise UsageError("--private-prompts withholds texts, and --inputs holds token ids. Give one of them.")
     cell = cells.cell_from(options.get("python"))
 
     from repro.core.records import Fault

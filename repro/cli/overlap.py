@@ -3,7 +3,7 @@
 Nothing is imported here that ``--help`` does not need.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,21 +70,31 @@ def overlap(
     from dataclasses import replace
 
     from repro.core.encoding import to_json
-    from repro.jobs.overlap.compare import NORMALISED
+    from repro.jobs.overlap.compare import NORMALISED, check_population
     from repro.jobs.overlap.compare import overlap as compare
     from repro.jobs.overlap.labels import without_labels
+    from repro.jobs.overlap.matching import NOTHING_KNOWN
     from repro.jobs.overlap.sets import assumed, completed, population_of, read_sets
 
     sets = read_sets(places, field, pairs=pairs)
     sets, drawn_from = without_labels(sets, population_of(sets, population, field, pairs=pairs))
     by_logs = assumed(sets) if drawn_from is None else None
-    texts = () if drawn_from is None or isinstance(drawn_from, int) else drawn_from
-    sets, unclear, texts = completed(sets, texts)
-    drawn_from = texts or drawn_from
-    found = compare({item.name: item.failed for item in sets}, drawn_from or by_logs, unclear)
+    texts = drawn_from if isinstance(drawn_from, Mapping) else NOTHING_KNOWN
+    sets, matched = completed(sets, texts)
+    if population is not None and texts:
+        check_population(len(texts), matched.sets, matched.unclear)
+    drawn = drawn_from if isinstance(drawn_from, int) else matched.population or by_logs
+    found = compare(matched.sets, drawn, matched.unclear)
+    notes = [f"Assumed: {said}." for said in matched.assumed]
     if by_logs is not None:
-        same = f"Assumed: every log ran the same {by_logs:,} prompts, since each reports that number."
-        found = replace(found, notes=(same, *found.notes))
+        notes.insert(0, f"Assumed: every log ran the same {by_logs:,} prompts, since each reports that number.")
+    if drawn_from is not None:
+        notes += [
+            f"{item.name} reports {item.total:,} prompts, and the population has {found.population:,}."
+            for item in sets
+            if item.total is not None and item.total != found.population
+        ]
+    found = replace(found, notes=(*notes, *found.notes))
     plain = [{**to_json(item), "failed": sorted(item.failed), "asked": _asked(item)} for item in sets]
     document = {"normalised": NORMALISED, "sets": plain, **to_json(found)}
     finish(_content(sets, found, show), document, as_json=as_json, status=0)
@@ -97,33 +107,40 @@ def _asked(item: "PromptSet") -> int | None:
 def _content(sets: Sequence["PromptSet"], found: "Overlap", most: int) -> "Content":
     """The tables, the sentences, and the prompts that only some of the sets have."""
     from repro.core.sentences import listed
-    from repro.jobs.content import cut, number
+    from repro.jobs.content import cut, many
 
     yield from _tables(sets, found)
     for item in sets:
         yield from (f"{item.name}: {note}" for note in item.notes)
     if found.population is not None:
-        yield f"Population: {number(found.population)} prompts."
+        yield f"Population: {many(found.population, 'prompt')}."
     yield from found.sentences
     for pair in found.pairs:
         for name, other, those in (
             (pair.first, pair.second, pair.unclear_first),
             (pair.second, pair.first, pair.unclear_second),
         ):
-            if those:
-                yield ""
-                yield f"in {name}; could not tell whether in {other} ({len(those)}):"
-                rows = [f"  {cut(text, WIDTH)} ({count} candidates)" for text, count in sorted(those.items())]
-                yield from rows[:most]
-                if len(rows) > most:
-                    yield f"  and {len(rows) - most} more (--show {len(rows)})"
+            may_be = [f"  {cut(text, WIDTH)}" for text, count in sorted(those.items()) if count == 1]
+            several = [
+                f"  {cut(text, WIDTH)} ({many(count, 'candidate')})"
+                for text, count in sorted(those.items())
+                if count > 1
+            ]
+            yield from _list(f"in {name}, may be in {other}", may_be, most)
+            yield from _list(f"in {name}; could not tell whether in {other}", several, most)
     for region in found.regions:
         if region.alone and len(region.sets) < len(sets):
-            yield ""
-            yield f"only in {listed(region.sets)} ({len(region.alone)}):"
-            yield from (f"  {cut(text, WIDTH)}" for text in region.alone[:most])
-            if len(region.alone) > most:
-                yield f"  and {len(region.alone) - most} more (--show {len(region.alone)})"
+            rows = [f"  {cut(text, WIDTH)}" for text in region.alone]
+            yield from _list(f"only in {listed(region.sets)}", rows, most)
+
+
+def _list(head: str, rows: Sequence[str], most: int) -> "Content":
+    if rows:
+        yield ""
+        yield f"{head} ({len(rows):,}):"
+        yield from rows[:most]
+        if len(rows) > most:
+            yield f"  and {len(rows) - most:,} more (--show {len(rows)})"
 
 
 def _tables(sets: Sequence["PromptSet"], found: "Overlap") -> "tuple[Table, ...]":

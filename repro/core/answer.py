@@ -26,6 +26,7 @@ from repro.core.payloads import (
     Reduction,
     Script,
     Train,
+    Watch,
     Weights,
 )
 from repro.core.records import Case, Ending, Kind, Outcome, Owner
@@ -35,7 +36,9 @@ NAME = "verdict.json"
 
 
 class ModelInfo(Record, frozen=True, kw_only=True):
-    """What was examined. ``weights`` is "checkpoint", "random" (then ``seed`` is set), or "factory"."""
+    """What was examined. ``weights`` is "checkpoint", "memory" (of a module that the user's own process holds),
+    "factory" (those that it gives), or "random"; then ``seed`` is set.
+    """
 
     id: str
     revision: str | None = None
@@ -168,6 +171,7 @@ class Answer(Record, frozen=True, kw_only=True):
     generate: Generate | None = None
     train: Train | None = None
     script: Script | None = None
+    watch: Watch | None = None
     prompts: Prompts | None = None
     origin: Origin | None = None
     bisect: Bisect | None = None

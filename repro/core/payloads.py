@@ -253,15 +253,22 @@ class Load(Section, frozen=True, kw_only=True):
 
 
 class Further(Record, frozen=True, kw_only=True):
-    """An input beside the token ids: ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``.
+    """An input beside the token ids.
 
-    Without a seed, one that somebody gave.
+    ``made``: "normal" is ``torch.randn`` of ``shape`` from a generator with ``seed``, cast to ``dtype``, and "whole" is
+    ``torch.randint`` up to ``below``; "ones" are ones, "exact" are ``values``, "given" is as the program gave it.
+    "file", "image" and "audio" were read, and are ``stored`` with another dtype where there is one. ``values`` are
+    absent where there are many.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     seed: int | None = None
+    made: str = "normal"
+    below: int | None = None
+    stored: str | None = None
+    values: Any = None
 
 
 class Pass(Record, frozen=True, kw_only=True):
@@ -304,6 +311,25 @@ class Script(Section, frozen=True, kw_only=True):
     exit_status: int | None = None
     lines: tuple[str, ...] = ()
     script_sha256: str | None = None
+
+
+class Watch(Section, frozen=True, kw_only=True):
+    """The watch step: what ran in the user's own process while it was watched.
+
+    ``arrived`` says what the first NaN or Inf arrived in, and ``phase`` in which phase. ``unseen`` counts the calls of
+    operators that could not be looked at, ``scaled`` the overflows of gradients that a loss scaler threw away.
+    Of a guarded training loop: ``step``, its number from 1, and ``examples`` of the ``batch``
+    that are bad alone.
+    """
+
+    operators: int = 0
+    unseen: dict[str, int] = field(default_factory=dict)
+    scaled: int = 0
+    arrived: str | None = None
+    phase: str | None = None
+    step: int | None = None
+    examples: tuple[int, ...] | None = None
+    batch: int | None = None
 
 
 # --- bisect ----------------------------------------------------------------------------------------------------------
@@ -523,7 +549,7 @@ class Change(Record, frozen=True, kw_only=True):
 
 
 class Inputs(Record, frozen=True, kw_only=True):
-    """The reduced input: how many tokens there were and are, and which."""
+    """The reduced input: how many tokens there were and are, and which. ``further``: inputs with a place for each."""
 
     before: int | None = None
     after: int | None = None
@@ -532,6 +558,7 @@ class Inputs(Record, frozen=True, kw_only=True):
     attention_mask: bool | None = None
     tokens: tuple[str, ...] | None = None
     special: tuple[bool, ...] = ()
+    further: tuple[Further, ...] = ()
     prompts: int | None = None
     trials: int | None = None
 

@@ -57,7 +57,9 @@ class Case:
     ``model`` is a Hub id, or the absolute path of a folder, a .gguf file or a script (.py). ``weights`` is "checkpoint"
     or "random:SEED". ``config`` is the path of a configuration that ships with the package (random weights only).
     None for ``device``, ``dtype`` or ``attn`` leaves the choice to the kit, which records it. ``texts`` is the path of
-    the file that holds the prompts where they are withheld; then ``prompts`` has a placeholder for each.
+    the file that holds the prompts where they are withheld; then ``prompts`` has a placeholder for each. ``image``,
+    ``audio`` and ``inputs`` are absolute paths of what the model is given: a picture and a sound for its processor, or
+    a file of tensors that are its exact inputs.
 
     ``factory`` is "FILE.py:function", with the file's absolute path, or "package.module:function": a function that
     gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
@@ -77,6 +79,15 @@ class Case:
     factory: str | None = None
     generate: int | None = None
     train_step: int | None = None
+    image: str | None = None
+    audio: str | None = None
+    inputs: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The files that the model is given, by the option that names each."""
+        named = {"--image": self.image, "--audio": self.audio, "--inputs": self.inputs}
+        return {option: path for option, path in named.items() if path is not None}
 
     @property
     def phase(self) -> str:

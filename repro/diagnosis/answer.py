@@ -4,7 +4,19 @@ import shlex
 from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
-from repro.core.payloads import Bisect, Environment, Files, Forward, Generate, Load, Reduction, Script, Train, Weights
+from repro.core.payloads import (
+    Bisect,
+    Environment,
+    Files,
+    Forward,
+    Generate,
+    Load,
+    Reduction,
+    Script,
+    Train,
+    Watch,
+    Weights,
+)
 from repro.core.records import Header, Observation
 from repro.core.sweep_answers import Prompts
 from repro.diagnosis.sections import payload, section
@@ -28,7 +40,7 @@ def answer(
     here = environment or Environment()
     files, load = section(observations, "files", Files), section(observations, "load", Load)
     loaded = load or Load()
-    seeded = case.weights != "checkpoint"
+    source, _, seed = case.weights.partition(":")
     return Answer(
         verdict=judgement.verdict.outcome,
         reason=judgement.verdict.reason,
@@ -37,8 +49,8 @@ def answer(
         model=ModelInfo(
             id=case.model,
             revision=(files and files.revision) or case.revision,
-            weights="random" if seeded else "factory" if case.model == case.factory else "checkpoint",
-            seed=int(case.weights.partition(":")[2]) if seeded else None,
+            weights=source,
+            seed=int(seed) if seed else None,
             class_=loaded.class_,
             parameters=loaded.parameters,
         ),
@@ -60,6 +72,7 @@ def answer(
         generate=section(observations, "generate", Generate),
         train=section(observations, "train", Train),
         script=section(observations, "script", Script),
+        watch=section(observations, "watch", Watch),
         prompts=section(observations, "prompts", Prompts),
         origin=judgement.origin,
         bisect=section(observations, "bisect", Bisect),

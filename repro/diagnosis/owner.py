@@ -63,6 +63,12 @@ def _outside(answer: Answer) -> Owner | None:
         return Owner(
             None, f"Code that is not an operator of PyTorch wrote the value; its author is not known ({origin.note})."
         )
+    if origin.mechanism == "bad_weights" and answer.model.weights == "memory":
+        return Owner(
+            None,
+            f"The parameter {named} held the value in memory before this pass. A guard on the training loop tells "
+            "which step put it there (repro.Guard), and `repro weights` whether a file holds it.",
+        )
     if origin.mechanism == "bad_weights" and came is not None:
         return Owner("checkpoint", f"The value is in the file: {named} holds it when it is loaded.")
     if origin.mechanism == "bad_input" and came is not None and came.kind == "data":

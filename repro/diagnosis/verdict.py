@@ -124,10 +124,11 @@ def _good_or_skip(observations: Mapping[str, Observation], deciding: str) -> Ver
 
 
 def _bad_reason(step: str, observations: Mapping[str, Observation], origin: Origin | None) -> str:
-    if step == "script" and origin is not None:
+    if step in ("script", "watch") and origin is not None:
         said = origin_sentence(origin, section(observations, "bisect", Bisect))
-        return f"{said} The script: {observations[step].verdict.reason}"
-    if step not in PASSES:
+        reason = observations[step].verdict.reason
+        return f"{said} The script: {reason}" if step == "script" else f"{said} {sentence(reason)}"
+    if step not in PASSES and step != "watch":
         return observations[step].verdict.reason
     if origin is not None and origin.module is not None:
         return origin_sentence(origin, section(observations, "bisect", Bisect))

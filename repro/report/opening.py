@@ -113,7 +113,7 @@ def _of_script(answer: Answer) -> str:
 
 def _of_model(answer: Answer, ran: Mapping[str, Outcome]) -> str:
     forward = answer.forward
-    if answer.prompts:
+    if answer.prompts or answer.watch:
         return ""
     if forward is None:
         return "The forward pass was not run."

@@ -38,6 +38,8 @@ from repro.run.withheld import NAME as WITHHELD
 from repro.run.withheld import withheld
 
 REDUCE = "reduce"
+WHOLE = frozenset({"run", "find", "watch"})
+"""Commands that look for a script and write the page and the bundle; the last two are calls in the user's process."""
 BEFORE = (WITHHELD, f"{WITHHELD}.part")
 """What a run that was killed may leave in its folder before it has recorded anything."""
 
@@ -53,6 +55,7 @@ class Request:
     ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: also write report.html and
     bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
     ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
+    ``program``: the command of the user's own program, where it was asked in that one's process.
     """
 
     command: str
@@ -69,6 +72,12 @@ class Request:
     out: Path | None = None
     extra: tuple[str, ...] = ()
     batches: Mapping[str, Any] | None = None
+    program: tuple[str, ...] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that a run can say is wanted, down to the script that shows the fault."""
+        return self.command in WHOLE
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -87,6 +96,8 @@ class Request:
     @property
     def subject(self) -> str:
         """What the steps are asked of."""
+        if self.command == "watch":
+            return "program"
         if self.case.is_script:
             return "script"
         return "model" if self.case.factory is None else "module"
@@ -94,6 +105,8 @@ class Request:
     @property
     def deciding(self) -> str:
         """The step that must be good for the run to be good."""
+        if self.command == "watch":
+            return "watch"
         if self.case.is_script:
             return "script" if "script" in self.steps else self.steps[-1]
         return self.case.phase if self.case.phase in self.steps else self.steps[-1]
@@ -105,13 +118,15 @@ class Request:
 
     def argv(self) -> tuple[str, ...]:
         """The command that gives it again, without the folder, so that it is run again and not read again."""
+        if self.program is not None:
+            return self.program
         argv = ["repro"] if self.command == "run" else ["repro", self.command]
         argv += [*([self.model] if self.model else []), *self.extra]
         named = {"--factory": self.case.factory, "--device": self.case.device, "--dtype": self.case.dtype}
         named["--attn"] = self.case.attn
         for count, option in ((self.case.generate, "--generate"), (self.case.train_step, "--train-step")):
             named[option] = None if count is None else str(count)
-        if self.case.weights != "checkpoint":
+        if self.case.weights.startswith("random"):
             named["--weights"] = self.case.weights
         if self.fault is not Fault.NONFINITE:
             named["--fault"] = self.fault.value
@@ -123,6 +138,8 @@ class Request:
             argv += [] if value is None else [option, value]
         for prompt in self.case.prompts:
             argv += ["--prompt", prompt]
+        for option, path in self.case.given.items():
+            argv += [option, str(paths.relative(Path(path)))]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
         argv += ["--private-prompts"] if self.private_prompts else []
         switches = {"--no-ablations": self.ablations, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
@@ -194,7 +211,7 @@ def run_into(folder: Path, request: Request, listener: Listener, rows: Rows | No
         with terminable():
             runner.run(setting, evidence.append, listener, before, trials, rows)
             check_held_still(header.inputs, seen(request.case, request.cell), folder)
-            return _conclude(request, folder, evidence, listener)
+            return conclude(request, folder, evidence, listener)
     except KeyboardInterrupt as error:
         again = shlex.join([*request.argv(), "--out", str(request.out or paths.relative(folder))])
         raise Stopped(143 if isinstance(error, Terminated) else 130, again) from None
@@ -234,7 +251,7 @@ def _setting(request: Request, kit: Kit, folder: Path) -> Setting:
     )
 
 
-def _conclude(request: Request, folder: Path, evidence: Evidence, listener: Listener) -> Result:
+def conclude(request: Request, folder: Path, evidence: Evidence, listener: Listener) -> Result:
     """Judge what was observed, verify the script that shows it, and write what says so."""
     assert evidence.header is not None
     asked = {o.step: o for o in evidence.observations if o.step in request.steps}
@@ -243,12 +260,12 @@ def _conclude(request: Request, folder: Path, evidence: Evidence, listener: List
     header = dataclasses.replace(evidence.header, command=request.argv())
     found = answer(judgement, observations, header, evidence.sha256())
     found = replace(found, private_prompts=request.private_prompts)
-    if request.reduce and request.command == "run" and found.verdict is Outcome.BAD:
+    if request.reduce and request.is_whole and found.verdict is Outcome.BAD:
         mask = Mask.of(found, private_words())
         found = replace(found, reproducer=offer(found, request.cell.python, folder, mask, listener))
     found = replace(found, owner=owner(found, excluded(found)))
     found = replace(found, looks_like=looks_like(found))
-    return Result(folder, output.write(folder, found, whole=request.deliver and request.command == "run"))
+    return Result(folder, output.write(folder, found, whole=request.deliver and request.is_whole))
 
 
 @contextlib.contextmanager

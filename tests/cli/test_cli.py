@@ -69,6 +69,21 @@ def test_the_summary_names_place_workaround_report_and_command(place):
     assert (place / "out" / "report.md").read_text().startswith("# model: float16 overflow in model.layers.7\n")
 
 
+def test_the_files_that_a_model_is_given_are_in_the_command_and_in_the_plan(place):
+    (place / "in.npz").write_bytes(b"numbers")
+    ran = ask(place, "--inputs", "in.npz", "--no-ablations")
+    assert "rerun: repro model --python ./fake-python --inputs in.npz --no-ablations" in ran.stdout
+    assert json.loads((place / "out" / "plan.json").read_text())["case"]["inputs"] == str(place / "in.npz")
+
+
+def test_exact_ids_are_not_private(place):
+    (place / "in.npz").write_bytes(b"numbers")
+    ran = ask(place, "--inputs", "in.npz", "--private-prompts")
+    assert (ran.returncode, ran.stderr) == (
+        2, "repro: --private-prompts withholds texts, and --inputs holds token ids. Give one of them.\n",
+    )  # fmt: skip
+
+
 def test_progress_is_plain_lines_on_stderr(place):
     ran = ask(place, "--no-ablations", weights={"reason": "148 tensors"})
     assert ran.stderr.splitlines()[2] == "weights ... good (0.5 s): 148 tensors"
@@ -172,6 +187,9 @@ def test_the_plan_has_what_was_asked_for(place):
         "factory": None,
         "generate": None,
         "train_step": None,
+        "image": None,
+        "audio": None,
+        "inputs": None,
     }
 
 

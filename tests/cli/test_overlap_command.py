@@ -107,3 +107,33 @@ def test_pairs_are_read_as_by_the_command_prompts(place):
 
 def test_a_missing_file_is_wrong_usage(place):
     assert run("12b.txt", "nowhere.txt").exit_code == 2
+
+
+def test_a_population_file_that_is_too_small_is_refused_like_the_number(place):
+    (place / "few.txt").write_text("one\ntwo\n", "utf-8")
+    for given in (2, "few.txt"):
+        refused = run("12b.txt", "27b.txt", "--population", given)
+        assert isinstance(refused.exception, UsageError)
+        assert "--population is 2 prompts, fewer than the 38 distinct ones of the sets" in str(refused.exception)
+
+
+def test_a_log_that_reports_another_number_than_the_population_is_told(place):
+    log = place / "job.err"
+    log.write_text("Loaded 200 prompts\nSkipping index 3 due to NaN\n", "utf-8")
+    said = run("12b.txt", log, "--population", "all.txt").output
+    assert "job.err reports 200 prompts, and the population has 100." in said
+    assert "1 of the" not in said.split("Population")[0]
+    assert "All 1 in job.err are among the 38 in 12b" in said
+
+
+def test_what_may_be_shared_is_listed_apart_and_numbers_agree_with_their_nouns(place):
+    log = place / "job.err"
+    lines = [f"Problematic text: {text}..." for text in ("Who is the richest person in country 36", "Who is")]
+    log.write_text("\n".join(lines) + "\n", "utf-8")
+    said = run(log, "27b.txt").output
+    assert "in job.err; could not tell whether in 27b (1):\n  Who is… (19 candidates)" in said
+    assert "(1 candidates)" not in said
+    (place / "job.err").write_text("Problematic text: Who is the richest person in country 17...\n", "utf-8")
+    said = run(log, "27b.txt").output
+    assert "in job.err, may be in 27b (1):\n  Who is the richest person in country 17…" in said
+    assert "in 27b, may be in job.err (1):\n  Who is the richest person in country 17?" in said

@@ -147,3 +147,40 @@ def test_an_interpreter_that_is_none(python, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"no such program\. Give the path of the Python that has torch"):
         cell_from(python)
+
+
+# --- what the model is given -----------------------------------------------------------------------------------------
+
+
+def test_files_of_inputs_become_absolute_paths(tmp_path, monkeypatch):
+    model_folder(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"picture")
+    (tmp_path / "in.npz").write_bytes(b"numbers")
+    monkeypatch.chdir(tmp_path)
+    assert case_from("model", image="a.png").given == {"--image": str(tmp_path / "a.png")}
+    assert case_from("model", inputs="in.npz").given == {"--inputs": str(tmp_path / "in.npz")}
+    assert case_from("model").given == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"image": "gone.png"}, r"--image gone.png: there is no such file (looked for "),
+        ({"audio": "model"}, "is a folder"),
+        ({"inputs": "a.txt"}, "--inputs a.txt: expected a file of tensors (.safetensors .npz .pt .pth .bin)"),
+        ({"inputs": "in.npz", "prompts": ("x",)}, "--inputs gives exact inputs, so --prompt would not be used"),
+        ({"inputs": "in.npz", "image": "a.txt"}, "--inputs gives exact inputs, so --image would not be used"),
+    ],
+)
+def test_files_of_inputs_that_are_refused(tmp_path, monkeypatch, options, said):
+    model_folder(tmp_path)
+    for name in ("a.txt", "in.npz"):
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal("model", **options)
+
+
+def test_a_script_takes_no_file_of_inputs(tmp_path):
+    (tmp_path / "s.py").write_text("")
+    (tmp_path / "in.npz").write_bytes(b"")
+    assert "is a script, which takes no --inputs" in refusal(tmp_path / "s.py", inputs=str(tmp_path / "in.npz"))

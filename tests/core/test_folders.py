@@ -125,3 +125,12 @@ def test_what_changes_while_it_is_read_is_no_answer(tmp_path: Path) -> None:
     check_held_still({"a": "1"}, {"a": "1", "b": "2"}, tmp_path)
     with pytest.raises(EvidenceError, match="changed while the run went on: a was 1, and is 2"):
         check_held_still({"a": "1"}, {"a": "2"}, tmp_path)
+
+
+def test_the_files_that_a_model_is_given_are_inputs_too(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"one")
+    case = Case(str(model(tmp_path / "m")), image=str(tmp_path / "a.png"))
+    before = seen(case)
+    assert "--image a.png" in before
+    (tmp_path / "a.png").write_bytes(b"two")
+    assert "--image a.png was sha256" in (inputs.changed(before, seen(case)) or "")

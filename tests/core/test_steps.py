@@ -79,6 +79,7 @@ def test_what_a_step_judges_is_a_kind_of_fault():
         "generate": Kind.NONFINITE,
         "train": Kind.NONFINITE,
         "script": None,
+        "watch": None,
         "trace": None,
         "prompts": Kind.NONFINITE,
     }

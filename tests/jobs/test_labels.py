@@ -25,9 +25,10 @@ def test_a_label_that_every_text_of_one_set_has_is_left_out(label: str) -> None:
 
 def test_truncated_texts_are_matched_behind_their_label() -> None:
     log = of("Question: is it", "Question: why", name="log", cut=True)
-    sets, unclear, _ = completed(without_labels([of("is it so?", "why so?", name="plain"), log], None)[0])
+    every = dict.fromkeys(("is it so?", "why so?", "who?"), ())
+    sets, matched = completed(without_labels([of("is it so?", "why so?", name="plain"), log], every)[0], every)
     assert sets[1].failed == {"is it so?", "why so?"}
-    assert not unclear
+    assert not matched.unclear
 
 
 def test_a_label_that_tells_texts_of_another_set_apart_stays() -> None:
@@ -46,6 +47,8 @@ def test_texts_that_begin_with_different_words_and_colons_stay() -> None:
 
 
 def test_the_population_loses_its_label_as_well() -> None:
-    sets, every = without_labels([of("why?"), of("who?", name="b")], frozenset({"Q: why?", "Q: who?", "Q: what?"}))
-    assert every == {"why?", "who?", "what?"}
+    sets, every = without_labels(
+        [of("why?"), of("who?", name="b")], {"Q: why?": (0,), "Q: who?": (1,), "Q: what?": (2,)}
+    )
+    assert every == {"why?": (0,), "who?": (1,), "what?": (2,)}
     assert sets[0].failed == {"why?"}

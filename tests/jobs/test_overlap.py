@@ -138,8 +138,16 @@ def test_one_set_cannot_be_compared():
 
 
 def test_a_population_that_is_too_small_is_refused():
-    with pytest.raises(UsageError, match="30 is smaller than the 38 distinct prompts"):
+    with pytest.raises(UsageError, match="is 30 prompts, fewer than the 38 distinct ones"):
         overlap({"a": TWELVE, "b": TWENTY_SEVEN}, 30)
+
+
+def test_a_member_that_may_be_another_ones_prompt_does_not_make_a_population_too_small():
+    sets = {"a": {"cut 1…", "cut 2…"}, "b": {"cut 1 whole", "cut 2 whole"}}
+    may_be = {("a", "b"): {"cut 1…": 1, "cut 2…": 1}, ("b", "a"): {"cut 1 whole": 1, "cut 2 whole": 1}}
+    assert overlap(sets, 3, may_be).population == 3
+    with pytest.raises(UsageError, match="is 1 prompt, fewer than the 2 distinct ones"):
+        overlap(sets, 1, may_be)
 
 
 @pytest.mark.parametrize(

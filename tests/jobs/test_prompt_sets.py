@@ -94,8 +94,11 @@ def test_a_log_gives_the_prompts_that_it_says_have_failed(tmp_path, name):
 
 
 def test_a_failure_without_a_text_is_counted(tmp_path):
-    found = read(written(tmp_path, "job.err", SEED_LOG.replace("ERROR | Problematic text:", "INFO |")))
-    assert (found.failed, found.notes) == (frozenset(), ("1 failure without a text in the log left out.",))
+    log = SEED_LOG.replace("ERROR | Problematic text:", "INFO |")
+    found = read(written(tmp_path, "job.err", log))
+    assert (found.failed, found.notes) == ({"(index 0)"}, ("1 failure with an index and no text.",))
+    found = read(written(tmp_path, "b.err", log.replace("WARNING | Skipping index", "INFO |")))
+    assert (found.failed, found.notes) == (frozenset(), ("1 failure without a text or an index in the log left out.",))
 
 
 # --- several together --------------------------------------------------------------------------------------------
@@ -122,16 +125,40 @@ def test_a_set_cannot_be_compared_with_itself(tmp_path):
 def test_a_cut_text_stands_for_the_only_prompt_that_begins_so(tmp_path):
     log = written(tmp_path, "job.err", SEED_LOG)
     full = written(tmp_path, "skipped.txt", "Question: Who is the richest person in the world?\nQuestion: Who else?\n")
-    (of_log, of_list), _, _ = completed(read_sets([log, full]))
+    every = population_of((), str(full))
+    (of_log, of_list), matched = completed(read_sets([log, full]), every)
     assert of_log.failed == {"Question: Who is the richest person in the world?"} < of_list.failed
-    assert of_log.notes == ("1 truncated text completed: only one known prompt starts that way.",)
+    assert of_log.notes == ("1 truncated text completed: only one prompt of the population starts that way.",)
+    assert not matched.unclear
+
+
+def test_without_a_population_a_cut_text_may_be_the_only_prompt_that_begins_so(tmp_path):
+    log = written(tmp_path, "job.err", SEED_LOG)
+    full = written(tmp_path, "skipped.txt", "Question: Who is the richest person in the world?\nQuestion: Who else?\n")
+    pair = pair_of([log, full])
+    assert (pair.both, [*pair.unclear_first.values()], [*pair.unclear_second.values()]) == (0, [1], [1])
+    assert pair.sentence.startswith("0 of the 1 in job.err are among the 2 in skipped; 1 may be, as a truncated text")
+
+
+def test_without_a_population_two_cut_texts_that_are_the_same_may_be_one_prompt(tmp_path):
+    logs = [job(tmp_path, name, [27], index=False) for name in ("a.err", "b.err")]
+    pair = pair_of(logs)
+    assert (pair.both, pair.only_first, pair.only_second, [*pair.unclear_first.values()]) == (0, (), (), [1])
+
+
+def test_a_known_prompt_that_did_not_fail_is_a_candidate_too(tmp_path):
+    start = "Question: Who is the richest person"
+    run = run_of(tmp_path / "12b", {f"{start} in the world?": "bad", f"{start} in town?": "good"})
+    pair = pair_of([written(tmp_path, "job.err", SEED_LOG.replace("index 0", "index 7")), run])
+    assert pair.unclear_first == {f"{start}…": 2}
 
 
 def test_a_cut_text_that_could_stand_for_two_prompts_stays_as_it_is(tmp_path):
     log = written(tmp_path, "job.err", SEED_LOG)
     start = "Question: Who is the richest person"
     full = written(tmp_path, "skipped.txt", f"{start} in the world?\n{start} in town?\n")
-    (of_log, _), unclear, _ = completed(read_sets([log, full]))
+    (of_log, _), matched = completed(read_sets([log, full]))
+    unclear = matched.unclear
     assert of_log.failed == {f"{start}…"}
     assert unclear["job.err", "skipped"] == {f"{start}…": 2}
     assert unclear["skipped", "job.err"] == {f"{start} in the world?": 1, f"{start} in town?": 1}
@@ -140,8 +167,8 @@ def test_a_cut_text_that_could_stand_for_two_prompts_stays_as_it_is(tmp_path):
 
 def test_a_text_that_really_ends_in_dots_is_left_alone(tmp_path):
     paths = [written(tmp_path, name, "And then...\nAnd then it rained\n") for name in ("a.txt", "b.txt")]
-    (first, second), unclear, _ = completed(read_sets(paths))
-    assert (len(first.failed), first.failed, unclear) == (2, second.failed, {})
+    (first, second), matched = completed(read_sets(paths))
+    assert (len(first.failed), first.failed, matched.unclear) == (2, second.failed, {})
 
 
 QUESTIONS = [f"Question: {number} is what they say of number {number}?" for number in range(100)]
@@ -168,8 +195,8 @@ def job(place, name, failed, *, width=32, index=True, total=None):
 def pair_of(paths, population=100):
     sets = read_sets(paths)
     drawn = population_of(sets, str(population))
-    sets, unclear, _ = completed(sets, () if isinstance(drawn, int) else drawn)
-    return overlap({item.name: item.failed for item in sets}, drawn, unclear).pairs[0]
+    _, matched = completed(sets, {} if isinstance(drawn, int) else drawn)
+    return overlap(matched.sets, matched.population or drawn, matched.unclear).pairs[0]
 
 
 def test_the_failures_are_those_of_the_write_up():
@@ -187,16 +214,20 @@ def test_two_logs_that_truncate_are_matched_by_index(tmp_path, widths):
 def test_an_index_of_another_file_is_not_believed(tmp_path):
     log = job(tmp_path, "a.err", range(40), width=60)
     other = written(tmp_path, "b.err", log.read_text().replace("index 1", "index 2").replace("index 3 ", "index 9 "))
-    assert pair_of([log, other]).both == 40
+    pair = pair_of([log, other])
+    assert (pair.both, pair.only_first, set(pair.unclear_first.values())) == (0, (), {1})
+    every = written(tmp_path, "all.txt", "\n".join(QUESTIONS))
+    assert pair_of([log, other], every).both == 40
 
 
 def test_a_list_of_whole_texts_is_matched_by_how_they_begin(tmp_path):
     skipped = written(tmp_path, "27b.txt", "\n".join(QUESTIONS[number] for number in FAILED_27B))
     pair = pair_of([skipped, job(tmp_path, "a.err", FAILED_12B)])
-    assert (pair.both, pair.only_first) == (17, ())
-    assert set(pair.unclear_first.values()) == {2}
-    assert len(pair.unclear_first) == 2
-    assert "could not tell for 2, whose truncated text fits several (2 candidates)" in pair.sentence
+    assert (pair.both, pair.only_first) == (0, ())
+    assert sorted(pair.unclear_first.values()) == [1] * 17 + [2] * 2
+    assert "17 may be, as a truncated text fits; could not tell for 2, as a truncated text fits several (2 " in (
+        pair.sentence
+    )
     assert not pair.sentence.startswith("None")
 
 
@@ -205,6 +236,62 @@ def test_all_that_begin_so_in_the_population_are_known(tmp_path):
     every = written(tmp_path, "all.txt", "\n".join(QUESTIONS))
     pair = pair_of([skipped, job(tmp_path, "a.err", FAILED_12B)], every)
     assert (pair.both, pair.unclear_first, f"{pair.chance:.3g}") == (19, {}, "2.67e-10")
+
+
+def only_indices(place, name, indices):
+    """A log that names its failed prompts by index alone."""
+    return written(place, name, "".join(f"{STAMP} | WARNING | Skipping index {n} due to NaN/Inf\n" for n in indices))
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_an_index_is_looked_up_in_the_population(tmp_path, start):
+    """Where the texts alone would fit several."""
+    alike = [f"Question: Is it true what they say about number {number}?" for number in range(9)]
+    every = written(tmp_path, "all.txt", "\n".join([*alike, "Question: Who?"]))
+    lines = "".join(
+        f"{STAMP} | ERROR | Problematic text: {text}...\n{STAMP} | WARNING | Skipping index {at} due to NaN/Inf\n"
+        for text, at in [(alike[3][:30], 3 + start), (alike[7][:30], 7 + start), ("Question: Wh", 9 + start)]
+    )
+    log = written(tmp_path, "job.err", lines)
+    skipped = written(tmp_path, "skipped.txt", "\n".join([alike[3], alike[5]]))
+    sets, matched = completed(read_sets([log, skipped]), population_of((), str(every)))
+    assert sets[0].failed == {alike[3], alike[7], "Question: Who?"}
+    assert (matched.unclear, matched.by_index, matched.assumed) == ({}, {"job.err": 2, "skipped": 0}, ())
+
+
+def test_an_index_alone_is_looked_up_and_what_was_assumed_is_said(tmp_path):
+    every = written(tmp_path, "all.txt", "\n".join(QUESTIONS))
+    log = only_indices(tmp_path, "job.err", [27, 63])
+    (of_log,), matched = completed(read_sets([log]), population_of((), str(every)))
+    assert of_log.failed == {QUESTIONS[27], QUESTIONS[63]}
+    assert matched.assumed == ("job.err counts the population from 0; it has no text that would confirm it",)
+
+
+def test_an_index_beyond_the_population_is_not_looked_up(tmp_path):
+    every = written(tmp_path, "all.txt", "\n".join(QUESTIONS[:50]))
+    (of_log,), matched = completed(
+        read_sets([only_indices(tmp_path, "job.err", [27, 63])]), population_of((), str(every))
+    )
+    assert of_log.failed == {"(index 27)", "(index 63)"}
+    assert matched.assumed == ()
+
+
+def test_a_text_that_speaks_against_the_population_s_order_is_believed(tmp_path):
+    every = written(tmp_path, "all.txt", "\n".join(QUESTIONS[::-1]))
+    (of_log,), _ = completed(read_sets([job(tmp_path, "a.err", [5, 27, 40])]), population_of((), str(every)))
+    assert of_log.failed == {QUESTIONS[5], QUESTIONS[40], f"{QUESTIONS[27][:32]}…"}
+
+
+def test_a_log_of_indices_alone_is_not_empty_and_not_said_to_share_nothing(tmp_path):
+    log, other = only_indices(tmp_path, "job.err", [27]), written(tmp_path, "skipped.txt", QUESTIONS[63])
+    assert "may be" in pair_of([log, other]).sentence
+    assert pair_of([log, only_indices(tmp_path, "b.err", [27, 63])]).both == 1
+
+
+def test_each_of_several_cut_texts_that_look_alike_has_its_index(tmp_path):
+    log = job(tmp_path, "a.err", [27, 63])
+    (of_log, _), _ = completed(read_sets([log, written(tmp_path, "b.txt", "Quite another one\n")]))
+    assert of_log.failed == {f"{QUESTIONS[27][:32]}… (index 27)", f"{QUESTIONS[27][:32]}… (index 63)"}
 
 
 def test_texts_that_share_no_beginning_are_not_matched(tmp_path):
@@ -221,7 +308,7 @@ def test_runs_are_drawn_from_what_all_of_them_answered(tmp_path):
         run_of(tmp_path / "12b", {"one": "bad", "two": "good", "three": "skip"}),
         run_of(tmp_path / "27b", {"one": "bad", "two": "bad", "three": "good"}),
     ])  # fmt: skip
-    assert population_of(runs, None) == {"one", "two"}
+    assert set(population_of(runs, None)) == {"one", "two"}
 
 
 def test_a_list_does_not_know_what_it_was_drawn_from(tmp_path):
@@ -233,7 +320,7 @@ def test_the_population_can_be_a_number_or_a_file(tmp_path):
     every = written(tmp_path, "prompts.txt", "one\ntwo\n")
     folder = run_of(tmp_path / "12b", {"one": "bad", "two": "good"})
     assert population_of((), "100") == 100
-    assert population_of((), str(every)) == population_of((), str(folder)) == {"one", "two"}
+    assert population_of((), str(every)) == population_of((), str(folder)) == {"one": [0], "two": [1]}
 
 
 def test_a_population_that_is_neither_is_refused():

@@ -382,6 +382,13 @@ def test_a_script_that_needs_the_model_says_so_where_it_is_not_here(ask, tmp_pat
     assert "reproducer.py needs the model, which is not here. Give its place with --model." in found["not_run"]
 
 
+def test_a_model_is_not_run_without_the_file_of_its_inputs(ask, tmp_path, python):
+    asked = {"model": "my-model", "inputs": str(tmp_path / "in.npz")}
+    path = bundled(tmp_path / "run", case=asked)
+    _, found = replayed(ask, path, python, "--model", model_folder(tmp_path))
+    assert any("in.npz, is not here, and other inputs would ask another question" in note for note in found["not_run"])
+
+
 def test_a_script_is_given_the_model_where_it_is_here(ask, tmp_path, python):
     text = FAULT.replace("import sys", "import sys\nassert sys.argv[1].endswith('/model')")
     path = bundled(tmp_path / "run", text, reproducer=record(text, level="model", usage=["my-model"]))

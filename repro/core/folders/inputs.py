@@ -33,6 +33,7 @@ def seen(case: Case, cell: Cell | None = None) -> dict[str, str]:
     files = dict(_script(Path(case.model)) if case.is_script else _model(case))
     if case.factory is not None:
         files = {**dict(_factory(case.factory, cell)), **({} if case.model == case.factory else files)}
+    files.update({f"{option} {Path(path).name}": Path(path) for option, path in case.given.items()})
     found = {name: identity for name, path in files.items() if (identity := _identity(path)) is not None}
     return found if cell is None else {**found, **dict(_installed(Path(cell.python)))}
 

@@ -109,11 +109,8 @@ def overlap(
     union = frozenset().union(*sets.values())
     drawn, notes = _drawn(sets, population, frozenset().union(*unclear.values()))
     total = population if population is None or isinstance(population, int) else len(population)
-    if isinstance(population, int) and population < len(union):
-        raise UsageError(
-            f"--population {total} is smaller than the {len(union)} distinct prompts of the sets. "
-            "Give the number of prompts that were run."
-        )
+    if isinstance(population, int):
+        check_population(population, sets, unclear)
     couples = list(itertools.combinations(sets, 2))
     chances = [None if total is None else _chance(total, [drawn[name] for name in couple]) for couple in couples]
     corrected = holm([float(chance) for chance in chances if chance is not None]) or (None,) * len(couples)
@@ -128,7 +125,10 @@ def overlap(
     if len(pairs) > 1 and total is not None:
         notes.append(f"{len(pairs)} pairs were tested: corrected probabilities are by Holm's method.")
     if total is None:
-        notes.append("No probability: how many prompts were run is not known. Set it with --population N|FILE.")
+        looked_up = " In a FILE of all prompts, truncated texts are looked up too." if unclear else ""
+        notes.append(
+            f"No probability: how many prompts were run is not known. Set it with --population N|FILE.{looked_up}"
+        )
     notes += [said for first, second in couples if (said := _templates(sets, first, second))]
     return Overlap(
         sizes={name: len(members) for name, members in sets.items()},
@@ -141,6 +141,22 @@ def overlap(
         regions=_regions(sets, unclear),
         notes=tuple(notes),
     )
+
+
+def check_population(size: int, sets: Mapping[str, Set[str]], unclear: Unclear = NONE_UNCLEAR) -> None:
+    """Refuse a population that has fewer prompts than are known to have failed.
+
+    Raises:
+        UsageError: it has.
+    """
+    not_told = {text for those in unclear.values() for text in those}
+    failed = len(frozenset[str]().union(*sets.values()) - not_told)
+    least = max(failed, *(len(members) for members in sets.values()))
+    if size < least:
+        raise UsageError(
+            f"--population is {many(size, 'prompt')}, fewer than the {least:,} distinct ones of the sets. "
+            "Give all prompts that were run, or their number."
+        )
 
 
 def _drawn(
@@ -222,23 +238,30 @@ def _sentence(
     if max(len(drawn[small]), len(drawn[large])) == total:
         return f"{found}, as they must be: one of the two is the whole population."
     by_chance = f"{expected:.3g} would be expected by chance, and this many or more has probability {shown(chance)}"
-    more = f" ({shown(corrected)} corrected)" if len(sets) > 2 else ""
-    if not_told:
+    more = f" ({shown(corrected)} corrected)" if len(sets) > 2 and (both or not not_told) else ""
+    if not_told and not both:
+        by_chance = f"{expected:.3g} would be expected by chance"
+    elif not_told:
         by_chance = f"{expected:.3g} would be expected by chance, and {both} or more have probability {shown(chance)}"
     may_be = corrected > LEVEL and not not_told  # with more in common it would be less probable
     return f"{found}; {by_chance}{more}{', so this may be chance' if may_be else ''}."
 
 
 def _in_part(sets: Mapping[str, Set[str]], small: str, large: str, both: int, not_told: Mapping[str, int]) -> str:
-    """What is known where truncated texts fit several prompts: never that they are not among the others."""
-    fit = sorted(set(not_told.values()))
-    fitting = f"{fit[0]} candidates" if len(fit) == 1 else f"{fit[0]} to {fit[-1]} candidates"
-    if fit == [1]:
-        fitting = "1 candidate, which others fit too"
-    known = f"{both} of the {len(sets[small])} in {small} are among the {len(sets[large])} in {large}"
-    left = len(sets[small]) - both - len(not_told)
-    others = f", and {left} are not" if left else ""
-    return f"{known}{others}; could not tell for {len(not_told)}, whose truncated text fits several ({fitting})"
+    """What is known where texts are truncated: never that they are, or are not, among the others."""
+    several = sorted({count for count in not_told.values() if count > 1})
+    may_be = sum(count == 1 for count in not_told.values())
+    said = [f"{both} of the {len(sets[small])} in {small} are among the {len(sets[large])} in {large}"]
+    if left := len(sets[small]) - both - len(not_told):
+        said[0] += f", and {left} {'is' if left == 1 else 'are'} not"
+    if may_be:
+        said.append(f"{may_be} may be, as a truncated text fits")
+    if several:
+        fitting = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
+        said.append(
+            f"could not tell for {len(not_told) - may_be}, as a truncated text fits several ({fitting} candidates)"
+        )
+    return "; ".join(said)
 
 
 def _templates(sets: Mapping[str, Set[str]], first: str, second: str) -> str | None:

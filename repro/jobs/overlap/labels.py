@@ -5,9 +5,10 @@ it, and where no other set has it in front of some texts only: there it may tell
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from repro.jobs.overlap.matching import Population
 from repro.jobs.overlap.sets import PromptSet
 
 LABEL = re.compile(r"(?:[^\W\d_][\w .-]{0,22}:|<[^<>\s]{1,24}>|\[[A-Z/_]{1,12}\])\s*(?=\S)")
@@ -16,21 +17,21 @@ MOST = 4
 
 
 def without_labels(
-    sets: Sequence[PromptSet], population: int | frozenset[str] | None
-) -> tuple[tuple[PromptSet, ...], int | frozenset[str] | None]:
+    sets: Sequence[PromptSet], population: int | Population | None
+) -> tuple[tuple[PromptSet, ...], int | Population | None]:
     """The sets and the population's texts without the label that all texts of one have in front, with a note."""
     found, every = tuple(sets), population
     for _ in range(MOST):
-        texts = [{*(one.text for one in item.members), *(item.asked or ())} for item in found]
-        known = [*texts, every] if isinstance(every, frozenset) else texts
+        texts = [{*(one.text for one in item.members if one.text), *(item.asked or ())} for item in found]
+        known = [*texts, every.keys()] if isinstance(every, Mapping) else texts
         labels = [_labels(group) for group in known]
         mixed = frozenset[str | None]().union(*(those for those in labels if len(those) > 1))
         own = [next(iter(those)) if len(those) == 1 and not those & mixed else None for those in labels]
         if not any(own) or len(set(own)) == 1:  # one that all have tells nothing apart
             break
         found = tuple(_without(item, label) if label else item for item, label in zip(found, own, strict=False))
-        if isinstance(every, frozenset) and own[-1]:
-            every = frozenset(text.removeprefix(own[-1]) for text in every)
+        if isinstance(every, Mapping) and own[-1]:
+            every = {text.removeprefix(own[-1]): places for text, places in every.items()}
     return found, every
 
 

@@ -3,8 +3,9 @@
 A run also tells which prompts passed. A list and a log do not, so what they were drawn from has to be named.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from repro.core.foreign import check_is_file
 from repro.core.sentences import listed
 from repro.jobs.content import many
 from repro.jobs.overlap.compare import normalised
-from repro.jobs.overlap.matching import Member, match
+from repro.jobs.overlap.matching import NOTHING_KNOWN, Matched, Member, Population, match
 from repro.jobs.prompt_files import RUN, SUFFIXES, examples, is_run
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class PromptSet:
     ``kind`` is "run", "list" or "log". ``asked`` are all that were run and gave an answer, None where that is not
     known. ``entries`` counts what was read as failing, before texts that are the same became one. ``members`` are the
     failing prompts before they were matched with those of other sets: truncated texts are in ``failed`` as they stand.
-    ``total``: how many prompts a log says were run.
+    ``total``: how many prompts a log says were run. ``places`` has each text that was read, with its places in the
+    file: failing or not in a run.
     """
 
     name: str
@@ -42,6 +44,7 @@ class PromptSet:
     notes: tuple[str, ...] = ()
     members: tuple[Member, ...] = ()
     total: int | None = None
+    places: Population = field(default_factory=dict)
 
 
 def read_sets(paths: Sequence[Path], field: str | None = None, *, pairs: bool = False) -> tuple[PromptSet, ...]:
@@ -91,6 +94,9 @@ def read(path: Path, field: str | None = None, *, pairs: bool = False) -> Prompt
         )
     if skipped:
         notes.append(f"{many(skipped, 'prompt')} without a verdict (skip) left out.")
+    places: dict[str, list[int]] = defaultdict(list)
+    for one, (text, _) in zip(named, found, strict=True):
+        places[text].append(one.index)
     return PromptSet(
         name=path.name if path.is_dir() else path.stem,
         path=str(path),
@@ -100,13 +106,14 @@ def read(path: Path, field: str | None = None, *, pairs: bool = False) -> Prompt
         entries=len(failed),
         notes=tuple(notes),
         members=tuple({text: _member(text, one.index if is_run(file) else None) for one, text in kept}.values()),
+        places=dict(places),
     )
 
 
 def population_of(
     sets: Sequence[PromptSet], given: str | None, field: str | None = None, *, pairs: bool = False
-) -> int | frozenset[str] | None:
-    """What the sets were drawn from: a number, the texts, or None where that is not known.
+) -> int | Population | None:
+    """What the sets were drawn from: a number, the texts with their places, or None where that is not known.
 
     Args:
         sets: The sets; where all of them are runs, the prompts that every one of them answered are the population.
@@ -119,13 +126,14 @@ def population_of(
     """
     if given is None:
         known = [item.asked for item in sets if item.asked is not None]
-        return (frozenset.intersection(*known) or None) if len(known) == len(sets) else None
+        in_all = frozenset.intersection(*known) if known and len(known) == len(sets) else frozenset()
+        return dict.fromkeys(in_all, ()) or None
     if given.isdecimal():
         return int(given)
     if not Path(given).exists():
         raise UsageError(f"--population {given} is neither a number nor a file. Give how many prompts were run.")
     every = read(Path(given), field, pairs=pairs)
-    return every.failed if every.asked is None else every.asked
+    return {text: every.places.get(text, ()) for text in (every.failed if every.asked is None else every.asked)}
 
 
 def assumed(sets: Sequence[PromptSet]) -> int | None:
@@ -137,29 +145,32 @@ def assumed(sets: Sequence[PromptSet]) -> int | None:
 
 
 def completed(
-    sets: Sequence[PromptSet], population: Iterable[str] = ()
-) -> tuple[tuple[PromptSet, ...], Mapping[tuple[str, str], Mapping[str, int]], frozenset[str]]:
-    """The sets with the same text for the same prompt, truncated texts in full where exactly one prompt begins so; for
-    each two sets the members of the first of which it is not known whether they are in the second; and the population,
-    in which a truncated text stands for one of several prompts that begin so.
+    sets: Sequence[PromptSet], population: Population = NOTHING_KNOWN
+) -> tuple[tuple[PromptSet, ...], Matched]:
+    """The sets with the same text for the same prompt, truncated texts in full where it is known which prompt of the
+    population they stand for; and how they were matched.
 
     Args:
-        sets: The sets; each also lends its texts to the others.
-        population: More texts to look in.
+        sets: The sets.
+        population: All prompts that were run; without it, what a truncated text stands for is never known.
     """
-    asked = frozenset(population).union(*(item.asked or () for item in sets))
-    found = match({item.name: item.members for item in sets}, asked)
-    given = frozenset(population)
+    further = frozenset().union(*(item.asked or () for item in sets))
+    found = match({item.name: item.members for item in sets}, population, further)
     done = []
     for item in sets:
         notes = list(item.notes)
-        if put := found.completed[item.name]:
-            notes.append(f"{many(put, 'truncated text')} completed: only one known prompt starts that way.")
-        unclear = {text for (name, _), those in found.unclear.items() if name == item.name for text in those}
-        if unclear:
-            notes.append(f"{many(len(unclear), 'prompt')} could not be told: several fit the truncated text.")
+        by_index = found.by_index[item.name]
+        if put := found.completed[item.name] - by_index:
+            notes.append(f"{many(put, 'truncated text')} completed: only one prompt of the population starts that way.")
+        if by_index:
+            notes.append(f"{many(by_index, 'prompt')} looked up in the population by index.")
+        counts: Counter[str] = Counter()
+        for (name, _), those in found.unclear.items():
+            counts |= Counter(those) if name == item.name else Counter()  # the greater of both
+        if several := sum(count > 1 for count in counts.values()):
+            notes.append(f"{many(several, 'prompt')} could not be told: several fit the truncated text.")
         done.append(replace(item, failed=found.sets[item.name], notes=tuple(notes)))
-    return tuple(done), found.unclear, found.population if given == asked else given
+    return tuple(done), found
 
 
 def _log(file: Path) -> PromptSet:
@@ -173,12 +184,14 @@ def _log(file: Path) -> PromptSet:
             f"{file}: {many(untold, 'failure')} of more prompts than are told apart in a log. Split it, or give a list."
         )
     prompts = [prompt for section in sections for prompt in section.prompts]
-    members = [member_of(prompt) for prompt in prompts if prompt.text]
+    members = [member_of(prompt) for prompt in prompts if prompt.text or prompt.first.index is not None]
     texts = [one.shown for one in members]
     notes = []
+    if by_index := sum(not one.text for one in members):
+        notes.append(f"{many(by_index, 'failure')} with an index and no text.")
     nameless = len(prompts) - len(texts) + sum(section.unnamed for section in sections)
     if nameless:
-        notes.append(f"{many(nameless, 'failure')} without a text in the log left out.")
+        notes.append(f"{many(nameless, 'failure')} without a text or an index in the log left out.")
     models = list(dict.fromkeys(section.model for section in sections if section.model and section.prompts))
     if len(models) > 1:
         notes.append(f"it covers {listed(models)}; their failing prompts are pooled.")
@@ -192,13 +205,15 @@ def _log(file: Path) -> PromptSet:
 
 def member_of(prompt: "Prompt") -> Member:
     """A prompt of a log, with its index."""
-    return replace(_member(normalised(prompt.text or ""), prompt.first.index), cut=prompt.first.text_cut)
+    if not prompt.text:
+        return Member("", True, prompt.first.index)
+    return replace(_member(normalised(prompt.text), prompt.first.index), cut=prompt.first.text_cut, dots=False)
 
 
 def _member(text: str, index: int | None) -> Member:
     """A text that ends in dots may go on."""
     cut = text.endswith(SHORTENED)
-    return Member(text.removesuffix("...").removesuffix("…").rstrip() if cut else text, cut, index)
+    return Member(text.removesuffix("...").removesuffix("…").rstrip() if cut else text, cut, index, dots=cut)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

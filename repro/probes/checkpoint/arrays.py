@@ -41,13 +41,52 @@ def read_npz(path: str, found: Contents) -> None:
     try:
         with open_foreign(path) as opened, zipfile.ZipFile(opened) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-            total = sum(info.file_size for info in infos)
-            if total > MOST_RATIO * os.path.getsize(path):
-                raise Unreadable(f"it claims to unpack to {total:,} bytes, more than its size can hold: a zip bomb")
+            _check_sizes(infos, path)
             for info in infos:
                 _member(archive, info, found)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, IndexError) as error:
         raise Unreadable(f"it is no whole zip archive ({error}): write it again") from None
+
+
+def npz_arrays(path: str) -> dict[str, Any]:
+    """The arrays of a .npz file by their names, whole.
+
+    Raises:
+        Unreadable: it is no zip archive, unpacks to more than one can hold, or holds something else than numbers.
+    """
+    numpy = _numpy()
+    found = {}
+    try:
+        with open_foreign(path) as opened, zipfile.ZipFile(opened) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            _check_sizes(infos, path)
+            for info in infos:
+                name = info.filename[: -len(".npy")] if info.filename.endswith(".npy") else info.filename
+                with archive.open(info) as member:
+                    found[name] = numpy.lib.format.read_array(member, allow_pickle=False)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, IndexError) as error:
+        raise Unreadable(f"it is no whole .npz archive of numbers ({first_line(error)}): write it again") from None
+    return found
+
+
+def _check_sizes(infos: list[zipfile.ZipInfo], path: str) -> None:
+    """Raises:
+    Unreadable: the archive claims to unpack to more than it can hold.
+    """
+    total = sum(info.file_size for info in infos)
+    if total > MOST_RATIO * os.path.getsize(path):
+        raise Unreadable(f"it claims to unpack to {total:,} bytes, more than its size can hold: a zip bomb")
+
+
+def _numpy() -> Any:
+    """Raises:
+    Unreadable: there is none.
+    """
+    try:
+        import numpy
+    except ImportError:
+        raise Unreadable(f"NumPy is needed for it, and {sys.executable} has none: pip install numpy") from None
+    return numpy
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, found: Contents) -> None:
@@ -67,10 +106,7 @@ def _array(place: str, read: Callable[[int], bytes], size: int, found: Contents)
     Raises:
         Unreadable: it is not whole, or not of numbers.
     """
-    try:
-        import numpy
-    except ImportError:
-        raise Unreadable(f"NumPy is needed for it, and {sys.executable} has none: pip install numpy") from None
+    numpy = _numpy()
     start = io.BytesIO(read(HEADER_BYTES))
     shape, fortran, dtype = _header(start)
     if dtype.kind in "SUMm":  # texts and times

@@ -127,8 +127,10 @@ def one_thread(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any])
 
 @contextlib.contextmanager
 def second_prompt(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    if inputs[0].source == "memory":
+        raise NotApplicable("the inputs are those that the program gave")
     other = second_inputs(loaded, inputs[0], bool(case.get("trust_remote_code")))
-    remark = "seeded ids of seed 1" if other.source == "seeded" else repr(other.prompt)
+    remark = "inputs drawn from seed 1" if other.source == "seeded" else repr(other.prompt)
     yield Setting((other,), remark)
 
 

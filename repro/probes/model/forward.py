@@ -2,14 +2,15 @@
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ..observe.screen import Call, screened, spread_of
-from ..values.figures import describe, digest, same_values, tensors_in, widen
+from ..values.figures import describe, digest, is_bad, same_values, tensors_in, widen
 from .compat import CannotLoad
 from .inputs import Inputs, not_taken
 from .load import dtype_of
@@ -54,18 +55,46 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
         return inputs.call(model, inputs.arguments(dtype))
 
 
-def main_output(output: Any) -> tuple[str, Tensor]:
-    """The output that is judged: the logits where there are any, else the last hidden state, else the first floating
-    tensor.
+def main_output(output: Any, name: Optional[str] = None) -> tuple[str, Tensor]:
+    """The output that is judged: the one of that name where it is given and there, else the logits where there are any,
+    else the last hidden state, else the first floating tensor.
     """
-    for name in OUTPUTS:
-        value = getattr(output, name, None)
-        if isinstance(value, Tensor):
-            return name, value
-    for tensor in tensors_in(output):
-        if tensor.is_floating_point():
-            return "output", tensor
+    named = named_outputs(output)
+    for wanted in (name, *OUTPUTS):
+        if wanted is not None and wanted in named:
+            return wanted, named[wanted]
+    for found in named.items():
+        return found
     raise ValueError(f"The model's output has no floating tensor to judge: it is a {type(output).__name__}.")
+
+
+def judged_output(output: Any) -> tuple[str, Tensor]:
+    """The same; where it is finite, and another of the model's outputs is not, that one: boxes beside classes, a loss
+    beside logits.
+    """
+    name, tensor = main_output(output)
+    if is_bad(tensor):
+        return name, tensor
+    return next(((other, value) for other, value in named_outputs(output).items() if is_bad(value)), (name, tensor))
+
+
+def named_outputs(output: Any) -> dict[str, Tensor]:
+    """The floating tensors of a model's output, by the key or the place under which it gives them: "loss", "logits",
+    "output", "output[1]".
+    """
+    if is_dataclass(output) and not isinstance(output, Mapping):
+        output = vars(output)
+    parts = output.items() if isinstance(output, Mapping) else enumerate([output] if _is_one(output) else output or ())
+    found: dict[str, Tensor] = {}
+    for key, part in parts:
+        name = key if isinstance(key, str) else f"output[{key}]" if key else "output"
+        tensors = [tensor for tensor in tensors_in(part) if tensor.is_floating_point()]
+        found.update((f"{name}[{at}]" if at else name, tensor) for at, tensor in enumerate(tensors))
+    return found
+
+
+def _is_one(output: Any) -> bool:
+    return not isinstance(output, (list, tuple))
 
 
 def entropy_ratio(logits: Tensor) -> Optional[float]:
@@ -83,10 +112,12 @@ def entropy_ratio(logits: Tensor) -> Optional[float]:
     return float(-(logp.exp() * logp).sum(-1).mean()) / math.log(logits.shape[-1])
 
 
-def look(model: nn.Module, inputs: Inputs) -> Pass:
+def look(model: nn.Module, inputs: Inputs, repeats_good: bool = True) -> Pass:
     """Two forward passes: one under the screen, one plain, compared.
 
     Where the first was bad, the second also counts bad tokens by layer.
+
+    repeats_good: whether a pass that was good is repeated, too.
 
     Raises:
         CannotLoad: the model has no row for an id or a place of the inputs.
@@ -99,21 +130,23 @@ def look(model: nn.Module, inputs: Inputs) -> Pass:
             if refused is None:
                 raise
             raise CannotLoad(refused) from error
-        name, output = main_output(ran)
+        name, output = judged_output(ran)
     calls = screen.calls()
     figures = describe(output)
     rows: list[dict[str, Any]] = []
     begin = time.monotonic()
+    again = None
     if is_bad_figures(figures):
         with spread_of(model) as rows, screened(model) as whole:
-            _, again = main_output(run(model, inputs))
+            _, again = main_output(run(model, inputs), name)
         within = whole.calls()
         calls = within if any(call.bad for call in within) else calls
-    else:
-        _, again = main_output(run(model, inputs))
+    elif repeats_good:
+        _, again = main_output(run(model, inputs), name)
     seconds = time.monotonic() - begin
     ratio = entropy_ratio(output) if name.endswith("logits") else None
-    return Pass(inputs, name, output, figures, ratio, same_values(output, again), tuple(calls), tuple(rows), seconds)
+    equal = None if again is None else same_values(output, again)
+    return Pass(inputs, name, output, figures, ratio, equal, tuple(calls), tuple(rows), seconds)
 
 
 def record(seen: Pass) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """Prompts -> token ids, and what else the model takes. Without a tokenizer the ids are drawn from a fixed seed, as
-pictures and sounds always are, and the record says so.
+pictures and sounds are where none are given, and the record says so.
 """
 
 import functools
 import inspect
-import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -18,13 +17,17 @@ from ..checkpoint.resolve import first_line
 from ..protocol.failures import panics_raised
 from .before.growth import check_prompt
 from .compat import CannotLoad, config_parts, quiet
+from .kinds.choose import choose
+from .kinds.draws import IDS_ALONE, Further, Takes, cast, token_types
+from .kinds.facts import IDS as IDS
+from .kinds.facts import Facts
+from .kinds.marks import reserved
 from .load import Loaded
-from .modalities import SHAPES, Further, draw, main_input, shapes
 
 SEED = 0
 SEEDED_TOKENS = 13  # a prime, and the size of nothing in a model: a dimension of 13 is the tokens'
-IDS = "input_ids"
 DEFAULT_PROMPT = "The capital of France is"
+MASK = "attention_mask"
 WITHHELD, TOKEN = "(withheld)", "(token)"  # what stands for a prompt, and for a token of its text
 SECOND_PROMPT = "The quick brown fox jumps over the lazy dog. 12 + 30 ="
 
@@ -44,8 +47,8 @@ class Inputs:
     decoder_input_ids: (1, seq) for encoder-decoder models. source: "tokenizer" or "seeded". special_first: whether the
     first token is one that the tokenizer put there by itself. options: more keyword arguments, such as use_cache.
     withheld: neither the prompt nor what it can be read from goes out; ``tokens`` then has the text of special tokens
-    only. further: pictures, spectrograms and waves, which are always seeded. without: those that the model takes too
-    and runs without.
+    only. further: pictures, sounds and whatever else goes beside the ids. without: what the model takes too and runs
+    without. takes: what other inputs of the same kind are made by; None for exact ones.
     """
 
     prompt: Optional[str]
@@ -60,6 +63,7 @@ class Inputs:
     withheld: bool = False
     further: tuple[Further, ...] = ()
     without: tuple[str, ...] = ()
+    takes: Optional[Takes] = None
 
     @property
     def length(self) -> int:
@@ -69,9 +73,9 @@ class Inputs:
     def arguments(self, dtype: Optional[torch.dtype] = None) -> dict[str, Any]:
         """By name; what is not an id in ``dtype``, for a model that was brought to another one."""
         given: dict[str, Any] = {} if self.input_ids is None else {IDS: self.input_ids}
-        given.update({more.name: more.tensor.to(dtype or more.tensor.dtype) for more in self.further})
+        given.update({more.name: cast(more.tensor, dtype) for more in self.further})
         if self.attention_mask is not None:
-            given["attention_mask"] = self.attention_mask
+            given[MASK] = self.attention_mask
         if self.decoder_input_ids is not None:
             given["decoder_input_ids"] = self.decoder_input_ids
         given.update(self.options)
@@ -208,8 +212,7 @@ def make_inputs(loaded: Loaded, prompts: list[str], trust_remote_code: bool, wit
 
 def second_inputs(loaded: Loaded, first: Inputs, trust_remote_code: bool) -> Inputs:
     """Other inputs of the same kind: another prompt, or numbers from another seed."""
-    further = tuple((more.name, tuple(more.tensor.shape)) for more in first.further)
-    takes = Takes(first.input_ids is not None, further, first.without)
+    takes = what_it_takes(loaded) if first.takes is None else first.takes
     tokenizer = load_tokenizer(loaded.source.folder, trust_remote_code) if takes.ids else None
     if tokenizer is None:
         return seeded(loaded, SEED + 1, takes)
@@ -217,89 +220,33 @@ def second_inputs(loaded: Loaded, first: Inputs, trust_remote_code: bool) -> Inp
     return tokenized(loaded, tokenizer, prompt, takes=takes)
 
 
-@dataclass(frozen=True)
-class Takes:
-    """What a model is given: token ids or not, and the shapes of further inputs by name; ``without`` what it takes too
-    and is not given.
-    """
-
-    ids: bool = True
-    further: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    without: tuple[str, ...] = ()
-
-
-def what_it_takes(loaded: Loaded) -> Takes:
-    """The fewest inputs that the model runs with: token ids, or its main input, and more where these do not suffice.
+def what_it_takes(loaded: Loaded, fewest: bool = False) -> Takes:
+    """What the model is given: token ids, its main input, and whatever else it runs with; or the fewest inputs.
 
     A pass decides, and is made only where there is a choice: that of a model of token ids alone has none.
 
     Raises:
         CannotLoad: it takes something that cannot be made here, or runs with none of what can.
     """
-    model, main = loaded.model, main_input(loaded.model) or IDS
-    parameters = inspect.signature(type(model).forward).parameters
-    needed = {
-        name
-        for at, (name, parameter) in enumerate(parameters.items())
-        if at and parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    }
-    known = [name for name in SHAPES if name in parameters]
-    takes_ids = IDS in parameters or main == IDS
-    strange = sorted(needed - {*known, IDS, "attention_mask", "decoder_input_ids"})
-    if strange or not (known or takes_ids):
-        wanted = ", ".join(strange) or main
-        raise CannotLoad(
-            f"{loaded.class_name} takes {wanted}, and only token ids, pictures and sounds can be made here"
-            f" ({IDS}, {', '.join(SHAPES)})."
-        )
-    if not known:
-        return Takes()
-    possible = [*([IDS] if takes_ids else []), *known]
-    first = [name for name in possible if name == main or name in needed] or possible[:1]
-    ways = [_Way(names, loaded) for names in _widening(first, possible)]
-    trials = [takes for way in ways for takes in way.takes()]
-    if len(trials) == 1:
-        return trials[0]
-    refused = ""
-    for takes in trials:
+
+    def runs(takes: Takes) -> Optional[str]:
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                model(**seeded(loaded, SEED, takes).arguments())
+                loaded.model(**seeded(loaded, SEED, takes).arguments())
         except Exception as error:  # noqa: BLE001 - the model's own code refuses in its own words
-            refused = refused or f"{type(error).__name__}: {first_line(error)}"
-        else:
-            given = {name for name, _ in takes.further}
-            return replace(takes, without=tuple(name for name in known if name not in given))
-    raise CannotLoad(
-        f"{loaded.class_name} runs with none of the inputs that can be made here ({', '.join(possible)});"
-        f" it raised {refused}"
-    )
+            return f"{type(error).__name__}: {first_line(error)}"
+        return None
+
+    return choose(Facts(loaded.model), loaded.class_name, runs, widest=not fewest)
 
 
-def _widening(first: list[str], possible: list[str]) -> list[tuple[str, ...]]:
-    """``first``, then with one more, then all."""
-    more = [name for name in possible if name not in first]
-    return list(dict.fromkeys([tuple(first), *((*first, name) for name in more), (*first, *more)]))
-
-
-@dataclass(frozen=True)
-class _Way:
-    """Inputs by name, and the shapes that they may have together."""
-
-    names: tuple[str, ...]
-    loaded: Loaded
-
-    def takes(self) -> list[Takes]:
-        further = [name for name in self.names if name != IDS]
-        each = [shapes(name, self.loaded.config) for name in further]
-        return [Takes(IDS in self.names, tuple(zip(further, together))) for together in itertools.product(*each)]
-
-
-def seeded(loaded: Loaded, seed: int, takes: Takes = Takes()) -> Inputs:
+def seeded(loaded: Loaded, seed: int, takes: Takes = IDS_ALONE) -> Inputs:
     """SEEDED_TOKENS ids, uniform over the vocabulary, from a generator of its own; further inputs likewise."""
-    ids = _drawn_ids(loaded, seed)
     if not takes.ids:
         return _finish(loaded, Inputs(None, "seeded", None, None), takes, seed)
+    ids = _drawn_ids(loaded, seed)
+    if takes.parts or takes.without:
+        ids = _without_special(loaded, ids)
     return _finish(loaded, Inputs(None, "seeded", ids, torch.ones_like(ids)), takes, seed)
 
 
@@ -308,7 +255,14 @@ def _drawn_ids(loaded: Loaded, seed: int) -> Tensor:
     return torch.randint(0, vocabulary(loaded.model), (1, SEEDED_TOKENS), generator=generator)
 
 
-def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = False, takes: Takes = Takes()) -> Inputs:
+def _without_special(loaded: Loaded, ids: Tensor) -> Tensor:
+    """With other ids in place of those that stand for a picture or a sound."""
+    special = reserved(Facts(loaded.model))
+    plain = next((id_ for id_ in range(1, vocabulary(loaded.model)) if id_ not in special), 0)
+    return torch.tensor([[plain if id_ in special else id_ for id_ in ids[0].tolist()]])
+
+
+def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = False, takes: Takes = IDS_ALONE) -> Inputs:
     check_prompt(tokenizer, prompt)
     encoded = tokenizer(prompt, return_tensors="pt")
     ids = encoded["input_ids"]
@@ -317,37 +271,79 @@ def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = Fals
         raise ValueError(f"The tokenizer makes no token of the prompt {shown}. Give another --prompt.")
     tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids[0].tolist()))
     if withheld:
-        known = set(tokenizer.all_special_ids)
-        tokens = tuple(token if id_ in known else TOKEN for token, id_ in zip(tokens, ids[0].tolist()))
+        tokens = veiled(tokenizer, tokens)
     plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     special = ids.shape[-1] > len(plain) and int(ids[0, 0]) in set(tokenizer.all_special_ids)
     made = Inputs(prompt, "tokenizer", ids, encoded.get("attention_mask"), tokens=tokens, special_first=special)
     return _finish(loaded, replace(made, withheld=withheld), takes, SEED)
 
 
-def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
-    """On the model's device, with all that it takes and no more, and with decoder ids where it has a decoder.
+def veiled(tokenizer: Any, tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """The special tokens, and a placeholder for each other one."""
+    known = set(tokenizer.all_special_tokens)
+    return tuple(token if token in known else TOKEN for token in tokens)
 
-    The decoder is fed the same ids, or seeded ones where there are none, shifted right behind its start token.
-    """
+
+def _finish(loaded: Loaded, made: Inputs, takes: Takes, seed: int) -> Inputs:
+    """On the model's device, with all that it takes and no more, and with decoder ids where it has a decoder."""
     model, device = loaded.model, loaded.device
-    mask = made.attention_mask if made.attention_mask is not None and accepts(model, "attention_mask") else None
-    decoder = decoder_tokens = None
-    if getattr(loaded.config, "is_encoder_decoder", False) and accepts(model, "decoder_input_ids"):
-        start = getattr(model.config, "decoder_start_token_id", None)
-        if start is None:
-            start = getattr(model.config, "bos_token_id", None) or 0
-        ids = _drawn_ids(loaded, seed) if made.input_ids is None else made.input_ids
-        decoder = torch.cat([torch.full((1, 1), int(start)), ids[:, :-1]], dim=1).to(device)
-        decoder_tokens = None if made.tokens is None else ("<decoder start>", *made.tokens[:-1])
+    if made.input_ids is not None and takes.marks:
+        made = _marked(made, takes)
+    mask = made.attention_mask if made.attention_mask is not None and accepts(model, MASK) else None
+    if MASK in takes.names:
+        mask = None
+    draws = [draw for part in takes.parts for draw in part.draws]
+    further = [draw.further(seed, loaded.dtype, device, made.length) for draw in draws]
+    if made.input_ids is not None and takes.marks:
+        further += [token_types(name, made.input_ids.to(device), takes.marks) for name in takes.types]
+    fed = with_decoder(loaded, made, seed)
     return replace(
-        made,
+        fed,
         input_ids=None if made.input_ids is None else made.input_ids.to(device),
         attention_mask=mask.to(device) if mask is not None else None,
-        decoder_input_ids=decoder,
-        decoder_tokens=decoder_tokens,
-        further=tuple(draw(name, shape, seed, loaded.dtype, device) for name, shape in takes.further),
+        further=tuple(further),
         without=takes.without,
+        takes=takes,
+    )
+
+
+def with_decoder(loaded: Loaded, made: Inputs, seed: int) -> Inputs:
+    """With ids for the decoder, where the model has one and they are not there yet: the same ids, or seeded ones where
+    there are none, shifted right behind its start token.
+    """
+    given = {"decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values"}
+    if made.decoder_input_ids is not None or given & {more.name for more in made.further}:
+        return made
+    if not getattr(loaded.config, "is_encoder_decoder", False) or not accepts(loaded.model, "decoder_input_ids"):
+        return made
+    start = getattr(loaded.config, "decoder_start_token_id", None)
+    if start is None:
+        start = getattr(loaded.config, "bos_token_id", None) or 0
+    ids = _drawn_ids(loaded, seed) if made.input_ids is None else made.input_ids.cpu()
+    decoder = torch.cat([torch.full((1, 1), int(start)), ids[:, :-1]], dim=1).to(loaded.device)
+    words = None if made.tokens is None else ("<decoder start>", *made.tokens[:-1])
+    return replace(made, decoder_input_ids=decoder, decoder_tokens=words)
+
+
+def _marked(made: Inputs, takes: Takes) -> Inputs:
+    """With the tokens that stand for pictures and sounds in front of the text, behind its first special token."""
+    assert made.input_ids is not None
+    more = torch.tensor([[id_ for mark in takes.marks for id_ in mark.ids]])
+    at = 1 if made.special_first else 0
+    words = None
+    if made.tokens is not None:
+        shown = [word for mark in takes.marks for word in mark.words]
+        words = (*made.tokens[:at], *shown, *made.tokens[at:])
+
+    def put(tensor: Tensor, between: Tensor) -> Tensor:
+        return torch.cat([tensor[:, :at], between, tensor[:, at:]], dim=1)
+
+    mask = made.attention_mask
+    return replace(
+        made,
+        input_ids=put(made.input_ids, more),
+        attention_mask=None if mask is None else put(mask, torch.ones_like(more)),
+        tokens=words,
     )
 
 
@@ -357,6 +353,7 @@ def without_first(made: Inputs) -> Inputs:
         made,
         input_ids=None if made.input_ids is None else made.input_ids[:, 1:],
         attention_mask=None if made.attention_mask is None else made.attention_mask[:, 1:],
+        further=tuple(more.at(slice(1, None)) for more in made.further),
         tokens=None if made.tokens is None else made.tokens[1:],
         special_first=False,
     )

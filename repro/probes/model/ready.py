@@ -1,7 +1,9 @@
 """A model that is in memory already, and the inputs that it is given, in the records that every step works with."""
 
+import contextlib
+import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -9,12 +11,48 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.resolve import Source
+from ..machine.chance import Chance
 from ..values.figures import describe, is_float, tensors_in
-from .inputs import IDS, Inputs
+from .inputs import MASK, Inputs
+from .kinds.facts import IDS
 from .load import Loaded, dtype_of
 
 MEMORY = "memory"  # the kind of a source that is no file, and of inputs that nobody made
-MASK = "attention_mask"
+PLAIN = (Tensor, bool, int, float, str, bytes, list, tuple, dict, torch.dtype, torch.device, type(None))
+
+
+class Beginning:
+    """What a pass of a module in memory draws from and may change: the random state and the module's buffers, as they
+    were. Each pass begins with ``put``, so that one is as the other.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.chance = Chance.taken()
+        self._buffers = [
+            (module._buffers, name, buffer.detach().clone())
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None and not buffer.is_meta
+        ]
+
+    def put(self) -> None:
+        """The module gets fresh buffers: its own may be part of a graph that the program has not gone back through."""
+        self.chance.put()
+        for held, name, values in self._buffers:
+            held[name] = values.clone()
+
+
+@contextlib.contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Whatever passes are made inside, the module has its own buffers afterwards, and the random state is as it was."""
+    chance = Chance.taken()
+    held = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for buffers, before in held:
+            buffers.update(before)
+        chance.put()
 
 
 @dataclass(frozen=True)
@@ -23,12 +61,15 @@ class Given(Inputs):
 
     values: by the name of the argument; ids and mask stand in their own fields, which an ablation or a reduction
     changes. positional: those that the forward takes by place alone (``*args``). own: the model's dtype when they were
-    given: inputs of that dtype go along where the model is brought to another one.
+    given: inputs of that dtype go along where the model is brought to another one. gradients: whether they were
+    recorded when the model was called. beginning: what each pass begins with.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     positional: tuple[Any, ...] = ()
     own: torch.dtype = torch.float32
+    gradients: bool = False
+    beginning: Optional[Beginning] = None
 
     @property
     def is_cast(self) -> bool:
@@ -44,14 +85,30 @@ class Given(Inputs):
         return value.to(dtype)
 
     def call(self, model: nn.Module, given: Mapping[str, Any]) -> Any:
-        return model(*self.positional, **given)
+        if self.beginning is not None:
+            self.beginning.put()
+        own = {name: _own(value) for name, value in given.items()}
+        with torch.set_grad_enabled(self.gradients):
+            return model(*map(_own, self.positional), **own)
 
     def record(self) -> dict[str, Any]:
         named = [*self.values.items(), *((f"argument {at}", value) for at, value in enumerate(self.positional))]
         rows = [(name, describe(tensor)) for name, value in named for tensor in tensors_in(value)]
-        shown = [{"name": name, "shape": row["shape"], "dtype": row["dtype"], "seed": None} for name, row in rows]
+        shown = [{"name": name, "shape": row["shape"], "dtype": row["dtype"], "made": "given"} for name, row in rows]
         ids = [] if self.input_ids is None or self.input_ids.shape[0] != 1 else self.input_ids[0].tolist()
         return {**super().record(), "seed": None, "input_ids": ids, "further": shown}
+
+
+def _own(value: Any) -> Any:
+    """A copy of what a pass would change, such as a key-value cache; the value itself where it is plain data, or
+    cannot be copied.
+    """
+    if isinstance(value, PLAIN):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - an object of the program's own, which may refuse for any reason
+        return value
 
 
 def ready(
@@ -59,29 +116,34 @@ def ready(
 ) -> tuple[Loaded, Given]:
     """A module in memory and one call of it, as what a loaded model and its inputs are to all steps.
 
-    Nothing of the module is changed or copied.
+    Nothing of the module is changed or copied but its buffers.
 
     Raises:
         TypeError: the module's forward does not take such arguments; the message is Python's own.
     """
     values, positional = _by_name(model, args, dict(kwargs or {}))
-    first = next((tensor for tensor in tensors_in(list(values.values()) + list(positional))), None)
+    tensors = list(tensors_in([*values.values(), *positional]))
     parameter = next(model.parameters(), None)
-    floating = next((tensor for tensor in tensors_in([*values.values(), *positional]) if is_float(tensor)), None)
-    dtype = dtype_of(model) if parameter is not None else torch.float32 if floating is None else floating.dtype
-    device = parameter.device if parameter is not None else torch.device("cpu") if first is None else first.device
-    config = getattr(model, "config", None)
+    if parameter is not None:
+        dtype, device = dtype_of(model), parameter.device
+    else:
+        dtype = next((tensor.dtype for tensor in tensors if is_float(tensor)), torch.float32)
+        device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     loaded = Loaded(
         model=model,
         class_name=type(model).__name__,
         source=Source(MEMORY, None),
         dtype=dtype,
         device=device,
-        attn=getattr(config, "_attn_implementation", None),
+        attn=getattr(getattr(model, "config", None), "_attn_implementation", None),
         info={},
     )
     ids, mask = (_taken(values, name) for name in (IDS, MASK))
-    return loaded, Given(None, MEMORY, ids, mask, values=values, positional=positional, own=dtype)
+    given = Given(
+        None, MEMORY, ids, mask, values=values, positional=positional, own=dtype,
+        gradients=torch.is_grad_enabled(), beginning=Beginning(model),
+    )  # fmt: skip
+    return loaded, given
 
 
 def _taken(values: dict[str, Any], name: str) -> Optional[Tensor]:
@@ -95,17 +157,17 @@ def _taken(values: dict[str, Any], name: str) -> Optional[Tensor]:
 
 def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """The arguments by name, as far as the forward names them; the rest by place."""
-    parameters = inspect.signature(model.forward).parameters
-    bound = inspect.signature(model.forward).bind(*args, **kwargs)
-    if any(parameters[name].kind is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments):
+    signature = inspect.signature(model.forward)
+    bound = signature.bind(*args, **kwargs)
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    if any(kinds[name] is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments):
         return kwargs, args
     values: dict[str, Any] = {}
     positional: list[Any] = []
     for name, value in bound.arguments.items():
-        kind = parameters[name].kind
-        if kind is inspect.Parameter.VAR_KEYWORD:
+        if kinds[name] is inspect.Parameter.VAR_KEYWORD:
             values.update(value)
-        elif kind is inspect.Parameter.POSITIONAL_ONLY:
+        elif kinds[name] is inspect.Parameter.POSITIONAL_ONLY:
             positional.append(value)
         else:
             values[name] = value

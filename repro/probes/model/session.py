@@ -45,6 +45,11 @@ class Session:
         self._script: Any = None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether there is a model to ask; not where all that is left are the operators that show the fault."""
+        return True
+
+    @property
     def is_script(self) -> bool:
         return is_script(self.case.get("model"))
 
@@ -144,12 +149,26 @@ class Session:
         return source
 
     def inputs(self) -> Any:
-        if self._inputs is None and self.has_factory and self.made().inputs is not None:
-            self._inputs = [self.made().inputs]
+        """What the case gives the model: exact inputs of a file, what its processor makes of a picture or a sound, or
+        what can be made here.
+        """
         if self._inputs is None:
-            from .inputs import make_inputs
+            loaded, case = self.loaded(), self.case
+            if case.get("inputs"):
+                from .kinds.exact import exact_inputs
 
-            self._inputs = make_inputs(self.loaded(), self.prompts(), self.trusted, self.withheld)
+                self._inputs = exact_inputs(loaded, case["inputs"], self.trusted)
+            elif case.get("image") or case.get("audio"):
+                from .kinds.processed import processed_inputs
+
+                files = case.get("image"), case.get("audio")
+                self._inputs = processed_inputs(loaded, *files, self.prompts(), self.trusted, self.withheld)
+            elif self.has_factory and self.made().inputs is not None:
+                self._inputs = [self.made().inputs]
+            else:
+                from .inputs import make_inputs
+
+                self._inputs = make_inputs(loaded, self.prompts(), self.trusted, self.withheld)
         return self._inputs
 
     def passes(self) -> Any:

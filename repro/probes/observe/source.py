@@ -57,7 +57,7 @@ def own_frame() -> Optional[FrameType]:
     outside = False  # of the kit's frames around the operator
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(KIT):
+        if not name.startswith(_OWN):
             outside = True
             if not name.startswith(_TORCH):
                 return frame
@@ -76,3 +76,5 @@ def is_inner(path: str) -> bool:
 
 # Read from a code object as frames are: a kit that was started by a relative path has relative names in its frames.
 KIT = os.path.join(os.path.dirname(os.path.dirname(source_line.__code__.co_filename)), "")
+# In the user's own process, the host's code that repeats a step stands beside the kit.
+_OWN = (KIT, os.path.join(os.path.dirname(os.path.dirname(KIT)), "inprocess", ""))

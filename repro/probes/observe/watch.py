@@ -73,6 +73,11 @@ class OpCall:
         schema = getattr(self.func, "_schema", None)
         return schema is not None and schema.is_mutable
 
+    @property
+    def has_run(self) -> bool:
+        """Whether there is a result."""
+        return self._ran
+
     def run(self) -> Any:
         """The operator's result.
 

@@ -58,7 +58,7 @@ class Search:
     def is_bad_with(self, address: Optional[Address]) -> bool:
         """Whether the output is bad where this operator alone may make bad values."""
         output = with_only(self.loaded.model, self.run, address)
-        return output is not None and is_bad(main_output(output)[1])
+        return output is not None and is_bad(main_output(output, self.seen.output_name)[1])
 
     def excuse(self, address: Address, why: str) -> None:
         self.ruled_out[address] = why
@@ -262,7 +262,7 @@ def confirm(search: Search, address: Address) -> tuple[bool, str]:
     """
     model = search.loaded.model
     output = without_bad_values(model, search.run, address)
-    did = effect(search.seen.output, main_output(output)[1] if output is not None else None)
+    did = effect(search.seen.output, main_output(output, search.seen.output_name)[1] if output is not None else None)
     if did != "unchanged":
         return True, did
     return (True, "suffices") if search.is_bad_with(address) else (False, "unchanged")

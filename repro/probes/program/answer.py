@@ -5,11 +5,11 @@ from typing import Any, Optional
 
 from ..origin.search import sentence
 from ..protocol.wire import Outcome
-from ..reduce.program import fault_of
+from ..reduce.program import Program, fault_of
 from ..reduce.program import look as shown_by
 from ..reduce.shrink import shrink
 from ..reduce.trials import Trials
-from .capture import Found, blank
+from .capture import blank
 from .runs import Runs
 from .search import Answer, Watched, inside_the_fast_path, payload, search, watch
 
@@ -106,16 +106,18 @@ def what_hides_it(runs: Runs) -> tuple[Optional[str], None, str]:
     return None, None, "what differs is not known"
 
 
-def smallest(found: Optional[Found], trials: Trials) -> Outcome:
-    """The reduce step: the operators that show the fault with the smallest inputs."""
-    if found is None or found.program is None:
+def smallest(program: Optional[Program], trials: Trials) -> Outcome:
+    """The reduce step, from the operators that show the fault by themselves, the last of them being the one at fault:
+    the same with the smallest inputs.
+    """
+    if program is None:
         return "skip", "no operator that makes a NaN is known here, so there is nothing to make smaller", None
-    seen = shown_by(found.program)
-    fault = None if seen is None else fault_of(found.program, found.address.op, seen.mechanism)
+    seen = shown_by(program)
+    fault = None if seen is None else fault_of(program, str(program.calls[-1].func), seen.mechanism)
     if fault is None:
         return "skip", "the operator does not show the fault with its inputs alone", None
     told: dict[str, Any] = {"inputs": None, "layers": None, "module": None, "notes": []}
-    told["program"] = shrink(found.program, fault, trials)
+    told["program"] = shrink(program, fault, trials)
     told["notes"] += trials.notes
     told.update(trials=trials.asked, crashed_trials=trials.crashed)
     if told["program"] is None:

@@ -81,13 +81,17 @@ class Capture(Look):
         self._handed: set[int] = set()
         self.found: Optional[Found] = None
 
-    def visit(self, call: OpCall) -> Any:
+    def note_forward(self, call: OpCall) -> Any:
+        """The autograd node that is running. In a forward pass, the operator that made the next one is put down."""
         node = node_here()
-        if node is None:
-            number = sequence_here()
-            if number is not None:
-                here = source_place()
-                self._forward.setdefault(number, (call.address, short(here), code_of(here)))
+        number = sequence_here() if node is None else None
+        if number is not None:
+            here = source_place()
+            self._forward.setdefault(number, (call.address, short(here), code_of(here)))
+        return node
+
+    def visit(self, call: OpCall) -> Any:
+        node = self.note_forward(call)
         waits = self.found is not None and self.found.origin["gradient"] is None
         if waits and node is not None and node.name().endswith("AccumulateGrad") and _any_bad(call):
             self.found.origin["gradient"] = self._name_of(node.variable)  # type: ignore[union-attr] # see waits

@@ -145,9 +145,9 @@ def _check_takes_prompts(loaded: Loaded) -> None:
     CannotLoad: token ids are not all that the model takes. Beside a picture for each, prompts would not be judged
         one by one: such a model compares each with each.
     """
-    takes = what_it_takes(loaded)
-    if not takes.ids or takes.further:
-        wanted = " and ".join([*(["input_ids"] if takes.ids else []), *(name for name, _ in takes.further)])
+    takes = what_it_takes(loaded, fewest=True)
+    if not takes.ids or takes.parts:
+        wanted = " and ".join([*(["input_ids"] if takes.ids else []), *takes.names])
         raise CannotLoad(f"{loaded.class_name} takes {wanted}; only models of token ids alone can be given prompts.")
 
 

@@ -86,6 +86,17 @@ def _operator(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Tr
         payload["notes"].append("the operator needs more values than a script should have")
 
 
+def operators_of(loaded: Loaded, inputs: Inputs, origin: dict[str, Any]) -> Optional[Program]:
+    """The operator at fault with its inputs, or with those before it that it needs; None where they do not show it."""
+    if origin["tensor"] is not None or origin["mechanism"] in GIVEN:
+        return None
+    for begin in dict.fromkeys(((origin["module"], origin["call_index"]), ROOT)):
+        found = _taken_out(loaded, inputs, origin, begin)
+        if found is not None:
+            return found[0]
+    return None
+
+
 def _taken_out(
     loaded: Loaded, inputs: Inputs, origin: dict[str, Any], begin: tuple[str, int]
 ) -> Optional[tuple[Program, Fault]]:

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..model.forward import main_output, run
+from ..model.forward import judged_output, run
 from ..model.inputs import Inputs, load_tokenizer
 from ..model.load import Loaded
 from ..observe.source import source_line
@@ -77,7 +77,7 @@ def shows(loaded: Loaded, inputs: Inputs, place: Place) -> bool:
 
     outputs: list[Tensor] = []
     with watched(loaded.model, Watch(visit)):
-        outputs.append(main_output(run(loaded.model, inputs))[1])
+        outputs.append(judged_output(run(loaded.model, inputs))[1])
     return any(met) and is_bad(outputs[0])
 
 
@@ -135,6 +135,7 @@ def only(inputs: Inputs, positions: list[int]) -> Inputs:
         input_ids=ids,
         attention_mask=cut(inputs.attention_mask),
         decoder_input_ids=decoder,
+        further=tuple(more.at(positions) for more in inputs.further),
         tokens=cut_words(inputs.tokens),
         decoder_tokens=decoder_words,
         special_first=inputs.special_first and positions[:1] == [0],
@@ -154,4 +155,5 @@ def record(loaded: Loaded, before: Inputs, after: Inputs, trust_remote_code: boo
         "attention_mask": after.attention_mask is not None,
         "tokens": None if after.tokens is None else list(after.tokens),
         "special": [token in special for token in ids],
+        "further": [more.record() for more in after.further if more.by_token],
     }

@@ -136,4 +136,5 @@ def ablation(script: Script, name: str) -> Outcome:
 
 def reduce(script: Script, trials: Trials) -> Outcome:
     """The reduce step."""
-    return smallest(None if script.found is None else script.found.found, trials)
+    found = None if script.found is None else script.found.found
+    return smallest(found.program if found is not None else None, trials)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..model.ablations import ABLATIONS, NotApplicable, SameAsCase
-from ..model.forward import Pass, bad_words, is_bad_figures, main_output
+from ..model.forward import Pass, bad_words, is_bad_figures, judged_output
 from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
@@ -32,7 +32,7 @@ def check(name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], c
     payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
     try:
         with ablation(loaded, tuple(inputs), case) as setting:
-            outputs = [main_output(run_model(loaded.model, made))[1] for made in setting.inputs]
+            outputs = [judged_output(run_model(loaded.model, made))[1] for made in setting.inputs]
     except SameAsCase:
         payload["same_as_case"] = True
         return "skip", "the case has this setting itself", payload

@@ -18,10 +18,13 @@ def run(session: Any, step: str) -> Outcome:
         from ..script.answer import reduce as reduce_script
 
         return reduce_script(session.keep_script(asked), trials) if verdict == "bad" else (verdict, reason, None)
+    if not session.is_whole:
+        return smallest(session.program, trials)
     phase = asked_phase(session)
     if phase is not None and phase.bisected:
-        found = phase.asked.found
-        return smallest(None if found is None else found.found, trials) if verdict == "bad" else (verdict, reason, None)
+        found = None if phase.asked.found is None else phase.asked.found.found
+        program = None if found is None else found.program
+        return smallest(program, trials) if verdict == "bad" else (verdict, reason, None)
     from ..reduce.reduce import reduce
 
     return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)

@@ -38,12 +38,13 @@ def announced(names: list[str]) -> list[dict[str, str]]:
     return [{key: row[key] for key in ("name", "question", "needs")} for row in every() if row["name"] in names]
 
 
-def single(step: str, scripted: bool) -> list[str]:
-    """A step and what it stands on, in order."""
+def single(step: str, scripted: bool, made: bool = False) -> list[str]:
+    """A step and what it stands on, in order. made: for a module that a factory gives."""
     if scripted:
         return [step]
     (needs,) = (row["needs"] for row in every() if row["name"] == step)
-    return [*(name for name in BEFORE[needs] if name != step), step]
+    known = {row["name"] for row in every() if not made or "module" in row["subjects"]}
+    return [*(name for name in BEFORE[needs] if name != step and name in known), step]
 
 
 def run(session: Any, step: str, scripted: bool) -> Outcome:
@@ -60,7 +61,7 @@ def run(session: Any, step: str, scripted: bool) -> Outcome:
         return "skip", f"a script has no {step} step: what it ends with is the answer", None
     if not scripted and session.case.get("factory") is not None and "module" not in subjects[step]:
         return "skip", f"a module that a factory gives has no {step} step", None
-    if "model" not in subjects[step] and not scripted:
+    if subjects[step] == ["script"] and not scripted:
         return "skip", "{} is no script: a script is a .py file".format(session.case.get("model")), None
     module = importlib.import_module("." + step.partition(":")[0], __package__)
     found: Outcome = module.run(session, step)

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..model.forward import bad_words, is_bad_figures, main_output
+from ..model.forward import bad_words, is_bad_figures, judged_output
 from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
@@ -120,7 +120,7 @@ def of_model(loaded: Loaded, inputs: Inputs) -> Outcome:
     try:
         with watched_everywhere(Watch(trace.visit, OUTSIDE), names):
             output = run_model(loaded.model, inputs)
-        name, judged = main_output(output)
+        name, judged = judged_output(output)
         figures = describe(judged)
         verdict = "bad" if is_bad_figures(figures) else "good"
         reason = f"{name}: {bad_words(figures)}" if verdict == "bad" else f"{name}: all finite"

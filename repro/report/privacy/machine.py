@@ -156,7 +156,7 @@ def _network(environment: Mapping[str, str]) -> Iterator[str]:
 def scope(answer: Answer, private: Private) -> tuple[Private, tuple[str, ...]]:
     """What is private in this run, and what stays in it: the public id of its model.
 
-    The folders of a local model and of an environment are replaced by ``.`` and ``ENV``.
+    The folders of a local model, of its inputs and of an environment are replaced by ``.`` and ``ENV``.
 
     Args:
         answer: Of the run.
@@ -164,7 +164,8 @@ def scope(answer: Answer, private: Private) -> tuple[Private, tuple[str, ...]]:
     """
     model = Path(answer.model.id)
     keep = (answer.model.id,) if not model.is_absolute() and "/" in answer.model.id else ()
-    pairs = [(model.parent, ".")] if model.is_absolute() else []
+    places = [model, *map(Path, answer.case.given.values())]
+    pairs = [(place.parent, ".") for place in places if place.is_absolute()]
     rows = [row.environment.executable for row in answer.cells or () if row.environment]
     for executable in map(Path, filter(None, (answer.cell.executable, *rows))):
         pairs += [(executable.parent.parent, "ENV")] if executable.is_absolute() else []

@@ -1,5 +1,7 @@
 """Which inputs the model was asked, and what came of each."""
 
+import json
+
 from repro.core.payloads import Further, Pass
 from repro.core.sentences import sentence, unused_prompt
 from repro.report.markdown import code, first_of, text
@@ -31,8 +33,7 @@ def _line(item: Pass) -> str:
         more = f", ... ({len(item.input_ids):,} in all)" if len(item.input_ids) > IDS else ""
         line += f" Ids: {ids}{more}."
     for further in item.further:
-        shape = ", ".join(map(str, further.shape))
-        line += f" {code(further.name)}: ({shape}), {further.dtype}, {_origin_of(further)}."
+        line += f" {code(further.name)}: {_made(further)}."
     if item.without:
         line += f" Not given: {', '.join(map(code, item.without))}."
     if item.tokens and len(item.tokens) <= IDS:
@@ -40,13 +41,32 @@ def _line(item: Pass) -> str:
     return line
 
 
-def _origin_of(further: Further) -> str:
-    return "given" if further.seed is None else f"normally distributed, seed {further.seed}"
+def _made(item: Further) -> str:
+    """Shape, dtype, and where the values come from."""
+    said = f"({', '.join(map(str, item.shape))}), {item.dtype}"
+    words = {
+        "normal": f"normally distributed, seed {item.seed}",
+        "whole": f"whole numbers below {item.below}, seed {item.seed}",
+        "ones": "ones",
+        "given": "as the program gave it",
+        "file": "from the file of inputs",
+        "image": "from the picture, by the model's own processor",
+        "audio": "from the sound, by the model's own processor",
+    }
+    if item.made in words:
+        said += f", {words[item.made]}"
+    if item.stored:
+        said += f" (there {item.stored})"
+    return said + (f": {code(json.dumps(item.values))}" if item.values is not None else "")
 
 
 def _prompt(item: Pass) -> str:
     if item.input_source == "memory":
-        return "inputs that the factory gives"
+        return "inputs as the program gave them"
+    if item.input_source == "file":
+        return "inputs from the file that was given"
+    if item.input_source == "processor" and item.prompt is None:
+        return "what the model's own processor makes"
     if not item.input_ids and item.further:
         return f"inputs drawn from seed {item.seed} (the model takes no token ids)"
     if item.input_source == "seeded" or item.prompt is None:

@@ -19,7 +19,7 @@ def fill(shown: Shown) -> Variables:
     model, where = shown.answer.model, shown.answer.cell
     versions = {"torch": where.torch, "transformers": where.transformers, "python": where.python}
     named = {
-        "script" if shown.answer.script else "model": cell(model.id),
+        "script" if shown.answer.script else "watched" if shown.answer.watch else "model": cell(model.id),
         "revision": model.revision and cell(model.revision),
         "class": model.class_ and cell(model.class_),
         "parameters": model.parameters and shown_number(model.parameters),
@@ -34,8 +34,10 @@ def fill(shown: Shown) -> Variables:
 
 
 def _weights(answer: Answer) -> str | None:
-    if answer.script:
+    if answer.script or answer.watch:
         return None
+    if answer.model.weights == "memory":
+        return "in memory, as the program held them"
     if answer.model.weights == "random":
         return f"random, seed {answer.model.seed}"
     if answer.model.weights == "factory":

@@ -68,7 +68,7 @@ def _checkpoint(checkpoint: CheckpointFiles) -> str:
 def _reduction(reduction: Reduction) -> Iterator[str]:
     """How small the case got, and in how many trials."""
     inputs, layers = reduction.inputs, reduction.layers
-    if inputs:
+    if inputs and inputs.before:
         special = f", {sum(inputs.special)} of them special" if any(inputs.special) else ""
         ids = ", ".join(map(str, inputs.ids))
         yield f"{inputs.after} of {inputs.before} tokens {_enough(inputs.after or 0)} (ids {ids}{special})."

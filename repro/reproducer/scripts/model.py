@@ -1,5 +1,7 @@
 """Scripts that run the whole model on the reduced input: its output is not finite, or its process dies."""
 
+from typing import Any
+
 from repro.core.answer import Answer
 from repro.core.payloads import Further, Inputs, Pass
 from repro.core.records import Ending, Outcome
@@ -20,6 +22,8 @@ def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     if answer.case.factory is not None:
         return None  # somebody's own code gives model and inputs
     if not (inputs or further) or forward is None or forward.verdict is not Outcome.BAD:
+        return None
+    if not _can_be_written(further):
         return None
     how = loading(answer, checkpoint)
     device = answer.cell.device or "cpu"
@@ -59,6 +63,8 @@ def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     work = how.lines()
     if step.step == "forward":
         inputs, further = _inputs(answer), _further(answer)
+        if not _can_be_written(further):
+            return None
         if not (inputs or further):
             inputs = {"input_ids": list(range(MADE_UP))}
         work += _input_lines(inputs, further)
@@ -111,21 +117,45 @@ def _inputs(answer: Answer) -> dict[str, list[int]]:
 def _further(answer: Answer) -> tuple[Further, ...]:
     """What was given beside the ids; nothing where these are withheld, for it does not show the fault by itself."""
     row = _asked(answer)
-    return () if row is None or (row.input_source == "tokenizer" and not row.input_ids) else row.further
+    if row is None or (row.input_source == "tokenizer" and not row.input_ids):
+        return ()
+    cut = {item.name: item for item in _reduced(answer).further}
+    return tuple(cut.get(item.name, item) for item in row.further)
 
 
 def _input_lines(inputs: dict[str, list[int]], further: tuple[Further, ...], move: str = "") -> list[str]:
     lines = [f"{name} = torch.tensor([{ids}]){move}" for name, ids in inputs.items()]
-    for item in further:
-        drawn = f"torch.randn({item.shape}, generator=torch.Generator().manual_seed({item.seed}))"
-        lines.append(f"{item.name} = {drawn}.to(torch.{item.dtype}){move}")
-    return lines
+    return lines + [f"{item.name} = {_made(item)}{move}" for item in further]
+
+
+def _made(item: Further) -> str:
+    """The expression that makes the same tensor again."""
+    seeded = f"generator=torch.Generator().manual_seed({item.seed})"
+    if item.made == "normal":
+        return f"torch.randn({item.shape}, {seeded}).to(torch.{item.dtype})"
+    if item.made == "whole":
+        return f"torch.randint(0, {max(item.below or 1, 1)}, {item.shape}, {seeded}).to(torch.{item.dtype})"
+    if item.made == "ones":
+        return f"torch.ones({item.shape}, dtype=torch.{item.dtype})"
+    return f"torch.tensor({literal(_numbers(item.values))}, dtype=torch.{item.dtype}).reshape({item.shape})"
+
+
+def _numbers(values: Any) -> Any:
+    """Numbers that are not finite travel as words."""
+    if isinstance(values, list | tuple):
+        return [_numbers(value) for value in values]
+    return float(values) if isinstance(values, str) else values
+
+
+def _can_be_written(further: tuple[Further, ...]) -> bool:
+    """Whether each input is drawn from a seed, or has so few values that they are in the record."""
+    return all(item.made in ("normal", "whole", "ones") or item.values is not None for item in further)
 
 
 def _given(inputs: dict[str, list[int]], further: tuple[Further, ...]) -> str:
     count = len(inputs.get("input_ids", ()))
     named = ["one token" if count == 1 else f"{count} tokens"] if count else []
-    return listed([*named, *(f"seeded {item.name}" for item in further)])
+    return listed([*named, *(f"seeded {item.name}" if item.seed is not None else item.name for item in further)])
 
 
 def _call_of(answer: Answer, inputs: dict[str, list[int]], further: tuple[Further, ...], cast: str = "") -> str:
@@ -133,8 +163,14 @@ def _call_of(answer: Answer, inputs: dict[str, list[int]], further: tuple[Furthe
 
     cast: the method that brings what is not an id to the model's dtype.
     """
-    arguments = [f"{name}={name}" for name in inputs] + [f"{item.name}={item.name}{cast}" for item in further]
+    arguments = [f"{name}={name}" for name in inputs] + [
+        f"{item.name}={item.name}{cast if 'float' in item.dtype else ''}" for item in further
+    ]
     had_mask = _reduced(answer).attention_mask
-    if "input_ids" in inputs and (had_mask or (had_mask is None and not answer.case.trust_remote_code)):
+    if (
+        "input_ids" in inputs
+        and "attention_mask" not in {item.name for item in further}
+        and (had_mask or (had_mask is None and not answer.case.trust_remote_code))
+    ):
         arguments.append("attention_mask=torch.ones_like(input_ids)")
     return ", ".join(arguments)

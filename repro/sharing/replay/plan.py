@@ -25,6 +25,8 @@ from repro.sharing.forms.folder import scripts_of
 MOST_RUNS = 3
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 ATTENTIONS = ("eager", "sdpa")
+MOST_STEPS = 10_000
+"""Of a generation or a training; a run that asks for more is none that anybody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +142,26 @@ def _request(
     ):
         if value is not None and value not in known:
             raise RecordError(f"verdict.json asks for {what} {value!r}; known values are {', '.join(known)}.")
+    for what, count in (("generate", asked.generate), ("train_step", asked.train_step)):
+        if count is not None and not 1 <= count <= MOST_STEPS:
+            raise RecordError(f"verdict.json asks for {what} {count}; a replay does 1 to {MOST_STEPS:,}.")
     place = model or _here(asked, answer.model.revision)
     why = _why_not(asked, place, withheld=answer.private_prompts)
     if place is None or why is not None:
         notes.append(f"the model is not run: {why}")
         return None
     case = case_from(
-        place, weights=asked.weights, device=asked.device, dtype=asked.dtype, attn=asked.attn, prompts=asked.prompts
+        place,
+        weights=asked.weights,
+        device=asked.device,
+        dtype=asked.dtype,
+        attn=asked.attn,
+        prompts=asked.prompts,
+        image=asked.image,
+        audio=asked.audio,
+        inputs=asked.inputs,
+        generate=asked.generate,
+        train_step=asked.train_step,
     )
     if model is None and case.model != asked.model:
         notes.append(
@@ -172,8 +187,13 @@ def _why_not(asked: Case, place: str | None, *, withheld: bool) -> str | None:
     """Why the model of a bundle is not run here; None where it is."""
     if asked.trust_remote_code:
         return "it brings its own code, which a replay never runs"
+    if asked.factory is not None:
+        return "a function of somebody's own gives it, which a replay never runs"
     if withheld and any(prompt.startswith("(") for prompt in asked.prompts):
         return "its prompts are withheld, and other prompts would ask another question"
+    gone = [Path(path).name for path in asked.given.values() if not Path(path).is_file()]
+    if gone:
+        return f"the file of its inputs, {gone[0]}, is not here, and other inputs would ask another question"
     return f"{asked.model} is not here. Give its place with --model." if place is None else None
 
 

@@ -124,11 +124,15 @@ def _record(path: Path, kind: type[R]) -> R:
 
 def _question(case: Case) -> str:
     """What was asked, without the place where a machine keeps the model, and without the device, which cells choose."""
-    # A path of another system than this one is a path all the same.
-    kinds = [kind(case.model) for kind in (PurePosixPath, PureWindowsPath)]
-    name = next((path.name for path in kinds if path.is_absolute()), case.model)
-    parts = [name, case.revision, case.weights, case.dtype, case.attn, *case.prompts]
+    given = map(_without_place, case.given.values())
+    parts = [_without_place(case.model), case.revision, case.weights, case.dtype, case.attn, *case.prompts, *given]
     return " ".join(str(part) for part in parts if part is not None)
+
+
+def _without_place(name: str) -> str:
+    """The last part of a path; a path of another system than this one is a path all the same."""
+    kinds = [kind(name) for kind in (PurePosixPath, PureWindowsPath)]
+    return next((path.name for path in kinds if path.is_absolute()), name)
 
 
 def _names(found: Sequence[_Found]) -> list[str]:

@@ -133,5 +133,6 @@ def _kit_options(case: Case) -> list[str]:
     if case.weights != "checkpoint":
         named["--weights"] = case.weights
     words = [word for option, value in named.items() if value is not None for word in (option, value)]
+    words += [word for option, path in case.given.items() for word in (option, path)]
     words += [word for prompt in case.prompts for word in ("--prompt", prompt)]
     return words + (["--trust-remote-code"] if case.trust_remote_code else [])

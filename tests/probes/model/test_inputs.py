@@ -185,12 +185,12 @@ def test_further_inputs_are_in_the_record(tmp_path):
 
 
 def test_what_a_model_runs_without_is_said(tmp_path):
-    """A model of text that takes pictures too runs on text alone."""
+    """A model of text that takes pictures too runs on text alone; this one has no row for the token of a picture."""
     words = {**TEXT, "num_key_value_heads": 2, "model_type": "llama"}
     settings = {"text_config": words, "vision_config": {**PICTURE, "model_type": "clip_vision_model"}}
     name = "LlavaForConditionalGeneration"
-    folder = saved(tmp_path, name, {**settings, "image_token_index": 49}, "LlavaConfig")
-    loaded = load_folder(folder)
+    loaded = load_folder(saved(tmp_path, name, {**settings, "image_token_index": 49}, "LlavaConfig"))
+    loaded.config.image_token_id = loaded.config.image_token_index = 10_000
     (made,) = make_inputs(loaded, [], False)
     assert (set(made.arguments()), made.without) == (set(IDS), ("pixel_values",))
     verdict, reason, payload = judge([look(loaded.model, made)], False)
@@ -205,16 +205,28 @@ def test_a_model_of_pictures_has_no_ids(tmp_path):
 
 
 def test_a_model_that_takes_something_else_is_refused(tmp_path):
-    folder = saved(tmp_path, "DecisionTransformerModel", {"hidden_size": 32, "n_layer": 1, "n_head": 1})
-    with pytest.raises(CannotLoad, match=r"DecisionTransformerModel takes states, and only token ids"):
-        make_inputs(load_folder(folder), [], False)
+    loaded = load_folder(saved(tmp_path, "ViTModel", KINDS["ViTModel"][0]))
+
+    class Molecules(type(loaded.model)):
+        main_input_name = "atoms"
+
+        def forward(self, atoms, bonds=None):
+            raise AssertionError("it is not to be run")
+
+    loaded.model.__class__, loaded.class_name = Molecules, "Molecules"
+    with pytest.raises(
+        CannotLoad, match=r"Molecules takes atoms, and only these .* Give exact inputs with --inputs FILE"
+    ):
+        make_inputs(loaded, [], False)
 
 
 def test_a_model_that_runs_with_nothing_that_can_be_made_is_refused(tmp_path):
-    text, picture = {**TEXT, "projection_size": 32}, {**TINY, "num_patches": 16, "patch_size": 8}
-    folder = saved(tmp_path, "Siglip2Model", {"text_config": text, "vision_config": picture})
-    with pytest.raises(CannotLoad, match=r"runs with none of the inputs .*\(input_ids, pixel_values\).* raised"):
-        make_inputs(load_folder(folder), [], False)
+    loaded = load_folder(saved(tmp_path, "CLIPModel", KINDS["CLIPModel"][0]))
+    loaded.config.vision_config.image_size = 20  # and the weights are of another
+    with pytest.raises(
+        CannotLoad, match=r"runs with none of the inputs .*\(input_ids, pixel_values\).* raised .*--inputs"
+    ):
+        make_inputs(loaded, [], False)
 
 
 def test_the_seeded_length_is_a_prime_that_is_no_size_of_a_layer():

@@ -72,9 +72,9 @@ def test_a_fused_parameter_that_the_cast_makes_infinite_is_no_bad_weight(tmp_pat
 
 
 def test_a_model_that_takes_something_else_is_skipped_in_one_line(tmp_path):
-    from transformers import DecisionTransformerConfig, DecisionTransformerModel
+    from transformers import PerceiverConfig, PerceiverModel
 
-    config = DecisionTransformerConfig(hidden_size=32, n_layer=1, n_head=4)
-    forward = ends(DecisionTransformerModel(config), tmp_path)["forward"]
+    config = PerceiverConfig(num_latents=4, d_latents=8, d_model=8, num_blocks=1, num_self_attends_per_block=1)
+    forward = ends(PerceiverModel(config), tmp_path)["forward"]
     assert forward["verdict"] == "skip"
-    assert forward["reason"].startswith("DecisionTransformerModel takes states, and only token ids")
+    assert forward["reason"].startswith("PerceiverModel takes inputs, and only these can be made here: input_ids")

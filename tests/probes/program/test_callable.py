@@ -210,7 +210,7 @@ def test_a_fault_of_the_second_call_is_found_there_and_its_operator_made_small()
     assert verdict == "bad"
     assert payload is not None
     assert payload["origin"]["call_index"] == 1
-    reduced = smallest(found.found.found if found.found else None, trials()[0])[2]
+    reduced = smallest(found.found.found.program if found.found and found.found.found else None, trials()[0])[2]
     assert reduced is not None
     assert [leaf["shape"] for leaf in reduced["program"]["leaves"]] == [[1]]
 

@@ -50,6 +50,10 @@ def test_a_single_step_runs_what_it_stands_on_first(step, expected):
     assert registry.single(step, scripted=False) == expected
 
 
+def test_a_module_of_a_factory_has_no_files_to_look_at_first():
+    assert registry.single("bisect", scripted=False, made=True) == ["load", "forward", "bisect"]
+
+
 def test_a_script_is_asked_the_step_alone():
     assert registry.single("bisect", scripted=True) == ["bisect"]
 

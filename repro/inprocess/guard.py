@@ -1,0 +1,186 @@
+"""``repro.Guard``: a training loop at nearly its own speed, stopped and explained at the first bad value."""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from torch import nn
+from torch.optim import Optimizer
+
+from repro.core import paths
+from repro.core.folders import check_unused
+from repro.inprocess.finding import Finding
+from repro.inprocess.modules import inside
+from repro.inprocess.recording import Recording, Told
+from repro.probes.live.answers import OfOperators, bisect_of_step, guard_outcome
+from repro.probes.live.guarding import Bad, Guarding
+from repro.probes.live.saved import save
+from repro.probes.protocol.wire import Emitter
+from repro.probes.values.figures import dtype_name
+
+Then = Literal["raise", "skip", "note"]
+STEP = "step"
+"""The folder of the saved step, in that of the report."""
+THEN = ("raise", "skip", "note")
+
+
+class FaultFound(RuntimeError):
+    """A guarded step went bad. ``finding`` is what is known of it, ``folder`` where the report is, if one was asked."""
+
+    def __init__(self, finding: Finding, folder: Path | None) -> None:
+        where = "" if folder is None else f" Report: {folder / 'report.md'}"
+        super().__init__(f"{finding.text}{where}")
+        self.finding = finding
+        self.folder = folder
+
+
+class Guard:
+    """Screens every step of a training loop: the model's output, the gradients before the optimiser steps, the
+    parameters behind it. At the first NaN or Inf it makes that step again, finds the origin, saves the step, writes the
+    report, and does as it was told.
+
+    Gradients that a GradScaler throws away never come to the optimiser's step, and are no fault.
+
+    Example:
+        with repro.Guard(model, optimizer, out="nan-report") as guard:
+            for batch in loader:
+                loss = model(**batch).loss
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    Args:
+        model: The module that is called in the loop; where DistributedDataParallel or torch.compile wraps it, the
+            wrapped one may be given.
+        optimizer: One or several; without one, outputs alone are screened.
+        out: A new or empty folder for the report and the saved step; nothing is written where it is None.
+        then: "raise" FaultFound; "skip" the step, by leaving the optimiser no gradients (a fault of the optimiser's own
+            step has changed the weights already, and raises); or only "note" it, in ``findings``.
+
+    Attributes:
+        steps: How many steps of the optimiser have been made.
+        findings: What was found, in order. Where steps are skipped or noted, only the first is looked into.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Any = None, *, out: str | Path | None = None, then: Then = "raise"
+    ) -> None:
+        if then not in THEN:
+            raise ValueError(f"then={then!r}: expected one of {', '.join(map(repr, THEN))}.")
+        self._model = inside(model)
+        self._optimizers = _several(optimizer)
+        self._out = None if out is None else Path(out)
+        self._then = then
+        self.steps = 0
+        self.findings: list[Finding] = []
+        self.skipped = 0
+        self._guarding: Guarding | None = None
+        self._counting: list[Any] = []
+
+    @property
+    def finding(self) -> Finding | None:
+        """The first finding; None as long as all is well."""
+        return self.findings[0] if self.findings else None
+
+    @property
+    def step(self) -> int | None:
+        """The number of the step that is being made, from 1; None without an optimiser."""
+        return self.steps + 1 if self._optimizers else None
+
+    def start(self) -> Self:
+        """Begin to screen; the same as entering the block."""
+        if self._guarding is None:
+            self._guarding = Guarding(self._model, self._optimizers, self._bad)
+            # Behind the screen's own: a step that goes bad is not counted before it is told.
+            self._counting = [optimizer.register_step_post_hook(self._count) for optimizer in self._optimizers[:1]]
+        return self
+
+    def close(self) -> None:
+        """Take all hooks off."""
+        if self._guarding is not None:
+            self._guarding.close()
+            self._guarding = None
+        for handle in self._counting:
+            handle.remove()
+        self._counting = []
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _count(self, *_: Any) -> None:
+        self.steps += 1
+
+    def _bad(self, bad: Bad) -> None:
+        """The screen has seen something."""
+        assert self._guarding is not None  # its hooks are on
+        if not self.findings:
+            finding = self._looked_into(bad)
+            self.findings.append(finding)
+            if self._out is not None:
+                self._write(finding, bad, self._out)
+        if self._then == "raise" or (self._then == "skip" and bad.phase == "optimizer"):
+            self.close()
+            raise FaultFound(self.findings[0], self._out)
+        if self._then == "skip":
+            self._skip(bad)
+
+    def _write(self, finding: Finding, bad: Bad, out: Path) -> None:
+        """The step first: it is what cannot be had again."""
+        assert self._guarding is not None
+        check_unused(paths.make(out))
+        step = paths.make(out / STEP)
+        try:
+            save(str(step), self._model, self._guarding.calls, bad, self.step)
+        except OSError as error:
+            raise paths.not_written(step, error, out) from error
+        finding.report(out)
+
+    def _skip(self, bad: Bad) -> None:
+        """Without gradients, the optimiser leaves every parameter as it is."""
+        self.skipped += 1
+        if bad.phase == "forward" and bad.call is not None:
+            bad.call.spoilt = True  # its gradients come later
+            return
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _looked_into(self, bad: Bad) -> Finding:
+        assert self._guarding is not None
+        told = self._guarding.look_into(bad)
+        bisected = bisect_of_step(told)
+        parameter = next(self._model.parameters(), None)
+        answers: dict[str, Told] = {
+            "watch": guard_outcome(told, self.step),
+            "bisect": bisected,
+        }
+        recording = Recording(
+            command="watch",
+            name=type(self._model).__name__,
+            told=answers,
+            session=OfOperators(bisected, told.program, str(paths.cache_folder()), Emitter(io.StringIO())),
+            device=None if parameter is None else parameter.device.type,
+            dtype=None if parameter is None else dtype_name(parameter.dtype),
+        )
+        return Finding(recording, "watch")
+
+
+def _several(optimizer: Any) -> tuple[Any, ...]:
+    """The optimisers themselves; Accelerate and others wrap them."""
+    if optimizer is None:
+        return ()
+    found = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
+    plain = []
+    for one in found:
+        while isinstance(getattr(one, "optimizer", None), Optimizer):
+            one = one.optimizer
+        if not isinstance(one, Optimizer):
+            raise TypeError(f"{type(one).__name__} is no torch.optim.Optimizer: expected one, or several of them.")
+        plain.append(one)
+    return tuple(plain)

@@ -1,0 +1,137 @@
+"""``repro.find`` and ``repro.watch``: one call of a module, and any code."""
+
+import io
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from torch import nn
+
+from repro.core import paths
+from repro.inprocess.finding import Finding
+from repro.inprocess.modules import inside
+from repro.inprocess.recording import Recording
+from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
+from repro.probes.live.find import Found
+from repro.probes.live.find import find as look_for
+from repro.probes.live.watching import Watching
+from repro.probes.protocol.wire import Emitter
+from repro.probes.values.figures import dtype_name
+
+CODE = "the watched code"
+"""What stands for the model's name where no model was named."""
+
+
+def find(model: nn.Module, /, *args: Any, **inputs: Any) -> Finding:
+    """Call the module once and say whether its output is good; if not, where the first bad value is born.
+
+    The call is made as the program itself would make it here: in the module's own mode, under this autocast, with or
+    without gradients. Random state, buffers, hooks and modes are afterwards as they were.
+
+    Args:
+        model: Any module; where torch.compile wraps it, the module inside is called.
+        args: As its forward takes them.
+        inputs: As its forward takes them.
+
+    Returns:
+        The finding. It holds on to the module and the inputs until it is dropped.
+
+    Raises:
+        TypeError: its forward does not take such arguments. What the module itself raises is passed on.
+    """
+    begin = time.monotonic()
+    return of_found(look_for(inside(model), args, inputs), time.monotonic() - begin)
+
+
+def of_found(found: Found, seconds: float = 0.0) -> Finding:
+    """The finding of one call."""
+    told = {"forward": found.forward}
+    if found.bisected is not None:
+        told["bisect"] = found.bisected
+    else:
+        told["bisect"] = ("good", "the output is finite: there is nothing to find", None)
+    loaded = found.loaded
+    recording = Recording(
+        command="find",
+        name=loaded.class_name,
+        told=told,
+        session=OfCall(found, str(paths.cache_folder()), Emitter(io.StringIO())),
+        device=loaded.device.type,
+        dtype=dtype_name(loaded.dtype),
+        attn=loaded.attn,
+        seconds={"forward": seconds},
+    )
+    return Finding(recording, "forward")
+
+
+class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model): ...
+    """Watch any code: forward passes, losses, backward(), an optimiser's steps, generate().
+
+    Every operator is looked at, so the code takes several times as long. The first NaN or Inf that arrives in something
+    that the code keeps (the model's output, a gradient, a parameter, a variable of the function that the block stands
+    in, the input of an operator that raises for it) is the finding; one that arrives nowhere is none. Gradients that
+    a GradScaler throws away are counted, and are none either.
+
+    Afterwards everything is as it would be without the watch: hooks, modes, random state. Exceptions pass through.
+
+    Example:
+        with repro.watch(model, optimizer) as seen:
+            loss = model(**batch).loss
+            loss.backward()
+            optimizer.step()
+        print(seen.finding)
+
+    Args:
+        model: Where it is named, only its own output counts as one, and a bad call of it is run again to be looked
+            into. Without it, that of each outermost module counts.
+        optimizer: Its parameters are looked at as well, where the model does not hold them.
+    """
+
+    def __init__(self, model: nn.Module | None = None, optimizer: Any = None) -> None:
+        self._model = None if model is None else inside(model)
+        groups = getattr(optimizer, "param_groups", None) or []
+        self._watching = Watching(self._model, tuple(p for group in groups for p in group["params"]))
+        self._finding: Finding | None = None
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        self._watching.start(sys._getframe(1))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """The code is over; the same as leaving the block."""
+        if not self._is_over:
+            self._is_over = True
+            self._watching.end()
+
+    @property
+    def finding(self) -> Finding:
+        """The first finding; that all is well so far, where there is none."""
+        if self._finding is None or not self._finding:
+            self._finding = of_watched(self._watching, self._model)
+        return self._finding
+
+
+def of_watched(watching: Watching, model: nn.Module | None) -> Finding:
+    """The finding of what was watched."""
+    bisected = bisect_outcome(watching) or ("good", "nothing bad arrived: there is nothing to find", None)
+    program = None if watching.sighting is None else watching.sighting.program
+    parameter = None if model is None else next(model.parameters(), None)
+    recording = Recording(
+        command="watch",
+        name=CODE if model is None else type(model).__name__,
+        told={
+            "watch": watch_outcome(watching),
+            "bisect": bisected,
+        },
+        session=OfOperators(bisected, program, str(paths.cache_folder()), Emitter(io.StringIO())),
+        device=None if parameter is None else parameter.device.type,
+        dtype=None if parameter is None else dtype_name(parameter.dtype),
+    )
+    return Finding(recording, "watch")

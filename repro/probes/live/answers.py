@@ -1,0 +1,131 @@
+"""What was found in the user's own process, as the answers of the steps that a command would have run."""
+
+from typing import Any, Optional
+
+from torch import nn
+
+from ..model.compat import CannotLoad
+from ..model.load import Loaded
+from ..model.ready import MEMORY
+from ..model.session import Session
+from ..observe.screen import version_of
+from ..origin.search import sentence
+from ..protocol.wire import Emitter, Outcome
+from ..reduce.program import Program
+from .find import Found
+from .guarding import Told
+from .watching import Sighting, Watching
+
+SHOWN = 8  # examples of a batch that are named
+
+
+def watch_outcome(watching: Watching) -> Outcome:
+    """The step ``watch``: did a NaN or Inf arrive anywhere?"""
+    seen = watching.sighting
+    payload = {"operators": watching.operators, "unseen": watching.unseen, "scaled": watching.scaled}
+    if seen is not None:
+        arrival = {"arrived": seen.arrival.words, "phase": seen.arrival.phase}
+        return "bad", f"a NaN or Inf arrived in {seen.arrival.words}", {**payload, **arrival}
+    words = f"no NaN or Inf arrived anywhere; {watching.operators:,} operators"
+    if watching.scaled:
+        words += f"; {watching.scaled} overflows of scaled gradients, which the loss scaler threw away"
+    if not watching.operators:
+        return "skip", "nothing ran: no operator of PyTorch was seen in this thread", payload
+    return "good", words, payload
+
+
+def bisect_outcome(watching: Watching) -> Optional[Outcome]:
+    """The step ``bisect``; None where nothing arrived."""
+    return None if watching.sighting is None else bisect_of_sighting(watching.sighting)
+
+
+def bisect_of_sighting(seen: Sighting) -> Outcome:
+    """The origin of what arrived; the whole search's answer where a call of the model was made again."""
+    if seen.call is not None and seen.call.bisected is not None:
+        verdict, reason, told = seen.call.bisected
+        return verdict, reason, {**(told or {}), "origin": seen.origin}
+    payload = nothing_found()
+    if seen.origin is None:
+        return "skip", f"a NaN or Inf arrived in {seen.arrival.words}, and {seen.why}", payload
+    origin = {**seen.origin, "confirmed": True, "confirmed_by": seen.confirmed_by}
+    output = origin.get("output") or {}
+    payload.update(origin=origin, limit=origin.get("limit"), dtype=output.get("dtype"))
+    return "bad", sentence(origin), payload
+
+
+def nothing_found() -> dict[str, Any]:
+    """The payload of a bisect step that names no origin."""
+    return {
+        "origin": None, "prompt": None, "spread": [], "headroom": [], "limit": None, "dtype": None, "ruled_out": [],
+        "screened_calls": 0,
+    }  # fmt: skip
+
+
+class OfCall(Session):
+    """A session about a call of a module in memory: nothing is loaded, and what is known is not asked again."""
+
+    def __init__(self, call: Found, cache: str, emitter: Emitter) -> None:
+        super().__init__({"model": "", "weights": MEMORY}, cache, emitter)
+        self._source, self._loaded = call.loaded.source, call.loaded
+        self._inputs, self._passes = [call.seen.inputs], [call.seen]
+        self.bisected = call.bisected
+        self._versions = _versions(call.loaded.model)
+
+    def loaded(self) -> Loaded:
+        """
+        Raises:
+            CannotLoad: the module is no longer what it was when it was called.
+        """
+        if _versions(self._loaded.model) != self._versions:
+            raise CannotLoad("the module's weights were changed after the call, so it cannot be asked any more")
+        found: Loaded = super().loaded()
+        return found
+
+
+class OfOperators(Session):
+    """A session about code that is over: of what ran, only the operators that show the fault are left."""
+
+    def __init__(self, bisected: Outcome, program: Optional[Program], cache: str, emitter: Emitter) -> None:
+        super().__init__({"model": "", "weights": MEMORY}, cache, emitter)
+        self.bisected, self.program = bisected, program
+
+    @property
+    def is_whole(self) -> bool:
+        return False
+
+
+def _versions(model: nn.Module) -> list[tuple[int, int]]:
+    """What changes when a parameter is replaced or written to."""
+    return [(tensor.data_ptr(), version_of(tensor)) for tensor in model.parameters()]
+
+
+def guard_outcome(told: Told, step: Optional[int]) -> Outcome:
+    """The step ``watch`` of a guarded training loop. step: its number, from 1."""
+    where = "" if step is None else f" in step {step:,}"
+    first = None if told.sighting is None else (told.sighting.origin or {}).get("gradient")
+    what = f"the gradient of {first}" if first else told.bad.what
+    words = f"{what} holds a NaN or Inf{where}"
+    if told.examples and told.batch and len(told.examples) < told.batch:
+        at = ", ".join(map(str, told.examples[:SHOWN])) + (", ..." if len(told.examples) > SHOWN else "")
+        which = f"example {at} gives" if len(told.examples) == 1 else f"examples {at} give"
+        words += f"; of the {told.batch} in the batch (from 0), {which} one alone, the others do not"
+    elif told.examples and told.batch:
+        words += f"; each of the {told.batch} examples in the batch gives one alone"
+    elif told.examples is not None and told.batch:
+        words += f"; none of the {told.batch} examples in the batch gives one alone"
+    payload = {
+        "arrived": what, "phase": told.bad.phase, "step": step, "examples": told.examples,
+        "batch": told.batch,
+    }  # fmt: skip
+    return "bad", words, payload
+
+
+def bisect_of_step(told: Told) -> Outcome:
+    """The step ``bisect`` of a guarded training loop."""
+    if told.sighting is not None:
+        return bisect_of_sighting(told.sighting)
+    if told.found is not None and told.found.bisected is not None and not told.why:
+        verdict, reason, payload = told.found.bisected
+        origin = (payload or {}).get("origin")
+        return verdict, reason, {**(payload or {}), "origin": origin and {**origin, "phase": "forward"}}
+    return "skip", told.why, nothing_found()

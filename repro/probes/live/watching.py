@@ -1,0 +1,416 @@
+"""Any code of the user's, watched while it runs once: its forward passes, losses, backward passes and optimiser steps.
+
+Such code cannot be run again, so the evidence is taken on the way. From the first bad value on, every operator is
+recorded; where one arrives in something that the user has (the output of a model, a gradient, a parameter, a variable,
+the input of an operator that raises for it) the walk goes back from there, element by element, each step of it tested
+on the operator itself. A NaN that arrives nowhere is none of anybody's business. A call of the model itself can be run
+again, and there the whole search is made.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Callable, Optional
+
+from torch import Tensor, nn
+
+from ..model.load import Loaded
+from ..model.ready import Given, ready
+from ..observe.tape import Tape, output_tensors, unreadable
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
+from ..origin.arithmetic import limit_of
+from ..origin.outside import came_in, literal_in_source
+from ..origin.search import earliest
+from ..origin.walk import End, Origin, chosen
+from ..program.around import Threads, code_of, described, frames, node_here, phase_here
+from ..program.capture import Capture, Wanted, blank
+from ..program.makers import Look, Rule, is_readable, readable_in
+from ..reduce.program import Program
+from ..reduce.reduce import operators_of
+from ..reduce.seen import MASK, kinds_in
+from ..values.figures import describe, is_bad, scalar
+from .find import Found, look_into
+
+KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
+UNSCALE = "_amp_foreach_non_finite_check_and_unscale_"
+BACKWARD = os.path.join("torch", "autograd", "__init__.py")
+NOTHING = ("nothing", Address("", -1, "", -1))
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Where a bad value arrived: what holds it, in words; and in which phase that was."""
+
+    words: str
+    phase: str
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """The first bad value that arrived somewhere. origin: its record; None where the walk back did not end. call:
+    what a call of the model showed that was run again. program: the operators that show it by themselves.
+    """
+
+    arrival: Arrival
+    origin: Optional[dict[str, Any]]
+    confirmed_by: Optional[str]
+    why: str
+    call: Optional[Found] = None
+    program: Optional[Program] = None
+
+
+class Live(Capture):
+    """Follows what runs, and holds the first sighting."""
+
+    def __init__(self, names: Names, watch: "Watching") -> None:
+        super().__init__(Wanted(NOTHING, Rule(fill=None), 0), names, Threads())
+        self._owner = watch
+        self._taping, self._kept = False, 0
+        self._pending: Optional[Sighting] = None
+        self.scaled = 0  # gradients that a loss scaler threw away
+        self.sighting: Optional[Sighting] = None
+
+    # --- while operators run -------------------------------------------------------------------------------------
+
+    def visit(self, call: OpCall) -> Any:
+        node = self.note_forward(call)
+        if node is None and self._pending is not None:
+            self._after_backward(call)
+        elif node is None and call.address.base_name == "ones_like" and _begins_backward():
+            self._is_led_back(call)
+        try:
+            result = Look.visit(self, call)
+        except Exception as error:
+            if error is call.raised:
+                self._raised(call)
+            raise
+        if node is not None and node.name().endswith("AccumulateGrad"):
+            self._accumulates(call, node.variable)
+        elif node is None and self._taping and call.writes:
+            self._writes(call)
+        return result
+
+    def run(self, call: OpCall) -> Any:
+        if not self._taping:
+            self.forget()
+        if self._taping or call.writes:
+            self._put_down(call)
+        return call.run()
+
+    def made(self, call: OpCall, spoilt: list[Tensor]) -> None:
+        self._begin(call)
+
+    def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
+        self._begin(call if call.has_run else None)
+
+    def _begin(self, call: Optional[OpCall]) -> None:
+        """From here on everything is recorded; the operator itself where it has run and is not recorded yet."""
+        if self._taping or self._kept > KEPT_BYTES:
+            return
+        self._taping = True
+        if call is not None and not (self._tape.ops and self._tape.ops[-1].address == call.address):
+            self._put_down(call)
+
+    def _put_down(self, call: OpCall) -> None:
+        if self._kept > KEPT_BYTES:
+            self._tape.complete = False
+            return
+        try:
+            result = self._tape.visit(call)
+        except Exception as error:
+            if error is call.raised:
+                raise
+            return  # a tensor that cannot be recorded (nested, sparse): the walk back ends there
+        self._around[len(self._tape.ops) - 1] = (described(node_here()), phase_here())
+        if self._taping:
+            self._kept += sum(tensor.numel() * tensor.element_size() for tensor in readable_in([result]))
+
+    def forget(self) -> None:
+        """Let go of what is recorded."""
+        self._tape, self._taping, self._kept = Tape(), False, 0
+        self._around.clear()
+
+    # --- where bad values arrive ---------------------------------------------------------------------------------
+
+    def call_begins(self) -> None:
+        """A call of the model begins: what was recorded before has not arrived anywhere."""
+        if node_here() is None:
+            self.forget()
+
+    def call_ends(self, class_name: str, output: Any, again: Optional[Callable[[], Optional[Found]]]) -> None:
+        """again: runs the call once more and looks into it, where it is known how it was made."""
+        bad = [tensor for tensor in output_tensors(output) if is_readable(tensor) and kinds_in([tensor]) - MASK]
+        if bad and node_here() is None:
+            self._arrived(bad[0], Arrival(f"the output of {class_name}", phase_here()["phase"]), again)
+
+    def _is_led_back(self, call: OpCall) -> None:
+        """A backward pass begins at a loss."""
+        bad = next((tensor for tensor in readable_in(call.args) if is_bad(tensor)), None)
+        if bad is not None:
+            self._pending = self._sighted(bad, Arrival("the loss", "loss"), None)
+
+    def _accumulates(self, call: OpCall, variable: Tensor) -> None:
+        """A gradient is added to a parameter's. Whether it does harm is known when somebody uses it."""
+        if self._pending is not None:
+            return
+        bad = next((tensor for tensor in readable_in((call.args, call.kwargs)) if is_bad(tensor)), None)
+        if bad is not None:
+            name = self._name_of(variable) or "a tensor"
+            self._pending = self._sighted(bad, Arrival(f"the gradient of {name}", "backward"), None)
+            if self._pending is not None and self._pending.origin is not None:
+                self._pending.origin["gradient"] = name
+
+    def _after_backward(self, call: OpCall) -> None:
+        """The first operators behind a backward pass that gave a bad gradient: a loss scaler may throw it away."""
+        assert self._pending is not None
+        if UNSCALE in call.address.op:
+            if (self._pending.origin or {}).get("phase") == "backward":
+                self.scaled += 1
+                self._pending = None
+            else:
+                self._settle()
+        elif phase_here()["phase"] == "optimizer":
+            self._settle()
+
+    def _settle(self) -> None:
+        self.sighting, self._pending = self.sighting or self._pending, None
+
+    def _writes(self, call: OpCall) -> None:
+        """An optimiser writes into a parameter."""
+        if phase_here()["phase"] != "optimizer":
+            return
+        memory = {held.data_ptr(): name for kind, name, held in self._owner.held() if kind == "parameter"}
+        for tensor in readable_in((call.args, call.kwargs)):
+            name = memory.get(tensor.data_ptr())
+            if name is not None and is_bad(tensor):
+                self._arrived(tensor, Arrival(f"the parameter {name}", "optimizer"), None)
+                return
+
+    def _raised(self, call: OpCall) -> None:
+        """An operator raised. Where it was given a bad value, that is what it raised for."""
+        bad = next((tensor for tensor in readable_in((call.args, call.kwargs)) if is_bad(tensor)), None)
+        if bad is not None and not kinds_in([bad]) <= MASK:
+            words = f"the input of {call.address.op}, which raised {type(call.raised).__name__}"
+            self._arrived(bad, Arrival(words, phase_here()["phase"]), None)
+
+    def at_the_end(self, variables: Mapping[str, Any]) -> None:
+        """The watched code is over. What its variables hold that was made in it has arrived, too."""
+        if self._pending is not None:
+            self._settle()
+        if self.sighting is not None:
+            return
+        for kind, name, held in self._owner.held():
+            if kind == "parameter" and self._is_made_here(held):
+                self._arrived(held, Arrival(f"the parameter {name}", "optimizer"), None)
+                return
+        for name, value in variables.items():
+            tensor = value if isinstance(value, Tensor) else None
+            if tensor is not None and not name.startswith("_") and self._is_made_here(tensor):
+                self._arrived(tensor, Arrival(f"the variable {name}", phase_here()["phase"]), None)
+                return
+
+    def _is_made_here(self, tensor: Tensor) -> bool:
+        """Whether it holds a NaN or Inf, other than a mask's, that an operator put there meanwhile."""
+        if not is_readable(tensor) or self._memory.state(tensor) is not True:
+            return False
+        return bool(kinds_in([tensor]) - MASK)
+
+    # --- the walk back -------------------------------------------------------------------------------------------
+
+    def _arrived(self, tensor: Tensor, arrival: Arrival, again: Optional[Callable[[], Optional[Found]]]) -> None:
+        if self.sighting is None:
+            self.sighting = self._sighted(tensor, arrival, again)
+        if self.sighting is not None:
+            self._owner.stop()
+
+    def _sighted(
+        self, tensor: Tensor, arrival: Arrival, again: Optional[Callable[[], Optional[Found]]]
+    ) -> Optional[Sighting]:
+        """None where what arrived is what somebody wrote on purpose."""
+        with self._owner.aside():
+            call = None if again is None else again()
+            told = None if call is None or call.bisected is None else call.bisected[2]
+            if call is not None and told is not None and told["origin"] is not None:
+                found = {**blank(), **told["origin"], **phase_here()}
+                program = operators_of(call.loaded, call.seen.inputs, told["origin"])
+                return Sighting(arrival, found, found["confirmed_by"], "", call, program)
+            if unreadable(tensor) is not None:
+                return Sighting(arrival, None, None, "what holds it is no plain tensor")
+            self._tape.exit_refs = [self._tape.ref(tensor)]
+            origin = earliest(self._tape)
+            if origin is None:
+                return Sighting(arrival, None, None, "it was gone when it was looked at", call)
+            if origin.end is End.OUTSIDE:
+                origin = chosen(literal_in_source(origin))
+            if origin.end is End.LITERAL:
+                return None
+            return self._told(arrival, origin, call)
+
+    def _told(self, arrival: Arrival, origin: Origin, call: Optional[Found]) -> Sighting:
+        if origin.end is End.BORN and origin.step is not None:
+            found = self._record(self._place_of(origin), origin.step.op, origin)
+            return Sighting(arrival, found.origin, "walked", "", call, found.program)
+        if origin.end is End.OUTSIDE and origin.outside is not None:
+            return Sighting(arrival, self._came_from_outside(origin), "walked", "", call)
+        where = "" if origin.step is None else f" at {origin.step.op.address.op} ({origin.step.op.source})"
+        if origin.end is End.UNWRITTEN:
+            why = f"it lies in memory that nothing wrote to{where}, and the code cannot be run again to ask what for"
+        else:
+            why = f"the walk back did not end{where}" + (f": {origin.note}" if origin.note else "")
+        return Sighting(arrival, None, None, why, call)
+
+    def _place_of(self, origin: Origin) -> dict[str, Any]:
+        assert origin.step is not None
+        op = origin.step.op
+        node, phase = self._around.get(op.index, (None, {}))
+        outside = (op.address.module, op.address.call_index) == OUTSIDE
+        return {
+            "module": "" if outside else op.address.module,
+            "module_class": self._names.classes.get(op.address.module, ""),
+            "op": op.address.op, "call_index": op.address.call_index, "occurrence": op.address.occurrence,
+            "source": op.source, "code": code_of(op.place), "library": None, "largest_weight": self._largest_weight(),
+            **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),
+        }  # fmt: skip
+
+    def _came_from_outside(self, origin: Origin) -> dict[str, Any]:
+        """The record of a value that was there before anything that was recorded ran."""
+        assert origin.step is not None and origin.outside is not None
+        ref, index = origin.outside
+        tensor = ref.tensor()
+        name, kind = self._named(tensor)
+        share = {**came_in(kind, tensor), "held_by": None, "entry_code": code_of(origin.step.op.place)}
+        note = f"{share['bad']:,} of {share['total']:,} values were not finite when {origin.step.op.source} read them"
+        return {
+            **blank(), **self._place_of(origin), "mechanism": "bad_weights" if kind == "parameter" else "bad_input",
+            "came_in": share, "tensor": name, "tensor_index": list(index) if name else None, "element": list(index),
+            "value": scalar(tensor, index), "inputs": [describe(item.tensor()) for item in origin.step.op.inputs()],
+            "output": describe(origin.step.output.tensor()), "limit": limit_of(ref.dtype), "note": note,
+        }  # fmt: skip
+
+
+class Watching:
+    """The context of one watch: what is put around the code, and what was seen.
+
+    model: its calls can be run again; None where only operators are followed. further: parameters that count beside
+    the model's.
+    """
+
+    def __init__(self, model: Optional[nn.Module] = None, further: tuple[Tensor, ...] = ()) -> None:
+        self._model = model
+        self._further = further
+        self._names = Names()
+        self._live = Live(self._names, self)
+        self._watch = Watch(self._live.visit, OUTSIDE)
+        self._watch.entered, self._watch.left = self._entered, self._left
+        self._call: Optional[tuple[Loaded, Given]] = None
+        self._frame: Optional[FrameType] = None
+        self._around: Optional[contextlib.ExitStack] = None
+
+    @property
+    def sighting(self) -> Optional[Sighting]:
+        return self._live.sighting
+
+    @property
+    def operators(self) -> int:
+        """How many operators were looked at."""
+        return self._live.place
+
+    @property
+    def unseen(self) -> dict[str, int]:
+        """Operators that could not be looked at, and how often each."""
+        return dict(self._watch.unseen)
+
+    @property
+    def scaled(self) -> int:
+        """How often a loss scaler threw away gradients that had overflowed."""
+        return self._live.scaled
+
+    def held(self) -> Iterator[tuple[str, str, Tensor]]:
+        """What the model holds, or all modules that were called; then what was named beside it."""
+        known: set[int] = set()
+        if self._model is None:
+            for kind, name, tensor in self._names.held():
+                known.add(id(tensor))
+                yield kind, name, tensor
+        else:
+            for kind, named in (("parameter", self._model.named_parameters()), ("buffer", self._model.named_buffers())):
+                for name, tensor in named:
+                    known.add(id(tensor))
+                    yield kind, name, tensor
+        for at, tensor in enumerate(self._further):
+            if id(tensor) not in known:
+                yield "parameter", f"the optimizer's parameter {at}", tensor
+
+    def start(self, frame: Optional[FrameType] = None) -> None:
+        """Begin to watch. frame: whose variables count when it is over."""
+        self._frame = frame
+        self._around = contextlib.ExitStack()
+        if self._model is not None:
+            for handle in (
+                self._model.register_forward_pre_hook(self._called, with_kwargs=True),
+                self._model.register_forward_hook(self._ended),
+            ):
+                self._around.callback(handle.remove)
+        self._around.enter_context(watched_everywhere(self._watch, self._names))
+
+    def end(self) -> None:
+        """The code is over: nothing of the watch is left behind."""
+        assert self._around is not None  # start() has made it
+        self._watch.active = False
+        try:
+            if self._live.sighting is None:
+                variables = {} if self._frame is None else dict(self._frame.f_locals)
+                self._live.at_the_end(variables)
+        finally:
+            self._around.close()
+            self._live.forget()
+            self._frame = self._call = None
+
+    def stop(self) -> None:
+        """There is a sighting: what runs from here on runs as if nobody looked."""
+        self._watch.active = False
+        self._live.forget()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What runs inside is the kit's own, and not watched."""
+        before, self._watch.active = self._watch.active, False
+        try:
+            yield
+        finally:
+            self._watch.active = before
+
+    def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._watch.active:
+            self._live.call_begins()
+            with self.aside():
+                self._call = ready(module, args, kwargs)
+
+    def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._watch.active:
+            self._live.call_ends(type(module).__name__, output, None if self._call is None else self._again)
+
+    def _again(self) -> Optional[Found]:
+        """The model's last call, run again and looked into."""
+        assert self._call is not None  # the caller has seen to it
+        try:
+            return look_into(*self._call)
+        except Exception:  # noqa: BLE001 - it has changed what it was given: the walk back has to do
+            return None
+
+    def _entered(self, name: str, index: int) -> None:
+        if self._model is None and self._watch.active and len(self._watch.stack) == 1:
+            self._live.call_begins()
+
+    def _left(self, name: str, index: int, output: Any) -> None:
+        if self._model is None and self._watch.active and not self._watch.stack:
+            self._live.call_ends(self._names.classes.get(name, name), output, None)
+
+
+def _begins_backward() -> bool:
+    """Whether PyTorch's own Python code is about to start a backward pass."""
+    return any(
+        frame.f_code.co_name == "_make_grads" and frame.f_code.co_filename.endswith(BACKWARD) for frame in frames()
+    )

@@ -1,0 +1,262 @@
+"""repro.Guard and the Trainer's callback: a training loop, screened, and its bad step made again."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import repro
+from inprocess.programs import Net, batches, line_of
+from inprocess.test_find import same, state_of
+
+ZEROS = 7
+
+
+def train(fault="", *, own_loss=True, steps=12, **options):
+    """(guard, model) of a loop whose step ZEROS + 1 has an example of zeros; FaultFound is caught."""
+    torch.manual_seed(0)
+    model = Net(fault).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    guarded = repro.Guard(model, optimizer, **options)
+    with contextlib.suppress(repro.FaultFound), guarded:
+        for x, labels in batches(steps, zeros_in=ZEROS):
+            loss = model(x, labels)["loss"] if own_loss else F.cross_entropy(model(x), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return guarded, model
+
+
+def test_a_sound_loop_is_left_alone():
+    guard, model = train()
+    assert guard.finding is None
+    assert guard.steps == 12
+    torch.manual_seed(0)
+    plain = Net().train()
+    optimizer = torch.optim.AdamW(plain.parameters())
+    for x, labels in batches(12, zeros_in=ZEROS):
+        plain(x, labels)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(map(torch.equal, model.state_dict().values(), plain.state_dict().values()))
+    assert same(state_of(model)[1:2], state_of(plain)[1:2])  # no hook is left
+
+
+@pytest.mark.parametrize("own_loss", [True, False], ids=["the model's loss", "a loss behind the model"])
+@pytest.mark.parametrize("fault", ["forward", "backward"])
+def test_step_example_phase_and_line_are_named(fault, own_loss):
+    guard, _ = train(fault, own_loss=own_loss)
+    watch, origin = guard.finding.answer.watch, guard.finding.origin
+    assert guard.steps == ZEROS
+    assert watch.step == ZEROS + 1
+    assert (watch.examples, watch.batch) == ((2,), 4)
+    assert origin.phase == fault
+    assert (origin.forward_source if fault == "backward" else origin.source) == line_of(fault)
+
+
+def test_a_loss_that_is_made_behind_the_model_is_not_blamed_on_it():
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = repro.Guard(model, optimizer)
+    with pytest.raises(repro.FaultFound), guard:  # noqa: PT012 - the loop raises
+        (torch.sqrt((model(torch.ones(1, 4)) * 0).sum()) * 0).backward()
+        optimizer.step()
+    assert guard.finding.origin is None
+    assert "made behind the model" in guard.finding.text
+
+
+def test_a_step_of_the_optimiser_is_made_again_from_what_is_left():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    optimizer = torch.optim.Adam(model[0].parameters(), eps=0.0)
+    guard = repro.Guard(model, optimizer)
+    before = model[0].weight.detach().clone()
+    with pytest.raises(repro.FaultFound), guard:  # noqa: PT012 - the loop raises
+        (model(torch.ones(2, 4)) * 0).sum().backward()
+        optimizer.step()
+    origin = guard.finding.origin
+    assert origin.phase == "optimizer"
+    assert origin.op.startswith("aten.addcdiv")
+    assert model[0].weight.isnan().all()
+    assert not before.isnan().any()
+
+
+@pytest.mark.parametrize("fault", ["forward", "backward"])
+def test_skipped_steps_leave_the_weights_alone(fault):
+    guard, model = train(fault, then="skip")
+    assert (guard.steps, guard.skipped) == (12, 1)
+    assert all(bool(tensor.isfinite().all()) for tensor in model.parameters())
+
+
+def test_noted_steps_go_on():
+    guard, _ = train("forward", then="note")
+    assert guard.steps == 12
+    assert guard.finding.answer.watch.step == ZEROS + 1
+
+
+def test_random_state_and_buffers_are_as_if_nobody_had_made_the_step_again():
+    def end(then):
+        _, model = train("backward", then=then)
+        return torch.get_rng_state(), model.norm.running_mean
+
+    torch.manual_seed(0)
+    model = Net("backward").train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    for at, (x, labels) in enumerate(batches(12, zeros_in=ZEROS)):
+        model(x, labels)["loss"].backward()
+        if at != ZEROS:
+            optimizer.step()
+        optimizer.zero_grad()
+    random, mean = end("skip")
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(mean, model.norm.running_mean)
+
+
+def test_gradients_are_accumulated_over_several_calls_and_the_guilty_one_is_found():
+    torch.manual_seed(0)
+    model = Net("backward").train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    guard = repro.Guard(model, optimizer)
+    with pytest.raises(repro.FaultFound), guard:  # noqa: PT012 - the loop raises
+        for at, (x, labels) in enumerate(batches(12, zeros_in=ZEROS), 1):
+            (model(x, labels)["loss"] / 4).backward()
+            if at % 4 == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert guard.finding.answer.watch.step == 2
+    assert guard.finding.answer.watch.examples == (2,)
+
+
+def test_gradients_that_a_scaler_throws_away_are_no_fault():
+    torch.manual_seed(0)
+    model = Net().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    with repro.Guard(model, optimizer) as guard:
+        for x, labels in batches(4):
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = F.cross_entropy(model(x), labels)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+    assert guard.finding is None
+    assert guard.steps < 4
+
+
+def test_report_and_saved_step_are_written(tmp_path):
+    guard, model = train("backward", out=tmp_path / "out")
+    out = tmp_path / "out"
+    assert line_of("backward") in (out / "report.md").read_text("utf-8")
+    assert guard.finding.answer.reproducer.verified
+    told = json.loads((out / "step" / "step.json").read_text("utf-8"))
+    assert (told["step"], told["phase"], told["training"]) == (ZEROS + 1, "backward", True)
+    calls = torch.load(out / "step" / "step.pt", weights_only=True)
+    assert torch.equal(calls[0]["inputs"]["x"], batches(12, zeros_in=ZEROS)[ZEROS][0])
+    weights = torch.load(out / "step" / "weights.pt", weights_only=True)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in weights.items() if "norm" not in name)
+
+
+def test_what_is_no_optimizer_and_no_choice_is_refused():
+    with pytest.raises(TypeError, match=r"no torch\.optim\.Optimizer"):
+        repro.Guard(Net(), "adam")
+    with pytest.raises(ValueError, match=r"'raise', 'skip', 'note'"):
+        repro.Guard(Net(), then="ignore")
+
+
+def test_distributed_data_parallel_is_guarded_from_inside(tmp_path):
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        model = DistributedDataParallel(Net("backward").train())
+        optimizer = torch.optim.AdamW(model.parameters())
+        x, labels = batches(1, zeros_in=0)[0]
+        guard = repro.Guard(model, optimizer)
+        with pytest.raises(repro.FaultFound), guard:  # noqa: PT012 - the loop raises
+            model(x, labels)["loss"].backward()
+            optimizer.step()
+        assert guard.finding.origin.forward_source == line_of("backward")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_sharded_model_is_screened_and_says_that_it_cannot_repeat_a_step(tmp_path):
+    import torch.distributed as dist
+
+    shard = pytest.importorskip("torch.distributed.fsdp").fully_shard
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = nn.Linear(4, 2)
+        shard(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        guard = repro.Guard(model, optimizer)
+        with pytest.raises(repro.FaultFound), guard:  # noqa: PT012 - the loop raises
+            torch.log(model(torch.zeros(1, 4)) * 0).sum().backward()
+            optimizer.step()
+        assert guard.finding.origin is None
+        assert "sharded" in guard.finding.text
+    finally:
+        dist.destroy_process_group()
+
+
+def trainer(model, data, folder, callbacks, **options):
+    from transformers import Trainer, TrainingArguments
+
+    chosen = {
+        "per_device_train_batch_size": 4, "max_steps": 60, "learning_rate": 60.0, "optim": "sgd", "max_grad_norm": 0.0,
+        "lr_scheduler_type": "constant", "use_cpu": True, "report_to": [], "save_strategy": "no", "disable_tqdm": True,
+        "logging_steps": 1, "logging_nan_inf_filter": False, "seed": 1,
+    }  # fmt: skip
+    arguments = TrainingArguments(str(folder), **{**chosen, **options})
+    return Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
+
+
+def tiny():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_embd=16, n_head=2, vocab_size=32, n_positions=16, bos_token_id=0, eos_token_id=0,
+        loss_type="ForCausalLM",
+    )  # fmt: skip
+    data = [dict.fromkeys(("input_ids", "labels"), torch.randint(0, 32, (8,))) for _ in range(240)]
+    return GPT2LMHeadModel(config), data
+
+
+def test_a_trainer_that_turns_nan_by_its_learning_rate(tmp_path):
+    """When it does so is asked of the Trainer's own log first, without the callback."""
+    from repro.transformers import Callback
+
+    model, data = tiny()
+    plain = trainer(model, data, tmp_path / "plain", None)
+    plain.train()
+    losses = [row["loss"] for row in plain.state.log_history if "loss" in row]
+    first = next(at for at, loss in enumerate(losses, 1) if loss != loss or loss == float("inf"))
+    model, data = tiny()
+    callback = Callback(out=tmp_path / "out")
+    with pytest.raises(repro.FaultFound):
+        trainer(model, data, tmp_path / "watched", [callback]).train()
+    watch, origin = callback.finding.answer.watch, callback.finding.origin
+    assert watch.step == first
+    assert origin.phase == "forward"
+    assert origin.mechanism in ("overflow", "invalid")
+    assert origin.source.startswith(("modeling_gpt2.py:", "activations.py:", "loss_utils.py:", "sdpa_attention.py:"))
+    assert (tmp_path / "out" / "report.md").exists()
+    assert (tmp_path / "out" / "step" / "step.json").exists()
+
+
+def test_a_sound_trainer_ends_as_without_the_callback(tmp_path):
+    from repro.transformers import Callback
+
+    ends = []
+    for callbacks in (None, [Callback(out=tmp_path / "out")]):
+        model, data = tiny()
+        trainer(model, data, tmp_path / "t", callbacks, learning_rate=0.1, max_steps=4).train()
+        ends.append(list(model.state_dict().values()))
+    assert all(map(torch.equal, *ends))
+    assert not (tmp_path / "out").exists()
