@@ -88,7 +88,7 @@ def _raise_limits(ctx: click.Context, param: click.Parameter, value: str | None)
 
 MODEL = click.argument("model", type=Model())
 MODEL_OR_FACTORY: tuple[Decorator, ...] = (
-    click.argument("model", type=Model(), required=False),
+    click.argument("model", type=Model(), required=False, metavar="MODEL"),
     click.option(
         "--factory",
         metavar="FILE.py:FUNCTION",
@@ -191,7 +191,7 @@ def together(*decorators: Decorator) -> Decorator:
 
 
 ENVIRONMENT: tuple[Decorator, ...] = (PYTHON, out("repro-runs/MODEL-STAMP/"), AS_JSON, *LIMITS, DEBUG)
-RUN = together(MODEL, DEVICE, *CASE, *ENVIRONMENT)
+RUN = together(MODEL, DEVICE, *CASE, *GIVEN, *ENVIRONMENT)
 """The argument and options of every command that runs steps in one environment."""
 PASSES = together(*MODEL_OR_FACTORY, DEVICE, *CASE, *GIVEN, *PHASES, *ENVIRONMENT)
 """Those of the commands that run the model."""
@@ -209,7 +209,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
 
     model, place = options["model"] or "", options.get("out")
     if not model and options.get("factory") is None:
-        raise UsageError("MODEL is missing: a Hub id, a folder, a .gguf file, a script; or --factory FILE.py:function.")
+        raise UsageError("Missing argument 'MODEL', or --factory FILE.py:function in its place.")
     if place is not None and model and place.absolute() == Path(model).absolute():
         raise UsageError(f"--out {place} is where MODEL would be looked for as well. Give another folder.")
     case = cases.case_from(
@@ -220,10 +220,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         attn=options["attn"],
         prompts=options["prompts"],
         trust_remote_code=options["trust_remote_code"],
-        **{name: options.get(name) for name in ("image", "audio", "inputs")},
-        factory=options.get("factory"),
-        generate=options.get("generate"),
-        train_step=options.get("train_step"),
+        **{name: options.get(name) for name in ("image", "audio", "inputs", "factory", "generate", "train_step")},
     )
     if case.inputs is not None and options.get("private_prompts"):
         raise UsageError("--private-prompts withholds texts, and --inputs holds token ids. Give one of them.")

@@ -36,8 +36,8 @@ NAME = "verdict.json"
 
 
 class ModelInfo(Record, frozen=True, kw_only=True):
-    """What was examined. ``weights`` is "checkpoint", "memory" (of a module that the user's own process holds), or
-    "random"; then ``seed`` is set.
+    """What was examined. ``weights`` is "checkpoint", "memory" (of a module that the user's own process holds),
+    "factory" (those that it gives), or "random"; then ``seed`` is set.
     """
 
     id: str

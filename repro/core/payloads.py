@@ -373,8 +373,8 @@ class Origin(Record, frozen=True, kw_only=True):
     ``phase``: "load", "forward", "loss", "backward", "clip", "optimizer" or "generate". Behind a backward operator
     stand ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the
     parameter whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0, ``train_step``
-    the steps of a training. ``came_in`` is of a value that came in from outside. ``layer`` is the one
-    that a fault needs: "inductor", "aot_eager", "fast path".
+    the steps of a training. ``came_in`` is of a value
+    that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and

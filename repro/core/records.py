@@ -76,12 +76,12 @@ class Case:
     prompts: tuple[str, ...] = ()
     trust_remote_code: bool = False
     texts: str | None = None
-    image: str | None = None
-    audio: str | None = None
-    inputs: str | None = None
     factory: str | None = None
     generate: int | None = None
     train_step: int | None = None
+    image: str | None = None
+    audio: str | None = None
+    inputs: str | None = None
 
     @property
     def given(self) -> dict[str, str]:

@@ -82,11 +82,12 @@ class Request:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps in order."""
-        return tuple(step.name for step in asked_by(self.command, self.subject) if self._wanted(step))
+        return tuple(step.name for step in self._asked() if self._wanted(step))
+
+    def _asked(self) -> tuple[Step, ...]:
+        return asked_by(self.command, self.subject, self.case.phase)
 
     def _wanted(self, step: Step) -> bool:
-        if step.phases and self.case.phase not in step.phases:
-            return False
         if step.is_ablation:
             return self.ablations
         # What a script ends with is its whole answer: without a reduction nobody asks where it is born.
@@ -125,7 +126,7 @@ class Request:
         named["--attn"] = self.case.attn
         for count, option in ((self.case.generate, "--generate"), (self.case.train_step, "--train-step")):
             named[option] = None if count is None else str(count)
-        if self.case.weights != "checkpoint":
+        if self.case.weights.startswith("random"):
             named["--weights"] = self.case.weights
         if self.fault is not Fault.NONFINITE:
             named["--fault"] = self.fault.value

@@ -152,8 +152,6 @@ class Session:
         """What the case gives the model: exact inputs of a file, what its processor makes of a picture or a sound, or
         what can be made here.
         """
-        if self._inputs is None and self.has_factory and self.made().inputs is not None:
-            self._inputs = [self.made().inputs]
         if self._inputs is None:
             loaded, case = self.loaded(), self.case
             if case.get("inputs"):
@@ -165,6 +163,8 @@ class Session:
 
                 files = case.get("image"), case.get("audio")
                 self._inputs = processed_inputs(loaded, *files, self.prompts(), self.trusted, self.withheld)
+            elif self.has_factory and self.made().inputs is not None:
+                self._inputs = [self.made().inputs]
             else:
                 from .inputs import make_inputs
 

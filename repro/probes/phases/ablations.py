@@ -100,7 +100,9 @@ def _without_example(phase: Phase) -> tuple[str, str]:
     what = _training(phase)
     if what.batch.rows < 2:
         raise NotApplicable("the batch has one example")
-    rows = frozenset(guilty(what))
+    rows = frozenset(guilty(phase))
+    if phase.verdict != "bad":
+        raise NotApplicable("no example is bad")
     if not rows:
         raise NotApplicable("no example is bad alone, and none of them makes it good where it is left out")
     if len(rows) == what.batch.rows:

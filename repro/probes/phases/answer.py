@@ -13,6 +13,7 @@ from ..protocol.wire import Outcome
 from .generation import Generation
 from .training import Training, batch_of, settings_for
 
+FIRST = frozenset(("logits of step 0", "scores of step 0", "loss of step 0"))
 MOST_EXAMPLES = 64  # of a batch, each of which is left out once
 
 
@@ -22,12 +23,14 @@ class Phase:
 
     ``asked``: what it was asked, of the first input that is bad, or of the first where none is. ``what``: the
     generation or the training. ``bisected``: whether the origin was looked for in it.
+    ``examples``: those of a batch that make it bad, once they were asked for.
     """
 
     what: Union[Generation, Training]
     asked: Asked
     inputs: int = 0
     bisected: bool = False
+    examples: Optional[list[int]] = None
 
     @property
     def verdict(self) -> str:
@@ -83,7 +86,7 @@ def outcome(phase: Phase) -> Outcome:
     verdict, reason = phase.verdict, phase.asked.reason
     told: dict[str, Any] = {"bad": sorted(plain.bad), "note": plain.reason if plain.skipped else None}
     if isinstance(what, Generation):
-        new = what.seen.new
+        new = what.plain.new
         told.update(tokens=what.tokens, cached=what.is_cached, prompt=phase.inputs, judged=what.judged)
         told["generated"] = [] if what.inputs.withheld else new
         if verdict == "good" and not what.judged:
@@ -93,7 +96,7 @@ def outcome(phase: Phase) -> Outcome:
         return verdict, reason, told
     told.update(_of_training(what))
     if verdict == "bad":
-        told["examples"] = guilty(what) if plain.raised is None else []
+        told["examples"] = guilty(phase)
         if told["examples"]:
             rows = ", ".join(map(str, told["examples"]))
             reason += (
@@ -122,16 +125,22 @@ def _of_training(what: Training) -> dict[str, Any]:
     }
 
 
-def guilty(what: Training) -> list[int]:
+def guilty(phase: Phase) -> list[int]:
     """The examples of the batch that make it bad: the one without which it is good, or all that are bad alone."""
-    rows = what.batch.rows
-    if rows < 2 or rows > MOST_EXAMPLES:
+    if phase.examples is None:
+        phase.examples = [] if phase.verdict != "bad" else list(_guilty(phase.what))
+    return phase.examples
+
+
+def _guilty(what: Union[Generation, Training]) -> Iterable[int]:
+    if not isinstance(what, Training) or not 2 <= what.batch.rows <= MOST_EXAMPLES:
         return []
-    for row in range(rows):
+    rows = range(what.batch.rows)
+    for row in rows:
         if _ends(what, frozenset([row])) == "good":
             return [row]
-    everything = frozenset(range(rows))
-    return [row for row in range(rows) if _ends(what, everything - {row}) == "bad"]
+    everything = frozenset(rows)
+    return [row for row in rows if _ends(what, everything - {row}) == "bad"]
 
 
 def _ends(what: Training, leave_out: frozenset[int]) -> str:
@@ -165,19 +174,23 @@ def bisect(phase: Phase, trusted: bool) -> Outcome:
 
 
 def placed(phase: Phase, origin: dict[str, Any]) -> None:
-    """Say of an origin that was found in a forward pass in which step of the phase it is met, where it is."""
+    """Say of an origin that was found in a forward pass that the phase meets it in its first step, where it does."""
     plain = phase.program.plain
-    first = phase.asked.raises_for_it or bool(plain.bad & {"logits of step 0", "scores of step 0"})
-    if isinstance(phase.what, Generation) and phase.verdict == "bad" and first:
+    first = phase.asked.raises_for_it or bool(plain.bad & FIRST)
+    if phase.verdict != "bad" or not first:
+        return
+    if isinstance(phase.what, Generation):
         origin.update(phase="generate", generate_step=0)
+    else:
+        origin.update(phase="forward", train_step=0)
 
 
 def _token(what: Generation, origin: dict[str, Any], trusted: bool) -> dict[str, Any]:
     """The token that the model was given in the step of the origin, where that was one token."""
-    step, begin = origin["generate_step"], what.seen.begin
-    if not step or begin is None or not what.is_cached or origin["call_index"] < 0 or step > len(what.seen.new):
+    step, begin = origin["generate_step"], what.plain.begin
+    if not step or begin is None or not what.is_cached or origin["call_index"] < 0 or step > len(what.plain.new):
         return {}
-    token = what.seen.new[step - 1]
+    token = what.plain.new[step - 1]
     tokenizer = None if what.inputs.withheld else load_tokenizer(what.loaded.source.folder, trusted)
     text = None if tokenizer is None else str(tokenizer.convert_ids_to_tokens([token])[0])
     return {"token_index": begin + step - 1, "token": text}

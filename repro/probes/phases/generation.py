@@ -40,14 +40,17 @@ class Seen:
 
 
 class Generation:
-    """A generation of ``tokens`` new tokens behind one prompt. settings: what is set beside the generation config."""
+    """A generation of ``tokens`` new tokens behind one prompt. settings: what is set beside the generation config.
+
+    ``plain``: the tokens of the first run, which nothing watches.
+    """
 
     def __init__(self, loaded: Loaded, inputs: Inputs, tokens: int, **settings: Any) -> None:
         self.loaded = loaded
         self.inputs = inputs
         self.tokens = tokens
         self.settings = settings
-        self.seen = Seen()
+        self.plain = Seen()
         self.judged = 0
         check_generates(loaded)
 
@@ -58,9 +61,11 @@ class Generation:
         given = self.inputs.arguments(dtype_of(model) if self.inputs.is_cast else None)
         given.pop("decoder_input_ids", None)  # it makes its own
         given.update(self.settings)
-        self.seen = Seen()
+        seen = Seen()
+        if self.plain.begin is None:
+            self.plain = seen
         return model.generate(
-            **given, max_new_tokens=self.tokens, logits_processor=[self.seen], return_dict_in_generate=True,
+            **given, max_new_tokens=self.tokens, logits_processor=[seen], return_dict_in_generate=True,
             output_scores=True, **_logits_too(),
         )  # fmt: skip
 
@@ -74,7 +79,7 @@ class Generation:
         self.judged = max(self.judged, steps)
 
     def program(self) -> Program:
-        """It as something that can be run again. Weights are not kept apart: no generation writes to one."""
+        """It as something that can be run again. Of weights no copy is made: no generation writes to one."""
         model = self.loaded.model
         return Program(
             self.run, [model], self.ends, noun="the generation", seconds=SECONDS, unchanged=list(model.parameters())

@@ -1,8 +1,8 @@
 """Steps of a training as a program: forward, loss, backward, clipping, optimizer, with a loss scale where there is one.
 
 The loop is the usual one: ``loss.backward()``, ``clip_grad_norm_``, ``AdamW.step()``; under autocast where the case has
-a narrow dtype, with a GradScaler for float16. Its ends are the loss of each step, and the gradients, parameters and
-buffers that the last one leaves.
+a narrow dtype, with a GradScaler for float16. Its ends are the loss and the gradients' norm of each step, and the
+gradients, parameters and buffers that the last one leaves.
 """
 
 import contextlib
@@ -93,10 +93,13 @@ class Training:
         self.loaded.model.train()
         batch = self.batch.without(self.settings.leave_out)
         losses: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
         for train_step in range(self.settings.steps):
-            losses[f"loss of step {train_step}"] = self._step(train_step, batch)
+            loss, norm = self._step(train_step, batch)
+            losses[f"loss of step {train_step}"] = loss
+            norms.update({} if norm is None else {f"gradient norm of step {train_step}": norm})
         self.losses = [float(loss) for loss in losses.values()]
-        return losses
+        return {**losses, **norms}
 
     def program(self) -> Program:
         """It as something that can be run again."""
@@ -112,28 +115,29 @@ class Training:
         state = [self.loaded.model, self.optimizer, *([self.scaler] if self.scaler is not None else [])]
         return Program(self.run, state, noun="the training", seconds=SECONDS)
 
-    def _step(self, train_step: int, batch: Batch) -> Tensor:
+    def _step(self, train_step: int, batch: Batch) -> tuple[Tensor, Optional[Tensor]]:
+        """The loss, and the norm of all gradients by which they are clipped: of an infinite one nothing is left."""
         assert self.optimizer is not None  # program() has made it
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             output = _forward(self.loaded.model, batch)
             loss = own_loss(output)
-            if loss is None:
-                loss = mean_as_loss(output)
+            loss = mean_as_loss(output) if loss is None else loss
         if self.scaler is None:
             loss.backward()
         else:
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimizer)
+        norm: Optional[Tensor] = None
         if self.settings.clip is not None:
             parameters = [item for group in self.optimizer.param_groups for item in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip)
         if self.scaler is None:
             self.optimizer.step()
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        return loss.detach()
+        return loss.detach(), None if norm is None else norm.detach()
 
     def _autocast(self) -> Any:
         dtype = self.settings.autocast

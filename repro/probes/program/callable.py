@@ -131,8 +131,9 @@ class Program:
                 return stopped(error, found())
             skipped = any(after < scale for after, scale in zip(self._scales(), before))
             spared = skipped and not self._unscaled
-            left = (item for item in left_behind(self._things) if not (spared and item[0].startswith("gradient ")))
-            return judged(bad_names([*self._ends(result), *left]) - self._bad_before, skipped, found())
+            named = [*self._ends(result), *left_behind(self._things)]
+            named = [item for item in named if not (spared and item[0].startswith("gradient "))]
+            return judged(bad_names(named) - self._bad_before, skipped, found())
         finally:
             self._state.put_back()
 

@@ -22,8 +22,8 @@ def run(session: Any, step: str) -> Outcome:
         return smallest(session.program, trials)
     phase = asked_phase(session)
     if phase is not None and phase.bisected:
-        found = phase.asked.found
-        program = None if found is None or found.found is None else found.found.program
+        found = None if phase.asked.found is None else phase.asked.found.found
+        program = None if found is None else found.program
         return smallest(program, trials) if verdict == "bad" else (verdict, reason, None)
     from ..reduce.reduce import reduce
 

@@ -38,12 +38,13 @@ def announced(names: list[str]) -> list[dict[str, str]]:
     return [{key: row[key] for key in ("name", "question", "needs")} for row in every() if row["name"] in names]
 
 
-def single(step: str, scripted: bool) -> list[str]:
-    """A step and what it stands on, in order."""
+def single(step: str, scripted: bool, made: bool = False) -> list[str]:
+    """A step and what it stands on, in order. made: for a module that a factory gives."""
     if scripted:
         return [step]
     (needs,) = (row["needs"] for row in every() if row["name"] == step)
-    return [*(name for name in BEFORE[needs] if name != step), step]
+    known = {row["name"] for row in every() if not made or "module" in row["subjects"]}
+    return [*(name for name in BEFORE[needs] if name != step and name in known), step]
 
 
 def run(session: Any, step: str, scripted: bool) -> Outcome:
