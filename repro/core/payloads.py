@@ -362,6 +362,20 @@ class CameIn(Record, frozen=True, kw_only=True):
     held_by: str | None = None
 
 
+class InputPlace(Record, frozen=True, kw_only=True):
+    """A place in an input that is no text: ``index`` of ``shape`` places in the input ``of``.
+
+    ``kind``: "patch" or "map" (row, column; of a video frame, row, column), "pixel" (row, column), "frame", "sample",
+    "step", "picture token", "video token" or "sound token" (the number among those that stand for it), or "special": a
+    token beside the patches.
+    """
+
+    kind: str
+    of: str | None = None
+    index: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
+
+
 class Origin(Record, frozen=True, kw_only=True):
     """Where the first bad value is born.
 
@@ -392,6 +406,7 @@ class Origin(Record, frozen=True, kw_only=True):
     code: str | None = None
     token_index: int | None = None
     token: str | None = None
+    place: InputPlace | None = None
     head_index: int | None = None
     channel_index: int | None = None
     element: tuple[int, ...] | None = None

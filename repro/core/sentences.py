@@ -6,12 +6,17 @@ from collections.abc import Sequence
 
 from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
-from repro.core.payloads import Bisect, Forward, Origin
+from repro.core.payloads import Bisect, Forward, InputPlace, Origin
 from repro.core.sweep_answers import ChatTemplate, Place, PromptAblation
 
 OUTSIDE = -1
 """The call index of an operator that ran while no module did."""
 OUTPUT = "output"
+AXES: dict[str, dict[int, tuple[str, ...]]] = {
+    "patch": {2: ("row", "column"), 3: ("frame", "row", "column")},
+    "step": {2: ("series", "step")},
+}
+"""What the numbers of a place in an input are called, by its kind and how many there are."""
 """The layer of an example whose layers are all finite, and whose logits are not."""
 BAD_LOGITS = "bad logits though every layer is finite"
 EVERY = "every"
@@ -30,7 +35,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    parts = (_phase(origin), _element(origin), _came_in(origin), _against_reference(origin, bisect))
+    parts = (_phase(origin), element_words(origin), _came_in(origin), _against_reference(origin, bisect))
     details = [part for part in parts if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
@@ -72,15 +77,36 @@ def _phase(origin: Origin) -> str:
     return f"in the {origin.phase} phase{step}" if step or origin.phase not in (None, "forward") else ""
 
 
-def _element(origin: Origin) -> str:
+def element_words(origin: Origin) -> str:
+    """``token 3 'a', head 2, channel 8``: as far as it is known."""
     parts = []
-    if origin.token_index is not None:
+    place = origin.place
+    if place is not None and not place.kind.endswith("token"):
+        parts.append(place_words(place))
+    elif origin.token_index is not None:
         parts.append(f"token {origin.token_index}" + ("" if origin.token is None else f" {origin.token!r}"))
     if origin.head_index is not None:
         parts.append(f"head {origin.head_index}")
     if origin.channel_index is not None:
         parts.append(f"channel {origin.channel_index}")
     return ", ".join(parts)
+
+
+def place_words(place: InputPlace) -> str:
+    """``patch (row 3, column 1)``, ``frame 12``; counted from 0."""
+    if place.kind == "special":
+        return f"token {place.index[0]} beside the patches"
+    if len(place.index) == 1:
+        return f"{place.kind} {place.index[0]}"
+    named = AXES.get(place.kind, AXES["patch"]).get(len(place.index), ("place",) * len(place.index))
+    said = ", ".join(f"{name} {at}" for name, at in zip(named, place.index, strict=True))
+    return f"{'place' if place.kind == 'map' else place.kind} ({said})"
+
+
+def noun_of_places(forward: Forward | None) -> str:
+    """What stands side by side in a layer's output: tokens, or places of an input that is no text."""
+    asked = () if forward is None else forward.prompts
+    return "place" if asked and all(item.further and not item.input_ids for item in asked) else "token"
 
 
 def _came_in(origin: Origin) -> str:

@@ -6,7 +6,7 @@ from repro.core.answer import Answer
 from repro.core.encoding import number
 from repro.core.mechanisms import BY_DEFINITION, NEVER, is_in_range, mechanism
 from repro.core.payloads import Expected
-from repro.core.sentences import plain
+from repro.core.sentences import element_words, plain
 from repro.reproducer.frame import model_name
 
 
@@ -89,10 +89,7 @@ def found_in(answer: Answer, with_origin: bool = True) -> str:
     if answer.script is not None and not origin.module and (origin.source or "").startswith(f"{where}:"):
         return f"Found in {origin.source}."  # a line of the script itself
     parts = [part for part in (origin.module, origin.source) if part]
-    if origin.token_index is not None:
-        parts.append(f"token {origin.token_index}" + ("" if origin.token is None else f" {origin.token!r}"))
-    if origin.channel_index is not None:
-        parts.append(f"channel {origin.channel_index}")
+    parts += filter(None, [element_words(origin)])
     return f"Found in {where}{weights}{': ' if parts else ''}{', '.join(parts)}."
 
 

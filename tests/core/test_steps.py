@@ -65,8 +65,15 @@ def test_names_are_unique_and_every_step_asks_a_question():
 
 def test_another_input_is_no_workaround():
     assert [step.name for step in every() if not step.works_around] == [
-        "ablation:without_example",
-        "ablation:second_prompt",
+        f"ablation:{name}"
+        for name in (
+            "without_example",
+            "image=half_size",
+            "image=crop",
+            "audio=half_length",
+            "sample_rate=half",
+            "second_prompt",
+        )
     ]
 
 

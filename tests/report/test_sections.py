@@ -8,6 +8,7 @@ from repro.core.answer import CheckpointFiles, KnownFault, Reproducer
 from repro.core.encoding import replace
 from repro.core.payloads import Forward, Further, Inputs, Layers, Pass, Reduction
 from repro.core.records import Case, Outcome, Owner
+from repro.core.sentences import place_words
 from repro.core.sweep_answers import Counts, Place, PromptAblation, Prompts, Vectors, Why, WhyOutcome
 from repro.report.opening import title
 from repro.report.render import parts, render
@@ -142,6 +143,50 @@ def test_inputs_beside_token_ids():
     assert second.endswith(f"bad. Ids: 5. {drawn} Not given: `x`.")
     alone = replace(found, forward=Forward(verdict=Outcome.BAD, prompts=passes[:1]))
     assert "The prompt was not used: the model takes no token ids" in section(alone, "Inputs")
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "row"),
+    [
+        (("patch", (3, 1), (4, 4)), "patch (row 3, column 1)", "patch (row 3, column 1), of 4 x 4 in `pixel_values`"),
+        (("patch", (1, 3, 1), (2, 4, 4)), "patch (frame 1, row 3, column 1)", "of 2 x 4 x 4 in"),
+        (("map", (3, 1), (7, 7)), "place (row 3, column 1)", "of 7 x 7 in"),
+        (("pixel", (3, 1), (32, 32)), "pixel (row 3, column 1)", "of 32 x 32 in"),
+        (("frame", (12,), (47,)), "frame 12", "frame 12, of 47 in"),
+        (("special", (0,), (4, 4)), "token 0 beside the patches", "token 0 beside the patches"),
+    ],
+)
+def test_a_place_that_is_no_token(place, words, row):
+    kind, index, shape = place
+    spot = {"kind": kind, "of": "pixel_values", "index": index, "shape": shape}
+    born = {**BISECT["origin"], "token_index": None, "token": None, "place": spot}
+    found = answer(observation("bisect", "bad", payload={**BISECT, "origin": born}))
+    assert place_words(found.origin.place) == words
+    text = section(found, "Origin")
+    assert row in text
+    assert "| token |" not in text
+
+
+def test_where_there_are_no_ids_there_are_places():
+    picture = Further(name="pixel_values", shape=(1, 3, 8, 8), dtype="float16", seed=0)
+    forward = Forward(verdict=Outcome.BAD, prompts=(Pass(input_source="seeded", seed=0, further=(picture,)),))
+    spread = [{"module": "layers.0", "bad_tokens": [1], "tokens": 4}]
+    found = answer(observation("bisect", "bad", payload={**BISECT, "spread": spread}))
+    heading = "How it spreads through the layers"
+    assert "| bad tokens |" in section(found, heading)
+    assert "| bad places |" in section(replace(found, forward=forward), heading)
+
+
+def test_what_an_input_is_made_of():
+    def said(**more):
+        item = Further(name="x", shape=(1, 2), dtype="float16", **more)
+        forward = Forward(prompts=(Pass(input_source="file", further=(item,), verdict=Outcome.BAD),))
+        return section(replace(answer(), forward=forward), "Inputs")
+
+    assert "`x`: (1, 2), float16, from the file of inputs (there float32)." in said(made="file", stored="float32")
+    assert "whole numbers below 5, seed 0." in said(made="whole", below=5, seed=0)
+    assert "`x`: (1, 2), float16: `[[1, 2]]`." in said(made="exact", values=[[1, 2]])
+    assert "`x`: (1, 2), float16." in said()
 
 
 def test_an_unknown_origin_has_its_reason():

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import transformers
 
+SPREAD = 0.25
+"""Standard deviation of the matrices: the library's own 0.02 would leave every output nearly constant."""
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXT = {
     **TINY, "vocab_size": 96, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
@@ -82,7 +84,12 @@ class Kind:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             config = getattr(transformers, self.config)(**self.settings)
-            return getattr(transformers, self.model)(config).eval()
+            model = getattr(transformers, self.model)(config).eval()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.dim() >= 2:
+                        parameter.normal_(0.0, SPREAD if parameter.dim() == 2 else SPREAD / 3)
+            return model
 
     def save(self, folder: Path) -> Path:
         self.build().save_pretrained(folder)

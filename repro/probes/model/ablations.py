@@ -10,6 +10,7 @@ import torch
 from ..values.figures import dtype_name
 from .compared.quantised import is_plain
 from .inputs import Inputs, accepts, second_inputs, without_first
+from .kinds.changed import CHANGES, NoneThere
 from .load import Loaded
 from .precision import DigitsLost, in_dtype
 
@@ -19,15 +20,19 @@ class NotApplicable(Exception):
 
 
 class SameAsCase(Exception):
-    """The case has this setting already."""
+    """The case has this setting already, or nothing that could have it. The message, if any, says what is not there."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an ablation runs with: the inputs in place of the case's, and a remark for its reason."""
+    """What an ablation runs with: the inputs in place of the case's, and a remark for its reason.
+
+    may_refuse: a model of one size or length may not take them.
+    """
 
     inputs: tuple[Inputs, ...]
     remark: str = ""
+    may_refuse: bool = False
 
 
 Ablation = Callable[[Loaded, tuple[Inputs, ...], dict[str, Any]], "contextlib.AbstractContextManager[Setting]"]
@@ -108,6 +113,7 @@ def no_cache(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -
 def no_first_special_token(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     if not all(made.special_first and made.length > 1 for made in inputs):
         why = "the ids are seeded" if inputs[0].source == "seeded" else "the tokenizer puts no special token first"
+        why = why if any(made.length for made in inputs) else "the model takes no token ids"
         raise NotApplicable(why)
     token = inputs[0].tokens[0] if inputs[0].tokens else "the first token"
     yield Setting(tuple(without_first(made) for made in inputs), f"without {token}")
@@ -134,6 +140,20 @@ def second_prompt(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, An
     yield Setting((other,), remark)
 
 
+def inputs_ablation(name: str) -> Ablation:
+    """Pictures, sounds and series changed in one way; of no interest where there are none."""
+
+    @contextlib.contextmanager
+    def ablation(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+        try:
+            changed = tuple(CHANGES[name](loaded.model, made) for made in inputs)
+        except NoneThere as error:
+            raise SameAsCase(str(error)) from error
+        yield Setting(changed, may_refuse=True)
+
+    return ablation
+
+
 # name -> (what it changes, how)
 ABLATIONS: dict[str, tuple[dict[str, Any], Ablation]] = {
     "dtype=float32": ({"dtype": "float32"}, dtype_ablation("float32")),
@@ -146,5 +166,6 @@ ABLATIONS: dict[str, tuple[dict[str, Any], Ablation]] = {
     "use_cache=false": ({"use_cache": False}, no_cache),
     "no_first_special_token": ({"first_special_token": False}, no_first_special_token),
     "threads=1": ({"threads": 1}, one_thread),
+    **{name: (dict([name.split("=")]), inputs_ablation(name)) for name in CHANGES},
     "second_prompt": ({"prompt": "another"}, second_prompt),
 }

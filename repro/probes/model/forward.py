@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..observe.screen import Call, screened, spread_of
 from ..values.figures import describe, digest, is_bad, same_values, tensors_in, widen
 from .compat import CannotLoad
-from .inputs import Inputs, not_taken
+from .inputs import Inputs, not_taken, unvalidated
 from .load import dtype_of
 
 # Entropy of the next-token distribution as a part of log(vocabulary). Measured: real Gemma 3 270M gives 0.11 to 0.36 on
@@ -51,7 +51,7 @@ def is_bad_figures(figures: dict[str, Any]) -> bool:
 def run(model: nn.Module, inputs: Inputs) -> Any:
     """One plain forward pass, without gradients, with pictures and sounds in the dtype that the weights have now."""
     dtype = dtype_of(model) if inputs.is_cast else None
-    with torch.no_grad():
+    with torch.no_grad(), unvalidated():
         return inputs.call(model, inputs.arguments(dtype))
 
 

@@ -2,11 +2,13 @@
 pictures and sounds are where none are given, and the record says so.
 """
 
+import contextlib
 import functools
 import inspect
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
@@ -104,6 +106,24 @@ class Inputs:
             "tokens": list(self.tokens) if self.tokens is not None else None,
             **more,
         }
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """Distributions take the numbers that they are given: a forecast that ends in one of NaN gives it, where it would
+    raise an error that says nothing of its origin.
+    """
+    module = sys.modules.get("torch.distributions.distribution")
+    kind: Any = getattr(module, "Distribution", None)
+    if kind is None:
+        yield
+        return
+    before = kind._validate_args
+    kind.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        kind.set_default_validate_args(before)
 
 
 def accepts(model: nn.Module, argument: str) -> bool:
@@ -231,7 +251,7 @@ def what_it_takes(loaded: Loaded, fewest: bool = False) -> Takes:
 
     def runs(takes: Takes) -> Optional[str]:
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), unvalidated():
                 loaded.model(**seeded(loaded, SEED, takes).arguments())
         except Exception as error:  # noqa: BLE001 - the model's own code refuses in its own words
             return f"{type(error).__name__}: {first_line(error)}"

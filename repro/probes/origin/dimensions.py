@@ -5,7 +5,6 @@ one that doubles with a second example to the batch. That the places of such a d
 is asked too: with another token at the place, the result changes most there. What no run shows has no name.
 """
 
-from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import torch
@@ -14,43 +13,43 @@ from torch import Tensor, nn
 from ..model.inputs import Inputs
 from ..observe.watch import OpCall
 from ..values.figures import digest, finite_mask, is_float, tensors_in, widen
-from .counterfactual import Kin, result_at
+from .passes import Passes, Place
+from .places import find_place, of_tokens
 
-TOKEN, KEY, ROW, BATCH, HEAD, CHANNEL = "token", "key", "row", "batch", "head", "channel"
+TOKEN, KEY, ROW, BATCH, HEAD, CHANNEL, AXIS = "token", "key", "row", "batch", "head", "channel", "axis"
 FAR = 3.0  # times what the own row changes
 
 
-@dataclass(frozen=True)
-class Place:
-    """An element of an operator's result: which operator, which result, its shape, and where in it."""
-
-    kin: Kin
-    output: int
-    shape: tuple[int, ...]
-    index: tuple[int, ...]
-
-
 def locate(model: nn.Module, inputs: Inputs, place: Optional[Place]) -> dict[str, Any]:
-    """token_index, token, head_index and channel_index of an element; None for what no experiment shows."""
-    unknown: dict[str, Any] = dict.fromkeys(("token_index", "token", "head_index", "channel_index"))
+    """token_index, token, head_index and channel_index of an element, and its place where that is none of a text; None
+    for what no experiment shows.
+    """
+    unknown: dict[str, Any] = dict.fromkeys(("token_index", "token", "head_index", "channel_index", "place"))
     if place is None or not place.shape:
         return unknown
-    part, names = meanings(model, inputs, place)
+    part, names, found = meanings(model, inputs, place)
     at = {name: number for name, number in zip(names, place.index) if name is not None}
     token = at.get(TOKEN)
+    if found is None and part is not None and token is not None:
+        found = of_tokens(part, inputs, token, place.shape[names.index(TOKEN)])
     words = inputs.decoder_tokens if part == "decoder_input_ids" else inputs.tokens if part == "input_ids" else None
     return {
         "token_index": token,
         "token": words[token] if words and token is not None and token < len(words) else None,
         "head_index": at.get(HEAD),
         "channel_index": at.get(CHANNEL),
+        "place": found,
     }
 
 
-def meanings(model: nn.Module, inputs: Inputs, place: Place) -> tuple[Optional[str], list[Optional[str]]]:
-    """The input whose places are the tokens, and what each dimension of the place's shape is; None where not known."""
+def meanings(
+    model: nn.Module, inputs: Inputs, place: Place
+) -> tuple[Optional[str], list[Optional[str]], Optional[dict[str, Any]]]:
+    """The input whose places are the tokens, what each dimension of the place's shape is, and the place in an input
+    that is no text; None where not known.
+    """
     names: list[Optional[str]] = [None] * len(place.shape)
-    passes = _Passes(model, inputs, place)
+    passes = _Lengths(model, inputs, place)
     of = None
     for part, dim in passes.sequences():
         along = passes.along(part, dim)
@@ -65,30 +64,30 @@ def meanings(model: nn.Module, inputs: Inputs, place: Place) -> tuple[Optional[s
             names[at] = BATCH
     if of is not None and not passes.is_in_order(of, names.index(TOKEN)):
         names = [ROW if name in (TOKEN, KEY) else name for name in names]  # sorted, or chosen: which token is not known
-    if of is None and not _is_vector_of_channels(model, place, names):
-        return None, names
+    found = find_place(model, inputs, place) if of is None and inputs.further else None
+    for dim in () if found is None else found[1]:
+        names[dim] = AXIS
+    if of is None and found is None and not _is_vector_of_channels(model, place, names):
+        return None, names, None
     config = _config(model)
     heads = head_count(config)
     fit = [at for at, name in enumerate(names) if name is None and place.shape[at] == heads and heads > 1]
-    if len(fit) == 1 and of is not None and fit[0] != len(names) - 1:
+    if len(fit) == 1 and (of is not None or found is not None) and fit[0] != len(names) - 1:
         names[fit[0]] = HEAD
     rest = [at for at, name in enumerate(names) if name is None and place.shape[at] > 1]
     if rest and (rest[-1] == len(names) - 1 or len(rest) == 1):
         names[rest[-1]] = CHANNEL
-    return of, names
+    return of, names, None if found is None else found[0]
 
 
-class _Passes:
-    """The place's result in passes with other inputs."""
-
-    def __init__(self, model: nn.Module, inputs: Inputs, place: Place) -> None:
-        self._model, self._inputs, self._place = model, inputs, place
+class _Lengths(Passes):
+    """What dimensions follow the inputs in."""
 
     def sequences(self) -> list[tuple[str, int]]:
         """(input, dimension) of what may be the tokens: the second dimension of ids, and of features."""
         found = []
-        for name, value in self._inputs.arguments().items():
-            if isinstance(value, Tensor) and value.dim() in (2, 3) and value.shape[1] > 2 and not _is_mask(name):
+        for name, value in self.given().items():
+            if isinstance(value, Tensor) and value.dim() in (2, 3) and value.shape[1] > 2 and not _is_beside(name):
                 found.append((name, 1))
                 if value.dim() == 3 and is_float(value) and value.shape[2] > 2:
                     found.append((name, 2))
@@ -96,17 +95,17 @@ class _Passes:
 
     def along(self, part: str, dim: int) -> list[int]:
         """The dimensions of the result that are as long as this one, also without its last place."""
-        size = self._inputs.arguments()[part].shape[dim]
-        cut = self._result(self._without_last(part, dim, size))
+        size = self.given()[part].shape[dim]
+        cut = self.result(self._without_last(part, dim, size))
         return self._dimensions(cut, lambda before, after: (before, after) == (size, size - 1))
 
     def examples(self) -> list[int]:
         """The dimensions of the result that are one for one example, and two for the same example twice."""
         twice = {
             name: torch.cat([value, value]) if isinstance(value, Tensor) and value.shape[:1] == (1,) else value
-            for name, value in self._inputs.arguments().items()
+            for name, value in self.given().items()
         }
-        return self._dimensions(self._result(twice), lambda before, after: (before, after) == (1, 2))
+        return self._dimensions(self.result(twice), lambda before, after: (before, after) == (1, 2))
 
     def is_in_order(self, part: str, dim: int) -> bool:
         """Whether the places along ``dim`` are the tokens in their order: a change of the input at one place is seen in
@@ -116,15 +115,16 @@ class _Passes:
         A row that is bad throughout cannot tell; then the next one is asked. Nor can the first of a model that looks
         back only: whatever changes there is seen in all rows.
         """
-        before = self._result(self._inputs.arguments())
+        before = self.result(self.given())
         if before is None:
             return False
-        own, size = self._place.index[dim], before.shape[dim]
-        rows = [row for row in range(size) if bool(finite_mask(before.select(dim, row)).any())] or [size - 1]
+        own, size = self.place.index[dim], before.shape[dim]
+        plain = [row for row in range(size) if not self._is_marked(part, row)] or [size - 1]
+        rows = [row for row in plain if bool(finite_mask(before.select(dim, row)).any())] or plain[-1:]
         nearest = min(rows, key=lambda row: abs(row - own))
         answers = set()
         for row in {nearest or rows[-1], rows[len(rows) // 2], rows[-1]}:
-            after = self._result(self._changed(part, row))
+            after = self.result(self._changed(part, row))
             if after is None or before.shape != after.shape:
                 return False
             answers.add(_is_this_row(before, after, dim, row))
@@ -134,7 +134,7 @@ class _Passes:
         """Whether no operator before this one reads or gives other whole numbers once a token is another one. What is
         sorted, routed or picked by content is so by whole numbers.
         """
-        both = [self._routes(given) for given in (self._inputs.arguments(), self._changed(part, row))]
+        both = [self._routes(given) for given in (self.given(), self._changed(part, row))]
         return both[0] is not None and both[0] == both[1]
 
     def _routes(self, given: dict[str, Any]) -> Optional[list[str]]:
@@ -152,11 +152,11 @@ class _Passes:
                 kept = [t for t in whole if t.untyped_storage().data_ptr() not in memory]
                 found.extend(f"{call.address.op} {digest(t)}" for t in kept)
 
-        return None if self._result(given, note) is None else found
+        return None if self.result(given, note) is None else found
 
     def _without_last(self, part: str, dim: int, size: int) -> dict[str, Any]:
         """Without the last place of one input, and of those that go with it, place by place."""
-        given = self._inputs.arguments()
+        given = self.given()
         whole = given[part].shape[: dim + 1]
         ties = [
             name
@@ -170,36 +170,37 @@ class _Passes:
 
     def _changed(self, part: str, at: int) -> dict[str, Any]:
         """With another token, or other features, at one place."""
-        given = dict(self._inputs.arguments())
+        given = dict(self.given())
         value = given[part].clone()
         place = value[:, at]
         if is_float(value):
             place.copy_(place * -0.5)
         else:
+            marks = [mark for ids in self._marks() for mark in ids]
             pool = torch.unique(value)  # ids that the model takes
+            pool = pool[~torch.isin(pool, torch.tensor(marks, dtype=pool.dtype, device=pool.device))]
             pool = pool[pool != place[0]]
             fresh = int(pool[0]) if len(pool) else max(int(place[0]) - 1, 0) or int(place[0]) + 1
             place.fill_(fresh)
         given[part] = value
         return given
 
+    def _marks(self) -> list[list[int]]:
+        """Ids that stand for a picture or a sound: as many of them as there are, and no other, may be in the prompt."""
+        takes = self.inputs.takes
+        return [] if takes is None else [mark.ids for mark in takes.marks]
+
+    def _is_marked(self, part: str, row: int) -> bool:
+        ids = self.inputs.input_ids
+        if part != "input_ids" or ids is None or row >= ids.shape[1]:
+            return False
+        return any(int(ids[0, row]) in marks for marks in self._marks())
+
     def _dimensions(self, other: Optional[Tensor], fits: Callable[[int, int], bool]) -> list[int]:
-        if other is None or other.dim() != len(self._place.shape):
+        if other is None or other.dim() != len(self.place.shape):
             return []
-        pairs = enumerate(zip(self._place.shape, other.shape))
+        pairs = enumerate(zip(self.place.shape, other.shape))
         return [at for at, (before, after) in pairs if fits(before, after)]
-
-    def _result(self, given: dict[str, Any], note: Optional[Callable[[OpCall, Any], None]] = None) -> Optional[Tensor]:
-        """The place's result; None where the model does not take such inputs, or does not come to the operator."""
-
-        def again() -> Any:
-            with torch.no_grad():
-                return self._inputs.call(self._model, given)
-
-        try:
-            return result_at(self._model, again, self._place.kin, self._place.output, note)
-        except Exception:  # noqa: BLE001 - a model of one length or one example may raise anything
-            return None
 
 
 def _is_this_row(before: Tensor, after: Tensor, dim: int, at: int) -> Optional[bool]:
@@ -219,8 +220,9 @@ def _is_this_row(before: Tensor, after: Tensor, dim: int, at: int) -> Optional[b
     return False if max((size for _, size in rows[:at]), default=0.0) > FAR * rows[at][1] else None
 
 
-def _is_mask(name: str) -> bool:
-    return name.endswith("mask")
+def _is_beside(name: str) -> bool:
+    """Whether an input only says something of another."""
+    return name.endswith(("mask", "_thw", "_sizes", "token_type_ids"))
 
 
 def _go_together(name: str, part: str) -> bool:

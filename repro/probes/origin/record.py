@@ -13,9 +13,11 @@ from ..observe.watch import Address
 from ..values.figures import describe, first_bad_index, is_bad, scalar
 from .arithmetic import Again, limit_of, same_memory
 from .counterfactual import CASTS, Kin, finite_or_none, kin_of, value_at
-from .dimensions import Place, locate
+from .dimensions import locate
 from .mechanism import Answer, classify
-from .outside import Leaf, came_in, mechanism_of
+from .outside import DATA, Leaf, came_in, mechanism_of
+from .passes import Place
+from .places import in_input
 from .walk import End, Origin, Step, aligned
 
 # Mechanisms for which no other arithmetic has a number that would say anything.
@@ -51,6 +53,9 @@ def describe_origin(
     else:  # the value is what the file holds, where it is another number than what was loaded
         reference = None if value is None else {"value": value, "dtype": "the file", "scope": "file"}
     model = loaded.model
+    located = locate(model, seen.inputs, where)
+    if leaf is not None and leaf.kind == DATA and leaf.name:  # the element of the input itself is known
+        located = {**located, "place": in_input(leaf.name, leaf.tensor, leaf.index) or located["place"]}
     return {
         "module": step.op.address.module,
         "module_class": type(dict(model.named_modules())[step.op.address.module]).__name__,
@@ -58,7 +63,7 @@ def describe_origin(
         "call_index": step.op.address.call_index,
         "occurrence": step.op.address.occurrence,
         "mechanism": mechanism,
-        **locate(model, seen.inputs, where),
+        **located,
         "source": step.op.source,
         "code": code_of(model, step.op.address.module),
         "element": list(step.index),

@@ -292,7 +292,10 @@ def sentence(origin: dict[str, Any], noun: str = "the script") -> str:
     text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or outside, origin["op"], origin["source"])
     if origin["tensor"]:
         text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))
-    if origin["token_index"] is not None:
+    place = origin.get("place")
+    if place is not None and not place["kind"].endswith("token"):
+        text += ", {} {}".format(place["kind"], place["index"] if len(place["index"]) > 1 else place["index"][0])
+    elif origin["token_index"] is not None:
         text += ", token {}".format(origin["token_index"])
         if origin["token"] is not None:
             text += " {!r}".format(origin["token"])

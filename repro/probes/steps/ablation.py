@@ -9,6 +9,7 @@ from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..phases.ablations import check as check_phase
 from ..phases.answer import asked
+from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import describe, same_values
 
@@ -32,10 +33,15 @@ def check(name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], c
     payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
     try:
         with ablation(loaded, tuple(inputs), case) as setting:
-            outputs = [judged_output(run_model(loaded.model, made))[1] for made in setting.inputs]
-    except SameAsCase:
+            try:
+                outputs = [judged_output(run_model(loaded.model, made))[1] for made in setting.inputs]
+            except Exception as error:
+                if not setting.may_refuse:
+                    raise
+                raise NotApplicable(f"the model refuses it: {in_words(error)}") from error
+    except SameAsCase as error:
         payload["same_as_case"] = True
-        return "skip", "the case has this setting itself", payload
+        return "skip", str(error) or "the case has this setting itself", payload
     except NotApplicable as error:
         return "skip", str(error), payload
     figures = [describe(output) for output in outputs]

@@ -6,7 +6,7 @@ from typing import Any
 
 from repro.core.answer import Answer
 from repro.core.payloads import Spread
-from repro.core.sentences import listed
+from repro.core.sentences import listed, noun_of_places
 from repro.report.markdown import thinned
 from repro.report.plots.chart import BAD, INK, LABEL_PIXELS, Plot, Spec, chart, layer, ordinal, short
 from repro.report.plots.layers import chosen, names, origin_place
@@ -42,7 +42,8 @@ def spread(answer: Answer) -> Plot | None:
     y_axis = {"title": title, "labelOverlap": True, "labelLimit": LABEL_PIXELS, "ticks": False, "grid": False}
     y_axis |= {"titleAngle": 0, "titleAlign": "left", "titleBaseline": "bottom", "titleX": 0, "titleY": -6}
     y = {**ordinal("layer", said, y_axis), "scale": {"domain": said, "type": "band", "paddingInner": 0.15}}
-    x_axis: Spec = {"title": "token, from 0", "format": "d", "tickMinStep": 1, "grid": False}
+    noun = noun_of_places(answer.forward)
+    x_axis: Spec = {"title": f"{noun}, from 0", "format": "d", "tickMinStep": 1, "grid": False}
     if words:
         x_axis = {"title": None, "labels": False, "ticks": False, "grid": True, "values": list(range(1, tokens))}
     x = {"field": "start", "type": "quantitative", "scale": {"domain": [0, tokens], "nice": False}, "axis": x_axis}
@@ -54,9 +55,9 @@ def spread(answer: Answer) -> Plot | None:
         layers += _origin(said[place], y)
     return Plot(
         name="spread",
-        title="Bad tokens in each layer's output",
-        figures=_in_words(said, items, None if place is None else said[place], title),
-        note=" ".join(_notes(each, tokens, thinned_note)),
+        title=f"Bad {noun}s in each layer's output",
+        figures=_in_words(said, items, None if place is None else said[place], title, noun),
+        note=" ".join(_notes(each, tokens, noun, thinned_note)),
         spec=chart(layers, WIDTH, step * len(items)),
     )
 
@@ -100,18 +101,19 @@ def _origin(name: str, y: Spec) -> list[Spec]:
     return [layer([{"layer": name, "says": "origin"}], mark, x={"value": WIDTH}, y=middle, text=says)]
 
 
-def _notes(each: int, tokens: int, thinned_note: str | None) -> list[str]:
-    said = ["Filled: NaN or Inf at this token; empty: finite."]
+def _notes(each: int, tokens: int, noun: str, thinned_note: str | None) -> list[str]:
+    said = [f"Filled: NaN or Inf at this {noun}; empty: finite."]
     if each > 1:
-        said.append(f"Each column stands for {each} of the {tokens:,} tokens; it is filled if one of them is bad.")
+        said.append(f"Each column stands for {each} of the {tokens:,} {noun}s; it is filled if one of them is bad.")
     return said + ([thinned_note] if thinned_note else [])
 
 
-def _in_words(said: Sequence[str], items: Sequence[Spread], born: str | None, title: str) -> str:
+def _in_words(said: Sequence[str], items: Sequence[Spread], born: str | None, title: str, noun: str) -> str:
     """How many tokens are bad, layer by layer, from the last sound layer before the first bad one."""
     rows = [(name, len(item.bad_tokens), item.tokens) for name, item in zip(said, items, strict=True)]
     first = next(index for index, (_, bad, _) in enumerate(rows) if bad)
     few, _ = thinned(rows[max(first - 1, 0) :], SAID, set())
     counted = [f"{name}{' (origin)' if name == born else ''}: {bad} of {tokens}" for name, bad, tokens in few]
     which = [str(token) for token in items[first].bad_tokens[:SAID]]
-    return f"Bad tokens by {title}: {', '.join(counted)}. First bad: token {listed(which)} in layer {rows[first][0]}."
+    begin = f"First bad: {noun} {listed(which)} in layer {rows[first][0]}."
+    return f"Bad {noun}s by {title}: {', '.join(counted)}. {begin}"

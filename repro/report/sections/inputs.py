@@ -45,7 +45,7 @@ def _made(item: Further) -> str:
     """Shape, dtype, and where the values come from."""
     said = f"({', '.join(map(str, item.shape))}), {item.dtype}"
     words = {
-        "normal": f"normally distributed, seed {item.seed}",
+        "normal": None if item.seed is None else f"normally distributed, seed {item.seed}",
         "whole": f"whole numbers below {item.below}, seed {item.seed}",
         "ones": "ones",
         "given": "as the program gave it",
@@ -53,7 +53,7 @@ def _made(item: Further) -> str:
         "image": "from the picture, by the model's own processor",
         "audio": "from the sound, by the model's own processor",
     }
-    if item.made in words:
+    if words.get(item.made):
         said += f", {words[item.made]}"
     if item.stored:
         said += f" (there {item.stored})"

@@ -3,9 +3,9 @@
 from repro.core.answer import Answer
 from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
-from repro.core.payloads import Bisect, CameIn, Figures, Origin
+from repro.core.payloads import Bisect, CameIn, Figures, InputPlace, Origin
 from repro.core.records import Outcome
-from repro.core.sentences import named_module, origin_dtype
+from repro.core.sentences import named_module, origin_dtype, place_words
 from repro.report.markdown import Row, cell, shown_number, text
 from repro.report.section import Section, Shown, Variables
 
@@ -63,7 +63,8 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "tensor in the file": _code(origin.stored_as),
         "tensor index": _code(origin.tensor_index and list(origin.tensor_index)),
         "came in": _came_in(origin.came_in) if origin.came_in else None,
-        "token": None if origin.token_index is None else f"{origin.token_index}{token}",
+        "place": _place(origin.place) if origin.place else None,
+        "token": None if origin.token_index is None or _is_place(origin) else f"{origin.token_index}{token}",
         "head": None if origin.head_index is None else str(origin.head_index),
         "channel": None if origin.channel_index is None else str(origin.channel_index),
         "reference value": _reference(origin),
@@ -76,6 +77,17 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "note": text(origin.note) if origin.note else None,
     }
     return [[name, value] for name, value in named.items() if value]
+
+
+def _is_place(origin: Origin) -> bool:
+    """Whether the number of the token is a place in an input that is no text."""
+    return origin.place is not None and not origin.place.kind.endswith("token")
+
+
+def _place(place: InputPlace) -> str:
+    """The place, of how many, in which input."""
+    size = " x ".join(map(str, place.shape))
+    return f"{text(place_words(place))}, of {size} in {cell(place.of)}" if place.of else text(place_words(place))
 
 
 def _came_in(came: CameIn) -> str:

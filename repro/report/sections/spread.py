@@ -1,12 +1,13 @@
 """Which tokens are bad in each layer, from the last sound layer on."""
 
 from repro.core.payloads import Spread
+from repro.core.sentences import noun_of_places
 from repro.report.markdown import Row, cell, thinned
 from repro.report.plots.spread import spread
 from repro.report.section import Section, Shown, Variables
 
 TEMPLATE = """
-{{ table(["layer (execution order)", "bad tokens", "which"], rows) }}
+{{ table(["layer (execution order)", "bad " ~ noun ~ "s", "which"], rows) }}
 
 {{ note }}
 """
@@ -24,8 +25,10 @@ def fill(shown: Shown) -> Variables | None:
     while len(items) > 2 and _whole(items[-1]) and _whole(items[-2]):
         items, behind = items[:-1], behind + 1
     chosen, thinned_note = thinned(items, min(shown.rows, ROWS), set(range(ROWS // 2)))
-    said = f"All tokens stay bad in the next {'layer' if behind == 1 else f'{behind} layers'}." if behind else None
-    return {"rows": [_row(item) for item in chosen], "note": " ".join(filter(None, (said, thinned_note)))}
+    noun = noun_of_places(shown.answer.forward)
+    said = f"All {noun}s stay bad in the next {'layer' if behind == 1 else f'{behind} layers'}." if behind else None
+    note = " ".join(filter(None, (said, thinned_note)))
+    return {"rows": [_row(item) for item in chosen], "noun": noun, "note": note}
 
 
 def _row(item: Spread) -> Row:

@@ -149,7 +149,11 @@ def _numbers(values: Any) -> Any:
 
 def _can_be_written(further: tuple[Further, ...]) -> bool:
     """Whether each input is drawn from a seed, or has so few values that they are in the record."""
-    return all(item.made in ("normal", "whole", "ones") or item.values is not None for item in further)
+    drawn = ("normal", "whole")
+    return all(
+        item.made == "ones" or (item.made in drawn and item.seed is not None) or item.values is not None
+        for item in further
+    )
 
 
 def _given(inputs: dict[str, list[int]], further: tuple[Further, ...]) -> str:

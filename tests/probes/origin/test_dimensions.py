@@ -10,12 +10,13 @@ from torch import nn
 from repro.probes.model.inputs import Inputs
 from repro.probes.observe.watch import Watch, watched
 from repro.probes.origin.counterfactual import kin_of
-from repro.probes.origin.dimensions import Place, head_count, locate
+from repro.probes.origin.dimensions import head_count, locate
+from repro.probes.origin.passes import Place
 
 LENGTH, HIDDEN, HEADS = 7, 12, 3
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
 WORDS = tuple(f"w{n}" for n in range(LENGTH))
-NOTHING = dict.fromkeys(("token_index", "token", "head_index", "channel_index"))
+NOTHING = dict.fromkeys(("token_index", "token", "head_index", "channel_index", "place"))
 
 
 class Layer(Small):
@@ -75,7 +76,7 @@ def found(part, index, inputs=None, heads=HEADS):
 
 def said(token, head=None, channel=None):
     word = None if token is None else WORDS[token]
-    return {"token_index": token, "token": word, "head_index": head, "channel_index": channel}
+    return {"token_index": token, "token": word, "head_index": head, "channel_index": channel, "place": None}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_features_instead_of_ids():
     with watched(model, Watch(lambda call: made.append(call.address) or call.run())):
         run()
     answer = locate(model, inputs, Place(kin_of(model, run, made[-1]), 0, (1, 5, 3), (0, 4, 2)))
-    assert answer == {"token_index": 4, "token": None, "head_index": None, "channel_index": 2}
+    assert answer == {"token_index": 4, "token": None, "head_index": None, "channel_index": 2, "place": None}
 
 
 def test_a_model_of_one_length_has_no_names():

@@ -6,11 +6,14 @@ import shutil
 import pytest
 import torch
 from corpus import families, files
+from safetensors.torch import save_file
 from support.handmade import Function, as_loaded, bytes_of, hooks_of, inputs_of, load_folder, state_of
+from support.kinds import KINDS
 
 from repro.probes.model.ablations import ABLATIONS, aligned_copy
 from repro.probes.model.forward import look, main_output, run
 from repro.probes.model.inputs import make_inputs
+from repro.probes.model.kinds.exact import exact_inputs
 from repro.probes.steps.ablation import check
 
 FAMILIES = ("gpt2", "llama", "bert", "t5")
@@ -211,3 +214,80 @@ def test_an_ablation_with_the_fault_is_bad(tmp_path, checkpoints):
 def test_weights_that_no_file_has_are_said_to_be_rounded(checkpoints):
     random = load_folder(checkpoints["gpt2"], "float16", weights="random:0")
     assert "from weights already rounded to float16" in answer(random, "dtype=float32")[1]
+
+
+# --- pictures and sounds -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kinds")
+    return lambda name: load_folder(root / name if (root / name).is_dir() else KINDS[name].save(root / name))
+
+
+def watched_inputs(monkeypatch):
+    """Filled with the inputs that ablations run a model with."""
+    seen = []
+    place = "repro.probes.steps.ablation.run_model"
+    monkeypatch.setattr(place, lambda model, made: seen.append(made) or run(model, made))
+    return seen
+
+
+def given(loaded, monkeypatch, name):
+    """The inputs with which an ablation runs the model."""
+    seen = []
+    monkeypatch.setattr(
+        "repro.probes.steps.ablation.run_model", lambda model, made: seen.append(made) or run(model, made)
+    )
+    verdict, reason, _ = answer(loaded, name)
+    return verdict, reason, (seen[0].arguments() if seen else {})
+
+
+def test_a_picture_of_half_the_size(kinds, monkeypatch):
+    verdict, _, arguments = given(kinds("vit"), monkeypatch, "image=half_size")
+    assert (verdict, arguments["pixel_values"].shape) == ("good", (1, 3, 16, 16))
+    assert arguments["interpolate_pos_encoding"] is True
+
+
+def test_the_middle_of_a_picture_enlarged(kinds, monkeypatch):
+    loaded = kinds("vit")
+    verdict, _, arguments = given(loaded, monkeypatch, "image=crop")
+    (made,) = make_inputs(loaded, [], False)
+    middle = made.arguments()["pixel_values"][..., 8:24, 8:24]
+    wanted = torch.nn.functional.interpolate(middle, size=(32, 32), mode="bilinear", align_corners=False)
+    assert (verdict, torch.equal(arguments["pixel_values"], wanted)) == ("good", True)
+
+
+@pytest.mark.parametrize(("name", "samples"), [("audio=half_length", 482), ("sample_rate=half", 482)])
+def test_a_sound_of_half_the_samples(kinds, monkeypatch, name, samples):
+    verdict, _, arguments = given(kinds("wav2vec2"), monkeypatch, name)
+    assert (verdict, arguments["input_values"].shape) == ("good", (1, samples))
+
+
+def test_a_model_of_one_length_refuses_and_that_is_no_failure(kinds):
+    verdict, reason, payload = answer(kinds("whisper"), "audio=half_length")
+    assert (verdict, payload["same_as_case"]) == ("skip", False)
+    assert reason.startswith("the model refuses it: ValueError: Whisper expects the mel input features")
+
+
+@pytest.mark.parametrize("name", ["image=half_size", "image=crop", "audio=half_length", "sample_rate=half"])
+def test_a_model_of_text_has_no_such_ablation(loaded, name):
+    verdict, reason, payload = answer(loaded["llama"], name)
+    assert (verdict, payload["same_as_case"]) == ("skip", True)
+    assert reason.startswith("the model is given no ")
+
+
+def test_mean_and_variance(kinds, monkeypatch, tmp_path):
+    loaded = kinds("vit")
+    save_file({"pixel_values": torch.rand(1, 3, 32, 32) * 255}, tmp_path / "in.safetensors")
+    inputs = exact_inputs(loaded, str(tmp_path / "in.safetensors"), False)
+    seen = []
+    monkeypatch.setattr(
+        "repro.probes.steps.ablation.run_model", lambda model, made: seen.append(made) or run(model, made)
+    )
+    verdict, _, _ = answer(loaded, "inputs=standardised", inputs)
+    pixels = seen[0].arguments()["pixel_values"]
+    assert verdict == "good"
+    assert float(pixels.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(pixels.std()) == pytest.approx(1, abs=1e-5)
+    assert answer(loaded, "inputs=standardised")[2]["same_as_case"] is True
