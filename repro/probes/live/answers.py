@@ -12,8 +12,8 @@ from ..observe.screen import version_of
 from ..origin.search import sentence
 from ..protocol.wire import Emitter, Outcome
 from ..reduce.program import Program
+from .again import Told
 from .find import Found
-from .guarding import Told
 from .watching import Sighting, Watching
 
 SHOWN = 8  # examples of a batch that are named

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..model.ready import PLAIN
 from ..values.figures import digest, dtype_name
 from ..values.nest import rebuild
-from .guarding import Bad, Call
+from .again import Bad, Call
 
 STEP, DATA, WEIGHTS = "step.json", "step.pt", "weights.pt"
 LARGEST = 8 << 30  # bytes of weights that are saved; of larger ones only the digest is
