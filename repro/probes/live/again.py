@@ -63,7 +63,8 @@ class Bad:
 @dataclass(frozen=True)
 class Told:
     """What repeating the step showed. found: of a forward pass; sighting: of another phase. examples: those of the
-    batch that are bad alone, of how many; None where that was not asked. why: what could not be told.
+    batch that are bad alone, of how many; None where that was not asked. why: what could not be told. is_good: whether
+    nothing was bad when it was made again.
     """
 
     bad: Bad
@@ -73,6 +74,7 @@ class Told:
     examples: Optional[tuple[int, ...]] = None
     batch: Optional[int] = None
     why: str = ""
+    is_good: bool = False
 
 
 class Again:
@@ -112,7 +114,7 @@ class Again:
             why = (
                 "the call is good when it is made again" if found.seen is None else "its origin could not be confirmed"
             )
-            return Told(bad, found, why=why)
+            return Told(bad, found, why=why, is_good=found.seen is None)
         program = operators_of(call.loaded, call.given, origin)
         alone = self._alone(call, partial(_is_bad_call, call.loaded))
         return Told(bad, found, None, program, *alone)
@@ -130,7 +132,7 @@ class Again:
                 _backward(call, call.given, _whole)
         seen = watching.sighting
         if seen is None:
-            return Told(bad, why="the backward pass is good when it is made again")
+            return Told(bad, why="the backward pass is good when it is made again", is_good=True)
         if seen.origin is not None and seen.origin.get("forward_source"):
             seen.origin["source"] = seen.origin["forward_source"]  # the pass was started from here, not by the program
         guilty = next((call for call in self._calls if self._gives_bad_gradient(call, call.given)), None)

@@ -51,13 +51,7 @@ def make(case: dict[str, Any]) -> Made:
         CannotLoad: the function raises, or gives something else; or the weights cannot be read.
     """
     name = str(case["factory"])
-    function = _found(name)
-    torch.manual_seed(SEED)
-    try:
-        given = function()
-    except Exception as error:
-        raise CannotLoad(f"{name} raised {_placed(error)}") from error
-    module, inputs, optimizer = _parts(name, given)
+    module, inputs, optimizer = _given(name)
     kinds, rows = _weights(module, case)
     device = pick_device(case.get("device")) if case.get("device") else None
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else None
@@ -76,6 +70,25 @@ def make(case: dict[str, Any]) -> Made:
     loaded.info.update(kinds)
     loaded.from_file.update(rows)
     return Made(loaded, made, optimizer)
+
+
+def module_of(name: str) -> nn.Module:
+    """The module alone, as the factory gives it.
+
+    Raises:
+        CannotResolve, CannotLoad: as ``make`` does.
+    """
+    return _given(name)[0]
+
+
+def _given(name: str) -> tuple[nn.Module, Any, Optional[torch.optim.Optimizer]]:
+    function = _found(name)
+    torch.manual_seed(SEED)
+    try:
+        given = function()
+    except Exception as error:
+        raise CannotLoad(f"{name} raised {_placed(error)}") from error
+    return _parts(name, given)
 
 
 def ready_alone(module: nn.Module) -> Loaded:
