@@ -114,7 +114,7 @@ def _came_in(origin: Origin) -> str:
     found = origin.came_in
     if found is None or not found.total:
         return ""
-    return f"{found.bad:,} of {found.total:,} values of this {found.kind} are NaN or Inf"
+    return f"{found.bad:,} of {many(found.total, 'value')} of this {found.kind} are NaN or Inf"
 
 
 def _against_reference(origin: Origin, bisect: Bisect | None) -> str:
@@ -138,6 +138,11 @@ def plain(value: float, digits: int = 6) -> str:
     if "e+" in text and abs(value) < 1e9:
         return f"{value:.0f}"
     return text
+
+
+def many(count: int, noun: str, plural: str | None = None) -> str:
+    """``1 line``, ``1,200 lines``."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -218,7 +223,7 @@ def first_bad_in(place: Place) -> str:
 def template_used(template: ChatTemplate) -> str:
     """Which chat template was used."""
     where = f"{template.file}, " if template.file else ""
-    return f"the model's own ({where}SHA-256 {template.sha256[:12]}), for {template.examples:,} examples"
+    return f"the model's own ({where}SHA-256 {template.sha256[:12]}), for {many(template.examples, 'example')}"
 
 
 def tried_on(rows: Sequence[PromptAblation]) -> str | None:
@@ -227,6 +232,6 @@ def tried_on(rows: Sequence[PromptAblation]) -> str | None:
     few = [row for row in ran if row.asked is not None and row.failing is not None and row.asked < row.failing]
     if not few:
         return None
-    said = f"Tried on {few[0].asked:,} of the {few[0].failing:,} failing examples, a few of those that fail alike"
+    said = f"Tried on {few[0].asked:,} of the {many(few[0].failing or 0, 'failing example')}, a few of those that fail alike"
     whole = [row.name for row in ran if row.asked == row.failing]
     return f"{said}; {' and '.join(whole)} on all of them." if whole else f"{said}."

@@ -5,7 +5,7 @@ from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Bisect, CameIn, Figures, InputPlace, Origin
 from repro.core.records import Outcome
-from repro.core.sentences import named_module, origin_dtype, place_words
+from repro.core.sentences import many, named_module, origin_dtype, place_words
 from repro.report.markdown import Row, cell, shown_number, text
 from repro.report.section import Section, Shown, Variables
 
@@ -92,7 +92,7 @@ def _place(place: InputPlace) -> str:
 
 def _came_in(came: CameIn) -> str:
     """How much of a tensor was bad before anything ran, and where."""
-    parts = [f"{came.bad:,} of {came.total:,} values of the {came.kind} are NaN or Inf"]
+    parts = [f"{came.bad:,} of {many(came.total, 'value')} of the {came.kind} are NaN or Inf"]
     parts += [f"rows {', '.join(map(str, came.examples))}"] if came.examples and came.bad < came.total else []
     parts += [f"last dimension {', '.join(map(str, came.features))}"] if came.features and came.bad < came.total else []
     return text("; ".join(parts))
