@@ -10,12 +10,19 @@ from pathlib import Path
 
 from repro.core.errors import UsageError
 from repro.core.foreign import check_is_file, dead_link
+from repro.core.foreign.kinds import file_is, folder_is
 from repro.core.records import Case
 
 MODELS = Path(__file__).parents[1] / "models"
 """Configurations that ship with the package, for ``--weights random:SEED`` without a network."""
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+"""What a folder has that holds an adapter; it names the base model."""
+MODULES = "modules.json"
+"""What a folder has that holds a sentence encoder: the list of its modules."""
+PIPELINE = "model_index.json"
+"""What a folder has that holds a pipeline of diffusers."""
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 """Suffixes of what is read in a model's folder."""
 MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
@@ -257,7 +264,7 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _folder(model: str, path: Path) -> Path:
-    if (path / CONFIG).exists():
+    if any((path / name).exists() for name in (CONFIG, ADAPTER, MODULES, PIPELINE)):
         _refuse_odd_files(path)
         return path.absolute()
     names = sorted(item.name for item in path.iterdir())
@@ -267,7 +274,13 @@ def _folder(model: str, path: Path) -> Path:
         raise UsageError(f"{link}. Copy the files themselves.")
     found = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     ggufs = [name for name in names if name.endswith(".gguf")]
-    hint = f" Did you mean {path / ggufs[0]}?" if ggufs else " Give the folder that save_pretrained() wrote."
+    what = folder_is(path, names)
+    if ggufs:
+        hint = f" Did you mean {path / ggufs[0]}?"
+    elif what is not None:
+        hint = f" {what[:1].upper()}{what[1:]}"
+    else:
+        hint = " Give the folder that save_pretrained() wrote."
     raise UsageError(f"the folder {model!r} holds no {CONFIG} (found: {found}).{hint}")
 
 
@@ -286,9 +299,10 @@ def _refuse_odd_files(folder: Path) -> None:
 
 def _file(model: str, path: Path) -> Path:
     if path.suffix not in (".gguf", ".py"):
+        what = file_is(path.name) or "give the folder that holds config.json and the weights."
         raise UsageError(
             f"{model!r} is a file, and only .gguf files are models by themselves (a .py file is run as a script). "
-            "Give the folder that holds config.json and the weights."
+            f"{what[:1].upper()}{what[1:]}"
         )
     check_is_file(path)
     return path.absolute()

@@ -184,3 +184,82 @@ def test_a_script_takes_no_file_of_inputs(tmp_path):
     (tmp_path / "s.py").write_text("")
     (tmp_path / "in.npz").write_bytes(b"")
     assert "is a script, which takes no --inputs" in refusal(tmp_path / "s.py", inputs=str(tmp_path / "in.npz"))
+
+
+# --- what is no model ------------------------------------------------------------------------------------------------
+
+FOLDERS = {
+    "DeepSpeed": (["zero_to_fp32.py", "latest", "global_step10"], "a checkpoint of DeepSpeed", "zero_to_fp32.py"),
+    "FSDP": (["pytorch_model_fsdp_0", ".metadata"], "a checkpoint of FSDP", "merge-weights"),
+    "DCP": (["__0_0.distcp", ".metadata"], "a checkpoint of FSDP", "merge-weights"),
+    "Megatron": (["latest_checkpointed_iteration.txt", "iter_0000010"], "of Megatron-LM", "convert it"),
+    "Lightning": (["epoch=1-step=5.ckpt", "hparams.yaml"], "a checkpoint of Lightning", "save_pretrained()"),
+    "ONNX": (["model.onnx", "tokenizer.json"], "a model in ONNX form", "exported from"),
+    "OpenVINO": (["openvino_model.xml", "openvino_model.bin"], "in OpenVINO form", "exported from"),
+    "TensorFlow": (["tf_model.h5", "vocab.txt"], "a model of TensorFlow", "from_tf=True"),
+    "SavedModel": (["saved_model.pb", "variables"], "a model of TensorFlow", "from_tf=True"),
+    "Keras": (["model.keras"], "a model of Keras", "PyTorch form"),
+    "Flax": (["flax_model.msgpack"], "a model of Flax (JAX)", "from_flax=True"),
+    "own form": (["params.json", "consolidated.00.pth", "tokenizer.model"], "its maker's own form", "convert it"),
+    "dataset": (["dataset_info.json", "data-00000-of-00001.arrow", "state.json"], "a dataset", "repro prompts"),
+    "parquet": (["train.parquet"], "a dataset", "repro prompts"),
+    "state_dict": (["model.safetensors"], "weights without their configuration (a state_dict)", "config.json"),
+    "saved state_dict": (["best.pt"], "weights without their configuration (a state_dict)", "script (.py)"),
+    "tokenizer": (
+        ["tokenizer.json", "vocab.json"],
+        "a tokenizer without a model",
+        "its model",
+    ),
+    "processor": (["preprocessor_config.json", "tokenizer.json"], "a processor or a tokenizer", "its model"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_that_is_no_model_is_named(tmp_path, name):
+    held, what, remedy = FOLDERS[name]
+    for item in held:
+        (tmp_path / item).write_bytes(b"")
+    said = refusal(tmp_path)
+    assert "holds no config.json" in said
+    assert f"{what}" in said
+    assert remedy in said
+
+
+def test_the_last_checkpoint_of_a_trainer_is_named(tmp_path):
+    for step in (90, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "config.json").write_text("{}")
+    said = refusal(tmp_path)
+    assert f"It is the output of a Trainer: give one of its checkpoints ({tmp_path / 'checkpoint-100'})." in said
+
+
+def test_a_model_in_a_folder_of_the_folder_is_named(tmp_path):
+    model_folder(tmp_path)
+    assert f"There is a model in {tmp_path / 'model'}: give that folder." in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("model.safetensors", "It is weights without their configuration (a state_dict): give the folder"),
+        ("adapter_model.safetensors", "It is the weights of an adapter"),
+        ("last.ckpt", "It is a checkpoint of Lightning or TensorFlow"),
+        ("model.onnx", "It is a model in ONNX form"),
+        ("tf_model.h5", "It is a model of TensorFlow or Keras"),
+        ("model.tar.gz", "It is an archive: unpack it"),
+        ("train.ipynb", "It is a notebook"),
+        ("config.json", "It is a configuration: give the folder that it is in."),
+        ("notes.txt", "Give the folder that holds config.json and the weights."),
+    ],
+)
+def test_a_file_that_is_no_model_is_named(tmp_path, name, what):
+    (tmp_path / name).write_bytes(b"")
+    said = refusal(tmp_path / name)
+    assert "is a file, and only .gguf files are models by themselves" in said
+    assert what in said
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "modules.json", "model_index.json"])
+def test_what_the_kit_can_say_more_of_is_handed_on(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    assert case_from(str(tmp_path)).model == str(tmp_path)

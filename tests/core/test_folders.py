@@ -134,3 +134,12 @@ def test_the_files_that_a_model_is_given_are_inputs_too(tmp_path):
     assert "--image a.png" in before
     (tmp_path / "a.png").write_bytes(b"two")
     assert "--image a.png was sha256" in (inputs.changed(before, seen(case)) or "")
+
+
+def test_the_base_of_an_adapter_is_read_too(tmp_path):
+    model(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "../base"}')
+    assert {"adapter_config.json", "base model.safetensors"} <= set(seen(Case(str(tmp_path / "adapter"))))
+    (tmp_path / "adapter" / "adapter_config.json").write_text("[]")
+    assert set(seen(Case(str(tmp_path / "adapter")))) == {"adapter_config.json"}

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from repro.core.case import READ
+from repro.core.case import ADAPTER, READ
+from repro.core.encoding import from_text
+from repro.core.errors import RecordError
 from repro.core.foreign import NotAFile, read_foreign
 from repro.core.records import Case, Cell
 
@@ -57,6 +59,7 @@ def _model(case: Case) -> Iterator[tuple[str, Path]]:
         yield "the shipped configuration", Path(case.config)
     if place.is_absolute():
         yield from ((place.name, place),) if place.is_file() else _read_in(place)
+        yield from ((f"base {name}", path) for name, path in _base_of(place))
     elif case.config is None:
         yield from _cached(case)
 
@@ -74,6 +77,13 @@ def _factory(name: str, cell: Cell | None) -> Iterator[tuple[str, Path]]:
             if file.is_file():
                 yield from _script(file, folder)
                 return
+
+
+def _base_of(adapter: Path) -> Iterator[tuple[str, Path]]:
+    """The files of the base model of an adapter's folder, where that is a folder too."""
+    with contextlib.suppress(OSError, NotAFile, RecordError, AttributeError, TypeError):
+        base = from_text(read_foreign(adapter / ADAPTER, HASHED)).get("base_model_name_or_path")
+        yield from _read_in(adapter / Path(base).expanduser())
 
 
 def _read_in(folder: Path) -> Iterator[tuple[str, Path]]:

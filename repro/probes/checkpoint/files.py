@@ -84,6 +84,19 @@ def list_weights(folder: str) -> WeightFiles:
     return found
 
 
+def adapter_weights(folder: str) -> WeightFiles:
+    """The weight file of an adapter, its header read and checked."""
+    for kind, name in (("safetensors", "adapter_model.safetensors"), ("pickle", "adapter_model.bin")):
+        if os.path.lexists(os.path.join(folder, name)):
+            found = WeightFiles(kind, [name])
+            if kind == "safetensors":
+                _read_headers(folder, found)
+            return found
+    found = WeightFiles("none")
+    found.find("adapter_model.safetensors", f"there is no weight file of the adapter in {folder}")
+    return found
+
+
 def _instead(folder: str) -> str:
     """What is there in place of a whole model's weights, and what can be done with it."""
     names = sorted(os.listdir(folder))
@@ -196,6 +209,14 @@ def check(source: Source, progress: Progress) -> tuple[str, str, dict[str, Any]]
             return "skip", refused, {**_payload(source, found, []), "fatal": True}
     hashes = _check_blobs(folder, found, progress)
     rows = [_row(folder, name, found, hashes.get(name)) for name in sorted(set(found.names) | set(hashes))]
+    if source.adapter is not None:
+        own = adapter_weights(source.adapter)
+        refused = check_pickles(source.adapter, own) if own.format == "pickle" else None
+        if refused:
+            return "skip", refused, {**_payload(source, found, rows), "fatal": True}
+        rows += [_row(source.adapter, name, own, None) for name in own.names]
+        found.findings += own.findings
+        found.names += own.names
     payload = _payload(source, found, rows)
     bad = [finding for finding in found.findings if finding["severity"] == "bad"]
     if bad:

@@ -7,11 +7,12 @@ is one; without either, the error says what was looked for and what can be done.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from . import limits
-from .opening import check_is_file
+from .opening import check_is_file, read_json
+from .others import needs_another_package
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
 WEIGHT_FILES = (
@@ -20,6 +21,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+ADAPTER, MODULES = "adapter_config.json", "modules.json"
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")  # of what libraries open
 WEIGHTS = (".safetensors", ".bin", ".index.json")
 # Files that a folder of the same name would hide.
@@ -39,6 +41,8 @@ class Source:
     kind: "folder", "hub", "gguf" or "random" (no weight file is read; ``config`` names the architecture).
     note: what was done to get there, if anything was.
     folder: what from_pretrained is given; for "gguf" it is set once the file is converted.
+    adapter: a folder with a LoRA adapter; ``folder`` is then that of its base model. encoder: a folder with the modules
+    of a sentence encoder; ``folder`` is then that of its transformer.
     stored_as: for "gguf", the name that the file itself has for each of the folder's tensors, where it is known.
     """
 
@@ -49,6 +53,8 @@ class Source:
     config: Optional[str] = None
     seed: Optional[int] = None
     note: Optional[str] = None
+    adapter: Optional[str] = None
+    encoder: Optional[str] = None
     stored_as: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,7 +89,11 @@ def resolve(case: dict[str, Any]) -> Source:
         return Source("random", None, config=str(config), seed=seed)
     path = os.path.expanduser(model)
     if os.path.isdir(path):
-        return Source("folder", os.path.abspath(path))
+        place = os.path.abspath(path)
+        other = needs_another_package(place)
+        if other is not None:
+            raise CannotResolve(other)
+        return _adapted(place) or _encoder(place) or Source("folder", place)
     if os.path.isfile(path):
         if not path.endswith(".gguf"):
             raise CannotResolve(
@@ -95,6 +105,66 @@ def resolve(case: dict[str, Any]) -> Source:
         raise CannotResolve(f"There is no file or folder {model}. Check the path, or give a Hub id such as gpt2.")
     folder, sha = _hub_folder(identifier, revision)
     return Source("hub", folder, revision=sha)
+
+
+def _adapted(folder: str) -> Optional[Source]:
+    """The base model of a folder that holds an adapter and no model; None for any other.
+
+    Raises:
+        CannotResolve: the base model is not named, or not to be had.
+    """
+    config = os.path.join(folder, ADAPTER)
+    if not os.path.exists(config) or any(os.path.lexists(os.path.join(folder, name)) for name in WEIGHT_FILES):
+        return None
+    try:
+        check_is_file(config)
+        settings = read_json(config, limits.CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise CannotResolve(f"{config} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    if not isinstance(base, str) or not base:
+        raise CannotResolve(
+            f"{folder} is an adapter, and its {ADAPTER} names no base model: write its folder or Hub id as"
+            " base_model_name_or_path."
+        )
+    beside = os.path.join(folder, os.path.expanduser(base))
+    place = beside if os.path.isdir(beside) else os.path.expanduser(base)
+    if os.path.abspath(place) == folder or os.path.exists(os.path.join(place, ADAPTER)):
+        raise CannotResolve(f"{folder} is an adapter on {place}, which is an adapter as well: merge that one first.")
+    try:
+        found = resolve({"model": place, "revision": settings.get("revision")})
+    except CannotResolve as error:
+        raise CannotResolve(
+            f"{folder} is an adapter on {base}, which is not here. Put its folder there, or correct"
+            f" base_model_name_or_path in {ADAPTER}. ({error})"
+        ) from None
+    return replace(found, adapter=folder, note=f"an adapter (LoRA) on {base}")
+
+
+def _encoder(folder: str) -> Optional[Source]:
+    """The transformer of a folder that holds a sentence encoder; None for any other.
+
+    Raises:
+        CannotResolve: its list of modules is none, or begins with something else than a transformer here.
+    """
+    path = os.path.join(folder, MODULES)
+    if not os.path.exists(path):
+        return None
+    try:
+        check_is_file(path)
+        rows = read_json(path, limits.CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise CannotResolve(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise CannotResolve(f"{path} is no list of modules, as sentence-transformers writes one.")
+    first = str(rows[0].get("path", ""))
+    place = os.path.join(folder, first) if first else folder
+    if first != os.path.basename(first) or not os.path.exists(os.path.join(place, "config.json")):
+        raise CannotResolve(
+            f"{folder} is a sentence encoder, and its first module ({str(rows[0].get('type', ''))[:80]}) is no"
+            " transformer with a config.json here. The package sentence-transformers runs it: give a script that does."
+        )
+    return Source("folder", place, encoder=folder, note="the transformer of a sentence encoder")
 
 
 def refuse_odd_files(source: Source) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..values.figures import dtype_name, is_float, unravel
-from .files import WeightFiles, list_weights, load_pickle
+from .files import WeightFiles, adapter_weights, list_weights, load_pickle
 from .header import Entry
 from .opening import open_foreign, shown
 
@@ -271,11 +271,18 @@ def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]
 
 
 def check(
-    folder: str, progress: Progress, stored_as: Optional[Mapping[str, str]] = None
+    folder: str, progress: Progress, stored_as: Optional[Mapping[str, str]] = None, adapter: Optional[str] = None
 ) -> tuple[str, str, dict[str, Any]]:
-    """Verdict, reason and payload of the weights step. stored_as: other names of tensors, in the user's own file."""
+    """Verdict, reason and payload of the weights step.
+
+    stored_as: other names of tensors, in the user's own file. adapter: a folder with more of them.
+    """
     found = list_weights(folder)
     tallies: list[Tally] = list(scan(folder, found, progress))
+    if adapter is not None:
+        beside = adapter_weights(adapter)
+        tallies += scan(adapter, beside, progress)
+        found.findings += beside.findings
     payload = report(tallies)
     broken = [finding["file"] for finding in found.findings if finding["severity"] != "note"]
     rows = payload["findings"]

@@ -124,9 +124,7 @@ def _check_weights(model: nn.Module, said: dict[str, dict[str, Any]]) -> None:
     state = model.state_dict()
     for name, row in said.items():
         if name not in state or digest(state[name]) != row["sha256"]:
-            raise NoStep(
-                f"The model's {name} is not that of the step: it has another SHA-256."
-            )
+            raise NoStep(f"The model's {name} is not that of the step: it has another SHA-256.")
 
 
 def _call_of(model: nn.Module, row: dict[str, Any]) -> Call:

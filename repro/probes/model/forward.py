@@ -18,7 +18,15 @@ from .load import dtype_of
 # Entropy of the next-token distribution as a part of log(vocabulary). Measured: real Gemma 3 270M gives 0.11 to 0.36 on
 # five prompts; GPT-2, Pythia and Gemma shapes with random weights give 0.986 to 0.990.
 UNIFORM_RATIO = 0.98
-OUTPUTS = ("logits", "prediction_logits", "logits_per_image", "last_hidden_state", "image_embeds", "pooler_output")
+OUTPUTS = (
+    "sentence_embedding",
+    "logits",
+    "prediction_logits",
+    "logits_per_image",
+    "last_hidden_state",
+    "image_embeds",
+    "pooler_output",
+)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Loaded:
     misaligned: int = 0
     quantised: Optional[str] = None
     quantisation: dict[str, Any] = field(default_factory=dict)
+    adapter: Any = None  # of model/folders/lora.py, where there is one
 
     @property
     def config(self) -> Any:

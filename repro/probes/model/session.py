@@ -136,6 +136,10 @@ class Session:
                 self._load_failed = error
                 raise
             self._load_outcome = check(loaded)
+            if source.adapter is not None:
+                self._load_outcome = self._with_adapter(loaded, source.adapter, self._load_outcome)
+            if source.encoder is not None:
+                self._load_outcome = self._with_modules(loaded, source.encoder, self._load_outcome)
             self._loaded = loaded
         return self._loaded
 
@@ -147,6 +151,36 @@ class Session:
             if refused:
                 raise CannotLoad(refused)
         return source
+
+    def _with_adapter(self, loaded: Any, folder: str, outcome: Outcome) -> Outcome:
+        """What the load step says of the base model, and of the adapter that is put on it."""
+        from .folders.lora import put_on
+
+        try:
+            adapter = put_on(loaded, folder)
+        except Exception as error:
+            self._load_failed = error
+            raise
+        verdict, reason, payload = outcome
+        payload = dict(payload or {})
+        payload["parameters"] = sum(parameter.numel() for parameter in loaded.model.parameters())
+        if adapter.strange:
+            text = f"the adapter has keys that the model does not: {', '.join(adapter.strange[:5])}"
+            payload["findings"] = [*payload.get("findings", ()), {"problem": text, "severity": "bad"}]
+            reason, verdict = (f"{reason}; {text}" if verdict == "bad" else text), "bad"
+        return verdict, f"{reason}; {adapter.words}", payload
+
+    def _with_modules(self, loaded: Any, folder: str, outcome: Outcome) -> Outcome:
+        """What the load step says of the transformer, and of what follows it."""
+        from .folders.encoder import put_behind
+
+        try:
+            behind = put_behind(loaded, folder)
+        except Exception as error:
+            self._load_failed = error
+            raise
+        verdict, reason, payload = outcome
+        return verdict, f"{reason}; with {behind} behind it" if behind else reason, payload
 
     def inputs(self) -> Any:
         """What the case gives the model: exact inputs of a file, what its processor makes of a picture or a sound, or

@@ -28,6 +28,8 @@ def run(session: Any, step: str) -> Outcome:
             placed(phase, origin)
         if origin and origin.get("tensor"):
             origin["stored_as"] = session.source().stored_as.get(origin["tensor"])
+            if ".lora_" in origin["tensor"]:
+                origin["stored_as"] = session.loaded().from_file.get(origin["tensor"], (None, None))[1]
     found: Outcome = session.bisected
     return found
 

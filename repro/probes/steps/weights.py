@@ -10,4 +10,4 @@ def run(session: Any, step: str) -> Outcome:
     source = session.source()
     if source.folder is None:
         return "skip", f"random weights of seed {source.seed}: no file is read", None
-    return weights.check(source.folder, session.emitter.progress, source.stored_as)
+    return weights.check(source.folder, session.emitter.progress, source.stored_as, source.adapter)

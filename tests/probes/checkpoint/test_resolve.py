@@ -1,5 +1,6 @@
 """From what the user typed to a folder, without a network."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,40 @@ def test_the_first_line_of_an_error():
     assert first_line(ValueError("one\ntwo")) == "one"
     assert first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
     assert len(first_line(ValueError("x" * 1000))) == 300
+
+
+# --- folders of other packages ---------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_of_diffusers_names_its_parts_and_the_package(tmp_path):
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"text_encoder": ["transformers", "CLIPTextModel"]}))
+    for part, config in (("unet", {"_class_name": "UNet2DConditionModel"}), ("text_encoder", {"model_type": "clip"})):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CannotResolve) as caught:
+        resolve({"model": str(tmp_path)})
+    said = str(caught.value)
+    assert "is a pipeline of diffusers (StableDiffusionPipeline: text_encoder, unet)" in said
+    assert "the package diffusers runs" in said
+    assert "Its parts of Transformers can be given as they are: text_encoder." in said
+
+
+@pytest.mark.parametrize(
+    ("config", "what", "package"),
+    [
+        ({"_class_name": "VQModel"}, "a part of a diffusers pipeline (VQModel)", "diffusers"),
+        ({"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": {}}, "a model of timm (resnet18)", "timm"),
+    ],
+)  # fmt: skip
+def test_a_model_of_another_package_names_it(tmp_path, config, what, package):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CannotResolve) as caught:
+        resolve({"model": str(tmp_path)})
+    assert f"{what}, which the package {package} runs" in str(caught.value)
+
+
+def test_a_configuration_of_transformers_is_left_to_it(tmp_path):
+    config = {"model_type": "timm_wrapper", "architecture": "x", "num_classes": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert resolve({"model": str(tmp_path)}).folder == str(tmp_path)

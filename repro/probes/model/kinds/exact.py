@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ...checkpoint.contents import Unreadable
-from ...checkpoint.tensors import read_tensors
 from ...values.figures import dtype_name, is_float
 from ..compat import CannotLoad
 from ..inputs import MASK, SEED, Inputs, load_tokenizer, with_decoder
 from ..load import Loaded
 from .draws import Further, cast
 from .facts import IDS, Facts
+from .tensors import read_tensors
 
 FILE = "file"
 DECODER = "decoder_input_ids"

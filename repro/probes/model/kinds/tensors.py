@@ -6,11 +6,11 @@ import zipfile
 import torch
 from torch import Tensor
 
-from . import limits, pickled
-from .arrays import npz_arrays
-from .contents import Unreadable
-from .header import BadHeader, read_header
-from .resolve import first_line
+from ...checkpoint import limits, pickled
+from ...checkpoint.arrays import npz_arrays
+from ...checkpoint.contents import Unreadable
+from ...checkpoint.header import BadHeader, read_header
+from ...checkpoint.resolve import first_line
 
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin")
 MOST_TENSORS = 1_000  # inputs of one call
