@@ -129,7 +129,10 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         single.add_argument("--trust-remote-code", action="store_true")
         single.add_argument("--limits", metavar="FACTOR|none", help="multiplies the limits on what a file may ask for")
         single.add_argument("--cache", default=os.path.join(os.path.expanduser("~"), ".cache", "repro-kit"))
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if given.kind not in ("run", "environment") and given.model is None and given.factory is None:
+        parser.error(f"{given.kind} needs MODEL, or --factory FILE.py:FUNCTION")
+    return given
 
 
 def main(argv: Optional[list[str]] = None) -> int:
@@ -152,9 +155,6 @@ def main(argv: Optional[list[str]] = None) -> int:
                     return 125
                 run_plan(plan, emitter)
                 return 0
-            if given.model is None and given.factory is None and given.kind != "environment":
-                print(f"probes.pyz: {given.kind} needs MODEL, or --factory FILE.py:FUNCTION", file=sys.stderr)
-                return 2
             if given.limits is not None:
                 os.environ[limits.VARIABLE] = given.limits
             case = {

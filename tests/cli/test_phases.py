@@ -97,6 +97,10 @@ def test_a_training_step_names_phase_line_gradient_and_example(tmp_path: Path) -
     assert answer["train"]["examples"] == [1]
     assert answer["forward"]["verdict"] == "good"
     assert "in the backward of aten.sqrt.default" in answer["reason"]
+    report = (tmp_path / "o" / "report.md").read_text("utf-8")
+    assert "| step of the training (from 0) | 0 |" in report
+    assert "| examples that make it bad | 1 |" in report
+    assert "with only this operator's bad values replaced by 0, the training is good" in report
 
 
 def test_the_sound_training_is_good(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def widened(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 def _restored(model: nn.Module) -> Iterator[None]:
     """Parameters, buffers and the configuration's dtype are as before when the context ends."""
     tensors = [(tensor, tensor.data) for _, tensor in list(model.named_parameters()) + list(model.named_buffers())]
+    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # a pass may put others there
     fields = [
         (part, name, vars(part)[name])
         for part in config_parts(getattr(model, "config", None))
@@ -122,6 +123,8 @@ def _restored(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for held, before in buffers:
+            held.update(before)
         for tensor, data in tensors:
             tensor.data = data
         for part, name, value in fields:
