@@ -131,14 +131,15 @@ class Session:
             from .loadcheck import check
 
             try:
-                loaded = self.made().loaded if self.has_factory else load(self._to_load, self._checked_source())
+                source = None if self.has_factory else self._checked_source()
+                loaded = self.made().loaded if source is None else load(self._to_load, source)
             except Exception as error:
                 self._load_failed = error
                 raise
             self._load_outcome = check(loaded)
-            if source.adapter is not None:
+            if source is not None and source.adapter is not None:
                 self._load_outcome = self._with_adapter(loaded, source.adapter, self._load_outcome)
-            if source.encoder is not None:
+            if source is not None and source.encoder is not None:
                 self._load_outcome = self._with_modules(loaded, source.encoder, self._load_outcome)
             self._loaded = loaded
         return self._loaded
