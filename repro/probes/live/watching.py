@@ -213,7 +213,7 @@ class Live(Capture):
         tensors = {name: value for name, value in variables.items() if isinstance(value, Tensor)}
         named.update((f"the variable {name}", value) for name, value in tensors.items() if not name.startswith("_"))
         for words, tensor in named.items():
-            if self.sighting is None and self._is_made_here(tensor):
+            if self._is_made_here(tensor):
                 self._arrived(tensor, Arrival(words, phase_here()["phase"]), None)
 
     def _is_made_here(self, tensor: Tensor) -> bool:
