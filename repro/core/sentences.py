@@ -201,6 +201,7 @@ def tried_on(rows: Sequence[PromptAblation]) -> str | None:
     few = [row for row in ran if row.asked is not None and row.failing is not None and row.asked < row.failing]
     if not few:
         return None
-    said = f"Tried on {few[0].asked:,} of the {many(few[0].failing or 0, 'failing example')}, a few of those that fail alike"
+    failing = many(few[0].failing or 0, "failing example")
+    said = f"Tried on {few[0].asked:,} of the {failing}, a few of those that fail alike"
     whole = [row.name for row in ran if row.asked == row.failing]
     return f"{said}; {' and '.join(whole)} on all of them." if whole else f"{said}."

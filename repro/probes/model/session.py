@@ -84,7 +84,7 @@ class Session:
             CannotResolve: they are not to be had here.
         """
         if self._source is None:
-            found = resolve(self.case)
+            found = resolve(self.case, self.emitter.progress)
             refuse_odd_files(found)
             if found.kind == "gguf":
                 from .gguf import converted
