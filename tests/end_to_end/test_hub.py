@@ -166,6 +166,29 @@ def test_a_snapshot_without_all_of_its_shards_is_completed(
     assert brought(hub).count(shards[0]) == 1
 
 
+def test_a_model_of_which_only_a_part_was_wanted_is_cached(hub: Hub, cache: Path) -> None:
+    """The same model in another library's format is not downloaded, and not missed."""
+    for files_of in hub.repositories["org/tiny"].commits.values():
+        files_of["tf_model.h5"] = b"of another library"
+    resolve.resolve({"model": "org/tiny"})
+    before = hub.asked.total()
+    assert step_files("org/tiny")[0] == "good"
+    assert hub.asked.total() == before
+    assert "tf_model.h5" not in brought(hub)
+
+
+def test_a_cached_copy_in_part_is_completed_or_taken_as_it_is(
+    hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = resolve.resolve({"model": "org/tiny"})
+    Path(source.folder or "", "generation_config.json").unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve.resolve({"model": "org/tiny"}).folder == source.folder
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert resolve.resolve({"model": "org/tiny"}).folder == source.folder
+    assert Path(source.folder or "", "generation_config.json").exists()
+
+
 def test_a_gated_model_is_said_to_be_gated(hub: Hub, cache: Path) -> None:
     hub.repositories["org/tiny"].gated = True
     said = refused("org/tiny")

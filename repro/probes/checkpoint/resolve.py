@@ -154,23 +154,23 @@ def _hub_folder(
     """The snapshot folder of a Hub model, from the cache or the network.
 
     A snapshot counts as cached when it holds config.json and, where ``weights`` are wanted, a weight file or its
-    index. One without all shards of that index is left by a download that was cut: it is completed if the network
-    brings the rest, and taken as it is otherwise. What is missing then is the files step's finding.
+    index. One that lacks files is left by a download that was cut: it is completed if the network brings the rest, and
+    taken as it is otherwise. What is missing then is the files step's finding.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
 
     tried: list[str] = []
     in_part: Optional[str] = None
     advice = f"Download it where there is a network (hf download {identifier}), set HF_HOME to a cache that has it"
-    try:
-        folder = snapshot_download(identifier, revision=revision, local_files_only=True)
-        if _usable(folder, weights):
-            if not weights or _has_all_shards(folder):
-                return folder, os.path.basename(folder)
-            in_part = folder
-        tried.append("the cached snapshot {} has no {}".format(folder, "weights" if weights else "config.json"))
-    except Exception as error:  # noqa: BLE001 - the Hub library's dozen error classes differ by release
-        tried.append(f"it is not in the cache {constants.HF_HUB_CACHE} ({type(error).__name__})")
+    cached, whole, why = _cached(identifier, revision)
+    if cached is None:
+        tried.append(f"it is not in the cache {constants.HF_HUB_CACHE} ({why})")
+    elif not _usable(cached, weights):
+        tried.append("the cached snapshot {} has no {}".format(cached, "weights" if weights else "config.json"))
+    elif not weights or (whole and _has_all_shards(cached)):
+        return cached, os.path.basename(cached)
+    else:
+        in_part = cached
     if constants.HF_HUB_OFFLINE:
         tried.append("HF_HUB_OFFLINE is set, so the network was not asked")
     else:
@@ -192,6 +192,31 @@ def _hub_folder(
             identifier, at, "; ".join(tried), advice, ", or build it with --weights random:0" if weights else ""
         )
     )
+
+
+def _cached(identifier: str, revision: Optional[str]) -> tuple[Optional[str], bool, str]:
+    """The cached snapshot, whether all of it that is wanted is there, and why there is none.
+
+    A library that remembers the repository's list of files refuses a snapshot without those that were never asked for,
+    so that snapshot is looked for by the cache's documented layout.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    wanted = [*SUPPORT_PATTERNS, "*.safetensors"]
+    try:
+        return snapshot_download(identifier, revision=revision, local_files_only=True, allow_patterns=wanted), True, ""
+    except Exception as error:  # noqa: BLE001 - the Hub library's dozen error classes differ by release
+        why = type(error).__name__
+    root = os.path.join(constants.HF_HUB_CACHE, "models--" + identifier.replace("/", "--"))
+    commit = revision or "main"
+    try:
+        with open(os.path.join(root, "refs", *commit.split("/")), encoding="utf-8") as stream:
+            commit = stream.read(64).strip()
+    except (OSError, ValueError):
+        pass  # the revision may be a commit itself
+    folder = os.path.join(root, "snapshots", commit)
+    whole_name = re.fullmatch(r"[0-9a-f]{40}", commit)
+    return (folder if whole_name and os.path.isdir(folder) else None), False, why
 
 
 def _advice(identifier: str, revision: Optional[str], error: BaseException) -> Optional[str]:
