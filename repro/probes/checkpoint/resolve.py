@@ -209,9 +209,11 @@ def _cached(identifier: str, revision: Optional[str]) -> tuple[Optional[str], bo
         why = type(error).__name__
     root = os.path.join(constants.HF_HUB_CACHE, "models--" + identifier.replace("/", "--"))
     commit = revision or "main"
+    ref = os.path.join(root, "refs", *commit.split("/"))
     try:
-        with open(os.path.join(root, "refs", *commit.split("/")), encoding="utf-8") as stream:
-            commit = stream.read(64).strip()
+        if os.path.isfile(ref):
+            with open(ref, encoding="utf-8") as stream:
+                commit = stream.read(64).strip()
     except (OSError, ValueError):
         pass  # the revision may be a commit itself
     folder = os.path.join(root, "snapshots", commit)
@@ -294,7 +296,7 @@ def _has_all_shards(folder: str) -> bool:
                 shards = set(json.load(stream)["weight_map"].values())
             if not all(os.path.exists(os.path.join(folder, str(shard))) for shard in shards):
                 return False
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return True
 
