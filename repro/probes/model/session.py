@@ -99,7 +99,7 @@ class Session:
             if self.has_factory:
                 loaded: Source = self.made().loaded.source
                 return loaded
-            found = resolve(self.case)
+            found = resolve(self.case, self.emitter.progress)
             refuse_odd_files(found)
             if found.kind == "gguf":
                 from .gguf import converted

@@ -154,7 +154,8 @@ def _verdict(found: Prompts, of_step: str) -> tuple[Outcome, str]:
         of = "" if why.examples == found.skip else f", {why.examples:,} of them"
         rest = f"; the other {found.good:,} are good" if found.good else ""
         return Outcome.SKIP, f"{found.skip:,} of {many(found.asked, 'example')} gave no answer{of}: {why.reason}{rest}."
-    return Outcome.GOOD, f"All of the {found.good:,} examples are finite in the layers that were looked at."
+    of_all = "The one example is" if found.good == 1 else f"All of the {found.good:,} examples are"
+    return Outcome.GOOD, f"{of_all} finite in the layers that were looked at."
 
 
 def summary(records: Iterable[Mapping[str, Any]], step: Prompts | None = None) -> Prompts:
