@@ -102,10 +102,13 @@ class Finding(Record, frozen=True, kw_only=True):
 
 
 class Files(Section, frozen=True, kw_only=True):
-    """The files step. ``format`` is "safetensors", "pickle" or "none"."""
+    """The files step. ``format`` is "safetensors", "pickle" or "none"; ``adapter`` is the folder of an adapter, and
+    ``folder`` then that of its base model.
+    """
 
     source: str | None = None
     folder: str | None = None
+    adapter: str | None = None
     revision: str | None = None
     format: str | None = None
     untrusted_pickle: bool = False
@@ -272,8 +275,9 @@ class Further(Record, frozen=True, kw_only=True):
 
 
 class Pass(Record, frozen=True, kw_only=True):
-    """One input and what came of it. ``input_source`` is "tokenizer" or "seeded"; ``input_ids`` are empty for a model
-    that takes none; ``without`` names inputs that it takes and was not given.
+    """One input and what came of it. ``input_source`` is "tokenizer", "seeded", "file" (exact inputs), "processor" (a
+    picture or a sound through the model's own), or "memory"; ``input_ids`` are empty for a model that takes none;
+    ``without`` names inputs that it takes and was not given.
 
     ``absorbed``: how many module calls gave a bad value of which nothing is seen in the output.
     """
@@ -366,8 +370,8 @@ class InputPlace(Record, frozen=True, kw_only=True):
     """A place in an input that is no text: ``index`` of ``shape`` places in the input ``of``.
 
     ``kind``: "patch" or "map" (row, column; of a video frame, row, column), "pixel" (row, column), "frame", "sample",
-    "step", "picture token", "video token" or "sound token" (the number among those that stand for it), or "special": a
-    token beside the patches.
+    "step" or "stretch" (of a series; of several, series and step), "picture token", "video token" or "sound token" (the
+    number among those that stand for it), or "special": a token beside the patches.
     """
 
     kind: str

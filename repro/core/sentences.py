@@ -15,6 +15,7 @@ OUTPUT = "output"
 AXES: dict[str, dict[int, tuple[str, ...]]] = {
     "patch": {2: ("row", "column"), 3: ("frame", "row", "column")},
     "step": {2: ("series", "step")},
+    "stretch": {2: ("series", "stretch")},
 }
 """What the numbers of a place in an input are called, by its kind and how many there are."""
 """The layer of an example whose layers are all finite, and whose logits are not."""

@@ -101,8 +101,9 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
         found.append(module_script(answer, reduction.module))
     checkpoint = checkpoint_of(answer, sha256)
     if checkpoint is not None:
-        makers = (file_script, weight_script, load_script, model_script, crash_script)
-        found += [make(answer, checkpoint) for make in makers]
+        found += [file_script(answer, checkpoint), weight_script(answer, checkpoint)]
+        if answer.files is None or answer.files.adapter is None:  # else they would load the base model alone
+            found += [make(answer, checkpoint) for make in (load_script, model_script, crash_script)]
     return tuple(script for script in found if script is not None)
 
 

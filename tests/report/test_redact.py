@@ -7,6 +7,8 @@ import time
 import pytest
 
 from repro.core.answer import Answer, CellInfo, ModelInfo
+from repro.core.encoding import replace
+from repro.core.payloads import Files
 from repro.core.records import Case, Outcome
 from repro.report.privacy.machine import Private, private_words, scope
 from repro.report.privacy.redact import redact, redact_json
@@ -215,6 +217,14 @@ def test_what_the_run_keeps_private_and_public():
     words, keep = scope(run_of("/srv/team-x/model", "/opt/acme/env/bin/python"), NOBODY)
     assert redact("/srv/team-x/model in /opt/acme/env/lib", words, keep) == "./model in ENV/lib"
     assert scope(run_of("acme/model"), NOBODY)[1] == ("acme/model",)
+
+
+def test_the_folders_of_what_a_model_is_given_are_private():
+    run = run_of("/srv/team-x/adapter")
+    case = Case("/srv/team-x/adapter", inputs="/mnt/client-y/in.npz")
+    run = replace(run, case=case, files=Files(folder="/data/acme-z/base", adapter="/srv/team-x/adapter"))
+    words, keep = scope(run, NOBODY)
+    assert redact("/mnt/client-y/in.npz /data/acme-z/base/x", words, keep) == "./in.npz ./base/x"
 
 
 def test_a_public_id_stays_and_a_secret_in_it_does_not():

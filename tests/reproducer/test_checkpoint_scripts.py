@@ -323,6 +323,42 @@ def test_a_model_of_pictures_is_run_on_the_same_picture(tmp_path):
     assert "not all finite for seeded pixel_values." in (tmp_path / "run" / "reproducer.py").read_text()
 
 
+def layout_model(tmp_path, box):
+    """A LayoutLM with a NaN in the row of one place of the page, asked with one token in a box."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    made = transformers.LayoutLMModel(
+        transformers.LayoutLMConfig(**sizes, vocab_size=20, max_2d_position_embeddings=64)
+    )
+    made.embeddings.x_position_embeddings.weight.data[41] = float("nan")
+    made.save_pretrained(tmp_path / "layout")
+    row = Pass(input_source="seeded", seed=0, input_ids=(3, 4), further=(box,), verdict=Outcome.BAD)
+    asked = Forward(verdict=Outcome.BAD, output="last_hidden_state", prompts=(row,))
+    return answer(tmp_path / "layout", "nonfinite", forward=asked, load=Load(class_="LayoutLMModel"))
+
+
+BOX = Further(name="bbox", shape=(1, 2, 4), dtype="int64", made="exact", values=[[[1, 2, 3, 4], [41, 2, 50, 4]]])
+
+
+def test_exact_values_are_written_into_the_script(tmp_path):
+    found = offered(tmp_path / "layout", tmp_path / "run", layout_model(tmp_path, BOX))
+    assert (found.level, found.verified) == ("model", True), found.reason
+    text = (tmp_path / "run" / "reproducer.py").read_text()
+    assert "bbox = torch.tensor([[[1, 2, 3, 4], [41, 2, 50, 4]]], dtype=torch.int64).reshape((1, 2, 4))" in text
+
+
+def test_what_belongs_to_the_tokens_is_that_of_the_reduced_ones(tmp_path):
+    cut = Further(name="bbox", shape=(1, 1, 4), dtype="int64", made="exact", values=[[[41, 2, 50, 4]]])
+    run = replace(layout_model(tmp_path, BOX), reduction=Reduction(inputs=Inputs(ids=(4,), further=(cut,))))
+    found = offered(tmp_path / "layout", tmp_path / "run", run)
+    assert (found.level, found.verified) == ("model", True), found.reason
+    assert "bbox = torch.tensor([[[41, 2, 50, 4]]]" in (tmp_path / "run" / "reproducer.py").read_text()
+
+
+def test_many_values_of_a_file_are_no_script(tmp_path):
+    box = Further(name="bbox", shape=(1, 2, 4), dtype="int64", made="file")
+    assert scripts(layout_model(tmp_path, box)) == ()
+
+
 def test_a_sound_model_shows_nothing(tmp_path):
     folder = model(tmp_path, "llama-files-sound")
     made = answer(folder, "nonfinite", forward=forward(44, 47), load=Load(class_="LlamaForCausalLM"))
@@ -407,3 +443,18 @@ def test_every_script_keeps_to_the_grammar_of_python_3_9(folder):
 
 def test_the_corpus_and_this_file_write_the_same_format(folder):
     assert by_hand.read(folder / "model.safetensors")["a"].tolist() == [1.0, 2.0]
+
+
+def test_a_bad_value_of_an_adapter_is_read_from_the_adapter(folder, tmp_path):
+    """The files of the run are those of its base model; the adapter lies elsewhere."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    nan = struct.pack("<2f", float("nan"), 1)
+    write_file(adapter / "adapter_model.safetensors", [("x.lora_A.weight", "F32", [2], nan)])
+    bad = Tensor(tensor="x.lora_A.weight", file="adapter_model.safetensors", nan=1, first_index=(0,))
+    made = answer(folder, kind="weights", files={"adapter": str(adapter)}, weights=Weights(findings=(bad,)))
+    made = replace(made, model=ModelInfo(id=str(adapter)))
+    (script,) = scripts(made)
+    assert script.argv == (str(adapter),)
+    status, printed, _ = outcome(script.text, [str(adapter)])
+    assert (status, printed) == (1, "expected 2 finite numbers, seen 1 not finite, the first at [[0]]")

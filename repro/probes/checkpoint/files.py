@@ -97,11 +97,27 @@ def adapter_weights(folder: str) -> WeightFiles:
     return found
 
 
+# What a folder with a configuration has in place of weights, by the names of files, and what can be done with it.
+IN_PLACE: tuple[tuple[str, str], ...] = (
+    (r"adapter_model\..*|adapter_config\.json", "it is an adapter; give it without the config.json of another model"),
+    (r"global_step\d+|zero_to_fp32\.py", "it is a checkpoint of DeepSpeed in pieces; run its zero_to_fp32.py"),
+    (r"pytorch_model_fsdp_\d+|.*\.distcp", "it is a checkpoint of FSDP in pieces; merge it (accelerate merge-weights)"),
+    (r".*\.onnx", "it is a model in ONNX form, which PyTorch does not run; give the one that it was exported from"),
+    (r"openvino_model\..*", "it is a model in OpenVINO form; give the one that it was exported from"),
+    (r"tf_model.*\.h5|saved_model\.pb", "it is a model of TensorFlow; give its PyTorch form"),
+    (r"flax_model.*\.msgpack", "it is a model of Flax (JAX); give its PyTorch form"),
+    (r".*\.ckpt", "it is a checkpoint of Lightning or TensorFlow; save it with save_pretrained()"),
+    (r".*\.gguf", "give the .gguf file itself"),
+)
+
+
 def _instead(folder: str) -> str:
     """What is there in place of a whole model's weights, and what can be done with it."""
     names = sorted(os.listdir(folder))
-    if "adapter_config.json" in names:
-        return ": it is an adapter (adapter_config.json); save it merged into its base model (merge_and_unload())"
+    for pattern, words in IN_PLACE:
+        found = next((name for name in names if re.fullmatch(pattern, name)), None)
+        if found is not None:
+            return f" (found: {shown(found)}): {words}"
     other = [name for name in names if name.endswith(OTHER_WEIGHTS)]
     if other:
         listed = ", ".join(other[:3]) + (", ..." if len(other) > 3 else "")
@@ -243,6 +259,7 @@ def _payload(source: Source, found: WeightFiles, rows: list[dict[str, Any]]) -> 
     return {
         "source": source.kind,
         "folder": source.folder,
+        "adapter": source.adapter,
         "revision": source.revision,
         "format": found.format,
         "untrusted_pickle": found.format == "pickle",

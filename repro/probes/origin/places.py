@@ -20,7 +20,16 @@ from ..model.kinds.draws import KINDS
 from ..values.figures import finite_mask, is_float, widen
 from .passes import Passes, Place
 
-PATCH, MAP, PIXEL, FRAME, SAMPLE, STEP, SPECIAL = "patch", "map", "pixel", "frame", "sample", "step", "special"
+PATCH, MAP, PIXEL, FRAME, SAMPLE, STEP, STRETCH, SPECIAL = (
+    "patch",
+    "map",
+    "pixel",
+    "frame",
+    "sample",
+    "step",
+    "stretch",
+    "special",
+)
 MOST_SPECIAL = 8  # tokens beside the patches: of the class, of distillation, registers
 MOST_WAYS = 12  # ways that are put to the test
 MOST_PLACES, FEWEST_PLACES = 8, 5  # places that are asked of one way
@@ -182,12 +191,18 @@ def _along(name: str, kind: str, value: Tensor, shape: tuple[int, ...]) -> Itera
     series = int(value.shape[2]) if kind == STEP and value.dim() == 3 else 1
     for at, rows in enumerate(shape):  # several series, one behind the other
         if series > 1 and rows % series == 0 and 3 < rows // series <= int(value.shape[1]):
-            yield Way(name, kind, ((2, series), (1, rows // series)), (at,))
+            yield Way(name, _of_steps(rows // series, value), ((2, series), (1, rows // series)), (at,))
     for dim, at in itertools.product(range(first, value.dim()), range(len(shape))):
         count, size = shape[at], int(value.shape[dim])
         if 3 < count <= size:
             named = SAMPLE if name == "input_values" and value.dim() == 2 and count == size else kind
+            named = _of_steps(count, value) if kind == STEP else named
             yield Way(name, named, ((dim, count),), (at,))
+
+
+def _of_steps(count: int, series: Tensor) -> str:
+    """What a place of a series is: one step of it, or several that lie side by side."""
+    return STEP if count == series.shape[1] else STRETCH
 
 
 def _clearness(passes: Passes, way: Way, before: Tensor, least: float) -> float:
@@ -229,7 +244,7 @@ def _asked(way: Way, index: tuple[int, ...]) -> list[tuple[int, ...]]:
     along = [[int(part * (size - 1)) for part in steps] for size in way.sizes]
     crossed = [tuple(axis[(at + turn) % len(steps)] for turn, axis in enumerate(along)) for at in range(len(steps))]
     corners = list(itertools.product(*([0, size - 1] for size in way.sizes)))
-    far = 1 if way.kind in (PATCH, STEP) else 2
+    far = 1 if way.kind in (PATCH, STEP, STRETCH) else 2
     for cell in (*corners, *crossed):
         if all(max(abs(one - two) for one, two in zip(cell, other)) >= far for other in found):
             found.append(cell)

@@ -164,7 +164,8 @@ def scope(answer: Answer, private: Private) -> tuple[Private, tuple[str, ...]]:
     """
     model = Path(answer.model.id)
     keep = (answer.model.id,) if not model.is_absolute() and "/" in answer.model.id else ()
-    places = [model, *map(Path, answer.case.given.values())]
+    base = [] if answer.files is None or answer.files.adapter is None else [answer.files.folder]
+    places = [model, *map(Path, [*answer.case.given.values(), *filter(None, base)])]
     pairs = [(place.parent, ".") for place in places if place.is_absolute()]
     rows = [row.environment.executable for row in answer.cells or () if row.environment]
     for executable in map(Path, filter(None, (answer.cell.executable, *rows))):

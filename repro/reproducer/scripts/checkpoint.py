@@ -57,8 +57,16 @@ def checkpoint_of(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> Chec
     if files.source not in ("folder", "hub", "gguf"):
         return None
     path = model.id if files.source == "gguf" else files.folder
+    if files.adapter is not None and _is_in_adapter(answer):
+        path = files.adapter
     public = CheckpointFiles(id=model_name(answer), revision=files.revision, sha256=dict(sha256))
     return Checkpoint(files.source, path, public)
+
+
+def _is_in_adapter(answer: Answer) -> bool:
+    """Whether the bad tensor lies in the adapter's own file, and not in its base model's."""
+    findings = () if answer.weights is None else answer.weights.findings
+    return bool(findings) and str(findings[0].file).startswith("adapter_model.")
 
 
 def needs_checkpoint(checkpoint: Checkpoint, code: bool = False, hashes: bool = True) -> str:

@@ -333,3 +333,25 @@ def test_no_pickle_of_a_zip_runs_beside_the_data(tmp_path):
     found = list_weights(str(tmp_path))
     check_pickles(str(tmp_path), found)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.onnx", "it is a model in ONNX form"),
+        ("tf_model.h5", "it is a model of TensorFlow"),
+        ("flax_model.msgpack", "it is a model of Flax (JAX)"),
+        ("openvino_model.bin", "it is a model in OpenVINO form"),
+        ("zero_to_fp32.py", "it is a checkpoint of DeepSpeed in pieces; run its zero_to_fp32.py"),
+        ("pytorch_model_fsdp_0", "it is a checkpoint of FSDP in pieces"),
+        ("last.ckpt", "it is a checkpoint of Lightning or TensorFlow"),
+        ("q4.gguf", "give the .gguf file itself"),
+        ("weights.bin", "of a name that from_pretrained reads (found: weights.bin); rename or convert it"),
+    ],
+)
+def test_a_configuration_with_something_else_in_place_of_weights(tmp_path, name, said):
+    folder = folder_with(tmp_path)
+    (folder / name).write_bytes(b"")
+    verdict, reason, payload = check(Source("folder", str(folder)), silent)
+    assert (verdict, payload["fatal"]) == ("skip", True)
+    assert said in reason
