@@ -50,12 +50,12 @@ def make(case: dict[str, Any]) -> Made:
         CannotResolve: there is no such file, module or function.
         CannotLoad: the function raises, or gives something else; or the weights cannot be read.
     """
-    name = str(case["factory"])
-    function = _found(name)
+    function = _found(str(case["factory"]))
+    name = os.path.basename(str(case["factory"]))
     torch.manual_seed(SEED)
     try:
         given = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{name} raised {_placed(error)}") from error
     module, inputs, optimizer = _parts(name, given)
     kinds, rows = _weights(module, case)
@@ -90,7 +90,7 @@ def _found(name: str) -> Callable[[], Any]:
     place, _, wanted = name.rpartition(":")
     if not place or not wanted:
         raise CannotResolve(f"{name!r} is no factory: expected FILE.py:function or package.module:function.")
-    module = _from_file(name, place) if place.endswith(".py") else _imported(name, place)
+    module = _from_file(place) if place.endswith(".py") else _imported(name, place)
     function = getattr(module, wanted, None)
     if not callable(function):
         near = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
@@ -98,7 +98,7 @@ def _found(name: str) -> Callable[[], Any]:
     return function
 
 
-def _from_file(name: str, path: str) -> Any:
+def _from_file(path: str) -> Any:
     if not os.path.isfile(path):
         raise CannotResolve(f"There is no file {path}. Check the path of the factory.")
     stem = os.path.splitext(os.path.basename(path))[0]
@@ -110,7 +110,7 @@ def _from_file(name: str, path: str) -> Any:
     sys.modules[stem] = module  # as an import would: classes are looked up there by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{os.path.basename(path)} raised {_placed(error)}") from error
     return module
 
@@ -127,11 +127,11 @@ def _imported(name: str, place: str) -> Any:
                 "or --python the interpreter that has it."
             ) from error
         raise CannotLoad(f"{place} needs the package {error.name}, which {sys.executable} does not have.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{place} raised {_placed(error)}") from error
 
 
-def _placed(error: Exception) -> str:
+def _placed(error: BaseException) -> str:
     """What was raised, in words, and the line of somebody's own code where it was."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_inner(frame.filename)]
     frames = [frame for frame in frames if not frame.filename.startswith("<")]
