@@ -4,7 +4,6 @@ Its ends are the logits of each step and the scores that the processors make of 
 processor takes a token away; a row that has nothing else is bad, as no token is left.
 """
 
-import inspect
 import math
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -122,8 +121,3 @@ def _logits_too() -> dict[str, Any]:
 
     known = hasattr(transformers.GenerationConfig(), "output_logits")
     return {"output_logits": True} if known else {}
-
-
-def takes(loaded: Loaded, name: str) -> bool:
-    """Whether the model's forward has an argument of this name."""
-    return name in inspect.signature(type(loaded.model).forward).parameters
