@@ -148,7 +148,7 @@ def _factory(text: str) -> str:
             raise UsageError(f"{FACTORY}, and {place!r} is neither a .py file nor the name of a module.")
         return text
     path = Path(place).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"the factory's file {place!r} does not exist (looked for {path.absolute()}).")
     check_is_file(path)
     return f"{path.absolute()}:{function}"

@@ -505,7 +505,7 @@ class Bisect(Section, frozen=True, kw_only=True):
 class Generate(Section, frozen=True, kw_only=True):
     """The generate step: at most ``tokens`` new tokens behind input number ``prompt``; ``generated`` are those that
     there were. ``judged``: how many tensors of logits and scores were looked at; ``bad`` names those that are not
-    finite. ``cached``: whether it ran with a cache of keys and values.
+    finite. ``cached``: whether each pass behind the first was given one token alone.
     """
 
     tokens: int | None = None

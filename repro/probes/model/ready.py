@@ -159,7 +159,10 @@ def _taken(values: dict[str, Any], name: str) -> Optional[Tensor]:
 
 def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """The arguments by name, as far as the forward names them; the rest by place."""
-    signature = inspect.signature(model.forward)
+    try:
+        signature = inspect.signature(model.forward)
+    except ValueError:  # TorchScript keeps its own
+        return kwargs, args
     bound = signature.bind(*args, **kwargs)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
     if any(kinds[name] is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments):

@@ -8,7 +8,7 @@ from ..model.ablations import ABLATIONS, NotApplicable, SameAsCase
 from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..protocol.wire import Outcome
-from .answer import Phase, again, generating, guilty, training
+from .answer import NOTHING_JUDGED, Phase, again, generating, guilty, training
 from .generation import Generation, is_greedy
 from .training import EPSILON, Training
 
@@ -47,7 +47,15 @@ def _of_the_model(
         else:
             changed = training(loaded, list(setting.inputs), case, what.own)
         remark = f" ({setting.remark})" if setting.remark else ""
-        return changed.verdict, changed.asked.reason + remark
+        verdict, reason = _ended(changed)
+        return verdict, reason + remark
+
+
+def _ended(changed: Phase) -> tuple[str, str]:
+    """Verdict and reason of a changed phase."""
+    if isinstance(changed.what, Generation) and changed.verdict == "good" and not changed.what.judged:
+        return "skip", NOTHING_JUDGED
+    return changed.verdict, changed.asked.reason
 
 
 def _sampling(wanted: bool) -> Change:
@@ -55,8 +63,7 @@ def _sampling(wanted: bool) -> Change:
         what = _generation(phase)
         if is_greedy(what.loaded) is not wanted:
             raise SameAsCase
-        changed = generating(what.loaded, [what.inputs], what.tokens, do_sample=wanted)
-        return changed.verdict, changed.asked.reason
+        return _ended(generating(what.loaded, [what.inputs], what.tokens, do_sample=wanted))
 
     return change
 

@@ -13,6 +13,7 @@ from ..protocol.wire import Outcome
 from .generation import Generation
 from .training import Training, batch_of, settings_for
 
+NOTHING_JUDGED = "generate() gave no scores, so nothing could be judged"
 FIRST = frozenset(("logits of step 0", "scores of step 0", "loss of step 0"))
 MOST_EXAMPLES = 64  # of a batch, each of which is left out once
 
@@ -90,7 +91,7 @@ def outcome(phase: Phase) -> Outcome:
         told.update(tokens=what.tokens, cached=what.is_cached, prompt=phase.inputs, judged=what.judged)
         told["generated"] = [] if what.inputs.withheld else new
         if verdict == "good" and not what.judged:
-            return "skip", "generate() gave no scores, so nothing could be judged", told
+            return "skip", NOTHING_JUDGED, told
         if verdict == "good":
             reason = f"{len(new) + 1} steps, and the logits and scores of each are finite"
         return verdict, reason, told

@@ -4,7 +4,6 @@ Its ends are the logits of each step and the scores that the processors make of 
 processor takes a token away; a row that has nothing else is bad, as no token is left.
 """
 
-import inspect
 import math
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -27,11 +26,17 @@ class Seen:
     def __init__(self) -> None:
         self.begin: Optional[int] = None
         self.ids: Optional[Tensor] = None
+        self.widths: list[int] = []  # how many tokens each pass of the model was given, as far as it was told by name
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.begin = int(input_ids.shape[1]) if self.begin is None else self.begin
         self.ids = input_ids
         return scores
+
+    def passes(self, model: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """A hook in front of the model."""
+        ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids"))
+        self.widths.append(int(ids.shape[1]) if isinstance(ids, Tensor) and ids.dim() == 2 else 0)
 
     @property
     def new(self) -> list[int]:
@@ -62,8 +67,17 @@ class Generation:
         given.pop("decoder_input_ids", None)  # it makes its own
         given.update(self.settings)
         seen = Seen()
-        if self.plain.begin is None:
-            self.plain = seen
+        if self.plain.begin is not None:
+            return self._generated(given, seen)
+        self.plain = seen
+        handle = model.register_forward_pre_hook(seen.passes, with_kwargs=True)
+        try:
+            return self._generated(given, seen)
+        finally:
+            handle.remove()
+
+    def _generated(self, given: dict[str, Any], seen: Seen) -> Any:
+        model: Any = self.loaded.model
         return model.generate(
             **given, max_new_tokens=self.tokens, logits_processor=[seen], return_dict_in_generate=True,
             output_scores=True, **_logits_too(),
@@ -87,10 +101,8 @@ class Generation:
 
     @property
     def is_cached(self) -> bool:
-        """Whether each step behind the first is given one token alone."""
-        config = getattr(self.loaded.model, "generation_config", None)
-        asked = {**dict(self.inputs.options), **self.settings}.get("use_cache", getattr(config, "use_cache", True))
-        return bool(asked)
+        """Whether each pass behind the first was given one token alone."""
+        return len(self.plain.widths) > 1 and set(self.plain.widths[1:]) == {1}
 
 
 def check_generates(loaded: Loaded) -> None:
@@ -122,8 +134,3 @@ def _logits_too() -> dict[str, Any]:
 
     known = hasattr(transformers.GenerationConfig(), "output_logits")
     return {"output_logits": True} if known else {}
-
-
-def takes(loaded: Loaded, name: str) -> bool:
-    """Whether the model's forward has an argument of this name."""
-    return name in inspect.signature(type(loaded.model).forward).parameters

@@ -28,7 +28,7 @@ def fill(shown: Shown) -> Variables | None:
 def _generation(found: Generate) -> dict[str, str | None]:
     return {
         "new tokens": None if found.tokens is None else f"{found.tokens:,} at most, {len(found.generated):,} looked at",
-        "cache of keys and values": "yes" if found.cached else "no",
+        "passes behind the first": "one token each" if found.cached else None,
         "judged": None if found.judged is None else f"{found.judged:,} tensors of logits and scores",
     }
 

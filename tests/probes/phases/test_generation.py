@@ -73,6 +73,16 @@ def test_the_token_that_the_model_was_given_in_the_step_is_named(loaded: Loaded)
     assert origin["token"] == text
 
 
+def test_no_token_is_named_where_a_pass_is_given_all_of_them(loaded: Loaded) -> None:
+    inject(loaded, 2)
+    phase = generation(loaded, use_cache=False)
+    origin = origin_of(phase)
+    assert (origin["generate_step"], origin.get("token_index")) == (2, None)
+    payload = outcome(phase)[2]
+    assert payload is not None
+    assert payload["cached"] is False
+
+
 @pytest.mark.parametrize("settings", [{}, {"use_cache": False}, {"do_sample": True}])
 def test_a_sound_generation_is_good(loaded: Loaded, settings: dict[str, Any]) -> None:
     inject(loaded, 3, factor=1e-3)

@@ -50,8 +50,8 @@ def make(case: dict[str, Any]) -> Made:
         CannotResolve: there is no such file, module or function.
         CannotLoad: the function raises, or gives something else; or the weights cannot be read.
     """
-    name = str(case["factory"])
-    module, inputs, optimizer = _given(name)
+    name = os.path.basename(str(case["factory"]))
+    module, inputs, optimizer = _given(str(case["factory"]))
     kinds, rows = _weights(module, case)
     device = pick_device(case.get("device")) if case.get("device") else None
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else None
@@ -81,12 +81,12 @@ def module_of(name: str) -> nn.Module:
     return _given(name)[0]
 
 
-def _given(name: str) -> tuple[nn.Module, Any, Optional[torch.optim.Optimizer]]:
-    function = _found(name)
+def _given(factory: str) -> tuple[nn.Module, Any, Optional[torch.optim.Optimizer]]:
+    function, name = _found(factory), os.path.basename(factory)
     torch.manual_seed(SEED)
     try:
         given = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{name} raised {_placed(error)}") from error
     return _parts(name, given)
 
@@ -103,7 +103,7 @@ def _found(name: str) -> Callable[[], Any]:
     place, _, wanted = name.rpartition(":")
     if not place or not wanted:
         raise CannotResolve(f"{name!r} is no factory: expected FILE.py:function or package.module:function.")
-    module = _from_file(name, place) if place.endswith(".py") else _imported(name, place)
+    module = _from_file(place) if place.endswith(".py") else _imported(name, place)
     function = getattr(module, wanted, None)
     if not callable(function):
         near = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
@@ -111,7 +111,7 @@ def _found(name: str) -> Callable[[], Any]:
     return function
 
 
-def _from_file(name: str, path: str) -> Any:
+def _from_file(path: str) -> Any:
     if not os.path.isfile(path):
         raise CannotResolve(f"There is no file {path}. Check the path of the factory.")
     stem = os.path.splitext(os.path.basename(path))[0]
@@ -123,7 +123,7 @@ def _from_file(name: str, path: str) -> Any:
     sys.modules[stem] = module  # as an import would: classes are looked up there by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{os.path.basename(path)} raised {_placed(error)}") from error
     return module
 
@@ -140,11 +140,11 @@ def _imported(name: str, place: str) -> Any:
                 "or --python the interpreter that has it."
             ) from error
         raise CannotLoad(f"{place} needs the package {error.name}, which {sys.executable} does not have.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotLoad(f"{place} raised {_placed(error)}") from error
 
 
-def _placed(error: Exception) -> str:
+def _placed(error: BaseException) -> str:
     """What was raised, in words, and the line of somebody's own code where it was."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_inner(frame.filename)]
     frames = [frame for frame in frames if not frame.filename.startswith("<")]
