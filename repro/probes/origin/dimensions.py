@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..model.inputs import Inputs
+from ..model.kinds.facts import Facts
+from ..model.kinds.marks import reserved
 from ..observe.watch import OpCall
 from ..values.figures import digest, finite_mask, is_float, tensors_in, widen
 from .passes import Passes, Place
@@ -31,7 +33,7 @@ def locate(model: nn.Module, inputs: Inputs, place: Optional[Place]) -> dict[str
     at = {name: number for name, number in zip(names, place.index) if name is not None}
     token = at.get(TOKEN)
     if found is None and part is not None and token is not None:
-        found = of_tokens(part, inputs, token, place.shape[names.index(TOKEN)])
+        found = of_tokens(model, part, inputs, token, place.shape[names.index(TOKEN)])
     words = inputs.decoder_tokens if part == "decoder_input_ids" else inputs.tokens if part == "input_ids" else None
     return {
         "token_index": token,
@@ -176,7 +178,7 @@ class _Lengths(Passes):
         if is_float(value):
             place.copy_(place * -0.5)
         else:
-            marks = [mark for ids in self._marks() for mark in ids]
+            marks = sorted(self._marks())
             pool = torch.unique(value)  # ids that the model takes
             pool = pool[~torch.isin(pool, torch.tensor(marks, dtype=pool.dtype, device=pool.device))]
             pool = pool[pool != place[0]]
@@ -185,16 +187,15 @@ class _Lengths(Passes):
         given[part] = value
         return given
 
-    def _marks(self) -> list[list[int]]:
+    def _marks(self) -> set[int]:
         """Ids that stand for a picture or a sound: as many of them as there are, and no other, may be in the prompt."""
-        takes = self.inputs.takes
-        return [] if takes is None else [mark.ids for mark in takes.marks]
+        return reserved(Facts(self.model))
 
     def _is_marked(self, part: str, row: int) -> bool:
         ids = self.inputs.input_ids
-        if part != "input_ids" or ids is None or row >= ids.shape[1]:
+        if part != "input_ids" or ids is None or ids.dim() != 2 or row >= ids.shape[1]:
             return False
-        return any(int(ids[0, row]) in marks for marks in self._marks())
+        return int(ids[0, row]) in self._marks()
 
     def _dimensions(self, other: Optional[Tensor], fits: Callable[[int, int], bool]) -> list[int]:
         if other is None or other.dim() != len(self.place.shape):

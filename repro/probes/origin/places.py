@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ..model.compat import config_parts
 from ..model.inputs import Inputs
 from ..model.kinds.draws import KINDS
+from ..model.kinds.facts import Facts
+from ..model.kinds.marks import TYPES, token_of
 from ..values.figures import finite_mask, is_float, widen
 from .passes import Passes, Place
 
@@ -94,14 +96,15 @@ def in_input(name: str, tensor: Tensor, index: tuple[int, ...]) -> Optional[dict
     return {"kind": kind, "of": name, "index": [index[dim] for dim in dims], "shape": sizes}
 
 
-def of_tokens(part: str, inputs: Inputs, token: int, length: int) -> Optional[dict[str, Any]]:
+def of_tokens(model: nn.Module, part: str, inputs: Inputs, token: int, length: int) -> Optional[dict[str, Any]]:
     """The record of a place along the input that is as long as the result: no word for text, except for a token that
     stands for something else.
     """
     if part == "input_ids":
-        marks = () if inputs.takes is None else inputs.takes.marks
-        ids = [] if inputs.input_ids is None else inputs.input_ids[0].tolist()
-        kind = next((KINDS[mark.kind] for mark in marks if token < len(ids) and ids[token] == mark.id), None)
+        ids = [] if inputs.input_ids is None or is_float(inputs.input_ids) else inputs.input_ids[0].tolist()
+        facts = Facts(model)
+        marks = {token_of(facts, kind): KINDS[TYPES[kind]] for kind in TYPES}
+        kind = marks.get(ids[token]) if token < len(ids) else None
         if kind is None:
             return None
         same = [at for at, id_ in enumerate(ids) if id_ == ids[token]]

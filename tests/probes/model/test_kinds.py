@@ -8,6 +8,7 @@ from support.handmade import load_folder
 from support.kinds import KINDS
 
 from repro.probes.model.inputs import make_inputs, second_inputs, without_first
+from repro.probes.model.kinds.facts import Facts
 from repro.probes.reduce.tokens import only
 
 TEXT_ONLY = ("t5", "bart")
@@ -80,3 +81,9 @@ def test_the_record_says_how_each_input_is_made(folders):
     assert rows["pixel_values"] == {"name": "pixel_values", "shape": [1, 3, 32, 32], "dtype": "float32", "seed": 0}
     assert rows["input_labels"]["values"] == [[[1, 0]]]
     assert (rows["input_points"]["made"], rows["input_points"]["seed"]) == ("exact", None)
+
+
+def test_a_module_without_a_configuration_has_facts_too():
+    facts = Facts(torch.nn.Bilinear(2, 3, 4))
+    assert (facts.needed, facts.parameters) == ({"input1", "input2"}, {"input1", "input2"})
+    assert (facts.setting("hidden_size"), facts.hidden(), facts.main) == (None, None, ())

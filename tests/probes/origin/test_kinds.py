@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.handmade import load_folder
 from support.kinds import KINDS
 
 from repro.probes.model.forward import look
 from repro.probes.model.inputs import make_inputs
+from repro.probes.model.kinds.exact import exact_inputs
 from repro.probes.origin.search import bisect
 
 LIMIT = 65_504.0  # of float16
@@ -152,3 +154,25 @@ def test_the_answer_names_the_layer_of_a_series(tmp_path, name):
 @pytest.mark.parametrize("name", [*FAULTS, *TEXT, *OTHERS])
 def test_the_sound_twin_is_good(tmp_path, name):
     assert origin_of(KINDS[name].save(tmp_path), "float16") == ("good", None)
+
+
+# name -> the input with a NaN, where it lies, and what that place is
+BAD_INPUTS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "vit": ("pixel_values", (0, 2, 5, 7), {"kind": "pixel", "index": [5, 7], "shape": [32, 32]}),
+    "wav2vec2": ("input_values", (0, 123), {"kind": "sample", "index": [123], "shape": [965]}),
+    "patchtst": ("past_values", (0, 6, 1), {"kind": "step", "index": [6], "shape": [16]}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_a_nan_of_the_inputs_is_named_by_its_place_there(tmp_path, name):
+    part, index, place = BAD_INPUTS[name]
+    loaded = load_folder(KINDS[name].save(tmp_path / "model"))
+    (made,) = make_inputs(loaded, [], False)
+    given = {key: value.clone() for key, value in made.arguments().items()}
+    given[part][index] = float("nan")
+    save_file(given, tmp_path / "in.safetensors")
+    passes = [look(loaded.model, made) for made in exact_inputs(loaded, str(tmp_path / "in.safetensors"), False)]
+    origin = bisect(loaded, passes)[2]["origin"]
+    assert (origin["mechanism"], origin["tensor"], tuple(origin["tensor_index"])) == ("bad_input", part, index)
+    assert origin["place"] == {**place, "of": part}

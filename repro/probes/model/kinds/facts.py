@@ -27,7 +27,8 @@ class Facts:
 
     @property
     def config(self) -> Any:
-        return self.model.config
+        """None for a module that has no configuration of Transformers' kind."""
+        return getattr(self.model, "config", None)
 
     def setting(self, *names: str, inside: tuple[str, ...] = ()) -> Any:
         """The first of these settings that the configuration, or one inside it, has; those in the parts ``inside``
