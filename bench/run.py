@@ -1,6 +1,6 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
-    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts] [script]
+    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts] [script] [inprocess]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -297,6 +297,50 @@ def bench_script() -> list[Figure]:
     return [Figure(f"a script's training step, watched / plain, {name}", ratio, 8.0) for name, ratio in ratios.items()]
 
 
+def bench_inprocess() -> list[Figure]:
+    """What the user's own process pays: a guarded training step, `repro.find` where all is well, and the import."""
+    import torch
+
+    import repro
+    from repro.inprocess.watching import find
+
+    model = build("gpt2").train()
+    ids = torch.randint(0, 50257, (4, 128), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+
+    ratios = []
+    step()
+    for _ in range(9):  # a guard is on for a whole training: it is put on and taken off beside the clock
+        plain = seconds(step)
+        with repro.Guard(model, optimizer):
+            ratios.append(seconds(step) / plain)
+    model.eval()
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(input_ids=ids)
+
+    def found() -> None:
+        with torch.no_grad():
+            find(model, input_ids=ids)
+
+    forward(), found()
+    pairs = [(seconds(found), seconds(forward)) for _ in range(9)]
+    over = statistics.median(one - 1.05 * other for one, other in pairs)
+    importing = [[sys.executable, "-c", f"import {name}"] for name in ("repro", "click")]
+    ours, click = (lambda command=command: subprocess.run(command, check=True) for command in importing)
+    return [
+        Figure("a guarded training step / plain, GPT-2, 4 x 128 tokens", statistics.median(ratios), 1.05),
+        Figure("repro.find of a sound GPT-2 - 1.05 x a forward pass", over, 0.1, "s"),
+        Figure("import repro / import click", paired(ours, click, 11), 1.5),
+    ]
+
+
 BENCHES = {
     "screen": bench_screen,
     "weights": bench_weights,
@@ -305,6 +349,7 @@ BENCHES = {
     "cells": bench_cells,
     "prompts": bench_prompts,
     "script": bench_script,
+    "inprocess": bench_inprocess,
 }
 
 

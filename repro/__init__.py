@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repro.inprocess.guard import FaultFound, Guard
+    from repro.inprocess.stepping import replay
     from repro.inprocess.watching import find, watch
 
 __version__ = "0.1.0"
@@ -29,10 +30,11 @@ CALLS = {
     "FaultFound": "repro.inprocess.guard",
     "Guard": "repro.inprocess.guard",
     "find": "repro.inprocess.watching",
+    "replay": "repro.inprocess.stepping",
     "watch": "repro.inprocess.watching",
 }
 """What the user's own process calls, and the module that has it."""
-__all__ = ["FaultFound", "Guard", "__version__", "find", "watch"]
+__all__ = ["FaultFound", "Guard", "__version__", "find", "replay", "watch"]
 
 
 def __getattr__(name: str) -> Any:

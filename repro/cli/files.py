@@ -37,8 +37,8 @@ Examples:
   repro scan checkpoints/ --python ~/envs/train/bin/python      (the environment that has torch)
 
 \b
-Text: .json .jsonl .ndjson .csv .tsv (also with .gz), and .parquet if pyarrow is installed. null and empty fields
-are missing values, not NaN.
+Text: .json .jsonl .ndjson .csv .tsv .txt .log (also with .gz), and .parquet if pyarrow is installed. null and empty
+fields are missing values, not NaN.
 Tensors: .npy .npz .safetensors .pt .pth .bin, read by the Python that --python names, which needs torch.
 No file is trusted: pickled code is never run, and files are read in pieces.
 

@@ -24,6 +24,7 @@ from repro.cli.options import (
     ABLATIONS,
     BUNDLE,
     DEBUG,
+    PASSES,
     PRIVATE,
     REDUCE,
     RUN,
@@ -133,7 +134,7 @@ def repro() -> None:
 
 
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
-@RUN
+@PASSES
 @ABLATIONS
 @REDUCE
 @BUNDLE
@@ -151,14 +152,14 @@ def weights(**options: Any) -> None:
 
 
 @repro.command(context_settings=SETTINGS, short_help="Files, weights, load, and one forward pass.")
-@RUN
+@PASSES
 def forward(**options: Any) -> None:
     """Files, weights, load, and one forward pass of MODEL."""
     _investigate("forward", options)
 
 
 @repro.command(context_settings=SETTINGS, short_help="Forward, and where the first NaN or Inf is born.")
-@RUN
+@PASSES
 def bisect(**options: Any) -> None:
     """As forward, and where a NaN or Inf in MODEL is born; without ablations."""
     _investigate("bisect", options)

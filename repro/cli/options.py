@@ -87,6 +87,31 @@ def _raise_limits(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 MODEL = click.argument("model", type=Model())
+MODEL_OR_FACTORY: tuple[Decorator, ...] = (
+    click.argument("model", type=Model(), required=False, metavar="MODEL"),
+    click.option(
+        "--factory",
+        metavar="FILE.py:FUNCTION",
+        help="A function that gives (module, inputs) in place of MODEL, or package.module:function."
+        " MODEL is then a file or folder of weights for it, or left out.",
+    ),
+)
+PHASES: tuple[Decorator, ...] = (
+    click.option(
+        "--generate",
+        type=click.IntRange(min=1, max=100_000),
+        metavar="N",
+        help="Generate N tokens too, and look at prefill, each decoding step and the logits processors.",
+    ),
+    click.option(
+        "--train-step",
+        type=click.IntRange(min=1, max=10_000),
+        metavar="[N]",
+        is_flag=False,
+        flag_value=1,
+        help="Train N steps too (1 without N): forward, loss, backward, clipping, optimizer.",
+    ),
+)
 DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Device to run on.")
 CASE: tuple[Decorator, ...] = (
     click.option(
@@ -165,8 +190,11 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-RUN = together(MODEL, DEVICE, *CASE, *GIVEN, PYTHON, out("repro-runs/MODEL-STAMP/"), AS_JSON, *LIMITS, DEBUG)
+ENVIRONMENT: tuple[Decorator, ...] = (PYTHON, out("repro-runs/MODEL-STAMP/"), AS_JSON, *LIMITS, DEBUG)
+RUN = together(MODEL, DEVICE, *CASE, *GIVEN, *ENVIRONMENT)
 """The argument and options of every command that runs steps in one environment."""
+PASSES = together(*MODEL_OR_FACTORY, DEVICE, *CASE, *GIVEN, *PHASES, *ENVIRONMENT)
+"""Those of the commands that run the model."""
 
 
 def request_from(command: str, options: Mapping[str, Any]) -> "Request":
@@ -179,18 +207,20 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
     from repro.core.errors import UsageError
     from repro.environments import cells
 
-    model, place = options["model"], options.get("out")
-    if place is not None and place.absolute() == Path(model).absolute():
+    model, place = options["model"] or "", options.get("out")
+    if not model and options.get("factory") is None:
+        raise UsageError("Missing argument 'MODEL', or --factory FILE.py:function in its place.")
+    if place is not None and model and place.absolute() == Path(model).absolute():
         raise UsageError(f"--out {place} is where MODEL would be looked for as well. Give another folder.")
     case = cases.case_from(
-        options["model"],
+        model,
         weights=options["weights"],
         device=options.get("device"),
         dtype=options["dtype"],
         attn=options["attn"],
         prompts=options["prompts"],
         trust_remote_code=options["trust_remote_code"],
-        **{name: options.get(name) for name in ("image", "audio", "inputs")},
+        **{name: options.get(name) for name in ("image", "audio", "inputs", "factory", "generate", "train_step")},
     )
     if case.inputs is not None and options.get("private_prompts"):
         raise UsageError("--private-prompts withholds texts, and --inputs holds token ids. Give one of them.")
@@ -202,7 +232,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
 
     return Request(
         command=command,
-        model=options["model"],
+        model=model,
         case=case,
         cell=cell,
         python=options.get("python"),

@@ -70,6 +70,7 @@ def overlap(
     from dataclasses import replace
 
     from repro.core.encoding import to_json
+    from repro.core.sentences import many
     from repro.jobs.overlap.compare import NORMALISED, check_population
     from repro.jobs.overlap.compare import overlap as compare
     from repro.jobs.overlap.labels import without_labels
@@ -87,10 +88,10 @@ def overlap(
     found = compare(matched.sets, drawn, matched.unclear)
     notes = [f"Assumed: {said}." for said in matched.assumed]
     if by_logs is not None:
-        notes.insert(0, f"Assumed: every log ran the same {by_logs:,} prompts, since each reports that number.")
+        notes.insert(0, f"Assumed: every log ran the same {many(by_logs, 'prompt')}, since each reports that number.")
     if drawn_from is not None:
         notes += [
-            f"{item.name} reports {item.total:,} prompts, and the population has {found.population:,}."
+            f"{item.name} reports {many(item.total, 'prompt')}, and the population has {found.population:,}."
             for item in sets
             if item.total is not None and item.total != found.population
         ]

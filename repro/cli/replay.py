@@ -6,7 +6,7 @@ Nothing is imported here that ``--help`` does not need.
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,15 @@ Examples:
   repro replay bundle.zip --python ~/torch-nightly/bin/python
   repro replay bundle.zip --model ~/models/my-model --yes
   repro replay repro-runs/my-model-20260101-120000
+  repro replay nan-report/step --factory train.py:make_model
 
 \b
 Exit status: 1 the same fault, 0 it is gone, 125 another fault or could not tell (also where the bundle is not what its
 manifest says), 2 wrong usage, 130 Ctrl-C.
 """
+STEP = "step.json"
+"""What the folder of a saved step holds."""
+AGAIN = "import sys; from repro.inprocess.stepping import main; sys.exit(main(sys.argv[1:]))"
 LONGEST = 200
 """Lines of a script that are shown; of a longer one only its place."""
 NAMED = ("python", "torch", "transformers", "numpy", "platform", "device")
@@ -46,6 +50,11 @@ OTHERS = 3
     PYTHON,
     click.option(
         "--model", metavar="MODEL", help="Where the model is on this machine. Default: where it was, if it is there."
+    ),
+    click.option(
+        "--factory",
+        metavar="FILE.py:FUNCTION",
+        help="The function that gives the model, for a step that repro.Guard has saved.",
     ),
     click.option("--yes", is_flag=True, help="Run without asking."),
     out("repro-runs/NAME-replay-STAMP/"),
@@ -63,6 +72,7 @@ def replay(
     place: Path,
     python: str | None,
     model: str | None,
+    factory: str | None,
     yes: bool,
     out: Path | None,
     timeout: float | None,
@@ -73,7 +83,15 @@ def replay(
 
     Every file is checked against the bundle's manifest first. Then you see what would be run, and nothing runs before
     you agree: the scripts of the bundle and, where it is on this machine, the model.
+
+    A training step that repro.Guard has saved (the folder `step` of its report) is made again with your own model.
     """
+    if (place / STEP).is_file():
+        sys.exit(_step(place, factory, out, {"--python": python, "--model": model, "--json": as_json}))
+    if factory is not None:
+        from repro.core.errors import UsageError
+
+        raise UsageError(f"--factory is for a saved step, and {place} holds no {STEP}.")
     from repro.cli.screen import progress
     from repro.core import paths
     from repro.core.locks import folder_held
@@ -102,6 +120,26 @@ def replay(
         click.echo(f"replay: {paths.relative(folder) / NAME}", err=as_json)
 
     conclude(result, summary, as_json=as_json, folder=paths.relative(folder))
+
+
+def _step(place: Path, factory: str | None, out: Path | None, others: Mapping[str, object]) -> int:
+    """Make a saved step again, in a process of its own: the model's code may do anything. Its exit status.
+
+    Raises:
+        UsageError: there is no factory, or an option is of bundles only.
+    """
+    import subprocess
+
+    from repro.core.errors import UsageError
+
+    if factory is None:
+        raise UsageError(
+            f"{place} is a saved step: add --factory FILE.py:function, a function that gives a model of its class."
+        )
+    if beside := [option for option, value in others.items() if value]:
+        raise UsageError(f"{beside[0]} is for bundles; a saved step is made again by this Python, with your factory.")
+    command = [sys.executable, "-c", AGAIN, str(place.absolute()), factory]
+    return subprocess.call([*command, str(out.absolute())] if out is not None else command)
 
 
 @contextlib.contextmanager

@@ -19,11 +19,13 @@ from repro.core.payloads import (
     Figures,
     Files,
     Forward,
+    Generate,
     Load,
     Origin,
     Plain,
     Reduction,
     Script,
+    Train,
     Watch,
     Weights,
 )
@@ -34,8 +36,8 @@ NAME = "verdict.json"
 
 
 class ModelInfo(Record, frozen=True, kw_only=True):
-    """What was examined. ``weights`` is "checkpoint", "memory" (of a module that the user's own process holds), or
-    "random"; then ``seed`` is set.
+    """What was examined. ``weights`` is "checkpoint", "memory" (of a module that the user's own process holds),
+    "factory" (those that it gives), or "random"; then ``seed`` is set.
     """
 
     id: str
@@ -166,6 +168,8 @@ class Answer(Record, frozen=True, kw_only=True):
     weights: Weights | None = None
     load: Load | None = None
     forward: Forward | None = None
+    generate: Generate | None = None
+    train: Train | None = None
     script: Script | None = None
     watch: Watch | None = None
     prompts: Prompts | None = None

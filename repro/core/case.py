@@ -29,6 +29,8 @@ MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.js
         "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
 """Files that a folder of the same name would hide."""
 
+STATE_DICTS = (".safetensors", ".bin", ".pt", ".pth")
+"""Suffixes of files that hold a state_dict."""
 TENSORS = (".safetensors", ".npz", ".pt", ".pth", ".bin")
 """Suffixes of files of tensors that can be a model's exact inputs."""
 
@@ -62,16 +64,40 @@ def case_from(
     attn: str | None = None,
     prompts: tuple[str, ...] = (),
     trust_remote_code: bool = False,
+    factory: str | None = None,
+    generate: int | None = None,
+    train_step: int | None = None,
     image: str | None = None,
     audio: str | None = None,
     inputs: str | None = None,
 ) -> Case:
-    """The case that the arguments name.
+    """The case that the arguments name. ``model`` is empty where a factory gives it without weights of its own.
 
     Raises:
-        UsageError: the model, the weights or a file of inputs cannot be what they are said to be.
+        UsageError: the model, its factory, the weights or a file of inputs cannot be what they are said to be.
     """
+    if generate is not None and train_step is not None:
+        raise UsageError("--generate and --train-step ask two questions. Give one of them.")
     seeded = _seeded(weights)
+    if factory is not None:
+        if seeded:
+            raise UsageError(f"--weights {weights} is of a configuration; --factory gives a module with its weights.")
+        function = _factory(factory)
+        return Case(
+            model=_weights_for(model) if model else function,
+            weights=weights if model else "factory",
+            device=device,
+            dtype=dtype,
+            attn=attn,
+            prompts=prompts,
+            trust_remote_code=trust_remote_code,
+            factory=function,
+            generate=generate,
+            train_step=train_step,
+            image=_given("--image", image),
+            audio=_given("--audio", audio),
+            inputs=_given("--inputs", inputs, TENSORS),
+        )
     place = _place(model)
     if place is not None:
         name, revision = str(place), None
@@ -81,6 +107,7 @@ def case_from(
     if place is not None and place.suffix == ".py" and place.is_file():
         _refuse_settings(model, {"--weights": seeded, "--device": device, "--dtype": dtype, "--attn": attn})
         _refuse_settings(model, {"--prompt": prompts, "--trust-remote-code": trust_remote_code})
+        _refuse_settings(model, {"--generate": generate is not None, "--train-step": train_step is not None})
         _refuse_settings(model, {"--image": image, "--audio": audio, "--inputs": inputs})
     if inputs is not None:
         _refuse_beside_inputs({"--prompt": prompts, "--image": image, "--audio": audio})
@@ -96,10 +123,53 @@ def case_from(
         attn=attn,
         prompts=prompts,
         trust_remote_code=trust_remote_code,
+        generate=generate,
+        train_step=train_step,
         image=_given("--image", image),
         audio=_given("--audio", audio),
         inputs=_given("--inputs", inputs, TENSORS),
     )
+
+
+FACTORY = "--factory takes FILE.py:function or package.module:function"
+
+
+def _factory(text: str) -> str:
+    """The factory, its file by its absolute path.
+
+    Raises:
+        UsageError: it has no such form, or the file is not there.
+    """
+    place, colon, function = text.rpartition(":")
+    if not colon or not function.isidentifier() or not place:
+        raise UsageError(f"{FACTORY}, not {text!r}.")
+    if not place.endswith(".py"):
+        if not all(part.isidentifier() for part in place.split(".")):
+            raise UsageError(f"{FACTORY}, and {place!r} is neither a .py file nor the name of a module.")
+        return text
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise UsageError(f"the factory's file {place!r} does not exist (looked for {path.absolute()}).")
+    check_is_file(path)
+    return f"{path.absolute()}:{function}"
+
+
+def _weights_for(model: str) -> str:
+    """The absolute path of the weights that are loaded into a factory's module.
+
+    Raises:
+        UsageError: it is no file of tensors and no folder.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        _refuse_odd_files(path)
+        return str(path.absolute())
+    if not path.exists():
+        raise UsageError(f"{model!r} does not exist (looked for {path.absolute()}): the weights for --factory.")
+    if path.suffix not in STATE_DICTS:
+        raise UsageError(f"{model!r} is no file of weights: with --factory, give {', '.join(STATE_DICTS)} or a folder.")
+    check_is_file(path)
+    return str(path.absolute())
 
 
 def _refuse_beside_inputs(settings: Mapping[str, object]) -> None:

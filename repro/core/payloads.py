@@ -388,9 +388,10 @@ class Origin(Record, frozen=True, kw_only=True):
     or buffer in which the value lay, ``stored_as`` its name in a .gguf file. ``confirmed_by``: "repaired", "changed",
     "suffices", "together", "corrected", "layers" or "walked".
 
-    ``phase``: "load", "forward", "loss", "backward", "optimizer" or "generate". Behind a backward operator stand
-    ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the parameter
-    whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0. ``came_in`` is of a value
+    ``phase``: "load", "forward", "loss", "backward", "clip", "optimizer" or "generate". Behind a backward operator
+    stand ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the
+    parameter whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0, ``train_step``
+    the steps of a training. ``came_in`` is of a value
     that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
@@ -431,6 +432,7 @@ class Origin(Record, frozen=True, kw_only=True):
     forward_source: str | None = None
     gradient: str | None = None
     generate_step: int | None = None
+    train_step: int | None = None
     came_in: CameIn | None = None
     layer: str | None = None
     library: str | None = None
@@ -495,6 +497,43 @@ class Bisect(Section, frozen=True, kw_only=True):
     screened_calls: int | None = None
     rounding: Rounding | None = None
     watching: str | None = None
+
+
+# --- generate, train -------------------------------------------------------------------------------------------------
+
+
+class Generate(Section, frozen=True, kw_only=True):
+    """The generate step: at most ``tokens`` new tokens behind input number ``prompt``; ``generated`` are those that
+    there were. ``judged``: how many tensors of logits and scores were looked at; ``bad`` names those that are not
+    finite. ``cached``: whether each pass behind the first was given one token alone.
+    """
+
+    tokens: int | None = None
+    prompt: int | None = None
+    generated: tuple[int, ...] = ()
+    judged: int | None = None
+    bad: tuple[str, ...] = ()
+    cached: bool | None = None
+    note: str | None = None
+
+
+class Train(Section, frozen=True, kw_only=True):
+    """The train step. ``loss`` says in words what the loss is, ``losses`` are its values by step. ``autocast`` is a
+    dtype, ``loss_scale`` what a GradScaler began with, ``clip`` the largest norm of all gradients. ``batch`` is the
+    number of examples, ``examples`` those that make it bad; ``bad`` names what is not finite at the end.
+    """
+
+    steps: int | None = None
+    loss: str | None = None
+    losses: tuple[Number, ...] = ()
+    batch: int | None = None
+    autocast: str | None = None
+    loss_scale: Number | None = None
+    clip: Number | None = None
+    optimizer: str | None = None
+    examples: tuple[int, ...] = ()
+    bad: tuple[str, ...] = ()
+    note: str | None = None
 
 
 # --- trace -----------------------------------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ class Case:
     the file that holds the prompts where they are withheld; then ``prompts`` has a placeholder for each. ``image``,
     ``audio`` and ``inputs`` are absolute paths of what the model is given: a picture and a sound for its processor, or
     a file of tensors that are its exact inputs.
+
+    ``factory`` is "FILE.py:function", with the file's absolute path, or "package.module:function": a function that
+    gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
+    tokens of a generation, ``train_step`` that of the steps of a training; None for a forward pass alone.
     """
 
     model: str
@@ -72,6 +76,9 @@ class Case:
     prompts: tuple[str, ...] = ()
     trust_remote_code: bool = False
     texts: str | None = None
+    factory: str | None = None
+    generate: int | None = None
+    train_step: int | None = None
     image: str | None = None
     audio: str | None = None
     inputs: str | None = None
@@ -81,6 +88,13 @@ class Case:
         """The files that the model is given, by the option that names each."""
         named = {"--image": self.image, "--audio": self.audio, "--inputs": self.inputs}
         return {option: path for option, path in named.items() if path is not None}
+
+    @property
+    def phase(self) -> str:
+        """What is asked of the model: "forward", "generate" or "train"."""
+        if self.generate is not None:
+            return "generate"
+        return "forward" if self.train_step is None else "train"
 
     @property
     def is_script(self) -> bool:

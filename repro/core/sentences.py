@@ -44,8 +44,12 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
 
 
 def named_module(origin: Origin) -> str:
-    """The module of an origin; one outside of all modules is the model's own, or the script's."""
-    return origin.module or ("the script itself" if origin.call_index == OUTSIDE else "the model itself")
+    """The module of an origin; one outside of all modules is the model's own, or that of what runs the model."""
+    if origin.module or origin.call_index != OUTSIDE:
+        return origin.module or "the model itself"
+    if origin.train_step is not None:
+        return "the training itself"
+    return "the script itself" if origin.generate_step is None else "the generation itself"
 
 
 def named_mechanism(origin: Origin, bisect: Bisect | None) -> str:
@@ -70,7 +74,8 @@ def _phase(origin: Origin) -> str:
         return ", ".join(part for part in (behind or "in the backward pass", first) if part)
     if origin.phase == "generate" and origin.generate_step is not None:
         return f"in generate, behind {origin.generate_step} new tokens"
-    return "" if origin.phase in (None, "forward") else f"in the {origin.phase} phase"
+    step = "" if origin.train_step is None else f" of step {origin.train_step}"
+    return f"in the {origin.phase} phase{step}" if step or origin.phase not in (None, "forward") else ""
 
 
 def element_words(origin: Origin) -> str:
@@ -110,7 +115,7 @@ def _came_in(origin: Origin) -> str:
     found = origin.came_in
     if found is None or not found.total:
         return ""
-    return f"{found.bad:,} of {found.total:,} values of this {found.kind} are NaN or Inf"
+    return f"{found.bad:,} of {many(found.total, 'value')} of this {found.kind} are NaN or Inf"
 
 
 def _against_reference(origin: Origin, bisect: Bisect | None) -> str:
@@ -134,6 +139,11 @@ def plain(value: float, digits: int = 6) -> str:
     if "e+" in text and abs(value) < 1e9:
         return f"{value:.0f}"
     return text
+
+
+def many(count: int, noun: str, plural: str | None = None) -> str:
+    """``1 line``, ``1,200 lines``."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -214,7 +224,7 @@ def first_bad_in(place: Place) -> str:
 def template_used(template: ChatTemplate) -> str:
     """Which chat template was used."""
     where = f"{template.file}, " if template.file else ""
-    return f"the model's own ({where}SHA-256 {template.sha256[:12]}), for {template.examples:,} examples"
+    return f"the model's own ({where}SHA-256 {template.sha256[:12]}), for {many(template.examples, 'example')}"
 
 
 def tried_on(rows: Sequence[PromptAblation]) -> str | None:
@@ -223,6 +233,7 @@ def tried_on(rows: Sequence[PromptAblation]) -> str | None:
     few = [row for row in ran if row.asked is not None and row.failing is not None and row.asked < row.failing]
     if not few:
         return None
-    said = f"Tried on {few[0].asked:,} of the {few[0].failing:,} failing examples, a few of those that fail alike"
+    failing = many(few[0].failing or 0, "failing example")
+    said = f"Tried on {few[0].asked:,} of the {failing}, a few of those that fail alike"
     whole = [row.name for row in ran if row.asked == row.failing]
     return f"{said}; {' and '.join(whole)} on all of them." if whole else f"{said}."

@@ -44,8 +44,9 @@ class Judges(enum.Enum):
 class Step(Record, frozen=True, kw_only=True):
     """One step of the kit.
 
-    ``subjects`` are "model" and "script". ``works_around`` is False for an ablation that asks about another input:
-    where it is good, the case is not saved.
+    ``subjects`` are "model", "script" and "module" (one that a factory gives). ``works_around`` is False for an
+    ablation that asks about another input: where it is good, the case is not saved. ``phases``: those of a case in
+    which it is asked ("forward", "generate", "train"); all where it names none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Step(Record, frozen=True, kw_only=True):
     subjects: tuple[str, ...]
     judges: Judges | None = None
     works_around: bool = True
+    phases: tuple[str, ...] = ()
 
     @property
     def is_ablation(self) -> bool:
@@ -67,9 +69,10 @@ def every() -> tuple[Step, ...]:
     return tuple(decode(Step, row) for row in json.loads(REGISTRY.read_text("utf-8")))
 
 
-def asked_by(command: str, subject: str) -> tuple[Step, ...]:
-    """The steps that a command asks of a model or a script, in order; none where it cannot be asked."""
-    found = tuple(step for step in every() if command in step.asked_by and subject in step.subjects)
+def asked_by(command: str, subject: str, phase: str = "forward") -> tuple[Step, ...]:
+    """The steps that a command asks of a subject in a phase, in order; none where it cannot be asked."""
+    rows = (step for step in every() if command in step.asked_by and subject in step.subjects)
+    found = tuple(step for step in rows if not step.phases or phase in step.phases)
     return found if any(step.needs is not Needs.NOTHING for step in found) else ()
 
 

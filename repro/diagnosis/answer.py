@@ -4,7 +4,19 @@ import shlex
 from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
-from repro.core.payloads import Bisect, Environment, Files, Forward, Load, Reduction, Script, Watch, Weights
+from repro.core.payloads import (
+    Bisect,
+    Environment,
+    Files,
+    Forward,
+    Generate,
+    Load,
+    Reduction,
+    Script,
+    Train,
+    Watch,
+    Weights,
+)
 from repro.core.records import Header, Observation
 from repro.core.sweep_answers import Prompts
 from repro.diagnosis.sections import payload, section
@@ -57,6 +69,8 @@ def answer(
         weights=section(observations, "weights", Weights),
         load=load,
         forward=section(observations, "forward", Forward),
+        generate=section(observations, "generate", Generate),
+        train=section(observations, "train", Train),
         script=section(observations, "script", Script),
         watch=section(observations, "watch", Watch),
         prompts=section(observations, "prompts", Prompts),

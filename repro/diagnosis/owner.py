@@ -11,7 +11,7 @@ from repro.core.encoding import number
 from repro.core.mechanisms import BY_DEFINITION, CODE, PYTORCH, is_in_range, mechanism
 from repro.core.payloads import CameIn, Cause, Load, Origin, Rounding
 from repro.core.records import Kind, Outcome, Owner
-from repro.core.sentences import listed, origin_dtype, plain
+from repro.core.sentences import listed, many, origin_dtype, plain
 from repro.diagnosis.known import Exclusion
 
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
@@ -82,7 +82,7 @@ def _data_that_came(answer: Answer, origin: Origin, came: CameIn) -> Owner:
     """The caller's, where the script's own code made the tensor, or a variable of its own holds the value. A
     library may have computed it in code that PyTorch does not see.
     """
-    share = f"{came.bad:,} of {came.total:,} values of {origin.tensor or 'the tensor'}"
+    share = f"{came.bad:,} of {many(came.total, 'value')} of {origin.tensor or 'the tensor'}"
     if answer.case.is_script and came.entry_code != "__main__" and came.held_by is None:
         return Owner(
             None,

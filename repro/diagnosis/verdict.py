@@ -17,6 +17,9 @@ from repro.core.sentences import origin_sentence, sentence
 from repro.core.steps import ABLATION, every, named
 from repro.diagnosis.sections import payload, section
 
+PASSES = ("forward", "generate", "train")
+"""Steps that run the model; where one is bad, the bisect step says where that is born."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -48,8 +51,8 @@ def judge(
     ablations = _ablations(observations)
     origin = _origin(observations, ablations)
     kind, verdict = _verdict(observations, origin, deciding, fault)
-    asked = "script" if case.is_script else "forward"
-    nonfinite = verdict.outcome is Outcome.BAD and _outcome(observations, asked) is Outcome.BAD
+    asked = ("script",) if case.is_script else ("forward", case.phase)
+    nonfinite = verdict.outcome is Outcome.BAD and any(_outcome(observations, step) is Outcome.BAD for step in asked)
     good = tuple(
         ablation.name for ablation in ablations if ablation.verdict is Outcome.GOOD and _works_around(ablation.name)
     )
@@ -75,7 +78,7 @@ def _verdict(
         return _hunting_crash(crash, observations, bad, deciding)
     if bad is not None:
         kind = judging[bad].kind or _kind_of_script(observations, origin)
-        if bad == "forward" and origin is not None and origin.mechanism == "bad_weights":
+        if bad in PASSES and origin is not None and origin.mechanism == "bad_weights":
             kind = Kind.WEIGHTS
         return kind, Verdict(Outcome.BAD, _bad_reason(bad, observations, origin))
     if crash is not None:
@@ -125,7 +128,7 @@ def _bad_reason(step: str, observations: Mapping[str, Observation], origin: Orig
         said = origin_sentence(origin, section(observations, "bisect", Bisect))
         reason = observations[step].verdict.reason
         return f"{said} The script: {reason}" if step == "script" else f"{said} {sentence(reason)}"
-    if step not in ("forward", "watch"):
+    if step not in PASSES and step != "watch":
         return observations[step].verdict.reason
     if origin is not None and origin.module is not None:
         return origin_sentence(origin, section(observations, "bisect", Bisect))

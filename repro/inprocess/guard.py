@@ -14,8 +14,9 @@ from repro.core.folders import check_unused
 from repro.inprocess.finding import Finding
 from repro.inprocess.modules import inside
 from repro.inprocess.recording import Recording, Told
+from repro.probes.live.again import Bad
 from repro.probes.live.answers import OfOperators, bisect_of_step, guard_outcome
-from repro.probes.live.guarding import Bad, Guarding
+from repro.probes.live.guarding import Guarding
 from repro.probes.live.saved import save
 from repro.probes.protocol.wire import Emitter
 from repro.probes.values.figures import dtype_name

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from repro.core.sentences import many as many
+
 ABSENT = "-"
 
 
@@ -16,11 +18,6 @@ class Table:
 
 
 Content = Iterator[str | Table]
-
-
-def many(count: int, noun: str, plural: str | None = None) -> str:
-    """``1 line``, ``1,200 lines``."""
-    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def number(value: int | None) -> str:

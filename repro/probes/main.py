@@ -115,18 +115,24 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     for row in registry.every():
         step = row["name"]
         single = kinds.add_parser(step, help=row["question"].replace("%", "%%"))
-        single.add_argument("model", nargs="?" if step == "environment" else None, help=MODEL_HELP[step == "script"])
+        single.add_argument("model", nargs="?", help=MODEL_HELP[step == "script"])
         single.add_argument("--dtype", choices=("float64", "float32", "bfloat16", "float16"))
         single.add_argument("--device", choices=("cpu", "cuda", "mps"))
         single.add_argument("--attn", choices=("eager", "sdpa"))
         single.add_argument("--prompt", action="append", default=[])
+        single.add_argument("--factory", metavar="FILE.py:FUNCTION", help="a function that gives (module, inputs)")
+        single.add_argument("--generate", type=int, metavar="N", help="a generation of N tokens")
+        single.add_argument("--train-step", type=int, metavar="N", help="N steps of a training")
         for option, of in (("--image", "picture"), ("--audio", "sound"), ("--inputs", "exact inputs")):
             single.add_argument(option, metavar="FILE", help=f"file with {of}")
         single.add_argument("--weights", default="checkpoint", type=weights_source, help="checkpoint or random:SEED")
         single.add_argument("--trust-remote-code", action="store_true")
         single.add_argument("--limits", metavar="FACTOR|none", help="multiplies the limits on what a file may ask for")
         single.add_argument("--cache", default=os.path.join(os.path.expanduser("~"), ".cache", "repro-kit"))
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if given.kind not in ("run", "environment") and given.model is None and given.factory is None:
+        parser.error(f"{given.kind} needs MODEL, or --factory FILE.py:FUNCTION")
+    return given
 
 
 def main(argv: Optional[list[str]] = None) -> int:
@@ -162,8 +168,11 @@ def main(argv: Optional[list[str]] = None) -> int:
                 "prompts": given.prompt,
                 "trust_remote_code": given.trust_remote_code,
                 **{name: vars(given)[name] for name in ("image", "audio", "inputs")},
+                **{name: vars(given)[name] for name in ("factory", "generate", "train_step")},
             }
-            steps = registry.single(given.kind, is_script(given.model))
+            if given.model is None:
+                case["model"] = given.factory
+            steps = registry.single(given.kind, is_script(given.model), given.factory is not None)
             verdicts = run_plan({"steps": steps, "case": case, "cache": given.cache}, emitter)
             return STATUS[verdicts[-1][1]]
         except (OSError, ValueError) as error:

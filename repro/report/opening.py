@@ -5,7 +5,7 @@ from pathlib import Path
 
 from repro.core.answer import Answer
 from repro.core.records import Kind, Outcome
-from repro.core.sentences import OUTPUT, listed, named_mechanism, named_module, origin_sentence, sentence
+from repro.core.sentences import OUTPUT, listed, many, named_mechanism, named_module, origin_sentence, sentence
 from repro.core.steps import ABLATION
 from repro.report.cells import cells_of, statements
 from repro.report.markdown import text
@@ -59,7 +59,7 @@ def _fault(answer: Answer) -> str:
         place = prompts.places[0] if prompts.places else None
         where = "" if place is None else "in the logits alone" if place.layer == OUTPUT else f"first in {place.layer}"
         first = where and f", {where}"
-        return f"{prompts.bad:,} of {prompts.asked:,} prompts give NaN or Inf{first}"
+        return f"{prompts.bad:,} of {many(prompts.asked, 'prompt')} give NaN or Inf{first}"
     return TITLES.get(answer.kind, "NaN or Inf in the output")
 
 

@@ -82,7 +82,10 @@ class Request:
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps in order."""
-        return tuple(step.name for step in asked_by(self.command, self.subject) if self._wanted(step))
+        return tuple(step.name for step in self._asked() if self._wanted(step))
+
+    def _asked(self) -> tuple[Step, ...]:
+        return asked_by(self.command, self.subject, self.case.phase)
 
     def _wanted(self, step: Step) -> bool:
         if step.is_ablation:
@@ -95,7 +98,9 @@ class Request:
         """What the steps are asked of."""
         if self.command == "watch":
             return "program"
-        return "script" if self.case.is_script else "model"
+        if self.case.is_script:
+            return "script"
+        return "model" if self.case.factory is None else "module"
 
     @property
     def deciding(self) -> str:
@@ -104,21 +109,24 @@ class Request:
             return "watch"
         if self.case.is_script:
             return "script" if "script" in self.steps else self.steps[-1]
-        return "forward" if "forward" in self.steps else self.steps[-1]
+        return self.case.phase if self.case.phase in self.steps else self.steps[-1]
 
     @property
     def words(self) -> str:
         """The command without its options, which may hold private prompts."""
-        return shlex.join(["repro", self.command, self.model])
+        return shlex.join(["repro", self.command, self.model or self.case.model])
 
     def argv(self) -> tuple[str, ...]:
         """The command that gives it again, without the folder, so that it is run again and not read again."""
         if self.program is not None:
             return self.program
         argv = ["repro"] if self.command == "run" else ["repro", self.command]
-        argv += [self.model, *self.extra]
-        named = {"--device": self.case.device, "--dtype": self.case.dtype, "--attn": self.case.attn}
-        if self.case.weights != "checkpoint":
+        argv += [*([self.model] if self.model else []), *self.extra]
+        named = {"--factory": self.case.factory, "--device": self.case.device, "--dtype": self.case.dtype}
+        named["--attn"] = self.case.attn
+        for count, option in ((self.case.generate, "--generate"), (self.case.train_step, "--train-step")):
+            named[option] = None if count is None else str(count)
+        if self.case.weights.startswith("random"):
             named["--weights"] = self.case.weights
         if self.fault is not Fault.NONFINITE:
             named["--fault"] = self.fault.value
@@ -161,9 +169,10 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
         Stopped: Ctrl-C or SIGTERM; what was recorded stays.
     """
     if not asked_by(request.command, request.subject):
-        known = dict.fromkeys(name for step in every() for name in step.asked_by if "script" in step.subjects)
-        commands = ", ".join(name for name in known if asked_by(name, "script"))
-        raise UsageError(f"{request.model} is a script: it has no weights and no layers. Commands: {commands}.")
+        known = dict.fromkeys(name for step in every() for name in step.asked_by if request.subject in step.subjects)
+        commands = ", ".join(name for name in known if asked_by(name, request.subject))
+        why = "is a script: it has no weights and no layers" if request.case.is_script else "has no files of a model"
+        raise UsageError(f"{request.model or request.case.factory} {why}. Commands: {commands}.")
     folder = paths.make(request.out or paths.run_folder(request.case, datetime.now(UTC)))
     with folder_held(folder, request.words, listener.note):
         if not (folder / EVIDENCE).exists():

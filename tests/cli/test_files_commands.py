@@ -58,7 +58,7 @@ def test_a_scan_lists_what_is_bad_or_was_not_read_and_sums_up(tmp_path):
 
 def test_a_scan_lists_sound_files_too_where_asked(tmp_path):
     (sound,) = written(tmp_path, sound="[1]")
-    assert f"good {sound}: none of 1 numbers is NaN or Inf" in run(scan, "--all", tmp_path).output
+    assert f"good {sound}: none of 1 number is NaN or Inf" in run(scan, "--all", tmp_path).output
 
 
 def test_a_scan_as_json_is_json_alone_on_stdout(tmp_path):

@@ -23,6 +23,17 @@ def test_each_command_asks_a_model_its_steps_in_order(command, expected):
     assert tuple(step.name for step in asked_by(command, "model")) == expected
 
 
+@pytest.mark.parametrize("phase", ["generate", "train"])
+def test_a_phase_is_asked_behind_the_forward_pass(phase):
+    names = [step.name for step in asked_by("bisect", "model", phase)]
+    assert names == [*BASE, "load", "forward", phase, "bisect"]
+
+
+def test_a_module_that_a_factory_gives_has_no_files():
+    assert [step.name for step in asked_by("bisect", "module")] == ["environment", *LOADED]
+    assert asked_by("weights", "module") == ()
+
+
 def test_a_run_ends_with_ablations_and_the_reduction():
     names = [step.name for step in asked_by("run", "model")]
     first = next(index for index, name in enumerate(names) if name.startswith("ablation:"))
@@ -55,7 +66,14 @@ def test_names_are_unique_and_every_step_asks_a_question():
 def test_another_input_is_no_workaround():
     assert [step.name for step in every() if not step.works_around] == [
         f"ablation:{name}"
-        for name in ("image=half_size", "image=crop", "audio=half_length", "sample_rate=half", "second_prompt")
+        for name in (
+            "without_example",
+            "image=half_size",
+            "image=crop",
+            "audio=half_length",
+            "sample_rate=half",
+            "second_prompt",
+        )
     ]
 
 
@@ -65,6 +83,8 @@ def test_what_a_step_judges_is_a_kind_of_fault():
         "weights": Kind.WEIGHTS,
         "load": Kind.LOAD,
         "forward": Kind.NONFINITE,
+        "generate": Kind.NONFINITE,
+        "train": Kind.NONFINITE,
         "script": None,
         "watch": None,
         "trace": None,

@@ -39,7 +39,7 @@ def test_importing_repro_imports_nothing_else():
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_there():
-    with pytest.raises(AttributeError, match="find, watch"):
+    with pytest.raises(AttributeError, match="find, replay, watch"):
         repro.nothing  # noqa: B018 - the access is the test
 
 

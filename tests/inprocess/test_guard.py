@@ -2,10 +2,14 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from support.hosting import ROOT
 from torch import nn
 
 import repro
@@ -260,3 +264,52 @@ def test_a_sound_trainer_ends_as_without_the_callback(tmp_path):
         ends.append(list(model.state_dict().values()))
     assert all(map(torch.equal, *ends))
     assert not (tmp_path / "out").exists()
+
+
+FACTORY = """
+from inprocess.programs import Net
+
+def make():
+    return Net("backward")
+
+def sound():
+    return Net()
+
+def other():
+    import torch
+    return torch.nn.Linear(2, 2)
+"""
+
+
+def run_replay(tmp_path, *arguments):
+    (tmp_path / "f.py").write_text(FACTORY)
+    paths = [str(ROOT), str(ROOT / "tests")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", "repro", "replay", str(tmp_path / "out" / "step"), *arguments]
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_saved_step_replays_to_the_same_origin(tmp_path):
+    guard, _ = train("backward", out=tmp_path / "out")
+    again = repro.replay(tmp_path / "out" / "step", Net("backward"))
+    first, second = guard.finding.origin, again.origin
+    assert (second.op, second.phase, second.forward_source) == (first.op, first.phase, first.forward_source)
+    assert again.answer.watch.examples == (2,)
+    ran = run_replay(tmp_path, "--factory", "f.py:make")
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert line_of("backward") in ran.stdout
+    assert run_replay(tmp_path, "--factory", "f.py:sound").returncode == 0
+
+
+def test_a_saved_step_of_another_model_is_refused_in_one_line(tmp_path):
+    train("forward", out=tmp_path / "out")
+    for arguments, words in (
+        ((), "add --factory"),
+        (("--factory", "f.py:other"), "layers.0.weight"),
+        (("--factory", "f.py:nothing"), "has no function"),
+        (("--factory", "f.py:make", "--model", "m"), "--model is for bundles"),
+    ):
+        ran = run_replay(tmp_path, *arguments)
+        assert ran.returncode == 2
+        assert words in ran.stderr
+        assert ran.stderr.count("\n") == 1

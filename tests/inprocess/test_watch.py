@@ -197,3 +197,26 @@ def test_nothing_ran_is_no_answer():
     with repro.watch() as seen:
         pass
     assert seen.finding.verdict == "skip"
+
+
+def test_data_that_come_in_bad_are_the_origin_and_are_no_fault_while_nothing_reads_them():
+    with repro.watch() as seen:
+        data = torch.tensor([[1.0, float("nan")]])
+    assert seen.finding.verdict == "good"
+    layer = nn.Linear(2, 2)
+    with repro.watch() as seen:
+        data = torch.tensor([[1.0, 2.0]]) * torch.tensor(float("nan"))
+        layer(data)
+    assert seen.finding.verdict == "bad"
+    with repro.watch(layer) as seen:
+        layer(data)
+    assert seen.finding.origin.mechanism == "bad_input"
+    assert seen.finding.origin.tensor == "input"
+
+
+def test_a_nan_that_is_made_before_the_model_is_called_is_found_where_it_was_made():
+    layer = nn.Linear(2, 2)
+    with repro.watch() as seen:
+        before = torch.zeros(1, 2) / torch.zeros(1, 2)  # BORN: before the model
+        layer(before)
+    assert seen.finding.origin.source == here("before the model")

@@ -296,3 +296,42 @@ def test_a_fixed_width_truncates_too(tmp_path):
     ]
     (section,) = read(tmp_path, LOADED, *lines).sections
     assert all(prompt.first.text_cut for prompt in section.prompts)
+
+
+@pytest.mark.parametrize(
+    ("text", "failed", "total", "outcome"),
+    [
+        ("Skipped 5 of 100 prompts due to NaN", 5, 100, "bad"),
+        ("38 prompts failed with NaN", 38, None, "bad"),
+        ("Skipped 5 of 100 prompts", 5, 100, "skip"),
+        ("Skipped 0 of 100\nTraining complete", 0, 100, "good"),
+        ("Failed: 0 / 100", 0, 100, "good"),
+        ("0 of 5 nodes failed", 0, None, "skip"),
+        ("Skipped 0 of 12 files", 0, None, "skip"),
+    ],
+)
+def test_the_logs_own_number_is_in_the_table_and_in_the_verdict(tmp_path, text, failed, total, outcome):
+    (tmp_path / "job.err").write_text(f"{text}\n")
+    found = answer([read_log(tmp_path / "job.err")])
+    assert (found.table[0].failed, found.table[0].total, found.verdict.outcome.value) == (failed, total, outcome)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("Loading google/gemma-3-270m", 2),
+        ("Loading weights from google/gemma-3-270m-it ...", 2),
+        ("Model: google/gemma-3-270m", 2),
+        ("model_name=google/gemma-3-270m", 2),
+        ('{"model_name_or_path": "google/gemma-3-270m", "seed": 1}', 2),
+        ("Namespace(model='/data/gemma-3-270m', seed=1)", 2),
+        ("python run.py --model google/gemma-3-270m --dtype float16", 2),
+        ("Loading data/train_1b.json", None),
+        ("Saving model: out/checkpoint-500", None),
+        ("Model: 26 layers", None),
+    ],
+)
+def test_a_header_names_the_model(tmp_path, header, rows):
+    (tmp_path / "job.err").write_text(f"{header}\nInvalid activations in batch example 0: NaN count=1280\n")
+    (section,) = read_log(tmp_path / "job.err").sections
+    assert (section.model is not None, section.row_size) == (rows is not None, rows and 640)

@@ -62,7 +62,7 @@ def test_numbers_of_json_by_their_keys(tmp_path):
 
 
 def test_null_is_no_nan(tmp_path):
-    assert verdict(written(tmp_path / "a.json", "[null, 1]")) == ("good", "none of 1 numbers is NaN or Inf")
+    assert verdict(written(tmp_path / "a.json", "[null, 1]")) == ("good", "none of 1 number is NaN or Inf")
 
 
 @pytest.mark.parametrize(("word", "counts"), [("nan", (1, 0, 0)), (" NaN ", (1, 0, 0)), ("-inf", (0, 0, 1))])
@@ -589,3 +589,23 @@ def test_the_first_place_is_the_first_in_the_file_whatever_its_kind(tmp_path):
     rows[1], rows[4] = '{"b": NaN}', '{"b": "nan"}'
     places = look(written(tmp_path / "b.jsonl", "\n".join(rows) + "\n")).findings
     assert [(one.place, one.first) for one in places] == [("b", "line 2: b"), ("a", "line 3: a")]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [('{"a": [1, 2, 12', 2), ('{"a": 1, "b": 12', 1), ('{"a": [1, 2, -', 2), ('{"a": [1, 2, 3 ', 3)],
+)
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_number_that_may_go_on_is_not_counted(tmp_path, text, numbers, suffix):
+    outcome, reason = verdict(written(tmp_path / f"cut{suffix}", text))
+    least = numbers if suffix == ".json" or not text.endswith(" ") else numbers - 1
+    assert outcome == "skip"
+    assert f"none found in {least} other number{'s' * (least != 1)}" in reason
+
+
+def test_a_word_for_nan_at_the_end_of_a_cut_file_counts(tmp_path):
+    assert verdict(written(tmp_path / "cut.json", '{"a": [1, NaN'))[0] == "bad"
+
+
+def test_one_number_is_said_as_one(tmp_path):
+    assert verdict(written(tmp_path / "one.json", "[1]"))[1] == "none of 1 number is NaN or Inf"

@@ -200,7 +200,7 @@ def test_a_word_that_is_bad_in_the_file_is_the_checkpoints_and_the_tensor_is_nam
 def test_weights_that_are_bad_are_no_good_though_no_prompt_meets_them(spoilt, tmp_path):
     found = asked_of(spoilt, write_lines(tmp_path / "p.txt", "w3 w4"), "--dtype", "float32", cwd=tmp_path)
     assert (found.done.returncode, found.answer.kind, found.answer.prompts.good) == (1, Kind.WEIGHTS, 1)
-    assert "All of the 1 examples are finite" in found.answer.headline
+    assert "The one example is finite" in found.answer.headline
     assert "But not all is well: 1 tensor is not finite" in found.answer.headline
 
 

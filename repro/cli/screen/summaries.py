@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from repro.cli.screen.console import COLOURS, coloured, columns, console_on
 from repro.core.answer import Ablation, StepRow
 from repro.core.records import Ending
-from repro.core.sentences import first_bad_in, listed, pasteable, template_used, tried_on, unused_prompt
+from repro.core.sentences import first_bad_in, listed, many, pasteable, template_used, tried_on, unused_prompt
 from repro.core.steps import ABLATION
 from repro.core.sweep_answers import PromptAblation
 from repro.sweeps.matrix.table import cell_ablations_table, cells_table
@@ -86,7 +86,7 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
     if found is not None and found.vectors is not None:
         vectors = found.vectors
         where = vectors.path or "not written, for no pair is sound"
-        _line(console, f"vectors: {where} ({vectors.used} pairs used, {vectors.lost} lost)")
+        _line(console, f"vectors: {where} ({many(vectors.used, 'pair')} used, {vectors.lost} lost)")
     _headline(console, result)
     if found is not None and found.asked:
         _line(console, f"answers: {result.folder / 'prompts.jsonl'}")

@@ -33,6 +33,8 @@ def seen(case: Case, cell: Cell | None = None) -> dict[str, str]:
     not known.
     """
     files = dict(_script(Path(case.model)) if case.is_script else _model(case))
+    if case.factory is not None:
+        files = {**dict(_factory(case.factory, cell)), **({} if case.model == case.factory else files)}
     files.update({f"{option} {Path(path).name}": Path(path) for option, path in case.given.items()})
     found = {name: identity for name, path in files.items() if (identity := _identity(path)) is not None}
     return found if cell is None else {**found, **dict(_installed(Path(cell.python)))}
@@ -60,6 +62,21 @@ def _model(case: Case) -> Iterator[tuple[str, Path]]:
         yield from ((f"base {name}", path) for name, path in _base_of(place))
     elif case.config is None:
         yield from _cached(case)
+
+
+def _factory(name: str, cell: Cell | None) -> Iterator[tuple[str, Path]]:
+    """The file of a factory and what it imports beside it; of a module, from the folder that its package lies in."""
+    place = name.rpartition(":")[0]
+    if place.endswith(".py"):
+        yield from _script(Path(place))
+        return
+    beside = [] if cell is None else [folder for folder in _site_packages(Path(cell.python)) if folder.is_dir()]
+    for folder in (Path.cwd(), *beside):
+        path = folder.joinpath(*place.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                yield from _script(file, folder)
+                return
 
 
 def _base_of(adapter: Path) -> Iterator[tuple[str, Path]]:
@@ -95,9 +112,9 @@ def _hub_cache() -> Path:
     return Path(named).expanduser()
 
 
-def _script(path: Path) -> Iterator[tuple[str, Path]]:
-    """A script and the modules beside it that it imports, and those that they import."""
-    folder, left, done = path.parent, [path], {path}
+def _script(path: Path, folder: Path | None = None) -> Iterator[tuple[str, Path]]:
+    """A script and the modules beside it (in ``folder``) that it imports, and those that they import."""
+    folder, left, done = folder or path.parent, [path], {path}
     while left and len(done) <= MOST_MODULES:
         path = left.pop()
         yield path.relative_to(folder).as_posix(), path
@@ -126,7 +143,7 @@ def _imported(path: Path) -> set[str]:
 
 def _installed(python: Path) -> Iterator[tuple[str, str]]:
     """Package and version, where they are installed beside the interpreter."""
-    folders = [*python.parent.parent.glob("lib/python3*/*-packages"), python.parent.parent / "Lib" / "site-packages"]
+    folders = _site_packages(python)
     wanted = re.compile(rf"({'|'.join(PACKAGES)})-(.+)\.dist-info")
     for folder in folders:
         with contextlib.suppress(OSError):
@@ -134,6 +151,10 @@ def _installed(python: Path) -> Iterator[tuple[str, str]]:
                 found = wanted.fullmatch(path.name)
                 if found:
                     yield found[1], found[2]
+
+
+def _site_packages(python: Path) -> list[Path]:
+    return [*python.parent.parent.glob("lib/python3*/*-packages"), python.parent.parent / "Lib" / "site-packages"]
 
 
 def _identity(path: Path) -> str | None:

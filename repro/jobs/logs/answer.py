@@ -199,9 +199,10 @@ def _sentences(
     if together is not None:
         yield from together.sentences
         if together.population is not None and len(table) > 1:
-            yield f"Assumed: every log ran the same {together.population:,} prompts, since each reports that number."
+            same = many(together.population, "prompt")
+            yield f"Assumed: every log ran the same {same}, since each reports that number."
     for one in alike:
-        said = f"{one.same} of {one.both} prompts that failed in both {one.first} and {one.second}"
+        said = f"{one.same} of {many(one.both, 'prompt')} that failed in both {one.first} and {one.second}"
         more = "; their NaN counts differ only by hidden size" if one.same == one.both else ""
         yield f"{said} have the same number of NaN token rows in both{more}."
     yield from _by_size(table)
@@ -220,8 +221,8 @@ def matched_prompts(readings: Sequence[Reading]) -> tuple[dict[str, list[Prompt]
 
 def _of_row(row: Row) -> Iterator[str]:
     if row.rate is not None:
-        usable = f"{number(row.succeeded)} ({_share(row.rate)}) are usable"
-        yield f"{row.label}: {row.failed:,} of {number(row.total)} prompts failed, {usable}."
+        usable = f"{number(row.succeeded)} ({_share(row.rate)}) {'is' if row.succeeded == 1 else 'are'} usable"
+        yield f"{row.label}: {row.failed:,} of {many(row.total or 0, 'prompt')} failed, {usable}."
     elif row.failed:
         least = "at least " if row.untold else ""
         yield f"{row.label}: {least}{many(row.failed, 'distinct prompt')} failed."

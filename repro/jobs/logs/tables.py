@@ -169,6 +169,9 @@ def _believed(section: Section, counted: int, total: int | None) -> tuple[int, t
     if told == counted:
         by = "its truncated texts alone would not tell them apart"
         return counted, (f"the log's own number, {told:,}, is believed: {by}",) if section.alike else (), True
+    if not most:
+        said = f"{told:,} is the log's own number: it has no line of a failed prompt"
+        return told, (said,), True
     kept = section.kept[0] if len(section.kept) == 1 else None
     if counted < told <= most:
         said = f"the log's own number, {told:,}, is believed: {counted:,} can be told apart by their truncated texts"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from repro.core.errors import UsageError
 from repro.core.foreign import check_is_file
 from repro.core.sentences import listed
-from repro.jobs.content import many
+from repro.jobs.content import many, number
 from repro.jobs.overlap.compare import normalised
 from repro.jobs.overlap.matching import NOTHING_KNOWN, Matched, Member, Population, match
 from repro.jobs.prompt_files import RUN, SUFFIXES, examples, is_run
@@ -197,7 +197,7 @@ def _log(file: Path) -> PromptSet:
         notes.append(f"it covers {listed(models)}; their failing prompts are pooled.")
     totals = sorted({total for section in sections for total in section.totals})
     if totals:
-        notes.append(f"the log reports {listed([f'{total:,}' for total in totals])} prompts in all.")
+        notes.append(f"the log reports {listed([*map(number, totals[:-1]), many(totals[-1], 'prompt')])} in all.")
     failed = frozenset(texts)
     total = totals[0] if len(totals) == 1 else None
     return PromptSet(file.name, str(file), "log", failed, None, len(texts), tuple(notes), tuple(members), total)

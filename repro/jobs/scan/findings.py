@@ -7,7 +7,7 @@ from typing import Any
 
 from repro.core.encoding import Record, replace, to_json
 from repro.core.records import Outcome, Verdict
-from repro.core.sentences import visible
+from repro.core.sentences import many, visible
 
 SHOWN = 10
 """Places of one file that a terminal gets; ``--json`` has all."""
@@ -144,12 +144,12 @@ class Looked:
         bad = sum(self.counts)
         if bad:
             are = "is" if bad == 1 else "are"
-            return Verdict(Outcome.BAD, f"{bad:,} of {self.numbers:,} numbers {are} NaN or Inf")
+            return Verdict(Outcome.BAD, f"{bad:,} of {many(self.numbers, 'number')} {are} NaN or Inf")
         if self.unread:
             more = f" (and {len(self.unread) - 1:,} more)" if len(self.unread) > 1 else ""
-            others = f"; none found in {self.numbers:,} other numbers" if self.numbers else ""
+            others = f"; none found in {many(self.numbers, 'other number')}" if self.numbers else ""
             return Verdict(Outcome.SKIP, f"{self.unread[0]}{more}{others}")
-        said = f"none of {self.numbers:,} numbers is NaN or Inf" if self.numbers else "there is no number in it"
+        said = f"none of {many(self.numbers, 'number')} is NaN or Inf" if self.numbers else "there is no number in it"
         aside = f' ({self.passed_over:,} words such as "nan" stand among other texts)' if self.passed_over else ""
         return Verdict(Outcome.GOOD, said + aside)
 

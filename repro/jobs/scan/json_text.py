@@ -65,6 +65,8 @@ class Parser:
                 return at
             if token.end() == len(text) and not last and token.group(1) is None:
                 return at  # it may go on in the next piece
+            if self.stack and token.end(3) == len(text) and spelling(token[3]) is None:
+                raise Unreadable(f"it ends within {token[3][:20]!r}: it was cut, or is still being written")
             self._take(token)
             at = self.at = token.end()
 

@@ -15,6 +15,7 @@ from typing import Any
 from repro.core.encoding import SCHEMA
 from repro.core.foreign import check_is_file
 from repro.core.records import Cell, Outcome, Verdict
+from repro.core.sentences import many
 from repro.jobs.scan import tensor_files
 from repro.jobs.scan.csv_text import read_csv
 from repro.jobs.scan.findings import SHOWN, Looked, Tally, Unreadable, clean
@@ -56,14 +57,14 @@ class Scan:
         unread = f"; {skipped:,} could not be read" if skipped else ""
         if bad:
             return Verdict(
-                Outcome.BAD, f"{bad:,} of {total:,} files {'holds' if bad == 1 else 'hold'} a NaN or Inf{unread}"
+                Outcome.BAD, f"{bad:,} of {many(total, 'file')} {'holds' if bad == 1 else 'hold'} a NaN or Inf{unread}"
             )
         if by_outcome[Outcome.GOOD]:
             outcome = Outcome.SKIP if skipped else Outcome.GOOD
-            return Verdict(outcome, f"no NaN or Inf in {by_outcome[Outcome.GOOD]:,} of {total:,} files{unread}")
+            return Verdict(outcome, f"no NaN or Inf in {by_outcome[Outcome.GOOD]:,} of {many(total, 'file')}{unread}")
         if not total:
             return Verdict(Outcome.SKIP, f"no file of a kind that is read ({' '.join(KINDS)})")
-        return Verdict(Outcome.SKIP, f"none of {total:,} files could be read to its end")
+        return Verdict(Outcome.SKIP, f"none of {many(total, 'file')} could be read to its end")
 
     def summary(self, seconds: float) -> Iterator[str]:
         """The answer, what was passed over, and how fast it went."""

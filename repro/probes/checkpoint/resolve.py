@@ -4,9 +4,11 @@ A folder or a ``.gguf`` file is taken as it is. A Hub id is looked for in the ca
 is one; without either, the error says what was looked for and what can be done.
 """
 
+import json
 import os
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
@@ -14,6 +16,8 @@ from . import limits
 from .opening import check_is_file, read_json
 from .others import needs_another_package
 
+Progress = Callable[[int, int, str], None]
+TOLD_EVERY = 0.5  # seconds between two reports of a download
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
 WEIGHT_FILES = (
     "model.safetensors",
@@ -76,8 +80,12 @@ def is_script(model: Optional[str]) -> bool:
     return model is not None and model.endswith(".py") and not os.path.isdir(os.path.expanduser(model))
 
 
-def resolve(case: dict[str, Any]) -> Source:
-    """The source of ``case["model"]``.
+def _silent(done: int, total: int, unit: str) -> None:
+    """Nobody is told."""
+
+
+def resolve(case: dict[str, Any], progress: Progress = _silent) -> Source:
+    """The source of ``case["model"]``; ``progress`` is told how much of a download is done.
 
     Raises:
         CannotResolve: neither a file here, nor in the Hub's cache, nor on the network.
@@ -85,7 +93,7 @@ def resolve(case: dict[str, Any]) -> Source:
     model = str(case["model"])
     seed = seed_of(str(case.get("weights") or "checkpoint"))
     if seed is not None:
-        config = case.get("config") or _config_of(model, case.get("revision"))
+        config = case.get("config") or _config_of(model, case.get("revision"), progress)
         return Source("random", None, config=str(config), seed=seed)
     path = os.path.expanduser(model)
     if os.path.isdir(path):
@@ -103,7 +111,7 @@ def resolve(case: dict[str, Any]) -> Source:
     identifier, revision = split_revision(model, case.get("revision"))
     if not HUB_ID.match(identifier) or model.endswith(".gguf"):
         raise CannotResolve(f"There is no file or folder {model}. Check the path, or give a Hub id such as gpt2.")
-    folder, sha = _hub_folder(identifier, revision)
+    folder, sha = _hub_folder(identifier, revision, progress)
     return Source("hub", folder, revision=sha)
 
 
@@ -199,40 +207,45 @@ def split_revision(model: str, revision: Optional[str]) -> tuple[str, Optional[s
     return model, revision
 
 
-def _config_of(model: str, revision: Optional[str]) -> str:
+def _config_of(model: str, revision: Optional[str], progress: Progress) -> str:
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         return path
     identifier, revision = split_revision(model, revision)
     if not HUB_ID.match(identifier):
         raise CannotResolve(f"There is no folder {model}, so its architecture is not known.")
-    folder, _ = _hub_folder(identifier, revision, weights=False)
+    folder, _ = _hub_folder(identifier, revision, progress, weights=False)
     return folder
 
 
-def _hub_folder(identifier: str, revision: Optional[str], weights: bool = True) -> tuple[str, Optional[str]]:
+def _hub_folder(
+    identifier: str, revision: Optional[str], progress: Progress, weights: bool = True
+) -> tuple[str, Optional[str]]:
     """The snapshot folder of a Hub model, from the cache or the network.
 
     A snapshot counts as cached when it holds config.json and, where ``weights`` are wanted, a weight file or its
-    index: whether all shards of that index are there is the files step's question, and it must be able to answer "no".
+    index. One that lacks files is left by a download that was cut: it is completed if the network brings the rest, and
+    taken as it is otherwise. What is missing then is the files step's finding.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
 
     tried: list[str] = []
-    try:
-        folder = snapshot_download(identifier, revision=revision, local_files_only=True)
-        if _usable(folder, weights):
-            return folder, os.path.basename(folder)
-        tried.append("the cached snapshot {} has no {}".format(folder, "weights" if weights else "config.json"))
-    except Exception as error:  # noqa: BLE001 - the Hub library's dozen error classes differ by release
-        tried.append(f"it is not in the cache {constants.HF_HUB_CACHE} ({type(error).__name__})")
+    in_part: Optional[str] = None
+    advice = f"Download it where there is a network (hf download {identifier}), set HF_HOME to a cache that has it"
+    cached, whole, why = _cached(identifier, revision)
+    if cached is None:
+        tried.append(f"it is not in the cache {constants.HF_HUB_CACHE} ({why})")
+    elif not _usable(cached, weights):
+        tried.append("the cached snapshot {} has no {}".format(cached, "weights" if weights else "config.json"))
+    elif not weights or (whole and _has_all_shards(cached)):
+        return cached, os.path.basename(cached)
+    else:
+        in_part = cached
     if constants.HF_HUB_OFFLINE:
         tried.append("HF_HUB_OFFLINE is set, so the network was not asked")
     else:
         try:
-            folder = snapshot_download(
-                identifier, revision=revision, allow_patterns=_patterns(identifier, revision, weights)
-            )
+            folder = _downloaded(identifier, revision, _patterns(identifier, revision, weights), progress)
             if _usable(folder, weights):
                 return folder, os.path.basename(folder)
             tried.append(
@@ -240,13 +253,122 @@ def _hub_folder(identifier: str, revision: Optional[str], weights: bool = True) 
             )
         except Exception as error:  # noqa: BLE001 - as above
             tried.append(f"the network did not bring it ({type(error).__name__}: {first_line(error)})")
+            advice = _advice(identifier, revision, error) or advice
+    if in_part is not None:
+        return in_part, os.path.basename(in_part)
     at = "@" + revision if revision else ""
     raise CannotResolve(
-        "{}{} could not be found: there is no folder of that name; {}. Download it where there is a network"
-        " (hf download {}), set HF_HOME to a cache that has it, or give a folder{}.".format(
-            identifier, at, "; ".join(tried), identifier, ", or build it with --weights random:0" if weights else ""
+        "{}{} is not to be had: there is no folder of that name; {}. {}, or give a folder{}.".format(
+            identifier, at, "; ".join(tried), advice, ", or build it with --weights random:0" if weights else ""
         )
     )
+
+
+def _cached(identifier: str, revision: Optional[str]) -> tuple[Optional[str], bool, str]:
+    """The cached snapshot, whether all of it that is wanted is there, and why there is none.
+
+    A library that remembers the repository's list of files refuses a snapshot without those that were never asked for,
+    so that snapshot is looked for by the cache's documented layout.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    wanted = [*SUPPORT_PATTERNS, "*.safetensors"]
+    try:
+        return snapshot_download(identifier, revision=revision, local_files_only=True, allow_patterns=wanted), True, ""
+    except Exception as error:  # noqa: BLE001 - the Hub library's dozen error classes differ by release
+        why = type(error).__name__
+    root = os.path.join(constants.HF_HUB_CACHE, "models--" + identifier.replace("/", "--"))
+    commit = revision or "main"
+    ref = os.path.join(root, "refs", *commit.split("/"))
+    try:
+        if os.path.isfile(ref):
+            with open(ref, encoding="utf-8") as stream:
+                commit = stream.read(64).strip()
+    except (OSError, ValueError):
+        pass  # the revision may be a commit itself
+    folder = os.path.join(root, "snapshots", commit)
+    whole_name = re.fullmatch(r"[0-9a-f]{40}", commit)
+    return (folder if whole_name and os.path.isdir(folder) else None), False, why
+
+
+def _advice(identifier: str, revision: Optional[str], error: BaseException) -> Optional[str]:
+    """What to do about an answer of the Hub's own; None where there was no answer."""
+    from huggingface_hub import constants
+
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "GatedRepoError" in names:
+        page = f"{constants.ENDPOINT}/{identifier}"
+        return f"The Hub has it, but it is gated: ask for access on {page}, and log in with `hf auth login`"
+    if "RepositoryNotFoundError" in names:
+        return (
+            f"The Hub has no {identifier}, or it is private:"
+            " check the name, or log in with `hf auth login` to an account that may read it"
+        )
+    if "RevisionNotFoundError" in names:
+        return f"The Hub has {identifier}, but no revision {revision}: check the branch, the tag or the commit"
+    return None
+
+
+def _downloaded(identifier: str, revision: Optional[str], patterns: list[str], progress: Progress) -> str:
+    """The snapshot, downloaded. The library works in threads of its own; this one tells how far it is."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    bars: list[Any] = []
+
+    class Counted(tqdm):
+        """A bar that draws nothing, and counts."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
+            self.in_bytes, self.whole = options.get("unit") == "B", options.get("total") or 0
+            self.done = options.get("initial") or 0
+            bars.append(self)
+
+        def update(self, n: Any = 1) -> None:
+            self.done += n or 0
+
+    ended: list[Any] = []
+
+    def work() -> None:
+        try:
+            ended.append(snapshot_download(identifier, revision=revision, allow_patterns=patterns, tqdm_class=Counted))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            ended.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    while worker.is_alive():
+        worker.join(TOLD_EVERY)
+        _tell(bars, progress)
+    if isinstance(ended[0], BaseException):
+        raise ended[0]
+    return str(ended[0])
+
+
+def _tell(bars: list[Any], progress: Progress) -> None:
+    """How many bytes, or files where the library does not count bytes, are there."""
+    counted = [bar for bar in bars if bar.in_bytes] or bars
+    if counted:
+        widest = max(counted, key=lambda bar: max(bar.whole, getattr(bar, "total", None) or 0))
+        whole = int(max(widest.whole, getattr(widest, "total", None) or 0))
+        progress(int(widest.done), whole, "bytes" if widest.in_bytes else "files")
+
+
+def _has_all_shards(folder: str) -> bool:
+    """Whether each shard that an index names is there; an index that cannot be read is the files step's finding."""
+    for name in WEIGHT_FILES:
+        path = os.path.join(folder, name)
+        if not name.endswith(".index.json") or not os.path.isfile(path):
+            continue
+        try:
+            with open(path, encoding="utf-8") as stream:
+                shards = set(json.load(stream)["weight_map"].values())
+            if not all(os.path.exists(os.path.join(folder, str(shard))) for shard in shards):
+                return False
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return True
 
 
 def _patterns(identifier: str, revision: Optional[str], weights: bool) -> list[str]:

@@ -12,8 +12,8 @@ from ..observe.screen import version_of
 from ..origin.search import sentence
 from ..protocol.wire import Emitter, Outcome
 from ..reduce.program import Program
+from .again import Told
 from .find import Found
-from .guarding import Told
 from .watching import Sighting, Watching
 
 SHOWN = 8  # examples of a batch that are named
@@ -67,7 +67,7 @@ class OfCall(Session):
     def __init__(self, call: Found, cache: str, emitter: Emitter) -> None:
         super().__init__({"model": "", "weights": MEMORY}, cache, emitter)
         self._source, self._loaded = call.loaded.source, call.loaded
-        self._inputs, self._passes = [call.seen.inputs], [call.seen]
+        self._inputs, self._passes = [call.given], None if call.seen is None else [call.seen]
         self.bisected = call.bisected
         self._versions = _versions(call.loaded.model)
 

@@ -1,26 +1,30 @@
 """One call of a module in memory: is it good, and if not, where is the bad value born?"""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import torch
 from torch import nn
 
-from ..model.forward import Pass, judge, look
+from ..model.forward import Pass, judge, look, main_output, named_outputs, run
 from ..model.load import Loaded
 from ..model.ready import Given, left_alone, ready
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
+from ..values.figures import widen
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one call showed, and with what it can be asked again: answers of the forward and the bisect step (None where
-    the call is good).
+    """What one call showed, and with what it can be asked again: the passes of a bad one (None where it is good), and
+    the answers of the forward and the bisect step (None where it is good).
     """
 
     loaded: Loaded
-    seen: Pass
+    given: Given
+    seen: Optional[Pass]
     forward: Outcome
     bisected: Optional[Outcome]
 
@@ -39,5 +43,22 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
     with left_alone(loaded.model):
+        good = _good(loaded, given)
+        if good is not None:
+            return Found(loaded, given, None, good, None)
         seen = look(loaded.model, given, repeats_good=False)
-        return Found(loaded, seen, judge([seen], False), bisect(loaded, [seen]) if seen.bad else None)
+        return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]) if seen.bad else None)
+
+
+def _good(loaded: Loaded, given: Given) -> Optional[Outcome]:
+    """The forward step's answer where every output is finite: a plain pass, and one look at each output."""
+    outputs = named_outputs(output := run(loaded.model, given))
+    bounds = {name: torch.aminmax(widen(tensor.detach())) for name, tensor in outputs.items() if tensor.numel()}
+    flat = [float(bound) for pair in bounds.values() for bound in pair]
+    if not all(map(math.isfinite, flat)):
+        return None
+    name, _ = main_output(output)
+    low, high = (float(bound) for bound in bounds[name]) if name in bounds else (math.nan, math.nan)
+    row = {**given.record(), "output": name, "verdict": "good"}
+    reason = f"{name} {'are' if name.endswith('s') else 'is'} finite, {low:.6g} to {high:.6g}"
+    return "good", reason, {"output": name, "prompts": [row]}

@@ -2,16 +2,21 @@
 
 import json
 import os
+import pickle
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..model.ready import PLAIN
+from ..checkpoint.opening import check_is_file, open_foreign
+from ..machine.chance import Chance
+from ..model.ready import PLAIN, ready
+from ..protocol.failures import one_line
 from ..values.figures import digest, dtype_name
 from ..values.nest import rebuild
-from .guarding import Bad, Call
+from .again import Bad, Call
 
 STEP, DATA, WEIGHTS = "step.json", "step.pt", "weights.pt"
 LARGEST = 8 << 30  # bytes of weights that are saved; of larger ones only the digest is
@@ -75,3 +80,61 @@ def _on_cpu(nest: Any) -> Any:
 
 def _of(tensor: Tensor) -> dict[str, Any]:
     return {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype), "sha256": digest(tensor)}
+
+
+class NoStep(Exception):
+    """The folder holds no step that can be made again. The message says why."""
+
+
+def read(folder: str, model: nn.Module) -> tuple[dict[str, Any], list[Call], Bad]:
+    """What ``save`` wrote: what it says of the step, its calls, and what was bad. The model has the step's weights and
+    mode afterwards.
+
+    Raises:
+        NoStep: a file is missing or of another shape, or the weights are not the model's.
+    """
+    try:
+        with open_foreign(os.path.join(folder, STEP)) as opened:
+            told = json.loads(opened.read())
+        rows = _loaded(os.path.join(folder, DATA))
+        phase, what, training = str(told["phase"]), str(told["what"]), bool(told["training"])
+        weights = os.path.join(folder, WEIGHTS)
+        state = _loaded(weights) if os.path.exists(weights) else None
+        if state is not None:
+            model.load_state_dict(state)
+        else:
+            _check_weights(model, told["weights"])
+        model.train(training)
+        calls = [_call_of(model, row) for row in rows]
+    except NoStep:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise NoStep(f"{folder}: {type(error).__name__}: {one_line(str(error), 500)}") from error
+    if not calls:
+        raise NoStep(f"{folder} holds no call of the model, so there is nothing to make again.")
+    return told, calls, Bad(what, phase, calls[-1], told.get("parameter"))
+
+
+def _loaded(path: str) -> Any:
+    check_is_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_weights(model: nn.Module, said: dict[str, dict[str, Any]]) -> None:
+    state = model.state_dict()
+    for name, row in said.items():
+        if name not in state or digest(state[name]) != row["sha256"]:
+            raise NoStep(f"The model's {name} is not that of the step: it has another SHA-256.")
+
+
+def _call_of(model: nn.Module, row: dict[str, Any]) -> Call:
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+
+    def there(nest: Any) -> Any:
+        return rebuild(nest, Tensor, lambda tensor: tensor.to(device))
+
+    loaded, given = ready(model, tuple(there(row["positional"])), there(row["inputs"]))
+    if given.beginning is not None and row["chance"] is not None:
+        given.beginning.chance = Chance.read(row["chance"])
+    return Call(loaded, replace(given, gradients=bool(row["gradients"])), there(row["back"]))

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Callable, Optional
 
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..model.load import Loaded
 from ..model.ready import Given, ready
@@ -69,6 +70,7 @@ class Live(Capture):
         self._owner = watch
         self._taping, self._kept = False, 0
         self._pending: Optional[Sighting] = None
+        self._alive: list[Any] = []
         self.scaled = 0  # gradients that a loss scaler threw away
         self.sighting: Optional[Sighting] = None
 
@@ -100,10 +102,15 @@ class Live(Capture):
         return call.run()
 
     def made(self, call: OpCall, spoilt: list[Tensor]) -> None:
+        self._alive.extend(_weakly(tensor) for tensor in spoilt if kinds_in([tensor]) - MASK)
         self._begin(call)
 
     def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
         self._begin(call if call.has_run else None)
+
+    def _read(self, call: OpCall, tensor: Tensor) -> None:
+        super()._read(call, tensor)
+        self._begin(None)  # also where it is known already, and what was recorded of it is forgotten
 
     def _begin(self, call: Optional[OpCall]) -> None:
         """From here on everything is recorded; the operator itself where it has run and is not recorded yet."""
@@ -135,8 +142,9 @@ class Live(Capture):
     # --- where bad values arrive ---------------------------------------------------------------------------------
 
     def call_begins(self) -> None:
-        """A call of the model begins: what was recorded before has not arrived anywhere."""
-        if node_here() is None:
+        """A call of the model begins: what was recorded before is of no use, unless a NaN of it is still there."""
+        self._alive = [ref for ref in self._alive if not ref.expired()]
+        if node_here() is None and not self._alive:
             self.forget()
 
     def call_ends(self, class_name: str, output: Any, again: Optional[Callable[[], Optional[Found]]]) -> None:
@@ -201,15 +209,12 @@ class Live(Capture):
             self._settle()
         if self.sighting is not None:
             return
-        for kind, name, held in self._owner.held():
-            if kind == "parameter" and self._is_made_here(held):
-                self._arrived(held, Arrival(f"the parameter {name}", "optimizer"), None)
-                return
-        for name, value in variables.items():
-            tensor = value if isinstance(value, Tensor) else None
-            if tensor is not None and not name.startswith("_") and self._is_made_here(tensor):
-                self._arrived(tensor, Arrival(f"the variable {name}", phase_here()["phase"]), None)
-                return
+        named = {f"the parameter {name}": held for kind, name, held in self._owner.held() if kind == "parameter"}
+        tensors = {name: value for name, value in variables.items() if isinstance(value, Tensor)}
+        named.update((f"the variable {name}", value) for name, value in tensors.items() if not name.startswith("_"))
+        for words, tensor in named.items():
+            if self._is_made_here(tensor):
+                self._arrived(tensor, Arrival(words, phase_here()["phase"]), None)
 
     def _is_made_here(self, tensor: Tensor) -> bool:
         """Whether it holds a NaN or Inf, other than a mask's, that an operator put there meanwhile."""
@@ -234,7 +239,7 @@ class Live(Capture):
             told = None if call is None or call.bisected is None else call.bisected[2]
             if call is not None and told is not None and told["origin"] is not None:
                 found = {**blank(), **told["origin"], **phase_here()}
-                program = operators_of(call.loaded, call.seen.inputs, told["origin"])
+                program = operators_of(call.loaded, call.given, told["origin"])
                 return Sighting(arrival, found, found["confirmed_by"], "", call, program)
             if unreadable(tensor) is not None:
                 return Sighting(arrival, None, None, "what holds it is no plain tensor")
@@ -244,8 +249,8 @@ class Live(Capture):
                 return Sighting(arrival, None, None, "it was gone when it was looked at", call)
             if origin.end is End.OUTSIDE:
                 origin = chosen(literal_in_source(origin))
-            if origin.end is End.LITERAL:
-                return None
+            if origin.end is End.LITERAL or (origin.end is End.OUTSIDE and origin.step is None):
+                return None  # meant, or data as they came in: what is computed with them may arrive
             return self._told(arrival, origin, call)
 
     def _told(self, arrival: Arrival, origin: Origin, call: Optional[Found]) -> Sighting:
@@ -407,6 +412,11 @@ class Watching:
     def _left(self, name: str, index: int, output: Any) -> None:
         if self._model is None and self._watch.active and not self._watch.stack:
             self._live.call_ends(self._names.classes.get(name, name), output, None)
+
+
+def _weakly(tensor: Tensor) -> Any:
+    """A reference to the memory behind a tensor that does not keep it."""
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 def _begins_backward() -> bool:

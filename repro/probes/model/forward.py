@@ -193,7 +193,9 @@ def judge(passes: list[Pass], random_weights: bool) -> tuple[str, str, dict[str,
     of = f" for {len(bad)} of {len(passes)} prompts" if len(passes) > 1 else ""
     if bad:
         return "bad", f"{worst.output_name}: {bad_words(worst.figures)}{of}", payload
-    verb = "are" if worst.output_name.endswith("s") else "is"
+    if "min" not in worst.figures:
+        return "skip", f"{worst.output_name} has no element, so nothing could be judged", payload
+    verb = "are" if worst.output_name.endswith("s") and not worst.output_name.endswith("ss") else "is"
     reason = f"{worst.output_name} {verb} finite, {worst.figures['min']:.6g} to {worst.figures['max']:.6g}"
     without = passes[0].inputs.without
     if without:

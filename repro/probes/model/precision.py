@@ -15,6 +15,7 @@ from ..values.figures import dtype_name, is_bad, is_float
 from .compared.quantised import method_in
 from .compat import DTYPE_FIELDS, config_parts, kept_in_float32, skeleton
 from .load import Loaded, file_tensor
+from .ready import MEMORY
 
 
 def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -89,6 +90,8 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
                 buffer.data = fresh[name]
             elif is_float(buffer) and name in loaded.from_file:
                 buffer.data = file_tensor(loaded.from_file[name]).to(device=buffer.device, dtype=dtype)
+            elif loaded.source.kind == MEMORY and loaded.config is None and buffer.dtype == loaded.dtype:
+                buffer.data = buffer.data.to(dtype)  # a module without a configuration goes as a whole
         _set_config_dtype(model, dtype)
         yield rounded
 
@@ -110,6 +113,7 @@ def widened(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 def _restored(model: nn.Module) -> Iterator[None]:
     """Parameters, buffers and the configuration's dtype are as before when the context ends."""
     tensors = [(tensor, tensor.data) for _, tensor in list(model.named_parameters()) + list(model.named_buffers())]
+    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # a pass may put others there
     fields = [
         (part, name, vars(part)[name])
         for part in config_parts(getattr(model, "config", None))
@@ -119,6 +123,8 @@ def _restored(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for held, before in buffers:
+            held.update(before)
         for tensor, data in tensors:
             tensor.data = data
         for part, name, value in fields:

@@ -28,6 +28,7 @@ class Beginning:
 
     def __init__(self, model: nn.Module) -> None:
         self.chance = Chance.taken()
+        self._model, self._own = model, dtype_of(model)
         self._buffers = [
             (module._buffers, name, buffer.detach().clone())
             for module in model.modules()
@@ -38,8 +39,9 @@ class Beginning:
     def put(self) -> None:
         """The module gets fresh buffers: its own may be part of a graph that the program has not gone back through."""
         self.chance.put()
+        now = dtype_of(self._model)  # another one in an ablation: what had the module's goes along
         for held, name, values in self._buffers:
-            held[name] = values.clone()
+            held[name] = values.to(now, copy=True) if values.dtype == self._own else values.clone()
 
 
 @contextlib.contextmanager
@@ -157,7 +159,10 @@ def _taken(values: dict[str, Any], name: str) -> Optional[Tensor]:
 
 def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """The arguments by name, as far as the forward names them; the rest by place."""
-    signature = inspect.signature(model.forward)
+    try:
+        signature = inspect.signature(model.forward)
+    except ValueError:  # TorchScript keeps its own
+        return kwargs, args
     bound = signature.bind(*args, **kwargs)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
     if any(kinds[name] is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments):

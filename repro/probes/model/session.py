@@ -39,6 +39,8 @@ class Session:
         self._load_outcome: Optional[Outcome] = None
         self._inputs: Any = None
         self._passes: Any = None
+        self._made: Any = None
+        self._phase: Any = None
         self.bisected: Optional[Outcome] = None
         self._script: Any = None
 
@@ -50,6 +52,11 @@ class Session:
     @property
     def is_script(self) -> bool:
         return is_script(self.case.get("model"))
+
+    @property
+    def has_factory(self) -> bool:
+        """Whether a function of somebody's own gives the model."""
+        return self.case.get("factory") is not None
 
     @property
     def trusted(self) -> bool:
@@ -89,7 +96,10 @@ class Session:
             CannotResolve: they are not to be had here.
         """
         if self._source is None:
-            found = resolve(self.case)
+            if self.has_factory:
+                loaded: Source = self.made().loaded.source
+                return loaded
+            found = resolve(self.case, self.emitter.progress)
             refuse_odd_files(found)
             if found.kind == "gguf":
                 from .gguf import converted
@@ -97,6 +107,20 @@ class Session:
                 found = converted(found, self.cache, self.emitter.progress)
             self._source = found
         return self._source
+
+    @property
+    def _to_load(self) -> dict[str, Any]:
+        """The case as it is loaded: what is trained under autocast has its weights in float32."""
+        narrow = self.case.get("dtype") in ("float16", "bfloat16")
+        return {**self.case, "dtype": "float32"} if narrow and self.case.get("train_step") is not None else self.case
+
+    def made(self) -> Any:
+        """What the factory gives, asked once."""
+        if self._made is None:
+            from .given.factory import make
+
+            self._made = make(self._to_load)
+        return self._made
 
     def loaded(self) -> Any:
         """The model, loaded and checked."""
@@ -106,24 +130,28 @@ class Session:
             from .load import load
             from .loadcheck import check
 
-            source = self.source()
-            if source.folder is not None:
-                listed = files.list_weights(source.folder)
-                refused = files.check_pickles(source.folder, listed) if listed.format == "pickle" else None
-                if refused:
-                    raise CannotLoad(refused)
             try:
-                loaded = load(self.case, source)
+                source = None if self.has_factory else self._checked_source()
+                loaded = self.made().loaded if source is None else load(self._to_load, source)
             except Exception as error:
                 self._load_failed = error
                 raise
             self._load_outcome = check(loaded)
-            if source.adapter is not None:
+            if source is not None and source.adapter is not None:
                 self._load_outcome = self._with_adapter(loaded, source.adapter, self._load_outcome)
-            if source.encoder is not None:
+            if source is not None and source.encoder is not None:
                 self._load_outcome = self._with_modules(loaded, source.encoder, self._load_outcome)
             self._loaded = loaded
         return self._loaded
+
+    def _checked_source(self) -> Source:
+        source = self.source()
+        if source.folder is not None:
+            listed = files.list_weights(source.folder)
+            refused = files.check_pickles(source.folder, listed) if listed.format == "pickle" else None
+            if refused:
+                raise CannotLoad(refused)
+        return source
 
     def _with_adapter(self, loaded: Any, folder: str, outcome: Outcome) -> Outcome:
         """What the load step says of the base model, and of the adapter that is put on it."""
@@ -170,6 +198,8 @@ class Session:
 
                 files = case.get("image"), case.get("audio")
                 self._inputs = processed_inputs(loaded, *files, self.prompts(), self.trusted, self.withheld)
+            elif self.has_factory and self.made().inputs is not None:
+                self._inputs = [self.made().inputs]
             else:
                 from .inputs import make_inputs
 
@@ -193,6 +223,12 @@ class Session:
         if self._script is None:
             self._script = make(self.case["model"])
         return self._script
+
+    def keep_phase(self, make: Any) -> Any:
+        """The generation or training of the case; ``make`` gives it the first time."""
+        if self._phase is None:
+            self._phase = make()
+        return self._phase
 
     def load_outcome(self) -> Outcome:
         """What the load checks found."""

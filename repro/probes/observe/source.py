@@ -8,6 +8,9 @@ from typing import Optional
 
 import torch
 
+_LAYERS = f"{os.sep}nn{os.sep}modules{os.sep}"
+# Code that decides what a step of a training computes beside the layers: clipping, loss scaling, optimizers.
+_STEPS = tuple(name.replace("/", os.sep) for name in ("/nn/utils/clip_grad.py", "/amp/grad_scaler.py", "/optim/"))
 _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # not torchvision, which is beside it
 
 
@@ -46,30 +49,32 @@ def source_here() -> tuple[Optional[str], Optional[str]]:
 
 
 def own_frame() -> Optional[FrameType]:
-    """The innermost frame that is neither PyTorch's nor this kit's; of a model that is PyTorch's own from top to
-    bottom, the innermost one of its layers.
+    """The innermost frame that is neither PyTorch's nor this kit's; of a program that is PyTorch's own from top to
+    bottom, the innermost one of its layers or of its steps of a training.
     """
     frame: Optional[FrameType] = sys._getframe(1)
     inner: Optional[FrameType] = None
+    outside = False  # of the kit's frames around the operator
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_OWN):
+            outside = True
             if not name.startswith(_TORCH):
                 return frame
-            if f"{os.sep}nn{os.sep}modules{os.sep}" in name and not name.endswith("module.py"):
+            if any(part in name for part in _STEPS) or (_LAYERS in name and not name.endswith("module.py")):
                 inner = inner or frame
-        elif inner is not None:
-            return inner  # back at the kit's own call: the model is PyTorch's own from top to bottom
+        elif outside:
+            return inner  # back at the kit's own call: none of the frames between is the program's
         frame = frame.f_back
     return inner
 
 
 def is_inner(path: str) -> bool:
     """Whether a file is PyTorch's or this kit's: none of the program's own code."""
-    return path.startswith((_TORCH, _KIT))
+    return path.startswith((_TORCH, KIT))
 
 
 # Read from a code object as frames are: a kit that was started by a relative path has relative names in its frames.
-_KIT = os.path.join(os.path.dirname(os.path.dirname(source_line.__code__.co_filename)), "")
+KIT = os.path.join(os.path.dirname(os.path.dirname(source_line.__code__.co_filename)), "")
 # In the user's own process, the host's code that repeats a step stands beside the kit.
-_OWN = (_KIT, os.path.join(os.path.dirname(os.path.dirname(_KIT)), "inprocess", ""))
+_OWN = (KIT, os.path.join(os.path.dirname(os.path.dirname(KIT)), "inprocess", ""))

@@ -12,9 +12,11 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..observe.source import Place, own_frame
+from ..observe.source import KIT, Place, own_frame
 
 LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
+TRAIN_STEP = "train_step"  # the variable that counts the steps of a training, and the key of an origin
+NO_STEP: dict[str, Any] = {"generate_step": None, TRAIN_STEP: None}
 NESTED, LONGEST = 3, 100_000  # how far lists of the script are looked into
 
 
@@ -85,9 +87,11 @@ def phase_here() -> dict[str, Any]:
     for frame in frames():
         name, file = frame.f_code.co_name, frame.f_code.co_filename.replace(os.sep, "/")
         if name in LOADERS or file.endswith("torch/serialization.py"):
-            return {"phase": "load", "generate_step": None}
+            return {"phase": "load", **NO_STEP}
         if "/torch/optim/" in file:
-            return {"phase": "optimizer", "generate_step": None}
+            return {"phase": "optimizer", **NO_STEP, **_train_step()}
+        if file.endswith("nn/utils/clip_grad.py"):
+            return {"phase": "clip", **NO_STEP, **_train_step()}
         if (
             file.endswith(("nn/modules/loss.py", "/loss/loss_utils.py"))
             or name.endswith("_loss")
@@ -97,7 +101,15 @@ def phase_here() -> dict[str, Any]:
         if "/generation/" in file and name == "generate":
             phase = "generate"
             step = _generate_step(frame)
-    return {"phase": phase, "generate_step": step}
+    return {"phase": phase, "generate_step": step, **_train_step()}
+
+
+def _train_step() -> dict[str, Any]:
+    """Which step of the kit's own training runs, counted from 0."""
+    for frame in frames():
+        if frame.f_code.co_filename.startswith(KIT) and isinstance(frame.f_locals.get(TRAIN_STEP), int):
+            return {TRAIN_STEP: frame.f_locals[TRAIN_STEP]}
+    return {TRAIN_STEP: None}
 
 
 def _generate_step(outer: FrameType) -> Optional[int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Callable, Optional
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..observe.watch import Names
 from ..values.nest import items_in
@@ -32,6 +32,7 @@ class Program:
     state: what it changes: modules, optimizers, schedulers, scalers, tensors, and nests of these. It is copied once,
     and put back behind each run, also where that raises. ends: the named tensors of what ``run`` gives back, of which
     none may hold a NaN or Inf; None for all of them. settings: what is changed in every run. noun: what it is called.
+    unchanged: tensors of the state that no run writes to, of which no copy is made.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Program:
         settings: tuple[str, ...] = (),
         noun: str = "the program",
         seconds: float = SECONDS,
+        unchanged: Iterable[Tensor] = (),
     ) -> None:
         self.noun = noun
         self.seconds = seconds
@@ -50,7 +52,7 @@ class Program:
         self._ends = ends or returned
         self._settings = settings
         self._end: Optional[float] = None
-        self._state = State(self._things)
+        self._state = State(self._things, unchanged)
         self._bad_before = bad_names(left_behind(self._things))
         self._unscaled = False
         self._plain: Optional[Ended] = None
@@ -129,8 +131,9 @@ class Program:
                 return stopped(error, found())
             skipped = any(after < scale for after, scale in zip(self._scales(), before))
             spared = skipped and not self._unscaled
-            left = (item for item in left_behind(self._things) if not (spared and item[0].startswith("gradient ")))
-            return judged(bad_names([*self._ends(result), *left]) - self._bad_before, skipped, found())
+            named = [*self._ends(result), *left_behind(self._things)]
+            named = [item for item in named if not (spared and item[0].startswith("gradient "))]
+            return judged(bad_names(named) - self._bad_before, skipped, found())
         finally:
             self._state.put_back()
 

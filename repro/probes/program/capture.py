@@ -168,12 +168,14 @@ class Capture(Look):
         if forward is None:
             return {"phase": "backward", "note": f"in {name}"}
         at, line, package = forward
-        place = {
+        place: dict[str, Any] = {
             "phase": "backward", "forward_op": at.op, "forward_source": line, "code": package,
             "note": f"in {name}, the backward of {at.op}",
         }  # fmt: skip
         if at.module:
             place.update(module=at.module, module_class=self._names.classes.get(at.module, ""))
+        elif (at.module, at.call_index) != OUTSIDE:  # the outermost module itself
+            place.update(module_class=self._names.classes.get("", ""), call_index=at.call_index)
         return place
 
     def _decided_by(self, step: Step) -> Optional[str]:
@@ -222,6 +224,8 @@ class Capture(Look):
                 **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),
                 "gradient": None if node is None else self._only_bad_gradient(),
             }  # fmt: skip
+        if place.get("phase") == "optimizer":
+            place["note"] = self._updated(step) or place.get("note")
         notes = [text for text in (place.get("note"), note) if text]
         if mechanism == "masked_row":
             masked = next((at for at in reversed(origin.path) if at.op is not step.op and at.op.source), None)
@@ -244,6 +248,14 @@ class Capture(Look):
             "decided_by": self._decided_by(step),
         }
         return Found(step.op.address, MADE, record, program_of(self._tape, step.op))
+
+    def _updated(self, step: Step) -> Optional[str]:
+        """Of an operator of an optimizer: whose step it is."""
+        written = {ref.store.storage.data_ptr() for ref in step.op.mutates}
+        for kind, name, held in self._names.held():
+            if kind == "parameter" and is_readable(held) and held.untyped_storage().data_ptr() in written:
+                return f"in the step of {name}"
+        return None
 
     def _followed(self, call: OpCall) -> list[Tensor]:
         """What an operator is about to read of the bad values that are followed."""
@@ -382,7 +394,7 @@ def blank() -> dict[str, Any]:
         **dict.fromkeys(("token_index", "token", "head_index", "channel_index", "tensor", "tensor_index", "note")),
         **dict.fromkeys(("element", "value", "reference_value", "reference", "limit", "phase", "forward_op")),
         **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output", "library")),
-        **dict.fromkeys(("decided_by", "largest_weight", "cause_source")),
+        **dict.fromkeys(("decided_by", "largest_weight", "cause_source", "train_step")),
         "mechanism": "unknown", "operands": [], "inputs": [], "module": "", "module_class": "",
     }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """How one run of a callable ended: which of the tensors that it gives or leaves behind hold a NaN or Inf."""
 
 import os
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -119,5 +120,7 @@ def words(bad: frozenset[str]) -> str:
     return f"{text} {'is' if len(shown) == 1 else 'are'}"
 
 
-def _order(name: str) -> tuple[bool, str]:
-    return name.startswith(("gradient ", "parameter ", "buffer ")), name
+def _order(name: str) -> tuple[bool, list[tuple[int, str]]]:
+    """What was returned first, and steps by their number."""
+    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return name.startswith(("gradient ", "parameter ", "buffer ")), parts

@@ -20,12 +20,15 @@ PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor,
 
 
 class State:
-    """Everything as it is when this is made. Each piece of memory is copied once, on its own device."""
+    """Everything as it is when this is made. Each piece of memory is copied once, on its own device.
 
-    def __init__(self, things: Iterable[Any] = ()) -> None:
+    unchanged: tensors that are known to be written to by nobody.
+    """
+
+    def __init__(self, things: Iterable[Any] = (), unchanged: Iterable[Tensor] = ()) -> None:
         self._undo: list[Callable[[], Any]] = []
         self._met: dict[int, Any] = {}  # with the object itself, which keeps its number from being used again
-        self._copied: set[int] = set()
+        self._copied = {tensor.untyped_storage().data_ptr() for tensor in unchanged if type(tensor) in PLAIN}
         for thing in things:
             if not self._keep(thing) and hasattr(thing, "__dict__"):
                 self._container(vars(thing))

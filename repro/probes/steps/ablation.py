@@ -7,6 +7,8 @@ from ..model.forward import Pass, bad_words, is_bad_figures, judged_output
 from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
+from ..phases.ablations import check as check_phase
+from ..phases.answer import asked
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import describe, same_values
@@ -16,9 +18,12 @@ def run(session: Any, step: str) -> Outcome:
     name = step.partition(":")[2]
     if session.is_script:
         from ..script.answer import ablation as of_script
-        from ..script.answer import asked
+        from ..script.answer import asked as asked_script
 
-        return of_script(session.keep_script(asked), name)
+        return of_script(session.keep_script(asked_script), name)
+    phase = asked(session)
+    if phase is not None:
+        return check_phase(name, phase, session.loaded(), session.inputs(), session.case)
     return check(name, session.loaded(), session.known_passes, session.inputs(), session.case)
 
 

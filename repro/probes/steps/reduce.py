@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+from ..phases.answer import asked as asked_phase
+from ..program.answer import smallest
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
 from . import bisect
@@ -17,9 +19,12 @@ def run(session: Any, step: str) -> Outcome:
 
         return reduce_script(session.keep_script(asked), trials) if verdict == "bad" else (verdict, reason, None)
     if not session.is_whole:
-        from ..program.answer import smallest
-
         return smallest(session.program, trials)
+    phase = asked_phase(session)
+    if phase is not None and phase.bisected:
+        found = None if phase.asked.found is None else phase.asked.found.found
+        program = None if found is None else found.program
+        return smallest(program, trials) if verdict == "bad" else (verdict, reason, None)
     from ..reduce.reduce import reduce
 
     return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)

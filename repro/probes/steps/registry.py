@@ -1,8 +1,10 @@
 """Every step by name, and the call that runs one. The list is ``registry.json``; the host reads the same file.
 
 A step is one module beside this one with ``run(session, step) -> (verdict, reason, payload)``, and one line of the
-list: its name, the question that it answers, what it needs, which commands ask for it, and of what subject (a model or
-a script). ``judges`` names the kind of fault that a bad answer shows. An ablation is the step ``ablation:NAME``.
+list: its name, the question that it answers, what it needs, which commands ask for it, and of what subject (a model, a
+script, or a module that a factory gives). ``judges`` names the kind of fault that a bad answer shows. ``phases``: those
+in which it is asked ("forward", "generate", "train"), all where it names none. An ablation is the step
+``ablation:NAME``.
 """
 
 import importlib
@@ -36,12 +38,13 @@ def announced(names: list[str]) -> list[dict[str, str]]:
     return [{key: row[key] for key in ("name", "question", "needs")} for row in every() if row["name"] in names]
 
 
-def single(step: str, scripted: bool) -> list[str]:
-    """A step and what it stands on, in order."""
+def single(step: str, scripted: bool, made: bool = False) -> list[str]:
+    """A step and what it stands on, in order. made: for a module that a factory gives."""
     if scripted:
         return [step]
     (needs,) = (row["needs"] for row in every() if row["name"] == step)
-    return [*(name for name in BEFORE[needs] if name != step), step]
+    known = {row["name"] for row in every() if not made or "module" in row["subjects"]}
+    return [*(name for name in BEFORE[needs] if name != step and name in known), step]
 
 
 def run(session: Any, step: str, scripted: bool) -> Outcome:
@@ -56,6 +59,8 @@ def run(session: Any, step: str, scripted: bool) -> Outcome:
         return "skip", "there is no step {!r}; known: {}".format(step, ", ".join(subjects)), None
     if "script" not in subjects[step] and scripted:
         return "skip", f"a script has no {step} step: what it ends with is the answer", None
+    if not scripted and session.case.get("factory") is not None and "module" not in subjects[step]:
+        return "skip", f"a module that a factory gives has no {step} step", None
     if subjects[step] == ["script"] and not scripted:
         return "skip", "{} is no script: a script is a .py file".format(session.case.get("model")), None
     module = importlib.import_module("." + step.partition(":")[0], __package__)

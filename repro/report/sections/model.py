@@ -40,6 +40,8 @@ def _weights(answer: Answer) -> str | None:
         return "in memory, as the program held them"
     if answer.model.weights == "random":
         return f"random, seed {answer.model.seed}"
+    if answer.model.weights == "factory":
+        return "those that the factory gives"
     from_gguf = answer.files is not None and answer.files.source == "gguf"
     return "checkpoint" + (", dequantized by Transformers from the .gguf file" if from_gguf else "")
 

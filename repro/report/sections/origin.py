@@ -5,7 +5,7 @@ from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Bisect, CameIn, Figures, InputPlace, Origin
 from repro.core.records import Outcome
-from repro.core.sentences import named_module, origin_dtype, place_words
+from repro.core.sentences import many, named_module, origin_dtype, place_words
 from repro.report.markdown import Row, cell, shown_number, text
 from repro.report.section import Section, Shown, Variables
 
@@ -37,11 +37,25 @@ def fill(shown: Shown) -> Variables | None:
     origin, bisect, why_not = shown.answer.origin, shown.answer.bisect, _why_not(shown.answer)
     if origin is None and why_not is None:
         return None
-    script = shown.answer.script is not None
-    return {"rows": _rows(origin, bisect or Bisect(), script=script) if origin else [], "why_not": why_not}
+    run = _run(shown.answer)
+    return {"rows": _rows(origin, bisect or Bisect(), run) if origin else [], "why_not": why_not}
 
 
-def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
+def _run(answer: Answer) -> str | None:
+    """What was run again to confirm the origin, where that was no forward pass."""
+    if answer.script is not None:
+        return "script"
+    if answer.forward is not None and answer.forward.verdict is Outcome.BAD:
+        return None
+    return "generation" if answer.generate is not None else None if answer.train is None else "training"
+
+
+def _confirmed(by: str | None, run: str | None) -> str | None:
+    words = (CONFIRMED if run is None else IN_SCRIPT).get(by or "")
+    return words if words is None or run is None else words.replace("the script", f"the {run}")
+
+
+def _rows(origin: Origin, bisect: Bisect, run: str | None = None) -> list[Row]:
     there = [shown_number(value) for value in origin.operands if value is not None]
     limit = number(bisect.limit if origin.limit is None else origin.limit)
     token = "" if origin.token is None else f" {cell(origin.token)}"
@@ -56,6 +70,7 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         "forward source": _code(origin.forward_source),
         "first bad gradient": _code(origin.gradient),
         "tokens generated before": None if origin.generate_step is None else str(origin.generate_step),
+        "step of the training (from 0)": None if origin.train_step is None else str(origin.train_step),
         "layer": cell(origin.layer) if origin.layer else None,
         "mechanism": cell(mechanism(origin.mechanism).words),
         "dtype": _code(origin_dtype(origin, bisect)),
@@ -73,7 +88,7 @@ def _rows(origin: Origin, bisect: Bisect, *, script: bool = False) -> list[Row]:
         **{f"input {index}": _figures(one) for index, one in enumerate(origin.inputs)},
         "inputs at that element": ", ".join(there) if len(there) == len(origin.operands) else None,
         "output": _figures(origin.output) if origin.output else None,
-        "confirmed by": (IN_SCRIPT if script else CONFIRMED).get(origin.confirmed_by or ""),
+        "confirmed by": _confirmed(origin.confirmed_by, run),
         "note": text(origin.note) if origin.note else None,
     }
     return [[name, value] for name, value in named.items() if value]
@@ -92,7 +107,7 @@ def _place(place: InputPlace) -> str:
 
 def _came_in(came: CameIn) -> str:
     """How much of a tensor was bad before anything ran, and where."""
-    parts = [f"{came.bad:,} of {came.total:,} values of the {came.kind} are NaN or Inf"]
+    parts = [f"{came.bad:,} of {many(came.total, 'value')} of the {came.kind} are NaN or Inf"]
     parts += [f"rows {', '.join(map(str, came.examples))}"] if came.examples and came.bad < came.total else []
     parts += [f"last dimension {', '.join(map(str, came.features))}"] if came.features and came.bad < came.total else []
     return text("; ".join(parts))
@@ -121,8 +136,9 @@ def _figures(one: Figures) -> str:
 
 
 def _why_not(answer: Answer) -> str | None:
-    """Why there is no origin although the forward pass is bad."""
-    if answer.origin or answer.forward is None or answer.forward.verdict is not Outcome.BAD:
+    """Why there is no origin although a pass of the model is bad."""
+    passes = (answer.forward, answer.generate, answer.train)
+    if answer.origin or not any(one is not None and one.verdict is Outcome.BAD for one in passes):
         return None
     return text(answer.bisect.reason) if answer.bisect else "The bisect step was not run."
 

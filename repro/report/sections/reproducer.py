@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from repro.core.answer import CheckpointFiles, ScriptRecord
 from repro.core.payloads import Reduction
-from repro.core.sentences import listed, sentence
+from repro.core.sentences import listed, many, sentence
 from repro.report.markdown import block, code, text
 from repro.report.opening import full_stop
 from repro.report.section import Section, Shown, Variables
@@ -71,7 +71,8 @@ def _reduction(reduction: Reduction) -> Iterator[str]:
     if inputs and inputs.before:
         special = f", {sum(inputs.special)} of them special" if any(inputs.special) else ""
         ids = ", ".join(map(str, inputs.ids))
-        yield f"{inputs.after} of {inputs.before} tokens {_enough(inputs.after or 0)} (ids {ids}{special})."
+        before = many(inputs.before or 0, "token")
+        yield f"{inputs.after} of {before} {_enough(inputs.after or 0)} (ids {ids}{special})."
     if layers:
         kept = listed([str(number) for number in layers.kept])
         which = f"layer {kept}" if len(layers.kept) == 1 else f"layers {kept}"

@@ -25,6 +25,8 @@ from repro.sharing.forms.folder import scripts_of
 MOST_RUNS = 3
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 ATTENTIONS = ("eager", "sdpa")
+MOST_STEPS = 10_000
+"""Of a generation or a training; a run that asks for more is none that anybody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,9 @@ def _request(
     ):
         if value is not None and value not in known:
             raise RecordError(f"verdict.json asks for {what} {value!r}; known values are {', '.join(known)}.")
+    for what, count in (("generate", asked.generate), ("train_step", asked.train_step)):
+        if count is not None and not 1 <= count <= MOST_STEPS:
+            raise RecordError(f"verdict.json asks for {what} {count}; a replay does 1 to {MOST_STEPS:,}.")
     place = model or _here(asked, answer.model.revision)
     why = _why_not(asked, place, withheld=answer.private_prompts)
     if place is None or why is not None:
@@ -155,6 +160,8 @@ def _request(
         image=asked.image,
         audio=asked.audio,
         inputs=asked.inputs,
+        generate=asked.generate,
+        train_step=asked.train_step,
     )
     if model is None and case.model != asked.model:
         notes.append(
@@ -180,6 +187,8 @@ def _why_not(asked: Case, place: str | None, *, withheld: bool) -> str | None:
     """Why the model of a bundle is not run here; None where it is."""
     if asked.trust_remote_code:
         return "it brings its own code, which a replay never runs"
+    if asked.factory is not None:
+        return "a function of somebody's own gives it, which a replay never runs"
     if withheld and any(prompt.startswith("(") for prompt in asked.prompts):
         return "its prompts are withheld, and other prompts would ask another question"
     gone = [Path(path).name for path in asked.given.values() if not Path(path).is_file()]

@@ -13,7 +13,7 @@ from repro.core import paths
 from repro.core.answer import Answer
 from repro.core.encoding import encode, number, replace
 from repro.core.records import Kind, Outcome, Owner
-from repro.core.sentences import BAD_LOGITS, EVERY, OUTPUT, sentence
+from repro.core.sentences import BAD_LOGITS, EVERY, OUTPUT, many, sentence
 from repro.core.sweep_answers import Counts, Place, Prompts, Skips
 from repro.run.run import Request
 from repro.sweeps.prompts.reasons import reasons
@@ -146,15 +146,16 @@ def _without_censored(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _verdict(found: Prompts, of_step: str) -> tuple[Outcome, str]:
     """Verdict and reason of the whole. ``of_step``: what the step says that ran them."""
     if found.bad:
-        return Outcome.BAD, f"{found.bad:,} of {found.asked:,} examples are bad."
+        return Outcome.BAD, f"{found.bad:,} of {many(found.asked, 'example')} {'is' if found.bad == 1 else 'are'} bad."
     if found.asked < found.total:
-        return Outcome.SKIP, f"{found.asked:,} of {found.total:,} examples were run: {of_step}"
+        return Outcome.SKIP, f"{found.asked:,} of {many(found.total, 'example')} were run: {of_step}"
     if found.skip:
         why = found.skips[0]
         of = "" if why.examples == found.skip else f", {why.examples:,} of them"
         rest = f"; the other {found.good:,} are good" if found.good else ""
-        return Outcome.SKIP, f"{found.skip:,} of {found.asked:,} examples gave no answer{of}: {why.reason}{rest}."
-    return Outcome.GOOD, f"All of the {found.good:,} examples are finite in the layers that were looked at."
+        return Outcome.SKIP, f"{found.skip:,} of {many(found.asked, 'example')} gave no answer{of}: {why.reason}{rest}."
+    of_all = "The one example is" if found.good == 1 else f"All of the {found.good:,} examples are"
+    return Outcome.GOOD, f"{of_all} finite in the layers that were looked at."
 
 
 def summary(records: Iterable[Mapping[str, Any]], step: Prompts | None = None) -> Prompts:

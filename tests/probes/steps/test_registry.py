@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from repro.probes.model.ablations import ABLATIONS
+from repro.probes.phases.ablations import OWN
 from repro.probes.program.settings import SETTINGS
 from repro.probes.steps import registry
 
@@ -26,7 +27,7 @@ def test_no_module_is_without_its_line():
 
 
 def test_the_ablations_are_those_of_the_kit():
-    of = {"model": set(ABLATIONS), "script": set(SETTINGS) - {"compile=eager", "compile=aot_eager"}}
+    of = {"model": set(ABLATIONS) | set(OWN), "script": set(SETTINGS) - {"compile=eager", "compile=aot_eager"}}
     for subject, known in of.items():
         names = [row["name"] for row in registry.every() if ":" in row["name"] and subject in row["subjects"]]
         assert {name.partition(":")[2] for name in names} == known
@@ -47,6 +48,10 @@ def test_the_ablations_are_those_of_the_kit():
 )
 def test_a_single_step_runs_what_it_stands_on_first(step, expected):
     assert registry.single(step, scripted=False) == expected
+
+
+def test_a_module_of_a_factory_has_no_files_to_look_at_first():
+    assert registry.single("bisect", scripted=False, made=True) == ["load", "forward", "bisect"]
 
 
 def test_a_script_is_asked_the_step_alone():

@@ -5,6 +5,8 @@ A scale of 1 or less is none at all: what overflows then is the gradient itself.
 
 from collections.abc import Mapping
 
+from repro.core.sentences import many
+
 LEAST_STEPS = 10
 """Below so many steps, most of them may well be skipped: a scale of 2**32 needs 17 halvings to reach 2**15."""
 MOST_SKIPPED = 0.5
@@ -80,7 +82,7 @@ class Scaler:
             return f"{self._longest:,} steps in a row were skipped at a loss scale that does not fall"
         skipped, steps = self._share()
         if steps >= LEAST_STEPS and skipped > MOST_SKIPPED * steps:
-            return f"the loss scaler skipped {skipped:,} of {steps:,} steps"
+            return f"the loss scaler skipped {skipped:,} of {many(steps, 'step')}"
         return None
 
     def _share(self) -> tuple[int, int]:

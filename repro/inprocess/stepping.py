@@ -1,0 +1,76 @@
+"""A saved step, made again: ``repro.replay``, and what the command ``repro replay STEP`` runs in its own process."""
+
+import io
+import sys
+from pathlib import Path
+
+from torch import nn
+
+from repro.core import paths
+from repro.core.errors import ReproError, UsageError
+from repro.inprocess.finding import Finding
+from repro.inprocess.modules import inside
+from repro.inprocess.recording import Recording
+from repro.probes.checkpoint.resolve import CannotResolve
+from repro.probes.live.again import Again
+from repro.probes.live.answers import OfOperators, bisect_of_step, guard_outcome
+from repro.probes.live.saved import NoStep, read
+from repro.probes.model.compat import CannotLoad
+from repro.probes.model.given.factory import module_of
+from repro.probes.protocol.wire import Emitter
+from repro.probes.values.figures import dtype_name
+
+STATUS = {"good": 0, "bad": 1, "skip": 125}
+
+
+def replay(step: str | Path, model: nn.Module) -> Finding:
+    """Make a step again that a guard has saved.
+
+    Args:
+        step: The folder ``step`` of a guard's report.
+        model: A model of the same class. It gets the step's weights and mode.
+
+    Returns:
+        The finding; "good" where the step is good here.
+
+    Raises:
+        repro.core.errors.UsageError: the folder holds no such step, or one of another model.
+    """
+    module = inside(model)
+    try:
+        said, calls, bad = read(str(step), module)
+    except NoStep as error:
+        raise UsageError(str(error)) from error
+    told = Again(module, calls).look_into(bad)
+    number = said.get("step")
+    bisected = bisect_of_step(told)
+    watched = guard_outcome(told, number if isinstance(number, int) else None)
+    if told.is_good:
+        watched = ("good", f"{told.why}: {bad.what} holds no NaN or Inf", watched[2])
+    elif bisected[0] != "bad":
+        watched = ("skip", told.why, watched[2])
+    parameter = next(module.parameters(), None)
+    recording = Recording(
+        command="watch",
+        name=type(module).__name__,
+        told={"watch": watched, "bisect": bisected},
+        session=OfOperators(bisected, told.program, str(paths.cache_folder()), Emitter(io.StringIO())),
+        device=None if parameter is None else parameter.device.type,
+        dtype=None if parameter is None else dtype_name(parameter.dtype),
+    )
+    return Finding(recording, "watch")
+
+
+def main(arguments: list[str]) -> int:
+    """``STEP FACTORY [OUT]``: print the finding, write its report where OUT is given, and give the verdict's status."""
+    step, factory, *out = arguments
+    try:
+        module = module_of(factory)
+        finding = replay(step, module)
+        print(finding.text)
+        if out:
+            print(f"report: {finding.report(out[0])}")
+    except (CannotLoad, CannotResolve, ReproError) as error:
+        print(f"repro: {error}", file=sys.stderr)
+        return 2
+    return STATUS[finding.verdict]

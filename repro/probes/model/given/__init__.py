@@ -1,0 +1,1 @@
+"""Models that somebody's own code gives."""

@@ -1,0 +1,1 @@
+"""What a model does beyond one forward pass: a generation, and steps of a training."""

@@ -1,0 +1,197 @@
+"""What a generation or a training of the case ends with, where that is born, and what makes it go away."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from ..model.inputs import Inputs, load_tokenizer
+from ..model.load import Loaded
+from ..program.answer import Asked
+from ..program.callable import Program
+from ..protocol.wire import Outcome
+from .generation import Generation
+from .training import Training, batch_of, settings_for
+
+NOTHING_JUDGED = "generate() gave no scores, so nothing could be judged"
+FIRST = frozenset(("logits of step 0", "scores of step 0", "loss of step 0"))
+MOST_EXAMPLES = 64  # of a batch, each of which is left out once
+
+
+@dataclass
+class Phase:
+    """One phase of the case in this process.
+
+    ``asked``: what it was asked, of the first input that is bad, or of the first where none is. ``what``: the
+    generation or the training. ``bisected``: whether the origin was looked for in it.
+    ``examples``: those of a batch that make it bad, once they were asked for.
+    """
+
+    what: Union[Generation, Training]
+    asked: Asked
+    inputs: int = 0
+    bisected: bool = False
+    examples: Optional[list[int]] = None
+
+    @property
+    def verdict(self) -> str:
+        return self.asked.verdict
+
+    @property
+    def program(self) -> Program:
+        runs = self.asked.runs
+        assert isinstance(runs, Program)  # made here
+        return runs
+
+
+def asked(session: Any) -> Optional[Phase]:
+    """The phase of a session's case, asked once; None where the case is a forward pass alone."""
+    case = session.case
+
+    def make() -> Phase:
+        if case.get("generate") is not None:
+            return generating(session.loaded(), session.inputs(), int(case["generate"]))
+        optimizer = session.made().optimizer if session.has_factory else None
+        return training(session.loaded(), session.inputs(), case, optimizer)
+
+    if case.get("generate") is None and case.get("train_step") is None:
+        return None
+    phase: Phase = session.keep_phase(make)
+    return phase
+
+
+def generating(loaded: Loaded, inputs: Iterable[Inputs], tokens: int, **settings: Any) -> Phase:
+    """A generation behind each prompt, up to the first that is bad."""
+    found: Optional[Phase] = None
+    for number, made in enumerate(inputs):
+        what = Generation(loaded, made, tokens, **settings)
+        phase = Phase(what, Asked.of(what.program()), number)
+        if phase.verdict == "bad":
+            return phase
+        if found is None or found.verdict == "good":
+            found = phase
+    assert found is not None  # a case has inputs
+    return found
+
+
+def training(loaded: Loaded, inputs: list[Inputs], case: dict[str, Any], optimizer: Any = None) -> Phase:
+    """Steps of a training on all inputs as one batch."""
+    settings = settings_for(int(case["train_step"]), case.get("dtype"))
+    what = Training(loaded, batch_of(loaded, inputs), settings, optimizer)
+    return Phase(what, Asked.of(what.program()))
+
+
+def outcome(phase: Phase) -> Outcome:
+    """The step ``generate`` or ``train``."""
+    what, plain = phase.what, phase.program.plain
+    verdict, reason = phase.verdict, phase.asked.reason
+    told: dict[str, Any] = {"bad": sorted(plain.bad), "note": plain.reason if plain.skipped else None}
+    if isinstance(what, Generation):
+        new = what.plain.new
+        told.update(tokens=what.tokens, cached=what.is_cached, prompt=phase.inputs, judged=what.judged)
+        told["generated"] = [] if what.inputs.withheld else new
+        if verdict == "good" and not what.judged:
+            return "skip", NOTHING_JUDGED, told
+        if verdict == "good":
+            reason = f"{len(new) + 1} steps, and the logits and scores of each are finite"
+        return verdict, reason, told
+    told.update(_of_training(what))
+    if verdict == "bad":
+        told["examples"] = guilty(phase)
+        if told["examples"]:
+            rows = ", ".join(map(str, told["examples"]))
+            reason += (
+                f"; finite without example {rows} of the batch"
+                if len(told["examples"]) == 1
+                else (f"; the examples {rows} of the batch are bad alone")
+            )
+    elif verdict == "good":
+        losses = ", ".join(f"{loss:.6g}" for loss in what.losses)
+        reason = f"{plain.reason}; the loss is {what.batch.loss}: {losses}"
+    return verdict, reason, told
+
+
+def _of_training(what: Training) -> dict[str, Any]:
+    settings = what.settings
+    return {
+        "steps": settings.steps,
+        "loss": what.batch.loss,
+        "losses": what.losses,
+        "batch": what.batch.rows,
+        "autocast": None if settings.autocast is None else str(settings.autocast).replace("torch.", ""),
+        "loss_scale": settings.scale,
+        "clip": settings.clip,
+        "optimizer": type(what.optimizer).__name__,
+        "examples": [],
+    }
+
+
+def guilty(phase: Phase) -> list[int]:
+    """The examples of the batch that make it bad: the one without which it is good, or all that are bad alone."""
+    if phase.examples is None:
+        phase.examples = [] if phase.verdict != "bad" else list(_guilty(phase.what))
+    return phase.examples
+
+
+def _guilty(what: Union[Generation, Training]) -> Iterable[int]:
+    if not isinstance(what, Training) or not 2 <= what.batch.rows <= MOST_EXAMPLES:
+        return []
+    rows = range(what.batch.rows)
+    for row in rows:
+        if _ends(what, frozenset([row])) == "good":
+            return [row]
+    everything = frozenset(rows)
+    return [row for row in rows if _ends(what, everything - {row}) == "bad"]
+
+
+def _ends(what: Training, leave_out: frozenset[int]) -> str:
+    return again(what, leave_out=leave_out).verdict
+
+
+def again(what: Training, **changes: Any) -> Asked:
+    """The same training with other settings."""
+    settings = dataclasses.replace(what.settings, **changes)
+    return Asked.of(Training(what.loaded, what.batch, settings, what.own).program())
+
+
+def bisect(phase: Phase, trusted: bool) -> Outcome:
+    """The bisect step for a phase that is bad."""
+    phase.bisected = True
+    verdict, reason, payload = phase.asked.bisect()
+    origin = (payload or {}).get("origin")
+    if origin is None or payload is None:
+        return verdict, reason, payload
+    if isinstance(phase.what, Generation):
+        payload["prompt"] = phase.inputs
+        origin.update(_token(phase.what, origin, trusted))
+        if origin["token_index"] is not None:
+            reason += f"; token {origin['token_index']}" + (f" {origin['token']!r}" if origin["token"] else "")
+    step = origin["generate_step"]
+    if step is not None:
+        reason += f"; in step {step} of the generation"
+    elif origin["train_step"] is not None:
+        reason += f"; {origin['phase']} of step {origin['train_step']}"
+    return verdict, reason, payload
+
+
+def placed(phase: Phase, origin: dict[str, Any]) -> None:
+    """Say of an origin that was found in a forward pass that the phase meets it in its first step, where it does."""
+    plain = phase.program.plain
+    first = phase.asked.raises_for_it or bool(plain.bad & FIRST)
+    if phase.verdict != "bad" or not first:
+        return
+    if isinstance(phase.what, Generation):
+        origin.update(phase="generate", generate_step=0)
+    else:
+        origin.update(phase="forward", train_step=0)
+
+
+def _token(what: Generation, origin: dict[str, Any], trusted: bool) -> dict[str, Any]:
+    """The token that the model was given in the step of the origin, where that was one token."""
+    step, begin = origin["generate_step"], what.plain.begin
+    if not step or begin is None or not what.is_cached or origin["call_index"] < 0 or step > len(what.plain.new):
+        return {}
+    token = what.plain.new[step - 1]
+    tokenizer = None if what.inputs.withheld else load_tokenizer(what.loaded.source.folder, trusted)
+    text = None if tokenizer is None else str(tokenizer.convert_ids_to_tokens([token])[0])
+    return {"token_index": begin + step - 1, "token": text}

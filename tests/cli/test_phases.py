@@ -1,0 +1,157 @@
+"""``--factory``, ``--generate`` and ``--train-step`` from the real command: the injected place, phase and line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpus import families
+from support.hosting import repro
+
+VOICE = """
+import torch
+from torch import nn
+
+
+class Voice(nn.Module):
+    \"\"\"Speech or not: a learned filter bank, the logarithm of its energy, a recurrent layer.\"\"\"
+
+    def __init__(self, floor):
+        super().__init__()
+        self.bank = nn.Conv1d(1, 8, 16, stride=8)
+        self.memory = nn.LSTM(8, 8, batch_first=True)
+        self.head = nn.Linear(8, 1)
+        self.floor = floor
+
+    def forward(self, wave):
+        energy = self.bank(wave.unsqueeze(1)).square() * (wave.abs().sum(-1) > 0)[:, None, None]
+        logs = (energy + self.floor).log()
+        state, _ = self.memory(logs.transpose(1, 2))
+        return torch.sigmoid(self.head(state))
+
+
+class Distance(nn.Module):
+    def __init__(self, least):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.least = least
+
+    def forward(self, x, target):
+        apart = self.layer(x) * 0 + target
+        return {"loss": (apart.square().sum(-1) + self.least).sqrt().mean()}
+
+
+def waves():
+    return torch.stack([torch.linspace(-1, 1, 64), torch.zeros(64)])
+
+
+def silent(): return Voice(0.0), {"wave": waves()}
+def voiced(): return Voice(1e-6), {"wave": waves()}
+def targets(): return {"x": torch.ones(3, 4), "target": torch.tensor([[1.0], [0.0], [1.0]]).expand(3, 4).clone()}
+def distance(): return Distance(0.0), targets()
+def distance_sound(): return Distance(1e-3), targets()
+"""
+
+
+def line(words: str) -> str:
+    (found,) = (number for number, text in enumerate(VOICE.split("\n"), 1) if words in text)
+    return f"voice.py:{found}"
+
+
+def asked(folder: Path, *args: str) -> tuple[int, dict[str, Any]]:
+    (folder / "voice.py").write_text(VOICE)
+    ran = repro(*args, "--no-bundle", "--out", "o", cwd=folder, env={"REPRO_CACHE_DIR": str(folder / "cache")})
+    path = folder / "o" / "verdict.json"
+    assert path.exists(), ran.stderr
+    answer: dict[str, Any] = json.loads(path.read_text())
+    return ran.returncode, answer
+
+
+def test_a_module_of_a_factory_is_found_out_and_reduced(tmp_path: Path) -> None:
+    status, answer = asked(tmp_path, "--factory", "voice.py:silent")
+    assert status == 1
+    origin = answer["origin"]
+    assert (origin["op"], origin["mechanism"], origin["source"]) == (
+        "aten.log.default",
+        "divide_by_zero",
+        line("logs = "),
+    )
+    assert answer["reproducer"]["verified"] is True
+    assert answer["model"]["weights"] == "factory"
+    assert answer["files"] is None
+    assert answer["command"].startswith("repro --factory ")
+
+
+def test_its_sound_twin_is_good(tmp_path: Path) -> None:
+    status, answer = asked(tmp_path, "--factory", "voice.py:voiced", "--no-ablations")
+    assert (status, answer["verdict"], answer["origin"]) == (0, "good", None)
+
+
+def test_a_training_step_names_phase_line_gradient_and_example(tmp_path: Path) -> None:
+    status, answer = asked(tmp_path, "--factory", "voice.py:distance", "--train-step", "2")
+    assert status == 1
+    origin = answer["origin"]
+    assert (origin["phase"], origin["train_step"], origin["forward_source"]) == ("backward", 0, line('"loss"'))
+    assert answer["train"]["examples"] == [1]
+    assert answer["forward"]["verdict"] == "good"
+    assert "in the backward of aten.sqrt.default" in answer["reason"]
+    report = (tmp_path / "o" / "report.md").read_text("utf-8")
+    assert "| step of the training (from 0) | 0 |" in report
+    assert "| examples that make it bad | 1 |" in report
+    assert "this one alone makes the training bad" in report  # the second step has the same fault
+
+
+def test_the_sound_training_is_good(tmp_path: Path) -> None:
+    status, answer = asked(tmp_path, "--factory", "voice.py:distance_sound", "--train-step", "--no-ablations")
+    assert (status, answer["verdict"], answer["train"]["steps"]) == (0, "good", 1)
+
+
+def test_a_generation_names_the_processor_and_the_greedy_one_works_around_it(tmp_path: Path) -> None:
+    families.build("llama").save_pretrained(tmp_path / "model")
+    config = {"do_sample": True, "temperature": 1e-39, "eos_token_id": None}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(config))
+    status, answer = asked(tmp_path, "model", "--generate", "4")
+    assert status == 1
+    origin = answer["origin"]
+    assert (origin["phase"], origin["generate_step"], origin["op"]) == ("generate", 0, "aten.div.Tensor")
+    assert origin["source"].startswith("logits_process.py:")
+    assert "do_sample=false" in answer["workarounds"]
+    assert "use_cache=false" not in answer["workarounds"]
+    assert answer["generate"]["verdict"] == "bad"
+
+
+def test_a_factory_that_raises_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "voice.py").write_text("def f():\n    raise KeyError('weights')\n")
+    ran = repro("--factory", "voice.py:f", "--no-bundle", "--out", "o", cwd=tmp_path)
+    assert ran.returncode == 125
+    assert "raised KeyError: 'weights' (voice.py:2)" in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--factory", "voice.py"), "--factory takes FILE.py:function or package.module:function, not 'voice.py'"),
+        (("--factory", "none.py:f"), "the factory's file 'none.py' does not exist"),
+        (("--factory", "a-b:f"), "neither a .py file nor the name of a module"),
+        (("m", "--generate", "1", "--train-step"), "Give one of them"),
+        (("voice.py", "--generate", "1"), "is a script, which takes no --generate"),
+        (("x.txt", "--factory", "voice.py:f"), "the weights for --factory"),
+        (("--generate", "0"), "0 is not in the range"),
+        (("--factory", "voice.py:f", "--weights", "random:0"), "is of a configuration"),
+    ],
+)
+def test_wrong_usage_is_one_line(tmp_path: Path, args: tuple[str, ...], words: str) -> None:
+    (tmp_path / "voice.py").write_text("")
+    ran = repro(*args, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert words in ran.stderr
+
+
+def test_a_changed_factory_is_not_gone_on_with(tmp_path: Path) -> None:
+    asked(tmp_path, "--factory", "voice.py:voiced", "--no-ablations")
+    (tmp_path / "voice.py").write_text(VOICE + "\n")
+    ran = repro("--factory", "voice.py:voiced", "--no-ablations", "--no-bundle", "--out", "o", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert "voice.py was sha256" in ran.stderr
