@@ -1,7 +1,8 @@
 """``repro.Guard``: a training loop at nearly its own speed, stopped and explained at the first bad value."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -59,14 +60,23 @@ class Guard:
         out: A new or empty folder for the report and the saved step; nothing is written where it is None.
         then: "raise" FaultFound; "skip" the step, by leaving the optimiser no gradients (a fault of the optimiser's own
             step has changed the weights already, and raises); or only "note" it, in ``findings``.
+        by_hand: The loop calls ``before_step(optimizer)`` when the gradients are there. For loops whose forward and
+            backward pass run inside of the optimiser's step.
 
     Attributes:
         steps: How many steps of the optimiser have been made.
+        aside: Gives a context for what is made again, such as one that logs nothing.
         findings: What was found, in order. Where steps are skipped or noted, only the first is looked into.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Any = None, *, out: str | Path | None = None, then: Then = "raise"
+        self,
+        model: nn.Module,
+        optimizer: Any = None,
+        *,
+        out: str | Path | None = None,
+        then: Then = "raise",
+        by_hand: bool = False,
     ) -> None:
         if then not in THEN:
             raise ValueError(f"then={then!r}: expected one of {', '.join(map(repr, THEN))}.")
@@ -77,6 +87,8 @@ class Guard:
         self.steps = 0
         self.findings: list[Finding] = []
         self.skipped = 0
+        self._by_hand = by_hand
+        self.aside: Callable[[], AbstractContextManager[None]] = nullcontext
         self._guarding: Guarding | None = None
         self._counting: list[Any] = []
 
@@ -93,10 +105,15 @@ class Guard:
     def start(self) -> Self:
         """Begin to screen; the same as entering the block."""
         if self._guarding is None:
-            self._guarding = Guarding(self._model, self._optimizers, self._bad)
+            self._guarding = Guarding(self._model, self._optimizers, self._bad, self._by_hand)
             # Behind the screen's own: a step that goes bad is not counted before it is told.
             self._counting = [optimizer.register_step_post_hook(self._count) for optimizer in self._optimizers[:1]]
         return self
+
+    def before_step(self, optimizer: Any) -> None:
+        """The gradients are there; see ``by_hand``."""
+        if self._guarding is not None:
+            self._guarding.before_step(optimizer)
 
     def close(self) -> None:
         """Take all hooks off."""
@@ -154,7 +171,8 @@ class Guard:
 
     def _looked_into(self, bad: Bad) -> Finding:
         assert self._guarding is not None
-        told = self._guarding.look_into(bad)
+        with self.aside():
+            told = self._guarding.look_into(bad)
         bisected = bisect_of_step(told)
         parameter = next(self._model.parameters(), None)
         answers: dict[str, Told] = {

@@ -23,10 +23,13 @@ CALLS = 64  # of the model, between two steps of the optimiser, that are kept
 class Guarding:
     """Hooks on one model and its optimisers.
 
-    report: is told what is bad, in the thread that trains; it may raise, and what it raises ends the step.
+    report: is told what is bad, in the thread that trains; it may raise, and what it raises ends the step. by_hand: who
+    trains calls ``before_step``, for the optimiser's own step begins before there are gradients.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Iterable[Any], report: Callable[[Bad], None]) -> None:
+    def __init__(
+        self, model: nn.Module, optimizers: Iterable[Any], report: Callable[[Bad], None], by_hand: bool = False
+    ) -> None:
         self._model, self._report = model, report
         self._optimizers = tuple(optimizers)
         self._calls: list[Call] = []
@@ -38,7 +41,8 @@ class Guarding:
             model.register_forward_hook(self._after),
         ]
         for optimizer in self._optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            if not by_hand:
+                self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     @property
@@ -104,6 +108,10 @@ class Guarding:
                 return
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.before_step(optimizer)
+
+    def before_step(self, optimizer: Any) -> None:
+        """The gradients are there, and the optimiser is about to use them."""
         if self._busy:
             return
         if self._waiting:
