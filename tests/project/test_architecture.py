@@ -224,7 +224,11 @@ def module_name(path):
 
 def test_every_host_module_can_be_imported_without_torch():
     """Not the room that runs in the user's own process, and what leads into it."""
-    names = [module_name(path) for path in HOST if not {"inprocess", "lightning.py", "transformers.py"} & set(path.parts[-2:])]
+    names = [
+        module_name(path)
+        for path in HOST
+        if not {"inprocess", "lightning.py", "transformers.py"} & set(path.parts[-2:])
+    ]
     ran = run_blocked("\n".join(f"import {name}" for name in names))
     assert (ran.returncode, ran.stderr) == (0, "")
 

@@ -5,6 +5,7 @@ holes. Source: https://huggingface.co/docs/safetensors (format), and its rule th
 """
 
 import json
+import math
 import os
 import re
 import struct
@@ -70,11 +71,25 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parsed(raw: bytes) -> Any:
-    """The JSON of a header, as strictly as the library reads it: without NaN, and without halves of surrogate pairs."""
-    found = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    """The JSON of a header, as strictly as the library reads it: without NaN, without numbers that float64 does not
+    hold, and without halves of surrogate pairs.
+    """
+    found = json.loads(
+        raw.decode("utf-8"),
+        object_pairs_hook=_no_duplicates,
+        parse_constant=_no_constant,
+        parse_int=lambda text: int(_in_range(text)),
+        parse_float=lambda text: float(_in_range(text)),
+    )
     if SURROGATE.search(raw):
         json.dumps(found, ensure_ascii=False).encode("utf-8")
     return found
+
+
+def _in_range(text: str) -> str:
+    if math.isinf(float(text)):
+        raise ValueError(f"{text[:20]}... is beyond any number that the library reads")
+    return text
 
 
 def _no_constant(word: str) -> None:

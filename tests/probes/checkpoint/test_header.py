@@ -231,3 +231,16 @@ def test_a_nest_that_is_too_deep(tmp_path):
 def test_what_is_no_whole_number(tmp_path, shape, offsets):
     about = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
     refused(tmp_path, raw_safetensors({"a": about}, bytes(4)))
+
+
+@pytest.mark.parametrize("number", ["1e400", "9" * 400])
+def test_a_number_that_no_float_holds_is_refused_as_the_library_does(tmp_path, number):
+    from safetensors import SafetensorError, safe_open
+
+    text = f'{{"a": {{"dtype": "F32", "shape": [], "data_offsets": [0, 4], "more": {number}}}}}'.encode()
+    content = raw_safetensors(text) + bytes(4)
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(SafetensorError):
+        safe_open(str(path), framework="pt")
+    assert "beyond any number" in refused(tmp_path, content)
