@@ -24,8 +24,7 @@ def main(argv: list[str]) -> int:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(prog="attacks", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("words", nargs="*", help="parts of names; all attacks without")
-    # One more than there are cores: what is killed, stopped or held is waited for.
-    parser.add_argument("--jobs", type=int, default=(os.cpu_count() or 1) + 1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--page", type=Path, help="write the summary into this page")
     parser.add_argument("--slow", action="store_true", help="print how long each one took")
     given = parser.parse_args(argv)
