@@ -1,6 +1,5 @@
 """``repro.Guard``: a training loop at nearly its own speed, stopped and explained at the first bad value."""
 
-import io
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,13 +13,11 @@ from repro.core import paths
 from repro.core.folders import check_unused
 from repro.inprocess.finding import Finding
 from repro.inprocess.modules import inside
-from repro.inprocess.recording import Recording, Told
+from repro.inprocess.watching import of_operators
 from repro.probes.live.again import Bad
-from repro.probes.live.answers import OfOperators, bisect_of_step, guard_outcome
+from repro.probes.live.answers import bisect_of_step, guard_outcome
 from repro.probes.live.guarding import Guarding
 from repro.probes.live.saved import save
-from repro.probes.protocol.wire import Emitter
-from repro.probes.values.figures import dtype_name
 
 Then = Literal["raise", "skip", "note"]
 STEP = "step"
@@ -173,21 +170,7 @@ class Guard:
         assert self._guarding is not None
         with self.aside():
             told = self._guarding.look_into(bad)
-        bisected = bisect_of_step(told)
-        parameter = next(self._model.parameters(), None)
-        answers: dict[str, Told] = {
-            "watch": guard_outcome(told, self.step),
-            "bisect": bisected,
-        }
-        recording = Recording(
-            command="watch",
-            name=type(self._model).__name__,
-            told=answers,
-            session=OfOperators(bisected, told.program, str(paths.cache_folder()), Emitter(io.StringIO())),
-            device=None if parameter is None else parameter.device.type,
-            dtype=None if parameter is None else dtype_name(parameter.dtype),
-        )
-        return Finding(recording, "watch")
+        return of_operators(self._model, guard_outcome(told, self.step), bisect_of_step(told), told.program)
 
 
 def _several(optimizer: Any) -> tuple[Any, ...]:

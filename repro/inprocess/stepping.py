@@ -1,24 +1,20 @@
 """A saved step, made again: ``repro.replay``, and what the command ``repro replay STEP`` runs in its own process."""
 
-import io
 import sys
 from pathlib import Path
 
 from torch import nn
 
-from repro.core import paths
 from repro.core.errors import ReproError, UsageError
 from repro.inprocess.finding import Finding
 from repro.inprocess.modules import inside
-from repro.inprocess.recording import Recording
+from repro.inprocess.watching import of_operators
 from repro.probes.checkpoint.resolve import CannotResolve
 from repro.probes.live.again import Again
-from repro.probes.live.answers import OfOperators, bisect_of_step, guard_outcome
+from repro.probes.live.answers import bisect_of_step, guard_outcome
 from repro.probes.live.saved import NoStep, read
 from repro.probes.model.compat import CannotLoad
 from repro.probes.model.given.factory import module_of
-from repro.probes.protocol.wire import Emitter
-from repro.probes.values.figures import dtype_name
 
 STATUS = {"good": 0, "bad": 1, "skip": 125}
 
@@ -49,16 +45,7 @@ def replay(step: str | Path, model: nn.Module) -> Finding:
         watched = ("good", f"{told.why}: {bad.what} holds no NaN or Inf", watched[2])
     elif bisected[0] != "bad":
         watched = ("skip", told.why, watched[2])
-    parameter = next(module.parameters(), None)
-    recording = Recording(
-        command="watch",
-        name=type(module).__name__,
-        told={"watch": watched, "bisect": bisected},
-        session=OfOperators(bisected, told.program, str(paths.cache_folder()), Emitter(io.StringIO())),
-        device=None if parameter is None else parameter.device.type,
-        dtype=None if parameter is None else dtype_name(parameter.dtype),
-    )
-    return Finding(recording, "watch")
+    return of_operators(module, watched, bisected, told.program)
 
 
 def main(arguments: list[str]) -> int:

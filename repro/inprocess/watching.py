@@ -11,12 +11,13 @@ from torch import nn
 from repro.core import paths
 from repro.inprocess.finding import Finding
 from repro.inprocess.modules import inside
-from repro.inprocess.recording import Recording
+from repro.inprocess.recording import Recording, Told
 from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
 from repro.probes.live.watching import Watching
 from repro.probes.protocol.wire import Emitter
+from repro.probes.reduce.program import Program
 from repro.probes.values.figures import dtype_name
 
 CODE = "the watched code"
@@ -122,14 +123,16 @@ def of_watched(watching: Watching, model: nn.Module | None) -> Finding:
     """The finding of what was watched."""
     bisected = bisect_outcome(watching) or ("good", "nothing bad arrived: there is nothing to find", None)
     program = None if watching.sighting is None else watching.sighting.program
+    return of_operators(model, watch_outcome(watching), bisected, program)
+
+
+def of_operators(model: nn.Module | None, watched: Told, bisected: Told, program: Program | None) -> Finding:
+    """The finding of code that is over, of which the operators are left that show the fault."""
     parameter = None if model is None else next(model.parameters(), None)
     recording = Recording(
         command="watch",
         name=CODE if model is None else type(model).__name__,
-        told={
-            "watch": watch_outcome(watching),
-            "bisect": bisected,
-        },
+        told={"watch": watched, "bisect": bisected},
         session=OfOperators(bisected, program, str(paths.cache_folder()), Emitter(io.StringIO())),
         device=None if parameter is None else parameter.device.type,
         dtype=None if parameter is None else dtype_name(parameter.dtype),

@@ -15,6 +15,8 @@ from typing import Any, Callable
 import torch
 from torch import Tensor, nn
 
+from ..machine.chance import Chance
+
 SIMPLE = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device)
 PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
 
@@ -32,7 +34,7 @@ class State:
         for thing in things:
             if not self._keep(thing) and hasattr(thing, "__dict__"):
                 self._container(vars(thing))
-        self._last = [*_random_state(), *_settings()]
+        self._last = [Chance.taken().put, *_settings()]
 
     def put_back(self) -> None:
         """As it was. Random state and settings come last: what is copied here changes none of them."""
@@ -141,21 +143,6 @@ def _holds_state(thing: Any) -> bool:
     if isinstance(thing, type) or not hasattr(thing, "__dict__"):
         return False
     return all(hasattr(thing, name) for name in ("state_dict", "load_state_dict")) or hasattr(thing, "get_seq_length")
-
-
-def _random_state() -> list[Callable[[], Any]]:
-    kept: list[Callable[[], Any]] = [
-        partial(torch.set_rng_state, torch.get_rng_state()),
-        partial(random.setstate, random.getstate()),
-    ]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        kept.append(partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
-    if getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available():
-        kept.append(partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        kept.append(partial(numpy.random.set_state, numpy.random.get_state()))
-    return kept
 
 
 def _settings() -> list[Callable[[], Any]]:
