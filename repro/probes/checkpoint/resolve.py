@@ -124,11 +124,7 @@ def _adapted(folder: str) -> Optional[Source]:
     config = os.path.join(folder, ADAPTER)
     if not os.path.exists(config) or any(os.path.lexists(os.path.join(folder, name)) for name in WEIGHT_FILES):
         return None
-    try:
-        check_is_file(config)
-        settings = read_json(config, limits.CONFIG_BYTES)
-    except (OSError, ValueError) as error:
-        raise CannotResolve(f"{config} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    settings = _content(config)
     base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
     if not isinstance(base, str) or not base:
         raise CannotResolve(
@@ -149,6 +145,19 @@ def _adapted(folder: str) -> Optional[Source]:
     return replace(found, adapter=folder, note=f"an adapter (LoRA) on {base}")
 
 
+def _content(path: str) -> Any:
+    """The JSON of a small file.
+
+    Raises:
+        CannotResolve: it cannot be read.
+    """
+    try:
+        check_is_file(path)
+        return read_json(path, limits.CONFIG_BYTES)
+    except (OSError, ValueError) as error:
+        raise CannotResolve(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
 def _encoder(folder: str) -> Optional[Source]:
     """The transformer of a folder that holds a sentence encoder; None for any other.
 
@@ -158,11 +167,7 @@ def _encoder(folder: str) -> Optional[Source]:
     path = os.path.join(folder, MODULES)
     if not os.path.exists(path):
         return None
-    try:
-        check_is_file(path)
-        rows = read_json(path, limits.CONFIG_BYTES)
-    except (OSError, ValueError) as error:
-        raise CannotResolve(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    rows = _content(path)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise CannotResolve(f"{path} is no list of modules, as sentence-transformers writes one.")
     first = str(rows[0].get("path", ""))
