@@ -83,7 +83,7 @@ def kill(
     scene = SCENES[what](place, step, real)
     if limit:
         scene = Scene(place, (*scene.arguments, "--step-timeout", f"{limit:g}"), scene.env, scene.point)
-    alone = _left_alone(scene, what, step if not real else "", real)
+    alone = _left_alone(scene, what, real)
     yield from _killed(scene, whom, signal)
     if (status := scene.to_the_end()) != alone["status"]:
         yield f"resumed, it ended with {status}, and left alone with {alone['status']}: {scene.said()[-600:]}"
@@ -121,9 +121,9 @@ def _killed(scene: Scene, whom: str, name: str) -> Iterator[str]:
         process.wait()
 
 
-def _left_alone(scene: Scene, what: str, step: str, real: bool) -> dict[str, Any]:
+def _left_alone(scene: Scene, what: str, real: bool) -> dict[str, Any]:
     """Status and answer of the command when nobody disturbs it; asked once for all that share a cache."""
-    key = "-".join([what, "real" if real else "fake", re.sub(r"\W+", "_", step), *_key_words(scene)])
+    key = "-".join([what, "real" if real else "fake", *_key_words(scene)])
     folder = Path(os.environ["REPRO_CACHE_DIR"]).parent / "left-alone"
     folder.mkdir(parents=True, exist_ok=True)
     from filelock import FileLock
@@ -384,7 +384,7 @@ def locked_out(place: Path, command: list[str], folder: str, then: list[int]) ->
 def side_by_side(place: Path, what: str, step: str) -> Iterator[str]:
     """The same command twice: the second is refused while the first is at work, which ends as if left alone."""
     scene = SCENES[what](place, step, False)
-    alone = _left_alone(scene, what, step, False)
+    alone = _left_alone(scene, what, False)
     process = scene.start()
     try:
         if not _until(lambda: scene.point(scene.said())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import urllib.parse
 import zipfile
@@ -10,6 +11,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from click.testing import CliRunner
+from support.hosting import BISECT, ORIGIN, observation, repro
+from support.injected_run import ENVIRONMENT, LOAD, LOGITS, PROMPT, run_folder, verdict
+
+from repro.cli.share import lint, report
+from repro.core.answer import read
+from repro.core.encoding import encode, replace
+from repro.core.records import Case, Owner
+from repro.report.plots.chart import Plot
+from repro.report.privacy import machine
+from repro.report.privacy.mask import Mask
+from repro.reproducer.offer import offer
+from repro.reproducer.verify import Verification
+from repro.run import output
 
 from . import deed
 
@@ -38,7 +54,9 @@ def inject(
     """
     secret = "".join(text)
     forbidden = [secret] if never is None else never
-    with _world(**world):
+    # A drawing would take most of the time, and what is drawn as outlines cannot be searched.
+    pictures = mock.patch("repro.report.pictures.png", lambda plot: _in_words(plot).encode())
+    with _world(**world), pictures, mock.patch("repro.report.html.svg", _in_words):
         folder = _run_with(place / "run", secret, inside=inside)
         printed = _shared(folder)
     kept = "".join((folder / name).read_text("utf-8", "replace") for name in ("verdict.json", "kit.log"))
@@ -50,11 +68,6 @@ def inject(
 @deed
 def keep(place: Path, text: str, world: Mapping[str, Any] | None = None) -> Iterator[str]:
     """A text that is evidence, and no secret: the report has it as it is."""
-    from support.injected_run import run_folder
-
-    from repro.core.answer import read
-    from repro.run import output
-
     with _world(**(world or {})):
         folder = run_folder(place / "run", answer=_answer_with(f"said {text} here"))
         output.write(folder, read(folder / "verdict.json"), whole=False)
@@ -65,8 +78,6 @@ def keep(place: Path, text: str, world: Mapping[str, Any] | None = None) -> Iter
 @deed
 def search(place: Path, run: list[str], never: list[str], needs: list[str], **world: Any) -> Iterator[str]:
     """A whole run of the command line; ``never`` is searched for in what is handed on, and ``needs`` must be there."""
-    from support.hosting import repro
-
     with _world(**world):
         ended = repro(*run, "--out", "o", cwd=place)
         if ended.returncode != 1:
@@ -99,8 +110,6 @@ def _world(
     env: Mapping[str, str] | None = None, host: str | None = None, mounts: list[str] | None = None
 ) -> Iterator[None]:
     """A machine of another name, with further variables and file systems."""
-    from repro.report.privacy import machine
-
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, env or {}))
         stack.enter_context(mock.patch("repro.sharing.lint.newest", return_value="1.0"))
@@ -114,11 +123,6 @@ def _world(
 
 def _answer_with(secret: str, *, inside: bool = True) -> Any:
     """The answer of an overflow, with a text wherever an answer has one that came from outside."""
-    from support.hosting import BISECT, ORIGIN, observation
-    from support.injected_run import ENVIRONMENT, LOAD, LOGITS, PROMPT, verdict
-
-    from repro.core.records import Case
-
     name = secret if inside else f" {secret} "
     file = f"model-{name}.safetensors"
     model = f"/srv/models-{secret}/model-{secret}" if inside else f"/{secret.strip('/')}/m"
@@ -151,16 +155,6 @@ def _answer_with(secret: str, *, inside: bool = True) -> Any:
 
 def _run_with(folder: Path, secret: str, *, inside: bool) -> Path:
     """A finished run whose every file has the secret, with its scripts, as a run writes it."""
-    from support.injected_run import run_folder
-
-    from repro.core.encoding import encode, replace
-    from repro.core.records import Owner
-    from repro.report.privacy.machine import private_words
-    from repro.report.privacy.mask import Mask
-    from repro.reproducer.offer import offer
-    from repro.reproducer.verify import Verification
-    from repro.run import output
-
     answer = _answer_with(secret, inside=inside)
     folder = run_folder(folder, answer=answer, script=None)
     (folder / "tensors").mkdir()
@@ -175,19 +169,20 @@ def _run_with(folder: Path, secret: str, *, inside: bool) -> Path:
     def seen(python: str, text: str, argv: Any, *, together: bool) -> Verification:
         return Verification((1, 1, 1), f"expected {secret}, seen inf", True, f"It shows {secret}.")
 
-    found = offer(answer, "python", folder, Mask.of(answer, private_words()), run=seen)
+    found = offer(answer, "python", folder, Mask.of(answer, machine.private_words()), run=seen)
     assert found is not None
     answer = replace(answer, reproducer=found, owner=Owner(project="transformers", reason=f"{secret} says so"))
     output.write(folder, answer, whole=True)
     return folder
 
 
+def _in_words(plot: Plot) -> str:
+    """All that a picture would show."""
+    return json.dumps([plot.title, plot.figures, plot.spec], ensure_ascii=False)
+
+
 def _shared(folder: Path) -> list[tuple[str, str]]:
     """What is printed when the forms are filled and checked; the addresses as a browser reads them."""
-    from click.testing import CliRunner
-
-    from repro.cli.share import lint, report
-
     printed = []
     for project in PROJECTS:
         said = CliRunner().invoke(report, [str(folder), "--for", project], catch_exceptions=False).output
