@@ -35,14 +35,22 @@ def refuse(event, given):
         return
     raise OSError(f"the network is blocked while a script is verified ({{event}})")
 
+def end(kind, error, trace):
+    sys.__excepthook__(kind, error, trace)
+    while trace.tb_next:
+        trace = trace.tb_next
+    own = kind is AssertionError and trace.tb_frame.f_code.co_filename == sys.argv[0]
+    sys.exit({BAD} if own else {UNCAUGHT})
+
 sys.addaudithook(refuse)
-sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit({UNCAUGHT})
+sys.excepthook = end
 del sys.argv[0]
 with open(sys.argv[0], encoding="utf-8") as stream:
     code = compile(stream.read(), sys.argv[0], "exec")
 exec(code, {{"__name__": "__main__", "__file__": sys.argv[0], "__builtins__": __builtins__}})
 """
-"""Runs a script as ``__main__`` without network, and tells an uncaught exception from the fault itself.
+"""Runs a script as ``__main__`` without network. An assertion of the script's own that fails is its fault; any other
+uncaught exception is told from that.
 Source of the events' names: https://docs.python.org/3/library/audit_events.html"""
 KEPT = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "LD_LIBRARY_PATH",

@@ -1,5 +1,6 @@
 """Tensors of a reduced case as lines of Python that make them again, value for value."""
 
+import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,11 @@ def quoted(text: str) -> str:
     """A string in double quotes where it has none of them."""
     shown = ascii(text)
     return f'"{shown[1:-1]}"' if shown.startswith("'") and '"' not in shown else shown
+
+
+def inside(text: str) -> str:
+    """A text as it stands inside of an f-string in double quotes, in ASCII whatever it holds."""
+    return json.dumps(text)[1:-1].replace("{", "{{").replace("}", "}}")
 
 
 def sizes(numbers: Sequence[int]) -> str:

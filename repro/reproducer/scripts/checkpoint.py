@@ -96,9 +96,13 @@ def folder_lines(checkpoint: Checkpoint, check: bool) -> list[str]:
             f"folder = snapshot_download({literal(files.id)}{revision}, allow_patterns={literal(PATTERNS)})",
         ]
     elif checkpoint.source == "gguf":
-        lines = ["import os", "folder, name = os.path.split(os.path.abspath(sys.argv[1]))  # give the .gguf file"]
+        lines = [
+            "import os",
+            "import sys",
+            "folder, name = os.path.split(os.path.abspath(sys.argv[1]))  # give the .gguf file",
+        ]
     else:
-        lines = ["folder = sys.argv[1]  # give the folder of the model"]
+        lines = ["import sys", "folder = sys.argv[1]  # give the folder of the model"]
     if not check or not files.sha256:
         return lines
     file = "name" if checkpoint.source == "gguf" else "file"

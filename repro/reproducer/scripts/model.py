@@ -7,7 +7,7 @@ from repro.core.payloads import Further, Inputs, Pass
 from repro.core.records import Ending, Outcome
 from repro.core.sentences import listed
 from repro.reproducer.code.tensors import literal
-from repro.reproducer.frame import STATUSES, model_name
+from repro.reproducer.frame import ending, model_name
 from repro.reproducer.script import Script
 from repro.reproducer.scripts.checkpoint import Checkpoint, folder_lines, loading, needs_checkpoint, reading_script
 from repro.reproducer.words import found_in, generated
@@ -42,8 +42,11 @@ def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
         f"seen = model({_call_of(answer, inputs, further)}){output}",
         f"expected = {widen}({_call_of(answer, inputs, further, f'.{method}()')}){output}",
         "bad, wide_bad = (int((~values.isfinite()).sum()) for values in (seen, expected))",
-        f'print(f"expected no NaN or Inf ({wide} gives {{wide_bad}}), seen {{bad}} ({{seen.dtype}})")',
-        f"sys.exit(1 if bad else 0)  {STATUSES}",
+        *ending(
+            f"seen {{bad}} NaN or Inf in the {name} ({{seen.dtype}}), right is 0 ({wide} has {{wide_bad}})",
+            "not bad",
+            f"the {name} are not finite",
+        ),
     ]
     about = [
         f"{answer.model.class_ or 'The model'} gives {name} that are not all finite for {_given(inputs, further)}.",
@@ -78,8 +81,9 @@ def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
         "    os._exit(0)",
         "status = os.waitpid(child, 0)[1]",
         "seen = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)",
-        'print(f"expected exit status 0, seen {seen}")',
-        f"sys.exit({{{literal(signal)}: 1, 0: 0}}.get(seen, 125))  {STATUSES}",
+        f"if seen not in (0, {literal(signal)}):",
+        '    raise RuntimeError(f"the child ended with {seen}, which says nothing about this fault")',
+        *ending("seen {seen}, right is exit status 0", "seen == 0", "{seen} killed the process"),
     ]  # fmt: skip
     doing = "from_pretrained" if step.step == "load" else "a forward pass"
     about = [
