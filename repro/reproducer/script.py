@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from repro.core.answer import CheckpointFiles
 
-LEVELS = ("operator", "operators", "module", "files", "weights", "load", "model", "crash")
+LEVELS = ("operator", "operators", "configuration", "module", "files", "weights", "load", "model", "crash")
 """What a script shows the fault with, the smallest first."""
 HEADER = re.compile(r"# /// script\n(?:#.*\n)*?# ///\n")
 

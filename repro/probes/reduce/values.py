@@ -22,6 +22,7 @@ LISTED = 64  # elements that are written out
 BYTES = 12_288  # of a tensor that is packed into the script: some 16,000 characters
 SEEDS = (0, 1, 2)
 DIGITS_KEPT = 6  # characters of a single value that need not be made shorter
+SMALLER = 1024  # by which a row of one value is made smaller
 DIGITS = (1, 2, 3)  # significant digits that a value is first rounded to
 
 
@@ -143,9 +144,11 @@ def _rows(tensor: Tensor, rows: tuple[int, ...]) -> Iterator[Rule]:
     """One row of one value, all else zero: what is written to a single channel."""
     for row in rows if tensor.dim() == 2 and is_float(tensor) else ():
         if row < tensor.shape[0]:
-            value = rounded_to(float(widen(tensor[row].detach()).abs().max()), 1)
-            for signed in (value, -value):
-                yield {"kind": "elements", "base": 0.0, "elements": [[[row], signed]]}
+            largest = float(widen(tensor[row].detach()).abs().max())
+            # Where a norm follows, its size does not matter, and beside plain weights a large one overflows by itself.
+            for value in (rounded_to(largest, 1), rounded_to(largest / SMALLER, 1)):
+                for signed in (value, -value):
+                    yield {"kind": "elements", "base": 0.0, "elements": [[[row], signed]]}
 
 
 def _fewest_elements(tensor: Tensor, tried: Callable[[Rule], bool]) -> Optional[Rule]:
