@@ -91,6 +91,7 @@ class Tried:
             exit_statuses=result.exit_statuses,
             reason=f"{reason} {PUT_BACK}" if self.masked else reason,
             masked=self.masked,
+            seconds=result.seconds,
             **more,
         )
 
@@ -228,7 +229,7 @@ def _same_fault(script: Script, result: Verification) -> Verification:
     if not result.verified or script.seen is None or f"seen {script.seen} " in result.output:
         return result
     reason = f"It shows another fault, with a value other than {script.seen}: {result.output.splitlines()[-1]}"
-    return Verification(result.exit_statuses, result.output, False, reason)
+    return dataclasses.replace(result, verified=False, reason=reason)
 
 
 def _words(best: Tried, failed: list[Tried]) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +70,14 @@ class Verification:
         output: What the last run printed to its standard output.
         verified: Whether every run ended with 1: the fault is there.
         reason: A sentence why, or why not.
+        seconds: What the longest run took; None where that was not measured.
     """
 
     exit_statuses: tuple[int | None, ...]
     output: str
     verified: bool
     reason: str
+    seconds: float | None = None
 
 
 def verify(
@@ -110,11 +113,16 @@ def verify(
         script.write_text(text, encoding="utf-8", newline="\n")
         command = [python, "-I", "-B", "-X", "utf8", "-c", LAUNCHER, str(script), *argv]
 
+        took: list[float] = []
+
         def once(number: int) -> tuple[int | None, str, str]:
             empty, home = place / f"empty{number}", place / f"home{number}"
             empty.mkdir()
             home.mkdir()
-            return _run(command, empty, _environment(home), timeout_seconds)
+            begin = time.monotonic()
+            ended = _run(command, empty, _environment(home), timeout_seconds)
+            took.append(time.monotonic() - begin)
+            return ended
 
         ended = [once(0)]
         if ended[0][0] in (GOOD, BAD) and runs > 1:
@@ -123,7 +131,8 @@ def verify(
         statuses = [status for status, _, _ in ended]
         output, errors = (said.replace(str(script.parent) + os.sep, "") for said in ended[-1][1:])
     verified = statuses == [BAD] * runs
-    return Verification(tuple(statuses), output, verified, _reason(statuses, runs, errors, timeout_seconds))
+    reason = _reason(statuses, runs, errors, timeout_seconds)
+    return Verification(tuple(statuses), output, verified, reason, max(took))
 
 
 def _environment(home: Path) -> Mapping[str, str]:
