@@ -32,9 +32,9 @@ def newest(outcome):
         ({"2.3.0": GOOD, "2.4.0": GOOD, "2.5.0": BAD, "2.6.0": BAD, "2.7.0": GOOD}, newest(Outcome.SKIP),
          "good in torch 2.4.0, bad in 2.5.0 and 2.6.0. The newest release, 2.99.0, could not be tested"),
         ({"2.4.0": GOOD | BAD}, None, "not known: no release of torch was tried"),
-        ({f"2.{minor}.0": BAD for minor in range(9)}, None,
-         "not known. Bad in torch 9 releases from 2.0.0 to 2.8.0; no older release was tried. The newest release of torch "
-          "was not tried"),
+        ({f"2.{minor}.0": BAD for minor in range(9)}, newest(Outcome.BAD),
+         "not known. Bad in torch 9 releases from 2.0.0 to 2.8.0; no older release was tried. The newest release, "
+          "2.99.0, is bad"),
     ],
 )  # fmt: skip
 def test_the_first_line_says_whether_it_is_a_regression(releases, latest, said):
