@@ -8,6 +8,7 @@ from repro.core.records import Kind, Outcome
 from repro.sharing.forms.first import first_lines
 from repro.sharing.tried import Tried
 
+NEWEST_IS_BAD = "The newest release, 2.99.0, is bad"
 GOOD, BAD = frozenset({Outcome.GOOD}), frozenset({Outcome.BAD})
 
 
@@ -33,8 +34,7 @@ def newest(outcome):
          "good in torch 2.4.0, bad in 2.5.0 and 2.6.0. The newest release, 2.99.0, could not be tested"),
         ({"2.4.0": GOOD | BAD}, None, "not known: no release of torch was tried"),
         ({f"2.{minor}.0": BAD for minor in range(9)}, newest(Outcome.BAD),
-         "not known. Bad in torch 9 releases from 2.0.0 to 2.8.0; no older release was tried. The newest release, "
-          "2.99.0, is bad"),
+         "not known. Bad in torch 9 releases from 2.0.0 to 2.8.0; no older release was tried. " + NEWEST_IS_BAD),
     ],
 )  # fmt: skip
 def test_the_first_line_says_whether_it_is_a_regression(releases, latest, said):
