@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..values.figures import dtype_name, is_float, unravel, widen
+from .patterns import Rule, closed_form
+from .patterns import made as pattern
 from .trials import Trials, ddmin
-
-Rule = dict[str, Any]
 
 ELEMENTS = 12  # explicit elements beyond a constant that a reader still takes in
 LISTED = 64  # elements that are written out
@@ -41,6 +41,8 @@ def make(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         for index, value in rule["elements"]:
             made[tuple(index)] = value
         return made
+    if kind in ("steps", "span", "band"):
+        return pattern(rule, shape, dtype)
     if kind == "list":
         return torch.tensor(rule["values"], dtype=dtype).reshape(shape)
     packed = torch.frombuffer(bytearray(base64.b64decode(rule["base64"])), dtype=dtype)
@@ -94,7 +96,7 @@ def simplest(
     found = None if kind == "elements" else _fewest_elements(tensor, tried)
     if found is not None or made_by is not None:
         return found or made_by
-    own = whole(tensor) if fits(tensor) else None
+    own = closed_form(tensor) or (whole(tensor) if fits(tensor) else None)
     return own if own is not None and (trials.over or tried(own)) else None  # these are the values that it has
 
 

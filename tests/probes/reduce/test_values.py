@@ -157,7 +157,8 @@ def test_a_tensor_without_elements_has_a_rule(tensor: Tensor) -> None:
 @pytest.mark.parametrize(
     ("tensor", "kinds"),
     [
-        (torch.tensor([True, False, True]), ["constant", "elements", "list"]),
+        (torch.tensor([True, False, True]), ["constant", "elements", "span"]),
+        (torch.tensor([True, False, True, False, True]), ["constant", "elements", "list"]),
         (torch.tensor([3, 1, 2]), ["constant", "elements", "list"]),
         (torch.tensor([1j, 2.0]), ["bytes"]),
         (torch.full((3,), float("nan")), ["constant", "elements", "list"]),

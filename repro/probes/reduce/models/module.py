@@ -21,10 +21,11 @@ from ...origin.mechanism import limit_of
 from ...origin.walk import UNWRITTEN
 from ...values.figures import dtype_name, first_bad_index, is_bad, is_float, scalar, tensors_in
 from ...values.nest import rebuild
+from ..patterns import Rule
 from ..program import Leaf, argument
 from ..seen import kinds_in
 from ..trials import Trials
-from ..values import Rule, described, make, simplest
+from ..values import described, make, simplest
 from .tiny import Small, built, is_built, plans
 
 ROUNDS = 2
