@@ -138,6 +138,7 @@ def _excerpt(answer: Answer, mask: Mask) -> Excerpt | None:
 # --- Markdown --------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _reader() -> MarkdownIt:
     reader = MarkdownIt("commonmark", {"html": False, "highlight": highlight.fenced}).enable("table")
     return reader.disable("image")  # it would be fetched
