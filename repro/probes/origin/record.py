@@ -67,7 +67,7 @@ def describe_origin(
         **located,
         "source": step.op.source,
         "code": code_of(model, step.op.address.module),
-        "excerpt": None if seen.inputs.withheld else excerpt(step.op.place),  # code of the user's may hold a prompt
+        "excerpt": excerpt(step.op.place),
         "element": list(step.index),
         "value": step.value,
         "tensor": leaf.name or None if leaf else None,

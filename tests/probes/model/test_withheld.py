@@ -2,17 +2,13 @@
 
 import io
 import json
-from dataclasses import replace
 
 import pytest
-import torch
 from corpus import families
-from support.handmade import Function, as_loaded, inputs_of, load_folder
+from support.handmade import load_folder
 
-from repro.probes.model.forward import look
 from repro.probes.model.inputs import TOKEN, WITHHELD, load_tokenizer, make_inputs, tokenized
 from repro.probes.model.session import Session
-from repro.probes.origin.search import bisect
 from repro.probes.protocol.wire import Emitter
 
 SECRET = "w5 w9 w11"
@@ -101,10 +97,14 @@ def test_an_empty_prompt_is_refused_without_its_text(loaded):
     assert load_tokenizer(None, False) is None
 
 
-@pytest.mark.parametrize("withheld", [True, False])
-def test_no_code_goes_out_with_a_prompt_that_must_not(withheld):
+def test_no_code_goes_out_beside_a_prompt_that_must_not():
     """The code may be the user's own, and have the prompt in it."""
-    model = Function(lambda ids: ids * 3e38 * 3e38)
-    given = replace(inputs_of(torch.ones(1, 2)), withheld=withheld)
-    _, _, payload = bisect(as_loaded(model), [look(model, given)])
-    assert (payload["origin"]["excerpt"] is None) == withheld
+    stream = io.StringIO()
+    emitter = Emitter(stream)
+    payload = {"origin": {"source": "a.py:1", "excerpt": {"lines": ["ask('abc')"]}}, "samples": [{"excerpt": "abc"}]}
+    emitter.event("end", payload=payload)
+    emitter.withhold(["abc"])
+    emitter.event("end", payload=payload)
+    before, behind = map(json.loads, stream.getvalue().splitlines())
+    assert before["payload"] == payload
+    assert behind["payload"] == {"origin": {"source": "a.py:1", "excerpt": None}, "samples": [{"excerpt": None}]}
