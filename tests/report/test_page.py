@@ -57,7 +57,7 @@ def test_an_origin_answers_what_where_why_and_what_to_do():
     assert answers["Where"][0].startswith("model.layers.7 (")
     assert answers["Why"] == ["Its inputs there: 68000 and 12.5.", "The residual grows."]
     assert answers["What to do"][:2] == ["Good with dtype=float32 and dtype=bfloat16 (each was run).", "Use bfloat16."]
-    assert answers["What to do"][-1] == "Report it to Transformers: repro report fills the form."
+    assert answers["What to do"][-1] == "Report it to Transformers: repro report RUN"
 
 
 def test_what_is_not_known_is_not_said():

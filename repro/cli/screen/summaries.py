@@ -11,9 +11,10 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from repro.cli.screen.closing import closing
 from repro.cli.screen.console import COLOURS, coloured, columns, console_on
 from repro.core.answer import Ablation, StepRow
-from repro.core.records import Ending
+from repro.core.records import Ending, Outcome
 from repro.core.sentences import first_bad_in, listed, many, pasteable, template_used, tried_on, unused_prompt
 from repro.core.steps import ABLATION
 from repro.core.sweep_answers import PromptAblation
@@ -49,15 +50,11 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
         left = [row.step for row in answer.steps if row.ending is Ending.NOT_RUN]
         if left:
             _line(console, f"not run: {_few(left)}")
-    _headline(console, result)
-    if answer.workarounds:
-        _line(console, f"workarounds: {', '.join(answer.workarounds)}")
     note = unused_prompt(answer.case.prompts, answer.forward)
-    if note:
-        _line(console, f"note: {note}")
+    notes = [f"note: {note}"] if note else []
     if answer.model.weights == "random":
-        _line(console, f"weights: random, seed {answer.model.seed}; no checkpoint was read")
-    _end(console, result)
+        notes.append(f"weights: random, seed {answer.model.seed}; no checkpoint was read")
+    _end(console, result, notes)
 
 
 def prompts(result: "Result", *, to_stderr: bool) -> None:
@@ -87,10 +84,7 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
         vectors = found.vectors
         where = vectors.path or "not written, for no pair is sound"
         _line(console, f"vectors: {where} ({many(vectors.used, 'pair')} used, {vectors.lost} lost)")
-    _headline(console, result)
-    if found is not None and found.asked:
-        _line(console, f"answers: {result.folder / 'prompts.jsonl'}")
-    _end(console, result)
+    _end(console, result, [f"answers: {result.folder / 'prompts.jsonl'}"] if found is not None and found.asked else [])
 
 
 def prompt_ablations_table(rows: Sequence[PromptAblation]) -> "Table":
@@ -116,7 +110,6 @@ def table(result: "Result", *, to_stderr: bool) -> None:
         console.print(ablations)
     for statement in answer.differences.statements if answer.differences is not None else ():
         _line(console, statement.text)
-    _headline(console, result)
     _end(console, result)
 
 
@@ -136,9 +129,7 @@ def versions(result: "Result", *, to_stderr: bool) -> None:
     console.print(asked)
     for line in (*found.notes, *(change.sentence for change in found.all_changes)):
         _line(console, line)
-    _headline(console, result)
-    _line(console, f"report: {result.folder / 'report.md'}")
-    _rerun(console, result)
+    _end(console, result)
 
 
 def comparison(result: "Result", *, to_stderr: bool) -> None:
@@ -148,10 +139,7 @@ def comparison(result: "Result", *, to_stderr: bool) -> None:
     console = console_on(sys.stderr if to_stderr else sys.stdout)
     for line in lines(result.answer):
         _line(console, line)
-    _headline(console, result)
-    for line in _files(result):
-        _line(console, line)
-    _rerun(console, result)
+    _end(console, result)
 
 
 def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int, *, why: bool) -> None:
@@ -177,6 +165,8 @@ def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: in
 def _handed_on(result: "Result") -> Iterator[str]:
     """The owner, the scripts, known faults, and where the report is."""
     answer, folder = result.answer, result.folder
+    if answer.workarounds:
+        yield f"workarounds: {', '.join(answer.workarounds)}"
     if answer.owner is not None:
         yield f"owner: {answer.owner.project or 'not known'}. {answer.owner.reason}"
         if answer.owner.advice:
@@ -206,8 +196,15 @@ def _headline(console: "Console", result: "Result") -> None:
     console.print(Text.assemble((verdict.value.upper(), COLOURS[verdict]), f": {headline}"), soft_wrap=True)
 
 
-def _end(console: "Console", result: "Result") -> None:
-    for line in _handed_on(result):
+def _end(console: "Console", result: "Result", notes: Sequence[str] = ()) -> None:
+    """The answer: for a person in the rows that a terminal has; for a pipe, and where it is short, a line for each."""
+    if result.answer.verdict is Outcome.BAD and console.file.isatty():
+        for line in notes:
+            _line(console, line)
+        closing(console, result)
+        return
+    _headline(console, result)
+    for line in (*notes, *_handed_on(result)):
         _line(console, line)
     _rerun(console, result)
 

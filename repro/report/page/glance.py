@@ -1,5 +1,7 @@
 """The answer in short: what, where, why, what to do. Each only as far as the run has the evidence for it."""
 
+import posixpath
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -63,13 +65,18 @@ class Question:
         return self.asked == TO_DO
 
 
-def glance(answer: Answer) -> list[Question]:
-    """The four questions, those without an answer left out."""
+def glance(answer: Answer, folder: str = "") -> list[Question]:
+    """The four questions, those without an answer left out.
+
+    Args:
+        answer: Redacted where the lines are handed on.
+        folder: Of the run, as the reader's shell takes it from where the reader is; empty for who has the files alone.
+    """
     found = {
         "What": _what(answer),
         "Where": _where(answer),
         "Why": _why(answer),
-        TO_DO: _to_do(answer),
+        TO_DO: _to_do(answer, folder),
     }
     asked = [(question, [line for line in map(_shown, lines) if line.plain()]) for question, lines in found.items()]
     return [Question(question, lines) for question, lines in asked if lines]
@@ -255,7 +262,7 @@ def _good_in_all(cells: Sequence[CellRow]) -> list[str]:
     return [name for name in good[0] if all(name in names for names in good)] if good else []
 
 
-def _to_do(answer: Answer) -> Iterator[Said]:
+def _to_do(answer: Answer, folder: str) -> Iterator[Said]:
     if answer.verdict is Outcome.SKIP:
         yield Said("When that is mended, run again:", answer.command)
     if answer.verdict is not Outcome.BAD:
@@ -270,9 +277,10 @@ def _to_do(answer: Answer) -> Iterator[Said]:
     first = answer.reproducer
     if first is not None and first.path is not None:
         how = f"verified {many(first.runs, 'time')}" if first.verified else "not verified"
-        yield Said("Run it:", f"python {first.path}", f"(needs {listed(first.needs) or 'only Python'}; {how}).")
+        path = shlex.quote(posixpath.join(folder, first.path))
+        yield Said("Run it:", f"python {path}", f"(needs {listed(first.needs) or 'only Python'}; {how}).")
     for known in answer.looks_like[:1]:
         yield _line(known.sentence)
     project = FORMS.get((answer.owner and answer.owner.project) or "")
     if project is not None:
-        yield Said(f"Report it to {project}:", "repro report", "fills the form.")
+        yield Said(f"Report it to {project}:", f"repro report {shlex.quote(folder) if folder else 'RUN'}")
