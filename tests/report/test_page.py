@@ -94,6 +94,15 @@ def test_bad_weights_are_named_with_their_counts():
     assert said(found)["Where"] == ["h.0.w 2 NaN, 1 +Inf, first at [3, 4], in m.safetensors"]
 
 
+def test_where_the_weights_are_the_fault_they_come_first():
+    finding = {"tensor": "h.0.w", "nan": 2}
+    found = answer(observation("weights", "bad", "1 tensor is not finite", {"tensors": 1, "findings": [finding]}))
+    answers = said(found)
+    assert found.kind.value == "weights"
+    assert answers["What"] == ["1 tensor is not finite."]
+    assert [line.split(" ")[0] for line in answers["Where"][:2]] == ["h.0.w", "model.layers.7"]
+
+
 def test_a_matrix_says_what_is_good_in_each_bad_cell():
     rows = [
         cell("a", "bad", ablations={"x=1": "good", "x=2": "good"}),

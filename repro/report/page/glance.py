@@ -9,7 +9,7 @@ from repro.core.answer import Answer
 from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Finding, Origin, Section, Tensor
-from repro.core.records import Outcome
+from repro.core.records import Kind, Outcome
 from repro.core.sentences import (
     element_words,
     first_bad_in,
@@ -101,7 +101,7 @@ def _clean(text: str) -> str:
 
 def _what(answer: Answer) -> Iterator[Said]:
     origin, forward = answer.origin, answer.forward
-    if answer.verdict is not Outcome.BAD or origin is None or _is_of_many(answer):
+    if origin is None or not _is_the_origins(answer):
         yield Said(sentence(headline(answer)))
         return
     what = named_mechanism(origin, answer.bisect)
@@ -111,8 +111,12 @@ def _what(answer: Answer) -> Iterator[Said]:
         yield Said(full_stop(sentence(forward.reason)))
     elif answer.script is not None:
         yield Said("The script:", "", full_stop(answer.script.reason))
-    elif answer.kind is not None and answer.reason not in headline(answer):
-        yield Said(full_stop(sentence(answer.reason)))
+
+
+def _is_the_origins(answer: Answer) -> bool:
+    """Whether the fault of the whole answer is the one that was born at the origin."""
+    nonfinite = answer.kind is Kind.NONFINITE or answer.script is not None
+    return answer.verdict is Outcome.BAD and nonfinite and not _is_of_many(answer)
 
 
 def _numbers(answer: Answer) -> str:
@@ -151,10 +155,10 @@ def _where(answer: Answer) -> Iterator[Said]:
         return
     if _is_of_many(answer):
         yield from _among(answer)
+    if not _is_of_many(answer) and (answer.origin is None or not _is_the_origins(answer)):
+        yield from _of_files(answer)
     if answer.origin is not None:
         yield from _place(answer.origin)
-    elif not _is_of_many(answer):
-        yield from _of_files(answer)
 
 
 def _among(answer: Answer) -> Iterator[Said]:
