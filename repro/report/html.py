@@ -169,13 +169,15 @@ def _scrolling(tokens: Sequence[Token], title: str) -> list[Token]:
     """The tokens with each table in a box of its own that scrolls, and without heads that are empty."""
     found: list[Token] = []
     tokens = list(tokens)
-    label = html.escape(f"{title}: table")
+    number = 0
     while tokens:
         token = tokens.pop(0)
         if token.type == "table_open":
             end = next(index for index, item in enumerate(tokens) if item.type == "thead_close")
             empty = not any(item.content for item in tokens[:end])
             kind = "table facts" if empty else "table"
+            number += 1
+            label = html.escape(f"{title}: table {number}")  # regions of one name could not be told apart
             found += [_raw(f'<div class="{kind}" role="region" aria-label="{label}" tabindex="0">'), token]
             tokens = tokens[end + 1 :] if empty else tokens
         else:

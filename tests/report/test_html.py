@@ -227,8 +227,9 @@ def test_every_table_scrolls_in_a_box_that_the_keyboard_reaches():
     page = Page(render_html(EVERY["matrix"]))
     boxes = [after for (_, before), (after, _) in pairwise(page.elements) if before.get("tabindex") == "0"]
     assert boxes == ["table"] * len(page.having("table"))
-    named = {attrs["aria-label"] for attrs in page.having("div") if attrs.get("role") == "region"}
-    assert {"Cells: table", "Verdict of each cell, by version"} <= named
+    named = [attrs["aria-label"] for attrs in page.having("div") if attrs.get("role") == "region"]
+    assert {"Cells: table 1", "Cells: table 2", "Verdict of each cell, by version"} <= set(named)
+    assert len(named) == len(set(named))
     assert "td" in {tag for tag, _ in page.elements}
 
 
