@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.cli.screen.console import COLOURS
-from repro.core.answer import NAME
+from repro.core.answer import NAME, Answer
 from repro.core.sentences import pasteable, visible
 from repro.report.opening import title
-from repro.report.page.glance import TO_DO, Question, Said, glance
+from repro.report.page.glance import Question, Said, glance
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from repro.run.run import Result
 
 INDENT = 8
-TITLE = 2
-COMMAND = 2
-"""How many rows the title and the command may take."""
-ROWS = {"What": 4, "Where": 4, "Why": 4, TO_DO: 5}
-"""How many rows each question may take."""
+ALL = 23
+"""How many rows there are, but for that of the shell's next prompt."""
+TITLE = COMMAND = 2
+"""How many rows the title, and the command, may take."""
+MOST = 4
+"""How many rows a question may take; what to do may take all that are left."""
 LONGEST = 60
 """Characters of a name; of a longer one the middle is left out."""
 
@@ -39,32 +40,38 @@ def closing(console: Console, result: Result) -> None:
     Raises:
         NobodyReads: nobody reads any more.
     """
-    for line in _lines(console, result):
+    answer, place = result.answer, _place(result.folder)
+    found, end = list(_head(console, answer)), list(_end(console, result, place))
+    for question in glance(answer, place):
+        room = ALL - sum(_rows(console, line) for line in (*found, *end))
+        lines = _to_do(console, question.lines, room) if question.is_to_do else _words(console, question, answer)
+        found += _labelled(lines, question.asked)
+    for line in (*found, *end):
         console.print(line, soft_wrap=True)
 
 
-def _lines(console: Console, result: Result) -> Iterator[Text]:
+def _head(console: Console, answer: Answer) -> Iterator[Text]:
     from rich.text import Text
 
-    answer = result.answer
-    verdict = Text(f"{answer.verdict.value.upper()}: ", style=COLOURS[answer.verdict])
-    head = _folded(console, visible(title(answer)), TITLE, indent=len(verdict))
-    yield verdict + head[0]
-    yield from (Text(" " * len(verdict)) + line for line in head[1:])
-    owner = answer.owner
-    for question in glance(answer, _place(result.folder)):
-        lines = list(question.lines)
-        if question.asked == "Why" and owner is not None:
-            lines.insert(0, Said(f"Owner: {owner.project or 'not known'}."))
-        yield from _labelled(_answered(console, Question(question.asked, lines)), question.asked)
-    yield from _labelled([Text(_files(result))], "report")
-    command = Text(pasteable(answer.command, console.encoding))
-    if _rows(console, command) > COMMAND:
-        command = Text(f'"command" in {visible(os.path.join(_place(result.folder), NAME))}')  # noqa: PTH118
+    verdict = f"{answer.verdict.value.upper()}: "
+    for number, line in enumerate(_folded(console, visible(title(answer)), TITLE, indent=len(verdict))):
+        yield Text.assemble((verdict, COLOURS[answer.verdict]) if number == 0 else " " * len(verdict), line)
+
+
+def _end(console: Console, result: Result, place: str) -> Iterator[Text]:
+    """Where the report is, and the command."""
+    from rich.text import Text
+
+    outputs = result.answer.outputs
+    beside = f" (beside it: {outputs.html}, {outputs.bundle})" if outputs is not None else ""
+    yield from _labelled([Text(visible(f"{_inside(place, 'report.md')}{beside}"))], "report")
+    command = Text(pasteable(result.answer.command, console.encoding))
+    if _rows(console, command, INDENT) > COMMAND:
+        command = Text(visible(f'"command" in {_inside(place, NAME)}'))
     yield from _labelled([command], "rerun")
 
 
-def _labelled(lines: Sequence[Text], asked: str) -> Iterator[Text]:
+def _labelled(lines: Iterable[Text], asked: str) -> Iterator[Text]:
     """The lines behind what they answer."""
     from rich.text import Text
 
@@ -73,39 +80,37 @@ def _labelled(lines: Sequence[Text], asked: str) -> Iterator[Text]:
         yield Text.assemble((label if number == 0 else "").ljust(INDENT), line)
 
 
-def _answered(console: Console, question: Question) -> list[Text]:
-    """A question's answer in as many rows as it may take: what to do line by line, all else as one text."""
+def _words(console: Console, question: Question, answer: Answer) -> list[Text]:
+    """An answer as one text: sentences behind each other, names with a comma between them."""
+    whose = answer.owner if question.asked == "Why" else None
+    owner = [] if whose is None else [Said(f"Owner: {whose.project or 'not known'}.")]
+    text = ""
+    for line in (*owner, *question.lines):
+        text += ("" if not text else " " if text.endswith((".", ":", "!", "?")) else ", ") + line.plain()
+    return _folded(console, text, MOST)
 
-    most = ROWS[question.asked]
-    if question.asked != TO_DO:
-        return _folded(console, _joined(question.lines), most)
+
+def _to_do(console: Console, lines: Sequence[Said], most: int) -> list[Text]:
+    """What to do, line by line, in at most so many rows."""
     found: list[Text] = []
-    for line in question.lines:
-        room = most - sum(_rows(console, shown) for shown in found)
+    for line in lines:
+        room = most - sum(_rows(console, shown, INDENT) for shown in found)
         if room > 0:
-            found += _to_do(console, line, min(room, 2))
+            found += _line(console, line, min(room, MOST))
     return found
 
 
-def _to_do(console: Console, line: Said, most: int) -> list[Text]:
+def _line(console: Console, line: Said, most: int) -> list[Text]:
     """A line on what to do. A command in it is not broken: where there is no room, the words behind it follow below."""
     from rich.text import Text
 
-    whole = Text(line.plain())
-    if not any(" " in code for code in line.codes):
+    whole, command = Text(line.plain()), Text(Said(line.before, line.code).plain())
+    room = most - _rows(console, command, INDENT)
+    if room < 0 or not any(" " in code for code in line.codes):
         return _folded(console, line.plain(), most)
-    if _rows(console, whole) == 1 or not line.after:
+    if _rows(console, whole, INDENT) == 1 or not line.after:
         return [whole]
-    return [Text(Said(line.before, line.code).plain()), *_folded(console, line.after, 1)]
-
-
-def _joined(lines: Iterable[Said]) -> str:
-    """Sentences behind each other, names with a comma between them."""
-    text = ""
-    for line in lines:
-        said = line.plain()
-        text += ("" if not text else " " if text.endswith((".", ":", "!", "?")) else ", ") + said
-    return text
+    return [command, *(_folded(console, line.after, 1) if room else ())]
 
 
 def _folded(console: Console, text: str, most: int, indent: int = INDENT) -> list[Text]:
@@ -120,9 +125,8 @@ def _folded(console: Console, text: str, most: int, indent: int = INDENT) -> lis
     if len(rows) > most:
         rows = rows[:most]
         rows[-1].truncate(width - 2)
-        rows[-1].rstrip()
         rows[-1].append(" …")
-    return rows or [Text()]
+    return rows
 
 
 def _short(word: str, most: int) -> str:
@@ -131,17 +135,9 @@ def _short(word: str, most: int) -> str:
     return word if len(word) <= most else f"{word[: most - 1 - half]}…{word[-half:]}"
 
 
-def _rows(console: Console, line: Text) -> int:
+def _rows(console: Console, line: Text, indent: int = 0) -> int:
     """How many rows of the terminal a line takes."""
-    return -(-(INDENT + line.cell_len) // console.width)
-
-
-def _files(result: Result) -> str:
-    """The report, and what lies beside it."""
-    outputs = result.answer.outputs
-    beside = [outputs.html, outputs.bundle] if outputs is not None else []
-    path = os.path.join(_place(result.folder), "report.md")  # noqa: PTH118 - as the folder was written
-    return visible(path) + (f" (beside it: {', '.join(map(visible, beside))})" if beside else "")
+    return max(1, -(-(indent + line.cell_len) // console.width))
 
 
 def _place(folder: Path) -> str:
@@ -151,3 +147,7 @@ def _place(folder: Path) -> str:
     except (OSError, ValueError):  # the working folder is gone; another drive
         return str(folder)
     return str(folder) if relative.startswith(os.pardir) else relative
+
+
+def _inside(place: str, name: str) -> str:
+    return os.path.join(place, name)  # noqa: PTH118 - "." stays as it was written
