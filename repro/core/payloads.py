@@ -382,11 +382,12 @@ class InputPlace(Record, frozen=True, kw_only=True):
 
 class Excerpt(Record, frozen=True, kw_only=True):
     """The ``lines`` of a source file around the line ``source``, as the file had them; ``first`` is the number of the
-    first one.
+    first one. ``package`` is the top-level package of the code, "__main__" for a script.
     """
 
     source: str
     first: int
+    package: str | None = None
     lines: tuple[str, ...] = ()
 
 

@@ -122,15 +122,15 @@ def _section(part: Part, answer: Answer) -> Section:
 
 def _excerpt(answer: Answer, mask: Mask) -> Excerpt | None:
     """The lines around the origin's line, masked as a script is: a password in them is one only with its name."""
-    origin = answer.origin
-    found = origin.excerpt if origin else None
-    if origin is None or found is None or not found.lines:
+    found = answer.origin.excerpt if answer.origin else None
+    if found is None or not found.lines:
         return None
     text = textwrap.dedent(mask.script("\n".join(found.lines)).expandtabs(4)).rstrip()
     lines = highlight.python_lines("\n".join(map(visible, text.split("\n"))))
     here = found.source.rpartition(":")[2]
-    version = answer.environment.packages.get(origin.code or "") if answer.environment else None
-    package = f" of {origin.code}{f' {version}' if version else ''}" if origin.code not in (None, "__main__") else ""
+    code, environment = found.package or "", answer.environment
+    version = environment.packages.get(code) or environment.distributions.get(code) if environment else None
+    package = f" of {code} {version}" if version else ""
     numbered = [(number, code, str(number) == here) for number, code in enumerate(lines, found.first)]
     return Excerpt(visible(found.source), visible(package), numbered)
 

@@ -40,7 +40,7 @@ def excerpt(place: Optional[Place]) -> Optional[dict[str, Any]]:
         return None
     first = max(place.line - AROUND, 1)
     kept = [line.rstrip()[:WIDEST] for line in lines[first - 1 : place.line + AROUND]]
-    return {"source": short(place), "first": first, "lines": kept}
+    return {"source": short(place), "package": place.package, "first": first, "lines": kept}
 
 
 def source_line() -> Optional[str]:

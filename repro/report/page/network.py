@@ -155,9 +155,9 @@ def _output(answer: Answer) -> Figures | None:
     if forward is None or bisect is None:
         return None
     asked = bisect.prompt
-    known = asked is not None and 0 <= asked < len(forward.prompts)
-    found = forward.prompts[asked].logits if known and asked is not None else None
-    return found or forward.logits
+    if asked is not None and 0 <= asked < len(forward.prompts):
+        return forward.prompts[asked].logits or forward.logits
+    return forward.logits if len(forward.prompts) <= 1 else None  # of several, it may be another one's
 
 
 def _size(figures: Figures | None) -> float | None:

@@ -19,7 +19,7 @@ def script(tmp_path):
 def test_three_lines_on_each_side_as_far_as_there_are_any(script, line, first, last):
     found = excerpt(Place(script, line, "m"))
     assert found == {
-        "source": f"script.py:{line}", "first": first, "lines": [f"line {number}" for number in range(first, last + 1)],
+        "source": f"script.py:{line}", "package": "m", "first": first, "lines": [f"line {number}" for number in range(first, last + 1)],
     }  # fmt: skip
 
 
