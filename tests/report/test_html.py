@@ -14,6 +14,7 @@ from support.reports import HOSTILE, PLOTTED, answer, good, much
 from repro.core.answer import Reproducer, ScriptRecord
 from repro.core.encoding import replace
 from repro.core.errors import ReproError
+from repro.core.payloads import Environment
 from repro.core.records import Case, Owner
 from repro.report.html import SCRIPT as COPY
 from repro.report.html import STYLE, render_html
@@ -257,7 +258,7 @@ def with_code(**changed):
 
 
 def test_the_origins_lines_are_shown_and_its_line_is_marked():
-    html = render_html(with_code())
+    html = render_html(replace(with_code(), environment=Environment(packages={"transformers": "5.23.0"})))
     page = Page(html)
     assert "m.py:3 of transformers 5.23.0 a = 1 b = f(a) # </code><script>x</script>" in page.said("at-short")
     marked = [attrs["data-n"] for attrs in page.having("mark")]

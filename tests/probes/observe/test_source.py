@@ -18,9 +18,8 @@ def script(tmp_path):
 @pytest.mark.parametrize(("line", "first", "last"), [(5, 2, 8), (1, 1, 4), (10, 7, 10)])
 def test_three_lines_on_each_side_as_far_as_there_are_any(script, line, first, last):
     found = excerpt(Place(script, line, "m"))
-    assert found == {
-        "source": f"script.py:{line}", "package": "m", "first": first, "lines": [f"line {number}" for number in range(first, last + 1)],
-    }  # fmt: skip
+    lines = [f"line {number}" for number in range(first, last + 1)]
+    assert found == {"source": f"script.py:{line}", "package": "m", "first": first, "lines": lines}
 
 
 def test_no_lines_where_there_is_no_such_line(script):
