@@ -25,7 +25,7 @@ from repro.core.errors import ReproError
 from repro.core.records import Outcome
 from repro.core.sentences import visible
 from repro.report.page import highlight
-from repro.report.page.glance import glance
+from repro.report.page.glance import glance, shown_run
 from repro.report.page.grid import Grid, by_ablations, by_versions
 from repro.report.page.marks import Row, ablations, versions
 from repro.report.page.network import network
@@ -99,6 +99,7 @@ def render_html(answer: Answer, private: Private = NOTHING_PRIVATE, scripts: Map
         grid=grid,
         releases=releases,
         network=column,
+        shown=visible(shown_run(clean) or ""),
         way=steps,
         head=_html(head.text, "The report"),
         anchors=[*anchors, *((section.anchor, section.title) for section in sections)],

@@ -115,6 +115,13 @@ def test_a_matrix_says_what_is_good_in_each_bad_cell():
     assert answers["What to do"] == ["Good in each bad cell with x=1"]
 
 
+def test_of_many_runs_it_is_said_which_one_the_origin_is_of():
+    found = replace(bisect(OVERFLOW), cells=TWO, shown_cell="torch-2.4.1")
+    where = said(found)["Where"]
+    assert where[:2] == ["Bad in 1 of 2 cells: torch-2.4.1", "In the run of torch-2.4.1"]
+    assert where[2].startswith("model.layers.7")
+
+
 def test_text_from_elsewhere_moves_nothing():
     found = replace(bisect(OVERFLOW, token="\x1b[31m\u202e"), owner=Owner(None, "a\nb\x00"))
     assert not [line for lines in said(found).values() for line in lines if not line.isprintable()]

@@ -142,6 +142,11 @@ def _is_of_many(answer: Answer) -> bool:
     return bool(cells_of(answer) or answer.versions or answer.comparison or answer.prompts)
 
 
+def shown_run(answer: Answer) -> str | None:
+    """Of many runs, the one that the origin and the layers are of."""
+    return answer.comparison.shown_model if answer.comparison is not None else answer.shown_cell
+
+
 # --- where -----------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +163,7 @@ def _where(answer: Answer) -> Iterator[Said]:
     if not _is_of_many(answer) and (answer.origin is None or not _is_the_origins(answer)):
         yield from _of_files(answer)
     if answer.origin is not None:
+        yield Said("In the run of", shown_run(answer) or "") if shown_run(answer) else Said()
         yield from _place(answer.origin)
 
 
@@ -273,7 +279,7 @@ def _to_do(answer: Answer, folder: str) -> Iterator[Said]:
         return
     rows = [cell for cell in cells_of(answer) if cell.verdict is Outcome.BAD]
     yield _few("Good in each bad cell with", _good_in_all(rows))
-    if answer.workarounds and not rows:
+    if answer.workarounds and not rows and answer.comparison is None:
         was = "this was run" if len(answer.workarounds) == 1 else "each was run"
         yield Said("Good with", answer.workarounds, f"({was}).")
     if answer.owner is not None and answer.owner.advice:
