@@ -38,7 +38,7 @@ TEMPLATE, STYLE, SCRIPT = "report.html.j2", "page/style.css", "page/copy.js"
 ABLATIONS, CELLS = "Ablations", "Cells"
 """The headings of the sections that marks and a grid belong to."""
 WORDS = {Outcome.GOOD: "✔ good", Outcome.BAD: "✖ bad", Outcome.SKIP: "? skip: could not tell"}
-NOT_SHOWN = re.compile(r"<!--.*-->|(?:\s*(?:</?details>|<summary>[^<]*</summary>)\s*)+", re.S)
+NOT_SHOWN = re.compile(r"<!--.*-->|(?:(?:</?details>|<summary>[^<]*</summary>)\s*)+", re.S)
 """A note of the template to whoever posts report.md, and what folds a part of it on GitHub: here all of it is shown.
 Text from elsewhere cannot begin like this: it is escaped."""
 

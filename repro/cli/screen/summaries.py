@@ -49,7 +49,7 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
                 console.print(table)
         left = [row.step for row in answer.steps if row.ending is Ending.NOT_RUN]
         if left:
-            _line(console, f"not run: {_few(left)}")
+            _prose(console, f"not run: {_few(left)}")
     note = unused_prompt(answer.case.prompts, answer.forward)
     notes = [f"note: {note}"] if note else []
     if answer.model.weights == "random":
@@ -73,13 +73,13 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
         console.print(prompt_ablations_table(found.ablations))
         tried = tried_on(found.ablations)
         if tried is not None:
-            _line(console, tried)
+            _prose(console, tried)
     if found is not None and found.chat_template is not None:
         _line(console, f"chat template: {template_used(found.chat_template)}")
     for line in (found and found.why and found.why.sentences) or ():
-        _line(console, line)
+        _prose(console, line)
     for line in (found and found.lost_why and found.lost_why.sentences) or ():
-        _line(console, f"lost pairs against the rest: {line}")
+        _prose(console, f"lost pairs against the rest: {line}")
     if found is not None and found.vectors is not None:
         vectors = found.vectors
         where = vectors.path or "not written, for no pair is sound"
@@ -109,7 +109,7 @@ def table(result: "Result", *, to_stderr: bool) -> None:
     if ablations is not None:
         console.print(ablations)
     for statement in answer.differences.statements if answer.differences is not None else ():
-        _line(console, statement.text)
+        _prose(console, statement.text)
     _end(console, result)
 
 
@@ -128,7 +128,7 @@ def versions(result: "Result", *, to_stderr: bool) -> None:
         asked.add_row(Text(pins), coloured(probe.verdict), Text(runs), Text(probe.reason))
     console.print(asked)
     for line in (*found.notes, *(change.sentence for change in found.all_changes)):
-        _line(console, line)
+        _prose(console, line)
     _end(console, result)
 
 
@@ -193,7 +193,8 @@ def _headline(console: "Console", result: "Result") -> None:
 
     verdict = result.answer.verdict
     headline = result.answer.headline
-    console.print(Text.assemble((verdict.value.upper(), COLOURS[verdict]), f": {headline}"), soft_wrap=True)
+    line = Text.assemble((verdict.value.upper(), COLOURS[verdict]), f": {headline}")
+    console.print(line, soft_wrap=not console.file.isatty())
 
 
 def _end(console: "Console", result: "Result", notes: Sequence[str] = ()) -> None:
@@ -212,6 +213,13 @@ def _end(console: "Console", result: "Result", notes: Sequence[str] = ()) -> Non
 def _rerun(console: "Console", result: "Result") -> None:
     """The command, as it can be pasted into a shell."""
     _line(console, f"rerun: {pasteable(result.answer.command, console.encoding)}")
+
+
+def _prose(console: "Console", text: str) -> None:
+    """Words that nobody pastes: on a terminal they are broken between words."""
+    from rich.text import Text
+
+    console.print(Text(text), soft_wrap=not console.file.isatty())
 
 
 def _line(console: "Console", text: str) -> None:
