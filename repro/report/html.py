@@ -132,7 +132,9 @@ def _excerpt(answer: Answer, mask: Mask) -> Excerpt | None:
     code, environment = found.package or "", answer.environment
     version = environment.packages.get(code) or environment.distributions.get(code) if environment else None
     package = f" of {code} {version}" if version else ""
-    numbered = [(number, code, str(number) == here) for number, code in enumerate(lines, found.first)]
+    numbered = [(number, line, str(number) == here) for number, line in enumerate(lines, found.first)]
+    while numbered and not numbered[0][1].strip():
+        numbered.pop(0)
     return Excerpt(visible(found.source), visible(package), numbered)
 
 

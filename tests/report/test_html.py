@@ -33,10 +33,8 @@ PLAIN = {
 }
 """Every element that the page is made of: none of them runs or loads anything, but for <style>, <meta> and <script>."""
 CODE = {
-    "source": "m.py:3",
-    "package": "transformers",
-    "first": 2,
-    "lines": ["    a = 1", "    b = f(a)  # </code><script>x</script>", ""],
+    **{"source": "m.py:3", "package": "transformers", "first": 1},
+    "lines": ["", "    a = 1", "    b = f(a)  # </code><script>x</script>", ""],
 }
 
 
@@ -263,7 +261,7 @@ def test_the_origins_lines_are_shown_and_its_line_is_marked():
     assert "m.py:3 of transformers 5.23.0 a = 1 b = f(a) # </code><script>x</script>" in page.said("at-short")
     marked = [attrs["data-n"] for attrs in page.having("mark")]
     numbers = [attrs["data-n"] for tag, attrs in page.elements if tag in ("mark", "span") and "data-n" in attrs]
-    assert (marked, numbers) == (["3"], ["2", "3"])  # the blank line at the end is not shown
+    assert (marked, numbers) == (["3"], ["2", "3"])  # blank lines at the ends are not
     assert '<span class="c"># &lt;/code&gt;' in html
 
 

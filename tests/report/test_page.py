@@ -239,6 +239,12 @@ def test_behind_a_backward_operator_stands_that_of_the_forward_pass():
     assert "w" in [step.name for step in steps]
 
 
+def test_what_goes_in_has_a_range_only_where_it_is_finite():
+    figures = {"dtype": "float32", "shape": [4], "min": "nan", "max": "nan"}
+    assert way(bisect(OVERFLOW, inputs=[figures]))[0].is_origin
+    assert way(bisect(OVERFLOW, inputs=[{**figures, "min": -1.0, "max": 2.5}]))[0].name == "-1 to 2.5"
+
+
 @pytest.mark.parametrize("found", [good(), both(), answer(observation("bisect", "skip", payload={}))])
 def test_no_way_without_an_origin(found):
     assert way(found) == []

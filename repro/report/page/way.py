@@ -1,5 +1,6 @@
 """The way of the bad value in steps: what went in, the operator that made it, the layers behind it, the output."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -49,9 +50,9 @@ def _inputs(origin: Origin) -> Iterator[Step]:
         said = [
             f"{plain(low, DIGITS)} to {plain(high, DIGITS)}"
             for low, high in ends
-            if low is not None and high is not None
+            if low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
         ]
-        if said:
+        if len(said) == len(ends):  # what is not finite has no range
             yield Step("; ".join(said), ["what goes in, as a whole"], is_bad=False)
 
 
