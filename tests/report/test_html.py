@@ -33,7 +33,9 @@ PLAIN = {
 }
 """Every element that the page is made of: none of them runs or loads anything, but for <style>, <meta> and <script>."""
 CODE = {
-    **{"source": "m.py:3", "package": "transformers", "first": 1},
+    "source": "m.py:3",
+    "package": "transformers",
+    "first": 1,
     "lines": ["", "    a = 1", "    b = f(a)  # </code><script>x</script>", ""],
 }
 
