@@ -3,7 +3,7 @@
     python docs/pictures/make.py gemma-3-270m-q4_k_m.gguf --dtype float16     (a path that `repro fetch` prints)
 
 Needs a POSIX terminal (pty) and Chromium, which the environment variable CHROMIUM may name. Both pictures must stay
-below 250 kB, and no path of this machine may be in them: the model is a link in the folder of the run, and the path of
+below 200 kB, and no path of this machine may be in them: the model is a link in the folder of the run, and the path of
 that folder is left out of what was printed. With --keep DIR the run stays, and is drawn again without running again.
 """
 
@@ -27,9 +27,9 @@ from rich.text import Text
 
 FOLDER = Path(__file__).resolve().parent
 COLUMNS = 118
-PAGE = (1120, 985)
+PAGE = (1120, 970)
 """Width and height of the part of the page that is shown, in pixels."""
-LIMIT = 250_000
+LIMIT = 200_000
 """Bytes of a picture."""
 CONTROL = re.compile(r"\x1b\[(\?25[hl]|\d*A|\d*K)|\r|\n|(?:(?!\x1b\[(?:\?25|\d*[AK]))[^\r\n])+")
 """What rich's progress writes: cursor shown or hidden, up, erase; carriage return, newline; text with its colours."""
