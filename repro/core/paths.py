@@ -16,6 +16,7 @@ from repro.core.processes.exhausted import exhausted
 from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
+CONFIG_VARIABLE = "REPRO_CONFIG_DIR"
 RUNS = "repro-runs"
 FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """What a system says where there is no room for more."""
@@ -30,6 +31,16 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("repro-kit")).absolute()
+
+
+def config_folder() -> Path:
+    """What the user keeps for this toolkit; the environment variable ``REPRO_CONFIG_DIR`` names another folder."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("repro-kit")).absolute()
 
 
 def run_folder(case: Case, now: datetime, what: str = "") -> Path:

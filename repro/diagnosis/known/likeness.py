@@ -11,7 +11,7 @@ from repro.core.mechanisms import mechanism
 from repro.core.payloads import Section
 from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed
-from repro.diagnosis.known.entries import Documented, Fault, FurtherTest, OtherCell, documented, faults
+from repro.diagnosis.known.entries import Documented, Fault, FurtherTest, OtherCell, catalogue, documented
 from repro.diagnosis.known.fingerprint import facts, holds, matches
 
 WIDE = frozenset({"dtype=float32", "dtype=bfloat16"})
@@ -35,12 +35,12 @@ def looks_like(answer: Answer, known: tuple[Fault, ...] | None = None) -> tuple[
 
     Args:
         answer: Of the run.
-        known: The catalogue, by default the shipped one.
+        known: The catalogue, by default the shipped one with the user's own.
     """
-    catalogue = faults() if known is None else known
+    every = catalogue().faults if known is None else known
     seen = facts(answer)
-    by_id = {fault.id: fault for fault in catalogue}
-    found = [_match(fault, answer, by_id) for fault in catalogue if holds(fault.fingerprint.conditions, seen)]
+    by_id = {fault.id: fault for fault in every}
+    found = [_match(fault, answer, by_id) for fault in every if holds(fault.fingerprint.conditions, seen)]
     order = {AGREES: 0, NOT_RUN: 1, DISAGREES: 2}
     return tuple(sorted(found, key=lambda match: (order[match.result], -len(by_id[match.id].fingerprint.conditions))))
 
