@@ -1,16 +1,21 @@
 """The catalogue of known faults: each is recognised, none is taken for its neighbour, and its further test is read."""
 
+import importlib.metadata
+import json
+import subprocess
+import sys
+
 import pytest
 
 from repro.core.answer import Ablation, Answer, CellInfo, ModelInfo, StepRow
 from repro.core.encoding import replace
 from repro.core.errors import RecordError
-from repro.core.payloads import Finding, Inputs, Load, Origin, Reduction, Weights
+from repro.core.payloads import Environment, Figures, Finding, Inputs, Load, Origin, Reduction, Weights
 from repro.core.records import Case, Kind, Outcome
 from repro.core.sweep_answers import CellRow, Release, Versions
-from repro.diagnosis.known import excluded, looks_like
+from repro.diagnosis.known import catalogue, excluded, looks_like
 from repro.diagnosis.known.entries import documented, faults
-from repro.diagnosis.known.fingerprint import facts, in_range, matches
+from repro.diagnosis.known.fingerprint import facts, holds, in_range, matches, typical
 
 CELL = CellInfo(
     torch="2.13.0+cpu", transformers="5.23.0", dtype="float32", attn="sdpa", device="cpu",
@@ -629,6 +634,12 @@ verdict = "good"
 """
 
 
+SEEN = """[check]
+script = "x"
+seen = {{ "{}" = "{}" }}
+[fingerprint]"""
+
+
 def test_an_entry_is_read(tmp_path):
     (tmp_path / "one.toml").write_text(SOUND)
     (fault,) = faults(tmp_path)
@@ -640,6 +651,18 @@ def test_an_entry_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ("a/b#1", "a/b", "'issues' must name threads such as 'pytorch/pytorch#103749', got 'a/b'"),
+        ("[fingerprint]", "[check]\nscript = 'x'\n[fingerprint]", "check: object missing required field seen"),
+        (
+            "[fingerprint]",
+            SEEN.format("2.4.1", "bad"),
+            "'check.seen' must name versions such as 'torch 2.4.1', got '2.4.1'",
+        ),
+        (
+            "[fingerprint]",
+            SEEN.format("torch 2.4.1", "skip"),
+            "'check.seen' must say good or bad of torch 2.4.1, got 'skip'",
+        ),
         ("what =", "whta =", "unknown field whta"),
         ('what = "w"', "", "missing required field what"),
         ('what = "w"', "what = 3", "what: expected str, got int"),
@@ -703,3 +726,116 @@ def test_a_local_copy_of_a_hub_model_is_known_by_its_last_two_names():
 )
 def test_where_the_documentation_says_nothing_about_the_fault(answer):
     assert excluded(answer) is None
+
+
+def test_a_shipped_entry_names_a_thread():
+    assert [fault.id for fault in faults() if not fault.issues] == []
+
+
+@pytest.mark.parametrize("fault", faults(), ids=lambda fault: fault.id)
+def test_a_run_that_says_just_what_an_entry_asks_fits_it(fault):
+    assert holds(fault.fingerprint.conditions, typical(fault.fingerprint.conditions))
+
+
+def test_the_dtype_of_a_script_is_that_of_its_operator():
+    whole, half = Figures(dtype="int64"), Figures(dtype="float16")
+    script = replace(run(dtype=None), origin=Origin(inputs=(whole, half)))
+    assert facts(script)["dtype"] == ("float16",)
+    assert facts(replace(script, origin=Origin(inputs=(half,), output=Figures(dtype="float32"))))["dtype"] == (
+        "float32",
+    )
+    assert facts(replace(script, origin=Origin(inputs=(whole,))))["dtype"] == ()
+
+
+@pytest.mark.parametrize(
+    ("environment", "device"),
+    [(Environment(torch="2.13.0"), ("cpu",)), (Environment(torch="2.13.0", accelerator="cuda"), ()), (None, ())],
+)
+def test_a_script_ran_on_the_cpu_where_there_is_nothing_else(environment, device):
+    assert facts(replace(run(device=None), environment=environment))["device"] == device
+
+
+# Entries of the user's own
+
+NARROW = SOUND.replace('dtype = ["float16"]', 'op = ["mine.op*"]')
+
+
+def test_an_own_entry_is_recognised(tmp_path):
+    (tmp_path / "mine.toml").write_text(NARROW.replace('["a/b#1"]', "[]"))
+    found = catalogue(tmp_path)
+    assert (found.own, found.problems) == (frozenset({"mine"}), ())
+    (match,) = looks_like(run(op="mine.op.default", ablations={"attn=eager": "good"}), found.faults)
+    assert (match.issue, match.url, match.result) == ("mine", "", "agrees")
+    assert match.sentence == ("Looks like: mine, w. What tells that it is this one: q: agrees (attn=eager is good).")
+
+
+def test_own_entries_lie_in_the_users_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known/mine.toml").write_text(NARROW)
+    assert ids(run(op="mine.op.default")) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("broken", "issues = [", "broken.toml cannot be read as TOML"),
+        ("broken", SOUND.replace("what", "whta"), "object contains unknown field whta"),
+        ("broken", SOUND.replace("[]", '["none"]'), "broken.toml: 'test.neighbours' names 'none'"),
+        ("pytorch-103749", SOUND, "pytorch-103749 is the name of an entry that ships with repro"),
+    ],
+)
+def test_an_own_entry_that_cannot_be_used_is_told_and_left_out(tmp_path, name, text, said):
+    (tmp_path / f"{name}.toml").write_text(text)
+    (tmp_path / "sound.toml").write_text(NARROW)
+    found = catalogue(tmp_path)
+    assert found.own == {"sound"}
+    (problem,) = found.problems
+    assert said in problem
+    assert problem.endswith("This entry is left out: mend the file, or remove it.")
+
+
+def test_a_folder_of_own_entries_that_is_none_is_told(tmp_path):
+    (tmp_path / "known").write_text("")
+    (problem,) = catalogue(tmp_path / "known").problems
+    assert "cannot be listed: Not a directory" in problem
+
+
+# What the scripts of the entries give here
+
+ALL = """
+import json, sys
+given, answers = json.load(sys.stdin), {}
+for name, script in given.items():
+    try:
+        exec(compile(script, name, "exec"), {"__name__": "__main__"})
+        answers[name] = "good"
+    except AssertionError:
+        answers[name] = "bad"
+print(json.dumps(answers))
+"""
+
+
+def seen_here(fault):
+    """What the entry says of the packages that are installed here; None where it says nothing."""
+    for place, answer in fault.check.seen.items() if fault.check else ():
+        parts = [part.split(" ") for part in place.split(", ")]
+        if all(importlib.metadata.version(name).partition("+")[0] == version for name, version in parts):
+            return answer
+    return None
+
+
+def test_every_script_of_an_entry_was_seen_to_fail():
+    assert [fault.id for fault in faults() if fault.check and "bad" not in fault.check.seen.values()] == []
+
+
+def test_the_scripts_of_the_entries_give_here_what_the_entries_say():
+    """But those that compile, which takes half a minute each."""
+    said = {fault.id: seen_here(fault) for fault in faults() if seen_here(fault)}
+    scripts = {fault.id: fault.check.script for fault in faults() if fault.id in said}
+    quick = {name: script for name, script in scripts.items() if "torch.compile" not in script}
+    if not quick:
+        pytest.skip("no entry was run with the packages that are installed here")
+    command = [sys.executable, "-W", "ignore", "-c", ALL]
+    done = subprocess.run(command, input=json.dumps(quick), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == {name: said[name] for name in quick}

@@ -28,6 +28,7 @@ WAYS = ("ablation", "cell", "key", "by_hand")
 """How a test is answered: by an ablation, another environment, a value of verdict.json, a person."""
 
 Texts = tuple[Annotated[str, Meta(min_length=1)], ...]
+ISSUE = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+#[0-9]+")
 SEEN_IN = re.compile(r"(?P<package>[a-z][a-z0-9_.-]*) (?P<version>[0-9][0-9A-Za-z.+]*)")
 """One part of an environment in which a check was run: "torch 2.4.1"."""
 LARGEST = 1_000_000
@@ -117,7 +118,10 @@ class Check(Record, frozen=True, forbid_unknown_fields=True):
 
 
 class Fault(Record, frozen=True, forbid_unknown_fields=True):
-    """One known fault. ``id`` is the stem of its file; ``title`` is its thread's own, where that was read."""
+    """One known fault. ``id`` is the stem of its file; ``title`` is its thread's own, where that was read.
+
+    ``issues`` may be empty in an entry of the user's own that no thread is about yet.
+    """
 
     issues: Texts
     what: str
@@ -130,8 +134,13 @@ class Fault(Record, frozen=True, forbid_unknown_fields=True):
 
     @property
     def project(self) -> str:
-        """The repository of its first thread, without the owner."""
-        return self.issues[0].partition("#")[0].rpartition("/")[2]
+        """The repository of its first thread, without the owner; empty without a thread."""
+        return self.issues[0].partition("#")[0].rpartition("/")[2] if self.issues else ""
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The addresses of its threads."""
+        return tuple("https://github.com/{}/issues/{}".format(*issue.split("#")) for issue in self.issues)
 
 
 class Documented(Record, frozen=True, forbid_unknown_fields=True):
@@ -186,7 +195,8 @@ def catalogue(own: Path | None = None) -> Catalogue:
     """
     folder = own_folder() if own is None else own
     shipped = {fault.id: fault for fault in faults()}
-    found, problems = {}, []
+    found: dict[str, Fault] = {}
+    problems: list[str] = []
     for path in _files(folder, problems):
         try:
             if path.stem in shipped:
@@ -254,6 +264,9 @@ def _read(path: Path, kind: type[E]) -> E:
 def _checked(path: Path, fault: Fault) -> Fault:
     """The fault, if it says what its types alone do not demand."""
     test = fault.test
+    for issue in fault.issues:
+        if not ISSUE.fullmatch(issue):
+            raise RecordError(f"{path}: 'issues' must name threads such as 'pytorch/pytorch#103749', got {issue!r}.")
     if fault.outcome not in OUTCOMES:
         raise RecordError(f"{path}: 'outcome' must be one of {', '.join(OUTCOMES)}, got {fault.outcome!r}.")
     if fault.fingerprint == Fingerprint():

@@ -89,6 +89,25 @@ def _fits(key: str, wanted: Sequence[str] | str | bool, values: tuple[str, ...])
     return any(matches(pattern, value) for pattern in wanted for value in values)
 
 
+def typical(conditions: Conditions) -> dict[str, tuple[str, ...]]:
+    """A run that says just what these conditions ask: the first of each of their patterns, without its stars."""
+    made: dict[str, tuple[str, ...]] = {}
+    for key, wanted in conditions.items():
+        if isinstance(wanted, bool):
+            made[key] = ("yes",) if wanted else ()
+        elif isinstance(wanted, str):
+            made[key] = tuple(version for version in (_version_in(wanted),) if version is not None)
+        else:
+            made[key] = () if wanted[0] == ABSENT else (wanted[0].replace("*", "").replace("?", "x"),)
+    return made
+
+
+def _version_in(specifiers: str) -> str | None:
+    """A version within a range: one that it names, or one beside it."""
+    named = [one.version.removesuffix(".*") for one in SpecifierSet(specifiers)]
+    return next((one for name in named for one in (name, f"{name}.1", "0.1") if in_range(specifiers, one)), None)
+
+
 def matches(pattern: str, value: str) -> bool:
     """Whether a pattern of ``*`` and ``?`` fits the whole value; capitals do not matter."""
     return fnmatchcase(value.lower(), pattern.lower().replace("[", "[[]"))
