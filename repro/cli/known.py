@@ -124,7 +124,7 @@ def _listed(found: "Sequence[Fault]", every: "Catalogue") -> "Content":
         (fault.id, "" if fault.check is None else "yes", fault.outcome, cut(fault.title or fault.what, MOST))
         for fault in found
     )  # fmt: skip
-    yield Table(("name", "run here", "outcome", "title"), rows)
+    yield Table(("name", "script", "outcome", "title"), rows)
     yield f"{len(found)} of {many(len(every.faults), 'known fault')}; repro known show NAME has all of one."
     yield f"your own: {len(every.own)} in {own_folder()}"
 

@@ -4,6 +4,7 @@ import json
 import tomllib
 
 import pytest
+from support.hosting import BISECT, NAN_FORWARD, answers, fake_python, model_folder, repro
 
 from repro.cli.main import main
 from repro.core.answer import Answer, CellInfo, ModelInfo
@@ -136,6 +137,15 @@ def test_an_own_file_that_is_broken_is_told_and_stops_nothing(capsys, own):
     assert "transformers-25311" in out
     assert err.startswith(f"{own / 'mine.toml'} cannot be read as TOML: ")
     assert err.endswith("This entry is left out: mend the file, or remove it.\n")
+
+
+def test_a_run_tells_of_it_and_goes_on(tmp_path, own):
+    own.mkdir(parents=True)
+    (own / "mine.toml").write_text("issues = [")
+    told = answers(tmp_path, forward=NAN_FORWARD, bisect={"verdict": "bad", "reason": "born there", "payload": BISECT})
+    ran = repro("bisect", model_folder(tmp_path), "--python", fake_python(tmp_path), cwd=tmp_path, env=told)
+    assert ran.returncode == 1
+    assert f"{own / 'mine.toml'} cannot be read as TOML" in ran.stderr + ran.stdout
 
 
 # A new entry

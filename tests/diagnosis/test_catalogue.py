@@ -258,7 +258,7 @@ RUNS |= {
     "pytorch-41527": run(
         mechanism="kernel", op="aten.native_layer_norm.default", dtype="float16", device="cuda:0", torch="2.0.1"
     ),
-    "pytorch-162489": run(mechanism="overflow", op="aten.native_layer_norm.default"),
+    "pytorch-178123": run(mechanism="overflow", op="aten.native_layer_norm.default"),
     "pytorch-58123": run(
         mechanism="kernel", op="aten.convolution.default", dtype="float16", device="cuda:0", torch="2.0.1"
     ),
