@@ -334,15 +334,6 @@ RUNS |= {
         dtype="float16",
         attn=None,
     ),
-    "transformers-32174": run(
-        **HALF,
-        op=ADD,
-        module="model.layers.1",
-        module_class="ChameleonDecoderLayer",
-        model_type="chameleon",
-        device="cuda:0",
-        transformers="4.42.4",
-    ),
     "transformers-33294": run(
         **HALF,
         op=BMM,
