@@ -15,6 +15,7 @@ from repro.reproducer.frame import model_name
 from repro.reproducer.script import LEVELS, Script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
 from repro.reproducer.scripts.files import file_script
+from repro.reproducer.scripts.listing import listing_script
 from repro.reproducer.scripts.load import load_script
 from repro.reproducer.scripts.model import crash_script, model_script
 from repro.reproducer.scripts.module import module_script
@@ -24,6 +25,8 @@ from repro.reproducer.verify import Verification, verify
 
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
+BESIDE = ("module", "script")
+"""What is kept beside a smaller script: it shows the fault where its user meets it."""
 
 PUT_BACK = "Private words are masked in its file. It was run with them, and does not show the fault without."
 
@@ -97,6 +100,8 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
     found: list[Script | None] = []
     if reduction.program is not None:
         found += operator_scripts(answer, reduction.program)
+    if reduction.listing is not None:
+        found.append(listing_script(answer, reduction.listing))
     if reduction.module is not None:
         found.append(module_script(answer, reduction.module))
     checkpoint = checkpoint_of(answer, sha256)
@@ -115,8 +120,9 @@ def offer(
     What is run is what is handed on, with everything private masked. Only where that does not show the fault is the
     script run as it was made, and the record says so.
 
-    The smallest of them becomes reproducer.py; the one with a module of Transformers is kept beside it. Larger ones are
-    not tried once a smaller one shows the fault. Where none does, the smallest is written and recorded as not verified.
+    The smallest of them becomes reproducer.py; the one with a module of Transformers is kept beside it, and of a script
+    both the operator by itself and the script made smaller. Larger ones are not tried once a smaller one shows the
+    fault. Where none does, the smallest is written and recorded as not verified.
 
     Args:
         answer: Of the run.
@@ -146,7 +152,7 @@ def offer(
         tried.append(_tried(script, handed, python, run))
     if not tried:
         return None
-    best = next((item for item in tried if item.result.verified), tried[0])
+    best = _best(tried)
     hand.write(folder / NAME, best.script.text)
     others = [item for item in tried if item.script.level != best.script.level]
     failed = [item for item in others if best.result.verified and tried.index(item) < tried.index(best)]
@@ -181,9 +187,19 @@ def _tried(script: Script, text: str, python: str, run: Run) -> Tried:
 
 
 def _is_wanted(script: Script, tried: list[Tried]) -> bool:
-    """Whether a script is worth a run: nothing smaller shows the fault, or it is the first with a module."""
+    """Whether a script is worth a run: nothing smaller shows the fault, or it is the first that shows another side."""
     done = [item.script.level for item in tried if item.result.verified]
-    return not done or (script.level == "module" and "module" not in done)
+    return not done or (script.level in BESIDE and script.level not in done and not script.last)
+
+
+def _best(tried: Sequence[Tried]) -> Tried:
+    """The first that shows the fault; of an operator and a user's script made smaller, the one with fewer lines."""
+    shown = [item for item in tried if item.result.verified]
+    if not shown:
+        return tried[0]
+    first = shown[0]
+    rivals = [item for item in shown[1:] if item.script.level == "script"]
+    return min((first, *rivals), key=lambda item: item.script.lines)
 
 
 def _same_fault(script: Script, result: Verification) -> Verification:

@@ -1,0 +1,91 @@
+"""One run of a script put down: which of its lines run, which of its variables hold a NaN or Inf, what it writes.
+
+What is recorded orders the questions that are asked later; it answers none of them.
+"""
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor
+
+from ...values.figures import is_bad
+from .confined import Access, heard
+
+RECORD = "listing.runs.recorded:record"
+LOOKS = 200  # times that a variable is looked at on one line: a loop may run for ever so long
+
+
+@dataclass
+class Recorded:
+    """lines: those that ran. bad: (line, expression) of what was bound there and holds a NaN or Inf, in the order in
+    which it was seen first. access: what the script wrote, started and connected to.
+    """
+
+    lines: set[int] = field(default_factory=set)
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    access: set[Access] = field(default_factory=set)
+
+
+def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
+    """(context around the script, function that gives what was recorded). bound: the names that each line binds."""
+    made = Recorded()
+    return _around(made, bound), lambda: made
+
+
+@contextlib.contextmanager
+def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[None]:
+    path = sys.modules["__main__"].__file__
+    seen: Counter[tuple[int, str]] = Counter()
+    last: dict[int, int] = {}  # the line that each frame ran before
+
+    def look(frame: FrameType) -> None:
+        line = last.get(id(frame), 0)
+        for name in bound.get(line, ()):
+            seen[line, name] += 1
+            if seen[line, name] <= LOOKS:
+                values = frame.f_locals if name in frame.f_locals else frame.f_globals
+                for shown in _bad_in(name, values.get(name)):
+                    if (line, shown) not in made.bad:
+                        made.bad.append((line, shown))
+
+    def inside(frame: FrameType, event: str, given: Any) -> Any:
+        look(frame)
+        if event == "line":
+            made.lines.add(frame.f_lineno)
+            last[id(frame)] = frame.f_lineno
+        else:
+            last.pop(id(frame), None)
+        return inside
+
+    def outside(frame: FrameType, event: str, given: Any) -> Optional[Callable[..., Any]]:
+        return inside if frame.f_code.co_filename == path else None
+
+    heard(made.access.add)
+    sys.settrace(outside)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+def _bad_in(name: str, value: Any) -> Iterator[str]:
+    """The expressions that give a bad tensor: the name itself, or an attribute of a model's output."""
+    if isinstance(value, Tensor):
+        if _is_bad(value):
+            yield name
+    elif isinstance(value, dict) and hasattr(value, "to_tuple"):
+        yield from (f"{name}.{key}" for key, item in value.items() if isinstance(item, Tensor) and _is_bad(item))
+
+
+def _is_bad(tensor: Tensor) -> bool:
+    try:
+        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and not tensor.is_nested
+        return plain and tensor.is_floating_point() and tensor.numel() > 0 and is_bad(tensor.detach())
+    except Exception:  # noqa: BLE001 - a tensor without numbers (meta, of a transform) is not bad
+        return False
