@@ -1,5 +1,6 @@
 """A script made smaller: coarse changes first, each tried on a copy, each kept where the fault is the same one."""
 
+import ast
 import dataclasses
 import itertools
 import math
@@ -13,6 +14,7 @@ from typing import Any, Callable, Optional
 from ..reduce.trials import Trials
 from ..script.answer import Script
 from ..script.child import preload
+from .edits.data import Shapes, replaced
 from .edits.edit import Edit, parts
 from .edits.endings import assertions, bound
 from .edits.expressions import items, simpler
@@ -22,7 +24,7 @@ from .edits.variables import inlined
 from .runs.confined import Access
 from .runs.fault import Fault
 from .runs.pool import Pool, Run, Setting, Try
-from .runs.recorded import RECORD
+from .runs.recorded import RECORD, Recorded
 from .text.names import unbound
 from .text.tree import Tree, parsed, walk, whose
 from .text.written import Text, code_lines, written
@@ -39,6 +41,20 @@ class State:
 
     tree: Tree
     text: Text
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen in one run of the script, which orders the questions.
+
+    ran, bad, shapes: the statements that ran, those that bind a bad value, and tensors that they bind. modules: names
+    of modules.
+    """
+
+    ran: frozenset[int]
+    bad: Sequence[tuple[frozenset[int], str]]
+    shapes: Shapes
+    modules: frozenset[str]
 
 
 Asked = tuple[Optional[State], Optional[int]]
@@ -64,11 +80,10 @@ class Shrinking:
         self.state = State(tree, written(tree))
         self.history = [self.state]
 
-    def run(self, ran: frozenset[int], bad: list[tuple[frozenset[int], str]], asserts: bool) -> None:
+    def run(self, seen: Seen) -> None:
         """Every kind of change, again as long as one of them is kept."""
-        self._sweep([not_run(self.state.tree, ran)])
-        if not asserts:
-            self._ending(bad)
+        self._sweep([not_run(self.state.tree, seen.ran)])
+        self._ending(seen.bad)
         for number in range(ROUNDS):
             before = self.state
             if number == 0:
@@ -78,8 +93,9 @@ class Shrinking:
             self._cut()
             self._until_no_more(opened)
             self._until_no_more(called_once)
-            if not asserts and number == 0:
-                self._ending(bad)
+            if number == 0:
+                self._ending(seen.bad)
+            self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
             for edits in (smaller_numbers, items, simpler, inlined, plain):
                 self._sweep(self._new(edits(self.state.tree)))
             if self.state is before or self._trials.over:
@@ -91,9 +107,18 @@ class Shrinking:
         numbers = [whose(node) for last in body[-1:] for node in walk(last)]
         return frozenset().union(*numbers)
 
-    def _ending(self, bad: list[tuple[frozenset[int], str]]) -> None:
-        """The first assertion that tells the fault; then the others have nothing to do."""
-        for edit in self._each(assertions(self.state.tree, bad)):
+    def _ending(self, bad: Sequence[tuple[frozenset[int], str]]) -> None:
+        """The first assertion that tells the fault; then the others have nothing to do. Where there is an assertion by
+        now, another one has to leave more of the script out.
+        """
+        asserts = any(isinstance(node, ast.Assert) for node in self.state.tree.statements())
+        most = self.state.text.lines - asserts
+
+        def fits(edit: Edit) -> bool:
+            made = edit.make(self.state.tree)
+            return made is not None and written(made).lines <= most
+
+        for edit in self._each(filter(fits, assertions(self.state.tree, bad))):
             if edit is not None:
                 return
 
@@ -269,11 +294,19 @@ def _shrunk(
     else:
         trials.notes.append("the script does not show its fault in a folder of its own, so it was not made smaller")
         return None
-    ran: frozenset[int] = frozenset().union(*(whole.places.get(line, frozenset()) for line in recorded.lines))
-    bad = [(whole.places[line], shown) for line, shown in recorded.bad if line in whole.places]
-    shrinking.run(ran, bad, script.runs.plain.key[0] == "AssertionError")
+    shrinking.run(_seen(recorded, whole.places))
     confirmed = shrinking.confirmed()
     return None if confirmed is None else (confirmed, confirmed is shrinking.state and not trials.over)
+
+
+def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
+    """What was recorded of lines, by the statements that they stand for."""
+    return Seen(
+        frozenset().union(*(places.get(line, frozenset()) for line in recorded.lines)),
+        [(places[line], shown) for line, shown in recorded.bad if line in places],
+        {(places[line], name): shape for (line, name), shape in recorded.tensors.items() if line in places},
+        frozenset(recorded.modules),
+    )
 
 
 def _places(tree: Tree) -> dict[int, frozenset[int]]:

@@ -26,7 +26,7 @@ def bound(tree: Tree, places: dict[int, frozenset[int]]) -> dict[int, tuple[str,
 
 def _targets(node: ast.stmt) -> Iterator[str]:
     given: Sequence[ast.AST] = node.targets if isinstance(node, ast.Assign) else ()
-    if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+    if isinstance(node, (ast.AugAssign, ast.AnnAssign, ast.For)):
         given = [node.target]
     for target in given:
         yield from (item.id for item in walk(target) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store))

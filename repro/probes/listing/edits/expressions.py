@@ -1,6 +1,7 @@
 """Arguments and elements left out, and expressions replaced by what is in them."""
 
 import ast
+import builtins
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
@@ -46,7 +47,7 @@ def items(tree: Tree) -> Iterator[Edit]:
         if isinstance(node, ast.Call):
             for named in parts(node.keywords, True):
                 yield _without(tree, named, "arguments")
-            for argument in reversed(node.args):
+            for argument in reversed(node.args) if not _is_conversion(node) else ():
                 yield _without(tree, [argument], "arguments")
         elif isinstance(node, (ast.List, ast.Tuple, ast.Set)) and len(node.elts) > 1:
             if isinstance(node, ast.Set) or isinstance(node.ctx, ast.Load):
@@ -71,6 +72,11 @@ def _without(tree: Tree, some: Sequence[ast.AST], what: str) -> Edit:
         return tree.changed(dict.fromkeys(present, ())) if present else None
 
     return Edit(f"without {len(numbers)} {what}", make, _of(tree, some[0], some[-1]), may_grow=True)
+
+
+def _is_conversion(node: ast.Call) -> bool:
+    """``float(x)``, which without its argument is a zero that nobody reads as one."""
+    return isinstance(node.func, ast.Name) and len(node.args) == 1 and hasattr(builtins, node.func.id)
 
 
 def _without_entries(number: int, keys: Sequence[int]) -> Any:
@@ -100,6 +106,8 @@ def simpler(tree: Tree) -> Iterator[Edit]:
     }
     for node in changeable(tree):
         for inner in _parts(node, modules) if isinstance(node, ast.expr) else ():
+            if isinstance(inner, ast.Constant) and isinstance(inner.value, (str, bytes)):
+                continue  # a text in place of what was made of it only seems smaller
             yield Edit("a part of an expression", _replacing(number_of(node), number_of(inner)), _of(tree, node, inner))
 
 

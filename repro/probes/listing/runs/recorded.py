@@ -24,11 +24,14 @@ LOOKS = 200  # times that a variable is looked at on one line: a loop may run fo
 @dataclass
 class Recorded:
     """lines: those that ran. bad: (line, expression) of what was bound there and holds a NaN or Inf, in the order in
-    which it was seen first. access: what the script wrote, started and connected to.
+    which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
+    and dtype. modules: names of what is a module. access: what the script wrote, started and connected to.
     """
 
     lines: set[int] = field(default_factory=set)
     bad: list[tuple[int, str]] = field(default_factory=list)
+    tensors: dict[tuple[int, str], tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    modules: set[str] = field(default_factory=set)
     access: set[Access] = field(default_factory=set)
 
 
@@ -49,8 +52,12 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
         for name in bound.get(line, ()):
             seen[line, name] += 1
             if seen[line, name] <= LOOKS:
-                values = frame.f_locals if name in frame.f_locals else frame.f_globals
-                for shown in _bad_in(name, values.get(name)):
+                value = (frame.f_locals if name in frame.f_locals else frame.f_globals).get(name)
+                if isinstance(value, torch.nn.Module):
+                    made.modules.add(name)
+                elif isinstance(value, Tensor) and not value.requires_grad:
+                    made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
+                for shown in _bad_in(name, value):
                     if (line, shown) not in made.bad:
                         made.bad.append((line, shown))
 

@@ -162,7 +162,7 @@ def _fitting(text: str, indent: str) -> list[str]:
         if len(current) + len(space + word) > WIDTH - 1 and best is not None:
             lines.append(current[:best].rstrip())
             current, best = indent + STEP + current[best:].lstrip(), None
-        current += space + word
+        current += (space if current.strip() else "") + word
         if token.type == tokenize.OP:
             depth += (token.string in "([{") - (token.string in ")]}")
             if depth and token.string in ",([{":
