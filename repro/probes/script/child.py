@@ -46,20 +46,31 @@ from {} import child_main; child_main({!r})"""
 
 
 @dataclass(frozen=True)
+class Around:
+    """What is around a run beside what its job says.
+
+    within: a "module:function" as for a watch, with what it is called with; what it gives is around all the rest.
+    seconds: when the run is ended, as if killed. folder: where it reports; the system's own for such where None.
+    """
+
+    within: Optional[tuple[str, Any]] = None
+    seconds: Optional[float] = None
+    folder: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of the script at ``path``.
 
     settings: names of what is changed before it starts. watch: "module:function" of this kit, called with ``given``;
-    it returns (context manager around the script's own code, function that gives what was found). within: the same
-    form, with what it is called with; what it gives is around all the rest. seconds: when it is ended, as if killed.
+    it returns (context manager around the script's own code, function that gives what was found).
     """
 
     path: str
     settings: tuple[str, ...] = ()
     watch: Optional[str] = None
     given: Any = None
-    within: Optional[tuple[str, Any]] = None
-    seconds: Optional[float] = None
+    around: Around = Around()
 
 
 @dataclass(frozen=True)
@@ -95,10 +106,10 @@ def plain(path: str) -> Ended:
 
 def run(job: Job) -> Ended:
     """Run it to its end, watched or changed."""
-    with own_folder() as folder:
+    with own_folder(job.around.folder) as folder:
         report = os.path.join(folder, "report")
         start = _fork if _can_fork(job) else _spawn
-        return _ended(lambda out, err: start(job, report, out, err), report, False, job.seconds)
+        return _ended(lambda out, err: start(job, report, out, err), report, False, job.around.seconds)
 
 
 def _ended(
@@ -297,7 +308,7 @@ def _launch(job: Job, report: str) -> None:
     sys.argv[:] = [job.path]
     if not _safe_path():
         sys.path.insert(0, os.path.dirname(job.path))
-    within, _ = (contextlib.nullcontext(), None) if job.within is None else _made(*job.within)
+    within, _ = (contextlib.nullcontext(), None) if job.around.within is None else _made(*job.around.within)
     around, found = (contextlib.nullcontext(), lambda: None) if job.watch is None else _made(job.watch, job.given)
     how: dict[str, Any] = {"how": "ended"}
     done: list[bool] = []

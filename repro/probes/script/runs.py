@@ -12,7 +12,7 @@ from ..program import capture as capturing
 from ..program.capture import Found, Wanted
 from ..program.makers import Rule
 from ..reduce.program import Call, Program
-from .child import Job
+from .child import Around, Job
 from .run import Ran, run_script
 
 SECONDS = 300.0  # all runs of the script together, beyond the first two
@@ -22,14 +22,13 @@ LOOK, CAPTURE = "program.makers:look", "script.runs:capture"
 @dataclass
 class Runs:
     """Runs of one script. ``plain``: the one that nothing watched. ``settings``: what is changed in all others.
-    ``within``, ``limit``: what is around each of them, and how many seconds it may take.
+    ``around``: what is around each of them.
     """
 
     path: str
     plain: Ran
     settings: tuple[str, ...] = ()
-    within: Optional[tuple[str, Any]] = None
-    limit: Optional[float] = None
+    around: Around = field(default_factory=Around)
     end: float = field(default_factory=lambda: time.monotonic() + SECONDS)
     changed: dict[tuple[str, ...], Ran] = field(default_factory=dict)
     noun: str = "the script"
@@ -43,7 +42,7 @@ class Runs:
 
     def run(self, settings: tuple[str, ...] = (), watch: Optional[str] = None, given: Any = None) -> Ran:
         """One run of it."""
-        return run_script(Job(self.path, settings, watch, given, self.within, self.limit))
+        return run_script(Job(self.path, settings, watch, given, self.around))
 
     def unwatched(self, *settings: str) -> Ran:
         """The script unwatched with these settings; an ablation asks again what the search has asked."""

@@ -15,7 +15,7 @@ from ...program.capture import WINDOW, Wanted
 from ...program.makers import MADE, Candidate, Rule
 from ...program.search import FAST_PATH, STAND_INS
 from ...script.answer import ROUNDING, Script, begun, bisect
-from ...script.child import Job
+from ...script.child import Around, Job
 from ...script.run import Ran, run_script
 from ...script.runs import Runs
 from .confined import CONFINED, Confinement
@@ -122,14 +122,15 @@ def _same_place(one: Place, two: Place) -> bool:
 class Question:
     """A candidate, and what is asked of it.
 
-    path: where it lies. places: of its lines. confinement: of its runs. seconds: that each may take. most: seconds of a
-    processor that the plain one may take. whole: whether its origin is searched for as that of a new script, else the
-    known operator alone is looked at.
+    path: where it lies. places: of its lines. confinement: of its runs. folder: where these report. seconds: that each
+    may take. most: seconds of a processor that the plain one may take. whole: whether its origin is searched for as
+    that of a new script, else the known operator alone is looked at.
     """
 
     path: str
     places: Mapping[int, frozenset[int]]
     confinement: Confinement
+    folder: str
     seconds: float
     most: Optional[float]
     whole: bool
@@ -141,7 +142,7 @@ def shows(asked: Question, fault: Fault) -> tuple[bool, float]:
     confinement = dataclasses.replace(
         asked.confinement, seed=1, most=None if asked.most is None else int(asked.most) + 1
     )
-    plain = run_script(Job(asked.path, within=(CONFINED, confinement), seconds=asked.seconds))
+    plain = run_script(Job(asked.path, around=_around(asked, confinement, asked.seconds)))
     spent = _spent() - before
     if (asked.most is not None and spent > asked.most) or not is_bad(plain, fault.raised):
         return False, spent
@@ -156,11 +157,15 @@ def _spent() -> float:
 
 def _is_the_same(asked: Question, fault: Fault, plain: Ran) -> bool:
     other = dataclasses.replace(asked.confinement, seed=2)  # one draw of random numbers is not enough
-    runs = Runs(asked.path, plain, within=(CONFINED, other), limit=WATCHED * asked.seconds)
+    runs = Runs(asked.path, plain, around=_around(asked, other, WATCHED * asked.seconds))
     if asked.whole or fault.how == SEARCHED:
         return _searched(asked, fault, runs)
     tests = {MADE_HERE: _made_here, CORRECTED: _corrected, COMPILED: _compiled, FUSED: _fused}
     return tests[fault.how](asked, fault, runs)
+
+
+def _around(asked: Question, confinement: Confinement, seconds: float) -> Around:
+    return Around((CONFINED, confinement), seconds, asked.folder)
 
 
 def is_bad(plain: Ran, raised: Optional[str]) -> bool:

@@ -9,7 +9,6 @@ import dataclasses
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any, Optional
 
 from ...machine.family import die_with_parent
 from ...protocol import wire
-from ...script.child import Job
+from ...script.child import Around, Job
 from ...script.folder import own_folder
 from ...script.run import run_script
 from .confined import CONFINED, Access, Confinement
@@ -72,9 +71,8 @@ class Worker:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        runs = os.path.join(root, "runs")
-        os.makedirs(runs, exist_ok=True)
-        tempfile.tempdir = runs  # what a run reports lies where it may write
+        self._reports = os.path.join(root, "reports")  # where a run may write
+        os.makedirs(self._reports, exist_ok=True)
         self._setting: Optional[Setting] = None
         self._mirror: Optional[Mirror] = None
 
@@ -93,10 +91,11 @@ class Worker:
             mirror.root, folder, mirror.temporary, mirror.cache, 1, setting.allowed, setting.threads
         )
         if isinstance(asked, Try):
-            question = Question(path, asked.places, confinement, asked.seconds, asked.most, asked.whole)
-            return shows(question, asked.fault)
+            limits = self._reports, asked.seconds, asked.most, asked.whole
+            return shows(Question(path, asked.places, confinement, *limits), asked.fault)
         within = CONFINED, dataclasses.replace(confinement, seed=asked.seed)
-        return run_script(Job(path, (), asked.watch, asked.given, within, asked.seconds))
+        around = Around(within, asked.seconds, self._reports)
+        return run_script(Job(path, (), asked.watch, asked.given, around))
 
 
 class Pool:
