@@ -32,6 +32,7 @@ from .text.written import Text, code_lines, written
 ROUNDS = 4
 PATIENCE, LEAST = 3.0, 5.0  # times the original's own seconds, and seconds beyond, that a candidate may take
 SLOWER, SLACK = 1.25, 0.03  # the same of a processor, where a default may stand for a model of another size
+SHORTER = 0.75  # of the characters, from which on a script of as many lines is a smaller one
 SLOW = 2.0  # seconds of a run from which on numbers are made smaller first
 
 
@@ -259,9 +260,9 @@ def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials,
         text = opened.read()
     found = None if origin is None else _shrunk(script, origin, text, trials, pool)
     lines = code_lines(text)
-    told = {"text": text, "lines_before": lines, "lines": lines, "whole": True, "complete": False}
-    if found is not None:
-        state, complete = found
+    told = {"text": text, "lines_before": lines, "lines": lines, "whole": True, "complete": found is not None}
+    state, complete = found or (None, False)
+    if state is not None and (state.text.lines < lines or len(state.text.text) < SHORTER * len(text)):
         told.update(text=state.text.text, lines=state.text.lines, whole=False, complete=complete)
     return {**told, "trials": trials.asked - asked, "seconds": time.monotonic() - began}
 

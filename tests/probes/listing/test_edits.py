@@ -110,13 +110,27 @@ def test_parts_come_the_largest_first_and_from_the_end():
 
 def test_an_assertion_stands_behind_what_binds_the_bad_value():
     tree = parsed("a = f()\nb = g(a)\nprint(b)\nsys.exit(1)\n")
-    edits = list(assertions(tree, [(whose(tree.module.body[1]), "b")]))
-    assert written(edits[0].make(tree)).text == 'a = f()\nb = g(a)\nassert b.isfinite().all(), "b has NaN or Inf"\n'
+    made = [edit.make(tree) for edit in assertions(tree, [(whose(tree.module.body[1]), "b")])]
+    texts = [written(item).text for item in made if item is not None]
+    assert texts == ['a = f()\nb = g(a)\nassert b.isfinite().all(), "b has NaN or Inf"\n']
+
+
+def test_an_assertion_in_a_function_ends_what_called_it():
+    text = "def main():\n    for x in a:\n        y = f(x)\n        n += 1\n    return n\n"
+    text += "if b:\n    z = main()\nprint(z)\n"
+    tree = parsed(text)
+    (inner,) = [node for node in tree.statements() if ast.unparse(node) == "y = f(x)"]
+    first = next(iter(assertions(tree, [(whose(inner), "y")])))
+    shown = '        assert y.isfinite().all(), "y has NaN or Inf"\n'
+    assert written(first.make(tree)).text == (
+        f"def main():\n    for x in a:\n        y = f(x)\n{shown}\n\nif b:\n    z = main()\n"
+    )
 
 
 def test_an_assertion_stands_in_place_of_the_end_on_what_the_script_asks():
     tree = parsed("loss.backward()\nsys.exit(0 if torch.isfinite(net.weight.grad).all() else 1)\n")
-    texts = [written(edit.make(tree)).text for edit in assertions(tree, [])]
+    made = [edit.make(tree) for edit in assertions(tree, [])]
+    texts = [written(item).text for item in made if item is not None]
     assert 'loss.backward()\nassert net.weight.grad.isfinite().all(), "net.weight.grad has NaN or Inf"\n' in texts
 
 

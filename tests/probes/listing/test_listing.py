@@ -86,7 +86,7 @@ def test_a_script_is_made_smaller_and_shows_the_same(reduced, tmp_path):
     verdict, told = reduced(LONG)
     small = told["listing"]
     assert verdict == "bad"
-    assert small["lines_before"] == 24
+    assert small["lines_before"] == 26
     assert small["lines"] == sum(bool(line.strip()) for line in small["text"].split("\n")) < 14
     assert not small["whole"]
     assert "log" in calls(small["text"])

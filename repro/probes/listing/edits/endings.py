@@ -40,16 +40,19 @@ def assertions(tree: Tree, bad: Sequence[tuple[frozenset[int], str]]) -> Iterato
     outside = [(numbers, shown) for numbers, shown in bad if _depth(tree, numbers) == 0]
     inside = [(numbers, shown) for numbers, shown in bad if _depth(tree, numbers) > 0]
     for numbers, shown in outside[:MOST]:
-        yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown)))
+        for outward in (True, False):
+            yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown), outward))
     for shown in dict.fromkeys(_checked(tree)):
         yield Edit(f"an assertion on {shown} at the end", _at_the_end(_line(shown)))
     for owner in dict.fromkeys(_owners(tree)):
         for condition in ("", " if p.grad is not None"):
             finite = f"all(p.grad.isfinite().all() for p in {owner}.parameters(){condition})"
             line = f'assert {finite}, "a gradient has NaN or Inf"'
-            yield Edit(f"an assertion on the gradients of {owner}", _behind_backward(line))
+            for outward in (True, False):
+                yield Edit(f"an assertion on the gradients of {owner}", _behind_backward(line, outward))
     for numbers, shown in inside[:MOST]:
-        yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown)))
+        for outward in (True, False):
+            yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown), outward))
 
 
 def _line(shown: str) -> str:
@@ -76,22 +79,43 @@ def _statement(tree: Tree, numbers: frozenset[int]) -> Optional[ast.stmt]:
     return next((node for node in tree.statements() if whose(node) & numbers), None)
 
 
-def _behind(numbers: frozenset[int], line: str) -> Any:
-    """The assertion behind a statement, in place of all that follows in its block."""
+def _behind(numbers: frozenset[int], line: str, outward: bool) -> Any:
+    """The assertion behind a statement, in place of all that follows in its block. outward: and in those around it."""
 
     def make(tree: Tree) -> Optional[Tree]:
         node = _statement(tree, numbers)
-        return None if node is None else _cut_behind(tree, node, line)
+        return None if node is None else _cut_behind(tree, node, line, outward)
 
     return make
 
 
-def _cut_behind(tree: Tree, node: ast.stmt, line: str) -> Optional[Tree]:
-    block = _block_of(tree, node)
-    later = block[block.index(node) + 1 :]
+def _cut_behind(tree: Tree, node: ast.stmt, line: str, outward: bool) -> Optional[Tree]:
+    later = _later(tree, node)
     if later and isinstance(later[0], ast.Assert):
         return None
-    return tree.changed({number_of(node): (node, *_ours(line)), **{number_of(item): () for item in later}})
+    further = [item for around in _around(tree, node) for item in _later(tree, around)] if outward else []
+    gone = {number_of(item): () for item in (*later, *further)}
+    return tree.changed({number_of(node): (node, *_ours(line)), **gone}) if further or not outward else None
+
+
+def _around(tree: Tree, node: ast.stmt) -> Iterator[ast.stmt]:
+    """The statements that a statement is part of; out of a function, where that is called, if it is in one place."""
+    here: Optional[ast.AST] = node
+    while here is not None:
+        here = tree.above.get(number_of(here))
+        if isinstance(here, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            called = [item for item in walk(tree.module) if isinstance(item, ast.Name) and item.id == here.name]
+            here = tree.statement(number_of(called[0])) if len(called) == 1 else None
+        if isinstance(here, ast.stmt):
+            yield here
+
+
+def _later(tree: Tree, node: ast.stmt) -> list[ast.stmt]:
+    """What follows a statement in its block; of a definition nothing, for what follows is not run after it."""
+    if isinstance(node, ast.ClassDef):
+        return []
+    block = _block_of(tree, node)
+    return block[block.index(node) + 1 :]
 
 
 def _block_of(tree: Tree, node: ast.stmt) -> list[ast.stmt]:
@@ -100,12 +124,12 @@ def _block_of(tree: Tree, node: ast.stmt) -> list[ast.stmt]:
     return next(block for block in blocks if isinstance(block, list) and any(item is node for item in block))
 
 
-def _behind_backward(line: str) -> Any:
+def _behind_backward(line: str, outward: bool) -> Any:
     def make(tree: Tree) -> Optional[Tree]:
         for node in tree.statements():
             call = node.value if isinstance(node, ast.Expr) else None
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "backward":
-                return _cut_behind(tree, node, line)
+                return _cut_behind(tree, node, line, outward)
         return None
 
     return make

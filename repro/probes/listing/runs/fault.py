@@ -65,7 +65,7 @@ class Fault:
             how = FUSED
         elif origin.get("confirmed_by") == "corrected":
             how = CORRECTED
-        elif found is not None and found.kind == MADE and origin.get("confirmed_by") == "repaired":
+        elif found is not None and found.kind == MADE:
             how = MADE_HERE
         at, forward_at = _places(origin, script.runs.path, places)
         return cls(*_narrow(origin), at, forward_at, raised, how, rule)
