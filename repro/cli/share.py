@@ -14,7 +14,8 @@ from repro.cli.options import DEBUG, EXIT_STATUS, SETTINGS, Decorator, together
 from repro.sharing.forms import projects
 
 if TYPE_CHECKING:
-    from repro.sharing.forms.folder import Filed
+    from repro.sharing.forms.folder import Filed, Run
+    from repro.sharing.forms.forms import Form
 
 REPORT_EXAMPLES = """
 \b
@@ -50,35 +51,48 @@ def _project(what: str) -> Decorator:
 @together(
     RUN,
     _project("The project whose form is filled. auto: the owner that the run names."),
-    click.option("--try-latest", is_flag=True, help="First run the script with that project's newest release."),
+    click.option(
+        "--try-latest/--no-try-latest",
+        default=None,
+        help="First run the script with that project's newest release, in an environment of its own.  "
+        "[default: at a terminal, ask]",
+    ),
     AS_JSON,
     DEBUG,
 )
-def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bool) -> None:
+def report(place: Path, project: str, try_latest: bool | None, as_json: bool, debug: bool) -> None:
     """Fill in a project's bug report form: RUN/report-PROJECT.md, and a URL that opens the form filled.
 
     RUN is the folder of a run, or a file in it. Where the report is too long for a URL, there is one file to paste
-    for each field. What you write into RUN/words.md comes first, as your own words.
+    for each field. What you write into RUN/words.md comes first, as your own words; `repro lint` refuses a report
+    without them.
     """
     from repro.cli.screen import progress
     from repro.core.encoding import encode
+    from repro.core.errors import ReproError
     from repro.core.locks import folder_held
     from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import as_json as plain
     from repro.sharing.forms.folder import file, form_for, open_run
+    from repro.sharing.latest import tried
 
     run = open_run(place)
     form = form_for(run, project)
     announcer = progress.Announcer()
     with folder_held(run.folder, shlex.join(["repro", "report", str(place)]), announcer.line):
-        if try_latest:
+        if try_latest or (try_latest is None and _wanted(run, form)):
             from repro.environments.store import Store
             from repro.sharing.latest import try_latest as ask
 
-            found = ask(run, form, Store(), announcer)
-            announcer.line(f"{found.package} {found.version}: {found.verdict.value}: {found.reason}")
+            try:
+                found = ask(run, form, Store(), announcer)
+                announcer.line(f"{found.package} {found.version}: {found.verdict.value}: {found.reason}")
+            except ReproError as error:
+                if try_latest:
+                    raise
+                announcer.line(f"the newest release was not tried: {error}")
         private = private_words()
-        filed = file(run, form, private)
+        filed = file(run, form, private, tried(run, form))
         if (run.folder / "bundle.zip").is_file():
             from repro.run.bundle.write import bundle
 
@@ -86,22 +100,38 @@ def report(place: Path, project: str, try_latest: bool, as_json: bool, debug: bo
     click.echo(encode(plain(filed), indent=1) if as_json else "\n".join(_told(filed)))
 
 
+def _wanted(run: "Run", form: "Form") -> bool:
+    """Whether the person at the terminal wants the newest release to be tried; no where there is nobody to ask, or
+    nothing to try it with.
+    """
+    from repro.sharing.forms.folder import chosen, latest_of
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()) or latest_of(run, form) is not None:
+        return False
+    if not any(script.verified and form.package in script.needs for script in chosen(run, form)):
+        return False
+    question = f"Maintainers ask first whether the newest release of {form.package} has the fault. Try it now? "
+    question += "It builds an environment, which takes minutes and some GB where it is not cached."
+    return click.confirm(question, default=True, err=True)
+
+
 def _told(filed: "Filed") -> list[str]:
     """The report, how to post it, and what is left to do by hand."""
     from repro.core.sentences import listed
 
     filled = filed.filled
+    attach = "" if filled.form.self_contained else ". Attach bundle.zip"
     lines = [str(filed.report)]
     if filled.url:
         lines.append(filled.url)
         if filled.left_out_of_url:
-            lines.append(f"not in the URL, for want of room: {listed(filled.left_out_of_url)}. Attach bundle.zip")
+            lines.append(f"not in the URL, for want of room: {listed(filled.left_out_of_url)}{attach}")
     else:
         where = f"https://github.com/{filled.form.repository}/issues/new/choose"
         why = "no URL can prefill this form" if filled.form.prefill == "nothing" else "the report is too long for a URL"
         lines.append(f"{why}: paste each file of {filed.blocks} into its field of {filled.form.template} at {where}")
     if filled.left_out:
-        lines.append(f"not in the report, for want of room: {listed(filled.left_out)}. Attach bundle.zip")
+        lines.append(f"not in the report, for want of room: {listed(filled.left_out)}{attach}")
     lines += [f"tick: {box}" for box in filled.to_tick]
     lines += [f"the project asks: {line}" for line in filled.form.asks]
     return lines
@@ -119,8 +149,10 @@ def _told(filed: "Filed") -> list[str]:
 def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
     """Check a report for what maintainers reject.
 
-    That is: no script, or one that is not verified; an empty required field; the latest release not tried; a report or
-    an attachment that is too long; something private in a file to be posted. One line for each problem.
+    That is: no script, or one that is not verified, or that breaks the project's own rules (its length, its running
+    time, what it imports, values near the limits of a dtype, no assertion); no words of a person; an empty required
+    field; the latest release not tried; a fault that is known, or is rounding; a report or an attachment that is too
+    long; something private in a file to be posted. One line for each problem, with what to do.
     """
     from repro.core.encoding import encode
     from repro.core.sentences import visible

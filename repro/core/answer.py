@@ -99,7 +99,8 @@ class CheckpointFiles(Record, frozen=True, kw_only=True):
 class ScriptRecord(Record, frozen=True, kw_only=True):
     """One script that was run. ``level``: operator, module, model, file, crash, ... ; ``path`` is None if not kept.
 
-    ``masked``: it shows the fault only with the private words that are masked in its file.
+    ``seconds``: what the longest of its runs took. ``masked``: it shows the fault only with the private words that are
+    masked in its file.
     """
 
     level: str
@@ -115,6 +116,7 @@ class ScriptRecord(Record, frozen=True, kw_only=True):
     exit_statuses: tuple[int | None, ...] = ()
     reason: str = ""
     masked: bool = False
+    seconds: float | None = None
 
 
 class Reproducer(ScriptRecord, frozen=True, kw_only=True):

@@ -682,12 +682,28 @@ class Listing(Record, frozen=True, kw_only=True):
     complete: bool = False
 
 
+class Configuration(Record, frozen=True, kw_only=True):
+    """The model's class built from a small configuration with weights of a seed, and the ids that show the fault."""
+
+    model_class: str
+    config_class: str
+    config: Plain = field(default_factory=dict)
+    dtype: str = "float32"
+    attn: str | None = None
+    seed: int = 0
+    ids: tuple[int, ...] = ()
+    decoder_ids: tuple[int, ...] | None = None
+    attention_mask: bool = False
+    further: tuple[Further, ...] = ()
+
+
 class Reduction(Section, frozen=True, kw_only=True):
     """The reduce step; what could not be made smaller is None."""
 
     inputs: Inputs | None = None
     layers: Layers | None = None
     program: Program | None = None
+    configuration: Configuration | None = None
     module: Module | None = None
     listing: Listing | None = None
     notes: tuple[str, ...] = ()

@@ -1,4 +1,8 @@
-"""What every script has around its code: a header with its dependencies, the docstring, its exit statuses."""
+"""What every script has around its code: a header with its dependencies, the docstring, and its end.
+
+A script ends in what it prints and an ``assert``: its exit status is 1 while the fault is there and 0 once it is gone.
+An import that fails gives 1 as well, which ``verify`` and `repro SCRIPT` tell apart by the exception.
+"""
 
 import re
 import textwrap
@@ -8,12 +12,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from repro.core.answer import Answer
 from repro.reproducer.code.tensors import WIDTH
 
-HOOK = "sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit(125)  # 125: could not tell"
-"""Python's exit status for an uncaught exception is 1, which would pass for the fault. Here it is 125, which
-``git bisect run`` skips. This line stands before the imports, which are the first that can fail."""
 SHORT = 8
 """Up to so many lines of code behind the imports, a script has no blank lines."""
-STATUSES = "# 1: the fault is there, 0: it is gone"
 VERSION = re.compile(r"[0-9][0-9A-Za-z.!]*")
 NUMPY_2 = (2, 3)
 """The first PyTorch whose wheels go with NumPy 2. Source: https://github.com/pytorch/pytorch/releases/tag/v2.3.0"""
@@ -26,13 +26,28 @@ def frame(answer: Answer, needs: Sequence[str], about: Sequence[str], code: Sequ
         answer: Of which the header takes the versions.
         needs: The packages that the code imports.
         about: Sentences for the docstring.
-        code: Its lines, with ``import sys`` where they need it: the first line of every script is that already.
+        code: Its lines, imports among them.
     """
     imports = [line for line in code if re.match(r"(import|from) ", line)]
     rest = [line for line in code if line not in imports]
-    parts = [*header(answer, needs), *docstring(" ".join(about)), *_plain(imports), HOOK, *_packages(imports)]
+    own = sorted({line for line in imports if not _is_package(line)})
+    packages = list(dict.fromkeys(line for line in imports if _is_package(line)))
+    parts = [*header(answer, needs), *docstring(" ".join(about)), *own, *packages]
     gap = [] if len(rest) <= SHORT else [""]
     return "\n".join([*parts, *gap, *rest, ""])
+
+
+def ending(shown: str, holds: str, message: str) -> list[str]:
+    """What is printed, and the assertion that fails while the fault is there.
+
+    Args:
+        shown: What was seen and what is right, as the inside of an f-string in double quotes.
+        holds: The condition of a sound result.
+        message: Of the assertion, as the inside of such a string as well.
+    """
+    text = f'{"f" if "{" in message else ""}"{message}"'
+    line = f"assert {holds}, {text}"
+    return [f'print(f"{shown}")', *([line] if len(line) <= WIDTH else [f"assert {holds}, (", f"    {text}", ")"])]
 
 
 def header(answer: Answer, needs: Sequence[str]) -> list[str]:
@@ -80,15 +95,6 @@ def docstring(text: str) -> list[str]:
     plain = "".join(character for character in plain if character.isprintable()).replace('"', "'")
     lines = textwrap.wrap(f'"""{plain}"""', WIDTH, break_on_hyphens=False, break_long_words=True)
     return [f" {line}" if line.startswith("#") else line for line in lines]
-
-
-def _plain(imports: Sequence[str]) -> list[str]:
-    """The imports of the standard library, ``sys`` among them."""
-    return sorted({"import sys", *(line for line in imports if not _is_package(line))})
-
-
-def _packages(imports: Sequence[str]) -> list[str]:
-    return [line for line in imports if _is_package(line)]
 
 
 def _is_package(line: str) -> bool:

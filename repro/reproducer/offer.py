@@ -1,7 +1,8 @@
 """Which scripts a run gets: made, run in a clean interpreter, and the smallest that shows the fault chosen."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -14,6 +15,7 @@ from repro.core.records import Outcome
 from repro.reproducer.frame import model_name
 from repro.reproducer.script import LEVELS, Script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
+from repro.reproducer.scripts.configuration import configuration_script
 from repro.reproducer.scripts.files import file_script
 from repro.reproducer.scripts.listing import listing_script
 from repro.reproducer.scripts.load import load_script
@@ -25,8 +27,13 @@ from repro.reproducer.verify import Verification, verify
 
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
-BESIDE = ("module", "script")
-"""What is kept beside a smaller script: it shows the fault where its user meets it."""
+ADDRESSED: Mapping[str | None, tuple[str, ...]] = {
+    "pytorch": ("operator", "operators", "script"),
+    "transformers": ("configuration", "script", "load", "published", "module", "model"),
+}
+"""Which scripts the owner of a fault can act on, the most telling first: PyTorch wants PyTorch alone, and a script that
+does not import Transformers is no report to Transformers. A whole model is before one of its layers where anybody can
+fetch it, and behind it where not. Any other owner gets the smallest."""
 
 PUT_BACK = "Private words are masked in its file. It was run with them, and does not show the fault without."
 
@@ -85,6 +92,7 @@ class Tried:
             exit_statuses=result.exit_statuses,
             reason=f"{reason} {PUT_BACK}" if self.masked else reason,
             masked=self.masked,
+            seconds=result.seconds,
             **more,
         )
 
@@ -100,8 +108,10 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
     found: list[Script | None] = []
     if reduction.program is not None:
         found += operator_scripts(answer, reduction.program)
-    if reduction.listing is not None:
+    if reduction.listing is not None and not reduction.listing.whole:
         found.append(listing_script(answer, reduction.listing))
+    if reduction.configuration is not None:
+        found.append(configuration_script(answer, reduction.configuration))
     if reduction.module is not None:
         found.append(module_script(answer, reduction.module))
     checkpoint = checkpoint_of(answer, sha256)
@@ -109,20 +119,29 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
         found += [file_script(answer, checkpoint), weight_script(answer, checkpoint)]
         if answer.files is None or answer.files.adapter is None:  # else they would load the base model alone
             found += [make(answer, checkpoint) for make in (load_script, model_script, crash_script)]
+    if reduction.listing is not None and reduction.listing.whole:
+        found.append(listing_script(answer, reduction.listing))
     return tuple(script for script in found if script is not None)
 
 
 def offer(
-    answer: Answer, python: str, folder: Path, hand: Hand, listener: Told | None = None, run: Run = verify
+    answer: Answer,
+    python: str,
+    folder: Path,
+    hand: Hand,
+    listener: Told | None = None,
+    run: Run = verify,
+    project_of: Callable[[Answer], str | None] = lambda answer: None,
 ) -> Reproducer | None:
     """Make the scripts, run them in a clean interpreter, and write those that show the fault.
 
     What is run is what is handed on, with everything private masked. Only where that does not show the fault is the
     script run as it was made, and the record says so.
 
-    The smallest of them becomes reproducer.py; the one with a module of Transformers is kept beside it, and of a script
-    both the operator by itself and the script made smaller. Larger ones are not tried once a smaller one shows the
-    fault. Where none does, the smallest is written and recorded as not verified.
+    The smallest that shows the fault is looked for first: whose fault it is can depend on it. Then those that the owner
+    can act on, in the order of ``ADDRESSED``. The first of these becomes reproducer.py, or else the smallest; any other
+    that shows the fault is kept beside it, and so is a user's script made smaller. Where none does, the smallest is
+    written and recorded as not verified.
 
     Args:
         answer: Of the run.
@@ -131,6 +150,7 @@ def offer(
         hand: Masks the scripts and writes them.
         listener: Is told of each script before it is run.
         run: Runs a script.
+        project_of: Whose the fault is, for the answer with the smallest script; None where that is not known.
 
     Returns:
         What verdict.json says about it; None where there is nothing to show.
@@ -143,21 +163,55 @@ def offer(
     candidates = () if answer.verdict is Outcome.GOOD else scripts(answer, hashes)
     for old in (NAME, *(OTHER.format(level=level) for level in LEVELS)):
         (folder / old).unlink(missing_ok=True)  # of an earlier run into this folder
+    pairs = list(zip(candidates, _masked(candidates, answer, hashes, hand), strict=True))
     tried: list[Tried] = []
-    for script, handed in zip(candidates, _masked(candidates, answer, hashes, hand), strict=True):
-        if not _is_wanted(script, tried):
-            continue
+
+    def ask(script: Script, handed: str) -> Tried:
         if listener is not None:
             listener.note(f"verifying the reproducer that {script.does}")
         tried.append(_tried(script, handed, python, run))
+        return tried[-1]
+
+    smallest = next((item for item in itertools.starmap(ask, pairs) if item.result.verified), None)
     if not tried:
         return None
-    best = _best(tried)
+    best = smallest or tried[0]
+    project = project_of(replace(answer, reproducer=best.record(Reproducer, NAME, "")))
+    if smallest is not None:
+        own = _own_script(pairs, tried, ask)
+        best = _addressed(project, pairs, tried, ask) or min((smallest, *own), key=lambda item: item.script.lines)
     hand.write(folder / NAME, best.script.text)
     others = [item for item in tried if item.script.level != best.script.level]
-    failed = [item for item in others if best.result.verified and tried.index(item) < tried.index(best)]
+    failed = [item for item in others if best.result.verified and not item.result.verified]
     beside = tuple(item.record(ScriptRecord, _beside(item, folder, hand), item.result.reason) for item in others)
     return best.record(Reproducer, NAME, _words(best, failed), others=beside)
+
+
+def _own_script(
+    pairs: Sequence[tuple[Script, str]], tried: list[Tried], ask: Callable[[Script, str], Tried]
+) -> list[Tried]:
+    """The user's script made smaller, where it shows the fault: it is kept beside whatever is offered."""
+    known = [item for item in tried if item.script.level == "script"]
+    asked = known or [ask(*pair) for pair in pairs if pair[0].level == "script" and not pair[0].last]
+    return [item for item in asked if item.result.verified]
+
+
+def _addressed(
+    project: str | None, pairs: Sequence[tuple[Script, str]], tried: list[Tried], ask: Callable[[Script, str], Tried]
+) -> Tried | None:
+    """The first script that the owner can act on and that shows the fault; None where there is none."""
+    for kind in ADDRESSED.get(project, ()):
+        known = [item for item in tried if kind in _kinds(item.script)]
+        asked = known or [ask(*pair) for pair in pairs if kind in _kinds(pair[0])]
+        shown = next((item for item in asked if item.result.verified), None)
+        if shown is not None:
+            return shown
+    return None
+
+
+def _kinds(script: Script) -> tuple[str, ...]:
+    """What a script is for ``ADDRESSED``: its level, and whether it runs a model that anybody can fetch."""
+    return (script.level, "published") if script.level == "model" and not script.argv else (script.level,)
 
 
 def _masked(candidates: Sequence[Script], answer: Answer, hashes: Mapping[str, str], hand: Hand) -> list[str]:
@@ -186,35 +240,19 @@ def _tried(script: Script, text: str, python: str, run: Run) -> Tried:
     return Tried(handed, whole, masked=True) if whole.verified else Tried(handed, result)
 
 
-def _is_wanted(script: Script, tried: list[Tried]) -> bool:
-    """Whether a script is worth a run: nothing smaller shows the fault, or it is the first that shows another side."""
-    done = [item.script.level for item in tried if item.result.verified]
-    return not done or (script.level in BESIDE and script.level not in done and not script.last)
-
-
-def _best(tried: Sequence[Tried]) -> Tried:
-    """The first that shows the fault; of an operator and a user's script made smaller, the one with fewer lines."""
-    shown = [item for item in tried if item.result.verified]
-    if not shown:
-        return tried[0]
-    first = shown[0]
-    rivals = [item for item in shown[1:] if item.script.level == "script"]
-    return min((first, *rivals), key=lambda item: item.script.lines)
-
-
 def _same_fault(script: Script, result: Verification) -> Verification:
     """A script that shows another bad value than the reduction saw shows another fault."""
     if not result.verified or script.seen is None or f"seen {script.seen} " in result.output:
         return result
     reason = f"It shows another fault, with a value other than {script.seen}: {result.output.splitlines()[-1]}"
-    return Verification(result.exit_statuses, result.output, False, reason)
+    return dataclasses.replace(result, verified=False, reason=reason)
 
 
 def _words(best: Tried, failed: list[Tried]) -> str:
     """Why this one is offered."""
     words = f"It {best.script.does}. {best.result.reason}"
     for item in failed:
-        words += f" A smaller script, which {item.script.does}, does not show the fault. {item.result.reason}"
+        words += f" A script that {item.script.does} does not show the fault. {item.result.reason}"
     return words
 
 

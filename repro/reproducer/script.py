@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from repro.core.answer import CheckpointFiles
 
-LEVELS = ("operator", "operators", "script", "module", "files", "weights", "load", "model", "crash")
+LEVELS = (
+    "operator", "operators", "script", "configuration", "module", "files", "weights", "load", "model", "crash",
+)  # fmt: skip
 """What a script shows the fault with, the smallest first."""
 HEADER = re.compile(r"# /// script\n(?:#.*\n)*?# ///\n")
 
@@ -45,9 +47,15 @@ class Script:
 
     @property
     def lines(self) -> int:
-        """Lines of code: without the header, the docstring, comments and blank lines."""
-        text = HEADER.sub("", self.text, count=1)
-        first = ast.parse(text).body[0]
-        is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-        code = text.splitlines()[first.end_lineno if is_docstring else 0 :]
-        return sum(bool(line.strip()) and not line.strip().startswith("#") for line in code)
+        """Lines of code."""
+        return len(code_lines(self.text))
+
+
+def code_lines(text: str) -> list[str]:
+    """The lines of code of a script: without the header, the docstring, comments and blank lines."""
+    text = HEADER.sub("", text, count=1)
+    body = ast.parse(text).body
+    first = body[0] if body else None
+    is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    code = text.splitlines()[first.end_lineno if first is not None and is_docstring else 0 :]
+    return [line for line in code if line.strip() and not line.strip().startswith("#")]

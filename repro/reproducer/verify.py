@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,22 @@ def refuse(event, given):
         return
     raise OSError(f"the network is blocked while a script is verified ({{event}})")
 
+def end(kind, error, trace):
+    sys.__excepthook__(kind, error, trace)
+    while trace.tb_next:
+        trace = trace.tb_next
+    own = kind is AssertionError and trace.tb_frame.f_code.co_filename == sys.argv[0]
+    sys.exit({BAD} if own else {UNCAUGHT})
+
 sys.addaudithook(refuse)
-sys.excepthook = lambda *error: sys.__excepthook__(*error) or sys.exit({UNCAUGHT})
+sys.excepthook = end
 del sys.argv[0]
 with open(sys.argv[0], encoding="utf-8") as stream:
     code = compile(stream.read(), sys.argv[0], "exec")
 exec(code, {{"__name__": "__main__", "__file__": sys.argv[0], "__builtins__": __builtins__}})
 """
-"""Runs a script as ``__main__`` without network, and tells an uncaught exception from the fault itself.
+"""Runs a script as ``__main__`` without network. An assertion of the script's own that fails is its fault; any other
+uncaught exception is told from that.
 Source of the events' names: https://docs.python.org/3/library/audit_events.html"""
 KEPT = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "LD_LIBRARY_PATH",
@@ -61,12 +70,14 @@ class Verification:
         output: What the last run printed to its standard output.
         verified: Whether every run ended with 1: the fault is there.
         reason: A sentence why, or why not.
+        seconds: What the longest run took; None where that was not measured.
     """
 
     exit_statuses: tuple[int | None, ...]
     output: str
     verified: bool
     reason: str
+    seconds: float | None = None
 
 
 def verify(
@@ -102,11 +113,16 @@ def verify(
         script.write_text(text, encoding="utf-8", newline="\n")
         command = [python, "-I", "-B", "-X", "utf8", "-c", LAUNCHER, str(script), *argv]
 
+        took: list[float] = []
+
         def once(number: int) -> tuple[int | None, str, str]:
             empty, home = place / f"empty{number}", place / f"home{number}"
             empty.mkdir()
             home.mkdir()
-            return _run(command, empty, _environment(home), timeout_seconds)
+            begin = time.monotonic()
+            ended = _run(command, empty, _environment(home), timeout_seconds)
+            took.append(time.monotonic() - begin)
+            return ended
 
         ended = [once(0)]
         if ended[0][0] in (GOOD, BAD) and runs > 1:
@@ -115,7 +131,8 @@ def verify(
         statuses = [status for status, _, _ in ended]
         output, errors = (said.replace(str(script.parent) + os.sep, "") for said in ended[-1][1:])
     verified = statuses == [BAD] * runs
-    return Verification(tuple(statuses), output, verified, _reason(statuses, runs, errors, timeout_seconds))
+    reason = _reason(statuses, runs, errors, timeout_seconds)
+    return Verification(tuple(statuses), output, verified, reason, max(took))
 
 
 def _environment(home: Path) -> Mapping[str, str]:

@@ -103,6 +103,18 @@ def value_of(expected: Expected | None) -> tuple[float | None, str]:
     return (None, "float64") if expected is None else (number(expected.value), expected.dtype)
 
 
-def reference_words(wide: str, is_finite: bool) -> str:
-    """What a script prints that it expected, for an f-string in which ``expected`` is the reference."""
-    return f"{{expected}} ({wide})" if is_finite else f"a finite number ({wide} gives {{expected}} too)"
+def seen_and_right(shown: Shown, reference: bool | None) -> tuple[str, str]:
+    """What a script prints, and why its assertion fails; for f-strings in which ``seen`` and ``expected`` are values.
+
+    Args:
+        shown: What it shows.
+        reference: Whether ``expected`` is a finite number; None where the script has no reference.
+    """
+    seen = f"seen {{seen}} in {shown.dtype}"
+    if reference is None:
+        return f"{seen}, right is a finite number: the inputs are finite", f"{shown.what} gives {{seen}}"
+    if not reference:
+        why = mechanism(shown.mechanism).script or "the inputs leave no other result"
+        return f"{seen} and {{expected}} in {shown.wide}: {why}", f"{shown.what} has no finite result for these inputs"
+    message = f"{shown.what} gives {{seen}}, {shown.wide} gives {{expected}}"
+    return f"{seen}, right is {{expected}} ({shown.wide} of the same inputs)", message

@@ -262,10 +262,17 @@ def conclude(request: Request, folder: Path, evidence: Evidence, listener: Liste
     found = replace(found, private_prompts=request.private_prompts)
     if request.reduce and request.is_whole and found.verdict is Outcome.BAD:
         mask = Mask.of(found, private_words())
-        found = replace(found, reproducer=offer(found, request.cell.python, folder, mask, listener))
+        made = offer(found, request.cell.python, folder, mask, listener, project_of=_project)
+        found = replace(found, reproducer=made)
     found = replace(found, owner=owner(found, excluded(found)))
     found = replace(found, looks_like=looks_like(found))
     return Result(folder, output.write(folder, found, whole=request.deliver and request.is_whole))
+
+
+def _project(found: Answer) -> str | None:
+    """Whose fault it is, as far as the run can tell with the script that it has by now."""
+    whose = owner(found, excluded(found))
+    return None if whose is None else whose.project
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ from repro.sharing.tried import NAME, Latest, Tried, answers
 
 RUNS = 3
 """How often the script is run there, as when it was made."""
+SECONDS = 300.0
+"""What a run of it may take there: a script that a maintainer has to wait longer for is none."""
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 """The Python of a new environment: the one that runs this toolkit, so that there is one."""
 OUTCOMES: dict[int | None, Outcome] = {0: Outcome.GOOD, 1: Outcome.BAD}
@@ -139,7 +141,9 @@ def _ask(
     with announcer.task(f"running {script.path}"):
         text = script_path(run, script).read_text(encoding="utf-8")
         # One by one, because several runs in one call end with the first that does not show the fault.
-        seen = [verify(cell.python, text, _arguments(run, script), runs=1) for _ in range(RUNS)]
+        seen = [
+            verify(cell.python, text, _arguments(run, script), runs=1, timeout_seconds=SECONDS) for _ in range(RUNS)
+        ]
     statuses = tuple(item.exit_statuses[0] for item in seen)
     if len(set(statuses)) > 1:
         verdict, reason = Outcome.SKIP, f"{RUNS} runs did not agree: {', '.join(map(str, statuses))}"

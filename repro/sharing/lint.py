@@ -4,7 +4,6 @@ import shlex
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core.errors import FetchError
@@ -17,9 +16,11 @@ from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
 from repro.report.render import LIMIT
 from repro.sharing.forms.fill import BUNDLE, PLACEHOLDER, TITLE_LIMIT
-from repro.sharing.forms.folder import BLOCKS_TITLE, Run, chosen, report_path, script_path
+from repro.sharing.forms.folder import BLOCKS_TITLE, WORDS, Run, chosen, report_path, script_path
 from repro.sharing.forms.forms import Form, forms, parse
 from repro.sharing.latest import newest, same, tried
+from repro.sharing.problem import Problem
+from repro.sharing.rules import of_body, of_script
 
 ATTACHMENT_LIMIT = 25_000_000
 """The largest file that GitHub takes with an issue, in bytes (25 MB)."""
@@ -28,24 +29,6 @@ POSTED = ("report-*.md", "report-*/*.md", "report.md", "report.html", "reproduce
 SHOWN = 100
 """How many characters of a line with something private are shown, masked."""
 RUN_AGAIN = "Run the model again to the end, which writes and verifies a script."
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong, or worth knowing.
-
-    ``kind`` is "refused" for what maintainers reject, "unknown" for what could not be told, and "note" for the rest.
-    """
-
-    kind: str
-    what: str
-    found: str
-    to_do: str
-
-    @property
-    def line(self) -> str:
-        """One line: what, found, what to do."""
-        return f"{self.kind}: {self.what}: {self.found}. {self.to_do}"
 
 
 def lint(run: Run, projects: tuple[Form, ...], private: Private) -> tuple[Problem, ...]:
@@ -98,6 +81,7 @@ def _script(run: Run, form: Form) -> Iterator[Problem]:
     if form.self_contained and script.checkpoint:
         found = f"{script.path} reads a checkpoint, and {form.repository} accepts no script that needs a download"
         yield Problem("refused", "script", found, "Find a smaller one, or say why none shows the fault.")
+    yield from of_script(form, script, _read(script_path(run, script)))
 
 
 def _report(run: Run, form: Form) -> Iterator[Problem]:
@@ -121,8 +105,10 @@ def _report(run: Run, form: Form) -> Iterator[Problem]:
     if len(title) > TITLE_LIMIT:
         yield Problem("refused", "title", f"{len(title)} characters, and GitHub takes {TITLE_LIMIT}", "Shorten it.")
     if PLACEHOLDER in text:
-        found = "the place for your own words is empty"
-        yield Problem("note", path.name, found, "Write what you were doing; some projects ask for it.")
+        found = "the place for your own words is empty, and a report without a person's words is closed"
+        to_do = f"Write what you were doing and what you expected into {WORDS}, and make the report again."
+        yield Problem("refused", path.name, found, to_do)
+    yield from of_body(form, path.name, text)
     yield from _quoted(run, form, text)
 
 
@@ -159,9 +145,15 @@ def _no_bug(run: Run) -> Iterator[Problem]:
         found = "every operator is within its dtype's own rounding of float64"
         yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
     for fault in run.answer.looks_like:
-        if fault.outcome != "bug" and fault.result == "agrees":
+        if fault.result != "agrees":
+            continue
+        if fault.outcome != "bug":
             found = f"it looks like {fault.issue}, which is not a bug"
             yield Problem("refused", "no bug", found, "Read that issue first.")
+        else:
+            found = f"it looks like {fault.issue} ({fault.title}), and the test that tells it from others agrees"
+            to_do = "Add to that issue what is new here; open another only if it is not the same, and say why."
+            yield Problem("refused", "duplicate", found, to_do)
 
 
 def _owner(run: Run, form: Form) -> Iterator[Problem]:

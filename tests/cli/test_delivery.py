@@ -103,9 +103,11 @@ def test_nothing_private_of_the_run_is_in_its_report(tmp_path, monkeypatch):
 
 
 def test_a_report_that_is_fit_to_be_posted_ends_with_0(tmp_path):
-    run(report, run_folder(tmp_path))
+    run_folder(tmp_path, module=MODULE)
+    (tmp_path / "words.md").write_text("I was trying it out.", encoding="utf-8")
+    run(report, tmp_path)
     said = run(lint, tmp_path)
-    assert said.exit_code == 0
+    assert said.exit_code == 0, said.output
     assert said.output.splitlines()[-1] == "passed"
 
 
@@ -123,7 +125,7 @@ def test_problems_as_json(tmp_path):
     found = json.loads(said.output)
     assert said.exit_code == 1
     assert found["verdict"] == "bad"
-    assert {problem["kind"] for problem in found["problems"]} == {"refused", "note"}
+    assert {problem["kind"] for problem in found["problems"]} == {"refused"}
 
 
 @pytest.mark.parametrize("command", [report, lint])
@@ -261,10 +263,15 @@ def real(tmp_path_factory):
 @pytest.mark.parametrize("project", sorted(forms()))
 def test_a_real_run_gives_a_report_in_which_every_required_field_is_filled(real, project, monkeypatch):
     monkeypatch.setattr(lint_module, "newest", lambda package: "0")
+    (real / "words.md").write_text("I ran it in half precision.", encoding="utf-8")
     assert run(report, real, "--for", project).exit_code == 0
     problems = json.loads(run(lint, real, "--for", project, "--json").output)["problems"]
-    # Its environment has whatever releases this test runs in, none of which is the newest of this registry.
-    assert [problem["what"] for problem in problems if problem["kind"] == "refused"] == ["latest release"]
+    # Its environment has whatever releases this test runs in, none of which is the newest of this registry. The weights
+    # are the cause. So the script is no report to Transformers, which it does not import, and none to PyTorch, whose
+    # operator is correct for numbers that are near the limit of float16.
+    refused = [problem["what"] for problem in problems if problem["kind"] == "refused"]
+    has_rules = forms()[project].rules is not None
+    assert refused == [*(["script"] if has_rules else []), "latest release"]
 
 
 def test_the_bundle_of_a_real_run_has_the_report_too(real):

@@ -38,7 +38,7 @@ from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
 from repro.reproducer.offer import offer, scripts
 from repro.reproducer.scripts.checkpoint import checkpoint_of
-from repro.reproducer.verify import verify
+from repro.reproducer.verify import UNCAUGHT, verify
 
 
 def answer(folder, kind="load", dtype="float32", trust=False, files=(), **parts):
@@ -209,7 +209,7 @@ def test_a_bad_value_is_named_with_its_index(folder, tmp_path):
     write_file(folder / "model.safetensors", [("a", "F32", [3], struct.pack("<3f", 1, float("nan"), float("-inf")))])
     found = offered(folder, tmp_path / "run", answer(folder, "weights", weights=NAN))
     assert (found.level, found.verified) == ("weights", True)
-    assert found.output == "expected 3 finite numbers, seen 2 not finite, the first at [[1]]"
+    assert found.output == "seen 2 of 3 values not finite, the first at [[1]]; right is 0"
     assert found.checkpoint.id == "tiny"
     text = (tmp_path / "run" / "reproducer.py").read_text()
     assert "a in model.safetensors contains 1 NaN and 1 -inf, the first at [1]." in text
@@ -230,7 +230,7 @@ def test_a_finite_number_beyond_the_dtype_is_shown(folder, tmp_path, files):
     weights = Weights(overflows_in={"float16": ("a",)})
     made = answer(folder, "nonfinite", "float16", weights=weights, origin=origin)
     found = offered(folder, tmp_path / "run", made)
-    assert found.output == "expected -70000.0 (the file), seen -inf (float16)"
+    assert found.output == "seen -inf (float16), right is -70000.0 (the file)"
     assert found.verified
 
 
@@ -252,13 +252,13 @@ INJECTED = Load(class_="InjectedForCausalLM", unset_buffers=("positions.table",)
         ("llama-missing-key", Load(class_="LlamaForCausalLM", missing_keys=(LOST,)), True, f"seen ['{LOST}'] missing"),
         ("llama-files-sound", Load(class_="LlamaForCausalLM", missing_keys=("x",)), False, "seen [] missing"),
         ("gpt2-mismatched-shape", Load(class_="GPT2LMHeadModel", mismatched=(Mismatch(tensor="x"),)), True, "shape"),
-        ("custom-unset-buffer", INJECTED, True, "seen different ones in ['positions.table']"),
-        ("custom-persistent-buffer", INJECTED, False, "seen different ones in []"),
+        ("custom-unset-buffer", INJECTED, True, "seen other values in ['positions.table']"),
+        ("custom-persistent-buffer", INJECTED, False, "seen other values in []"),
         ("gpt2-files-sound", Load(class_="GPT2LMHeadModel", values=Values(differ=(WEIGHT,))), False,
-         f"seen 0 of 2048 differ in {WEIGHT}"),
+         "seen 0 of 2048 values that differ from the file's"),
         ("gpt2-files-sound", Load(class_="GPT2LMHeadModel", misplaced=(SWAPPED,)), False,
-         "(it does: True), seen those of transformer.h.2.mlp.c_fc.weight (False)"),
-        ("gpt2-files-sound", Load(class_="GPT2LMHeadModel", meta=("x",)), False, "seen none in []"),
+         "seen the values of transformer.h.2.mlp.c_fc.weight: False, right are those of transformer.h.1"),
+        ("gpt2-files-sound", Load(class_="GPT2LMHeadModel", meta=("x",)), False, "seen no values in []"),
     ],
 )  # fmt: skip
 def test_what_from_pretrained_gets_wrong_is_shown_by_calling_it(tmp_path, name, load, shows, said):
@@ -275,7 +275,7 @@ def test_other_files_than_those_of_the_run_are_refused(tmp_path):
     made = answer(folder, load=Load(class_="LlamaForCausalLM", missing_keys=("x",)))
     script = scripts(made, {"model.safetensors": "00" * 32})[0]
     status, _, errors = outcome(script.text, script.argv)
-    assert status == 125
+    assert status == UNCAUGHT
     assert "model.safetensors is not the file that the fault was seen with" in errors
 
 
@@ -364,7 +364,7 @@ def test_a_sound_model_shows_nothing(tmp_path):
     made = answer(folder, "nonfinite", forward=forward(44, 47), load=Load(class_="LlamaForCausalLM"))
     found = offered(folder, tmp_path / "run", made)
     assert not found.verified
-    assert found.output == "expected no NaN or Inf (float64 gives 0), seen 0 (torch.float32)"
+    assert found.output == "seen 0 NaN or Inf in the logits (torch.float32), right is 0"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no fork")
@@ -378,7 +378,7 @@ def test_a_child_that_dies_shows_its_signal(tmp_path, dtype, status, said):
     script = scripts(answer(folder, "crash", dtype, trust=True, steps=(step,), load=load))[0]
     found = verify(sys.executable, script.text, script.argv, runs=1)
     assert (script.level, found.exit_statuses) == ("crash", (status,)), found.reason
-    assert found.output == f"expected exit status 0, {said}"
+    assert found.output == f"{said}, right is exit status 0"
 
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -457,4 +457,4 @@ def test_a_bad_value_of_an_adapter_is_read_from_the_adapter(folder, tmp_path):
     (script,) = scripts(made)
     assert script.argv == (str(adapter),)
     status, printed, _ = outcome(script.text, [str(adapter)])
-    assert (status, printed) == (1, "expected 2 finite numbers, seen 1 not finite, the first at [[0]]")
+    assert (status, printed) == (1, "seen 1 of 2 values not finite, the first at [[0]]; right is 0")

@@ -24,6 +24,7 @@ from repro.diagnosis.verdict import judge
 from repro.probes.main import run_plan
 from repro.probes.protocol.wire import Emitter
 from repro.reproducer.offer import scripts
+from repro.reproducer.verify import UNCAUGHT
 
 STEPS = ("environment", "files", "weights", "load", "forward", "bisect", "reduce")
 BAD = [
@@ -83,4 +84,4 @@ def test_a_script_shows_the_injected_fault_and_the_sound_twin_passes(fault: Inje
     swapped = tuple(word.replace(str(tmp_path / "bad"), str(tmp_path / "sound")) for word in script.argv)
     assert swapped != script.argv
     status, output, errors = outcome(script.text, swapped)
-    assert status in (0, 125), output + errors
+    assert status in (0, UNCAUGHT), output + errors

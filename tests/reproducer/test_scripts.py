@@ -15,7 +15,7 @@ from repro.core.encoding import replace
 from repro.core.payloads import Environment, Expected
 from repro.reproducer.frame import docstring
 from repro.reproducer.offer import scripts
-from repro.reproducer.verify import verify
+from repro.reproducer.verify import UNCAUGHT, verify
 
 BMM = program(
     [leaf("x", (1, 1, 1), 280.0), leaf("mat2", (1, 1, 1), 280.0)],
@@ -82,14 +82,14 @@ def run(script):
 
 
 PRINTED = {
-    "add": "expected 68384.0 (float64), seen inf (float16)",
-    "bmm": "expected 78400.0 (float64), seen inf (float16)",
-    "softmax": "expected a finite number (float64 gives nan too), seen nan (float32)",
-    "log": "expected a finite number (float64 gives -inf too), seen -inf (float32)",
-    "0/0": "expected a finite number (float64 gives nan too), seen nan (float32)",
-    "cast": "expected 70000.0 (float64), seen inf (float16)",
-    "several": "expected 1.0 (float64), seen nan (float16)",
-    "subtracted": "expected 25300.0 (float64), seen inf (float16)",
+    "add": "seen inf in float16, right is 68384.0 (float64 of the same inputs)",
+    "bmm": "seen inf in float16, right is 78400.0 (float64 of the same inputs)",
+    "softmax": "seen nan in float32 and nan in float64: the softmax of a row that is -inf throughout is 0 / 0",
+    "log": "seen -inf in float32 and -inf in float64: a division by zero, or the pole of a function",
+    "0/0": "seen nan in float32 and nan in float64: an invalid operation such as inf - inf, 0 * inf or 0 / 0",
+    "cast": "seen inf in float16, right is 70000.0 (float64 of the same inputs)",
+    "several": "seen nan in float16, right is 1.0 (float64 of the same inputs)",
+    "subtracted": "seen inf in float16, right is 25300.0 (float64 of the same inputs)",
 }
 
 
@@ -153,27 +153,27 @@ def test_a_norm_of_which_a_later_result_is_not_wanted_is_the_public_function():
     assert "torch.nn.functional.layer_norm(x, [2], weight, None, 0.0)[1]" in script.text
     status, output = run(script)
     assert status == 0  # 60000 is within float16
-    assert float(re.search(r"expected ([\d.]+)", output)[1]) == pytest.approx(60000.0, rel=1e-2)
+    assert float(re.search(r"right is ([\d.]+)", output)[1]) == pytest.approx(60000.0, rel=1e-2)
 
 
 def test_one_of_several_results_is_taken_by_its_number():
     leaves = [leaf("x", (2,), listed(1.0, 3.0), "float32")]
     mean = call("aten.var_mean.correction", "x", {"list": [{"const": 0}]}, correction=0)
     script = first(program(leaves, mean, index=[], result=1, expected=2.0))
-    assert run(script)[1] == "expected 2.0 (float64), seen 2.0 (float32)"
+    assert run(script)[1] == "seen 2.0 in float32, right is 2.0 (float64 of the same inputs)"
 
 
 def test_without_a_reference_none_is_claimed():
     script = first(replace(ADD, expected=None))
     assert "expected =" not in script.text
-    assert run(script)[1] == "expected a finite number, seen inf (float16)"
+    assert run(script)[1] == "seen inf in float16, right is a finite number: the inputs are finite"
 
 
 def test_a_masked_row_of_attention_is_asked_of_the_public_function_and_of_the_formula():
     script = first(ATTENTION)
     assert "q = k = v = torch.ones((1, 1, 1, 1), dtype=torch.float32)" in script.text
     assert "scaled_dot_product_attention(q, k, v, attn_mask=mask)" in script.text
-    assert run(script)[1].startswith("expected 0.0 (float64), seen ")
+    assert re.fullmatch(r"seen \S+ in float32, right is 0.0 \(float64 of the same inputs\)", run(script)[1])
     assert "for a query whose keys are all masked out" in prose(script)
 
 
@@ -200,7 +200,7 @@ def attention(heads=(1, 1, 1), leaves=(), length=3, **more):
     ids=["causal", "scale", "mask"],
 )
 def test_the_formula_of_attention_is_what_a_sound_kernel_gives(made):
-    expected, seen = re.search(r"expected (\S+) \(float64\), seen (\S+) ", run(first(made))[1]).groups()
+    seen, expected = re.search(r"seen (\S+) in float32, right is (\S+) ", run(first(made))[1]).groups()
     assert float(expected) == pytest.approx(float(seen), rel=1e-5)
 
 
@@ -248,7 +248,7 @@ def test_a_script_of_one_operator_is_short():
 
 
 def test_lines_are_counted_without_header_docstring_and_blanks():
-    assert first(ADD).lines == 9
+    assert first(ADD).lines == 7
 
 
 HOSTILE = ['"""', "\\", "'''", "\n# /// script\n", "{x}", "\x00\x1b[31m", "é\u202e", "# /// script"]
@@ -283,12 +283,12 @@ def test_names_that_mean_something_else_are_changed():
     ids=["an operator that refuses its inputs", "a parameter that is not there"],
 )
 def test_an_exception_before_the_answer_is_no_fault(script):
-    assert run(script)[0] == 125
+    assert run(script)[0] == UNCAUGHT
 
 
 def test_a_package_that_is_missing_is_no_fault():
     text = first(ADD).text.replace("import torch", "import no_torch_here")
-    assert verify(sys.executable, text, runs=1).exit_statuses == (125,)
+    assert verify(sys.executable, text, runs=1).exit_statuses == (UNCAUGHT,)
 
 
 def test_a_module_of_transformers_shows_the_fault_in_a_clean_interpreter():
@@ -296,7 +296,10 @@ def test_a_module_of_transformers_shows_the_fault_in_a_clean_interpreter():
     assert (script.level, script.needs) == ("module", ("torch", "transformers"))
     assert 'parameters["down_proj.weight"][3, 0] = 1.0' in script.text
     found = verify(sys.executable, script.text, script.argv, runs=1)
-    assert (found.exit_statuses, found.output) == ((1,), "expected 640000.0 (float32), seen nan (float16)")
+    assert (found.exit_statuses, found.output) == (
+        (1,),
+        "seen nan in float16, right is 640000.0 (float32 of the same inputs)",
+    )
 
 
 def test_a_module_is_of_its_parameters_dtype_where_its_input_is_wider():

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from repro.core.errors import CellError
-from repro.reproducer.frame import HOOK
 from repro.reproducer.verify import verify
 
 
@@ -26,8 +25,13 @@ MARK = "import os, sys\nif os.path.exists({0!r}): sys.exit(0)\nopen({0!r}, 'w').
          "Run 3 times in a clean interpreter, with exit status 1 each time: the fault is there."),
         ("print('expected 1, seen 1')", (0, 0, 0), "It did not show the fault: exit status 0."),
         (MARK, (1, 0, 0), "The runs disagree: exit statuses 1, 0, 0."),
-        (f"import sys\n{HOOK}\nimport no_such_package", (125,),
-         "It could not tell: ModuleNotFoundError: No module named 'no_such_package'."),
+        ("assert 1 == 2, 'the fault'", (1, 1, 1),
+         "Run 3 times in a clean interpreter, with exit status 1 each time: the fault is there."),
+        ("import unittest\nunittest.TestCase().fail('a library')", (70,),
+         "It raised an exception that it did not catch: AssertionError: a library."),
+        ("import no_such_package", (70,),
+         "It raised an exception that it did not catch: ModuleNotFoundError: No module named 'no_such_package'."),
+        ("import sys\nsys.exit(125)", (125,), "It could not tell: exit status 125."),
         ("raise ValueError('broken')", (70,), "It raised an exception that it did not catch: ValueError: broken."),
         ("x = = 1", (70,), "It raised an exception that it did not catch: SyntaxError: invalid syntax."),
         ("import sys\nsys.exit(3)", (3,), "It ended with exit status 3; expected 0, 1 or 125."),

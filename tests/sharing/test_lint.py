@@ -7,6 +7,7 @@ import zipfile
 import pytest
 from support.injected_run import FAULT, MODULE, NEWEST, change, run_folder, verdict
 
+from repro.core.answer import ScriptRecord
 from repro.core.encoding import replace, to_json
 from repro.core.errors import FetchError
 from repro.core.records import Outcome
@@ -18,6 +19,7 @@ from repro.sharing.forms.folder import file, open_run
 from repro.sharing.forms.forms import forms
 from repro.sharing.lint import lint
 from repro.sharing.lint import verdict as verdict_of
+from repro.sharing.rules import of_body, of_script
 
 FORMS = sorted(forms())
 PRIVATE = Private(home="/home/somebody", user="somebody", host="their-laptop")
@@ -31,7 +33,9 @@ def newest(monkeypatch):
 
 
 def filed(folder, project, **options):
-    """A run with its report, and the reporter's own words in it."""
+    """A run with its report, the reporter's own words in it, and a script with what the project works on."""
+    if project == "transformers":
+        options = {"module": MODULE, **options}
     run = open_run(run_folder(folder / "run", **options))
     (run.folder / "words.md").write_text("I was trying it out.", encoding="utf-8")
     file(run, forms()[project], PRIVATE)
@@ -71,8 +75,8 @@ def test_without_a_script_it_is_refused(tmp_path, project):
 
 @pytest.mark.parametrize("project", FORMS)
 def test_a_script_that_is_not_verified_is_refused(tmp_path, project):
-    run = filed(tmp_path, project, reproducer={"verified": False, "reason": "it ended with 0"})
-    (problem,) = refused(run, project)
+    run = filed(tmp_path, project, module=None, reproducer={"verified": False, "reason": "it ended with 0"})
+    problem = refused(run, project)[0]
     assert problem.found == "reproducer.py is not verified (it ended with 0)"
 
 
@@ -290,15 +294,14 @@ def test_a_file_that_is_not_posted_may_hold_anything(tmp_path):
     assert refused(run, "pytorch") == []
 
 
-def test_a_place_for_own_words_that_is_still_empty_is_a_note(tmp_path):
+def test_a_place_for_own_words_that_is_still_empty_is_refused(tmp_path):
     run = open_run(run_folder(tmp_path, owner="pytorch"))
     file(run, forms()["pytorch"], PRIVATE)
     assert PLACEHOLDER in (run.folder / "report-pytorch.md").read_text(encoding="utf-8")
-    problems = look(run, "pytorch")
-    assert [(problem.kind, problem.found) for problem in problems] == [
-        ("note", "the place for your own words is empty")
-    ]
-    assert verdict_of(problems) is Outcome.GOOD
+    (problem,) = look(run, "pytorch")
+    assert problem.kind == "refused"
+    assert problem.found.startswith("the place for your own words is empty")
+    assert "words.md" in problem.to_do
 
 
 def test_a_script_changed_after_it_was_verified_is_refused(tmp_path):
@@ -311,7 +314,7 @@ def test_a_script_changed_after_it_was_verified_is_refused(tmp_path):
 
 
 def test_a_script_that_the_report_names_as_attached_need_not_be_quoted(tmp_path):
-    long = FAULT.replace("68384.0", "1.0") + "x = 1\n" * 12_000
+    long = MODULE.replace("1.0", "2.0") + "x = 1\n" * 12_000
     for number, options in enumerate(({"module": long}, {"script": long})):
         run = filed(tmp_path / str(number), "transformers", **options)
         assert long not in (run.folder / "report-transformers.md").read_text(encoding="utf-8")
@@ -350,7 +353,7 @@ def test_a_report_for_another_project_than_asked_is_refused(tmp_path):
 
 
 def test_without_a_project_every_report_that_is_there_is_looked_at(tmp_path):
-    run = filed(tmp_path, "pytorch")
+    run = filed(tmp_path, "pytorch", module=MODULE)
     file(run, forms()["transformers"], PRIVATE)
     for name in ("pytorch", "transformers"):
         edit(run.folder / f"report-{name}.md", "I was trying it out.", TOKEN)
@@ -373,3 +376,77 @@ def test_every_problem_is_one_line(tmp_path):
 def test_a_problem_is_plain_data(tmp_path):
     run = filed(tmp_path, "pytorch", script=None)
     assert {"kind", "what", "found", "to_do"} == set(to_json(look(run)[0]))
+
+
+# --- the rules of a project, as data -----------------------------------------------------------------------------
+
+FINE = "import torch\n\nx = torch.ones(3) * 300\nassert (x / 0.5).isfinite().all(), 'seen inf'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (FINE, ()),
+        (FINE.replace("assert", "print(") + ")", ("has no assertion",)),
+        ("import numpy\n" + FINE, ("imports numpy, and only torch is installed there",)),
+        ("import numpy as np, requests\n" + FINE, ("imports numpy and requests", "uses requests")),
+        (FINE + "x = 1\n" * 20, ("has 22 lines besides its imports, and 20 are read",)),
+        (FINE.replace("300", "3e38"), ("has 3e+38, near the limits of float32",)),
+        (FINE.replace("ones(3)", "ones(3, dtype=torch.float16)").replace("300", "30000"), ("has 30000, near the",)),
+        (FINE.replace("300", 'float("nan")'), ("has nan, near the limits",)),
+        (FINE.replace("300", 'float("-inf")'), ()),
+        ("import base64\nimport subprocess\n" + FINE, ("uses subprocess and base64",)),
+        ("eval('1')\n" + FINE, ("uses eval",)),
+        ("import os\nos.environ['X'] = '1'\n" + FINE, ("uses os.environ",)),
+        ("x = = 1\n", ("cannot be read as Python",)),
+    ],
+)  # fmt: skip
+def test_a_script_is_held_against_pytorchs_rules(text, found):
+    record = ScriptRecord(level="script", path="reproducer.py", needs=("torch",))
+    problems = list(of_script(forms()["pytorch"], record, text))
+    assert len(problems) == len(found), problems
+    for problem, words in zip(problems, found, strict=True):
+        assert problem.kind == "refused"
+        assert words in problem.found
+        assert problem.to_do
+
+
+def test_a_script_that_a_trial_has_no_time_for_is_refused():
+    record = ScriptRecord(level="script", path="reproducer.py", needs=("torch",), seconds=130.0)
+    (problem,) = of_script(forms()["pytorch"], record, FINE)
+    assert "took 130 s, and a trial there has 120 s" in problem.found
+    assert not list(of_script(forms()["pytorch"], replace(record, seconds=119.0), FINE))
+
+
+def test_transformers_takes_a_script_that_imports_it_wherever_that_is():
+    record = ScriptRecord(level="module", path="reproducer.py", needs=("torch", "transformers"))
+    (problem,) = of_script(forms()["transformers"], record, FINE)
+    assert "does not import transformers" in problem.found
+    for line in (
+        "import transformers.models",
+        "from transformers import GPT2Config",
+        "from transformers.utils import x",
+    ):
+        assert not list(of_script(forms()["transformers"], record, f"{line}\n{FINE}"))
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("see https://huggingface.co/org/model", True), ("attached: inputs.pt", True), ("in `bundle.zip`", True),
+        ("it is in modeling_gemma3.py:416", False), ("https://github.com/pytorch/pytorch/issues/1", False),
+        ("```\nx.pt\n```", False),
+    ],
+)  # fmt: skip
+def test_links_and_files_to_download_are_refused_where_they_would_be_taken_out(line, refused):
+    assert bool(list(of_body(forms()["pytorch"], "report-pytorch.md", f"a\n{line}\nb"))) is refused
+    assert not list(of_body(forms()["transformers"], "report-transformers.md", f"a\n{line}\nb"))
+
+
+@pytest.mark.parametrize(("result", "refused"), [("agrees", True), ("disagrees", False), ("not run", False)])
+def test_a_known_fault_is_added_to_and_not_reported_again(tmp_path, result, refused):
+    known = {"id": "pytorch-1", "issue": "pytorch/pytorch#1", "title": "it", "outcome": "bug", "result": result}
+    run = filed(tmp_path, "pytorch", looks_like=[known])
+    found = [problem for problem in look(run, "pytorch") if problem.what == "duplicate"]
+    assert bool(found) is refused
+    assert all("pytorch/pytorch#1" in problem.found and "Add to that issue" in problem.to_do for problem in found)

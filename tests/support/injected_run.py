@@ -50,10 +50,10 @@ NEWEST = {name: version.partition("+")[0] for name, version in ENVIRONMENT["dist
 LOAD = {"class": "LlamaForCausalLM", "parameters": 1000, "dtype": "float16", "attn": "sdpa", "device": "cpu"}
 PROMPT = {"prompt": "a", "input_source": "tokenizer", "input_ids": [2, 3], "tokens": ["<bos>", "a"], "verdict": "bad"}
 LOGITS = {"min": "nan", "max": "nan", "mean": "nan", "nan": 60, "posinf": 0, "neginf": 0}
-FAULT = "import sys\n\nprint('expected 68384.0, seen inf')\nsys.exit(1)\n"
+FAULT = "print('seen inf, right is 68384.0')\nassert False, 'seen inf'\n"
 """A script that shows its fault wherever there is a Python."""
-MODULE = "import sys\n\nprint('expected 1.0, seen nan')\nsys.exit(1)\n"
-OUTPUT = "expected 68384.0, seen inf\n"
+MODULE = "def model():\n    import transformers\n\nprint('seen nan, right is 1.0')\nassert False, 'seen nan'\n"
+OUTPUT = "seen inf, right is 68384.0\n"
 
 
 def verdict(*changed, case=CASE, environment=ENVIRONMENT):

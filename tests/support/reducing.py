@@ -82,6 +82,16 @@ def values_of(leaf: dict[str, Any]) -> Tensor:
         for index, value in rule["elements"]:
             made[tuple(index)] = number(value)
         return made
+    if rule["kind"] == "steps":
+        return (
+            torch.tensor([number(rule["start"]) + number(rule["step"]) * at for at in range(count)])
+            .reshape(shape)
+            .to(dtype)
+        )
+    if rule["kind"] == "span":
+        made = torch.full(shape, number(rule["outside"]), dtype=dtype)
+        made[(slice(None),) * rule["dim"] + (slice(rule["begin"], rule["end"]),)] = number(rule["inside"])
+        return made
     if rule["kind"] == "list":
         return torch.tensor([number(value) for value in rule["values"]], dtype=dtype).reshape(shape)
     assert rule["kind"] == "bytes"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from repro.reproducer.verify import Verification
+from repro.reproducer.verify import UNCAUGHT, Verification
 
 
 def outcome(text: str, argv: Sequence[str] = ()) -> tuple[int, str, str]:
@@ -32,9 +32,9 @@ def outcome(text: str, argv: Sequence[str] = ()) -> tuple[int, str, str]:
             try:
                 exec(compile(text, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})
                 status = 0
-            except Exception:  # noqa: BLE001 - as Python does with an exception that nobody caught
+            except Exception as error:  # noqa: BLE001 - as Python does with an exception that nobody caught
                 sys.excepthook(*sys.exc_info())
-                status = 1
+                status = 1 if isinstance(error, AssertionError) else UNCAUGHT
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return status, output.getvalue().strip(), errors.getvalue().strip()

@@ -13,8 +13,9 @@ from ..model.load import Loaded
 from ..observe.tape import Op, Tape, record
 from ..origin.search import ROOT, Search, find
 from ..protocol.wire import Outcome
-from . import layers
-from .module import block_of, reduced
+from .models import layers
+from .models.configuration import seeded
+from .models.module import block_of, reduced
 from .program import Fault, Program, fault_of, program_of
 from .shrink import shrink
 from .tokens import Place, fewest
@@ -34,7 +35,8 @@ def reduce(
     if origin is None:
         return "skip", "the origin is not known, so a smaller case could not be told from another fault", None
     seen = next(seen for seen in passes if seen.bad)
-    payload: dict[str, Any] = {"inputs": None, "layers": None, "program": None, "module": None, "notes": []}
+    payload: dict[str, Any] = {"inputs": None, "layers": None, "program": None, "configuration": None}
+    payload.update(module=None, notes=[])
     trials.begin("fewer tokens")
     inputs, origin = _fewest_tokens(loaded, seen, origin, trials, payload)
     payload["inputs"] = {
@@ -45,6 +47,8 @@ def reduce(
     if origin["tensor"] is None and origin["mechanism"] not in GIVEN:
         trials.begin("the operator alone")
         _operator(loaded, inputs, origin, trials, payload)
+        trials.begin("a small configuration")
+        payload["configuration"] = seeded(loaded, inputs, origin, trials)
         trials.begin("the module alone")
         _module(loaded, inputs, origin, trials, payload)
     payload.update(trials=trials.asked, crashed_trials=trials.crashed)
@@ -65,7 +69,9 @@ def _fewest_tokens(
         return inputs, origin
     again = trials.attempt("the origin with fewer tokens", lambda: find(Search(loaded, look(loaded.model, inputs))))
     if again is not None and all(again[key] == origin[key] for key in SAME):
-        return inputs, again
+        # Of one token, a channel cannot be told from a token.
+        channel = origin["channel_index"] if again["channel_index"] is None else again["channel_index"]
+        return inputs, {**again, "channel_index": channel}
     payload["notes"].append("with fewer tokens the fault could not be shown to be the same one")
     return seen.inputs, origin
 
@@ -146,6 +152,8 @@ def in_words(payload: dict[str, Any]) -> str:
         ops = [call["op"] for call in program["calls"]]
         shapes = ", ".join(str(tuple(leaf["shape"])) for leaf in program["leaves"])
         parts.append(" then ".join(ops) + (f" on inputs of {shapes}" if shapes else ""))
+    if payload["configuration"] is not None:
+        parts.append("{} of a small configuration".format(payload["configuration"]["model_class"]))
     if module is not None:
         parts.append("{} alone".format(module["class"]))
     elif payload["layers"] is not None:

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from ..values.figures import dtype_name, is_float, unravel, widen
+from .patterns import Rule, closed_form
+from .patterns import made as pattern
 from .trials import Trials, ddmin
-
-Rule = dict[str, Any]
 
 ELEMENTS = 12  # explicit elements beyond a constant that a reader still takes in
 LISTED = 64  # elements that are written out
 BYTES = 12_288  # of a tensor that is packed into the script: some 16,000 characters
 SEEDS = (0, 1, 2)
 DIGITS_KEPT = 6  # characters of a single value that need not be made shorter
+SMALLER = 1024  # by which a row of one value is made smaller
 DIGITS = (1, 2, 3)  # significant digits that a value is first rounded to
 
 
@@ -40,6 +41,8 @@ def make(rule: Rule, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         for index, value in rule["elements"]:
             made[tuple(index)] = value
         return made
+    if kind in ("steps", "span", "band"):
+        return pattern(rule, shape, dtype)
     if kind == "list":
         return torch.tensor(rule["values"], dtype=dtype).reshape(shape)
     packed = torch.frombuffer(bytearray(base64.b64decode(rule["base64"])), dtype=dtype)
@@ -93,7 +96,7 @@ def simplest(
     found = None if kind == "elements" else _fewest_elements(tensor, tried)
     if found is not None or made_by is not None:
         return found or made_by
-    own = whole(tensor) if fits(tensor) else None
+    own = closed_form(tensor) or (whole(tensor) if fits(tensor) else None)
     return own if own is not None and (trials.over or tried(own)) else None  # these are the values that it has
 
 
@@ -143,9 +146,11 @@ def _rows(tensor: Tensor, rows: tuple[int, ...]) -> Iterator[Rule]:
     """One row of one value, all else zero: what is written to a single channel."""
     for row in rows if tensor.dim() == 2 and is_float(tensor) else ():
         if row < tensor.shape[0]:
-            value = rounded_to(float(widen(tensor[row].detach()).abs().max()), 1)
-            for signed in (value, -value):
-                yield {"kind": "elements", "base": 0.0, "elements": [[[row], signed]]}
+            largest = float(widen(tensor[row].detach()).abs().max())
+            # Where a norm follows, its size does not matter, and beside plain weights a large one overflows by itself.
+            for value in (rounded_to(largest, 1), rounded_to(largest / SMALLER, 1)):
+                for signed in (value, -value):
+                    yield {"kind": "elements", "base": 0.0, "elements": [[[row], signed]]}
 
 
 def _fewest_elements(tensor: Tensor, tried: Callable[[Rule], bool]) -> Optional[Rule]:

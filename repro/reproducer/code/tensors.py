@@ -1,5 +1,6 @@
 """Tensors of a reduced case as lines of Python that make them again, value for value."""
 
+import json
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,11 @@ def quoted(text: str) -> str:
     """A string in double quotes where it has none of them."""
     shown = ascii(text)
     return f'"{shown[1:-1]}"' if shown.startswith("'") and '"' not in shown else shown
+
+
+def inside(text: str) -> str:
+    """A text as it stands inside of an f-string in double quotes, in ASCII whatever it holds."""
+    return json.dumps(text)[1:-1].replace("{", "{{").replace("}", "}}")
 
 
 def sizes(numbers: Sequence[int]) -> str:
@@ -83,7 +89,7 @@ def expression(leaf: Leaf) -> tuple[str, list[str]]:
 
 
 def _full(shape: Sequence[int], value: Any, dtype: str) -> str:
-    if value in (0, 1) and not isinstance(value, bool) and repr(value) != "-0.0":
+    if value in (0, 1) and (not isinstance(value, bool) or dtype == "torch.bool") and repr(value) != "-0.0":
         return f"torch.{'ones' if value else 'zeros'}({sizes(shape)}, dtype={dtype})"
     return f"torch.full({sizes(shape)}, {literal(value)}, dtype={dtype})"
 
@@ -111,6 +117,35 @@ def _elements(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[s
     return _full(shape, rule["base"], dtype), places
 
 
+def _steps(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
+    count, start, step = math.prod(shape), rule["start"], rule["step"]
+    reshaped = "" if len(shape) == 1 else f".reshape{_call(shape)}"
+    if isinstance(start, int) and isinstance(step, int):
+        ends = f"{count}" if (start, step) == (0, 1) else f"{start}, {start + step * count}, {step}"
+        return f"torch.arange({ends}, dtype={dtype}){reshaped}", []
+    first = "" if start == 0 else f"{literal(start)} + "
+    return f"({first}{literal(step)} * torch.arange({count}, dtype=torch.float64)){reshaped}.to({dtype})", []
+
+
+def _span(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
+    dim, begin, end = rule["dim"], rule["begin"], rule["end"]
+    span = f"{begin or ''}:{'' if end == shape[dim] else end}"
+    before = "..., " if dim == len(shape) - 1 and dim else ":, " * dim
+    return _full(shape, rule["outside"], dtype), [f"[{before}{span}] = {literal(rule['inside'])}"]
+
+
+def _band(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
+    cuts = "" if rule["upper"] is None else f".tril({rule['upper'] or ''})"
+    cuts += "" if rule["lower"] is None else f".triu({rule['lower'] or ''})"
+    inside, outside = rule["inside"], rule["outside"]
+    if outside is False or outside == 0:  # what tril and triu leave elsewhere
+        return f"{_full(shape, inside, dtype)}{cuts}", []
+    where = f"torch.ones({sizes(shape)}, dtype=torch.bool){cuts}"
+    if dtype == "torch.bool":
+        return f"~{where}", []
+    return f"{_full(shape, outside, dtype)}.masked_fill({where}, {literal(inside)})", []
+
+
 def _list(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
     reshaped = "" if len(shape) == 1 else f".reshape{_call(shape)}"
     return f"torch.tensor({literal(rule['values'])}, dtype={dtype}){reshaped}", []
@@ -126,6 +161,9 @@ KINDS: Mapping[str, Callable[[Rule, Sequence[int], str], tuple[str, list[str]]]]
     "linspace": _linspace,
     "normal": _normal,
     "elements": _elements,
+    "steps": _steps,
+    "span": _span,
+    "band": _band,
     "list": _list,
     "bytes": _bytes,
 }

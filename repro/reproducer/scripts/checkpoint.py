@@ -96,9 +96,13 @@ def folder_lines(checkpoint: Checkpoint, check: bool) -> list[str]:
             f"folder = snapshot_download({literal(files.id)}{revision}, allow_patterns={literal(PATTERNS)})",
         ]
     elif checkpoint.source == "gguf":
-        lines = ["import os", "folder, name = os.path.split(os.path.abspath(sys.argv[1]))  # give the .gguf file"]
+        lines = [
+            "import os",
+            "import sys",
+            "folder, name = os.path.split(os.path.abspath(sys.argv[1]))  # give the .gguf file",
+        ]
     else:
-        lines = ["folder = sys.argv[1]  # give the folder of the model"]
+        lines = ["import sys", "folder = sys.argv[1]  # give the folder of the model"]
     if not check or not files.sha256:
         return lines
     file = "name" if checkpoint.source == "gguf" else "file"
@@ -117,16 +121,23 @@ def folder_lines(checkpoint: Checkpoint, check: bool) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How from_pretrained is called: the class, its arguments, the packages needed, whether the model's code is run."""
+    """How from_pretrained is called: the class, its arguments, the packages needed, whether the model's code is run.
+
+    ``published`` is what stands for the folder where the files are on the Hub.
+    """
 
     class_name: str
     arguments: tuple[str, ...]
     needs: tuple[str, ...]
     trusts: bool = False
+    published: tuple[str, ...] = ()
 
-    def lines(self, before: str = "model = ", more: Sequence[str] = ()) -> list[str]:
-        """The call, behind what it is assigned to, with further arguments."""
-        return call_lines(f"{before}{self.class_name}.from_pretrained(", ["folder", *self.arguments, *more])
+    def lines(self, before: str = "model = ", more: Sequence[str] = (), *, by_id: bool = False) -> list[str]:
+        """The call, behind what it is assigned to, with further arguments. ``by_id``: with the model's id on the Hub,
+        where it has one, and else with the folder that the script has found.
+        """
+        model = self.published if by_id and self.published else ("folder",)
+        return call_lines(f"{before}{self.class_name}.from_pretrained(", [*model, *self.arguments, *more])
 
 
 def loading(answer: Answer, checkpoint: Checkpoint) -> Loading:
@@ -148,7 +159,16 @@ def loading(answer: Answer, checkpoint: Checkpoint) -> Loading:
     if case.trust_remote_code:
         options["trust_remote_code"] = "True"
     arguments = tuple(f"{name}={value}" for name, value in options.items())
-    return Loading(automatic if case.trust_remote_code or not own else own, arguments, needs, case.trust_remote_code)
+    name = automatic if case.trust_remote_code or not own else own
+    return Loading(name, arguments, needs, case.trust_remote_code, _published(checkpoint))
+
+
+def _published(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """How from_pretrained is told the very files of the Hub: the id, and a revision, which never changes."""
+    files = checkpoint.files
+    if checkpoint.source != "hub" or not files.revision:
+        return ()
+    return literal(files.id), f"revision={literal(files.revision)}"
 
 
 def reading_script(

@@ -10,7 +10,6 @@ from repro.core.answer import Answer
 from repro.core.encoding import replace
 from repro.core.payloads import Finding
 from repro.reproducer.code.tensors import literal
-from repro.reproducer.frame import STATUSES
 from repro.reproducer.script import Script
 from repro.reproducer.scripts.checkpoint import Checkpoint, folder_lines, needs_checkpoint, reading_script
 from repro.reproducer.words import generated
@@ -28,8 +27,8 @@ with open(path, "rb") as stream:
 header.pop("__metadata__", None)
 expected = 8 + length + max(entry["data_offsets"][1] for entry in header.values())
 seen = os.path.getsize(path)
-print(f"expected {{expected}} bytes according to the file's header, seen {{seen}}")
-sys.exit(1 if seen != expected else 0)  {statuses}
+print(f"seen {{seen}} bytes, right is {{expected}} according to the file's own header")
+assert seen == expected, f"the file has {{seen}} bytes, and its header describes {{expected}}"
 """
 
 HEADER = """
@@ -64,8 +63,8 @@ def problem(stream, size):
 
 with open(path, "rb") as stream:
     seen = problem(stream, os.path.getsize(path))
-print(f"expected a valid safetensors file, seen {{seen or 'one'}}")
-sys.exit(1 if seen else 0)  {statuses}
+print(f"seen {{seen or 'no fault'}}, right is a valid safetensors file")
+assert not seen, seen
 """
 """Source of the format: https://huggingface.co/docs/safetensors/index#format"""
 
@@ -75,8 +74,8 @@ import os
 with open(os.path.join(folder, {index})) as stream:
     shards = json.load(stream)["weight_map"].values()
 missing = [name for name in sorted(set(shards)) if not os.path.isfile(os.path.join(folder, name))]
-print(f"expected every file that the index names, seen {{missing}} missing")
-sys.exit(1 if missing else 0)  {statuses}
+print(f"seen {{missing}} missing, right is every file that the index names")
+assert not missing, "the index names files that are not there"
 """
 
 PLACES = """
@@ -91,8 +90,8 @@ with open(os.path.join(folder, {index})) as stream:
     index = json.load(stream)["weight_map"]
 lost = [name for name, shard in index.items()
         if os.path.basename(shard) != shard or name not in names_in(os.path.join(folder, shard))]
-print(f"expected every tensor in the file that the index names, seen {{lost}} missing there")
-sys.exit(1 if lost else 0)  {statuses}
+print(f"seen {{lost}} missing there, right is every tensor in the file that the index names")
+assert not lost, "the index names files that do not have its tensors"
 """
 
 INDEX = """
@@ -102,11 +101,11 @@ try:
     with open(os.path.join(folder, {index}), encoding="utf-8") as stream:
         shards = sorted(set(json.load(stream)["weight_map"].values()))
 except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-    print(f"expected an index with a weight_map, seen {{error!r}}")
-    sys.exit(1)
+    print(f"seen {{error!r}}, right is an index with a weight_map")
+    raise AssertionError("the index cannot be read") from error
 nameless = [name for name in shards if not isinstance(name, str) or name in ("", ".", "..")]
-print(f"expected an index with a weight_map of files, seen one that names {{shards}}")
-sys.exit(1 if nameless or not shards else 0)  {statuses}
+print(f"seen an index that names {{shards}}, right is a file's name for every tensor")
+assert shards and not nameless, f"the index names no file: {{nameless or shards}}"
 """
 
 PICKLE = """
@@ -125,8 +124,8 @@ for opcode, argument, _ in (operation for content in pickles for operation in pi
     if opcode.name == "STACK_GLOBAL":
         seen.add(".".join(words[-2:]))
 code = sorted(name for name in seen if not name.startswith("torch.") and name != "collections.OrderedDict")
-print(f"expected nothing but tensors, seen calls of {{code}} on unpickling")
-sys.exit(1 if code else 0)  {statuses}
+print(f"seen calls of {{code}} on unpickling, right is nothing but tensors")
+assert not code, "unpickling this file calls functions"
 """
 
 KINDS: tuple[tuple[str, str, str], ...] = (
@@ -160,7 +159,7 @@ def _made(
     answer: Answer, checkpoint: Checkpoint, file: str, template: str, words: str, finding: Finding | None = None
 ) -> Script:
     index = INDEXES[".bin" not in file]
-    filled = template.format(file=literal(file), index=literal(index), statuses=STATUSES)
+    filled = template.format(file=literal(file), index=literal(index))
     code = [*folder_lines(checkpoint, check=False), *filled.strip("\n").split("\n")]
     problem = "" if finding is None else f": {finding.problem.replace(checkpoint.path, checkpoint.files.id)}"
     own = {name: value for name, value in checkpoint.files.sha256.items() if name == file}

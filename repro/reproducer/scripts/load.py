@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from repro.core.answer import Answer
 from repro.core.payloads import Misplaced
-from repro.reproducer.code.tensors import literal
-from repro.reproducer.frame import STATUSES
+from repro.reproducer.code.tensors import inside, literal
+from repro.reproducer.frame import ending
 from repro.reproducer.script import Script
 from repro.reproducer.scripts.checkpoint import (
     Checkpoint,
@@ -65,9 +65,11 @@ def _keys(how: Loading, missing: Sequence[str], mismatched: Sequence[str]) -> tu
         "missing, mismatched, unexpected = (",
         '    sorted(info[kind]) for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")',
         ")",
-        'print(f"expected every tensor of the model in its file, seen {missing} missing, "',
-        '      f"{mismatched} of another shape, {unexpected} unexpected")',
-        f"sys.exit(1 if missing or mismatched else 0)  {STATUSES}",
+        *ending(
+            "seen {missing} missing and {mismatched} of another shape ({unexpected} unexpected), right is none",
+            "not missing and not mismatched",
+            "the file does not have every tensor of the model",
+        ),
     ]
     words = [f"{_first(missing)} is not in the file, so its values are random"] if missing else []
     words += [f"{_first(mismatched)} has another shape in the file than in the model"] if mismatched else []
@@ -86,8 +88,11 @@ def _unset(how: Loading, names: Sequence[str]) -> tuple[list[str], str]:
         "torch.use_deterministic_algorithms(True, warn_only=True)  # uninitialized memory is NaN from here on",
         "two = buffers()",
         "differ = [name for name in NAMES if not torch.allclose(one[name], two[name], rtol=0, atol=0, equal_nan=True)]",
-        'print(f"expected the same values from two loads of one file, seen different ones in {differ}")',
-        f"sys.exit(1 if differ else 0)  {STATUSES}",
+        *ending(
+            "seen other values in {differ}, right is the same from two loads of one file",
+            "not differ",
+            "nothing initializes {differ}",
+        ),
     ]
     return code, f"No file has the buffer {_first(names)}, and nothing initializes it: two loads give different values."
 
@@ -97,14 +102,14 @@ def _meta(how: Loading, names: Sequence[str]) -> tuple[list[str], str]:
         *how.lines(),
         "tensors = [*model.named_parameters(), *model.named_buffers()]",
         "meta = [name for name, tensor in tensors if tensor.is_meta]",
-        'print(f"expected values in every tensor, seen none in {meta}")',
-        f"sys.exit(1 if meta else 0)  {STATUSES}",
+        *ending("seen no values in {meta}, right is a value everywhere", "not meta", "left on the meta device: {meta}"),
     ]
     return code, f"{_first(names)} is left on the meta device, without values."
 
 
 def _misplaced(how: Loading, found: Misplaced) -> tuple[list[str], str]:
     own = "its own" if found.belongs == found.tensor else f"those of {found.belongs}"
+    holds, belongs = inside(found.holds), inside(found.belongs)
     code = [
         *FILE,
         *how.lines(),
@@ -113,9 +118,11 @@ def _misplaced(how: Loading, found: Misplaced) -> tuple[list[str], str]:
         "    return torch.allclose(seen, file[key].to(seen.dtype), rtol=0, atol=0, equal_nan=True)",
         "",
         f"wrong, right = equal({literal(found.holds)}), equal({literal(found.belongs)})",
-        f'print(f"expected {found.tensor} to hold the values of {found.belongs} (it does: {{right}}), "',
-        f'      f"seen those of {found.holds} ({{wrong}})")',
-        f"sys.exit(1 if wrong and not right else 0)  {STATUSES}",
+        *ending(
+            f"seen the values of {holds}: {{wrong}}, right are those of {belongs}: {{right}}",
+            "right or not wrong",
+            f"{inside(found.tensor)} holds the values of {holds}",
+        ),
     ]
     return code, f"{found.tensor} holds the values of {found.holds}, not {own}."
 
@@ -130,8 +137,11 @@ def _differ(how: Loading, name: str) -> tuple[list[str], str]:
         "key = next(key for key in file if key in names)",
         "expected = file[key].to(seen.dtype)",
         "differ = int((~torch.isclose(seen, expected, rtol=0, atol=0, equal_nan=True)).sum())",
-        'print(f"expected the values of the file, seen {differ} of {seen.numel()} differ in {NAME}")',
-        f"sys.exit(1 if differ else 0)  {STATUSES}",
+        *ending(
+            "seen {differ} of {seen.numel()} values that differ from the file's, right is 0",
+            "not differ",
+            "{NAME} does not hold the values of the file",
+        ),
     ]
     return code, f"{name} has different values in memory than in the file."
 

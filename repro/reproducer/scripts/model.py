@@ -1,15 +1,23 @@
 """Scripts that run the whole model on the reduced input: its output is not finite, or its process dies."""
 
-from typing import Any
+import dataclasses
 
 from repro.core.answer import Answer
 from repro.core.payloads import Further, Inputs, Pass
 from repro.core.records import Ending, Outcome
-from repro.core.sentences import listed
 from repro.reproducer.code.tensors import literal
-from repro.reproducer.frame import STATUSES, model_name
+from repro.reproducer.frame import ending, model_name
 from repro.reproducer.script import Script
-from repro.reproducer.scripts.checkpoint import Checkpoint, folder_lines, loading, needs_checkpoint, reading_script
+from repro.reproducer.scripts.checkpoint import (
+    Checkpoint,
+    Loading,
+    folder_lines,
+    loading,
+    needs_checkpoint,
+    reading_script,
+)
+from repro.reproducer.scripts.given import arguments, can_be_written, count_words, input_lines
+from repro.reproducer.scripts.right import Right, judged, right_of
 from repro.reproducer.words import found_in, generated
 
 MADE_UP = 8
@@ -23,34 +31,46 @@ def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
         return None  # somebody's own code gives model and inputs
     if not (inputs or further) or forward is None or forward.verdict is not Outcome.BAD:
         return None
-    if not _can_be_written(further):
+    if not can_be_written(further):
         return None
     how = loading(answer, checkpoint)
     device = answer.cell.device or "cpu"
     move = "" if device == "cpu" else f".to({literal(device)})"
-    lines = ["import torch", f"from transformers import {how.class_name}", *folder_lines(checkpoint, check=True)]
-    lines += ["torch.set_grad_enabled(False)", *how.lines(), *([f"model{move}"] if move else [])]
-    lines += _input_lines(inputs, further, move)
+    lines = ["import torch", f"from transformers import {how.class_name}"]
+    lines += [] if how.published else folder_lines(checkpoint, check=True)
+    lines += ["torch.set_grad_enabled(False)", *how.lines(by_id=True), *([f"model{move}"] if move else [])]
+    lines += input_lines(inputs, further, move)
     name = forward.output or "logits"
     output = "[0]" if name == "output" else f".{name}"
-    is_narrow = answer.cell.dtype in ("float16", "bfloat16")
-    wide, method = ("float32", "float") if is_narrow else ("float64", "double")
-    # The method of the model's own class refuses what came from a .gguf file, though its weights are plain tensors.
-    widen = f"torch.nn.Module.{method}(model)" if checkpoint.source == "gguf" else f"model.{method}()"
+    right = right_of(answer, answer.cell.dtype, answer.load.attn if answer.load else None)
     code = [
         *lines,
         f"seen = model({_call_of(answer, inputs, further)}){output}",
-        f"expected = {widen}({_call_of(answer, inputs, further, f'.{method}()')}){output}",
-        "bad, wide_bad = (int((~values.isfinite()).sum()) for values in (seen, expected))",
-        f'print(f"expected no NaN or Inf ({wide} gives {{wide_bad}}), seen {{bad}} ({{seen.dtype}})")',
-        f"sys.exit(1 if bad else 0)  {STATUSES}",
+        *_right(right, how, checkpoint, _call_of(answer, inputs, further, ".to(model.dtype)"), move, output),
+        *judged(name, right),
     ]
+    said = f"{answer.model.class_ or 'The model'} gives {name} that are not all finite for"
     about = [
-        f"{answer.model.class_ or 'The model'} gives {name} that are not all finite for {_given(inputs, further)}.",
-        found_in(answer), needs_checkpoint(checkpoint, how.trusts, hashes=False), generated(answer),
+        f"{said} {count_words(inputs, further)}.", right.words, found_in(answer),
+        needs_checkpoint(checkpoint, how.trusts, hashes=False), generated(answer),
     ]  # fmt: skip
     does = "runs the whole model with its own weights"
     return reading_script(answer, checkpoint, "model", how.needs, about, code, does)
+
+
+def _right(right: Right, how: Loading, checkpoint: Checkpoint, call: str, move: str, output: str) -> list[str]:
+    """The same input with the setting that is right: in a wider dtype on the very numbers that were loaded."""
+    if right.varies is None:
+        return []
+    if right.varies == "attn":
+        loading = [f"attn_implementation={literal(right.value)}"]
+        arguments = tuple(item for item in how.arguments if not item.startswith("attn_implementation"))
+        again = dataclasses.replace(how, arguments=arguments).lines(more=loading, by_id=True)
+    else:
+        # The method of the model's own class refuses what came from a .gguf file, though its weights are plain tensors.
+        own = checkpoint.source != "gguf"
+        again = [f"model.to(torch.{right.value})" if own else f"torch.nn.Module.to(model, torch.{right.value})"]
+    return [*again, *([f"model{move}"] if move and right.varies == "attn" else []), f"right = model({call}){output}"]
 
 
 def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
@@ -63,11 +83,11 @@ def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     work = how.lines()
     if step.step == "forward":
         inputs, further = _inputs(answer), _further(answer)
-        if not _can_be_written(further):
+        if not can_be_written(further):
             return None
         if not (inputs or further):
             inputs = {"input_ids": list(range(MADE_UP))}
-        work += _input_lines(inputs, further)
+        work += input_lines(inputs, further)
         work += [f"model({_call_of(answer, inputs, further)})"]
     code = [
         "import os", "import signal", "import torch", f"from transformers import {how.class_name}",
@@ -78,8 +98,9 @@ def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
         "    os._exit(0)",
         "status = os.waitpid(child, 0)[1]",
         "seen = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)",
-        'print(f"expected exit status 0, seen {seen}")',
-        f"sys.exit({{{literal(signal)}: 1, 0: 0}}.get(seen, 125))  {STATUSES}",
+        f"if seen not in (0, {literal(signal)}):",
+        '    raise RuntimeError(f"the child ended with {seen}, which says nothing about this fault")',
+        *ending("seen {seen}, right is exit status 0", "seen == 0", "{seen} killed the process"),
     ]  # fmt: skip
     doing = "from_pretrained" if step.step == "load" else "a forward pass"
     about = [
@@ -123,58 +144,7 @@ def _further(answer: Answer) -> tuple[Further, ...]:
     return tuple(cut.get(item.name, item) for item in row.further)
 
 
-def _input_lines(inputs: dict[str, list[int]], further: tuple[Further, ...], move: str = "") -> list[str]:
-    lines = [f"{name} = torch.tensor([{ids}]){move}" for name, ids in inputs.items()]
-    return lines + [f"{item.name} = {_made(item)}{move}" for item in further]
-
-
-def _made(item: Further) -> str:
-    """The expression that makes the same tensor again."""
-    seeded = f"generator=torch.Generator().manual_seed({item.seed})"
-    if item.made == "normal":
-        return f"torch.randn({item.shape}, {seeded}).to(torch.{item.dtype})"
-    if item.made == "whole":
-        return f"torch.randint(0, {max(item.below or 1, 1)}, {item.shape}, {seeded}).to(torch.{item.dtype})"
-    if item.made == "ones":
-        return f"torch.ones({item.shape}, dtype=torch.{item.dtype})"
-    return f"torch.tensor({literal(_numbers(item.values))}, dtype=torch.{item.dtype}).reshape({item.shape})"
-
-
-def _numbers(values: Any) -> Any:
-    """Numbers that are not finite travel as words."""
-    if isinstance(values, list | tuple):
-        return [_numbers(value) for value in values]
-    return float(values) if isinstance(values, str) else values
-
-
-def _can_be_written(further: tuple[Further, ...]) -> bool:
-    """Whether each input is drawn from a seed, or has so few values that they are in the record."""
-    drawn = ("normal", "whole")
-    return all(
-        item.made == "ones" or (item.made in drawn and item.seed is not None) or item.values is not None
-        for item in further
-    )
-
-
-def _given(inputs: dict[str, list[int]], further: tuple[Further, ...]) -> str:
-    count = len(inputs.get("input_ids", ()))
-    named = ["one token" if count == 1 else f"{count} tokens"] if count else []
-    return listed([*named, *(f"seeded {item.name}" if item.seed is not None else item.name for item in further)])
-
-
 def _call_of(answer: Answer, inputs: dict[str, list[int]], further: tuple[Further, ...], cast: str = "") -> str:
-    """The arguments of the model's forward pass. A mask of ones is given where the run gave one.
-
-    cast: the method that brings what is not an id to the model's dtype.
-    """
-    arguments = [f"{name}={name}" for name in inputs] + [
-        f"{item.name}={item.name}{cast if 'float' in item.dtype else ''}" for item in further
-    ]
+    """The arguments of the model's forward pass. A mask of ones is given where the run gave one."""
     had_mask = _reduced(answer).attention_mask
-    if (
-        "input_ids" in inputs
-        and "attention_mask" not in {item.name for item in further}
-        and (had_mask or (had_mask is None and not answer.case.trust_remote_code))
-    ):
-        arguments.append("attention_mask=torch.ones_like(input_ids)")
-    return ", ".join(arguments)
+    return arguments(inputs, further, bool(had_mask or (had_mask is None and not answer.case.trust_remote_code)), cast)

@@ -9,9 +9,9 @@ from repro.core.payloads import Leaf, Module
 from repro.reproducer.code.calls import arguments_in, index_of, renderer
 from repro.reproducer.code.names import CPU, renamed_module
 from repro.reproducer.code.tensors import call_lines, expression, is_floating, literal, tensor_lines
-from repro.reproducer.frame import STATUSES, frame
+from repro.reproducer.frame import ending, frame
 from repro.reproducer.script import Script
-from repro.reproducer.words import Shown, found_in, generated, happened, reference_words, value_of
+from repro.reproducer.words import Shown, found_in, generated, happened, seen_and_right, value_of
 
 NEEDS = ("torch", "transformers")
 
@@ -33,7 +33,7 @@ def module_script(answer: Answer, module: Module) -> Script:
     render = renderer(lambda arg: str(arg["ref"]), types, sequence="()")
     call = [*map(render, module.args), *(f"{name}={render(arg)}" for name, arg in module.kwargs.items())]
     index = index_of(module.output.index)
-    expected = reference_words(wide, value is None or math.isfinite(value))
+    printed, message = seen_and_right(_shown(answer, module), value is None or math.isfinite(value))
     code = [
         "import torch",
         f"from transformers import {', '.join(sorted({module.config_class, module.model_class}))}",
@@ -48,8 +48,7 @@ def module_script(answer: Answer, module: Module) -> Script:
         "",
         *call_lines("seen = run(", ["layer", *narrow]),
         *call_lines("expected = run(", [f"layer{widen}", *wider]),
-        f'print(f"expected {expected}, seen {{seen}} ({module.dtype})")',
-        f"sys.exit(0 if seen.isfinite() else 1)  {STATUSES}",
+        *ending(printed, "seen.isfinite()", message),
     ]
     code = ["import base64", *code] if "base64." in "\n".join(code) else code
     about = [_happened(answer, module), found_in(answer), generated(answer)]
@@ -109,20 +108,23 @@ def _parameter(item: Leaf, place: str, common: str | None, same_dtype: bool) -> 
 
 
 def _happened(answer: Answer, module: Module) -> str:
-    """What the module shows, against the limit of its operator's dtype, and where in it."""
+    """What the module shows, and where in it."""
+    said = happened(_shown(answer, module))
+    where = ", ".join(part for part in (module.op, module.source) if part)
+    return f"{said.rstrip('.')} ({where})." if where else said
+
+
+def _shown(answer: Answer, module: Module) -> Shown:
+    """What the module shows, against the limit of its operator's dtype."""
     origin = answer.origin
     expected, wide = value_of(module.expected)
     limit = origin.limit if origin is not None and origin.op == module.op else module.limit
-    said = happened(
-        Shown(
-            what=module.class_,
-            mechanism=module.mechanism or "unknown",
-            seen=str(module.seen),
-            dtype=_dtype(module),
-            expected=expected,
-            wide=wide,
-            limit=number(limit),
-        )
+    return Shown(
+        what=module.class_,
+        mechanism=module.mechanism or "unknown",
+        seen=str(module.seen),
+        dtype=_dtype(module),
+        expected=expected,
+        wide=wide,
+        limit=number(limit),
     )
-    where = ", ".join(part for part in (module.op, module.source) if part)
-    return f"{said.rstrip('.')} ({where})." if where else said

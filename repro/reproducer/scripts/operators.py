@@ -13,9 +13,9 @@ from repro.reproducer.code.attention import formula, is_attention
 from repro.reproducer.code.calls import INFIX, Arg, arguments_in, base_name, index_of, renderer, spell
 from repro.reproducer.code.names import CPU, renamed_program
 from repro.reproducer.code.tensors import is_floating, literal, tensor_lines
-from repro.reproducer.frame import STATUSES, frame
+from repro.reproducer.frame import ending, frame
 from repro.reproducer.script import Script
-from repro.reproducer.words import Shown, correctness, found_in, generated, happened, reference_words, value_of
+from repro.reproducer.words import Shown, correctness, found_in, generated, happened, seen_and_right, value_of
 
 NEEDS = ("torch",)
 
@@ -48,7 +48,7 @@ def _single(program: Program, own_name: bool) -> list[str]:
     call, output = program.calls[0], program.output
     seen = spell(call, renderer(_name), output.result, own_name).taken(output.result, output.index)
     reference = _reference(program, call, own_name) if _has_reference(program) else []
-    return [*_inputs(program), f"seen = {seen}", *reference, *_end(program)]
+    return [*_inputs(program), f"seen = {seen}", *reference, *_end(program, own_name)]
 
 
 def _reference(program: Program, call: Call, own_name: bool) -> list[str]:
@@ -94,7 +94,7 @@ def _several(program: Program, own_name: bool) -> list[str]:
     lines = [f"def run({', '.join(given)}):", *body, f"    return {result}{index_of(output.index)}", ""]
     lines += [*_inputs(program), f"seen = run({', '.join(narrow)})"]
     lines += [f"expected = run({', '.join(wide)})"] if _has_reference(program) else []
-    return [*lines, *_end(program)]
+    return [*lines, *_end(program, own_name)]
 
 
 def _results_used(nest: object, name: str) -> list[int]:
@@ -113,14 +113,10 @@ def _device(program: Program) -> str:
     return "cpu" if program.device is None or program.device in CPU else program.device
 
 
-def _end(program: Program) -> list[str]:
-    dtype = _dtype(program)
-    has_reference = _has_reference(program)
-    expected = reference_words("float64", _is_finite(program)) if has_reference else "a finite number"
-    return [
-        f'print(f"expected {expected}, seen {{seen}} ({dtype})")',
-        f"sys.exit(0 if seen.isfinite() else 1)  {STATUSES}",
-    ]
+def _end(program: Program, own_name: bool) -> list[str]:
+    reference = _is_finite(program) if _has_reference(program) else None
+    printed, message = seen_and_right(_shown(program, own_name), reference)
+    return ending(printed, "seen.isfinite()", message)
 
 
 def _has_reference(program: Program) -> bool:

@@ -12,7 +12,7 @@ from repro.core.payloads import Origin, Tensor
 from repro.core.sentences import plain
 from repro.reproducer.code.calls import index_of
 from repro.reproducer.code.tensors import literal
-from repro.reproducer.frame import STATUSES
+from repro.reproducer.frame import ending
 from repro.reproducer.script import Script
 from repro.reproducer.scripts.checkpoint import Checkpoint, folder_lines, needs_checkpoint, reading_script
 from repro.reproducer.words import generated
@@ -45,8 +45,11 @@ def _bad_tensor(answer: Answer, checkpoint: Checkpoint, findings: Sequence[Tenso
         *_tensor(checkpoint, [str(row.file)], row.tensor),
         "bad = ~values.isfinite()",
         "first = bad.nonzero()[:1].tolist()",
-        'print(f"expected {values.numel()} finite numbers, seen {int(bad.sum())} not finite, the first at {first}")',
-        f"sys.exit(1 if bad.any() else 0)  {STATUSES}",
+        *ending(
+            "seen {int(bad.sum())} of {values.numel()} values not finite, the first at {first}; right is 0",
+            "not bad.any()",
+            "the file holds NaN or Inf",
+        ),
     ]
     more = f", and {len(findings) - 1} more tensors are not finite" if len(findings) > 1 else ""
     about = [
@@ -65,8 +68,11 @@ def _too_large(answer: Answer, checkpoint: Checkpoint, name: str, dtype: str, or
         *_tensor(checkpoint, files, name),
         "expected = values.flatten()[values.abs().argmax()]",
         f"seen = expected.to(torch.{dtype})",
-        f'print(f"expected {{expected}} (the file), seen {{seen}} ({dtype})")',
-        f"sys.exit(0 if seen.isfinite() else 1)  {STATUSES}",
+        *ending(
+            f"seen {{seen}} ({dtype}), right is {{expected}} (the file)",
+            "seen.isfinite()",
+            f"{{expected}} is beyond what {dtype} holds",
+        ),
     ]
     largest = "" if limit is None else f", whose largest is {plain(limit, 12)}"
     about = [

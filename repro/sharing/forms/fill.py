@@ -1,5 +1,8 @@
 """A form filled from a run: as much of the report as there is room for, and a URL that opens the form filled.
 
+The reporter's own words come first. What the tool wrote stands under a heading that says so: the lines that decide, the
+script with what it printed, what was expected, the table of cells or ablations; all else is folded.
+
 Where room is short, sections of the report and all scripts but one are left out, the least necessary before the others.
 A script is never cut: where none fits by itself, it is attached.
 """
@@ -16,6 +19,7 @@ from repro.report import opening
 from repro.report.markdown import code, text
 from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
 from repro.sharing.forms.environment import environment
+from repro.sharing.forms.first import Releases, first_lines
 from repro.sharing.forms.forms import Field, Form, body, boxes
 from repro.sharing.forms.sections import (
     Quoted,
@@ -39,6 +43,8 @@ PLACEHOLDER = (
 )
 """What stands where the reporter's own words belong; it does not show in an issue."""
 BUNDLE = "bundle.zip"
+TABLES = ("Cells", "Ablations")
+"""Sections of which the first that there is stands in the open, behind the script."""
 BEFORE_SCRIPTS = 2
 """How many sections are more necessary than a second script."""
 
@@ -84,6 +90,7 @@ def fill(
     *,
     words: str | None = None,
     latest: Tried | None = None,
+    releases: Releases | None = None,
 ) -> Filled:
     """The form, filled.
 
@@ -94,6 +101,7 @@ def fill(
         mask: Masks what is put together of them, before it goes into a file or an address.
         words: The reporter's own, as Markdown; None leaves a place for them.
         latest: What the newest release gave with the first of the scripts.
+        releases: What the releases of the form's package gave.
     """
     report = sections(render(replace(answer, environment=None), NOTHING_PRIVATE))
     title = mask(_title(form, answer))
@@ -104,7 +112,7 @@ def fill(
     def fits_url(texts: Sequence[str]) -> bool:
         return len(_url(form, title, texts).encode()) <= URL_LIMIT
 
-    draft = partial(_Draft, form, answer, report, mask, words, latest)
+    draft = partial(_Draft, form, answer, report, mask, words, latest, releases or {})
     drafts = [draft(order, whole=True) for order in (quoted, quoted[::-1])]
     texts, left_out = (_first(drafts, short) or draft(quoted, whole=False)).as_much_as(short)
     in_url = _first(drafts, fits_url) if form.prefill != "nothing" else None
@@ -125,6 +133,7 @@ class _Draft:
     mask: Callable[[str], str]
     words: str | None
     latest: Tried | None
+    releases: Releases
     quoted: Sequence[Quoted]
     whole: bool
 
@@ -143,19 +152,29 @@ class _Draft:
         attached_first = () if self.whole or not self.quoted else (self.quoted[0].path,)
         return self.texts(kept), (*attached_first, *missing)
 
+    def _left_out(self, names: Sequence[str]) -> list[str]:
+        if not names:
+            return []
+        said = f"Left out here: {listed([code(name) for name in names])}."
+        return [said if self.form.self_contained else f"{said} All of it is in the attached `{BUNDLE}`."]
+
     def texts(self, kept: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """The texts of all fields, with those pieces that are named."""
         answer, quoted = self.answer, self.quoted
-        wanted, about = expected(answer, quoted), tried(answer, self.latest)
-        parts = [markdown(part) for part in self.report if part.heading in kept]
-        parts += _left_out([_name(piece) for piece in self.pieces if _name(piece) not in kept])
-        shown = [opening.statement(answer), *_scripts(answer, quoted, kept, whole=self.whole)]
+        wanted = f"**Expected:** {expected(answer, quoted)}"
+        decide = [first_lines(answer, self.form.package, self.releases, self.latest), tried(answer, self.latest)]
+        shown = [*decide, *_scripts(answer, quoted, kept, whole=self.whole)]
+        table = next((part for name in TABLES for part in self.report if part.heading == name), None)
+        opened = [markdown(table)] if table and table.heading in kept else []
+        rest = [opening.statement(answer)]
+        rest += [markdown(part) for part in self.report if part.heading in kept and part is not table]
+        rest += self._left_out([_name(piece) for piece in self.pieces if _name(piece) not in kept])
         said: dict[str, Callable[[], str]] = {
-            "everything": lambda: _generated(answer, [*shown, f"**Expected:** {wanted}", about, *parts]),
-            "reproduction": lambda: _generated(answer, [*shown, about, *parts]),
-            "expected": lambda: _generated(answer, [wanted]),
+            "everything": lambda: _generated(answer, [*shown, wanted, *opened], rest),
+            "reproduction": lambda: _generated(answer, [*shown, *opened], rest),
+            "expected": lambda: expected(answer, quoted),
             "environment": lambda: environment(answer, self.form.environment),
-            "output": lambda: _generated(answer, printed(quoted[0]) if quoted else []),
+            "output": lambda: _generated(answer, printed(quoted[0]) if quoted else [], []),
             "nothing": str,
         }
 
@@ -183,19 +202,15 @@ def _scripts(answer: Answer, quoted: Sequence[Quoted], kept: frozenset[str], *, 
     return [first, *(script(answer, item) for item in quoted[1:] if item.path in kept)]
 
 
-def _generated(answer: Answer, parts: Sequence[str]) -> str:
-    """Parts in one block that says what made it; empty where there are none."""
+def _generated(answer: Answer, parts: Sequence[str], folded: Sequence[str]) -> str:
+    """Parts under a heading that says what wrote them, the less necessary ones folded; empty where there are none."""
     said = [part for part in parts if part]
     if not said:
         return ""
-    label = f"Generated by repro {answer.tool} from a recorded run, not written by a person"
-    return "\n\n".join(["<details open>\n<summary>" + label + "</summary>", *said, "</details>"])
-
-
-def _left_out(names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"Left out here: {listed([code(name) for name in names])}. All of it is in the attached `{BUNDLE}`."]
+    heading = f"#### Generated by repro {answer.tool} from a recorded run, not written by a person"
+    more = [part for part in folded if part]
+    block = ["<details>\n<summary>More from the recorded run</summary>", *more, "</details>"] if more else []
+    return "\n\n".join([heading, *said, *block])
 
 
 def _title(form: Form, answer: Answer) -> str:

@@ -15,6 +15,7 @@ from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
 from repro.run.bundle.manifest import wrong_name
 from repro.sharing.forms.fill import Filled, fill
+from repro.sharing.forms.first import Releases
 from repro.sharing.forms.forms import Form, forms
 from repro.sharing.forms.sections import Quoted
 from repro.sharing.tried import Tried, answers
@@ -93,12 +94,14 @@ def scripts_of(answer: Answer) -> tuple[ScriptRecord, ...]:
 
 
 def chosen(run: Run, form: Form) -> tuple[ScriptRecord, ...]:
-    """The scripts for a form: the one that runs the project's own package first, if it is verified; then the smallest.
+    """The scripts for a form: first a verified one with the project's own package and as few others as there is; then
+    the run's first.
 
     Scripts whose files are not in the folder are left out.
     """
     known = [record for record in scripts_of(run.answer) if _is_there(run, record)]
     own = [record for record in known if form.package in record.needs and record.verified]
+    own.sort(key=lambda record: len(set(record.needs) - {form.package, "torch"}))
     return (*own[:1], *(record for record in known[:1] if record not in own[:1]))
 
 
@@ -125,8 +128,14 @@ def report_path(run: Run, form: Form) -> Path:
     return run.folder / f"report-{form.project}.md"
 
 
-def file(run: Run, form: Form, private: Private) -> Filed:
+def file(run: Run, form: Form, private: Private, releases: Releases | None = None) -> Filed:
     """Fill the form and write it.
+
+    Args:
+        run: The run.
+        form: The project's.
+        private: What must not be in it.
+        releases: What the releases of the project's package gave.
 
     Raises:
         UsageError: the reporter's words cannot be used.
@@ -137,7 +146,7 @@ def file(run: Run, form: Form, private: Private) -> Filed:
     quoted = [_quoted(run, record, mask) for record in chosen(run, form)]
     own = mask.text(own_words(run))
     tried = mask.record(latest) if latest else None
-    filled = fill(form, mask.answer(run.answer), quoted, mask.text, words=own or None, latest=tried)
+    filled = fill(form, mask.answer(run.answer), quoted, mask.text, words=own or None, latest=tried, releases=releases)
     mask.write(report_path(run, form), filled.body)
     shutil.rmtree(_blocks_folder(run, form), ignore_errors=True)  # those of another time
     return Filed(report_path(run, form), None if filled.url else _write_blocks(run, filled, mask), filled)

@@ -37,6 +37,27 @@ class Field(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ticked: tuple[str, ...] = ()
 
 
+class Rules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a project's triage asks of a script, and where and when that was read.
+
+    ``lines`` and ``seconds`` are the most that it reads and waits for; ``packages`` all that it may import beside the
+    standard library, where it says so; ``imports`` one that it must import. ``avoids`` are modules and functions at
+    which its triage stops. ``assertion``: it wants one that fails while the fault is there. ``normal_range``: it takes
+    no values near the limits of their dtype. ``links``: whether the body may name files and models to download.
+    """
+
+    source: str
+    date: str
+    lines: int | None = None
+    seconds: float | None = None
+    packages: tuple[str, ...] | None = None
+    imports: str | None = None
+    avoids: tuple[str, ...] = ()
+    assertion: bool = False
+    normal_range: bool = False
+    links: bool = True
+
+
 class Form(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One form of one project; ``project`` is the name of its file.
 
@@ -45,6 +66,7 @@ class Form(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fill: fields by their ids, a plain issue's body, or nothing. ``own_words`` is the label of the field that begins
     with the reporter's own words, ``environment`` the block in ``data/blocks`` that describes the environment, and
     ``asks`` what the project asks for besides. A form that is ``self_contained`` takes no script that downloads.
+    ``rules`` are what `repro lint` holds the script against.
     """
 
     project: str
@@ -60,6 +82,7 @@ class Form(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     title: str = ""
     self_contained: bool = False
     asks: tuple[str, ...] = ()
+    rules: Rules | None = None
 
     def is_for(self, owner: str | None) -> bool:
         """Whether a fault of this owner is reported with this form."""

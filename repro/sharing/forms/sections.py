@@ -143,4 +143,4 @@ def sections(report: str) -> list[Part]:
 
 def markdown(part: Part) -> str:
     """A part of the report below a heading that no form has."""
-    return f"#### {part.heading}\n\n{part.text}"
+    return f"##### {part.heading}\n\n{part.text}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from repro.probes.model.forward import look
 from repro.probes.origin.search import bisect
-from repro.probes.reduce import layers as depth
+from repro.probes.reduce.models import layers as depth
 
 
 class Adds(nn.Module):

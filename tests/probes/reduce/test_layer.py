@@ -21,9 +21,9 @@ from repro.probes.model.forward import look
 from repro.probes.model.inputs import make_inputs
 from repro.probes.origin.search import bisect
 from repro.probes.protocol.wire import jsonable
-from repro.probes.reduce import module as layer
-from repro.probes.reduce import tiny
-from repro.probes.reduce.module import Given, block_of, captured, reduced
+from repro.probes.reduce.models import module as layer
+from repro.probes.reduce.models import tiny
+from repro.probes.reduce.models.module import Given, block_of, captured, reduced
 from repro.probes.reduce.program import Leaf
 from repro.probes.reduce.tokens import Place
 
@@ -182,7 +182,7 @@ def test_another_mechanism_at_the_same_operator_is_refused(tmp_path: Path) -> No
 
 
 def settings_of(config: Any, path: str) -> list[tuple[dict[str, Any], str]]:
-    return list(tiny._settings(config, path))
+    return list(tiny.settings_of(config, path))
 
 
 def test_what_is_listed_layer_by_layer_is_cut_along() -> None:

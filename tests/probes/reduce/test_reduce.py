@@ -159,6 +159,7 @@ def test_the_reason_is_one_line() -> None:
     payload = {
         "inputs": {"before": 6, "after": 1},
         "program": {"calls": [{"op": "a"}, {"op": "b"}], "leaves": [{"shape": [1]}]},
+        "configuration": None,
         "module": None,
         "layers": {"kept": [1, 2], "total": 9},
         "trials": 7,

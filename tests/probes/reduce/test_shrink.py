@@ -201,4 +201,4 @@ def test_when_the_time_is_up_the_program_is_as_it_was(monkeypatch: pytest.Monkey
     x = torch.arange(6).half() * 10000.0
     found = shrunk(alone(aten.add.Tensor, x, x))
     assert shapes(found) == [[6], [6]]
-    assert {rule["kind"] for rule in values(found)} == {"list"}
+    assert {rule["kind"] for rule in values(found)} == {"steps"}

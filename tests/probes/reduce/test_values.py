@@ -97,7 +97,7 @@ def test_of_a_matrix_of_weights_a_seed_comes_before_other_constants_than_zero() 
     assert tried[0] == {"kind": "constant", "value": 0.0}
     assert [rule["kind"] for rule in tried[1:4]] == ["normal"] * 3
     rows = [rule for rule in tried if rule["kind"] == "elements" and rule["elements"][0][0] == [3]]
-    assert [len(rule["elements"]) for rule in rows] == [1, 1]
+    assert [len(rule["elements"]) for rule in rows] == [1, 1, 1, 1]
 
 
 def test_the_first_rule_that_holds_is_taken() -> None:
@@ -157,7 +157,8 @@ def test_a_tensor_without_elements_has_a_rule(tensor: Tensor) -> None:
 @pytest.mark.parametrize(
     ("tensor", "kinds"),
     [
-        (torch.tensor([True, False, True]), ["constant", "elements", "list"]),
+        (torch.tensor([True, False, True]), ["constant", "elements", "span"]),
+        (torch.tensor([True, False, True, False, True]), ["constant", "elements", "list"]),
         (torch.tensor([3, 1, 2]), ["constant", "elements", "list"]),
         (torch.tensor([1j, 2.0]), ["bytes"]),
         (torch.full((3,), float("nan")), ["constant", "elements", "list"]),

@@ -7,11 +7,11 @@ from typing import Any, Optional
 
 from torch import nn
 
-from ..model.inputs import Inputs
-from ..model.load import Loaded
+from ...model.inputs import Inputs
+from ...model.load import Loaded
+from ..tokens import Place, shows
+from ..trials import Trials, ddmin
 from .tiny import layers_key
-from .tokens import Place, shows
-from .trials import Trials, ddmin
 
 
 def fewest(

@@ -12,20 +12,21 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ..model.forward import run
-from ..model.inputs import Inputs
-from ..model.load import Loaded
-from ..observe.screen import blocks
-from ..observe.watch import Address, OpCall, StopPass, Watch, watched
-from ..origin.mechanism import limit_of
-from ..origin.walk import UNWRITTEN
-from ..values.figures import dtype_name, first_bad_index, is_bad, is_float, scalar, tensors_in
-from ..values.nest import rebuild
-from .program import Leaf, argument
-from .seen import kinds_in
+from ...model.forward import run
+from ...model.inputs import Inputs
+from ...model.load import Loaded
+from ...observe.screen import blocks
+from ...observe.watch import Address, OpCall, StopPass, Watch, watched
+from ...origin.mechanism import limit_of
+from ...origin.walk import UNWRITTEN
+from ...values.figures import dtype_name, first_bad_index, is_bad, is_float, scalar, tensors_in
+from ...values.nest import rebuild
+from ..patterns import Rule
+from ..program import Leaf, argument
+from ..seen import kinds_in
+from ..trials import Trials
+from ..values import described, make, simplest
 from .tiny import Small, built, is_built, plans
-from .trials import Trials
-from .values import Rule, described, make, simplest
 
 ROUNDS = 2
 PLAIN = (type(None), bool, int, float, str)

@@ -8,8 +8,8 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
-from ..model.load import Loaded
-from .tokens import Place
+from ...model.load import Loaded
+from ..tokens import Place
 
 # Of a configuration: what is no setting of the architecture, or is set here.
 NOT_SETTINGS = frozenset((
@@ -64,7 +64,7 @@ def plans(loaded: Loaded, path: str) -> Iterator[Plan]:
         outer = loaded.model.get_submodule(name) if name else loaded.model
         kind = type(outer)
         if isinstance(outer, transformers.PreTrainedModel) and getattr(transformers, kind.__name__, None) is kind:
-            for settings, place in _settings(outer.config, path[len(name) + 1 :] if name else path):
+            for settings, place in settings_of(outer.config, path[len(name) + 1 :] if name else path):
                 if is_built(loaded, path, int(settings.get(layers_key(outer.config), 1))):
                     yield Plan(name, settings, place)
 
@@ -98,7 +98,7 @@ def layers_key(config: Any) -> str:
     return str(getattr(config, "attribute_map", {}).get("num_hidden_layers", "num_hidden_layers"))
 
 
-def _settings(config: Any, path: str) -> Iterator[tuple[dict[str, Any], str]]:
+def settings_of(config: Any, path: str) -> Iterator[tuple[dict[str, Any], str]]:
     """(settings, path of the module) of smaller models: one layer, then all up to this one; small sizes first."""
     values = {key: value for key, value in config.to_dict().items() if _is_setting(key, value)}
     default = _default(type(config))

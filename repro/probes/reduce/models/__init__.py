@@ -1,0 +1,1 @@
+"""Smaller models: of fewer layers, of one layer, of a small configuration."""

@@ -1,0 +1,96 @@
+"""The first lines of a filled form: what decides whether anybody reads on.
+
+Is it a regression, and is it still there; is it silent; which operator, called from which module and line; and what
+makes it go away.
+"""
+
+from collections.abc import Mapping, Set
+
+from repro.core.answer import Answer
+from repro.core.records import Kind, Outcome
+from repro.core.sentences import listed, named_mechanism, sentence
+from repro.report.markdown import code, text
+from repro.report.opening import full_stop
+from repro.sharing.forms.forms import named
+from repro.sharing.tried import Tried
+
+SHOWN = 6
+"""How many releases are named one by one."""
+VERDICTS = {Outcome.GOOD: "good", Outcome.BAD: "bad", Outcome.SKIP: "could not be tested"}
+
+Releases = Mapping[str, Set[Outcome]]
+"""The releases of a package that gave an answer, the oldest first, and which."""
+
+
+def first_lines(answer: Answer, package: str, tried: Releases, latest: Tried | None) -> str:
+    """A list of Markdown, a line for each question that the run has an answer to.
+
+    Args:
+        answer: Of the run, without what is private.
+        package: The one whose maintainers read it.
+        tried: What its releases gave.
+        latest: What the newest one gave.
+    """
+    said = {
+        "Regression": _regression(answer, package, tried, latest),
+        "Silent or loud": _loudness(answer),
+        "Where": _where(answer),
+        "Goes away with": listed([code(name) for name in answer.workarounds]),
+    }
+    return "\n".join(f"- **{name}:** {words}" for name, words in said.items() if words)
+
+
+def _regression(answer: Answer, package: str, tried: Releases, latest: Tried | None) -> str:
+    name, newest = named(package), _newest(package, latest)
+    versions = answer.versions
+    if versions and versions.package == package and versions.last_good and versions.first_bad:
+        return f"good in {name} {text(versions.last_good)}, bad in {text(versions.first_bad)}{newest}"
+    good = [release for release, verdicts in tried.items() if verdicts == {Outcome.GOOD}]
+    bad = [release for release, verdicts in tried.items() if verdicts == {Outcome.BAD}]
+    order = list(tried)
+    before = [release for release in good if bad and order.index(release) < order.index(bad[0])]
+    if before:
+        return f"good in {name} {text(before[-1])}, bad in {_some(bad)}{newest}"
+    if good and bad:
+        return f"no: bad in {name} {_some(bad)}, good in {_some(good)}{newest}"
+    if bad:
+        return f"not known. Bad in {name} {_some(bad)}; no older release was tried{newest}"
+    return f"not known: no release of {name} was tried" if not latest else f"not known{newest}"
+
+
+def _some(releases: list[str]) -> str:
+    shown = [text(release) for release in releases]
+    return listed(shown) if len(shown) <= SHOWN else f"{len(shown)} releases from {shown[0]} to {shown[-1]}"
+
+
+def _newest(package: str, latest: Tried | None) -> str:
+    if latest is None:
+        return f". The newest release of {named(package)} was not tried"
+    return (
+        f". The newest release, {text(latest.version)}, {'is ' if latest.verdict is not Outcome.SKIP else ''}"
+        + (VERDICTS[latest.verdict])
+    )
+
+
+def _loudness(answer: Answer) -> str:
+    if answer.kind is Kind.CRASH:
+        return "loud: the process is killed"
+    if answer.kind is Kind.NONFINITE:
+        return "silent: the call returns, and no exception says that the numbers are not finite"
+    if answer.kind is Kind.LOAD:
+        return "silent: from_pretrained returns a model"
+    return ""
+
+
+def _where(answer: Answer) -> str:
+    origin = answer.origin
+    if origin is None:
+        return ""
+    what = named_mechanism(origin, answer.bisect).partition(" (")[0]
+    said = f"{text(what)} in {code(origin.op)}"
+    if origin.module:
+        said += f", called by {code(origin.module)}"
+        said += f" ({code(origin.module_class)})" if origin.module_class else ""
+    line = origin.forward_source or origin.source
+    said += f" at {code(line)}" if line else ""
+    return sentence(full_stop(said)).rstrip(".")
