@@ -14,13 +14,13 @@ from typing import Any, Callable, Optional
 from ..reduce.trials import Trials
 from ..script.answer import Script
 from ..script.child import preload
-from .edits.data import Shapes, replaced
+from .edits.data import Shapes, options, replaced
 from .edits.edit import Edit, parts
 from .edits.endings import assertions, bound
 from .edits.expressions import items, simpler
 from .edits.numbers import smaller_numbers
 from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal
-from .edits.variables import inlined
+from .edits.variables import defaults, inlined
 from .runs.confined import Access
 from .runs.fault import Fault
 from .runs.pool import Pool, Run, Setting, Try
@@ -49,13 +49,14 @@ class Seen:
     """What was seen in one run of the script, which orders the questions.
 
     ran, bad, shapes: the statements that ran, those that bind a bad value, and tensors that they bind. modules: names
-    of modules.
+    of modules. options: by name, the values of parsed arguments and of other records.
     """
 
     ran: frozenset[int]
     bad: Sequence[tuple[frozenset[int], str]]
     shapes: Shapes
     modules: frozenset[str]
+    options: Mapping[str, Mapping[str, Any]]
 
 
 Asked = tuple[Optional[State], Optional[int]]
@@ -96,8 +97,9 @@ class Shrinking:
             self._until_no_more(called_once)
             if number == 0:
                 self._ending(seen.bad)
+            self._sweep(options(self.state.tree, seen.options))
             self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
-            for edits in (smaller_numbers, items, simpler, inlined, plain):
+            for edits in (smaller_numbers, items, simpler, inlined, defaults, plain):
                 self._sweep(self._new(edits(self.state.tree)))
             if self.state is before or self._trials.over:
                 break
@@ -307,6 +309,7 @@ def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
         [(places[line], shown) for line, shown in recorded.bad if line in places],
         {(places[line], name): shape for (line, name), shape in recorded.tensors.items() if line in places},
         frozenset(recorded.modules),
+        recorded.options,
     )
 
 

@@ -4,13 +4,13 @@ import ast
 
 import pytest
 
-from repro.probes.listing.edits.data import replaced
+from repro.probes.listing.edits.data import options, replaced
 from repro.probes.listing.edits.edit import parts
 from repro.probes.listing.edits.endings import assertions
 from repro.probes.listing.edits.expressions import items, simpler
 from repro.probes.listing.edits.numbers import smaller_numbers
 from repro.probes.listing.edits.statements import called_once, not_needed, not_run, opened, plain, removal
-from repro.probes.listing.edits.variables import inlined
+from repro.probes.listing.edits.variables import defaults, inlined
 from repro.probes.listing.text.tree import number_of, parsed, whose
 from repro.probes.listing.text.written import written
 
@@ -55,6 +55,8 @@ def results(text, kind):
         (inlined, "n, m = 4, 5\nf(n, m)", "m = 5\nf(4, m)"),
         (inlined, "x = g(1)\nf(x)", "f(g(1))"),
         (plain, "def f(a: int) -> int:\n    return a", "def f(a):\n    return a"),
+        (defaults, "def f(a, b=2):\n    return a + b", "def f(a):\n    return a + 2"),
+        (defaults, "def f(a, *, b=(1, 2)):\n    return a + b", "def f(a):\n    return a + (1, 2)"),
         (plain, "x: int = 3", "x = 3"),
         (plain, '"""doc"""\na', "a"),
         (plain, "@torch.no_grad()\ndef f():\n    a", "def f():\n    a"),
@@ -76,6 +78,8 @@ def test_what_it_makes(kind, before, after):
         (called_once, "def f(a):\n    if a:\n        return 1\n    return 2\nx = f(1)"),
         (called_once, "def f(a):\n    return a\nx = f(1) + f(2)"),
         (inlined, "x = g()\nf(x, x)"),
+        (defaults, "def f(a, b=g()):\n    return b"),
+        (defaults, "def f(a=1):\n    a = 2"),
         (inlined, "x = 1\nx = 2\nf(x)"),
     ],
 )
@@ -141,3 +145,19 @@ def test_data_become_tensors_of_their_shape_and_results_of_a_module_do_not():
     assert [text.split("\n")[2] for text in texts] == [
         f"x = torch.{fill}(3, 2, dtype=torch.float64)" for fill in ("randn", "ones", "zeros")
     ]
+
+
+def test_what_is_made_of_a_tensor_is_no_data_any_more():
+    tree = parsed("import numpy\nx = torch.tensor(numpy.load('a'))\ny = x.std()\n")
+    shapes = {(whose(tree.module.body[row]), name): ((3,), "torch.float32") for row, name in ((1, "x"), (2, "y"))}
+    texts = [written(edit.make(tree)).text for edit in replaced(tree, shapes, frozenset())]
+    assert all("y = x.std()" in text for text in texts)
+    assert len(texts) == 3
+
+
+def test_parsed_arguments_become_their_values():
+    tree = parsed("args = parse()\nf(args.width, args.name, args.other)\ndef g(args):\n    return args.width\n")
+    (edit,) = options(tree, {"args": {"width": 4, "name": "a"}})
+    assert ast.dump(ast.parse(written(edit.make(tree)).text)) == ast.dump(
+        ast.parse("args = parse()\nf(4, 'a', args.other)\ndef g(args):\n    return 4\n")
+    )

@@ -1,10 +1,12 @@
-"""What a script reads of files and makes with other packages, replaced by tensors of the same shapes."""
+"""What a script reads of files, of its arguments and makes with other packages, replaced by tensors of the same shapes
+and by plain values.
+"""
 
 import ast
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
-from ..text.tree import Tree, made, number_of, walk, whose
+from ..text.tree import Tree, expression, made, number_of, walk, whose
 from .edit import Edit
 
 OWN = ("torch", "transformers", "math", "sys", "typing", "dataclasses", "functools", "itertools", "collections")
@@ -19,7 +21,7 @@ def replaced(tree: Tree, shapes: Shapes, modules: frozenset[str]) -> Iterator[Ed
     shapes: by the statements of the original and the name that they bind. modules: names of modules, whose results are
     no data.
     """
-    foreign = _foreign(tree)
+    foreign = _foreign(tree, {name for _, name in shapes})
     for node in tree.statements():
         read = {item.id for item in walk(node) if isinstance(item, ast.Name)}
         if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not read & foreign or read & modules:
@@ -34,8 +36,8 @@ def replaced(tree: Tree, shapes: Shapes, modules: frozenset[str]) -> Iterator[Ed
             yield Edit("plain tensors in place of data", _putting(number_of(node), "\n".join(lines)))
 
 
-def _foreign(tree: Tree) -> set[str]:
-    """The names of other packages, of what reads data, and of all that is made with them."""
+def _foreign(tree: Tree, tensors: set[str]) -> set[str]:
+    """The names of other packages, of what reads data, and of all that is made with them, up to the first tensors."""
     found = {*READING}
     for node in walk(tree.module):
         if isinstance(node, ast.Import):
@@ -48,9 +50,8 @@ def _foreign(tree: Tree) -> set[str]:
             if not isinstance(node, (ast.Assign, ast.For, ast.With, ast.FunctionDef, ast.ClassDef, ast.Expr)):
                 continue
             if any(isinstance(item, ast.Name) and item.id in found for item in walk(node)):
-                found |= {
-                    item.id for item in walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)
-                }
+                names = [item for item in walk(node) if isinstance(item, ast.Name)]
+                found |= {item.id for item in names if isinstance(item.ctx, ast.Store)} - tensors
                 found |= {node.name} if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else set()
         if len(found) == before:
             return found
@@ -77,6 +78,25 @@ def _fill(shape: tuple[int, ...], dtype: str, number: int) -> str:
     fill = FILLS[kind][min(number, len(FILLS[kind]) - 1)]
     sizes = ", ".join(map(str, shape)) or "()"
     return f"torch.{fill}({sizes}{'' if dtype == 'torch.float32' else f', dtype={dtype}'})"
+
+
+def options(tree: Tree, values: Mapping[str, Mapping[str, Any]]) -> Iterator[Edit]:
+    """The values of parsed arguments and of other records in place of their names. values: by name and attribute."""
+    for name, known in values.items():
+        yield Edit(f"the values of {name}", _with_values(name, known))
+
+
+def _with_values(name: str, known: Mapping[str, Any]) -> Any:
+    def make(tree: Tree) -> Optional[Tree]:
+        changes = {
+            number_of(node): (expression(f"({known[node.attr]!r})"),)
+            for node in walk(tree.module)
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and node.attr in known
+            if isinstance(node.value, ast.Name) and node.value.id == name
+        }
+        return tree.changed(changes) if changes else None
+
+    return make
 
 
 def _putting(number: int, text: str) -> Any:

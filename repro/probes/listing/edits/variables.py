@@ -24,6 +24,39 @@ def inlined(tree: Tree) -> Iterator[Edit]:
                 yield Edit(f"the value of {target.id} in its place", _inlining(number_of(node), target.id))
 
 
+def defaults(tree: Tree) -> Iterator[Edit]:
+    """Parameters that are a constant unless somebody says otherwise, and nobody does."""
+    for node in tree.statements():
+        if isinstance(node, ast.FunctionDef):
+            for item in (*node.args.args, *node.args.kwonlyargs):
+                yield Edit(f"the default of {item.arg} in its place", _without_parameter(number_of(node), item.arg))
+
+
+def _without_parameter(number: int, name: str) -> Any:
+    def make(tree: Tree) -> Optional[Tree]:
+        node = tree.nodes.get(number)
+        if not isinstance(node, ast.FunctionDef):
+            return None
+        given, only = node.args, node.args.kwonlyargs
+        positional = len(given.args) - len(given.defaults)
+        pairs = [*zip(given.args[positional:], given.defaults), *zip(only, given.kw_defaults)]
+        value = next((value for item, value in pairs if item.arg == name), None)
+        uses = [item for part in node.body for item in walk(part) if isinstance(item, ast.Name) and item.id == name]
+        if value is None or not _is_constant(value) or any(not isinstance(item.ctx, ast.Load) for item in uses):
+            return None
+        arguments = copied(
+            given,
+            args=[item for item in given.args if item.arg != name],
+            defaults=[value for item, value in zip(given.args[positional:], given.defaults) if item.arg != name],
+            kwonlyargs=[item for item in only if item.arg != name],
+            kw_defaults=[value for item, value in zip(only, given.kw_defaults) if item.arg != name],
+        )
+        changes: dict[int, Sequence[ast.AST]] = {number_of(item): (_again(value),) for item in uses}
+        return tree.changed({**changes, number_of(given): (arguments,)})
+
+    return make
+
+
 def _apart(number: int) -> Any:
     def make(tree: Tree) -> Optional[Tree]:
         node = tree.nodes.get(number)

@@ -3,8 +3,11 @@
 What is recorded orders the questions that are asked later; it answers none of them.
 """
 
+import argparse
 import contextlib
+import dataclasses
 import sys
+import types
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +21,7 @@ from ...values.figures import is_bad
 from .confined import Access, heard
 
 RECORD = "listing.runs.recorded:record"
+PLAIN = (bool, int, float, str, type(None))
 LOOKS = 200  # times that a variable is looked at on one line: a loop may run for ever so long
 
 
@@ -25,13 +29,15 @@ LOOKS = 200  # times that a variable is looked at on one line: a loop may run fo
 class Recorded:
     """lines: those that ran. bad: (line, expression) of what was bound there and holds a NaN or Inf, in the order in
     which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
-    and dtype. modules: names of what is a module. access: what the script wrote, started and connected to.
+    and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
+    arguments and other records. access: what the script wrote, started and connected to.
     """
 
     lines: set[int] = field(default_factory=set)
     bad: list[tuple[int, str]] = field(default_factory=list)
     tensors: dict[tuple[int, str], tuple[tuple[int, ...], str]] = field(default_factory=dict)
     modules: set[str] = field(default_factory=set)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
     access: set[Access] = field(default_factory=set)
 
 
@@ -57,6 +63,9 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
                     made.modules.add(name)
                 elif isinstance(value, Tensor) and not value.requires_grad:
                     made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
+                elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
+                    plain = {key: item for key, item in vars(value).items() if isinstance(item, PLAIN)}
+                    made.options.setdefault(name, plain)
                 for shown in _bad_in(name, value):
                     if (line, shown) not in made.bad:
                         made.bad.append((line, shown))
@@ -79,6 +88,10 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
         yield
     finally:
         sys.settrace(None)
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, (type, dict)) and hasattr(value, "__dict__")
 
 
 def _bad_in(name: str, value: Any) -> Iterator[str]:
