@@ -7,6 +7,7 @@ import math
 import os
 import time
 import tokenize
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -19,8 +20,9 @@ from .edits.edit import Edit, parts
 from .edits.endings import assertions, bound
 from .edits.expressions import items, simpler
 from .edits.numbers import smaller_numbers
+from .edits.parameters import defaults, unread
 from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal
-from .edits.variables import defaults, inlined
+from .edits.variables import inlined
 from .runs.confined import Access
 from .runs.fault import Fault
 from .runs.pool import Pool, Run, Setting, Try
@@ -99,7 +101,7 @@ class Shrinking:
                 self._ending(seen.bad)
             self._sweep(options(self.state.tree, seen.options))
             self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
-            for edits in (smaller_numbers, items, simpler, inlined, defaults, plain):
+            for edits in (smaller_numbers, items, simpler, inlined, defaults, unread, plain):
                 self._sweep(self._new(edits(self.state.tree)))
             if self.state is before or self._trials.over:
                 break
@@ -217,7 +219,9 @@ class Shrinking:
         if not all(at & there for at in (self._fault.at, self._fault.forward_at) if isinstance(at, frozenset) and at):
             return None
         try:
-            compile(text.text, "candidate", "exec", dont_inherit=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile(text.text, "candidate", "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             return None
         return State(tree, text)

@@ -9,8 +9,9 @@ from repro.probes.listing.edits.edit import parts
 from repro.probes.listing.edits.endings import assertions
 from repro.probes.listing.edits.expressions import items, simpler
 from repro.probes.listing.edits.numbers import smaller_numbers
+from repro.probes.listing.edits.parameters import defaults, unread
 from repro.probes.listing.edits.statements import called_once, not_needed, not_run, opened, plain, removal
-from repro.probes.listing.edits.variables import defaults, inlined
+from repro.probes.listing.edits.variables import inlined
 from repro.probes.listing.text.tree import number_of, parsed, whose
 from repro.probes.listing.text.written import written
 
@@ -57,6 +58,13 @@ def results(text, kind):
         (plain, "def f(a: int) -> int:\n    return a", "def f(a):\n    return a"),
         (defaults, "def f(a, b=2):\n    return a + b", "def f(a):\n    return a + 2"),
         (defaults, "def f(a, *, b=(1, 2)):\n    return a + b", "def f(a):\n    return a + (1, 2)"),
+        (inlined, "x = f(x)\nx = g(x)\nh(x)", "x = g(f(x))\nh(x)"),
+        (unread, "def f(a, b):\n    return b\nf(1, 2)", "def f(b):\n    return b\nf(2)"),
+        (
+            unread,
+            "class C:\n    def __init__(self, a=1):\n        pass\nC(a=3)",
+            "class C:\n    def __init__(self):\n        pass\nC()",
+        ),
         (plain, "x: int = 3", "x = 3"),
         (plain, '"""doc"""\na', "a"),
         (plain, "@torch.no_grad()\ndef f():\n    a", "def f():\n    a"),
@@ -80,7 +88,7 @@ def test_what_it_makes(kind, before, after):
         (inlined, "x = g()\nf(x, x)"),
         (defaults, "def f(a, b=g()):\n    return b"),
         (defaults, "def f(a=1):\n    a = 2"),
-        (inlined, "x = 1\nx = 2\nf(x)"),
+        (inlined, "x = 1\nx = 2\nf(x, x)"),
     ],
 )
 def test_what_it_leaves_alone(kind, before):

@@ -21,40 +21,8 @@ def inlined(tree: Tree) -> Iterator[Edit]:
                     if isinstance(name, ast.Name):
                         yield Edit(f"the value of {name.id} in its place", _inlining(number_of(node), name.id))
             elif isinstance(target, ast.Name):
+                yield Edit(f"the value of {target.id} in the next statement", _forward(number_of(node), target.id))
                 yield Edit(f"the value of {target.id} in its place", _inlining(number_of(node), target.id))
-
-
-def defaults(tree: Tree) -> Iterator[Edit]:
-    """Parameters that are a constant unless somebody says otherwise, and nobody does."""
-    for node in tree.statements():
-        if isinstance(node, ast.FunctionDef):
-            for item in (*node.args.args, *node.args.kwonlyargs):
-                yield Edit(f"the default of {item.arg} in its place", _without_parameter(number_of(node), item.arg))
-
-
-def _without_parameter(number: int, name: str) -> Any:
-    def make(tree: Tree) -> Optional[Tree]:
-        node = tree.nodes.get(number)
-        if not isinstance(node, ast.FunctionDef):
-            return None
-        given, only = node.args, node.args.kwonlyargs
-        positional = len(given.args) - len(given.defaults)
-        pairs = [*zip(given.args[positional:], given.defaults), *zip(only, given.kw_defaults)]
-        value = next((value for item, value in pairs if item.arg == name), None)
-        uses = [item for part in node.body for item in walk(part) if isinstance(item, ast.Name) and item.id == name]
-        if value is None or not _is_constant(value) or any(not isinstance(item.ctx, ast.Load) for item in uses):
-            return None
-        arguments = copied(
-            given,
-            args=[item for item in given.args if item.arg != name],
-            defaults=[value for item, value in zip(given.args[positional:], given.defaults) if item.arg != name],
-            kwonlyargs=[item for item in only if item.arg != name],
-            kw_defaults=[value for item, value in zip(only, given.kw_defaults) if item.arg != name],
-        )
-        changes: dict[int, Sequence[ast.AST]] = {number_of(item): (_again(value),) for item in uses}
-        return tree.changed({**changes, number_of(given): (arguments,)})
-
-    return make
 
 
 def _apart(number: int) -> Any:
@@ -81,10 +49,10 @@ def _inlining(number: int, name: str) -> Any:
         loads = [item for item in uses if isinstance(item.ctx, ast.Load)]
         if value is None or len(uses) != len(loads) + 1 or not loads or _is_named_elsewhere(tree, name):
             return None
-        constant = _is_constant(value)
+        constant = is_constant(value)
         if len(loads) > 1 and not constant:
             return None
-        changes: dict[int, Sequence[ast.AST]] = {number_of(item): (_again(value),) for item in loads}
+        changes: dict[int, Sequence[ast.AST]] = {number_of(item): (again(value),) for item in loads}
         changes[number] = _rest_of(node, name)
         new = tree.changed(changes)
         if not constant:
@@ -100,6 +68,40 @@ def _inlining(number: int, name: str) -> Any:
     return make
 
 
+def _forward(number: int, name: str) -> Any:
+    """A value where the next statement reads it: of a name that is bound again and again."""
+
+    def make(tree: Tree) -> Optional[Tree]:
+        node = tree.nodes.get(number)
+        if not isinstance(node, ast.Assign):
+            return None
+        after = _next(tree, node)
+        loads = (
+            [] if after is None else [item for item in walk(after) if isinstance(item, ast.Name) and item.id == name]
+        )
+        loads = [item for item in loads if isinstance(item.ctx, ast.Load)]
+        if after is None or is_ours(after) or len(loads) != 1 or isinstance(getattr(after, "body", None), list):
+            return None
+        new = tree.changed({number: (), number_of(loads[0]): (again(node.value),)})
+        changed = new.nodes[number_of(after)]
+        if len(head_of(changed)) > READABLE:
+            return None
+        put(changed, whose=whose(changed) | whose(node))
+        return new
+
+    return make
+
+
+def _next(tree: Tree, node: ast.stmt) -> Optional[ast.stmt]:
+    """The statement behind a statement in its block."""
+    holder = tree.above[number_of(node)]
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(holder, name, None)
+        if isinstance(block, list) and any(item is node for item in block):
+            return next(iter(block[block.index(node) + 1 :]), None)
+    return None
+
+
 def _value_of(node: ast.Assign, name: str) -> Optional[ast.expr]:
     target = node.targets[0]
     if isinstance(target, ast.Name):
@@ -108,7 +110,7 @@ def _value_of(node: ast.Assign, name: str) -> Optional[ast.expr]:
         found = [
             value for item, value in zip(target.elts, node.value.elts) if isinstance(item, ast.Name) and item.id == name
         ]
-        return found[0] if len(found) == 1 and _is_constant(found[0]) else None
+        return found[0] if len(found) == 1 and is_constant(found[0]) else None
     return None
 
 
@@ -138,12 +140,12 @@ def _is_named_elsewhere(tree: Tree, name: str) -> bool:
     return False
 
 
-def _is_constant(node: ast.expr) -> bool:
+def is_constant(node: ast.expr) -> bool:
     if isinstance(node, (ast.Tuple, ast.List)):
-        return len(node.elts) <= 4 and all(map(_is_constant, node.elts))
+        return len(node.elts) <= 4 and all(map(is_constant, node.elts))
     return isinstance(node, ast.Constant) or (isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant))
 
 
-def _again(node: ast.expr) -> ast.expr:
+def again(node: ast.expr) -> ast.expr:
     """A copy under numbers of its own."""
     return expression(f"({ast.unparse(node)})")
