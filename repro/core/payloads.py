@@ -679,6 +679,22 @@ class Module(Record, frozen=True, kw_only=True):
     limit: Number | None = None
 
 
+class Listing(Record, frozen=True, kw_only=True):
+    """A user's script, made smaller or as it is.
+
+    ``lines_before`` and ``lines`` count lines of code. ``whole``: it is the script as it is. ``complete``: nothing more
+    can be left out by what was tried, rather than that the time was up.
+    """
+
+    text: str
+    lines_before: int = 0
+    lines: int = 0
+    trials: int = 0
+    seconds: Number | None = None
+    whole: bool = False
+    complete: bool = False
+
+
 class Configuration(Record, frozen=True, kw_only=True):
     """The model's class built from a small configuration with weights of a seed, and the ids that show the fault."""
 
@@ -702,6 +718,7 @@ class Reduction(Section, frozen=True, kw_only=True):
     program: Program | None = None
     configuration: Configuration | None = None
     module: Module | None = None
+    listing: Listing | None = None
     notes: tuple[str, ...] = ()
     trials: int = 0
     crashed_trials: int = 0

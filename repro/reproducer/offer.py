@@ -17,6 +17,7 @@ from repro.reproducer.script import LEVELS, Script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
 from repro.reproducer.scripts.configuration import configuration_script
 from repro.reproducer.scripts.files import file_script
+from repro.reproducer.scripts.listing import listing_script
 from repro.reproducer.scripts.load import load_script
 from repro.reproducer.scripts.model import crash_script, model_script
 from repro.reproducer.scripts.module import module_script
@@ -107,6 +108,8 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
     found: list[Script | None] = []
     if reduction.program is not None:
         found += operator_scripts(answer, reduction.program)
+    if reduction.listing is not None and not reduction.listing.whole:
+        found.append(listing_script(answer, reduction.listing))
     if reduction.configuration is not None:
         found.append(configuration_script(answer, reduction.configuration))
     if reduction.module is not None:
@@ -116,6 +119,8 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
         found += [file_script(answer, checkpoint), weight_script(answer, checkpoint)]
         if answer.files is None or answer.files.adapter is None:  # else they would load the base model alone
             found += [make(answer, checkpoint) for make in (load_script, model_script, crash_script)]
+    if reduction.listing is not None and reduction.listing.whole:
+        found.append(listing_script(answer, reduction.listing))
     return tuple(script for script in found if script is not None)
 
 
@@ -135,7 +140,8 @@ def offer(
 
     The smallest that shows the fault is looked for first: whose fault it is can depend on it. Then those that the owner
     can act on, in the order of ``ADDRESSED``. The first of these becomes reproducer.py, or else the smallest; any other
-    that shows the fault is kept beside it. Where none does, the smallest is written and recorded as not verified.
+    that shows the fault is kept beside it, and so is a user's script made smaller. Where none does, the smallest is
+    written and recorded as not verified.
 
     Args:
         answer: Of the run.
@@ -172,12 +178,22 @@ def offer(
     best = smallest or tried[0]
     project = project_of(replace(answer, reproducer=best.record(Reproducer, NAME, "")))
     if smallest is not None:
-        best = _addressed(project, pairs, tried, ask) or smallest
+        own = _own_script(pairs, tried, ask)
+        best = _addressed(project, pairs, tried, ask) or min((smallest, *own), key=lambda item: item.script.lines)
     hand.write(folder / NAME, best.script.text)
     others = [item for item in tried if item.script.level != best.script.level]
     failed = [item for item in others if best.result.verified and not item.result.verified]
     beside = tuple(item.record(ScriptRecord, _beside(item, folder, hand), item.result.reason) for item in others)
     return best.record(Reproducer, NAME, _words(best, failed), others=beside)
+
+
+def _own_script(
+    pairs: Sequence[tuple[Script, str]], tried: list[Tried], ask: Callable[[Script, str], Tried]
+) -> list[Tried]:
+    """The user's script made smaller, where it shows the fault: it is kept beside whatever is offered."""
+    known = [item for item in tried if item.script.level == "script"]
+    asked = known or [ask(*pair) for pair in pairs if pair[0].level == "script" and not pair[0].last]
+    return [item for item in asked if item.result.verified]
 
 
 def _addressed(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from repro.core.answer import CheckpointFiles
 
-LEVELS = ("operator", "operators", "configuration", "module", "files", "weights", "load", "model", "crash")
+LEVELS = (
+    "operator", "operators", "script", "configuration", "module", "files", "weights", "load", "model", "crash",
+)  # fmt: skip
 """What a script shows the fault with, the smallest first."""
 HEADER = re.compile(r"# /// script\n(?:#.*\n)*?# ///\n")
 
@@ -25,6 +27,7 @@ class Script:
         usage: The same arguments as a stranger would read them: the names of the files.
         checkpoint: The files that it reads; None where it needs none.
         seen: What it must print behind "seen", so that another fault is not taken for this one; None for anything.
+        last: Whether it is only offered where no other shows the fault.
     """
 
     level: str
@@ -35,6 +38,7 @@ class Script:
     usage: tuple[str, ...] = ()
     checkpoint: CheckpointFiles | None = None
     seen: str | None = None
+    last: bool = False
 
     @property
     def sha256(self) -> str:

@@ -12,9 +12,8 @@ from ..program.settings import SETTINGS
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
 from . import compiled
-from .child import Job
 from .rounding import Rounding
-from .run import run_plainly, run_script
+from .run import run_plainly
 from .runs import Runs
 
 ROUNDING = "script.rounding:watched_rounding"
@@ -51,8 +50,13 @@ def asked(path: str) -> Script:
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    script = Script(Runs(path, plain))
-    if plain.raised:
+    return begun(Runs(path, plain))
+
+
+def begun(runs: Runs) -> Script:
+    """What is asked of a script that was run once."""
+    script = Script(runs)
+    if runs.plain.raised:
         script.nonfinite = _raises_for_it(script)
     return script
 
@@ -106,13 +110,13 @@ def _changed(script: Script, ran: Any) -> Outcome:
 
 def _rounded(runs: Runs, answer: Answer) -> Outcome:
     """The step for a script that is bad without any NaN: is an operator wrong, or is it all rounding?"""
-    rounding = run_script(Job(runs.path, watch=ROUNDING)).found or Rounding()
+    rounding = runs.run(watch=ROUNDING).found or Rounding()
     far = rounding.farthest
     told = {**payload(answer), "rounding": rounding.payload()}
     words = "; ".join([f"{answer.why}, and {rounding.words()}", *answer.notes])
     if far is None or rounding.is_within:
         return "skip", words, told
-    if not runs.well(run_script(Job(runs.path, watch=ROUNDING, given=far.address))):
+    if not runs.well(runs.run(watch=ROUNDING, given=far.address)):
         return "skip", words, told
     return "bad", f"{far.address.op} is {rounding.words()}", {**told, "origin": rounding.origin()}
 
@@ -135,6 +139,6 @@ def ablation(script: Script, name: str) -> Outcome:
 
 
 def reduce(script: Script, trials: Trials) -> Outcome:
-    """The reduce step."""
+    """The reduce step, as far as it is about the operator by itself."""
     found = None if script.found is None else script.found.found
     return smallest(found.program if found is not None else None, trials)

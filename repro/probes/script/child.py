@@ -46,6 +46,19 @@ from {} import child_main; child_main({!r})"""
 
 
 @dataclass(frozen=True)
+class Around:
+    """What is around a run beside what its job says.
+
+    within: a "module:function" as for a watch, with what it is called with; what it gives is around all the rest.
+    seconds: when the run is ended, as if killed. folder: where it reports; the system's own for such where None.
+    """
+
+    within: Optional[tuple[str, Any]] = None
+    seconds: Optional[float] = None
+    folder: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of the script at ``path``.
 
@@ -57,6 +70,7 @@ class Job:
     settings: tuple[str, ...] = ()
     watch: Optional[str] = None
     given: Any = None
+    around: Around = Around()
 
 
 @dataclass(frozen=True)
@@ -77,8 +91,12 @@ class Ended:
     found: Any
 
 
-Wait = Callable[[bool], Optional[int]]
-"""The status of a process once it has ended; with True, its end is waited for."""
+@dataclass(frozen=True)
+class Started:
+    """A process. wait: its status once it has ended; with True, its end is waited for."""
+
+    pid: int
+    wait: Callable[[bool], Optional[int]]
 
 
 def plain(path: str) -> Ended:
@@ -88,19 +106,23 @@ def plain(path: str) -> Ended:
 
 def run(job: Job) -> Ended:
     """Run it to its end, watched or changed."""
-    with own_folder() as folder:
+    with own_folder(job.around.folder) as folder:
         report = os.path.join(folder, "report")
         start = _fork if _can_fork(job) else _spawn
-        return _ended(lambda out, err: start(job, report, out, err), report, False)
+        return _ended(lambda out, err: start(job, report, out, err), report, False, job.around.seconds)
 
 
-def _ended(start: Callable[[int, int], Wait], report: Optional[str], passed_on: bool) -> Ended:
-    """How a process ended that ``start`` starts with these two pipes, and what it reported."""
+def _ended(
+    start: Callable[[int, int], Started], report: Optional[str], passed_on: bool, seconds: Optional[float] = None
+) -> Ended:
+    """How a process ended that ``start`` starts with these two pipes, and what it reported. After ``seconds`` it is
+    killed.
+    """
     with _pipes() as (out, err), nothing_left_behind() as left:
-        wait = start(out[1], err[1])
+        started = start(out[1], err[1])
         os.close(out[1])
         os.close(err[1])
-        status, printed, said, still_open = _read(wait, (out[0], err[0]), passed_on)
+        status, printed, said, still_open = _read(started, (out[0], err[0]), passed_on, seconds)
     if left:
         numbers = ", ".join(map(str, left))
         print(f"processes that the script left behind were ended: {numbers}", file=sys.stderr)
@@ -110,7 +132,7 @@ def _ended(start: Callable[[int, int], Wait], report: Optional[str], passed_on: 
     return Ended(status, how, printed.lines(), said.lines(), said.traceback, found)
 
 
-def _started(arguments: list[str], out: int, err: int) -> Wait:
+def _started(arguments: list[str], out: int, err: int) -> Started:
     """A fresh interpreter with these arguments."""
     started = subprocess.Popen(
         [sys.executable, *_flags(), *arguments],
@@ -119,7 +141,7 @@ def _started(arguments: list[str], out: int, err: int) -> Wait:
         stderr=err,
         preexec_fn=die_with_parent if LINUX else None,  # Windows has none
     )
-    return lambda block: started.wait() if block else started.poll()
+    return Started(started.pid, lambda block: started.wait() if block else started.poll())
 
 
 def _can_fork(job: Job) -> bool:
@@ -145,7 +167,7 @@ def _pipes() -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         os.close(err[0])
 
 
-def _preload(path: str) -> None:
+def preload(path: str) -> None:
     """Import here, once, what the script imports of the large libraries and what a dispatch mode needs."""
     wanted = {"torch._dynamo"}  # since torch 2.1, the first operator under a mode imports it, which takes a second
     with contextlib.suppress(OSError, SyntaxError, ValueError), open(path, "rb") as opened:
@@ -161,8 +183,8 @@ def _preload(path: str) -> None:
                 getattr(imported, name)  # Transformers imports a class's module only now
 
 
-def _fork(job: Job, report: str, out: int, err: int) -> Wait:
-    _preload(job.path)
+def _fork(job: Job, report: str, out: int, err: int) -> Started:
+    preload(job.path)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError, OSError):
             stream.flush()
@@ -178,10 +200,10 @@ def _fork(job: Job, report: str, out: int, err: int) -> Wait:
         done, status = os.waitpid(pid, 0 if block else os.WNOHANG)
         return None if done == 0 else os.waitstatus_to_exitcode(status)
 
-    return wait
+    return Started(pid, wait)
 
 
-def _spawn(job: Job, report: str, out: int, err: int) -> Wait:
+def _spawn(job: Job, report: str, out: int, err: int) -> Started:
     with open(report + ".job", "wb") as opened:
         pickle.dump((job, report), opened)
     package = __package__.rpartition(".")[0]
@@ -286,7 +308,8 @@ def _launch(job: Job, report: str) -> None:
     sys.argv[:] = [job.path]
     if not _safe_path():
         sys.path.insert(0, os.path.dirname(job.path))
-    around, found = _watch(job)
+    within, _ = (contextlib.nullcontext(), None) if job.around.within is None else _made(*job.around.within)
+    around, found = (contextlib.nullcontext(), lambda: None) if job.watch is None else _made(job.watch, job.given)
     how: dict[str, Any] = {"how": "ended"}
     done: list[bool] = []
 
@@ -296,7 +319,8 @@ def _launch(job: Job, report: str) -> None:
             _write(report, how, found)
 
     try:
-        with _telling_before_exit(tell) if job.watch else contextlib.nullcontext(), applied(job.settings):
+        telling = _telling_before_exit(tell) if job.watch else contextlib.nullcontext()
+        with within, telling, applied(job.settings):
             code = compile(text, job.path, "exec", dont_inherit=True)
             with around:
                 exec(code, vars(main))
@@ -315,12 +339,11 @@ def _launch(job: Job, report: str) -> None:
         tell()
 
 
-def _watch(job: Job) -> tuple[AbstractContextManager[Any], Callable[[], Any]]:
-    if job.watch is None:
-        return contextlib.nullcontext(), lambda: None
-    module, _, name = job.watch.partition(":")
-    make: Any = getattr(importlib.import_module("." + module, __package__.rpartition(".")[0]), name)
-    made: tuple[AbstractContextManager[Any], Callable[[], Any]] = make(job.given)
+def _made(name: str, given: Any) -> tuple[AbstractContextManager[Any], Callable[[], Any]]:
+    """What a "module:function" of this kit gives for the script."""
+    module, _, function = name.partition(":")
+    make: Any = getattr(importlib.import_module("." + module, __package__.rpartition(".")[0]), function)
+    made: tuple[AbstractContextManager[Any], Callable[[], Any]] = make(given)
     return made
 
 
@@ -392,8 +415,11 @@ def _reported(report: str) -> tuple[Optional[dict[str, Any]], Any]:
     return how, found
 
 
-def _read(wait: Wait, pipes: tuple[int, int], passed_on: bool) -> "tuple[int, Tail, Tail, bool]":
+def _read(
+    started: Started, pipes: tuple[int, int], passed_on: bool, seconds: Optional[float]
+) -> "tuple[int, Tail, Tail, bool]":
     """The status, the ends of both streams, and whether a grandchild keeps one open, which is not waited for."""
+    late = None if seconds is None else time.monotonic() + seconds
     tails = (Tail(sys.stdout), Tail(sys.stderr)) if passed_on else (Tail(), Tail())
     status: Optional[int] = None
     until: Optional[float] = None
@@ -407,12 +433,15 @@ def _read(wait: Wait, pipes: tuple[int, int], passed_on: bool) -> "tuple[int, Ta
                     tails[key.data].write(data)
                 else:
                     ready.unregister(key.fd)
+            if status is None and late is not None and time.monotonic() > late:
+                os.kill(started.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                late = None
             if status is None:
-                status = wait(False)
+                status = started.wait(False)
                 until = None if status is None else time.monotonic() + DRAIN_SECONDS
         still_open = bool(ready.get_map())
     if status is None:
-        status = wait(True)
+        status = started.wait(True)
     assert status is not None  # a wait that blocks has an answer
     return status, tails[0], tails[1], still_open
 

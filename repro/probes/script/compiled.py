@@ -22,8 +22,6 @@ from ..program.answer import what_hides_it
 from ..program.capture import blank
 from ..program.settings import BACKENDS, compiled_with
 from ..values.figures import describe, finite_mask, is_float, scalar, tensors_in, widen
-from .child import Job
-from .run import run_script
 from .runs import Runs
 
 NODES = "script.compiled:nodes"
@@ -43,7 +41,7 @@ def why(runs: Runs) -> tuple[Optional[str], Optional[dict[str, Any]], str]:
 
 def _compiled(runs: Runs) -> tuple[str, Optional[dict[str, Any]], str]:
     early = next((name for name in BACKENDS if runs.same(runs.unwatched(f"compile={name}"))), None)
-    layer, found = run_script(Job(runs.path, watch=NODES, given=early)).found or (early, None)
+    layer, found = runs.run(watch=NODES, given=early).found or (early, None)
     layer = layer or "the script's own backend"
     words = f"the script is good without torch.compile, and bad from the layer {layer} on"
     origin = {

@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from typing import Optional
 
 from ..protocol import wire
 
@@ -18,10 +19,13 @@ HELD = "held"
 
 
 @contextlib.contextmanager
-def own_folder() -> Iterator[str]:
-    """A new folder, which is removed at the end; before that, those that nobody holds any more are removed."""
-    _remove_left_behind(tempfile.gettempdir())
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, contextlib.ExitStack() as stack:
+def own_folder(place: Optional[str] = None) -> Iterator[str]:
+    """A new folder, which is removed at the end; before that, those that nobody holds any more are removed.
+
+    place: below which folder; the system's own for such where None.
+    """
+    _remove_left_behind(place or tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place) as folder, contextlib.ExitStack() as stack:
         lock = stack.enter_context(open(os.path.join(folder, HELD + ".part"), "wb"))
         private = lock.fileno()
         wire.PRIVATE.add(private)

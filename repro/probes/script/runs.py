@@ -12,7 +12,7 @@ from ..program import capture as capturing
 from ..program.capture import Found, Wanted
 from ..program.makers import Rule
 from ..reduce.program import Call, Program
-from .child import Job
+from .child import Around, Job
 from .run import Ran, run_script
 
 SECONDS = 300.0  # all runs of the script together, beyond the first two
@@ -21,26 +21,33 @@ LOOK, CAPTURE = "program.makers:look", "script.runs:capture"
 
 @dataclass
 class Runs:
-    """Runs of one script. ``plain``: the one that nothing watched. ``settings``: what is changed in all others."""
+    """Runs of one script. ``plain``: the one that nothing watched. ``settings``: what is changed in all others.
+    ``around``: what is around each of them.
+    """
 
     path: str
     plain: Ran
     settings: tuple[str, ...] = ()
+    around: Around = field(default_factory=Around)
     end: float = field(default_factory=lambda: time.monotonic() + SECONDS)
     changed: dict[tuple[str, ...], Ran] = field(default_factory=dict)
     noun: str = "the script"
     seconds: float = SECONDS
 
     def look(self, rule: Rule) -> Ran:
-        return run_script(Job(self.path, self.settings, LOOK, rule))
+        return self.run(self.settings, LOOK, rule)
 
     def capture(self, wanted: Wanted) -> Optional[Found]:
-        return received(run_script(Job(self.path, self.settings, CAPTURE, wanted)).found)
+        return received(self.run(self.settings, CAPTURE, wanted).found)
+
+    def run(self, settings: tuple[str, ...] = (), watch: Optional[str] = None, given: Any = None) -> Ran:
+        """One run of it."""
+        return run_script(Job(self.path, settings, watch, given, self.around))
 
     def unwatched(self, *settings: str) -> Ran:
         """The script unwatched with these settings; an ablation asks again what the search has asked."""
         if settings not in self.changed:
-            self.changed[settings] = run_script(Job(self.path, settings))
+            self.changed[settings] = self.run(settings)
         return self.changed[settings]
 
     def with_settings(self, *settings: str) -> "Runs":

@@ -11,19 +11,20 @@ from . import bisect
 
 
 def run(session: Any, step: str) -> Outcome:
-    verdict, reason, payload = session.bisected or bisect.run(session, "bisect")
+    found: Outcome = session.bisected or bisect.run(session, "bisect")
+    verdict, reason, payload = found
     trials = Trials(functools.partial(session.emitter.event, step=step), session.trials)
     if session.is_script:
+        from ..listing.answer import reduce as reduce_script
         from ..script.answer import asked
-        from ..script.answer import reduce as reduce_script
 
-        return reduce_script(session.keep_script(asked), trials) if verdict == "bad" else (verdict, reason, None)
+        return reduce_script(session.keep_script(asked), found, trials)
     if not session.is_whole:
         return smallest(session.program, trials)
     phase = asked_phase(session)
     if phase is not None and phase.bisected:
-        found = None if phase.asked.found is None else phase.asked.found.found
-        program = None if found is None else found.program
+        of_phase = None if phase.asked.found is None else phase.asked.found.found
+        program = None if of_phase is None else of_phase.program
         return smallest(program, trials) if verdict == "bad" else (verdict, reason, None)
     from ..reduce.reduce import reduce
 

@@ -78,6 +78,9 @@ def _reduction(reduction: Reduction) -> Iterator[str]:
         which = f"layer {kept}" if len(layers.kept) == 1 else f"layers {kept}"
         enough = _enough(len(layers.kept))
         yield sentence(f"{which} of the {layers.total} in {layers.path} {enough}, fed with {layers.fed}.")
+    listing = reduction.listing
+    if listing is not None and not listing.whole:
+        yield f"{listing.lines} of {many(listing.lines_before, 'line')} of the script {_enough(listing.lines)}."
     if reduction.trials:
         crashed = f" ({reduction.crashed_trials} killed their process)" if reduction.crashed_trials else ""
         yield f"{reduction.trials} trials{crashed}; each smaller case has the same operator and mechanism."

@@ -1,0 +1,1 @@
+"""A user's script made smaller as a program, by its syntax tree."""

@@ -1,0 +1,177 @@
+"""The end that tells the fault as one assertion, on the value where it arrives."""
+
+import ast
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+from ..text.tree import Tree, made, number_of, put, walk, whose
+from .edit import Edit
+
+CHECKS = ("isfinite", "isnan", "isinf", "has_nan", "nansum")
+ENDS = ("exit", "quit", "SystemExit", "_exit")
+LIBRARIES = ("torch", "math", "np", "numpy")
+MOST = 12  # values that are tried
+
+
+def bound(tree: Tree, places: dict[int, frozenset[int]]) -> dict[int, tuple[str, ...]]:
+    """For each line of a tree's text, the names that are bound there."""
+    names: dict[int, tuple[str, ...]] = {}
+    for node in tree.statements():
+        found = dict.fromkeys(_targets(node))
+        for number in whose(node) if found else ():
+            names[number] = tuple(found)
+    lines = {line: [name for number in numbers for name in names.get(number, ())] for line, numbers in places.items()}
+    return {line: tuple(found) for line, found in lines.items() if found}
+
+
+def _targets(node: ast.stmt) -> Iterator[str]:
+    given: Sequence[ast.AST] = node.targets if isinstance(node, ast.Assign) else ()
+    if isinstance(node, (ast.AugAssign, ast.AnnAssign, ast.For)):
+        given = [node.target]
+    for target in given:
+        yield from (item.id for item in walk(target) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store))
+
+
+def assertions(tree: Tree, bad: Sequence[tuple[frozenset[int], str]]) -> Iterator[Edit]:
+    """Assertions behind what binds a value that is bad, and in place of what ends the script.
+
+    bad: the statements of the original that bind such a value, and the expression, in the order in which it was seen.
+    """
+    outside = [(numbers, shown) for numbers, shown in bad if _depth(tree, numbers) == 0]
+    inside = [(numbers, shown) for numbers, shown in bad if _depth(tree, numbers) > 0]
+    for numbers, shown in outside[:MOST]:
+        for outward in (True, False):
+            yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown), outward))
+    for shown in dict.fromkeys(_checked(tree)):
+        yield Edit(f"an assertion on {shown} at the end", _at_the_end(_line(shown)))
+    for owner in dict.fromkeys(_owners(tree)):
+        for condition in ("", " if p.grad is not None"):
+            finite = f"all(p.grad.isfinite().all() for p in {owner}.parameters(){condition})"
+            line = f'assert {finite}, "a gradient has NaN or Inf"'
+            for outward in (True, False):
+                yield Edit(f"an assertion on the gradients of {owner}", _behind_backward(line, outward))
+    for numbers, shown in inside[:MOST]:
+        for outward in (True, False):
+            yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown), outward))
+
+
+def _line(shown: str) -> str:
+    return f'assert {shown}.isfinite().all(), "{shown} has NaN or Inf"'
+
+
+def _ours(line: str) -> list[ast.stmt]:
+    """The assertion, which stays as it is."""
+    found = made(line)
+    for node in found:
+        put(node, ours=True)
+    return found
+
+
+def _depth(tree: Tree, numbers: frozenset[int]) -> int:
+    """In how many functions a statement stands; -1 where it is no longer there."""
+    node = _statement(tree, numbers)
+    if node is None:
+        return -1
+    return sum(isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) for item in tree.inside(number_of(node)))
+
+
+def _statement(tree: Tree, numbers: frozenset[int]) -> Optional[ast.stmt]:
+    return next((node for node in tree.statements() if whose(node) & numbers), None)
+
+
+def _behind(numbers: frozenset[int], line: str, outward: bool) -> Any:
+    """The assertion behind a statement, in place of all that follows in its block. outward: and in those around it."""
+
+    def make(tree: Tree) -> Optional[Tree]:
+        node = _statement(tree, numbers)
+        return None if node is None else _cut_behind(tree, node, line, outward)
+
+    return make
+
+
+def _cut_behind(tree: Tree, node: ast.stmt, line: str, outward: bool) -> Optional[Tree]:
+    later = _later(tree, node)
+    if later and isinstance(later[0], ast.Assert):
+        return None
+    further = [item for around in _around(tree, node) for item in _later(tree, around)] if outward else []
+    gone = {number_of(item): () for item in (*later, *further)}
+    return tree.changed({number_of(node): (node, *_ours(line)), **gone}) if further or not outward else None
+
+
+def _around(tree: Tree, node: ast.stmt) -> Iterator[ast.stmt]:
+    """The statements that a statement is part of; out of a function, where that is called, if it is in one place."""
+    here: Optional[ast.AST] = node
+    while here is not None:
+        here = tree.above.get(number_of(here))
+        if isinstance(here, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            called = [item for item in walk(tree.module) if isinstance(item, ast.Name) and item.id == here.name]
+            here = tree.statement(number_of(called[0])) if len(called) == 1 else None
+        if isinstance(here, ast.stmt):
+            yield here
+
+
+def _later(tree: Tree, node: ast.stmt) -> list[ast.stmt]:
+    """What follows a statement in its block; of a definition nothing, for what follows is not run after it."""
+    if isinstance(node, ast.ClassDef):
+        return []
+    block = _block_of(tree, node)
+    return block[block.index(node) + 1 :]
+
+
+def _block_of(tree: Tree, node: ast.stmt) -> list[ast.stmt]:
+    holder = tree.above[number_of(node)]
+    blocks = (getattr(holder, name, None) for name in ("body", "orelse", "finalbody"))
+    return next(block for block in blocks if isinstance(block, list) and any(item is node for item in block))
+
+
+def _behind_backward(line: str, outward: bool) -> Any:
+    def make(tree: Tree) -> Optional[Tree]:
+        for node in tree.statements():
+            call = node.value if isinstance(node, ast.Expr) else None
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "backward":
+                return _cut_behind(tree, node, line, outward)
+        return None
+
+    return make
+
+
+def _at_the_end(line: str) -> Any:
+    """The assertion in place of the last statement that ends the script with a status."""
+
+    def make(tree: Tree) -> Optional[Tree]:
+        ends = [node for node in tree.statements() if _ends(node)]
+        return tree.changed({number_of(ends[-1]): _ours(line)}) if ends else None
+
+    return make
+
+
+def _ends(node: ast.stmt) -> bool:
+    if not isinstance(node, (ast.Expr, ast.Raise)):
+        return False
+    return any(isinstance(item, ast.Call) and ast.unparse(item.func).rpartition(".")[2] in ENDS for item in walk(node))
+
+
+def _checked(tree: Tree) -> Iterator[str]:
+    """What the script itself asks whether it is finite."""
+    for node in reversed(list(walk(tree.module))):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] not in CHECKS:
+            continue
+        receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+        for item in (*node.args[:1], *([receiver] if receiver is not None else [])):
+            if isinstance(item, (ast.Name, ast.Attribute)) and ast.unparse(item) not in (
+                "torch",
+                "math",
+                "np",
+                "numpy",
+            ):
+                yield ast.unparse(item)
+
+
+def _owners(tree: Tree) -> Iterator[str]:
+    """What has parameters, in the script's own words."""
+    for node in walk(tree.module):
+        if isinstance(node, ast.Attribute) and node.attr in ("parameters", "named_parameters"):
+            if isinstance(node.value, (ast.Name, ast.Attribute)):
+                yield ast.unparse(node.value)
+        elif isinstance(node, ast.Attribute) and node.attr == "grad" and isinstance(node.value, ast.Attribute):
+            yield ast.unparse(node.value.value)

@@ -1,0 +1,333 @@
+"""A script made smaller: coarse changes first, each tried on a copy, each kept where the fault is the same one."""
+
+import ast
+import dataclasses
+import itertools
+import math
+import os
+import time
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from ..reduce.trials import Trials
+from ..script.answer import Script
+from ..script.child import preload
+from .edits.data import Shapes, options, replaced
+from .edits.edit import Edit, parts
+from .edits.endings import assertions, bound
+from .edits.expressions import items, simpler
+from .edits.numbers import smaller_numbers
+from .edits.parameters import defaults, unread
+from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal
+from .edits.variables import inlined
+from .runs.confined import Access
+from .runs.fault import Fault
+from .runs.pool import Pool, Run, Setting, Try
+from .runs.recorded import RECORD, Recorded
+from .text.names import unbound
+from .text.tree import Tree, parsed, walk, whose
+from .text.written import Text, code_lines, written
+
+ROUNDS = 4
+PATIENCE, LEAST = 3.0, 5.0  # times the original's own seconds, and seconds beyond, that a candidate may take
+SLOWER, SLACK = 1.25, 0.03  # the same of a processor, where a default may stand for a model of another size
+SHORTER = 0.75  # of the characters, from which on a script of as many lines is a smaller one
+SLOW = 2.0  # seconds of a run from which on numbers are made smaller first
+
+
+@dataclass
+class State:
+    """The smallest version so far."""
+
+    tree: Tree
+    text: Text
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen in one run of the script, which orders the questions.
+
+    ran, bad, shapes: the statements that ran, those that bind a bad value, and tensors that they bind. modules: names
+    of modules. options: by name, the values of parsed arguments and of other records.
+    """
+
+    ran: frozenset[int]
+    bad: Sequence[tuple[frozenset[int], str]]
+    shapes: Shapes
+    modules: frozenset[str]
+    options: Mapping[str, Mapping[str, Any]]
+
+
+Asked = tuple[Optional[State], Optional[int]]
+"""What an edit gives, and the number of the worker that was asked about it; None where there is nothing to ask."""
+
+
+class Shrinking:
+    """The search for a smaller version of one script.
+
+    fault: what every version must show.
+    """
+
+    def __init__(self, tree: Tree, fault: Fault, setting: Setting, seconds: float, pool: Pool, trials: Trials) -> None:
+        self._fault = fault
+        self._setting = setting
+        self._seconds = seconds
+        self._spent = math.inf
+        self._pool = pool
+        self._trials = trials
+        self._known: dict[str, bool] = {}
+        self._failed: set[tuple[str, str]] = set()
+        self._unbound = unbound(tree)
+        self.state = State(tree, written(tree))
+        self.history = [self.state]
+
+    def run(self, seen: Seen) -> None:
+        """Every kind of change, again as long as one of them is kept."""
+        self._sweep([not_run(self.state.tree, seen.ran)])
+        self._ending(seen.bad)
+        for number in range(ROUNDS):
+            before = self.state
+            if number == 0:
+                self._sweep([not_needed(self.state.tree, self._ends() | self._fault.kept)])
+                if self._seconds > LEAST + PATIENCE * SLOW:
+                    self._sweep(smaller_numbers(self.state.tree))
+            self._cut()
+            self._until_no_more(opened)
+            self._until_no_more(called_once)
+            if number == 0:
+                self._ending(seen.bad)
+            self._sweep(options(self.state.tree, seen.options))
+            self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
+            for edits in (smaller_numbers, items, simpler, inlined, defaults, unread, plain):
+                self._sweep(self._new(edits(self.state.tree)))
+            if self.state is before or self._trials.over:
+                break
+
+    def _ends(self) -> frozenset[int]:
+        """The statements of the original that the last one stands for."""
+        body = self.state.tree.module.body
+        numbers = [whose(node) for last in body[-1:] for node in walk(last)]
+        return frozenset().union(*numbers)
+
+    def _ending(self, bad: Sequence[tuple[frozenset[int], str]]) -> None:
+        """The first assertion that tells the fault; then the others have nothing to do. Where there is an assertion by
+        now, another one has to leave more of the script out.
+        """
+        asserts = any(isinstance(node, ast.Assert) for node in self.state.tree.statements())
+        most = self.state.text.lines - asserts
+
+        def fits(edit: Edit) -> bool:
+            made = edit.make(self.state.tree)
+            return made is not None and written(made).lines <= most
+
+        for edit in self._each(filter(fits, assertions(self.state.tree, bad))):
+            if edit is not None:
+                return
+
+    def _cut(self) -> None:
+        """Statements, in parts of each block, the largest first."""
+        for block in blocks(self.state.tree):
+            numbers = listed(self.state.tree, block)
+            whole = block[0] != vars(self.state.tree.module)["number"]
+            sizes: dict[int, list[Edit]] = {}
+            for some in parts(numbers, whole):
+                sizes.setdefault(len(some), []).append(removal(some))
+            self._sweep(edit for edits in sizes.values() for edit in edits)
+
+    def _until_no_more(self, edits: Callable[[Tree], Iterator[Edit]]) -> None:
+        """A kind of change whose result may be changed in the same way."""
+        while True:
+            before = self.state
+            self._sweep(edits(self.state.tree))
+            if self.state is before:
+                return
+
+    def _new(self, edits: Iterable[Edit]) -> Iterator[Edit]:
+        """Without what has failed before on a statement that is still the same."""
+        for edit in edits:
+            if edit.of is None or (edit.what, edit.of) not in self._failed:
+                yield edit
+
+    def _sweep(self, edits: Iterable[Edit]) -> None:
+        for _ in self._each(edits):
+            pass
+
+    def _each(self, edits: Iterable[Edit]) -> Iterator[Optional[Edit]]:
+        """Try one edit after the other; each that keeps the fault is kept, and given back, else None.
+
+        As many are tried ahead as there are workers, as if those before would fail. So the order of what is kept is the
+        same on any number of cores.
+        """
+        waiting = list(edits)
+        ahead: dict[int, Asked] = {}
+        for at, edit in enumerate(waiting):
+            if self._trials.over:
+                break
+            self._begin(waiting, at, ahead)
+            state, number = ahead.pop(at)
+            holds = state is not None and number is not None and self._answer(edit, state, number)
+            if holds and state is not None:
+                self._forget(ahead)
+                self.state = state
+                self.history.append(state)
+            yield edit if holds else None
+        self._forget(ahead)
+
+    def _begin(self, waiting: Sequence[Edit], at: int, ahead: "dict[int, Asked]") -> None:
+        """Ask about the edit at ``at`` and those behind it, as long as a worker is free."""
+        for later in range(at, len(waiting)):
+            if later in ahead:
+                continue
+            if not self._pool.free:
+                return
+            made = self._made(waiting[later])
+            number = None
+            if made is not None:
+                number = self._pool.ask(self._setting, self._try(made.text, waiting[later].may_grow))
+            ahead[later] = made, number
+
+    def _forget(self, ahead: "dict[int, Asked]") -> None:
+        """What was tried ahead is of no use any more."""
+        for _, number in ahead.values():
+            if number is not None:
+                self._pool.answer(number)
+        ahead.clear()
+
+    def _answer(self, edit: Edit, state: State, number: int) -> bool:
+        shown, spent = self._pool.answer(number) or (False, 0.0)
+        holds = self._known[state.text.text] = self._trials.ask(edit.what, lambda: shown)
+        if holds:
+            self._spent = min(self._spent, spent)
+        if not holds and edit.of is not None:
+            self._failed.add((edit.what, edit.of))
+        return holds
+
+    def _made(self, edit: Edit) -> Optional[State]:
+        """What an edit gives; None where it changes nothing, gives no Python, or what is known."""
+        tree = edit.make(self.state.tree)
+        if tree is None:
+            return None
+        text = written(tree)
+        if text.text == self.state.text.text or text.text in self._known:
+            return None
+        if unbound(tree) - self._unbound:
+            return None
+        there: frozenset[int] = frozenset().union(*text.places.values()) if text.places else frozenset()
+        if not all(at & there for at in (self._fault.at, self._fault.forward_at) if isinstance(at, frozenset) and at):
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile(text.text, "candidate", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return None
+        return State(tree, text)
+
+    def _try(self, text: Text, may_grow: bool = False) -> Try:
+        most = SLOWER * self._spent + SLACK if may_grow else None
+        return Try(text.text, text.places, self._fault, self._seconds, most)
+
+    def holds(self) -> bool:
+        """Whether the version that it begins with shows the fault."""
+        shown, self._spent = self._pool.answer(self._pool.ask(self._setting, self._try(self.state.text))) or (
+            False,
+            0.0,
+        )
+        return bool(shown)
+
+    def confirmed(self) -> Optional[State]:
+        """The last version whose origin the whole search finds to be the same; None where that is the original."""
+        low, high = 0, len(self.history)
+        at = high - 1
+        while high - low > 1:
+            if self._is_confirmed(self.history[at]):
+                low = at
+            else:
+                high = at
+            at = (low + high) // 2
+        return self.history[low] if low else None
+
+    def _is_confirmed(self, state: State) -> bool:
+        asked = dataclasses.replace(self._try(state.text), whole=True)
+        shown, _ = self._pool.answer(self._pool.ask(self._setting, asked)) or (False, 0.0)
+        return bool(shown)
+
+
+def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials, pool: Pool) -> dict[str, Any]:
+    """The smallest version of the script that shows the same fault, as it travels to the host; the script as it is
+    where there is none, or where no origin is known by which a smaller one could be held to the same fault.
+    """
+    began, asked = time.monotonic(), trials.asked
+    path = script.runs.path
+    with tokenize.open(path) as opened:
+        text = opened.read()
+    found = None if origin is None else _shrunk(script, origin, text, trials, pool)
+    lines = code_lines(text)
+    told = {"text": text, "lines_before": lines, "lines": lines, "whole": True, "complete": found is not None}
+    state, complete = found or (None, False)
+    if state is not None and (state.text.lines < lines or len(state.text.text) < SHORTER * len(text)):
+        told.update(text=state.text.text, lines=state.text.lines, whole=False, complete=complete)
+    return {**told, "trials": trials.asked - asked, "seconds": time.monotonic() - began}
+
+
+def _shrunk(
+    script: Script, origin: Mapping[str, Any], text: str, trials: Trials, pool: Pool
+) -> Optional[tuple[State, bool]]:
+    """The smallest version, and whether nothing was left untried; None where the script itself does not hold."""
+    path = script.runs.path
+    tree = parsed(text)
+    fault = Fault.of(script, origin, _places(tree))
+    whole = written(tree)
+    setting = Setting(path, os.getcwd())
+    preload(path)
+    seen = pool.answer(pool.ask(setting, Run(whole.text, RECORD, bound(tree, whole.places))))
+    recorded = None if seen is None else seen.found
+    if recorded is None:
+        trials.notes.append("the script could not be run in a folder of its own, so it was not made smaller")
+        return None
+    setting = dataclasses.replace(setting, allowed=frozenset(recorded.access), written=_files(recorded.access, setting))
+    trials.begin("making the script smaller")
+    begin = time.monotonic()
+    pool.answer(pool.ask(setting, Run(whole.text)))
+    seconds = LEAST + PATIENCE * (time.monotonic() - begin)
+    for way, threads in itertools.product(fault.ways(), (1, None)):
+        held = dataclasses.replace(setting, threads=threads)
+        shrinking = Shrinking(tree, way, held, seconds, pool, trials)
+        if shrinking.holds():
+            break
+    else:
+        trials.notes.append("the script does not show its fault in a folder of its own, so it was not made smaller")
+        return None
+    shrinking.run(_seen(recorded, whole.places))
+    confirmed = shrinking.confirmed()
+    return None if confirmed is None else (confirmed, confirmed is shrinking.state and not trials.over)
+
+
+def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
+    """What was recorded of lines, by the statements that they stand for."""
+    return Seen(
+        frozenset().union(*(places.get(line, frozenset()) for line in recorded.lines)),
+        [(places[line], shown) for line, shown in recorded.bad if line in places],
+        {(places[line], name): shape for (line, name), shape in recorded.tensors.items() if line in places},
+        frozenset(recorded.modules),
+        recorded.options,
+    )
+
+
+def _places(tree: Tree) -> dict[int, frozenset[int]]:
+    """For each line of the original, the innermost statement on it."""
+    found: dict[int, frozenset[int]] = {}
+    for node in tree.statements():
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+            found[line] = whose(node)
+    return found
+
+
+def _files(access: Iterable[Access], setting: Setting) -> frozenset[str]:
+    """The files of the script's own folders that it writes."""
+    folders = (os.path.dirname(setting.path), setting.folder)
+    paths = {target for event, *targets in access if event == "open" for target in targets}
+    return frozenset(path for path in paths if path.startswith(tuple(os.path.join(folder, "") for folder in folders)))

@@ -1,0 +1,111 @@
+"""One run of a script put down: which of its lines run, which of its variables hold a NaN or Inf, what it writes.
+
+What is recorded orders the questions that are asked later; it answers none of them.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import types
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor
+
+from ...values.figures import is_bad
+from .confined import Access, heard
+
+RECORD = "listing.runs.recorded:record"
+PLAIN = (bool, int, float, str, type(None))
+LOOKS = 200  # times that a variable is looked at on one line: a loop may run for ever so long
+
+
+@dataclass
+class Recorded:
+    """lines: those that ran. bad: (line, expression) of what was bound there and holds a NaN or Inf, in the order in
+    which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
+    and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
+    arguments and other records. access: what the script wrote, started and connected to.
+    """
+
+    lines: set[int] = field(default_factory=set)
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    tensors: dict[tuple[int, str], tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    modules: set[str] = field(default_factory=set)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    access: set[Access] = field(default_factory=set)
+
+
+def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
+    """(context around the script, function that gives what was recorded). bound: the names that each line binds."""
+    made = Recorded()
+    return _around(made, bound), lambda: made
+
+
+@contextlib.contextmanager
+def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[None]:
+    path = sys.modules["__main__"].__file__
+    seen: Counter[tuple[int, str]] = Counter()
+    last: dict[int, int] = {}  # the line that each frame ran before
+
+    def look(frame: FrameType) -> None:
+        line = last.get(id(frame), 0)
+        for name in bound.get(line, ()):
+            seen[line, name] += 1
+            if seen[line, name] <= LOOKS:
+                value = (frame.f_locals if name in frame.f_locals else frame.f_globals).get(name)
+                if isinstance(value, torch.nn.Module):
+                    made.modules.add(name)
+                elif isinstance(value, Tensor) and not value.requires_grad:
+                    made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
+                elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
+                    plain = {key: item for key, item in vars(value).items() if isinstance(item, PLAIN)}
+                    made.options.setdefault(name, plain)
+                for shown in _bad_in(name, value):
+                    if (line, shown) not in made.bad:
+                        made.bad.append((line, shown))
+
+    def inside(frame: FrameType, event: str, given: Any) -> Any:
+        look(frame)
+        if event == "line":
+            made.lines.add(frame.f_lineno)
+            last[id(frame)] = frame.f_lineno
+        else:
+            last.pop(id(frame), None)
+        return inside
+
+    def outside(frame: FrameType, event: str, given: Any) -> Optional[Callable[..., Any]]:
+        return inside if frame.f_code.co_filename == path else None
+
+    heard(made.access.add)
+    sys.settrace(outside)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, (type, dict)) and hasattr(value, "__dict__")
+
+
+def _bad_in(name: str, value: Any) -> Iterator[str]:
+    """The expressions that give a bad tensor: the name itself, or an attribute of a model's output."""
+    if isinstance(value, Tensor):
+        if _is_bad(value):
+            yield name
+    elif isinstance(value, dict) and hasattr(value, "to_tuple"):
+        yield from (f"{name}.{key}" for key, item in value.items() if isinstance(item, Tensor) and _is_bad(item))
+
+
+def _is_bad(tensor: Tensor) -> bool:
+    try:
+        plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and not tensor.is_nested
+        return plain and tensor.is_floating_point() and tensor.numel() > 0 and is_bad(tensor.detach())
+    except Exception:  # noqa: BLE001 - a tensor without numbers (meta, of a transform) is not bad
+        return False

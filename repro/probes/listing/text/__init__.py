@@ -1,0 +1,1 @@
+"""A script as a tree, and a tree as text."""

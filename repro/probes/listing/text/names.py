@@ -1,0 +1,28 @@
+"""Names that a script reads and never binds: such a version ends with a NameError and need not be run."""
+
+import ast
+import builtins
+
+from .tree import Tree, walk
+
+GIVEN = frozenset(("__file__", "__name__", "__doc__", "__builtins__", "__class__", "__spec__", "__package__"))
+
+
+def unbound(tree: Tree) -> frozenset[str]:
+    """The names that are read and bound nowhere in the script, whatever the scope; none where ``import *`` may bind."""
+    read: set[str] = set()
+    bound: set[str] = set()
+    for node in walk(tree.module):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)):
+            bound.add(node.name or "")
+        elif isinstance(node, ast.alias):
+            if node.name == "*":
+                return frozenset()
+            bound.add((node.asname or node.name).split(".")[0])
+        elif type(node).__name__ in ("MatchAs", "MatchStar", "MatchMapping"):
+            bound.update(filter(None, (getattr(node, "name", None), getattr(node, "rest", None))))
+    return frozenset(read - bound - GIVEN - set(dir(builtins)))

@@ -1,0 +1,51 @@
+"""A user's own script, made smaller or as it is: with the header of all scripts, and nothing else of ours."""
+
+import ast
+import sys
+
+from repro.core.answer import Answer
+from repro.core.payloads import Listing
+from repro.core.sentences import many
+from repro.reproducer.frame import docstring, header
+from repro.reproducer.script import Script
+from repro.reproducer.words import found_in, generated
+
+DISTRIBUTIONS = {
+    "PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml",
+    "pytorch_lightning": "pytorch-lightning", "sentence_transformers": "sentence-transformers",
+    "huggingface_hub": "huggingface-hub", "torch_geometric": "torch-geometric", "bs4": "beautifulsoup4",
+    "google": "protobuf", "attr": "attrs", "dateutil": "python-dateutil",
+}  # fmt: skip
+"""The names of packages whose modules have others. Source: their pages on https://pypi.org"""
+
+
+def listing_script(answer: Answer, listing: Listing) -> Script:
+    """The script; of one that is as its author wrote it, the text is not touched."""
+    needs = needs_of(listing.text)
+    if listing.whole:
+        does = "is the script that was examined, as it is"
+        return Script(level="script", text=listing.text, needs=needs, does=does, last=True)
+    before = many(listing.lines_before, "line")
+    about = [f"Made smaller from a script of {before}, with the same fault.", found_in(answer), generated(answer)]
+    lines = [*header(answer, needs), *docstring(" ".join(about)), ""]
+    return Script(
+        level="script",
+        text="\n".join(lines) + listing.text,
+        needs=needs,
+        does=f"is the script made smaller, from {listing.lines_before} lines to {listing.lines}",
+    )
+
+
+def needs_of(text: str) -> tuple[str, ...]:
+    """The packages that a script imports, by the names under which they are installed."""
+    found: dict[str, None] = {}
+    for node in ast.walk(ast.parse(text)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [node.module]
+        for name in names:
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names:
+                found[DISTRIBUTIONS.get(top, top)] = None
+    first = ("torch", "transformers")
+    return tuple(sorted(found, key=lambda name: (first.index(name) if name in first else len(first), name)))

@@ -1,0 +1,152 @@
+"""Scripts made smaller: the fault is still there under plain Python, and little else."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repro.probes.listing.answer import reduce
+from repro.probes.reduce.trials import Trials
+from repro.probes.script.answer import asked, bisect
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="a process for each candidate is quick on Linux alone")
+pytestmark = linux
+
+
+@pytest.fixture
+def reduced(tmp_path, monkeypatch):
+    """Reduces the script of a text: the outcome of the step and what it tells."""
+    monkeypatch.chdir(tmp_path)
+
+    def reduced(text, **files):
+        for name, content in files.items():
+            (tmp_path / name.replace("_", ".")).write_text(content)
+        (tmp_path / "asks.py").write_text(text)
+        script = asked(str(tmp_path / "asks.py"))
+        verdict, _, told = reduce(script, bisect(script), Trials(lambda *_, **__: None))
+        return verdict, told
+
+    return reduced
+
+
+def ends(text, folder):
+    """Exit status and the last line of what plain Python says."""
+    path = Path(folder, "small.py")
+    path.write_text(text)
+    ran = subprocess.run([sys.executable, "-I", path.name], cwd=folder, capture_output=True, text=True, check=False)
+    return ran.returncode, (ran.stderr.strip().splitlines() or [""])[-1]
+
+
+def calls(text):
+    """The names of everything that is called."""
+    return {
+        ast.unparse(node.func).rpartition(".")[2] for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)
+    }
+
+
+LONG = """
+import sys
+import math
+import torch
+from torch import nn
+
+def unused(a):
+    return a + 1
+
+class Net(nn.Module):
+    '''A network.'''
+    def __init__(self, width: int = 32):
+        super().__init__()
+        self.one = nn.Linear(width, width)
+        self.two = nn.Linear(width, width)
+
+    def forward(self, x):
+        h = torch.relu(self.one(x))
+        p = torch.log(h)  # log(0)
+        return self.two(p)
+
+def main():
+    torch.manual_seed(0)
+    net = Net()
+    for step in range(4):
+        x = torch.randn(8, 32)
+        out = net(x)
+        print("step", step, out.mean().item())
+    return 0 if math.isfinite(out.sum().item()) else 1
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+def test_a_script_is_made_smaller_and_shows_the_same(reduced, tmp_path):
+    verdict, told = reduced(LONG)
+    small = told["listing"]
+    assert verdict == "bad"
+    assert small["lines_before"] == 26
+    assert small["lines"] == sum(bool(line.strip()) for line in small["text"].split("\n")) < 14
+    assert not small["whole"]
+    assert "log" in calls(small["text"])
+    status, said = ends(small["text"], tmp_path)
+    assert (status, said.partition(":")[0]) == (1, "AssertionError")
+    assert all(len(line) <= 120 for line in small["text"].split("\n"))
+    json.dumps(told)
+
+
+def test_a_harmless_twin_of_the_operator_goes_and_the_line_at_fault_stays(reduced, tmp_path):
+    text = (
+        "import torch\nx = torch.tensor([0.0, 1.0])\n"
+        "y = torch.where(x > 0, torch.log(x), 0.0)\n"
+        "z = torch.log(x - 3)\nassert torch.isfinite(y + z).all()\n"
+    )
+    _, told = reduced(text)
+    assert "where" not in calls(told["listing"]["text"])
+    assert "log" in calls(told["listing"]["text"])
+    assert ends(told["listing"]["text"], tmp_path)[0] == 1
+
+
+def test_a_gradient_is_told_by_an_assertion_on_gradients(reduced, tmp_path):
+    text = (
+        "import sys, torch\nfrom torch import nn\nnet = nn.Linear(3, 2)\n"
+        "opt = torch.optim.SGD(net.parameters(), lr=0.1)\n"
+        "a = torch.randn(4, 3)\nloss = (net(a) - net(a.clone())).pow(2).sum().sqrt()\nloss.backward()\nopt.step()\n"
+        "bad = [n for n, p in net.named_parameters() if p.isnan().any()]\nprint(bad)\nsys.exit(1 if bad else 0)\n"
+    )
+    _, told = reduced(text)
+    small = told["listing"]["text"]
+    assert "backward" in calls(small)
+    assert "step" not in calls(small)
+    assert ends(small, tmp_path) == (1, "AssertionError: a gradient has NaN or Inf")
+
+
+def test_what_a_script_reads_is_not_needed(reduced, tmp_path):
+    text = (
+        "import csv, sys, torch\nrows = [[float(v) for v in row] for row in csv.reader(open('data.csv'))]\n"
+        "x = torch.tensor(rows)\nx = (x - x.mean(0)) / x.std(0)\nopen('log.txt', 'a').write('ran')\n"
+        "sys.exit(1 if x.isnan().any() else 0)\n"
+    )
+    _, told = reduced(text, data_csv="1,2\n1,3\n1,4\n")
+    (tmp_path / "data.csv").unlink()
+    assert ends(told["listing"]["text"], tmp_path)[0] == 1
+    assert "open" not in calls(told["listing"]["text"])
+    assert set((tmp_path / "log.txt").read_text().split("ran")) == {""}
+
+
+def test_a_script_that_is_small_is_offered_as_it_is(reduced):
+    text = "import torch\nx = torch.zeros(1).log()\nassert x.isfinite().all()\n"
+    _, told = reduced(text)
+    assert (told["listing"]["whole"], told["listing"]["text"]) == (True, text)
+
+
+def test_without_an_origin_the_script_is_offered_as_it_is(reduced):
+    verdict, told = reduced("import sys\nx = 1\nsys.exit(1)\n")
+    assert verdict == "skip"
+    assert told["listing"]["whole"]
+    assert told["listing"]["text"] == "import sys\nx = 1\nsys.exit(1)\n"
+
+
+def test_a_good_script_is_not_reduced(reduced):
+    assert reduced("x = 1\n") == ("good", None)
