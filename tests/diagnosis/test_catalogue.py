@@ -473,12 +473,12 @@ RUNS |= {
     ),
 }
 ALIKE = (
-    {"pytorch-109517", "pytorch-110213"},
-    {"pytorch-119320", "pytorch-178251"},
-    {"pytorch-122045", "pytorch-162779"},
-    {"pytorch-160064", "pytorch-41508"},
-    {"pytorch-193487", "pytorch-197636"},
-    {"transformers-45902", "transformers-48892"},
+    ("pytorch-109517", "pytorch-110213"),
+    ("pytorch-119320", "pytorch-178251"),
+    ("pytorch-122045", "pytorch-162779"),
+    ("pytorch-160064", "pytorch-41508"),
+    ("pytorch-193487", "pytorch-197636"),
+    ("transformers-45902", "transformers-48892"),
 )
 """Pairs that no value of a run tells apart: each names the other, and the test of each is all that does."""
 
