@@ -510,7 +510,7 @@ def test_a_run_of_its_kind_is_taken_for_no_other(name):
 @pytest.mark.parametrize("pair", ALIKE, ids=" and ".join)
 def test_those_that_cannot_be_told_apart_name_each_other(pair):
     by_id = {fault.id: fault for fault in faults()}
-    assert all(pair - {name} <= set(by_id[name].test.neighbours) for name in pair)
+    assert all({*pair} - {name} <= set(by_id[name].test.neighbours) for name in pair)
 
 
 def test_the_real_gemma_run_looks_like_its_issue_and_like_no_other():

@@ -18,6 +18,11 @@ def changeable(tree: Tree) -> Iterator[ast.AST]:
         yield from _changeable(statement)
 
 
+def _is_number(node: ast.expr) -> bool:
+    inner = node.operand if isinstance(node, ast.UnaryOp) else node
+    return isinstance(inner, ast.Constant) and isinstance(inner.value, (int, float))
+
+
 def _of(tree: Tree, node: ast.AST, part: ast.AST) -> str:
     """What an edit changes: the statement's first line, and the part of it."""
     statement = tree.statement(number_of(node))
@@ -42,8 +47,23 @@ def _changeable(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def items(tree: Tree) -> Iterator[Edit]:
-    """Arguments of calls and elements of lists left out, many at a time first."""
+    """Arguments of calls and elements of lists left out, many at a time first.
+
+    Lists of numbers of one length are cut together: token ids and their mask, the rows of a tensor. One alone would
+    leave a call that nobody would make.
+    """
+    rows: dict[int, list[ast.List]] = {}
     for node in changeable(tree):
+        if isinstance(node, ast.List) and len(node.elts) > 1 and all(map(_is_number, node.elts)):
+            rows.setdefault(len(node.elts), []).append(node)
+    together = [same for same in rows.values() if len(same) > 1]
+    for same in together:
+        for some in parts([*range(len(same[0].elts))], False):
+            yield _without(tree, [row.elts[at] for row in same for at in some], "elements")
+    linked = {number_of(row) for same in together for row in same}
+    for node in changeable(tree):
+        if number_of(node) in linked:
+            continue
         if isinstance(node, ast.Call):
             for named in parts(node.keywords, True):
                 yield _without(tree, named, "arguments")
