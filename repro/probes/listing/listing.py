@@ -17,7 +17,7 @@ from ..script.answer import Script
 from ..script.child import preload
 from .edits.data import Shapes, options, replaced
 from .edits.edit import Edit, parts
-from .edits.endings import assertions, bound
+from .edits.endings import assertions, bound, instead_of
 from .edits.expressions import items, simpler
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
@@ -105,6 +105,8 @@ class Shrinking:
                 self._sweep(self._new(edits(self.state.tree)))
             if self.state is before or self._trials.over:
                 break
+        if self._fault.raised is not None:
+            self._sweep([instead_of(self._fault.raised)])
 
     def _ends(self) -> frozenset[int]:
         """The statements of the original that the last one stands for."""

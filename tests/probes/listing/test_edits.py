@@ -6,7 +6,7 @@ import pytest
 
 from repro.probes.listing.edits.data import options, replaced
 from repro.probes.listing.edits.edit import parts
-from repro.probes.listing.edits.endings import assertions
+from repro.probes.listing.edits.endings import assertions, instead_of
 from repro.probes.listing.edits.expressions import items, simpler
 from repro.probes.listing.edits.numbers import smaller_numbers
 from repro.probes.listing.edits.parameters import defaults, unread
@@ -168,4 +168,11 @@ def test_parsed_arguments_become_their_values():
     (edit,) = options(tree, {"args": {"width": 4, "name": "a"}})
     assert ast.dump(ast.parse(written(edit.make(tree)).text)) == ast.dump(
         ast.parse("args = parse()\nf(4, 'a', args.other)\ndef g(args):\n    return 4\n")
+    )
+
+
+def test_an_exception_becomes_an_assertion():
+    made = instead_of("RuntimeError").make(parsed("import torch\nx = f( 1 )\n"))
+    assert written(made).text == (
+        "import torch\ntry:\n    x = f( 1 )\nexcept RuntimeError as error:\n    assert False, error\n"
     )

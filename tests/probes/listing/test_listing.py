@@ -150,3 +150,11 @@ def test_without_an_origin_the_script_is_offered_as_it_is(reduced):
 
 def test_a_good_script_is_not_reduced(reduced):
     assert reduced("x = 1\n") == ("good", None)
+
+
+def test_an_exception_that_only_comes_with_a_nan_is_told_by_an_assertion(reduced, tmp_path):
+    text = "import torch\nx = torch.zeros(2)\nprint(x)\np = x / x.sum()\nn = 3\ny = torch.multinomial(p, 1)\nprint(y)\n"
+    verdict, told = reduced(text)
+    assert verdict == "bad"
+    status, said = ends(told["listing"]["text"], tmp_path)
+    assert (status, said.partition(":")[0]) == (1, "AssertionError")
