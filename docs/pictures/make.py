@@ -27,7 +27,7 @@ from rich.text import Text
 
 FOLDER = Path(__file__).resolve().parent
 COLUMNS = 118
-PAGE = (1000, 1150)
+PAGE = (1140, 946)
 """Width and height of the part of the page that is shown, in pixels."""
 LIMIT = 200_000
 """Bytes of a picture."""

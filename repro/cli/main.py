@@ -19,6 +19,7 @@ from repro import __version__
 from repro.cli.compare import compare
 from repro.cli.environments import cells, matrix, merge, versions
 from repro.cli.files import config_diff, scan
+from repro.cli.known import known
 from repro.cli.logs import logs
 from repro.cli.options import (
     ABLATIONS,
@@ -179,6 +180,7 @@ for command in (
     merge,
     report,
     lint,
+    known,
     replay,
     prompts,
     logs,

@@ -23,6 +23,7 @@ Examples:
   repro report repro-runs/gpt2-20260101-120000
   repro report runs/eager --for transformers --try-latest
   repro report runs/eager/verdict.json --for pytorch
+  repro report runs/bad --search runs/versions
 
 \b
 Exit status: 0 the report was written, 125 no project was named and the run names no owner, 2 wrong
@@ -57,10 +58,16 @@ def _project(what: str) -> Decorator:
         help="First run the script with that project's newest release, in an environment of its own.  "
         "[default: at a terminal, ask]",
     ),
+    click.option(
+        "--search",
+        metavar="FOLDER",
+        type=click.Path(path_type=Path, exists=True),
+        help="Of `repro versions` with the same model or script: its releases stand in the first line.",
+    ),
     AS_JSON,
     DEBUG,
 )
-def report(place: Path, project: str, try_latest: bool | None, as_json: bool, debug: bool) -> None:
+def report(place: Path, project: str, try_latest: bool | None, search: Path | None, as_json: bool, debug: bool) -> None:
     """Fill in a project's bug report form: RUN/report-PROJECT.md, and a URL that opens the form filled.
 
     RUN is the folder of a run, or a file in it. Where the report is too long for a URL, there is one file to paste
@@ -73,11 +80,12 @@ def report(place: Path, project: str, try_latest: bool | None, as_json: bool, de
     from repro.core.locks import folder_held
     from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import as_json as plain
-    from repro.sharing.forms.folder import file, form_for, open_run
+    from repro.sharing.forms.folder import file, form_for, open_run, with_search
     from repro.sharing.latest import tried
 
     run = open_run(place)
     form = form_for(run, project)
+    run = run if search is None else with_search(run, open_run(search))
     announcer = progress.Announcer()
     with folder_held(run.folder, shlex.join(["repro", "report", str(place)]), announcer.line):
         if try_latest or (try_latest is None and _wanted(run, form)):

@@ -16,6 +16,7 @@ from repro.core.processes.exhausted import exhausted
 from repro.core.records import Case
 
 CACHE_VARIABLE = "REPRO_CACHE_DIR"
+CONFIG_VARIABLE = "REPRO_CONFIG_DIR"
 RUNS = "repro-runs"
 FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """What a system says where there is no room for more."""
@@ -24,12 +25,24 @@ R = TypeVar("R")
 
 def cache_folder() -> Path:
     """The user's cache of this toolkit; the environment variable ``REPRO_CACHE_DIR`` names another."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).expanduser().absolute()
+    return _named(CACHE_VARIABLE) or _of_user("user_cache_dir")
+
+
+def config_folder() -> Path:
+    """What the user keeps for this toolkit; the environment variable ``REPRO_CONFIG_DIR`` names another folder."""
+    return _named(CONFIG_VARIABLE) or _of_user("user_config_dir")
+
+
+def _named(variable: str) -> Path | None:
+    named = os.environ.get(variable)
+    return Path(named).expanduser().absolute() if named else None
+
+
+def _of_user(which: str) -> Path:
+    """Where the system keeps it."""
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("repro-kit")).absolute()
+    return Path(getattr(platformdirs, which)("repro-kit")).absolute()
 
 
 def run_folder(case: Case, now: datetime, what: str = "") -> Path:

@@ -380,6 +380,17 @@ class InputPlace(Record, frozen=True, kw_only=True):
     shape: tuple[int, ...] = ()
 
 
+class Excerpt(Record, frozen=True, kw_only=True):
+    """The ``lines`` of a source file around the line ``source``, as the file had them; ``first`` is the number of the
+    first one. ``package`` is the top-level package of the code, "__main__" for a script.
+    """
+
+    source: str
+    first: int
+    package: str | None = None
+    lines: tuple[str, ...] = ()
+
+
 class Origin(Record, frozen=True, kw_only=True):
     """Where the first bad value is born.
 
@@ -397,7 +408,8 @@ class Origin(Record, frozen=True, kw_only=True):
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
     "epsilon" where the module's epsilon is 0.
-    ``largest_weight`` is the largest parameter of the modules that ran.
+    ``largest_weight`` is the largest parameter of the modules that ran. ``excerpt`` shows ``cause_source``, where there
+    is none ``forward_source``, else ``source``.
     """
 
     module: str | None = None
@@ -439,6 +451,7 @@ class Origin(Record, frozen=True, kw_only=True):
     cause_source: str | None = None
     decided_by: str | None = None
     largest_weight: Largest | None = None
+    excerpt: Excerpt | None = None
 
 
 class Spread(Record, frozen=True, kw_only=True):

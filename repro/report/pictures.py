@@ -24,7 +24,7 @@ def plots(answer: Answer) -> dict[str, Plot]:
 def write_plots(folder: Path, answer: Answer, private: Private | None = None) -> list[Path]:
     """Draw ``plots/NAME.png`` in the folder of a run, one for each plot; pictures of an earlier answer are removed.
 
-    Where vl_convert is not there, none is drawn, and report.html says so.
+    Where vl_convert is not there, none is drawn; report.html has drawings of its own.
 
     Args:
         folder: Of the run.

@@ -22,7 +22,7 @@ from repro.core.locks import folder_held
 from repro.core.records import Case, Cell, Fault, Header, Outcome, Plan
 from repro.core.steps import Step, asked_by, every
 from repro.diagnosis.answer import answer
-from repro.diagnosis.known import excluded, looks_like
+from repro.diagnosis.known import catalogue, excluded, looks_like
 from repro.diagnosis.owner import owner
 from repro.diagnosis.verdict import judge
 from repro.engine import runner
@@ -265,7 +265,10 @@ def conclude(request: Request, folder: Path, evidence: Evidence, listener: Liste
         made = offer(found, request.cell.python, folder, mask, listener, project_of=_project)
         found = replace(found, reproducer=made)
     found = replace(found, owner=owner(found, excluded(found)))
-    found = replace(found, looks_like=looks_like(found))
+    known = catalogue()
+    for problem in known.problems:
+        listener.note(problem)
+    found = replace(found, looks_like=looks_like(found, known.faults))
     return Result(folder, output.write(folder, found, whole=request.deliver and request.is_whole))
 
 

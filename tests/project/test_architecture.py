@@ -29,9 +29,9 @@ KIT_MAY_IMPORT = {
     *("torch", "functorch", "transformers", "safetensors", "huggingface_hub", "filelock", "gguf", "numpy", "probes"),
 }
 OLDEST_GRAMMAR = (3, 9)
-CROWDED = {"repro/report/sections": 40, "repro/probes/steps": 40}
+CROWDED = {"repro/report/sections": 40, "repro/probes/steps": 40, "repro/cli": 20}
 """Folders that may hold more than a dozen files, with how many: each file of ``sections`` is one section of the
-report, and each file of ``steps`` one step of the kit.
+report, each file of ``steps`` one step of the kit, and each file of ``cli`` one command.
 """
 HOST = sorted(path for path in PACKAGE.rglob("*.py") if KIT not in path.parents)
 

@@ -1,7 +1,8 @@
-"""report.html: one file that fetches and runs nothing, says what report.md says, and can be read by everybody."""
+"""report.html: one file that fetches nothing, says what report.md says, and can be read by everybody."""
 
+import base64
+import hashlib
 import re
-import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -13,21 +14,30 @@ from support.reports import HOSTILE, PLOTTED, answer, good, much
 from repro.core.answer import Reproducer, ScriptRecord
 from repro.core.encoding import replace
 from repro.core.errors import ReproError
+from repro.core.payloads import Environment
 from repro.core.records import Case, Owner
-from repro.report.html import NOT_DRAWN, TEMPLATE, render_html
+from repro.report.html import SCRIPT as COPY
+from repro.report.html import STYLE, render_html
 from repro.report.privacy.machine import Private
+from repro.report.privacy.mask import Mask
 from repro.report.render import render, scripts_of
 
 SCRIPT = 'import torch\n\nprint("</code><script>x</script>", 1 < 2)  # é\n'
 VOID = {"meta", "br", "hr", "img", "input", "link", "col"}
 FETCHING = ("src", "srcset", "data", "poster", "action", "formaction", "xlink:href", "background", "ping", "manifest")
 PLAIN = {
-    *("html", "head", "meta", "title", "style", "body", "main", "header", "nav", "section", "div", "a"),
-    *("h1", "h2", "h3", "p", "ul", "ol", "li", "strong", "em", "b", "blockquote", "code", "pre"),
-    *("table", "thead", "tbody", "tr", "th", "td", "figure", "figcaption"),
-    *("svg", "g", "path", "line", "rect", "text"),
+    *("html", "head", "meta", "title", "style", "body", "main", "header", "nav", "section", "div", "a", "script"),
+    *("h1", "h2", "h3", "p", "ul", "ol", "li", "dl", "dt", "dd", "strong", "em", "b", "blockquote", "code", "pre"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "bdi", "span", "mark"),
+    *("svg", "path"),
 }
-"""Every element that the page is made of: none of them runs or loads anything, but for <style> and <meta>."""
+"""Every element that the page is made of: none of them runs or loads anything, but for <style>, <meta> and <script>."""
+CODE = {
+    "source": "m.py:3",
+    "package": "transformers",
+    "first": 1,
+    "lines": ["", "    a = 1", "    b = f(a)  # </code><script>x</script>", ""],
+}
 
 
 class Page(HTMLParser):
@@ -52,7 +62,7 @@ class Page(HTMLParser):
         assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1][0] not in ("style", "title"):
+        if self.open and self.open[-1][0] not in ("style", "title", "script"):
             self.text.append(data)
         for tag, attrs in self.open:
             if tag == "section":
@@ -72,6 +82,7 @@ def hostile():
     headroom = [{"module": name, "absmax": 1.0 + n} for n, name in enumerate(HOSTILE)]
     spread = [{"module": name, "bad_tokens": [n], "tokens": len(HOSTILE)} for n, name in enumerate(HOSTILE)]
     found = {**ORIGIN, "module": HOSTILE[0], "token": HOSTILE[1], "module_class": HOSTILE[2], "source": HOSTILE[3]}
+    found |= {"op": HOSTILE[4], "excerpt": {"source": HOSTILE[0], "first": 1, "lines": HOSTILE}}
     prompt = {**PROMPT, "prompt": " ".join(HOSTILE[:4]), "tokens": HOSTILE}
     return answer(
         observation("bisect", "bad", HOSTILE[1], {**BISECT, "origin": found, "headroom": headroom, "spread": spread}),
@@ -109,8 +120,21 @@ def test_nothing_is_fetched(found):
     (style,) = re.findall(r"<style>(.*?)</style>", html, re.S)
     assert not re.search(r"url\(|@import|@font-face|://", style)
     assert not [attrs for _, attrs in page.elements if "style" in attrs]
-    policy = next(attrs["content"] for attrs in page.having("meta") if "http-equiv" in attrs)
-    assert policy.startswith("default-src 'none'; ")
+    assert policy(page).startswith("default-src 'none'; ")
+
+
+def policy(page):
+    return next(attrs["content"] for attrs in page.having("meta") if "http-equiv" in attrs)
+
+
+@each
+def test_the_one_script_is_the_one_that_the_policy_allows(found):
+    """Also behind the last mask, which would take a hash for a token if it could."""
+    html = Mask.of(found, Private(home="/home/wonderalice", user="wonderalice")).text(render_html(found))
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.S)
+    assert script == (ROOT / "repro" / "report" / COPY).read_text("utf-8")
+    told = re.search("script-src 'sha256-([^']+)'", policy(Page(html)))[1]
+    assert base64.b64decode(told) == hashlib.sha256(script.encode()).digest()
 
 
 def test_a_picture_in_the_report_is_not_loaded(monkeypatch):
@@ -132,7 +156,38 @@ def test_anchors_are_unique_and_lead_somewhere():
     page = Page(render_html(EVERY["run"]))
     anchors = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(anchors) == len(set(anchors))
-    assert [attrs["href"] for attrs in page.having("a")] == [f"#{anchor}" for anchor in anchors]
+    assert [attrs["href"] for attrs in page.having("a")][1:] == [f"#{attrs['id']}" for attrs in page.having("section")]
+
+
+@each
+def test_headings_are_in_order_and_landmarks_are_there(found):
+    page = Page(render_html(found))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert [len(page.having(tag)) for tag in ("header", "main", "nav")] == [1, 1, 1]
+    assert page.having("nav")[0]["aria-label"]
+
+
+@each
+def test_the_first_link_leads_to_the_answer(found):
+    page = Page(render_html(found))
+    assert page.having("a")[0] == {"class": "jump", "href": "#at-short"}
+    assert page.having("section")[0]["id"] == "at-short"
+
+
+@each
+def test_heads_of_tables_say_what_they_are_heads_of(found):
+    page = Page(render_html(found))
+    assert {attrs["scope"] for attrs in page.having("th")} <= {"col", "row"}
+
+
+@each
+def test_a_drawing_has_words_or_stands_beside_them(found):
+    page = Page(render_html(found))
+    for attrs in page.having("svg"):
+        assert attrs.get("aria-hidden") == "true" or (attrs["role"] == "img" and attrs["aria-label"])
 
 
 @pytest.mark.parametrize(
@@ -140,15 +195,15 @@ def test_anchors_are_unique_and_lead_somewhere():
     [(EVERY["run"], "✖ bad"), (EVERY["good"], "✔ good"), (EVERY["skip"], "? skip: could not tell")],
 )
 def test_the_verdict_is_a_word_and_a_sign(found, words):
-    assert Page(render_html(found)).said().startswith(words)
+    assert Page(render_html(found)).said().startswith(f"Skip to the answer {words}")
 
 
 def test_the_owner_stands_beside_the_verdict():
     page = Page(render_html(replace(EVERY["run"], owner=Owner("transformers", "the residual grows"))))
-    assert page.said().startswith("✖ bad owner: transformers")
+    assert page.said().startswith("Skip to the answer ✖ bad owner: transformers")
     assert page.said("owner").startswith("Owner Transformers. the residual grows")
     page = Page(render_html(replace(EVERY["run"], owner=Owner(None, "the residual grows"))))
-    assert page.said().startswith("✖ bad owner: not known")
+    assert page.said().startswith("Skip to the answer ✖ bad owner: not known")
 
 
 @each
@@ -156,7 +211,8 @@ def test_the_page_has_every_section_of_the_report(found):
     page = Page(render_html(found))
     headings = re.findall(r"^## (.*)$", re.sub(r"^(`{3,}).*?^\1$", "", render(found), flags=re.S | re.M), re.M)
     assert [heading for heading in headings if heading not in page.said()] == []
-    assert len(page.having("h2")) == len(headings) + ("plots" in page.sections)
+    own = [anchor for anchor in page.sections if anchor.startswith("at-")]
+    assert len(page.having("h2")) == len(headings) + len(own)
 
 
 def test_tables_say_what_those_of_the_report_say():
@@ -177,6 +233,9 @@ def test_every_table_scrolls_in_a_box_that_the_keyboard_reaches():
     page = Page(render_html(EVERY["matrix"]))
     boxes = [after for (_, before), (after, _) in pairwise(page.elements) if before.get("tabindex") == "0"]
     assert boxes == ["table"] * len(page.having("table"))
+    named = [attrs["aria-label"] for attrs in page.having("div") if attrs.get("role") == "region"]
+    assert {"Cells: table 1", "Cells: table 2", "Verdict of each cell, by version"} <= set(named)
+    assert len(named) == len(set(named))
     assert "td" in {tag for tag, _ in page.elements}
 
 
@@ -186,34 +245,34 @@ def test_heads_without_words_are_left_out():
     assert html.count("<thead>") < html.count("<table>")
 
 
-@pytest.mark.parametrize(
-    ("kind", "places"),
-    [
-        ("run", ["how-it-spreads-through-the-layers", "headroom", "ablations"]),
-        ("matrix", ["cells"]),
-        ("versions", ["versions"]),
-        ("good", ["ablations"]),
-    ],
-)
-def test_a_plot_stands_in_its_section_with_its_figures_in_words(kind, places):
-    page, place, found = Page(render_html(EVERY[kind])), None, []
-    for tag, attrs in page.elements:
-        place = attrs["id"] if tag == "section" else place
-        found += [(place, attrs["role"], bool(attrs["aria-label"]))] if tag == "svg" else []
-    assert found == [(one, "img", True) for one in places]
+def test_what_folds_a_part_on_github_is_shown_whole(monkeypatch):
+    folded = "# t\n\n<details>\n<summary>All else</summary>\n\nwords\n\n</details>\n"
+    monkeypatch.setattr("repro.report.html.render", lambda *_: folded)
+    assert Page(render_html(EVERY["good"])).said("at-report") == "The report words"
 
 
-def test_a_plot_whose_section_is_not_there_has_one_of_its_own():
-    nan = [{"module": "layers.0", "absmax": "nan"}]  # the report has no table of headroom then
-    page = Page(render_html(answer(observation("bisect", "bad", payload={**BISECT, "headroom": nan}))))
-    assert "Largest magnitude by layer" in page.said("plots")
+def with_code(**changed):
+    return answer(
+        observation("bisect", "bad", payload={**BISECT, "origin": {**ORIGIN, "excerpt": {**CODE, **changed}}})
+    )
 
 
-def test_without_the_library_the_page_says_why_it_has_no_plots(monkeypatch):
-    monkeypatch.setitem(sys.modules, "vl_convert", None)
-    page = Page(render_html(EVERY["run"]))
-    assert NOT_DRAWN in page.said()
-    assert page.having("svg") == []
+def test_the_origins_lines_are_shown_and_its_line_is_marked():
+    html = render_html(replace(with_code(), environment=Environment(packages={"transformers": "5.23.0"})))
+    page = Page(html)
+    assert "m.py:3 of transformers 5.23.0 a = 1 b = f(a) # </code><script>x</script>" in page.said("at-short")
+    marked = [attrs["data-n"] for attrs in page.having("mark")]
+    numbers = [attrs["data-n"] for tag, attrs in page.elements if tag in ("mark", "span") and "data-n" in attrs]
+    assert (marked, numbers) == (["3"], ["2", "3"])  # blank lines at the ends are not
+    assert '<span class="c"># &lt;/code&gt;' in html
+
+
+def test_a_secret_in_the_origins_lines_is_masked():
+    lines = ["password = 'hunter2-correct-horse'", "x = '/home/wonderalice/m'"]
+    html = render_html(with_code(lines=lines, first=3), Private(home="/home/wonderalice", user="wonderalice"))
+    assert "hunter2" not in html
+    assert "wonderalice" not in html
+    assert "password" in html
 
 
 def test_scripts_are_shown_whole_and_first():
@@ -223,7 +282,7 @@ def test_scripts_are_shown_whole_and_first():
     scripts = {"reproducer.py": SCRIPT, "reproducer_module.py": "pass"}
     page = Page(render_html(replace(EVERY["run"], reproducer=first), scripts=scripts))
     assert "".join(page.sections["reproducer"]).count(SCRIPT.strip()) == 1
-    assert next(iter(page.sections)) == "reproducer"
+    assert next(anchor for anchor in page.sections if not anchor.startswith("at-")) == "reproducer"
     assert "Run 3 times in a clean interpreter (exit statuses 1, 1, 1). Output of the last run: seen nan" in page.said()
 
 
@@ -250,13 +309,17 @@ def test_what_is_private_is_in_no_part_of_the_page():
 
 
 def test_a_template_that_is_missing_is_said(monkeypatch):
-    monkeypatch.setattr("repro.report.html.TEMPLATE", "missing.j2")
-    with pytest.raises(ReproError, match=r"missing\.j2 is missing from the installation"):
+    monkeypatch.setattr("repro.report.html.STYLE", "missing.css")
+    with pytest.raises(ReproError, match=r"missing\.css is missing from the installation"):
         render_html(EVERY["good"])
 
 
-def variables(style):
-    return dict(re.findall(r"(--\w+): (#[0-9a-f]{6});", style))
+def style():
+    return (ROOT / "repro" / "report" / STYLE).read_text("utf-8")
+
+
+def variables(text):
+    return dict(re.findall(r"(--\w+): (#[0-9a-f]{6});", text))
 
 
 def luminance(colour):
@@ -267,26 +330,23 @@ def luminance(colour):
 
 
 def test_words_and_marks_have_contrast_in_light_and_in_dark():
-    """4.5 to 1 for words (WCAG 2.2, 1.4.3), which is more than marks need."""
-    style = (ROOT / "repro" / "report" / TEMPLATE).read_text("utf-8")
-    light, dark = style.split("prefers-color-scheme: dark", 1)
+    """4.5 to 1 for words (WCAG 2.2, 1.4.3), which is more than marks need; on each ground that they stand on."""
+    light, dark = style().split("prefers-color-scheme: dark", 1)
     schemes = [variables(light), variables(dark.split("@media", 1)[0])]
     assert set(schemes[0]) == set(schemes[1])
     for scheme in schemes:
-        for name in ("--ink", "--muted", "--good", "--bad", "--skip", "--line", "--limit"):
-            low, high = sorted((luminance(scheme["--page"]), luminance(scheme[name])))
-            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, scheme[name])
-
-
-def test_the_pictures_and_the_page_have_the_same_colours():
-    from repro.report.plots.chart import VARIABLES
-
-    style = (ROOT / "repro" / "report" / TEMPLATE).read_text("utf-8").split("@media", 1)[0]
-    light = variables(style)
-    assert {light[name]: name for name in VARIABLES.values()} == VARIABLES
+        for ground in ("--page", "--panel", "--mark"):
+            for name in ("--ink", "--muted", "--good", "--bad", "--skip", "--line", "--limit", "--word"):
+                low, high = sorted((luminance(scheme[ground]), luminance(scheme[name])))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (ground, name, scheme[name])
 
 
 def test_paper_is_never_dark_and_cuts_nothing_off():
-    style = (ROOT / "repro" / "report" / TEMPLATE).read_text("utf-8")
-    assert re.findall(r"@media ([^{]*dark[^{]*)", style) == ["screen and (prefers-color-scheme: dark) "]
-    assert ".table, pre { overflow: visible; }" in style.split("@media print")[1]
+    assert re.findall(r"@media ([^{]*dark[^{]*)", style()) == ["screen and (prefers-color-scheme: dark) "]
+    assert ".table, pre { overflow: visible; }" in style().split("@media print")[1]
+
+
+def test_nothing_moves_for_those_who_do_not_want_it():
+    found = style()
+    still = found[: found.index("@media (prefers-reduced-motion")] + found.split("scroll-behavior: smooth; } }", 1)[1]
+    assert not re.search("scroll-behavior|animation|transition", still)

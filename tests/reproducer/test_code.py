@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.reduced import call, elements, leaf, listed
 
+from repro.core.payloads import Call
 from repro.reproducer.code.calls import renderer, spell
 from repro.reproducer.code.tensors import literal, tensor_lines
 
@@ -100,3 +101,46 @@ def test_a_literal_is_ascii_and_says_the_same(value):
     assert shown.isascii()
     expected = {"a": ["é", math.inf]} if isinstance(value, dict) else value
     assert eval(shown) == expected
+
+
+# --- the public function gives what the operator gives ---------------------------------------------------------------
+
+X = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+ROWS = torch.log_softmax(X[:, :, 0, 0], 1)
+LABELS = torch.tensor([1, 0, 3])
+CHANNELS = torch.rand(4, generator=torch.Generator().manual_seed(1)) + 0.5
+PUBLIC = [
+    ("aten.nll_loss_forward.default", [ROWS, LABELS, None, 1, -100]),
+    ("aten.nll_loss_forward.default", [ROWS, LABELS, CHANNELS, 2, 0]),
+    ("aten.nll_loss_forward.default", [ROWS, LABELS, None, 0, -100]),
+    ("aten.mse_loss.default", [X, X.flip(0), 2]),
+    ("aten.mse_loss.default", [X, X.flip(0)]),
+    ("aten.smooth_l1_loss.default", [X, X.flip(0), 1, 0.5]),
+    ("aten.huber_loss.default", [X, X.flip(0), 1, 0.5]),
+    ("aten.binary_cross_entropy.default", [X.sigmoid(), X.flip(0).sigmoid(), None, 1]),
+    ("aten.native_group_norm.default", [X, CHANNELS, None, 3, 4, 25, 2, 1e-5]),
+    ("aten.native_batch_norm.default", [X, CHANNELS, None, None, None, True, 0.1, 1e-5]),
+    ("aten.native_batch_norm.default", [X, None, None, CHANNELS, CHANNELS, False, 0.1, 1e-5]),
+    ("aten.max_pool2d_with_indices.default", [X, [2, 2], [1, 1]]),
+    ("aten.native_layer_norm.default", [X, [5], None, None, 1e-5]),
+    ("aten._log_softmax.default", [X, 1, False]),
+]
+
+
+@pytest.mark.parametrize(("op", "values"), PUBLIC)
+def test_a_public_spelling_gives_what_the_operator_gives(op, values):
+    names = {f"t{at}": value for at, value in enumerate(values) if torch.is_tensor(value)}
+
+    def argument(at, value):
+        if torch.is_tensor(value):
+            return {"ref": f"t{at}"}
+        return {"list": [{"const": item} for item in value]} if isinstance(value, list) else {"const": value}
+
+    made = Call(op=op, args=tuple(argument(at, value) for at, value in enumerate(values)), several="native" in op)
+    text = spell(made, renderer(lambda arg: arg["ref"])).text
+    _, name, overload = op.split(".")
+    expected = getattr(getattr(torch.ops.aten, name), overload)(*values)
+    assert ("torch.ops" in text) is (op == "aten.mse_loss.default" and len(values) == 2)  # its reduction is not said
+    seen = eval(text, {"torch": torch, **names})
+    one, other = (item if torch.is_tensor(item) else item[0] for item in (seen, expected))
+    torch.testing.assert_close(one, other)

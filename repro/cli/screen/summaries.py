@@ -11,9 +11,10 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from repro.cli.screen.closing import closing
 from repro.cli.screen.console import COLOURS, coloured, columns, console_on
 from repro.core.answer import Ablation, StepRow
-from repro.core.records import Ending
+from repro.core.records import Ending, Outcome
 from repro.core.sentences import first_bad_in, listed, many, pasteable, template_used, tried_on, unused_prompt
 from repro.core.steps import ABLATION
 from repro.core.sweep_answers import PromptAblation
@@ -48,16 +49,12 @@ def summary(result: "Result", told: AbstractSet[str] = frozenset(), *, to_stderr
                 console.print(table)
         left = [row.step for row in answer.steps if row.ending is Ending.NOT_RUN]
         if left:
-            _line(console, f"not run: {_few(left)}")
-    _headline(console, result)
-    if answer.workarounds:
-        _line(console, f"workarounds: {', '.join(answer.workarounds)}")
+            _prose(console, f"not run: {_few(left)}")
     note = unused_prompt(answer.case.prompts, answer.forward)
-    if note:
-        _line(console, f"note: {note}")
+    notes = [f"note: {note}"] if note else []
     if answer.model.weights == "random":
-        _line(console, f"weights: random, seed {answer.model.seed}; no checkpoint was read")
-    _end(console, result)
+        notes.append(f"weights: random, seed {answer.model.seed}; no checkpoint was read")
+    _end(console, result, notes)
 
 
 def prompts(result: "Result", *, to_stderr: bool) -> None:
@@ -76,21 +73,18 @@ def prompts(result: "Result", *, to_stderr: bool) -> None:
         console.print(prompt_ablations_table(found.ablations))
         tried = tried_on(found.ablations)
         if tried is not None:
-            _line(console, tried)
+            _prose(console, tried)
     if found is not None and found.chat_template is not None:
         _line(console, f"chat template: {template_used(found.chat_template)}")
     for line in (found and found.why and found.why.sentences) or ():
-        _line(console, line)
+        _prose(console, line)
     for line in (found and found.lost_why and found.lost_why.sentences) or ():
-        _line(console, f"lost pairs against the rest: {line}")
+        _prose(console, f"lost pairs against the rest: {line}")
     if found is not None and found.vectors is not None:
         vectors = found.vectors
         where = vectors.path or "not written, for no pair is sound"
         _line(console, f"vectors: {where} ({many(vectors.used, 'pair')} used, {vectors.lost} lost)")
-    _headline(console, result)
-    if found is not None and found.asked:
-        _line(console, f"answers: {result.folder / 'prompts.jsonl'}")
-    _end(console, result)
+    _end(console, result, [f"answers: {result.folder / 'prompts.jsonl'}"] if found is not None and found.asked else [])
 
 
 def prompt_ablations_table(rows: Sequence[PromptAblation]) -> "Table":
@@ -115,8 +109,7 @@ def table(result: "Result", *, to_stderr: bool) -> None:
     if ablations is not None:
         console.print(ablations)
     for statement in answer.differences.statements if answer.differences is not None else ():
-        _line(console, statement.text)
-    _headline(console, result)
+        _prose(console, statement.text)
     _end(console, result)
 
 
@@ -135,10 +128,8 @@ def versions(result: "Result", *, to_stderr: bool) -> None:
         asked.add_row(Text(pins), coloured(probe.verdict), Text(runs), Text(probe.reason))
     console.print(asked)
     for line in (*found.notes, *(change.sentence for change in found.all_changes)):
-        _line(console, line)
-    _headline(console, result)
-    _line(console, f"report: {result.folder / 'report.md'}")
-    _rerun(console, result)
+        _prose(console, line)
+    _end(console, result)
 
 
 def comparison(result: "Result", *, to_stderr: bool) -> None:
@@ -148,10 +139,7 @@ def comparison(result: "Result", *, to_stderr: bool) -> None:
     console = console_on(sys.stderr if to_stderr else sys.stdout)
     for line in lines(result.answer):
         _line(console, line)
-    _headline(console, result)
-    for line in _files(result):
-        _line(console, line)
-    _rerun(console, result)
+    _end(console, result)
 
 
 def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: int, *, why: bool) -> None:
@@ -177,6 +165,8 @@ def cells_list(rows: Sequence[Mapping[str, Any]], folder: Path, stored_bytes: in
 def _handed_on(result: "Result") -> Iterator[str]:
     """The owner, the scripts, known faults, and where the report is."""
     answer, folder = result.answer, result.folder
+    if answer.workarounds:
+        yield f"workarounds: {', '.join(answer.workarounds)}"
     if answer.owner is not None:
         yield f"owner: {answer.owner.project or 'not known'}. {answer.owner.reason}"
         if answer.owner.advice:
@@ -203,11 +193,19 @@ def _headline(console: "Console", result: "Result") -> None:
 
     verdict = result.answer.verdict
     headline = result.answer.headline
-    console.print(Text.assemble((verdict.value.upper(), COLOURS[verdict]), f": {headline}"), soft_wrap=True)
+    line = Text.assemble((verdict.value.upper(), COLOURS[verdict]), f": {headline}")
+    console.print(line, soft_wrap=not console.file.isatty())
 
 
-def _end(console: "Console", result: "Result") -> None:
-    for line in _handed_on(result):
+def _end(console: "Console", result: "Result", notes: Sequence[str] = ()) -> None:
+    """The answer: for a person in the rows that a terminal has; for a pipe, and where it is short, a line for each."""
+    if result.answer.verdict is Outcome.BAD and console.file.isatty():
+        for line in notes:
+            _line(console, line)
+        closing(console, result)
+        return
+    _headline(console, result)
+    for line in (*notes, *_handed_on(result)):
         _line(console, line)
     _rerun(console, result)
 
@@ -215,6 +213,13 @@ def _end(console: "Console", result: "Result") -> None:
 def _rerun(console: "Console", result: "Result") -> None:
     """The command, as it can be pasted into a shell."""
     _line(console, f"rerun: {pasteable(result.answer.command, console.encoding)}")
+
+
+def _prose(console: "Console", text: str) -> None:
+    """Words that nobody pastes: on a terminal they are broken between words."""
+    from rich.text import Text
+
+    console.print(Text(text), soft_wrap=not console.file.isatty())
 
 
 def _line(console: "Console", text: str) -> None:

@@ -11,7 +11,7 @@ from repro.core.mechanisms import mechanism
 from repro.core.payloads import Section
 from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed
-from repro.diagnosis.known.entries import Documented, Fault, FurtherTest, OtherCell, documented, faults
+from repro.diagnosis.known.entries import Documented, Fault, FurtherTest, OtherCell, catalogue, documented
 from repro.diagnosis.known.fingerprint import facts, holds, matches
 
 WIDE = frozenset({"dtype=float32", "dtype=bfloat16"})
@@ -35,12 +35,12 @@ def looks_like(answer: Answer, known: tuple[Fault, ...] | None = None) -> tuple[
 
     Args:
         answer: Of the run.
-        known: The catalogue, by default the shipped one.
+        known: The catalogue, by default the shipped one with the user's own.
     """
-    catalogue = faults() if known is None else known
+    every = catalogue().faults if known is None else known
     seen = facts(answer)
-    by_id = {fault.id: fault for fault in catalogue}
-    found = [_match(fault, answer, by_id) for fault in catalogue if holds(fault.fingerprint.conditions, seen)]
+    by_id = {fault.id: fault for fault in every}
+    found = [_match(fault, answer, by_id) for fault in every if holds(fault.fingerprint.conditions, seen)]
     order = {AGREES: 0, NOT_RUN: 1, DISAGREES: 2}
     return tuple(sorted(found, key=lambda match: (order[match.result], -len(by_id[match.id].fingerprint.conditions))))
 
@@ -81,21 +81,25 @@ def _spellings(names: tuple[str, ...]) -> Iterator[str]:
 def _match(fault: Fault, answer: Answer, by_id: Mapping[str, Fault]) -> KnownFault:
     test = fault.test
     result, seen = _ask(test, answer)
-    issue, *also = fault.issues
     title = fault.title or fault.what
-    neighbours = tuple(by_id[name].issues[0] for name in test.neighbours if name in by_id)
+    neighbours = tuple(_named(by_id[name]) for name in test.neighbours if name in by_id)
     known_as = "Looks like" if fault.outcome == "bug" else "Known, and not a bug"
     known_as = "Ruled out" if result == DISAGREES else known_as
     said = "not run" if result == NOT_RUN else f"{result} ({seen})"
-    told = f"{known_as}: {issue}, {title.rstrip('.')}. What tells it from {listed(neighbours)}: {test.question}"
+    tells = f"What tells it from {listed(neighbours)}" if neighbours else "What tells that it is this one"
+    told = f"{known_as}: {_named(fault)}, {title.rstrip('.')}. {tells}: {test.question}"
     command = None if test.command is None else test.command.replace("MODEL", shlex.quote(answer.model.id))
-    repository, _, number = issue.partition("#")
     return KnownFault(
-        id=fault.id, issue=issue, also=tuple(also), url=f"https://github.com/{repository}/issues/{number}", title=title,
+        id=fault.id, issue=_named(fault), also=fault.issues[1:], url=next(iter(fault.links), ""), title=title,
         what=fault.what, outcome=fault.outcome, question=test.question, neighbours=neighbours, result=result, seen=seen,
         command=test.by_hand or command, excluded=result == DISAGREES,
         sentence=f"{told}: {said}.",
     )  # fmt: skip
+
+
+def _named(fault: Fault) -> str:
+    """A fault by its thread; an entry of the user's own may have none."""
+    return fault.issues[0] if fault.issues else fault.id
 
 
 def _ask(test: FurtherTest, answer: Answer) -> tuple[str, str | None]:

@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..model.load import Loaded
 from ..model.ready import Given, ready
+from ..observe.source import excerpt
 from ..observe.tape import Tape, output_tensors, unreadable
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
 from ..origin.arithmetic import limit_of
@@ -275,7 +276,8 @@ class Live(Capture):
             "module": "" if outside else op.address.module,
             "module_class": self._names.classes.get(op.address.module, ""),
             "op": op.address.op, "call_index": op.address.call_index, "occurrence": op.address.occurrence,
-            "source": op.source, "code": code_of(op.place), "library": None, "largest_weight": self._largest_weight(),
+            "source": op.source, "code": code_of(op.place), "excerpt": excerpt(op.place), "library": None,
+            "largest_weight": self._largest_weight(),
             **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),
         }  # fmt: skip
 

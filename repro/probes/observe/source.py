@@ -1,16 +1,19 @@
 """Which line of the model's, or the script's, own code is running an operator."""
 
+import linecache
 import os
 import sys
 from dataclasses import dataclass
 from types import FrameType
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 
 _LAYERS = f"{os.sep}nn{os.sep}modules{os.sep}"
 # Code that decides what a step of a training computes beside the layers: clipping, loss scaling, optimizers.
 _STEPS = tuple(name.replace("/", os.sep) for name in ("/nn/utils/clip_grad.py", "/amp/grad_scaler.py", "/optim/"))
+AROUND = 3  # lines of code before and behind the one that runs an operator
+WIDEST = 200  # characters of such a line
 _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # not torchvision, which is beside it
 
 
@@ -26,6 +29,18 @@ class Place:
 def short(place: Optional[Place]) -> Optional[str]:
     """ "file.py:line"."""
     return None if place is None else f"{os.path.basename(place.path)}:{place.line}"
+
+
+def excerpt(place: Optional[Place]) -> Optional[dict[str, Any]]:
+    """The lines around a line of code, for those who read the answer elsewhere; None where its file cannot be read."""
+    if place is None or not (os.path.isfile(place.path) or place.path in linecache.cache):  # a FIFO would not end
+        return None
+    lines = linecache.getlines(place.path)
+    if not 0 < place.line <= len(lines):
+        return None
+    first = max(place.line - AROUND, 1)
+    kept = [line.rstrip()[:WIDEST] for line in lines[first - 1 : place.line + AROUND]]
+    return {"source": short(place), "package": place.package, "first": first, "lines": kept}
 
 
 def source_line() -> Optional[str]:

@@ -9,6 +9,7 @@ import torch
 from ..model.forward import Pass, run
 from ..model.load import Loaded
 from ..model.precision import widened
+from ..observe.source import excerpt
 from ..observe.watch import Address
 from ..values.figures import describe, first_bad_index, is_bad, scalar
 from .arithmetic import Again, limit_of, same_memory
@@ -66,6 +67,7 @@ def describe_origin(
         **located,
         "source": step.op.source,
         "code": code_of(model, step.op.address.module),
+        "excerpt": excerpt(step.op.place),
         "element": list(step.index),
         "value": step.value,
         "tensor": leaf.name or None if leaf else None,

@@ -12,7 +12,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..observe.source import short, source_place
+from ..observe.source import Place, excerpt, short, source_place
 from ..observe.tape import Op, Ref, Tape
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, base_name, watched_everywhere
 from ..origin.arithmetic import Again, limit_of
@@ -74,7 +74,7 @@ class Capture(Look):
         self._names = names
         self._threads = threads
         self._tape = Tape()
-        self._forward: dict[int, tuple[Address, Optional[str], Optional[str]]] = {}
+        self._forward: dict[int, tuple[Address, Optional[Place]]] = {}
         self._around: dict[int, tuple[Optional[tuple[str, int]], dict[str, Any]]] = {}
         self._source: Optional[tuple[Tensor, dict[str, Any]]] = None
         self._unset_at: Optional[dict[str, Any]] = None
@@ -86,8 +86,7 @@ class Capture(Look):
         node = node_here()
         number = sequence_here() if node is None else None
         if number is not None:
-            here = source_place()
-            self._forward.setdefault(number, (call.address, short(here), code_of(here)))
+            self._forward.setdefault(number, (call.address, source_place()))
         return node
 
     def visit(self, call: OpCall) -> Any:
@@ -153,6 +152,7 @@ class Capture(Look):
             "occurrence": address.occurrence,
             "source": short(here),
             "code": code_of(here),
+            "excerpt": excerpt(here),
             "library": library_here(),
             "largest_weight": self._largest_weight(),
             **phase_here(),
@@ -167,10 +167,10 @@ class Capture(Look):
         forward = self._forward.get(number)
         if forward is None:
             return {"phase": "backward", "note": f"in {name}"}
-        at, line, package = forward
+        at, here = forward
         place: dict[str, Any] = {
-            "phase": "backward", "forward_op": at.op, "forward_source": line, "code": package,
-            "note": f"in {name}, the backward of {at.op}",
+            "phase": "backward", "forward_op": at.op, "forward_source": short(here), "code": code_of(here),
+            "note": f"in {name}, the backward of {at.op}", "excerpt": excerpt(here),
         }  # fmt: skip
         if at.module:
             place.update(module=at.module, module_class=self._names.classes.get(at.module, ""))
@@ -220,7 +220,7 @@ class Capture(Look):
                 "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
                 "module_class": self._names.classes.get(address.module, ""),
                 "op": address.op, "call_index": address.call_index, "occurrence": address.occurrence,
-                "source": step.op.source, "code": code_of(step.op.place),
+                "source": step.op.source, "code": code_of(step.op.place), "excerpt": excerpt(step.op.place),
                 **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),
                 "gradient": None if node is None else self._only_bad_gradient(),
             }  # fmt: skip
@@ -230,7 +230,8 @@ class Capture(Look):
         if mechanism == "masked_row":
             masked = next((at for at in reversed(origin.path) if at.op is not step.op and at.op.source), None)
             if masked is not None:
-                place = {**place, "code": code_of(masked.op.place), "cause_source": masked.op.source}
+                behind = {"code": code_of(masked.op.place), "excerpt": excerpt(masked.op.place)}
+                place = {**place, **behind, "cause_source": masked.op.source}
                 notes.append(f"the row was masked by {masked.op.address.op} at {masked.op.source}")
         reference = None if expected is None or math.isnan(expected) else expected
         record = {
@@ -304,7 +305,7 @@ class Capture(Look):
             return {
                 **own,
                 "mechanism": "unset_memory", "note": f"{note}; other fill values give other results", "op": at["op"],
-                "source": at["source"], "code": at["code"],
+                "source": at["source"], "code": at["code"], "excerpt": at["excerpt"],
             }  # fmt: skip
         assert self._source is not None  # nothing else is followed
         entry = self._source[1]
@@ -320,7 +321,7 @@ class Capture(Look):
             note = f"{literal_note(entry['literal'], self._source[0].dtype)}, at {entry['source']}"
             return {
                 "mechanism": "literal", "note": note, "op": entry["op"], "source": entry["source"],
-                "code": entry["code"], "tensor": record["tensor"],
+                "code": entry["code"], "excerpt": entry["excerpt"], "tensor": record["tensor"],
             }  # fmt: skip
         loaded = entry["phase"] == "load" and kind in ("parameter", "buffer")
         where = f"it came in at {entry['source']}" if entry["source"] != record["source"] else "it came in there"
@@ -394,7 +395,7 @@ def blank() -> dict[str, Any]:
         **dict.fromkeys(("token_index", "token", "head_index", "channel_index", "tensor", "tensor_index", "note")),
         **dict.fromkeys(("element", "value", "reference_value", "reference", "limit", "phase", "forward_op")),
         **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output", "library")),
-        **dict.fromkeys(("decided_by", "largest_weight", "cause_source", "train_step")),
+        **dict.fromkeys(("decided_by", "largest_weight", "cause_source", "train_step", "excerpt")),
         "mechanism": "unknown", "operands": [], "inputs": [], "module": "", "module_class": "",
     }  # fmt: skip
 

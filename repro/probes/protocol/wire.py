@@ -45,12 +45,14 @@ class Emitter:
         for said in QUOTES:
             if self._withheld and fields.get(said) is not None:
                 fields[said] = self._without(fields[said])
+        if self._withheld and fields.get("payload"):
+            fields["payload"] = _without_code(fields["payload"])
         line = json.dumps(jsonable({"event": name, **fields}), allow_nan=False)
         self._stream.write(line + "\n")
         self._stream.flush()
 
     def withhold(self, texts: Iterable[str]) -> None:
-        """From now on no reason and no error quotes one of these texts."""
+        """From now on no reason and no error quotes one of these texts, and no code goes out: it may hold one."""
         self._withheld = tuple(sorted(filter(None, texts), key=len, reverse=True))
 
     def _without(self, said: Any) -> Any:
@@ -73,6 +75,15 @@ class Emitter:
         if now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
             self.event("progress", step=self._step, done=done, total=total, unit=unit)
+
+
+def _without_code(value: Any) -> Any:
+    """A payload without lines of source code."""
+    if isinstance(value, dict):
+        return {key: None if key == "excerpt" else _without_code(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_code(item) for item in value]
+    return value
 
 
 def hold_descriptors() -> bool:

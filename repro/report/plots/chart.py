@@ -1,14 +1,12 @@
-"""What a plot is, the pieces of Vega-Lite that all of them share, and their drawing as SVG or PNG.
+"""What a plot is, the pieces of Vega-Lite that all of them share, and their drawing as PNG.
 
 Vega-Lite is a specification as plain data. ``vl_convert`` draws it in one wheel that depends on nothing: to install
 repro must never change numpy or anything else of the environment that is under examination, and no browser is needed.
 Nothing is fetched: every specification carries its data, and all addresses are refused.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from repro.core.sentences import visible
@@ -26,28 +24,10 @@ LABEL_PIXELS = 185
 
 INK, MUTED, GRID, PAGE = "#1f2328", "#59636e", "#d1d9e0", "#ffffff"
 GOOD, BAD, SKIP, LINE, LIMIT = "#1a7f37", "#cf222e", "#9a6700", "#0969da", "#8250df"
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    PAGE: "--page",
-    GOOD: "--good",
-    BAD: "--bad",
-    SKIP: "--skip",
-    LINE: "--line",
-    LIMIT: "--limit",
-}
-"""The colours of a chart on white, and the style sheet's variables that take their place in a page, light or dark."""
 VERDICTS = {"good": GOOD, "skip": SKIP, "bad": BAD}
 CROSSED = "M-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0L-1,-.7Z"
 SHAPES = {"good": "circle", "skip": "triangle-up", "bad": CROSSED}
 """A shape for each verdict, so that colour is never the only sign."""
-
-OPENING = re.compile(r'<svg\b[^>]*?\bwidth="([\d.]+)" height="([\d.]+)"[^>]*>.*?\btranslate\(([\d.]+),([\d.]+)\)', re.S)
-"""Size of the drawing, and where the plane begins in it."""
-WIDER = 0.16
-"""A reader's font may be so much wider than the one the labels were laid out with (DejaVu Sans beside Arial)."""
-COLOUR = re.compile(r'\b(fill|stroke)="(#[0-9a-f]{6})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +37,12 @@ class Plot:
     Attributes:
         name: Of its file, without an ending.
         title: One line.
-        figures: What it shows in words and numbers, for those who do not see it.
         note: What was left out or lies beyond the view; None where nothing did.
         spec: The Vega-Lite specification, complete.
     """
 
     name: str
     title: str
-    figures: str
     note: str | None
     spec: Spec
 
@@ -153,33 +131,6 @@ def distinct(labels: Iterable[str]) -> list[str]:
         seen[label] = seen.get(label, 0) + 1
         found.append(label if seen[label] == 1 else f"{label} ({seen[label]})")
     return found
-
-
-def svg(plot: Plot) -> str:
-    """The chart as an ``<svg>`` element for a page: scalable, in the page's own colours, with its figures in words.
-
-    Raises:
-        ImportError: vl_convert is not there, or cannot be loaded on this platform.
-    """
-    import vl_convert
-
-    drawn = vl_convert.vegalite_to_svg(plot.spec, allowed_base_urls=[])
-    found = OPENING.match(drawn)
-    if found is None:
-        raise ValueError(f"the drawing of {plot.name} does not begin as an SVG: {drawn[:200]!r}")
-    width, height, x, y = map(float, found.groups())
-    left, top = WIDER * x, WIDER * y
-    width += left + WIDER * (width - x - plot.spec["width"])
-    height += top + WIDER * (height - y - plot.spec["height"])
-    box = f'viewBox="{-left:.0f} {-top:.0f} {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
-    words = escape(f"{plot.title}. {plot.figures}")
-    body = drawn[drawn.index(">") + 1 :]
-    return f'<svg {box} role="img" aria-label="{words}">{COLOUR.sub(_variable, body)}'
-
-
-def _variable(attribute: re.Match[str]) -> str:
-    name, colour = attribute.groups()
-    return f'{name}="var({VARIABLES[colour]})"' if colour in VARIABLES else attribute[0]
 
 
 def png(plot: Plot) -> bytes:

@@ -10,7 +10,7 @@ from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Headroom, Origin
 from repro.core.sentences import listed, plain
-from repro.report.markdown import DIGITS, shown_number, thinned
+from repro.report.markdown import DIGITS
 from repro.report.plots.chart import (
     BAD,
     CROSSED,
@@ -35,8 +35,6 @@ WIDTH, HEIGHT, TOP = 340, 230, 30
 """Units of the plane; between 0 and ``TOP`` lies what is beyond every number."""
 LAYERS = 160
 """How many layers a plane of this width can tell apart."""
-SAID = 16
-"""How many layers the words for the plot name one by one."""
 LARGE = 40
 """With more layers than that, points are small."""
 IN_VIEW = 1e6
@@ -76,12 +74,10 @@ def magnitude(answer: Answer) -> Plot | None:
         *_without_place(values, x),
         *(_origin(born, references, x, y) if born is not None else ()),
     ]
-    others = "".join(f" {item['says']}." for item in references)
     notes = [*(f"Diamond: {item['says']}." for item in references), *_outside(limits)]
     return Plot(
         name="magnitude",
         title="Largest magnitude by layer, and the limit of each dtype",
-        figures=f"{_in_words(values, born, title)}{others} Largest finite numbers: {_said_limits(list(LIMITS))}.",
         note=" ".join([*notes, *([thinned_note] if thinned_note else ())]) or None,
         spec=chart(layers, WIDTH, HEIGHT),
     )
@@ -194,15 +190,3 @@ def _origin(name: str, references: Sequence[Value], x: Spec, y: Spec) -> list[Sp
         layer(here, words, x=x, y={"value": -3}, text={"field": "says", "type": "nominal"}),
         layer(references, {**diamond, "opacity": 1}, x=x, y=y),
     ]
-
-
-def _in_words(values: Sequence[Value], born: str | None, title: str) -> str:
-    """The figures in words, thinned where they are many."""
-    place = {index for index, value in enumerate(values) if value["layer"] == born}
-    few, _ = thinned(values, SAID, place)
-    said = []
-    for value in few:
-        size = shown_number(value["absmax"]) if value["kind"] == "finite" else value["kind"]
-        said.append(f"{value['layer']}: {size}{' (origin)' if value['layer'] == born else ''}")
-    some = f" ({len(few)} of {len(values)})" if len(few) < len(values) else ""
-    return f"By {title}{some}: {', '.join(said)}."

@@ -6,8 +6,7 @@ from typing import Any
 
 from repro.core.answer import Answer
 from repro.core.payloads import Spread
-from repro.core.sentences import listed, noun_of_places
-from repro.report.markdown import thinned
+from repro.core.sentences import noun_of_places
 from repro.report.plots.chart import BAD, INK, LABEL_PIXELS, Plot, Spec, chart, layer, ordinal, short
 from repro.report.plots.layers import chosen, names, origin_place
 
@@ -22,7 +21,6 @@ NAMED = 16
 """Where tokens are more than that, an axis counts them."""
 TOKEN = 14
 """Characters of a token's text."""
-SAID = 12
 
 
 def spread(answer: Answer) -> Plot | None:
@@ -56,7 +54,6 @@ def spread(answer: Answer) -> Plot | None:
     return Plot(
         name="spread",
         title=f"Bad {noun}s in each layer's output",
-        figures=_in_words(said, items, None if place is None else said[place], title, noun),
         note=" ".join(_notes(each, tokens, noun, thinned_note)),
         spec=chart(layers, WIDTH, step * len(items)),
     )
@@ -106,14 +103,3 @@ def _notes(each: int, tokens: int, noun: str, thinned_note: str | None) -> list[
     if each > 1:
         said.append(f"Each column stands for {each} of the {tokens:,} {noun}s; it is filled if one of them is bad.")
     return said + ([thinned_note] if thinned_note else [])
-
-
-def _in_words(said: Sequence[str], items: Sequence[Spread], born: str | None, title: str, noun: str) -> str:
-    """How many tokens are bad, layer by layer, from the last sound layer before the first bad one."""
-    rows = [(name, len(item.bad_tokens), item.tokens) for name, item in zip(said, items, strict=True)]
-    first = next(index for index, (_, bad, _) in enumerate(rows) if bad)
-    few, _ = thinned(rows[max(first - 1, 0) :], SAID, set())
-    counted = [f"{name}{' (origin)' if name == born else ''}: {bad} of {tokens}" for name, bad, tokens in few]
-    which = [str(token) for token in items[first].bad_tokens[:SAID]]
-    begin = f"First bad: {noun} {listed(which)} in layer {rows[first][0]}."
-    return f"Bad {noun}s by {title}: {', '.join(counted)}. {begin}"

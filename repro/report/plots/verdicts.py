@@ -55,7 +55,6 @@ def cells(answer: Answer) -> Plot | None:
     return Plot(
         name="cells",
         title="Verdict of each ablation in each cell",
-        figures=_matrix_in_words(values, rows),
         note=" ".join(part for part in (note, more) if part) or None,
         spec=chart(layers, NARROW * len(columns), ROW * len(rows)),
     )
@@ -126,15 +125,6 @@ def _strip(
     return Plot(
         name=name,
         title=title,
-        figures=" ".join(f"{value['row']}: {value['verdict']}." for value in values),
         note=" ".join(note for note in notes if note) or None,
         spec=chart(layers, WIDE * len(VERDICTS), ROW * len(rows)),
     )
-
-
-def _matrix_in_words(values: Sequence[Mapping[str, str]], rows: Sequence[str]) -> str:
-    said = []
-    for row in rows:
-        words = [f"{value['column']} {value['verdict']}" for value in values if value["row"] == row]
-        said.append(f"{row}: {', '.join(words)}.")
-    return " ".join(said)

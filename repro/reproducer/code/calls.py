@@ -5,7 +5,7 @@ An operator for which the tables below have no public spelling, or none with the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from repro.core.payloads import Call
@@ -56,6 +56,7 @@ class Spelling:
         keywords: Optional ones that the public function takes under the same name.
         ignored: Those that do not change the result that is looked at.
         result: Which of the operator's results the public function gives; None where there is only one.
+        words: What stands for the numbers of an argument in the public function.
     """
 
     text: str
@@ -63,12 +64,25 @@ class Spelling:
     keywords: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     result: int | None = None
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 ATTENTION = "torch.nn.functional.scaled_dot_product_attention({query}, {key}, {value}"
 QKV = ("query", "key", "value")
 OPTIONS = ("attn_mask", "dropout_p", "is_causal", "scale")
 FACTORY = ("dtype", "device")
+LOSS = "torch.nn.functional.{name}({{x}}, {{target}}"
+REDUCTION = {"reduction": ("none", "mean", "sum")}
+BATCH_NORM = "torch.nn.functional.batch_norm({x}, {mean}, {var}, {weight}, {bias}, {training}, {momentum}, {eps}"
+BATCH_NORM_NAMES = ("x", "weight", "bias", "mean", "var", "training", "momentum", "eps")
+
+
+def _loss(name: str, names: tuple[str, ...], more: str = "", **options: Any) -> Spelling:
+    """A loss with its reduction as a word."""
+    text = LOSS.format(name=name) + more + ", reduction={reduction}"
+    return Spelling(text, names, words=REDUCTION, **options)
+
+
 MEMORY = ("layout", "pin_memory")
 SPELLINGS: Mapping[str, Spelling] = {
     "_softmax": Spelling("torch.softmax({x}, {dim}", ("x", "dim", "half_to_float")),
@@ -79,6 +93,27 @@ SPELLINGS: Mapping[str, Spelling] = {
     "zeros": Spelling("torch.zeros({shape}", ("shape",), FACTORY, MEMORY),
     "_to_copy": Spelling("{x}.to({dtype}", ("x", "dtype")),
     "_unsafe_view": Spelling("{x}.reshape({shape}", ("x", "shape")),
+    "nll_loss_forward": _loss(
+        "nll_loss", ("x", "target", "weight", "reduction", "ignore_index"), ", {weight}, ignore_index={ignore_index}",
+        result=0),
+    "nll_loss2d_forward": _loss(
+        "nll_loss", ("x", "target", "weight", "reduction", "ignore_index"), ", {weight}, ignore_index={ignore_index}",
+        result=0),
+    "mse_loss": _loss("mse_loss", ("x", "target", "reduction")),
+    "smooth_l1_loss": _loss("smooth_l1_loss", ("x", "target", "reduction", "beta"), ", beta={beta}"),
+    "huber_loss": _loss("huber_loss", ("x", "target", "reduction", "delta"), ", delta={delta}"),
+    "binary_cross_entropy": _loss("binary_cross_entropy", ("x", "target", "weight", "reduction"), ", {weight}"),
+    "native_group_norm": Spelling(
+        "torch.nn.functional.group_norm({x}, {groups}, {weight}, {bias}, {eps}",
+        ("x", "weight", "bias", "n", "channels", "size", "groups", "eps"), ignored=("n", "channels", "size"), result=0),
+    "native_batch_norm": Spelling(BATCH_NORM, BATCH_NORM_NAMES, result=0),
+    "_native_batch_norm_legit": Spelling(BATCH_NORM, BATCH_NORM_NAMES, result=0),
+    "_native_batch_norm_legit_no_training": Spelling(
+        "torch.nn.functional.batch_norm({x}, {mean}, {var}, {weight}, {bias}, False, {momentum}, {eps}",
+        ("x", "weight", "bias", "mean", "var", "momentum", "eps"), result=0),
+    "max_pool2d_with_indices": Spelling(
+        "torch.nn.functional.max_pool2d({x}, {size}", ("x", "size", "stride", "padding", "dilation", "ceil_mode"),
+        ("stride", "padding", "dilation", "ceil_mode"), result=0),
     "embedding": Spelling(
         "torch.nn.functional.embedding({indices}, {table}", ("table", "indices", "padding", "scale_grad", "sparse"),
         ignored=("padding", "scale_grad", "sparse")),
@@ -194,7 +229,12 @@ def _by_table(spelling: Spelling, args: Sequence[Arg], kwargs: Mapping[str, Arg]
     if not set(wanted) <= set(given) or any(not _is_default(given[name]) for name in rest):
         return None
     more = "".join(f", {name}={render(value)}" for name, value in options.items())
-    return spelling.text.format(**{name: render(given[name]) for name in wanted}) + more + ")"
+    return spelling.text.format(**{name: _worded(spelling, name, given[name], render) for name in wanted}) + more + ")"
+
+
+def _worded(spelling: Spelling, name: str, value: Arg, render: Render) -> str:
+    words, number = spelling.words.get(name), value.get("const")
+    return literal(words[number]) if words and isinstance(number, int) and number < len(words) else render(value)
 
 
 def _own_name(call: Call, render: Render) -> str:

@@ -44,6 +44,8 @@ def _regression(answer: Answer, package: str, tried: Releases, latest: Tried | N
     name, newest = named(package), _newest(package, latest)
     versions = answer.versions
     if versions and versions.package == package and versions.last_good and versions.first_bad:
+        if versions.direction == "fix":
+            return f"no: bad up to {name} {text(versions.first_bad)}, good from {text(versions.last_good)} on{newest}"
         return f"good in {name} {text(versions.last_good)}, bad in {text(versions.first_bad)}{newest}"
     good = [release for release, verdicts in tried.items() if verdicts == {Outcome.GOOD}]
     bad = [release for release, verdicts in tried.items() if verdicts == {Outcome.BAD}]

@@ -56,7 +56,7 @@ def inject(
     forbidden = [secret] if never is None else never
     # A drawing would take most of the time, and what is drawn as outlines cannot be searched.
     pictures = mock.patch("repro.report.pictures.png", lambda plot: _in_words(plot).encode())
-    with _world(**world), pictures, mock.patch("repro.report.html.svg", _in_words):
+    with _world(**world), pictures:
         folder = _run_with(place / "run", secret, inside=inside)
         printed = _shared(folder)
     kept = "".join((folder / name).read_text("utf-8", "replace") for name in ("verdict.json", "kit.log"))
@@ -178,7 +178,7 @@ def _run_with(folder: Path, secret: str, *, inside: bool) -> Path:
 
 def _in_words(plot: Plot) -> str:
     """All that a picture would show."""
-    return json.dumps([plot.title, plot.figures, plot.spec], ensure_ascii=False)
+    return json.dumps([plot.title, plot.note, plot.spec], ensure_ascii=False)
 
 
 def _shared(folder: Path) -> list[tuple[str, str]]:

@@ -95,3 +95,16 @@ def test_an_empty_prompt_is_refused_without_its_text(loaded):
     with pytest.raises(ValueError, match=r"no token of the prompt \(withheld\)"):
         tokenized(loaded, Nothing(), "secret", withheld=True)
     assert load_tokenizer(None, False) is None
+
+
+def test_no_code_goes_out_beside_a_prompt_that_must_not():
+    """The code may be the user's own, and have the prompt in it."""
+    stream = io.StringIO()
+    emitter = Emitter(stream)
+    payload = {"origin": {"source": "a.py:1", "excerpt": {"lines": ["ask('abc')"]}}, "samples": [{"excerpt": "abc"}]}
+    emitter.event("end", payload=payload)
+    emitter.withhold(["abc"])
+    emitter.event("end", payload=payload)
+    before, behind = map(json.loads, stream.getvalue().splitlines())
+    assert before["payload"] == payload
+    assert behind["payload"] == {"origin": {"source": "a.py:1", "excerpt": None}, "samples": [{"excerpt": None}]}

@@ -25,7 +25,13 @@ def check(model, tensor, op, mechanism, dtype=torch.float32, **more):
     origin = origin_of(model, tensor, dtype, **more)
     assert (origin["op"], origin["mechanism"], origin["source"]) == (op, mechanism, born(model))
     assert origin["confirmed"] is True
+    assert marked(origin["excerpt"]).endswith("# born")
     return origin
+
+
+def marked(excerpt):
+    """The line that an excerpt is about."""
+    return excerpt["lines"][int(excerpt["source"].rpartition(":")[2]) - excerpt["first"]]
 
 
 def is_good(model, tensor):

@@ -82,6 +82,7 @@ def test_a_gradient_that_is_not_finite_is_bad_though_the_loss_is_finite(least: f
         assert payload is not None
         origin = payload["origin"]
         assert (origin["phase"], origin["forward_source"]) == ("backward", line(Roots.forward, 1))
+        assert origin["excerpt"]["source"] == origin["forward_source"]
         assert origin["mechanism"] in ("divide_by_zero", "invalid")
 
 
