@@ -21,7 +21,7 @@ from .edits.endings import assertions, bound, instead_of
 from .edits.expressions import items, simpler
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
-from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal
+from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
 from .edits.variables import inlined
 from .runs.confined import Access
 from .runs.fault import Fault
@@ -32,6 +32,7 @@ from .text.tree import Tree, parsed, walk, whose
 from .text.written import Text, code_lines, written
 
 ROUNDS = 4
+SEEDS = range(5)  # that are tried where chance decides
 PATIENCE, LEAST = 3.0, 5.0  # times the original's own seconds, and seconds beyond, that a candidate may take
 SLOWER, SLACK = 1.25, 0.03  # the same of a processor, where a default may stand for a model of another size
 SHORTER = 0.75  # of the characters, from which on a script of as many lines is a smaller one
@@ -241,16 +242,26 @@ class Shrinking:
         return bool(shown)
 
     def confirmed(self) -> Optional[State]:
-        """The last version whose origin the whole search finds to be the same; None where that is the original."""
-        low, high = 0, len(self.history)
-        at = high - 1
+        """The last version that the whole search finds to show the same fault, under any seed; or that version with a
+        seed of its own; or an earlier one. None where that is the original.
+        """
+        later = self.history[1:]
+        for state in (*later[-1:], *self._seeded(later[-1:])):
+            if self._is_confirmed(state):
+                return state
+        low, high = 0, len(later)
         while high - low > 1:
+            at = (low + high) // 2
             if self._is_confirmed(self.history[at]):
                 low = at
             else:
                 high = at
-            at = (low + high) // 2
         return self.history[low] if low else None
+
+    def _seeded(self, states: Sequence[State]) -> Iterator[State]:
+        for state in states:
+            trees = (edit.make(state.tree) for edit in map(seeded, SEEDS))
+            yield from (State(tree, written(tree)) for tree in trees if tree is not None)
 
     def _is_confirmed(self, state: State) -> bool:
         asked = dataclasses.replace(self._try(state.text), whole=True)

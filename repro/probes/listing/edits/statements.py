@@ -249,6 +249,19 @@ def plain(tree: Tree) -> Iterator[Edit]:
             yield dropped(number_of(decorator), "a decorator")
 
 
+def seeded(seed: int) -> Edit:
+    """With a seed behind the imports."""
+
+    def make(tree: Tree) -> Optional[Tree]:
+        names = {name.asname or name.name for node in tree.module.body for name in getattr(node, "names", ())}
+        first = next((node for node in tree.module.body if not isinstance(node, (ast.Import, ast.ImportFrom))), None)
+        if first is None or "torch" not in names:
+            return None
+        return tree.changed({number_of(first): [*made(f"torch.manual_seed({seed})"), first]})
+
+    return Edit("with a seed", make)
+
+
 def dropped(number: int, what: str) -> Edit:
     """Without one item of a list."""
     return Edit(f"without {what}", lambda tree: tree.changed({number: ()}) if number in tree.nodes else None)
