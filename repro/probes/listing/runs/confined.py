@@ -43,7 +43,8 @@ DEVICES = (os.devnull, "/dev/tty", "/dev/shm")
 class Confinement:
     """How one run is confined.
 
-    root: where it may write. folder: the current one. temporary, cache: for files of a moment, and for compiled code.
+    root: where it may write. folder: the current one. temporary: for files of a moment. cache: for compiled code, which
+    all share.
     seed: of every generator. allowed: what else it may do; None for anything. threads: of PyTorch; None as it comes.
     most: whole seconds of a processor behind which the system ends it; None for any number.
     """
@@ -79,22 +80,22 @@ def _around(given: Confinement) -> Iterator[None]:
     if given.most is not None and resource is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (given.most, given.most + 1))
     if given.allowed is not None:
-        heard(_Refusing(os.path.realpath(given.root), given.allowed))
+        heard(_Refusing((os.path.realpath(given.root), os.path.realpath(given.cache)), given.allowed))
     yield
 
 
 class _Refusing:
     """Raises on what was not allowed. It is removed by nothing but the end of the process."""
 
-    def __init__(self, root: str, allowed: frozenset[Access]) -> None:
-        self._root = root
+    def __init__(self, roots: tuple[str, ...], allowed: frozenset[Access]) -> None:
+        self._roots = roots
         self._allowed = allowed
 
     def __call__(self, access: Access) -> None:
         event, *targets = access
         if access in self._allowed or (event in STARTS and _is_torch_calling()):
             return
-        if event in ("open", *CHANGES) and all(_inside(target, self._root) for target in targets):
+        if event in ("open", *CHANGES) and all(_inside(target, self._roots) for target in targets):
             return
         raise PermissionError(f"a smaller script may not do what the original did not do: {event} {targets}")
 
@@ -153,8 +154,8 @@ def _real(path: Any, folder: Any = -1, followed: bool = True) -> Optional[str]:
     return os.path.join(os.path.realpath(os.path.dirname(text)), os.path.basename(text))
 
 
-def _inside(path: str, root: str) -> bool:
-    return path == root or path.startswith(os.path.join(root, ""))
+def _inside(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(os.path.join(root, "")) for root in roots)
 
 
 def _is_torch_calling() -> bool:

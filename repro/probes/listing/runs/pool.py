@@ -67,10 +67,12 @@ class Try:
 
 
 class Worker:
-    """Does what it is asked, one thing at a time, in a folder of its own below ``root``."""
+    """Does what it is asked, one thing at a time, in the folder ``root``; compiled code is kept beside that."""
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._cache = os.path.join(os.path.dirname(root), "cache")
+        os.makedirs(self._cache, exist_ok=True)
         self._reports = os.path.join(root, "reports")  # where a run may write
         os.makedirs(self._reports, exist_ok=True)
         self._setting: Optional[Setting] = None
@@ -88,7 +90,7 @@ class Worker:
             opened.write(asked.text)
         folder = mirror.path(setting.folder)
         confinement = Confinement(
-            mirror.root, folder, mirror.temporary, mirror.cache, 1, setting.allowed, setting.threads
+            mirror.root, folder, mirror.temporary, self._cache, 1, setting.allowed, setting.threads
         )
         if isinstance(asked, Try):
             limits = self._reports, asked.seconds, asked.most, asked.whole
