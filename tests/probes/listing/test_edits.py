@@ -65,6 +65,8 @@ def results(text, kind):
             "class C:\n    def __init__(self, a=1):\n        pass\nC(a=3)",
             "class C:\n    def __init__(self):\n        pass\nC()",
         ),
+        (plain, "a = 1\nif a:\n    import b\n    b.c()", "import b\na = 1\nif a:\n    b.c()"),
+        (plain, "if a:\n    import b\n    b.c()", "import b\nif a:\n    b.c()"),
         (plain, "x: int = 3", "x = 3"),
         (plain, '"""doc"""\na', "a"),
         (plain, "@torch.no_grad()\ndef f():\n    a", "def f():\n    a"),
