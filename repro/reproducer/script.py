@@ -54,7 +54,10 @@ class Script:
 def code_lines(text: str) -> list[str]:
     """The lines of code of a script: without the header, the docstring, comments and blank lines."""
     text = HEADER.sub("", text, count=1)
-    body = ast.parse(text).body
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:  # private words are masked in it
+        body = []
     first = body[0] if body else None
     is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
     code = text.splitlines()[first.end_lineno if first is not None and is_docstring else 0 :]

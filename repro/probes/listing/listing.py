@@ -17,14 +17,14 @@ from ..script.answer import Script
 from ..script.child import preload
 from .edits.data import Shapes, options, replaced
 from .edits.edit import Edit, parts
-from .edits.endings import assertions, bound
+from .edits.endings import assertions, bound, instead_of
 from .edits.expressions import items, simpler
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
-from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal
+from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
 from .edits.variables import inlined
 from .runs.confined import Access
-from .runs.fault import Fault
+from .runs.fault import COMPILED, CORRECTED, Fault
 from .runs.pool import Pool, Run, Setting, Try
 from .runs.recorded import RECORD, Recorded
 from .text.names import unbound
@@ -32,6 +32,7 @@ from .text.tree import Tree, parsed, walk, whose
 from .text.written import Text, code_lines, written
 
 ROUNDS = 4
+SEEDS = range(5)  # that are tried where chance decides
 PATIENCE, LEAST = 3.0, 5.0  # times the original's own seconds, and seconds beyond, that a candidate may take
 SLOWER, SLACK = 1.25, 0.03  # the same of a processor, where a default may stand for a model of another size
 SHORTER = 0.75  # of the characters, from which on a script of as many lines is a smaller one
@@ -105,6 +106,8 @@ class Shrinking:
                 self._sweep(self._new(edits(self.state.tree)))
             if self.state is before or self._trials.over:
                 break
+        if self._fault.raised is not None:
+            self._sweep([instead_of(self._fault.raised)])
 
     def _ends(self) -> frozenset[int]:
         """The statements of the original that the last one stands for."""
@@ -116,6 +119,8 @@ class Shrinking:
         """The first assertion that tells the fault; then the others have nothing to do. Where there is an assertion by
         now, another one has to leave more of the script out.
         """
+        if self._fault.how in (COMPILED, CORRECTED):
+            return  # such a script compares two results, and says so by its own end
         asserts = any(isinstance(node, ast.Assert) for node in self.state.tree.statements())
         most = self.state.text.lines - asserts
 
@@ -239,16 +244,26 @@ class Shrinking:
         return bool(shown)
 
     def confirmed(self) -> Optional[State]:
-        """The last version whose origin the whole search finds to be the same; None where that is the original."""
-        low, high = 0, len(self.history)
-        at = high - 1
+        """The last version that the whole search finds to show the same fault, under any seed; or that version with a
+        seed of its own; or an earlier one. None where that is the original.
+        """
+        later = self.history[1:]
+        for state in (*later[-1:], *self._seeded(later[-1:])):
+            if self._is_confirmed(state):
+                return state
+        low, high = 0, len(later)
         while high - low > 1:
+            at = (low + high) // 2
             if self._is_confirmed(self.history[at]):
                 low = at
             else:
                 high = at
-            at = (low + high) // 2
         return self.history[low] if low else None
+
+    def _seeded(self, states: Sequence[State]) -> Iterator[State]:
+        for state in states:
+            trees = (edit.make(state.tree) for edit in map(seeded, SEEDS))
+            yield from (State(tree, written(tree)) for tree in trees if tree is not None)
 
     def _is_confirmed(self, state: State) -> bool:
         asked = dataclasses.replace(self._try(state.text), whole=True)
@@ -288,7 +303,10 @@ def _shrunk(
     if recorded is None:
         trials.notes.append("the script could not be run in a folder of its own, so it was not made smaller")
         return None
-    setting = dataclasses.replace(setting, allowed=frozenset(recorded.access), written=_files(recorded.access, setting))
+    # A compiled module is entered by a way of its own.
+    alike = frozenset() if "compile" in text else recorded.alike.pairs
+    written_by, allowed = _files(recorded.access, setting), frozenset(recorded.access)
+    setting = dataclasses.replace(setting, allowed=allowed, written=written_by, alike=alike)
     trials.begin("making the script smaller")
     begin = time.monotonic()
     pool.answer(pool.ask(setting, Run(whole.text)))

@@ -37,9 +37,15 @@ def listing_script(answer: Answer, listing: Listing) -> Script:
 
 
 def needs_of(text: str) -> tuple[str, ...]:
-    """The packages that a script imports, by the names under which they are installed."""
+    """The packages that a script imports, by the names under which they are installed; none of what is no Python, as a
+    script may be with private words masked.
+    """
     found: dict[str, None] = {}
-    for node in ast.walk(ast.parse(text)):
+    try:
+        module = ast.parse(text)
+    except SyntaxError:
+        return ()
+    for node in ast.walk(module):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level and node.module:
             names = [node.module]

@@ -6,7 +6,7 @@ import pytest
 
 from repro.probes.listing.edits.data import options, replaced
 from repro.probes.listing.edits.edit import parts
-from repro.probes.listing.edits.endings import assertions
+from repro.probes.listing.edits.endings import assertions, instead_of
 from repro.probes.listing.edits.expressions import items, simpler
 from repro.probes.listing.edits.numbers import smaller_numbers
 from repro.probes.listing.edits.parameters import defaults, unread
@@ -65,6 +65,8 @@ def results(text, kind):
             "class C:\n    def __init__(self, a=1):\n        pass\nC(a=3)",
             "class C:\n    def __init__(self):\n        pass\nC()",
         ),
+        (plain, "a = 1\nif a:\n    import b\n    b.c()", "import b\na = 1\nif a:\n    b.c()"),
+        (plain, "if a:\n    import b\n    b.c()", "import b\nif a:\n    b.c()"),
         (plain, "x: int = 3", "x = 3"),
         (plain, '"""doc"""\na', "a"),
         (plain, "@torch.no_grad()\ndef f():\n    a", "def f():\n    a"),
@@ -168,4 +170,11 @@ def test_parsed_arguments_become_their_values():
     (edit,) = options(tree, {"args": {"width": 4, "name": "a"}})
     assert ast.dump(ast.parse(written(edit.make(tree)).text)) == ast.dump(
         ast.parse("args = parse()\nf(4, 'a', args.other)\ndef g(args):\n    return 4\n")
+    )
+
+
+def test_an_exception_becomes_an_assertion():
+    made = instead_of("RuntimeError").make(parsed("import torch\nx = f( 1 )\n"))
+    assert written(made).text == (
+        "import torch\ntry:\n    x = f( 1 )\nexcept RuntimeError as error:\n    assert False, error\n"
     )

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from repro.probes.listing.answer import reduce
+from repro.probes.listing.edits.statements import seeded
+from repro.probes.listing.text.tree import parsed
+from repro.probes.listing.text.written import written
 from repro.probes.reduce.trials import Trials
 from repro.probes.script.answer import asked, bisect
 
@@ -150,3 +153,28 @@ def test_without_an_origin_the_script_is_offered_as_it_is(reduced):
 
 def test_a_good_script_is_not_reduced(reduced):
     assert reduced("x = 1\n") == ("good", None)
+
+
+def test_an_exception_that_only_comes_with_a_nan_is_told_by_an_assertion(reduced, tmp_path):
+    text = "import torch\nx = torch.zeros(2)\nprint(x)\np = x / x.sum()\nn = 3\ny = torch.multinomial(p, 1)\nprint(y)\n"
+    verdict, told = reduced(text)
+    assert verdict == "bad"
+    status, said = ends(told["listing"]["text"], tmp_path)
+    assert (status, said.partition(":")[0]) == (1, "AssertionError")
+
+
+def test_where_chance_decides_a_seed_is_kept(reduced, tmp_path):
+    text = (
+        "import torch\ntorch.manual_seed(1)\nn = 3\nprint(n)\nx = 0.6 - torch.rand(1)\ny = torch.log(x)\n"
+        "for k in range(4):\n    print(k)\nassert y.isfinite().all(), 'y'\n"
+    )
+    _, told = reduced(text)  # the seeds under which it is tried are bad, those under which it is confirmed are not
+    assert "manual_seed" in calls(told["listing"]["text"])
+    assert not told["listing"]["whole"]
+    assert [ends(told["listing"]["text"], tmp_path)[0] for _ in range(8)] == [1] * 8
+
+
+def test_a_seed_stands_behind_the_imports():
+    made = seeded(3).make(parsed("import torch\nfrom torch import nn\nx = 1\n"))
+    assert written(made).text == "import torch\nfrom torch import nn\ntorch.manual_seed(3)\nx = 1\n"
+    assert seeded(3).make(parsed("from torch import nn\nx = 1\n")) is None

@@ -32,7 +32,7 @@ def place(tmp_path):
 def run(place):
     """Runs a text in place of the script; what it prints and how it ends."""
     with own_folder() as root:
-        worker = Worker(os.path.realpath(root))
+        worker = Worker(str(Path(root).resolve() / "0"))
 
         def run(text, *, allowed=frozenset(), written=frozenset(), watch=None, given=None):
             setting = Setting(str(place / "asks.py"), str(place), frozenset(written), allowed)
@@ -147,7 +147,7 @@ def test_a_run_has_the_seed_that_it_is_given(run):
 
 def test_a_run_that_does_not_end_is_ended(place):
     with own_folder() as root:
-        worker = Worker(os.path.realpath(root))
+        worker = Worker(str(Path(root).resolve() / "0"))
         setting = Setting(str(place / "asks.py"), str(place), allowed=frozenset())
         ran = worker.do(setting, Run("while True: pass", seconds=1.0))
     assert ran.exit_status < 0

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from ..text.tree import Tree, made, number_of, put, walk, whose
+from ..text.tree import Tree, copied, made, number_of, put, walk, whose
 from .edit import Edit
 
 CHECKS = ("isfinite", "isnan", "isinf", "has_nan", "nansum")
@@ -53,6 +53,19 @@ def assertions(tree: Tree, bad: Sequence[tuple[frozenset[int], str]]) -> Iterato
     for numbers, shown in inside[:MOST]:
         for outward in (True, False):
             yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown), outward))
+
+
+def instead_of(raised: str) -> Edit:
+    """An assertion in place of the exception that the last statement ends with, so that it is told from any other."""
+
+    def make(tree: Tree) -> Optional[Tree]:
+        last = tree.module.body[-1] if tree.module.body else None
+        if last is None or isinstance(last, (ast.Assert, ast.Try)):
+            return None
+        (around,) = made(f"try:\n    pass\nexcept {raised} as error:\n    assert False, error", whose(last))
+        return tree.changed({number_of(last): (copied(around, body=[last]),)})
+
+    return Edit("an assertion in place of the exception", make)
 
 
 def _line(shown: str) -> str:

@@ -46,39 +46,47 @@ def _changeable(node: ast.AST) -> Iterator[ast.AST]:
 # --- arguments and elements ------------------------------------------------------------------------------------------
 
 
+def _rows(tree: Tree) -> list[list[ast.List]]:
+    """Lists of numbers, those of one length together, where there are several."""
+    rows: dict[int, list[ast.List]] = {}
+    for node in changeable(tree):
+        if isinstance(node, ast.List) and len(node.elts) > 1 and all(map(_is_number, node.elts)):
+            rows.setdefault(len(node.elts), []).append(node)
+    return [same for same in rows.values() if len(same) > 1]
+
+
 def items(tree: Tree) -> Iterator[Edit]:
     """Arguments of calls and elements of lists left out, many at a time first.
 
     Lists of numbers of one length are cut together: token ids and their mask, the rows of a tensor. One alone would
     leave a call that nobody would make.
     """
-    rows: dict[int, list[ast.List]] = {}
-    for node in changeable(tree):
-        if isinstance(node, ast.List) and len(node.elts) > 1 and all(map(_is_number, node.elts)):
-            rows.setdefault(len(node.elts), []).append(node)
-    together = [same for same in rows.values() if len(same) > 1]
-    for same in together:
+    linked: set[int] = set()
+    for same in _rows(tree):
+        linked.update(map(number_of, same))
         for some in parts([*range(len(same[0].elts))], False):
             yield _without(tree, [row.elts[at] for row in same for at in some], "elements")
-    linked = {number_of(row) for same in together for row in same}
     for node in changeable(tree):
-        if number_of(node) in linked:
-            continue
-        if isinstance(node, ast.Call):
-            for named in parts(node.keywords, True):
-                yield _without(tree, named, "arguments")
-            for argument in reversed(node.args) if not _is_conversion(node) else ():
-                yield _without(tree, [argument], "arguments")
-        elif isinstance(node, (ast.List, ast.Tuple, ast.Set)) and len(node.elts) > 1:
-            if isinstance(node, ast.Set) or isinstance(node.ctx, ast.Load):
-                for some in parts(node.elts, False):
-                    yield _without(tree, some, "elements")
-        elif isinstance(node, ast.Dict):
-            for keys in parts([number_of(key) for key in node.keys if key is not None], True):
-                yield Edit(f"without {len(keys)} entries", _without_entries(number_of(node), keys), may_grow=True)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)) and len(node.names) > 1:
-            for name in node.names:
-                yield _without(tree, [name], "imports")
+        if number_of(node) not in linked:
+            yield from _items_of(tree, node)
+
+
+def _items_of(tree: Tree, node: ast.AST) -> Iterator[Edit]:
+    if isinstance(node, ast.Call):
+        for named in parts(node.keywords, True):
+            yield _without(tree, named, "arguments")
+        for argument in reversed(node.args) if not _is_conversion(node) else ():
+            yield _without(tree, [argument], "arguments")
+    elif isinstance(node, (ast.List, ast.Tuple, ast.Set)) and len(node.elts) > 1:
+        if isinstance(node, ast.Set) or isinstance(node.ctx, ast.Load):
+            for some in parts(node.elts, False):
+                yield _without(tree, some, "elements")
+    elif isinstance(node, ast.Dict):
+        for keys in parts([number_of(key) for key in node.keys if key is not None], True):
+            yield Edit(f"without {len(keys)} entries", _without_entries(number_of(node), keys), may_grow=True)
+    elif isinstance(node, (ast.Import, ast.ImportFrom)) and len(node.names) > 1:
+        for name in node.names:
+            yield _without(tree, [name], "imports")
 
 
 def _without(tree: Tree, some: Sequence[ast.AST], what: str) -> Edit:

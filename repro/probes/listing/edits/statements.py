@@ -242,11 +242,40 @@ def plain(tree: Tree) -> Iterator[Edit]:
     ]
     if texts:
         yield removal(texts, "docstrings")
+    yield Edit("imports at the top", _imports_first)
     yield Edit("without annotations of functions", _without_annotations)
     yield Edit("without annotations of variables", _without_declarations)
     for node in tree.statements():
         for decorator in getattr(node, "decorator_list", ()):
             yield dropped(number_of(decorator), "a decorator")
+
+
+def _imports_first(tree: Tree) -> Optional[Tree]:
+    inner = [node for node in tree.statements() if isinstance(node, (ast.Import, ast.ImportFrom))]
+    inner = [node for node in inner if node not in tree.module.body]
+    first = next((node for node in tree.module.body if not _stays_first(node)), None)
+    if not inner or first is None:
+        return None
+    (changed,) = rewritten(ast.Module([first], []), {number_of(node): () for node in inner}).body or (None,)
+    rest = {number_of(node): () for node in inner}
+    return tree.changed({**rest, number_of(first): [*inner, *([changed] if changed is not None else [])]})
+
+
+def _stays_first(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
+def seeded(seed: int) -> Edit:
+    """With a seed behind the imports."""
+
+    def make(tree: Tree) -> Optional[Tree]:
+        names = {name.asname or name.name for node in tree.module.body for name in getattr(node, "names", ())}
+        first = next((node for node in tree.module.body if not isinstance(node, (ast.Import, ast.ImportFrom))), None)
+        if first is None or "torch" not in names:
+            return None
+        return tree.changed({number_of(first): [*made(f"torch.manual_seed({seed})"), first]})
+
+    return Edit("with a seed", make)
 
 
 def dropped(number: int, what: str) -> Edit:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from ..text.tree import Tree, copied, expression, head_of, is_ours, made, number_of, put, walk, whose
+from ..text.tree import Tree, copied, expression, head_of, made, number_of, put, walk, whose
 from .edit import Edit
 
 READABLE = 100  # characters of a statement that a variable may be put into
@@ -57,8 +57,8 @@ def _inlining(number: int, name: str) -> Any:
         new = tree.changed(changes)
         if not constant:
             statement = tree.statement(number_of(loads[0]))
-            if statement is not None and is_ours(statement):
-                return None
+            if isinstance(statement, ast.Assert):
+                return None  # it names what is bad
             after = None if statement is None else new.nodes.get(number_of(statement))
             if after is None or len(head_of(after)) > READABLE:
                 return None
@@ -80,7 +80,12 @@ def _forward(number: int, name: str) -> Any:
             [] if after is None else [item for item in walk(after) if isinstance(item, ast.Name) and item.id == name]
         )
         loads = [item for item in loads if isinstance(item.ctx, ast.Load)]
-        if after is None or is_ours(after) or len(loads) != 1 or isinstance(getattr(after, "body", None), list):
+        if (
+            after is None
+            or isinstance(after, ast.Assert)
+            or len(loads) != 1
+            or isinstance(getattr(after, "body", None), list)
+        ):
             return None
         new = tree.changed({number: (), number_of(loads[0]): (again(node.value),)})
         changed = new.nodes[number_of(after)]

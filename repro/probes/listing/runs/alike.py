@@ -4,6 +4,7 @@ A smaller script in which two of them have come apart may still run, and would b
 of one shape in the original are of one shape in each candidate.
 """
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, Callable
 
@@ -14,12 +15,23 @@ Pair = tuple[str, str]
 Shapes = dict[str, tuple[int, ...]]
 
 
-def pairs_of(shapes: Shapes) -> frozenset[Pair]:
-    """The names of arguments with one shape."""
-    names = sorted(shapes)
-    return frozenset(
-        (one, other) for at, one in enumerate(names) for other in names[at + 1 :] if shapes[one] == shapes[other]
-    )
+class Alike:
+    """The pairs of arguments that are of one shape in each call in which both are given."""
+
+    def __init__(self) -> None:
+        self._met: set[Pair] = set()
+        self._apart: set[Pair] = set()
+
+    def look(self, shapes: Shapes) -> None:
+        """At the arguments of one call."""
+        pairs = [*itertools.combinations(sorted(shapes), 2)]
+        self._met.update(pairs)
+        self._apart.update(apart(shapes, pairs))
+
+    @property
+    def pairs(self) -> frozenset[Pair]:
+        """As far as calls were looked at."""
+        return frozenset(self._met - self._apart)
 
 
 def apart(shapes: Shapes, alike: Iterable[Pair]) -> list[Pair]:

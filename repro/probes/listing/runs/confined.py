@@ -6,6 +6,7 @@ outside of its own folders. This is a rail for accidents; code that wants to get
 """
 
 import contextlib
+import functools
 import os
 import random
 import sys
@@ -16,6 +17,8 @@ from types import FrameType
 from typing import Any, Callable, Optional
 
 import torch
+
+from .alike import Pair, Shapes, apart, told
 
 try:
     import resource
@@ -43,9 +46,11 @@ DEVICES = (os.devnull, "/dev/tty", "/dev/shm")
 class Confinement:
     """How one run is confined.
 
-    root: where it may write. folder: the current one. temporary, cache: for files of a moment, and for compiled code.
+    root: where it may write. folder: the current one. temporary: for files of a moment. cache: for compiled code, which
+    all share.
     seed: of every generator. allowed: what else it may do; None for anything. threads: of PyTorch; None as it comes.
     most: whole seconds of a processor behind which the system ends it; None for any number.
+    alike: arguments of a module that are of one shape.
     """
 
     root: str
@@ -56,6 +61,7 @@ class Confinement:
     allowed: Optional[frozenset[Access]]
     threads: Optional[int] = None
     most: Optional[int] = None
+    alike: frozenset[Pair] = frozenset()
 
 
 def confined(given: Confinement) -> tuple[Any, Callable[[], None]]:
@@ -78,23 +84,32 @@ def _around(given: Confinement) -> Iterator[None]:
         numpy.random.seed(given.seed)
     if given.most is not None and resource is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (given.most, given.most + 1))
+    if given.alike:
+        told(functools.partial(_refuse, given.alike))
     if given.allowed is not None:
-        heard(_Refusing(os.path.realpath(given.root), given.allowed))
+        heard(_Refusing((os.path.realpath(given.root), os.path.realpath(given.cache)), given.allowed))
     yield
+
+
+def _refuse(alike: frozenset[Pair], shapes: Shapes) -> None:
+    """End a run in which two arguments have come apart."""
+    found = apart(shapes, alike)
+    if found:
+        raise TypeError(f"a smaller script gives {found[0]} the shapes {[shapes[name] for name in found[0]]}")
 
 
 class _Refusing:
     """Raises on what was not allowed. It is removed by nothing but the end of the process."""
 
-    def __init__(self, root: str, allowed: frozenset[Access]) -> None:
-        self._root = root
+    def __init__(self, roots: tuple[str, ...], allowed: frozenset[Access]) -> None:
+        self._roots = roots
         self._allowed = allowed
 
     def __call__(self, access: Access) -> None:
         event, *targets = access
         if access in self._allowed or (event in STARTS and _is_torch_calling()):
             return
-        if event in ("open", *CHANGES) and all(_inside(target, self._root) for target in targets):
+        if event in ("open", *CHANGES) and all(_inside(target, self._roots) for target in targets):
             return
         raise PermissionError(f"a smaller script may not do what the original did not do: {event} {targets}")
 
@@ -153,8 +168,8 @@ def _real(path: Any, folder: Any = -1, followed: bool = True) -> Optional[str]:
     return os.path.join(os.path.realpath(os.path.dirname(text)), os.path.basename(text))
 
 
-def _inside(path: str, root: str) -> bool:
-    return path == root or path.startswith(os.path.join(root, ""))
+def _inside(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(os.path.join(root, "")) for root in roots)
 
 
 def _is_torch_calling() -> bool:

@@ -29,13 +29,11 @@ class Mirror:
     def __init__(self, root: str, folders: Iterable[str], written: Iterable[str] = ()) -> None:
         self.root = root
         self.temporary = os.path.join(root, "temporary")
-        self.cache = os.path.join(root, "cache")
         self._expected: dict[Path, dict[str, Path]] = {}
         self._written = {Path(path) for path in written}
         wanted = {Path(folder) for folder in folders} | {path.parent for path in self._written}
         for folder in sorted(wanted):
             self._add(folder, {child for other in wanted for child in (other, *other.parents)})
-        os.makedirs(self.cache, exist_ok=True)
 
     def path(self, original: str) -> str:
         """Where a file or folder of the original lies here."""

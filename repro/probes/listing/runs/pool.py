@@ -21,6 +21,7 @@ from ...protocol import wire
 from ...script.child import Around, Job
 from ...script.folder import own_folder
 from ...script.run import run_script
+from .alike import Pair
 from .confined import CONFINED, Access, Confinement
 from .fault import Fault, Question, shows
 from .mirror import Mirror
@@ -34,6 +35,7 @@ class Setting:
 
     path: the script. folder: the one in which it was started. written: files that it writes itself. allowed: what it
     does beside computing; None where that is not known yet. threads: of PyTorch in each run; None as it comes.
+    alike: arguments of a module that are of one shape.
     """
 
     path: str
@@ -41,6 +43,7 @@ class Setting:
     written: frozenset[str] = frozenset()
     allowed: Optional[frozenset[Access]] = None
     threads: Optional[int] = None
+    alike: frozenset[Pair] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,12 @@ class Try:
 
 
 class Worker:
-    """Does what it is asked, one thing at a time, in a folder of its own below ``root``."""
+    """Does what it is asked, one thing at a time, in the folder ``root``; compiled code is kept beside that."""
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._cache = os.path.join(os.path.dirname(root), "cache")
+        os.makedirs(self._cache, exist_ok=True)
         self._reports = os.path.join(root, "reports")  # where a run may write
         os.makedirs(self._reports, exist_ok=True)
         self._setting: Optional[Setting] = None
@@ -88,7 +93,7 @@ class Worker:
             opened.write(asked.text)
         folder = mirror.path(setting.folder)
         confinement = Confinement(
-            mirror.root, folder, mirror.temporary, mirror.cache, 1, setting.allowed, setting.threads
+            mirror.root, folder, mirror.temporary, self._cache, 1, setting.allowed, setting.threads, alike=setting.alike
         )
         if isinstance(asked, Try):
             limits = self._reports, asked.seconds, asked.most, asked.whole

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...values.figures import is_bad
+from .alike import Alike, told
 from .confined import Access, heard
 
 RECORD = "listing.runs.recorded:record"
@@ -30,7 +31,8 @@ class Recorded:
     """lines: those that ran. bad: (line, expression) of what was bound there and holds a NaN or Inf, in the order in
     which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
     and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
-    arguments and other records. access: what the script wrote, started and connected to.
+    arguments and other records. access: what the script wrote, started and connected to. alike: arguments of a module
+    that are of one shape.
     """
 
     lines: set[int] = field(default_factory=set)
@@ -39,6 +41,7 @@ class Recorded:
     modules: set[str] = field(default_factory=set)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     access: set[Access] = field(default_factory=set)
+    alike: Alike = field(default_factory=Alike)
 
 
 def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
@@ -83,6 +86,7 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
         return inside if frame.f_code.co_filename == path else None
 
     heard(made.access.add)
+    told(made.alike.look)
     sys.settrace(outside)
     try:
         yield
