@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from repro.core import paths
 from repro.core.folders import check_unused
 from repro.inprocess.finding import Finding
-from repro.inprocess.modules import inside
 from repro.inprocess.watching import of_operators
 from repro.probes.live.again import Bad
 from repro.probes.live.answers import bisect_of_step, guard_outcome
+from repro.probes.live.compiled import inside
 from repro.probes.live.guarding import Guarding
 from repro.probes.live.saved import save
 

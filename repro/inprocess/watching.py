@@ -10,9 +10,9 @@ from torch import nn
 
 from repro.core import paths
 from repro.inprocess.finding import Finding
-from repro.inprocess.modules import inside
 from repro.inprocess.recording import Recording, Told
 from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
+from repro.probes.live.compiled import inside
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
 from repro.probes.live.watching import Watching

@@ -32,6 +32,7 @@ from ..reduce.program import Program
 from ..reduce.reduce import operators_of
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import describe, is_bad, scalar
+from .compiled import eagerly
 from .find import Found, look_into
 
 KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
@@ -352,6 +353,7 @@ class Watching:
         """Begin to watch. frame: whose variables count when it is over."""
         self._frame = frame
         self._around = contextlib.ExitStack()
+        self._around.enter_context(eagerly())
         if self._model is not None:
             for handle in (
                 self._model.register_forward_pre_hook(self._called, with_kwargs=True),

@@ -46,6 +46,7 @@ def base_name(op: str) -> str:
 # Hooks that also run when a module's forward raises (and the model catches that), which torch has since 2.1.
 ALWAYS = {"always_call": True} if "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters else {}
 PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
+COMPILED = "_orig_mod"  # how torch.compile's wrapper holds what it wraps: no level of the program's own
 OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
 
 
@@ -237,7 +238,7 @@ class Names:
         for label, root in self.roots():
             for kind, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
                 for name, tensor in named:
-                    yield kind, ".".join(filter(None, (label, name))), tensor
+                    yield kind, _joined(label, name), tensor
 
     def is_fused(self, address: Address) -> bool:
         """Whether an operator ran in one of PyTorch's own modules that has inner layers, and not in one of these."""
@@ -247,7 +248,7 @@ class Names:
         """The module of this name below one of the outermost ones."""
         for label, root in self.roots():
             for path, module in root.named_modules():
-                if ".".join(filter(None, (label, path))) == name:
+                if _joined(label, path) == name and COMPILED not in module._modules:
                     return module
         return None
 
@@ -261,7 +262,7 @@ class Names:
     def enter(self, module: nn.Module) -> str:
         name = self._inside(module) if self._running else self._root(module)
         self._running.append((id(module), name))
-        if name not in self.classes:
+        if name not in self.classes and COMPILED not in module._modules:
             self.classes[name] = type(module).__name__
             if type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is not None:
                 self._fused.add(name)
@@ -295,12 +296,17 @@ class Names:
 
     @staticmethod
     def _below(root: nn.Module, label: str) -> dict[int, str]:
-        return {id(module): ".".join(filter(None, (label, path))) for path, module in root.named_modules()}
+        return {id(module): _joined(label, path) for path, module in root.named_modules()}
 
     def _inside(self, module: nn.Module) -> str:
         if id(module) in self._paths:
             return self._paths[id(module)]
         return ".".join(filter(None, (self._running[-1][1], f"<{type(module).__name__}>")))
+
+
+def _joined(label: str, path: str) -> str:
+    """A path below a root."""
+    return ".".join(part for part in (label, *path.split(".")) if part and part != COMPILED)
 
 
 @contextlib.contextmanager
