@@ -1,5 +1,6 @@
 """``repro.Guard``: a training loop at nearly its own speed, stopped and explained at the first bad value."""
 
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,7 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from repro.core import paths
-from repro.core.folders import check_unused
+from repro.core.errors import ReproError
+from repro.core.folders import unused
 from repro.inprocess.finding import Finding
 from repro.inprocess.watching import of_operators
 from repro.probes.live.again import Bad
@@ -18,6 +20,7 @@ from repro.probes.live.answers import bisect_of_step, guard_outcome
 from repro.probes.live.compiled import inside
 from repro.probes.live.guarding import Guarding
 from repro.probes.live.saved import save
+from repro.probes.protocol.failures import in_words
 
 Then = Literal["raise", "skip", "note"]
 STEP = "step"
@@ -54,7 +57,8 @@ class Guard:
         model: The module that is called in the loop; where DistributedDataParallel or torch.compile wraps it, the
             wrapped one may be given.
         optimizer: One or several; without one, outputs alone are screened.
-        out: A new or empty folder for the report and the saved step; nothing is written where it is None.
+        out: The folder for the report and the saved step; nothing is written where it is None. Where it holds something
+            already, such as the report of an earlier run, a numbered one beside it is taken, and that is said.
         then: "raise" FaultFound; "skip" the step, by leaving the optimiser no gradients (a fault of the optimiser's own
             step has changed the weights already, and raises); or only "note" it, in ``findings``.
         by_hand: The loop calls ``before_step(optimizer)`` when the gradients are there. For loops whose forward and
@@ -63,6 +67,7 @@ class Guard:
     Attributes:
         steps: How many steps of the optimiser have been made.
         aside: Gives a context for what is made again, such as one that logs nothing.
+        out: The folder of the report.
         findings: What was found, in order. Where steps are skipped or noted, only the first is looked into.
     """
 
@@ -79,7 +84,7 @@ class Guard:
             raise ValueError(f"then={then!r}: expected one of {', '.join(map(repr, THEN))}.")
         self._model = inside(model)
         self._optimizers = _several(optimizer)
-        self._out = None if out is None else Path(out)
+        self.out = None if out is None else _free(Path(out))
         self._then = then
         self.steps = 0
         self.findings: list[Finding] = []
@@ -138,24 +143,26 @@ class Guard:
         if not self.findings:
             finding = self._looked_into(bad)
             self.findings.append(finding)
-            if self._out is not None:
-                self._write(finding, bad, self._out)
+            if self.out is not None:
+                self._write(finding, bad, self.out)
         if self._then == "raise" or (self._then == "skip" and bad.phase == "optimizer"):
             self.close()
-            raise FaultFound(self.findings[0], self._out)
+            raise FaultFound(self.findings[0], self.out)
         if self._then == "skip":
             self._skip(bad)
 
     def _write(self, finding: Finding, bad: Bad, out: Path) -> None:
-        """The step first: it is what cannot be had again."""
+        """The step first: it is what cannot be had again. What cannot be written is said, and ends no training."""
         assert self._guarding is not None
-        check_unused(paths.make(out))
-        step = paths.make(out / STEP)
+        self.out = None
         try:
-            save(str(step), self._model, self._guarding.calls, bad, self.step)
-        except OSError as error:
-            raise paths.not_written(step, error, out) from error
-        finding.report(out)
+            folder = paths.make(_free(out))  # another process of the same training may have taken it since
+            save(str(paths.make(folder / STEP)), self._model, self._guarding.calls, bad, self.step)
+            self.out = folder
+            finding.report(folder)
+        except Exception as error:  # noqa: BLE001 - the finding is there all the same, and so is the training
+            said = str(error) if isinstance(error, ReproError) else f"could not write all of {out}: {in_words(error)}"
+            _say(said)
 
     def _skip(self, bad: Bad) -> None:
         """Without gradients, the optimiser leaves every parameter as it is."""
@@ -171,6 +178,19 @@ class Guard:
         with self.aside():
             told = self._guarding.look_into(bad)
         return of_operators(self._model, guard_outcome(told, self.step), bisect_of_step(told), told.program)
+
+
+def _free(out: Path) -> Path:
+    found = unused(out)
+    if found != out:
+        _say(f"{out} is used already: a report goes to {found}.")
+    return found
+
+
+def _say(text: str) -> None:
+    """On standard error, where there is one: no warning, which a program may have made an error."""
+    if sys.stderr is not None:
+        print(f"repro: {text}", file=sys.stderr)
 
 
 def _several(optimizer: Any) -> tuple[Any, ...]:

@@ -313,3 +313,31 @@ def test_a_saved_step_of_another_model_is_refused_in_one_line(tmp_path):
         assert ran.returncode == 2
         assert words in ran.stderr
         assert ran.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_used_gets_a_numbered_sibling_before_the_first_step(tmp_path, capsys):
+    for number in (1, 2, 3):
+        guard, _ = train("forward", out=tmp_path / "out", then="note")
+        name = "out" if number == 1 else f"out-{number}"
+        assert guard.out == tmp_path / name
+        assert (tmp_path / name / "report.md").exists()
+        assert (f"goes to {guard.out}" in capsys.readouterr().err) is (number > 1)
+        assert guard.steps == 12
+
+
+def test_two_guards_of_one_folder_do_not_end_each_other(tmp_path):
+    one, two = (repro.Guard(nn.Linear(2, 2), out=tmp_path / "out", then="note") for _ in range(2))
+    for guard in (one, two):
+        with guard:
+            guard._model(torch.full((1, 2), float("nan")))
+    assert (one.out, two.out) == (tmp_path / "out", tmp_path / "out-2")
+    assert all((guard.out / "report.md").exists() for guard in (one, two))
+
+
+def test_a_folder_that_cannot_be_written_ends_no_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    guard, _ = train("forward", out=tmp_path / "file" / "out", then="note")
+    assert guard.steps == 12
+    assert guard.finding.verdict == "bad"
+    assert guard.out is None
+    assert str(tmp_path / "file") in capsys.readouterr().err
