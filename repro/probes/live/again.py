@@ -87,6 +87,8 @@ class Again:
         """Make again what went bad, watched. What the training holds is afterwards as it was."""
         if any(type(parameter).__name__ == "DTensor" for parameter in self._model.parameters()):
             return Told(bad, why="the model is sharded over several processes, and this one cannot repeat a step alone")
+        for call in {id(call): call for call in (*self._calls, *filter(None, [bad.call]))}.values():
+            call.given = call.given.settled()
         with self._kept():
             if bad.phase == "forward" and bad.call is not None:
                 return self._forward_again(bad, bad.call)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Callable, Optional
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -354,6 +355,7 @@ class Watching:
         self._frame = frame
         self._around = contextlib.ExitStack()
         self._around.enter_context(eagerly())
+        torch.clear_autocast_cache()  # a weight that was cast before would come in from outside
         if self._model is not None:
             for handle in (
                 self._model.register_forward_pre_hook(self._called, with_kwargs=True),
@@ -403,7 +405,8 @@ class Watching:
         """The model's last call, run again and looked into."""
         assert self._call is not None  # the caller has seen to it
         try:
-            return look_into(*self._call)
+            loaded, given = self._call
+            return look_into(loaded, given.settled())
         except Exception:  # noqa: BLE001 - it has changed what it was given: the walk back has to do
             return None
 

@@ -40,6 +40,11 @@ class Lent:
         self._kept = {id(tensor): _kept(tensor) for tensor in tensors}
         self._lent: list[_Kept] = []
 
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether nobody has written to any of them."""
+        return all(kept.is_as_it_was for kept in self._kept.values())
+
     def as_given(self, tensor: Tensor) -> Tensor:
         """Its values when the call was made. Not to be written to."""
         kept = self._kept.get(id(tensor))

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..checkpoint.resolve import Source
 from ..machine.chance import Chance
 from ..values.figures import describe, is_float, tensors_in
+from ..values.nest import rebuild
 from .inputs import MASK, Inputs
 from .kinds.facts import IDS
 from .lent import Lent
@@ -38,8 +39,11 @@ class Beginning:
         ]
 
     def put(self) -> None:
-        """The module gets fresh buffers: its own may be part of a graph that the program has not gone back through."""
+        """The module gets fresh buffers: its own may be part of a graph that the program has not gone back through.
+        Under autocast each pass casts the weights itself, where an earlier one may have left them in its cache.
+        """
         self.chance.put()
+        torch.clear_autocast_cache()
         now = dtype_of(self._model)  # another one in an ablation: what had the module's goes along
         for held, name, values in self._buffers:
             held[name] = values.to(now, copy=True) if values.dtype == self._own else values.clone()
@@ -56,6 +60,7 @@ def left_alone(model: nn.Module) -> Iterator[None]:
         for buffers, before in held:
             buffers.update(before)
         chance.put()
+        torch.clear_autocast_cache()  # what a pass without gradients has cast belongs to no graph of the program's
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,14 @@ class Given(Inputs):
     def as_given(self, tensor: Tensor) -> Tensor:
         """The values of one of the tensors when the call was made."""
         return tensor if self.beginning is None else self.beginning.lent.as_given(tensor)
+
+    def settled(self) -> "Given":
+        """The same with the values of then, where the program has written to a tensor of its own since."""
+        if self.beginning is None or self.beginning.lent.is_as_it_was:
+            return self
+        parts = (self.input_ids, self.attention_mask, dict(self.values), self.positional)
+        ids, mask, values, positional = rebuild(parts, Tensor, self.as_given)
+        return replace(self, input_ids=ids, attention_mask=mask, values=values, positional=positional)
 
     def record(self) -> dict[str, Any]:
         named = [*self.values.items(), *((f"argument {at}", value) for at, value in enumerate(self.positional))]

@@ -25,5 +25,6 @@ def rebuild(nest: Any, kind: Kind, make: Callable[[Any], Any]) -> Any:
     if isinstance(nest, dict):
         return {key: rebuild(item, kind, make) for key, item in nest.items()}
     if isinstance(nest, (list, tuple)):
-        return type(nest)(rebuild(item, kind, make) for item in nest)
+        items = [rebuild(item, kind, make) for item in nest]
+        return type(nest)(*items) if hasattr(nest, "_fields") else type(nest)(items)
     return nest
