@@ -8,6 +8,7 @@ imported here: where the program has not done so, nothing of it is compiled.
 import contextlib
 import gc
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
@@ -44,16 +45,41 @@ def wrappers_of(model: nn.Module) -> list[nn.Module]:
     return [found for found in gc.get_objects() if issubclass(type(found), kind) and inside(found) is model]
 
 
+class _Stance:
+    """PyTorch's stance is of the whole process: the first that asks for it sets it, the last puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = 0
+        self._set = contextlib.ExitStack()
+
+    def ask(self) -> None:
+        stance = getattr(getattr(torch, "compiler", None), "set_stance", None) if FRAMES in sys.modules else None
+        with self._lock:
+            self._asked += 1
+            if self._asked == 1 and stance is not None:
+                with contextlib.suppress(RuntimeError):  # called from within compiled code, which is not left for it
+                    self._set.enter_context(stance("force_eager"))
+
+    def leave(self) -> None:
+        with self._lock:
+            self._asked -= 1
+            if not self._asked:
+                self._set.close()
+
+
+_stance = _Stance()
+
+
 @contextlib.contextmanager
 def eagerly() -> Iterator[None]:
     """What runs inside runs as it is written. Before torch 2.6 that cannot be asked for, and compiled code stays so."""
-    stance = getattr(getattr(torch, "compiler", None), "set_stance", None) if FRAMES in sys.modules else None
-    with contextlib.ExitStack() as around:
-        around.enter_context(_without_warning())
-        if stance is not None:
-            with contextlib.suppress(RuntimeError):  # called from within compiled code, which is not left for it
-                around.enter_context(stance("force_eager"))
-        yield
+    _stance.ask()
+    try:
+        with _without_warning():
+            yield
+    finally:
+        _stance.leave()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 from ..model.forward import Pass, judge, look, main_output, named_outputs, run
 from ..model.load import Loaded
 from ..model.ready import Given, left_alone, ready
+from ..observe.watch import aside
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
 from ..values.figures import widen
@@ -37,12 +38,13 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
     Raises:
         TypeError: the module's forward does not take such arguments. What the module raises is passed on.
     """
-    return look_into(*ready(model, args, kwargs))
+    with aside():
+        return look_into(*ready(model, args, kwargs))
 
 
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
-    with left_alone(loaded.model):
+    with aside(), left_alone(loaded.model):
         good = _good(loaded, given)
         if good is not None:
             return Found(loaded, given, None, good, None)

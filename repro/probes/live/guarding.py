@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..model.forward import main_output, named_outputs
 from ..model.ready import ready
-from ..observe.watch import ALWAYS
+from ..observe.watch import ALWAYS, aside, depth
 from ..protocol.failures import in_words
 from ..values.figures import is_bad
 from .again import Again, Bad, Call, Told, local_parts
@@ -40,7 +40,7 @@ class Guarding:
         self._current: Optional[Call] = None
         self._lost = UNSEEN  # why there is no call that could be made again
         self._waiting: list[tuple[str, Optional[Call], Tensor, Tensor, bool]] = []
-        self._busy = False
+        self._depth = depth()
         self._met = False  # whether any call was seen; it is asked once
         self._wrapped = False  # whether a call came in through what wraps the model
         self.unread: Optional[str] = None  # why an output could not be read, where one could not
@@ -76,6 +76,11 @@ class Guarding:
         self._on_model.clear()
 
     @property
+    def _is_deaf(self) -> bool:
+        """Whether what runs is the kit's own: a step that is made again, a ``find`` within the loop."""
+        return depth() > self._depth
+
+    @property
     def calls(self) -> tuple[Call, ...]:
         """The calls of the model since the last step."""
         return tuple(self._calls)
@@ -102,7 +107,7 @@ class Guarding:
             self._after(module, args, output)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_tracing() or self._busy or self._wrapped:
+        if is_tracing() or self._is_deaf or self._wrapped:
             return
         if not torch.is_grad_enabled():  # evaluated between two steps: nothing of it is repeated later than now
             self._calls.clear()
@@ -115,7 +120,7 @@ class Guarding:
             self._lost = f"what the model was given cannot be kept: {in_words(error)}"
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if is_tracing() or self._busy or self._wrapped:
+        if is_tracing() or self._is_deaf or self._wrapped:
             return
         try:
             self._measure(output)
@@ -169,7 +174,7 @@ class Guarding:
 
     def before_step(self, optimizer: Any) -> None:
         """The gradients are there, and the optimiser is about to use them."""
-        if self._busy:
+        if self._is_deaf:
             return
         self._wrapped = False
         self._read()
@@ -181,7 +186,7 @@ class Guarding:
             self._told(Bad(f"the gradient of {name}", "backward", self._calls[-1] if self._calls else None, name))
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if is_tracing() or self._busy:
+        if is_tracing() or self._is_deaf:
             return
         if not self._met:  # it was compiled after the guard was put on, or what wraps it is not what is called
             self._met = True
@@ -211,14 +216,11 @@ class Guarding:
             return Told(bad, why=self._lost)
         if bad.phase == "backward" and not self._calls:
             return Told(bad, why=self._lost)
-        self._busy = True
         try:
-            with eagerly():
+            with aside(), eagerly():
                 return Again(self._model, self._calls, next(iter(self._optimizers), None)).look_into(bad)
         except Exception as error:  # noqa: BLE001 - of the model's own code, or of PyTorch's around it
             return Told(bad, why=f"the step could not be made again: {in_words(error)}")
-        finally:
-            self._busy = False
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:

@@ -9,6 +9,7 @@ again, and there the whole search is made.
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -21,7 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from ..model.load import Loaded
 from ..model.ready import Given, ready
 from ..observe.tape import Tape, output_tensors, unreadable
-from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, aside, watched_everywhere
 from ..origin.arithmetic import limit_of
 from ..origin.outside import came_in, literal_in_source
 from ..origin.search import earliest
@@ -314,6 +315,12 @@ class Watching:
         self._call: Optional[tuple[Loaded, Given]] = None
         self._frame: Optional[FrameType] = None
         self._around: Optional[contextlib.ExitStack] = None
+        self._thread: Optional[int] = None
+
+    @property
+    def _hears(self) -> bool:
+        """Whether what a hook tells of is the program's own, in the thread that is watched."""
+        return self._watch.active and not self._watch.is_deaf and threading.get_ident() == self._thread
 
     @property
     def sighting(self) -> Optional[Sighting]:
@@ -352,7 +359,7 @@ class Watching:
 
     def start(self, frame: Optional[FrameType] = None) -> None:
         """Begin to watch. frame: whose variables count when it is over."""
-        self._frame = frame
+        self._frame, self._thread = frame, threading.get_ident()
         self._around = contextlib.ExitStack()
         self._around.enter_context(eagerly())
         torch.clear_autocast_cache()  # a weight that was cast before would come in from outside
@@ -369,9 +376,10 @@ class Watching:
         assert self._around is not None  # start() has made it
         self._watch.active = False
         try:
-            if self._live.sighting is None:
+            if self._live.sighting is None and threading.get_ident() == self._thread:
                 variables = {} if self._frame is None else dict(self._frame.f_locals)
-                self._live.at_the_end(variables)
+                with aside():
+                    self._live.at_the_end(variables)
         finally:
             self._around.close()
             self._live.forget()
@@ -387,19 +395,21 @@ class Watching:
         """What runs inside is the kit's own, and not watched."""
         before, self._watch.active = self._watch.active, False
         try:
-            yield
+            with aside():
+                yield
         finally:
             self._watch.active = before
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._watch.active:
+        if self._hears:
             self._live.call_begins()
             with self.aside():
                 self._call = ready(module, args, kwargs)
 
     def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._watch.active:
-            self._live.call_ends(type(module).__name__, output, None if self._call is None else self._again)
+        if self._hears:
+            with aside():
+                self._live.call_ends(type(module).__name__, output, None if self._call is None else self._again)
 
     def _again(self) -> Optional[Found]:
         """The model's last call, run again and looked into."""
@@ -411,12 +421,13 @@ class Watching:
             return None
 
     def _entered(self, name: str, index: int) -> None:
-        if self._model is None and self._watch.active and len(self._watch.stack) == 1:
+        if self._model is None and self._hears and len(self._watch.stack) == 1:
             self._live.call_begins()
 
     def _left(self, name: str, index: int, output: Any) -> None:
-        if self._model is None and self._watch.active and not self._watch.stack:
-            self._live.call_ends(self._names.classes.get(name, name), output, None)
+        if self._model is None and self._hears and not self._watch.stack:
+            with aside():
+                self._live.call_ends(self._names.classes.get(name, name), output, None)
 
 
 def _weakly(tensor: Tensor) -> Any:

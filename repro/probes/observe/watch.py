@@ -50,6 +50,32 @@ COMPILED = "_orig_mod"  # how torch.compile's wrapper holds what it wraps: no le
 OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
 
 
+class _Here(threading.local):
+    """How deep this thread is in the kit's own work."""
+
+    depth = 0
+
+
+_here = _Here()
+
+
+def depth() -> int:
+    """How deep this thread is in the kit's own work; 0 while the program's code runs."""
+    return _here.depth
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """What runs inside is the kit's own: a watch that was begun outside of it sees none of it. Watches may lie inside
+    of each other, and the work of the inner one is no part of the program.
+    """
+    _here.depth += 1
+    try:
+        yield
+    finally:
+        _here.depth -= 1
+
+
 class OpCall:
     """One operator as the program calls it: where, what, with which arguments.
 
@@ -57,7 +83,7 @@ class OpCall:
     operator twice, nor be taken for it. ``raised``: the exception of the operator itself.
     """
 
-    __slots__ = ("_ran", "_result", "address", "args", "func", "kwargs", "raised")
+    __slots__ = ("_depth", "_ran", "_result", "address", "args", "func", "kwargs", "raised")
 
     def __init__(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.address = address
@@ -67,6 +93,7 @@ class OpCall:
         self.raised: Optional[BaseException] = None
         self._ran = False
         self._result: Any = None
+        self._depth = _here.depth
 
     @property
     def writes(self) -> bool:
@@ -88,11 +115,14 @@ class OpCall:
         if self.raised is not None:
             raise self.raised
         if not self._ran:
+            before, _here.depth = _here.depth, self._depth  # the operator itself is the program's
             try:
                 self._result = self.func(*self.args, **self.kwargs)
             except BaseException as error:
                 self.raised = error
                 raise
+            finally:
+                _here.depth = before
             self._ran = True
         return self._result
 
@@ -129,6 +159,7 @@ class Watch:
         self._visit = visit
         self._outside = outside
         self.active = True
+        self.depth = 0  # of the kit's own work in which the watch was begun
         self.unseen: collections.Counter[str] = collections.Counter()
         self.trouble: Optional[str] = None
         self.stack: list[tuple[str, int]] = []
@@ -137,7 +168,14 @@ class Watch:
         self.entered: Optional[Callable[[str, int], None]] = None
         self.left: Optional[Callable[[str, int, Any], None]] = None
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether what runs is the work of a watch inside of this one."""
+        return _here.depth > self.depth
+
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.is_deaf:
+            return func(*args, **kwargs)
         module, call = self.stack[-1] if self.stack else self._outside
         name = str(func)
         key = (module, call, name)
@@ -146,6 +184,7 @@ class Watch:
         if not self.active:
             return func(*args, **kwargs)
         called = OpCall(Address(module, call, name, occurrence), func, args, kwargs)
+        _here.depth += 1
         try:
             return self._visit(called)
         except Exception as error:
@@ -154,6 +193,8 @@ class Watch:
             self.unseen[name] += 1
             self.trouble = self.trouble or f"{name}: {type(error).__name__}: {error}"
             return called.run()
+        finally:
+            _here.depth -= 1
 
     def enter(self, name: str) -> None:
         index = self.calls.get(name, 0)
@@ -178,6 +219,7 @@ class Watch:
 def _running(watch: Watch, handles: Iterator[Any]) -> Iterator[None]:
     """Operators go to ``watch``; the hooks are put on one by one as ``handles`` gives them, and are gone afterwards."""
     held: list[Any] = []
+    watch.depth = _here.depth
     try:
         held.extend(handles)
         with _Mode(watch), contextlib.suppress(StopPass):
@@ -319,13 +361,15 @@ def watched_everywhere(watch: Watch, names: Names) -> Iterator[None]:
     here = threading.get_ident()
 
     def before(module: nn.Module, args: Any) -> None:
+        if watch.is_deaf:
+            return
         if threading.get_ident() == here:
             watch.enter(names.enter(module))
         else:
             names.other_threads += 1
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == here:
+        if threading.get_ident() == here and not watch.is_deaf:
             watch.leave(names.leave(module), output)
 
     def handles() -> Iterator[Any]:
