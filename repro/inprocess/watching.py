@@ -50,6 +50,8 @@ def of_found(found: Found, seconds: float = 0.0) -> Finding:
     told = {"forward": found.forward}
     if found.bisected is not None:
         told["bisect"] = found.bisected
+    elif found.forward[0] == "skip":
+        told["bisect"] = ("skip", "no bad output is known: there is nothing to find", None)
     else:
         told["bisect"] = ("good", "the output is finite: there is nothing to find", None)
     loaded = found.loaded

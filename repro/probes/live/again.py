@@ -128,7 +128,7 @@ class Again:
                     why = f"the gradient that came back to {name} was bad: it was made behind the model, in the loss"
                     return Told(bad, why=why)
         self._drop_gradients()
-        watching = Watching(self._model)
+        watching = Watching(self._model, judges_masks=False)
         with _watched(watching):
             for call in self._calls:
                 _backward(call, call.given, _whole)

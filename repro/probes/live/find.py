@@ -45,18 +45,26 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
     with aside(), left_alone(loaded.model):
-        good = _good(loaded, given)
-        if good is not None:
-            return Found(loaded, given, None, good, None)
+        told = _told_at_once(loaded, given)
+        if told is not None:
+            return Found(loaded, given, None, told, None)
         seen = look(loaded.model, given, repeats_good=False)
-        return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]) if seen.bad else None)
+        if not seen.bad:
+            why = "a first pass gave a NaN or Inf, and the same pass made again does not"
+            return Found(loaded, given, None, ("skip", why, None), None)
+        return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]))
 
 
-def _good(loaded: Loaded, given: Given) -> Optional[Outcome]:
-    """The forward step's answer where every output is finite: a plain pass, and one look at each output."""
+def _told_at_once(loaded: Loaded, given: Given) -> Optional[Outcome]:
+    """The forward step's answer where every output is finite, or none can be judged: a plain pass, and one look at each
+    output.
+    """
     outputs = named_outputs(output := run(loaded.model, given))
     bounds = {name: torch.aminmax(widen(tensor.detach())) for name, tensor in outputs.items() if tensor.numel()}
     flat = [float(bound) for pair in bounds.values() for bound in pair]
+    if not flat:
+        kind = "has no element" if outputs else f"holds no number to judge: it is a {type(output).__name__}"
+        return "skip", f"the output of {loaded.class_name} {kind}", None
     if not all(map(math.isfinite, flat)):
         return None
     name, _ = main_output(output)

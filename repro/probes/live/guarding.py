@@ -15,7 +15,7 @@ from ..model.forward import main_output, named_outputs
 from ..model.ready import ready
 from ..observe.watch import ALWAYS, aside, depth
 from ..protocol.failures import in_words
-from ..values.figures import is_bad
+from ..values.figures import is_bad, widen
 from .again import Again, Bad, Call, Told, local_parts
 from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_of
 
@@ -138,7 +138,8 @@ class Guarding:
         for name, tensor in seen.items():
             if not tensor.numel():
                 continue
-            low, high = torch.aminmax(tensor.detach() if tensor.element_size() > 1 else tensor.detach().float())
+            plain = tensor.detach()
+            low, high = torch.aminmax(widen(plain) if plain.is_complex() or plain.element_size() == 1 else plain)
             self._waiting.append((name, call, low, high, name == LOSS))
 
     @staticmethod
