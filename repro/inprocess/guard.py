@@ -59,7 +59,8 @@ class Guard:
         optimizer: One or several; without one, outputs alone are screened.
         out: The folder for the report and the saved step; nothing is written where it is None. Where it holds something
             already, such as the report of an earlier run, a numbered one beside it is taken, and that is said.
-        then: "raise" FaultFound; "skip" the step, by leaving the optimiser no gradients (a fault of the optimiser's own
+        then: "raise" FaultFound; "skip" the step, by leaving the optimiser no gradients and putting the model's
+            buffers back (a fault of the optimiser's own
             step has changed the weights already, and raises); or only "note" it, in ``findings``.
         by_hand: The loop calls ``before_step(optimizer)`` when the gradients are there. For loops whose forward and
             backward pass run inside of the optimiser's step.
@@ -135,7 +136,8 @@ class Guard:
         self.close()
 
     def _count(self, *_: Any) -> None:
-        self.steps += 1
+        if self._guarding is not None and not self._guarding.is_deaf:  # a step that is made again is none
+            self.steps += 1
 
     def _bad(self, bad: Bad) -> None:
         """The screen has seen something."""
@@ -165,13 +167,14 @@ class Guard:
             _say(said)
 
     def _skip(self, bad: Bad) -> None:
-        """Without gradients, the optimiser leaves every parameter as it is."""
+        """The step is left out, once its gradients are there."""
+        assert self._guarding is not None
         self.skipped += 1
         if bad.phase == "forward" and bad.call is not None:
             bad.call.spoilt = True  # its gradients come later
             return
         for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            self._guarding.leave_out(optimizer)
 
     def _looked_into(self, bad: Bad) -> Finding:
         assert self._guarding is not None

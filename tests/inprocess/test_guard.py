@@ -341,3 +341,72 @@ def test_a_folder_that_cannot_be_written_ends_no_training(tmp_path, capsys):
     assert guard.finding.verdict == "bad"
     assert guard.out is None
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_fault_of_the_optimisers_own_step_has_the_number_of_that_step(steps):
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters(), eps=0.0, betas=(0.0, 0.0))
+    first = None
+    with repro.Guard(model, optimizer, then="note") as guard:
+        for at in range(1, steps + 1):
+            x = torch.randn(4, 3)
+            if at == 2:
+                x[:, 1] = 0  # 0 / 0
+            model(x).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if first is None and model.weight.isnan().any():
+                first = at
+    assert guard.finding.answer.watch.step == first == 2
+    assert guard.steps == steps
+
+
+def test_a_model_whose_call_makes_the_optimisers_step_is_not_called_again():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = nn.Linear(4, 1), 0
+            self.optimizer = torch.optim.Adam(self.inner.parameters(), lr=0.0)
+
+        def forward(self, x):
+            self.calls += 1
+            loss = self.inner(x).mean()
+            self.optimizer.zero_grad()
+            (loss * (float("inf") if self.calls == 3 else 1)).backward()
+            self.optimizer.step()
+            return loss.detach()
+
+    model = Whole()
+    with repro.Guard(model, model.optimizer, then="note") as guard:
+        for _ in range(4):
+            model(torch.ones(2, 4))
+    assert model.calls == 4
+    assert model.optimizer.state[model.inner.weight]["step"].item() == 4
+    assert (guard.finding.answer.watch.step, guard.finding.origin) == (3, None)
+    assert "changing the training" in guard.finding.text
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_step_that_is_skipped_leaves_no_trace_in_the_buffers(accumulated):
+    def train(bad):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with repro.Guard(model, optimizer, then="skip") as guard:
+            for step in range(4):
+                for _ in range(accumulated):
+                    x = torch.randn(6, 4)
+                    if step == 2:
+                        if not bad:
+                            continue
+                        x[2, 1] = float("inf")
+                    model(x).sum().backward()
+                if step != 2 or bad:
+                    optimizer.step()
+                optimizer.zero_grad()
+        return guard.skipped, list(model.state_dict().values())
+
+    skipped, state = train(True)
+    assert skipped >= 1
+    assert all(map(torch.equal, state, train(False)[1]))

@@ -22,6 +22,7 @@ from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_
 LOSS = "loss"
 CALLS = 64  # of the model, between two steps of the optimiser, that are kept
 UNSEEN = "the model ran inside of compiled code only, where its inputs cannot be kept: compile the model by itself"
+STEPS = "the model's own call makes the optimizer's step, so it cannot be made again without changing the training"
 
 
 class Guarding:
@@ -42,6 +43,8 @@ class Guarding:
         self._waiting: list[tuple[str, Optional[Call], Tensor, Tensor, bool]] = []
         self._depth = depth()
         self._met = False  # whether any call was seen; it is asked once
+        self._running = False  # whether a call of the model is under way
+        self._steps_inside = False  # whether the optimiser steps within one
         self._wrapped = False  # whether a call came in through what wraps the model
         self.unread: Optional[str] = None  # why an output could not be read, where one could not
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -76,7 +79,7 @@ class Guarding:
         self._on_model.clear()
 
     @property
-    def _is_deaf(self) -> bool:
+    def is_deaf(self) -> bool:
         """Whether what runs is the kit's own: a step that is made again, a ``find`` within the loop."""
         return depth() > self._depth
 
@@ -107,12 +110,12 @@ class Guarding:
             self._after(module, args, output)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_tracing() or self._is_deaf or self._wrapped:
+        if is_tracing() or self.is_deaf or self._wrapped:
             return
         if not torch.is_grad_enabled():  # evaluated between two steps: nothing of it is repeated later than now
             self._calls.clear()
         del self._calls[: max(0, len(self._calls) + 1 - CALLS)]
-        self._current, self._met = None, True
+        self._current, self._met, self._running = None, True, True
         try:
             self._current = Call(*ready(self._model, args, kwargs))
             self._calls.append(self._current)
@@ -120,8 +123,9 @@ class Guarding:
             self._lost = f"what the model was given cannot be kept: {in_words(error)}"
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if is_tracing() or self._is_deaf or self._wrapped:
+        if is_tracing() or self.is_deaf or self._wrapped:
             return
+        self._running = False
         try:
             self._measure(output)
         except Exception as error:  # noqa: BLE001 - of the program's own objects; what cannot be read is not screened
@@ -175,19 +179,29 @@ class Guarding:
 
     def before_step(self, optimizer: Any) -> None:
         """The gradients are there, and the optimiser is about to use them."""
-        if self._is_deaf:
+        if self.is_deaf:
             return
         self._wrapped = False
+        self._steps_inside = self._steps_inside or self._running
         self._read()
         if any(call.spoilt for call in self._calls):
-            optimizer.zero_grad(set_to_none=True)
+            self.leave_out(optimizer)
             return
         name = self._first_bad(optimizer, lambda parameter: parameter.grad)
         if name is not None:
             self._told(Bad(f"the gradient of {name}", "backward", self._calls[-1] if self._calls else None, name))
 
+    def leave_out(self, optimizer: Any) -> None:
+        """Without gradients the optimiser leaves every parameter as it is. The model's buffers are put back to what
+        they were before the step's first call.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        beginning = self._calls[0].given.beginning if self._calls else None
+        if beginning is not None:
+            beginning.put_buffers_back()
+
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if is_tracing() or self._is_deaf:
+        if is_tracing() or self.is_deaf:
             return
         if not self._met:  # it was compiled after the guard was put on, or what wraps it is not what is called
             self._met = True
@@ -213,6 +227,8 @@ class Guarding:
         """Make again what went bad. The hooks of the screen say nothing meanwhile. What goes wrong in that is told, and
         never reaches the program.
         """
+        if self._steps_inside and bad.phase != "optimizer":
+            return Told(bad, why=STEPS)
         if bad.phase == "forward" and bad.call is None:
             return Told(bad, why=self._lost)
         if bad.phase == "backward" and not self._calls:

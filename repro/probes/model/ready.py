@@ -48,6 +48,14 @@ class Beginning:
         for held, name, values in self._buffers:
             held[name] = values.to(now, copy=True) if values.dtype == self._own else values.clone()
 
+    def put_buffers_back(self) -> None:
+        """The module's own buffers hold again what they held."""
+        with torch.no_grad():
+            for held, name, values in self._buffers:
+                now = held.get(name)
+                if now is not None and now.shape == values.shape:
+                    now.copy_(values)
+
 
 @contextlib.contextmanager
 def left_alone(model: nn.Module) -> Iterator[None]:
