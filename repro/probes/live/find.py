@@ -1,16 +1,18 @@
 """One call of a module in memory: is it good, and if not, where is the bad value born?"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from ..checkpoint.resolve import Source
 from ..model.forward import Pass, judge, look, main_output, named_outputs, run
 from ..model.load import Loaded
-from ..model.ready import Given, left_alone, ready
+from ..model.ready import MEMORY, Given, left_alone, ready
 from ..observe.watch import aside
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
@@ -38,6 +40,12 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
     Raises:
         TypeError: the module's forward does not take such arguments. What the module raises is passed on.
     """
+    named: Iterator[tuple[str, Any]] = model.named_parameters()
+    lazy = next((name for name, parameter in named if is_lazy(parameter)), None)
+    if lazy is not None:
+        why = f"{lazy} is made at the first call of the module: call it once, then ask again"
+        loaded = Loaded(model, type(model).__name__, Source(MEMORY, None), torch.float32, torch.device("cpu"), None, {})
+        return Found(loaded, Given(None, MEMORY, None, None), None, ("skip", why, None), None)
     with aside():
         return look_into(*ready(model, args, kwargs))
 

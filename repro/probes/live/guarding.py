@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ..model.forward import main_output, named_outputs
 from ..model.ready import ready
@@ -69,6 +70,9 @@ class Guarding:
             self._on_model.append(wrapper.register_forward_hook(self._after_wrapped, **ALWAYS))
         if compiled_in_place(self._model) is not None:
             self._on_model.append(InPlace(self._model, self._before, self._after))
+        elif isinstance(self._model, torch.jit.ScriptModule):  # takes no hooks of its own
+            self._on_model.append(register_module_forward_pre_hook(self._before_any))
+            self._on_model.append(register_module_forward_hook(self._after_any))
         elif again or not wrappers:
             self._on_model.append(self._model.register_forward_pre_hook(self._before, with_kwargs=True))
             self._on_model.append(self._model.register_forward_hook(self._after))
@@ -107,6 +111,14 @@ class Guarding:
     def _after_wrapped(self, module: nn.Module, args: Any, output: Any) -> None:
         self._wrapped = False
         if output is not None:
+            self._after(module, args, output)
+
+    def _before_any(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if module is self._model:
+            self._before(module, args, {})
+
+    def _after_any(self, module: nn.Module, args: Any, output: Any) -> None:
+        if module is self._model:
             self._after(module, args, output)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import is_lazy
 
 from ..model.load import Loaded
 from ..model.ready import Given, ready
@@ -351,7 +352,9 @@ class Watching:
     def __init__(
         self, model: Optional[nn.Module] = None, further: tuple[Tensor, ...] = (), judges_masks: bool = True
     ) -> None:
-        self._model, self.judges_masks = model, judges_masks
+        # A TorchScript module takes no hooks: what holds it, or the operators alone, are followed.
+        self._model = None if isinstance(model, torch.jit.ScriptModule) else model
+        self.judges_masks = judges_masks
         self._further = further
         self._names = Names()
         self._live = Live(self._names, self)
@@ -397,7 +400,8 @@ class Watching:
             for kind, named in (("parameter", self._model.named_parameters()), ("buffer", self._model.named_buffers())):
                 for name, tensor in named:
                     known.add(id(tensor))
-                    yield kind, name, tensor
+                    if not is_lazy(tensor):
+                        yield kind, name, tensor
         for at, tensor in enumerate(self._further):
             if id(tensor) not in known:
                 yield "parameter", f"the optimizer's parameter {at}", tensor
@@ -451,7 +455,8 @@ class Watching:
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._hears:
             self._live.call_begins()
-            with self.aside():
+            self._call = None
+            with self.aside(), contextlib.suppress(Exception):  # of the program's own objects: it is not made again
                 self._call = ready(module, args, kwargs)
 
     def _ended(self, module: nn.Module, args: Any, output: Any) -> None:

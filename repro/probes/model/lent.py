@@ -79,7 +79,8 @@ def _copy(tensor: Tensor) -> Tensor:
     """Of its own memory and no graph."""
     if tensor.is_meta:
         return tensor
-    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+    copied = tensor.detach().clone()
+    return copied.requires_grad_() if tensor.requires_grad else copied
 
 
 def _rebuilt(nest: Any, make: Callable[[Tensor], Tensor], made: dict[int, Tensor]) -> Any:

@@ -61,12 +61,13 @@ class Beginning:
 def left_alone(model: nn.Module) -> Iterator[None]:
     """Whatever passes are made inside, the module has its own buffers afterwards, and the random state is as it was."""
     chance = Chance.taken()
-    held = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    held = [(module._buffers, dict(module._buffers.items())) for module in model.modules()]
     try:
         yield
     finally:
         for buffers, before in held:
-            buffers.update(before)
+            for name, buffer in before.items():  # TorchScript's are no dict
+                buffers[name] = buffer
         chance.put()
         torch.clear_autocast_cache()  # what a pass without gradients has cast belongs to no graph of the program's
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -45,7 +46,10 @@ def base_name(op: str) -> str:
 
 # Hooks that also run when a module's forward raises (and the model catches that), which torch has since 2.1.
 ALWAYS = {"always_call": True} if "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters else {}
-PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
+PLAIN = (
+    Tensor, nn.Parameter, nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer,
+    *([nn.Buffer] if hasattr(nn, "Buffer") else []),
+)  # fmt: skip
 COMPILED = "_orig_mod"  # how torch.compile's wrapper holds what it wraps: no level of the program's own
 OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
 
@@ -159,6 +163,7 @@ class Watch:
         self._visit = visit
         self._outside = outside
         self.active = True
+        self.stopped = False  # whether the visitor has seen enough
         self.depth = 0  # of the kit's own work in which the watch was begun
         self.unseen: collections.Counter[str] = collections.Counter()
         self.trouble: Optional[str] = None
@@ -187,6 +192,9 @@ class Watch:
         _here.depth += 1
         try:
             return self._visit(called)
+        except StopPass:
+            self.stopped = True
+            raise
         except Exception as error:
             if error is called.raised:
                 raise
@@ -223,7 +231,11 @@ def _running(watch: Watch, handles: Iterator[Any]) -> Iterator[None]:
     try:
         held.extend(handles)
         with _Mode(watch), contextlib.suppress(StopPass):
-            yield
+            try:
+                yield
+            except RuntimeError:  # what TorchScript makes of any exception that comes through it
+                if not watch.stopped:
+                    raise
     finally:
         for handle in held:
             handle.remove()
@@ -244,6 +256,8 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
 
     def handles() -> Iterator[Any]:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             yield module.register_forward_pre_hook(before(name))
             yield module.register_forward_hook(after(name), **ALWAYS)
 
