@@ -3,6 +3,7 @@
 import io
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -112,6 +113,10 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
         if not self._is_over:
             self._is_over = True
             self._watching.end()
+
+    def kept(self, variables: Mapping[str, Any]) -> None:
+        """These count as variables of the code, too, when it is over."""
+        self._watching.further_variables.update(variables)
 
     @property
     def finding(self) -> Finding:

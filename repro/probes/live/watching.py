@@ -364,6 +364,7 @@ class Watching:
         self._frame: Optional[FrameType] = None
         self._around: Optional[contextlib.ExitStack] = None
         self._thread: Optional[int] = None
+        self.further_variables: dict[str, Any] = {}
 
     @property
     def _hears(self) -> bool:
@@ -429,13 +430,14 @@ class Watching:
         self._watch.active = False
         try:
             if self._live.sighting is None and threading.get_ident() == self._thread:
-                variables = {} if self._frame is None else dict(self._frame.f_locals)
+                variables = {**({} if self._frame is None else self._frame.f_locals), **self.further_variables}
                 with aside():
                     self._live.at_the_end(variables)
         finally:
             self._around.close()
             self._live.forget()
             self._frame = self._call = None
+            self.further_variables.clear()
 
     def stop(self) -> None:
         """There is a sighting: what runs from here on runs as if nobody looked."""
