@@ -1,20 +1,19 @@
 """``repro.Guard``: a training loop at nearly its own speed, stopped and explained at the first bad value."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from torch import nn
-from torch.optim import Optimizer
 
 from repro.core import paths
 from repro.core.errors import ReproError
 from repro.core.folders import unused
 from repro.inprocess.finding import Finding
-from repro.inprocess.watching import of_operators
+from repro.inprocess.watching import check_is_module, of_operators, optimizers_of
 from repro.probes.live.again import Bad
 from repro.probes.live.answers import bisect_of_step, guard_outcome
 from repro.probes.live.compiled import inside
@@ -83,8 +82,9 @@ class Guard:
     ) -> None:
         if then not in THEN:
             raise ValueError(f"then={then!r}: expected one of {', '.join(map(repr, THEN))}.")
+        check_is_module(model, "repro.Guard(module, optimizer)")
         self._model = inside(model)
-        self._optimizers = _several(optimizer)
+        self._optimizers = optimizers_of(optimizer)
         self.out = None if out is None else _free(Path(out))
         self._then = then
         self.steps = 0
@@ -194,18 +194,3 @@ def _say(text: str) -> None:
     """On standard error, where there is one: no warning, which a program may have made an error."""
     if sys.stderr is not None:
         print(f"repro: {text}", file=sys.stderr)
-
-
-def _several(optimizer: Any) -> tuple[Any, ...]:
-    """The optimisers themselves; Accelerate and others wrap them."""
-    if optimizer is None:
-        return ()
-    found = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
-    plain = []
-    for one in found:
-        while isinstance(getattr(one, "optimizer", None), Optimizer):
-            one = one.optimizer
-        if not isinstance(one, Optimizer):
-            raise TypeError(f"{type(one).__name__} is no torch.optim.Optimizer: expected one, or several of them.")
-        plain.append(one)
-    return tuple(plain)
