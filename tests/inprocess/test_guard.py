@@ -410,3 +410,30 @@ def test_a_step_that_is_skipped_leaves_no_trace_in_the_buffers(accumulated):
     skipped, state = train(True)
     assert skipped >= 1
     assert all(map(torch.equal, state, train(False)[1]))
+
+
+@pytest.mark.parametrize(("batch_first", "examples"), [(False, (3,)), (True, (2,))])
+def test_examples_are_counted_along_the_dimension_of_the_batch(batch_first, examples):
+    layer = nn.GRU(3, 4, batch_first=batch_first)
+    x = torch.randn(7, 5, 3)
+    x[2, 3, 0] = float("nan")
+    with repro.Guard(layer, then="note") as guard:
+        layer(x)
+    assert guard.finding.answer.watch.examples == examples
+    assert guard.finding.answer.watch.batch == (7 if batch_first else 5)
+
+
+def test_no_example_is_named_where_the_dimension_of_the_batch_is_not_known():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.GRU(3, 4)
+
+        def forward(self, x):
+            return self.inner(x.transpose(0, 1))[0]
+
+    x = torch.randn(7, 5, 3)
+    x[2, 3, 0] = float("nan")
+    with repro.Guard(Turned(), then="note") as guard:
+        guard._model(x)
+    assert guard.finding.answer.watch.examples is None
