@@ -147,7 +147,7 @@ class Guard:
             self.findings.append(finding)
             if self.out is not None:
                 self._write(finding, bad, self.out)
-        if self._then == "raise" or (self._then == "skip" and bad.phase == "optimizer"):
+        if self._then == "raise" or (self._then == "skip" and bad.is_too_late):
             self.close()
             raise FaultFound(self.findings[0], self.out)
         if self._then == "skip":

@@ -437,3 +437,28 @@ def test_no_example_is_named_where_the_dimension_of_the_batch_is_not_known():
     with repro.Guard(Turned(), then="note") as guard:
         guard._model(x)
     assert guard.finding.answer.watch.examples is None
+
+
+@pytest.mark.parametrize("then", ["note", "skip"])
+def test_a_loss_that_goes_bad_in_a_closure_is_told_as_such(then):
+    torch.manual_seed(0)
+    model, calls = nn.Linear(3, 1), []
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4)
+    x, wanted = torch.randn(10, 3), torch.randn(10, 1)
+
+    def closure():
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = ((model(x) - wanted) ** 2).mean()
+        if len(calls) == 2:
+            loss = loss * torch.tensor(0.0).log() * 0
+        loss.backward()
+        return loss
+
+    guard = repro.Guard(model, optimizer, then=then)
+    expected = pytest.raises(repro.FaultFound) if then == "skip" else contextlib.nullcontext()
+    with expected, guard:  # it has overwritten the weights, so that it cannot be skipped
+        optimizer.step(closure)
+    assert guard.finding.answer.watch.step == 1
+    assert guard.finding.origin is None
+    assert "made behind the model, in the loss" in guard.finding.text

@@ -51,13 +51,14 @@ class Call:
 @dataclass(frozen=True)
 class Bad:
     """What was bad when the screen looked. what: in words; phase: "forward", "backward" or "optimizer". call: the call
-    of the model that gave it, where it is known. name: of the parameter.
+    of the model that gave it, where it is known. name: of the parameter. is_too_late: whether it was used already.
     """
 
     what: str
     phase: str
     call: Optional[Call] = None
     name: Optional[str] = None
+    is_too_late: bool = False
 
 
 @dataclass(frozen=True)

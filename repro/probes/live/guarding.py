@@ -44,6 +44,7 @@ class Guarding:
         self._waiting: list[tuple[str, Optional[Call], Tensor, Tensor, bool]] = []
         self._depth = depth()
         self._met = False  # whether any call was seen; it is asked once
+        self._stepping = False  # whether the optimiser is in its step
         self._running = False  # whether a call of the model is under way
         self._steps_inside = False  # whether the optimiser steps within one
         self._wrapped = False  # whether a call came in through what wraps the model
@@ -182,12 +183,17 @@ class Guarding:
             masked = not is_loss and low == float("-inf") and high < float("inf")  # a mask's -inf is meant
             if not (low > float("-inf") and high < float("inf")) and not masked:
                 what = f"the {name}" if is_loss else f"the output of {self._class_name} ({name})"
-                self._told(Bad(what, "forward", call))
+                earlier = self._call_with_bad_back()
+                if earlier is not None and earlier is not call:  # its gradient has reached the weights since
+                    self._told(Bad(what, "backward", earlier, None, self._stepping))
+                else:
+                    self._told(Bad(what, "forward", call, None, self._stepping))
                 return
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if not is_tracing():
             self.before_step(optimizer)
+            self._stepping = not self.is_deaf
 
     def before_step(self, optimizer: Any) -> None:
         """The gradients are there, and the optimiser is about to use them."""
@@ -215,13 +221,20 @@ class Guarding:
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if is_tracing() or self.is_deaf:
             return
+        self._stepping = False
         if not self._met:  # it was compiled after the guard was put on, or what wraps it is not what is called
             self._met = True
             self._put_on()
         name = self._first_bad(optimizer, lambda parameter: parameter)
         if name is not None:
-            self._told(Bad(f"the parameter {name}", "optimizer", None, name))
+            # A closure's calls are made within the optimiser's step, where nothing is screened before it is used.
+            call = self._call_with_bad_back()
+            phase = "optimizer" if call is None else "backward"
+            self._told(Bad(f"the parameter {name}", phase, call, name, is_too_late=True))
         self._calls.clear()
+
+    def _call_with_bad_back(self) -> Optional[Call]:
+        return next((call for call in self._calls if any(map(is_bad, call.back.values()))), None)
 
     def _told(self, bad: Bad) -> None:
         self._waiting.clear()
