@@ -1,23 +1,25 @@
 """``repro.Guard``: a training loop at nearly its own speed, stopped and explained at the first bad value."""
 
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from torch import nn
-from torch.optim import Optimizer
 
 from repro.core import paths
-from repro.core.folders import check_unused
+from repro.core.errors import ReproError
+from repro.core.folders import unused
 from repro.inprocess.finding import Finding
-from repro.inprocess.modules import inside
-from repro.inprocess.watching import of_operators
+from repro.inprocess.watching import check_is_module, of_operators, optimizers_of
 from repro.probes.live.again import Bad
 from repro.probes.live.answers import bisect_of_step, guard_outcome
+from repro.probes.live.compiled import inside
 from repro.probes.live.guarding import Guarding
 from repro.probes.live.saved import save
+from repro.probes.protocol.failures import in_words
 
 Then = Literal["raise", "skip", "note"]
 STEP = "step"
@@ -54,8 +56,10 @@ class Guard:
         model: The module that is called in the loop; where DistributedDataParallel or torch.compile wraps it, the
             wrapped one may be given.
         optimizer: One or several; without one, outputs alone are screened.
-        out: A new or empty folder for the report and the saved step; nothing is written where it is None.
-        then: "raise" FaultFound; "skip" the step, by leaving the optimiser no gradients (a fault of the optimiser's own
+        out: The folder for the report and the saved step; nothing is written where it is None. Where it holds something
+            already, such as the report of an earlier run, a numbered one beside it is taken, and that is said.
+        then: "raise" FaultFound; "skip" the step, by leaving the optimiser no gradients and putting the model's
+            buffers back (a fault of the optimiser's own
             step has changed the weights already, and raises); or only "note" it, in ``findings``.
         by_hand: The loop calls ``before_step(optimizer)`` when the gradients are there. For loops whose forward and
             backward pass run inside of the optimiser's step.
@@ -63,6 +67,7 @@ class Guard:
     Attributes:
         steps: How many steps of the optimiser have been made.
         aside: Gives a context for what is made again, such as one that logs nothing.
+        out: The folder of the report.
         findings: What was found, in order. Where steps are skipped or noted, only the first is looked into.
     """
 
@@ -77,9 +82,10 @@ class Guard:
     ) -> None:
         if then not in THEN:
             raise ValueError(f"then={then!r}: expected one of {', '.join(map(repr, THEN))}.")
+        check_is_module(model, "repro.Guard(module, optimizer)")
         self._model = inside(model)
-        self._optimizers = _several(optimizer)
-        self._out = None if out is None else Path(out)
+        self._optimizers = optimizers_of(optimizer)
+        self.out = None if out is None else _free(Path(out))
         self._then = then
         self.steps = 0
         self.findings: list[Finding] = []
@@ -130,7 +136,8 @@ class Guard:
         self.close()
 
     def _count(self, *_: Any) -> None:
-        self.steps += 1
+        if self._guarding is not None and not self._guarding.is_deaf:  # a step that is made again is none
+            self.steps += 1
 
     def _bad(self, bad: Bad) -> None:
         """The screen has seen something."""
@@ -138,33 +145,36 @@ class Guard:
         if not self.findings:
             finding = self._looked_into(bad)
             self.findings.append(finding)
-            if self._out is not None:
-                self._write(finding, bad, self._out)
-        if self._then == "raise" or (self._then == "skip" and bad.phase == "optimizer"):
+            if self.out is not None:
+                self._write(finding, bad, self.out)
+        if self._then == "raise" or (self._then == "skip" and bad.is_too_late):
             self.close()
-            raise FaultFound(self.findings[0], self._out)
+            raise FaultFound(self.findings[0], self.out)
         if self._then == "skip":
             self._skip(bad)
 
     def _write(self, finding: Finding, bad: Bad, out: Path) -> None:
-        """The step first: it is what cannot be had again."""
+        """The step first: it is what cannot be had again. What cannot be written is said, and ends no training."""
         assert self._guarding is not None
-        check_unused(paths.make(out))
-        step = paths.make(out / STEP)
+        self.out = None
         try:
-            save(str(step), self._model, self._guarding.calls, bad, self.step)
-        except OSError as error:
-            raise paths.not_written(step, error, out) from error
-        finding.report(out)
+            folder = paths.make(_free(out))  # another process of the same training may have taken it since
+            save(str(paths.make(folder / STEP)), self._model, self._guarding.calls, bad, self.step)
+            self.out = folder
+            finding.report(folder)
+        except Exception as error:  # noqa: BLE001 - the finding is there all the same, and so is the training
+            said = str(error) if isinstance(error, ReproError) else f"could not write all of {out}: {in_words(error)}"
+            _say(said)
 
     def _skip(self, bad: Bad) -> None:
-        """Without gradients, the optimiser leaves every parameter as it is."""
+        """The step is left out, once its gradients are there."""
+        assert self._guarding is not None
         self.skipped += 1
         if bad.phase == "forward" and bad.call is not None:
             bad.call.spoilt = True  # its gradients come later
             return
         for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            self._guarding.leave_out(optimizer)
 
     def _looked_into(self, bad: Bad) -> Finding:
         assert self._guarding is not None
@@ -173,16 +183,14 @@ class Guard:
         return of_operators(self._model, guard_outcome(told, self.step), bisect_of_step(told), told.program)
 
 
-def _several(optimizer: Any) -> tuple[Any, ...]:
-    """The optimisers themselves; Accelerate and others wrap them."""
-    if optimizer is None:
-        return ()
-    found = list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
-    plain = []
-    for one in found:
-        while isinstance(getattr(one, "optimizer", None), Optimizer):
-            one = one.optimizer
-        if not isinstance(one, Optimizer):
-            raise TypeError(f"{type(one).__name__} is no torch.optim.Optimizer: expected one, or several of them.")
-        plain.append(one)
-    return tuple(plain)
+def _free(out: Path) -> Path:
+    found = unused(out)
+    if found != out:
+        _say(f"{out} is used already: a report goes to {found}.")
+    return found
+
+
+def _say(text: str) -> None:
+    """On standard error, where there is one: no warning, which a program may have made an error."""
+    if sys.stderr is not None:
+        print(f"repro: {text}", file=sys.stderr)

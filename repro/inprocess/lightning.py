@@ -33,7 +33,7 @@ class Callback(LightningCallback):
         Trainer(max_epochs=1, callbacks=[Callback(out="nan-report")]).fit(module, loader)
 
     Args:
-        out: A new or empty folder for the report and the saved step; None for none.
+        out: The folder for the report and the saved step, or a numbered one beside it where it is used; None for none.
         then: "raise" repro.FaultFound, "skip" such steps, or "note" only the first.
     """
 

@@ -32,7 +32,21 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     with watch() as seen:
         try:
             return (yield)
+        except BaseException as error:
+            seen.kept(variables_of(error, item))
+            raise
         finally:
             seen.stop()
             if seen.finding:
                 item.add_report_section("call", SECTION, repr(seen.finding))
+
+
+def variables_of(error: BaseException, item: pytest.Item) -> dict[str, Any]:
+    """The variables of the test that raised, and of the functions in its own file that it was in."""
+    found: dict[str, Any] = {}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(item.path):
+            found = {**found, **trace.tb_frame.f_locals}
+        trace = trace.tb_next
+    return found

@@ -7,11 +7,11 @@ from torch import nn
 
 from repro.core.errors import ReproError, UsageError
 from repro.inprocess.finding import Finding
-from repro.inprocess.modules import inside
 from repro.inprocess.watching import of_operators
 from repro.probes.checkpoint.resolve import CannotResolve
 from repro.probes.live.again import Again
 from repro.probes.live.answers import bisect_of_step, guard_outcome
+from repro.probes.live.compiled import inside
 from repro.probes.live.saved import NoStep, read
 from repro.probes.model.compat import CannotLoad
 from repro.probes.model.given.factory import module_of

@@ -18,7 +18,7 @@ class Callback(TrainerCallback):
         Trainer(model, args, train_dataset=data, callbacks=[Callback(out="nan-report")]).train()
 
     Args:
-        out: A new or empty folder for the report and the saved step; None for none.
+        out: The folder for the report and the saved step, or a numbered one beside it where it is used; None for none.
         then: "raise" repro.FaultFound, "skip" such steps, or "note" only the first.
     """
 

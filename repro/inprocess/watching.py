@@ -3,16 +3,18 @@
 import io
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from torch import nn
+from torch.optim import Optimizer
 
 from repro.core import paths
 from repro.inprocess.finding import Finding
-from repro.inprocess.modules import inside
 from repro.inprocess.recording import Recording, Told
 from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
+from repro.probes.live.compiled import inside
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
 from repro.probes.live.watching import Watching
@@ -39,10 +41,46 @@ def find(model: nn.Module, /, *args: Any, **inputs: Any) -> Finding:
         The finding. It holds on to the module and the inputs until it is dropped.
 
     Raises:
-        TypeError: its forward does not take such arguments. What the module itself raises is passed on.
+        TypeError: it is no module, or its forward does not take such arguments. What the module itself raises is passed
+            on.
     """
+    check_is_module(model, "repro.find(module, *inputs)")
     begin = time.monotonic()
     return of_found(look_for(inside(model), args, inputs), time.monotonic() - begin)
+
+
+def check_is_module(model: Any, call: str) -> None:
+    """
+    Raises:
+        TypeError: it is none; the message says what to give.
+    """
+    if isinstance(model, nn.Module):
+        return
+    name = model.__name__ if isinstance(model, type) else type(model).__name__
+    kind = f"the class {name}" if isinstance(model, type) else f"a {name}"
+    raise TypeError(
+        f"{call} takes a torch.nn.Module, and got {kind}. Any other code is watched by `with repro.watch() as seen: "
+        "...`; several modules are given as one torch.nn.ModuleList."
+    )
+
+
+def optimizers_of(optimizer: Any) -> tuple[Any, ...]:
+    """The optimisers themselves; Accelerate and others wrap them.
+
+    Raises:
+        TypeError: one is none.
+    """
+    if optimizer is None:
+        return ()
+    is_several = isinstance(optimizer, Iterable) and not isinstance(optimizer, nn.Module)
+    plain = []
+    for one in list(optimizer) if is_several else [optimizer]:
+        while isinstance(getattr(one, "optimizer", None), Optimizer):
+            one = one.optimizer
+        if not isinstance(one, Optimizer):
+            raise TypeError(f"{type(one).__name__} is no torch.optim.Optimizer: expected one, or several of them.")
+        plain.append(one)
+    return tuple(plain)
 
 
 def of_found(found: Found, seconds: float = 0.0) -> Finding:
@@ -50,6 +88,8 @@ def of_found(found: Found, seconds: float = 0.0) -> Finding:
     told = {"forward": found.forward}
     if found.bisected is not None:
         told["bisect"] = found.bisected
+    elif found.forward[0] == "skip":
+        told["bisect"] = ("skip", "no bad output is known: there is nothing to find", None)
     else:
         told["bisect"] = ("good", "the output is finite: there is nothing to find", None)
     loaded = found.loaded
@@ -86,12 +126,17 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
     Args:
         model: Where it is named, only its own output counts as one, and a bad call of it is run again to be looked
             into. Without it, that of each outermost module counts.
-        optimizer: Its parameters are looked at as well, where the model does not hold them.
+        optimizer: One or several; their parameters are looked at as well, where the model does not hold them.
+
+    Raises:
+        TypeError: what was given is something else.
     """
 
     def __init__(self, model: nn.Module | None = None, optimizer: Any = None) -> None:
+        if model is not None:
+            check_is_module(model, "repro.watch(module, optimizer)")
         self._model = None if model is None else inside(model)
-        groups = getattr(optimizer, "param_groups", None) or []
+        groups = [group for one in optimizers_of(optimizer) for group in one.param_groups]
         self._watching = Watching(self._model, tuple(p for group in groups for p in group["params"]))
         self._finding: Finding | None = None
         self._is_over = False
@@ -110,6 +155,10 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
         if not self._is_over:
             self._is_over = True
             self._watching.end()
+
+    def kept(self, variables: Mapping[str, Any]) -> None:
+        """These count as variables of the code, too, when it is over."""
+        self._watching.further_variables.update(variables)
 
     @property
     def finding(self) -> Finding:

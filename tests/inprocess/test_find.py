@@ -186,3 +186,28 @@ def test_a_finding_prints_itself_and_escapes_what_a_notebook_would_run():
     assert "<b>" in repr(found)
     assert "<code><b></code>" not in found._repr_html_()
     assert "&lt;b&gt;" in found._repr_html_()
+
+
+def test_what_is_no_module_is_refused_with_what_to_give():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for call, got in (
+        (lambda: repro.find(torch.log, torch.ones(1)), "a builtin_function_or_method"),
+        (lambda: repro.find(nn.Linear, torch.ones(1)), "the class Linear"),
+        (lambda: repro.watch(optimizer, model), "a SGD"),
+        (lambda: repro.Guard(optimizer, model), "a SGD"),
+        (lambda: repro.Guard([model, model], optimizer), "a list"),
+    ):
+        with pytest.raises(TypeError, match=f"takes a torch.nn.Module, and got {got}"):
+            call()
+    with pytest.raises(TypeError, match=r"no torch\.optim\.Optimizer"):
+        repro.watch(model, model)
+    assert repro.watch(model, [optimizer, optimizer]).finding.verdict == "skip"
+
+
+def test_a_folder_that_holds_no_step_is_refused(tmp_path):
+    from repro.core.errors import UsageError
+
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UsageError):
+            repro.replay(folder, nn.Linear(2, 2))

@@ -109,9 +109,12 @@ def test_random_state_and_buffers_are_as_if_nobody_had_made_the_step_again():
     model = Net("backward").train()
     optimizer = torch.optim.AdamW(model.parameters())
     for at, (x, labels) in enumerate(batches(12, zeros_in=ZEROS)):
+        before = {name: tensor.clone() for name, tensor in model.norm.state_dict().items()}
         model(x, labels)["loss"].backward()
         if at != ZEROS:
             optimizer.step()
+        else:  # a step that is skipped leaves nothing behind
+            model.norm.load_state_dict(before)
         optimizer.zero_grad()
     random, mean = end("skip")
     assert torch.equal(random, torch.get_rng_state())
@@ -313,3 +316,152 @@ def test_a_saved_step_of_another_model_is_refused_in_one_line(tmp_path):
         assert ran.returncode == 2
         assert words in ran.stderr
         assert ran.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_used_gets_a_numbered_sibling_before_the_first_step(tmp_path, capsys):
+    for number in (1, 2, 3):
+        guard, _ = train("forward", out=tmp_path / "out", then="note")
+        name = "out" if number == 1 else f"out-{number}"
+        assert guard.out == tmp_path / name
+        assert (tmp_path / name / "report.md").exists()
+        assert (f"goes to {guard.out}" in capsys.readouterr().err) is (number > 1)
+        assert guard.steps == 12
+
+
+def test_two_guards_of_one_folder_do_not_end_each_other(tmp_path):
+    one, two = (repro.Guard(nn.Linear(2, 2), out=tmp_path / "out", then="note") for _ in range(2))
+    for guard in (one, two):
+        with guard:
+            guard._model(torch.full((1, 2), float("nan")))
+    assert (one.out, two.out) == (tmp_path / "out", tmp_path / "out-2")
+    assert all((guard.out / "report.md").exists() for guard in (one, two))
+
+
+def test_a_folder_that_cannot_be_written_ends_no_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    guard, _ = train("forward", out=tmp_path / "file" / "out", then="note")
+    assert guard.steps == 12
+    assert guard.finding.verdict == "bad"
+    assert guard.out is None
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_fault_of_the_optimisers_own_step_has_the_number_of_that_step(steps):
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters(), eps=0.0, betas=(0.0, 0.0))
+    first = None
+    with repro.Guard(model, optimizer, then="note") as guard:
+        for at in range(1, steps + 1):
+            x = torch.randn(4, 3)
+            if at == 2:
+                x[:, 1] = 0  # 0 / 0
+            model(x).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if first is None and model.weight.isnan().any():
+                first = at
+    assert guard.finding.answer.watch.step == first == 2
+    assert guard.steps == steps
+
+
+def test_a_model_whose_call_makes_the_optimisers_step_is_not_called_again():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = nn.Linear(4, 1), 0
+            self.optimizer = torch.optim.Adam(self.inner.parameters(), lr=0.0)
+
+        def forward(self, x):
+            self.calls += 1
+            loss = self.inner(x).mean()
+            self.optimizer.zero_grad()
+            (loss * (float("inf") if self.calls == 3 else 1)).backward()
+            self.optimizer.step()
+            return loss.detach()
+
+    model = Whole()
+    with repro.Guard(model, model.optimizer, then="note") as guard:
+        for _ in range(4):
+            model(torch.ones(2, 4))
+    assert model.calls == 4
+    assert model.optimizer.state[model.inner.weight]["step"].item() == 4
+    assert (guard.finding.answer.watch.step, guard.finding.origin) == (3, None)
+    assert "changing the training" in guard.finding.text
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_step_that_is_skipped_leaves_no_trace_in_the_buffers(accumulated):
+    def train(bad):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with repro.Guard(model, optimizer, then="skip") as guard:
+            for step in range(4):
+                for _ in range(accumulated):
+                    x = torch.randn(6, 4)
+                    if step == 2:
+                        if not bad:
+                            continue
+                        x[2, 1] = float("inf")
+                    model(x).sum().backward()
+                if step != 2 or bad:
+                    optimizer.step()
+                optimizer.zero_grad()
+        return guard.skipped, list(model.state_dict().values())
+
+    skipped, state = train(True)
+    assert skipped >= 1
+    assert all(map(torch.equal, state, train(False)[1]))
+
+
+@pytest.mark.parametrize(("batch_first", "examples"), [(False, (3,)), (True, (2,))])
+def test_examples_are_counted_along_the_dimension_of_the_batch(batch_first, examples):
+    layer = nn.GRU(3, 4, batch_first=batch_first)
+    x = torch.randn(7, 5, 3)
+    x[2, 3, 0] = float("nan")
+    with repro.Guard(layer, then="note") as guard:
+        layer(x)
+    assert guard.finding.answer.watch.examples == examples
+    assert guard.finding.answer.watch.batch == (7 if batch_first else 5)
+
+
+def test_no_example_is_named_where_the_dimension_of_the_batch_is_not_known():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.GRU(3, 4)
+
+        def forward(self, x):
+            return self.inner(x.transpose(0, 1))[0]
+
+    x = torch.randn(7, 5, 3)
+    x[2, 3, 0] = float("nan")
+    with repro.Guard(Turned(), then="note") as guard:
+        guard._model(x)
+    assert guard.finding.answer.watch.examples is None
+
+
+@pytest.mark.parametrize("then", ["note", "skip"])
+def test_a_loss_that_goes_bad_in_a_closure_is_told_as_such(then):
+    torch.manual_seed(0)
+    model, calls = nn.Linear(3, 1), []
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4)
+    x, wanted = torch.randn(10, 3), torch.randn(10, 1)
+
+    def closure():
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = ((model(x) - wanted) ** 2).mean()
+        if len(calls) == 2:
+            loss = loss * torch.tensor(0.0).log() * 0
+        loss.backward()
+        return loss
+
+    guard = repro.Guard(model, optimizer, then=then)
+    expected = pytest.raises(repro.FaultFound) if then == "skip" else contextlib.nullcontext()
+    with expected, guard:  # it has overwritten the weights, so that it cannot be skipped
+        optimizer.step(closure)
+    assert guard.finding.answer.watch.step == 1
+    assert guard.finding.origin is None
+    assert "made behind the model, in the loss" in guard.finding.text

@@ -79,3 +79,40 @@ def test_skipped_steps_leave_the_weights_alone(tmp_path):
     callback, model = fit("backward", tmp_path, out=None, then="skip")
     assert callback.guard.skipped == 1
     assert all(bool(tensor.isfinite().all()) for tensor in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("then", ["note", "skip"])
+def test_manual_optimisation_is_screened_and_no_step_is_made_again(then, tmp_path):
+    from repro.lightning import Callback
+
+    class Manual(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls, self.automatic_optimization = torch.nn.Linear(4, 1), 0, False
+
+        def training_step(self, batch, index):
+            self.calls += 1
+            loss = self.inner(batch[0]).square().mean() * (float("inf") if index == 2 else 1)
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    callback, model = Callback(out=None, then=then), Manual()
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=str(tmp_path), callbacks=[callback],
+    )  # fmt: skip
+    trainer.fit(model, DataLoader(TensorDataset(torch.randn(24, 4)), batch_size=4))
+    assert model.calls == 6
+    assert callback.guard.steps == 6
+    watch = callback.finding.answer.watch
+    assert (watch.step, watch.phase) == (3, "backward")
+    assert callback.finding.origin is None
+    assert "changing the training" in callback.finding.text
+    if then == "skip":
+        assert model.inner.weight.isfinite().all()

@@ -46,3 +46,31 @@ def test_without_the_option_nothing_is_watched(tmp_path):
     ran = run(tmp_path)
     assert "2 failed, 2 passed" in ran.stdout
     assert "BAD  " not in ran.stdout
+
+
+PLAIN = """
+import torch
+
+def test_variable():
+    y = torch.log(torch.tensor([-1.0]))
+    assert y.item() > 0
+
+def test_in_a_helper():
+    def check(value):
+        kept = [value / value]
+        assert kept[0].sum() == 0
+    check(torch.zeros(2))
+
+def test_masked():
+    scores = torch.zeros(2).masked_fill(torch.tensor([True, False]), float("-inf"))
+    assert scores.softmax(-1)[0] == 1
+"""
+
+
+def test_a_variable_of_a_test_that_fails_is_where_a_nan_may_arrive(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "TESTS", PLAIN)
+    ran = run(tmp_path, "--repro")
+    assert "3 failed" in ran.stdout
+    assert ran.stdout.count("BAD  ") == 2
+    assert "test_it.py:5" in ran.stdout
+    assert "test_it.py:10" in ran.stdout

@@ -18,6 +18,9 @@ OF_A_SWEEP = frozenset({"host.log", "row.json"})
 NAMED = 3
 """How many of the files that stand in the way are named."""
 
+SIBLINGS = 10_000
+"""As many folders beside one are looked at."""
+
 
 class Claim(Record, frozen=True, kw_only=True):
     """What a folder of many runs was made for: the command that asks it, without the folder.
@@ -52,6 +55,26 @@ def check_unused(folder: Path, *others: str) -> None:
         f"--out {folder} is no run folder, and not empty (it holds {', '.join(found[:NAMED])}{more}): what is there "
         "might be written over. Give a new folder."
     )
+
+
+def unused(folder: Path) -> Path:
+    """The folder itself where it is unused, else the first unused of its numbered siblings: "out-2", "out-3", ...
+
+    Raises:
+        EvidenceError: one of them cannot be looked into.
+    """
+    for found in (folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, SIBLINGS))):
+        try:
+            if not found.exists():
+                return found
+            if found.is_dir():
+                check_unused(found)
+                return found
+        except UsageError:
+            continue
+        except OSError as error:
+            raise EvidenceError(f"could not look into {found}: {error.strerror}. Give another folder.") from error
+    raise EvidenceError(f"{folder} and {SIBLINGS - 2} folders beside it are used. Give another.")
 
 
 def _has_files(path: Path) -> bool:

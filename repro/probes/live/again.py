@@ -51,13 +51,14 @@ class Call:
 @dataclass(frozen=True)
 class Bad:
     """What was bad when the screen looked. what: in words; phase: "forward", "backward" or "optimizer". call: the call
-    of the model that gave it, where it is known. name: of the parameter.
+    of the model that gave it, where it is known. name: of the parameter. is_too_late: whether it was used already.
     """
 
     what: str
     phase: str
     call: Optional[Call] = None
     name: Optional[str] = None
+    is_too_late: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Again:
         """Make again what went bad, watched. What the training holds is afterwards as it was."""
         if any(type(parameter).__name__ == "DTensor" for parameter in self._model.parameters()):
             return Told(bad, why="the model is sharded over several processes, and this one cannot repeat a step alone")
+        for call in {id(call): call for call in (*self._calls, *filter(None, [bad.call]))}.values():
+            call.given = call.given.settled()
         with self._kept():
             if bad.phase == "forward" and bad.call is not None:
                 return self._forward_again(bad, bad.call)
@@ -126,7 +129,7 @@ class Again:
                     why = f"the gradient that came back to {name} was bad: it was made behind the model, in the loss"
                     return Told(bad, why=why)
         self._drop_gradients()
-        watching = Watching(self._model)
+        watching = Watching(self._model, judges_masks=False)
         with _watched(watching):
             for call in self._calls:
                 _backward(call, call.given, _whole)
@@ -176,11 +179,12 @@ class Again:
         self, call: Call, is_bad_alone: Callable[[Given, Cut], bool]
     ) -> tuple[Optional[tuple[int, ...]], Optional[int]]:
         """Which examples of the batch are bad alone, and how many there are."""
-        size = _batch_of(call.given)
-        if size is None or not 1 < size <= EXAMPLES:
+        dim = _batch_dim(call.loaded.model)
+        size = None if dim is None else _batch_of(call.given, dim)
+        if dim is None or size is None or not 1 < size <= EXAMPLES:
             return None, size
         for times in (1, 2):  # a batch norm in training takes no single example, and the same one twice
-            cuts = [partial(_example, at=at, size=size, times=times) for at in range(size)]
+            cuts = [partial(_example, at=at, size=size, times=times, dim=dim) for at in range(size)]
             try:
                 return tuple(at for at, cut in enumerate(cuts) if is_bad_alone(_cut(call.given, cut), cut)), size
             except Exception:  # noqa: BLE001 - the model's own code refuses in its own words; then it is not known
@@ -209,10 +213,18 @@ def _is_bad_call(loaded: Loaded, given: Given, cut: Cut) -> bool:
     return is_bad(judged_output(run(loaded.model, given))[1])
 
 
-def _batch_of(given: Given) -> Optional[int]:
-    """How many examples there are: the first dimension of the first tensor."""
-    first = next((tensor for tensor in tensors_in(list(_all_of(given))) if tensor.dim()), None)
-    return None if first is None else int(first.shape[0])
+def _batch_dim(model: nn.Module) -> Optional[int]:
+    """Which dimension is the batch's: PyTorch's own layers may want the sequence first. None where one of these lies
+    inside of a model, which may turn its inputs round or not.
+    """
+    first = [getattr(module, "batch_first", None) is False for module in model.modules()]
+    return int(first[0]) if first[0] or not any(first) else None
+
+
+def _batch_of(given: Given, dim: int) -> Optional[int]:
+    """How many examples there are: the size of the first tensor."""
+    first = next((tensor for tensor in tensors_in(list(_all_of(given))) if tensor.dim() > 2 * dim), None)
+    return None if first is None or not first.dim() else int(first.shape[dim])
 
 
 def _all_of(given: Given) -> Iterator[Any]:
@@ -220,9 +232,11 @@ def _all_of(given: Given) -> Iterator[Any]:
     yield from given.positional
 
 
-def _example(tensor: Tensor, at: int, size: int, times: int) -> Tensor:
+def _example(tensor: Tensor, at: int, size: int, times: int, dim: int) -> Tensor:
     """One example of the batch, once or several times; a tensor that is not as long as the batch, as it is."""
-    return torch.cat([tensor[at : at + 1]] * times) if tensor.dim() and tensor.shape[0] == size else tensor
+    if tensor.dim() <= dim or tensor.shape[dim] != size:
+        return tensor
+    return torch.cat([tensor.narrow(dim, at, 1)] * times, dim)
 
 
 def _cut(given: Given, cut: Cut) -> Given:

@@ -1,8 +1,10 @@
 """What was found in the user's own process, as the answers of the steps that a command would have run."""
 
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..model.compat import CannotLoad
 from ..model.load import Loaded
@@ -96,7 +98,8 @@ class OfOperators(Session):
 
 def _versions(model: nn.Module) -> list[tuple[int, int]]:
     """What changes when a parameter is replaced or written to."""
-    return [(tensor.data_ptr(), version_of(tensor)) for tensor in model.parameters()]
+    named: Iterator[Any] = model.parameters()
+    return [(tensor.data_ptr(), version_of(tensor)) for tensor in named if not is_lazy(tensor)]
 
 
 def guard_outcome(told: Told, step: Optional[int]) -> Outcome:

@@ -1,16 +1,19 @@
 """One call of a module in memory: is it good, and if not, where is the bad value born?"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from ..checkpoint.resolve import Source
 from ..model.forward import Pass, judge, look, main_output, named_outputs, run
 from ..model.load import Loaded
-from ..model.ready import Given, left_alone, ready
+from ..model.ready import MEMORY, Given, left_alone, ready
+from ..observe.watch import aside
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
 from ..values.figures import widen
@@ -37,24 +40,39 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
     Raises:
         TypeError: the module's forward does not take such arguments. What the module raises is passed on.
     """
-    return look_into(*ready(model, args, kwargs))
+    named: Iterator[tuple[str, Any]] = model.named_parameters()
+    lazy = next((name for name, parameter in named if is_lazy(parameter)), None)
+    if lazy is not None:
+        why = f"{lazy} is made at the first call of the module: call it once, then ask again"
+        loaded = Loaded(model, type(model).__name__, Source(MEMORY, None), torch.float32, torch.device("cpu"), None, {})
+        return Found(loaded, Given(None, MEMORY, None, None), None, ("skip", why, None), None)
+    with aside():
+        return look_into(*ready(model, args, kwargs))
 
 
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
-    with left_alone(loaded.model):
-        good = _good(loaded, given)
-        if good is not None:
-            return Found(loaded, given, None, good, None)
+    with aside(), left_alone(loaded.model):
+        told = _told_at_once(loaded, given)
+        if told is not None:
+            return Found(loaded, given, None, told, None)
         seen = look(loaded.model, given, repeats_good=False)
-        return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]) if seen.bad else None)
+        if not seen.bad:
+            why = "a first pass gave a NaN or Inf, and the same pass made again does not"
+            return Found(loaded, given, None, ("skip", why, None), None)
+        return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]))
 
 
-def _good(loaded: Loaded, given: Given) -> Optional[Outcome]:
-    """The forward step's answer where every output is finite: a plain pass, and one look at each output."""
+def _told_at_once(loaded: Loaded, given: Given) -> Optional[Outcome]:
+    """The forward step's answer where every output is finite, or none can be judged: a plain pass, and one look at each
+    output.
+    """
     outputs = named_outputs(output := run(loaded.model, given))
     bounds = {name: torch.aminmax(widen(tensor.detach())) for name, tensor in outputs.items() if tensor.numel()}
     flat = [float(bound) for pair in bounds.values() for bound in pair]
+    if not flat:
+        kind = "has no element" if outputs else f"holds no number to judge: it is a {type(output).__name__}"
+        return "skip", f"the output of {loaded.class_name} {kind}", None
     if not all(map(math.isfinite, flat)):
         return None
     name, _ = main_output(output)

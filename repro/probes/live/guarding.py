@@ -10,14 +10,20 @@ from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ..model.forward import main_output, named_outputs
 from ..model.ready import ready
-from ..values.figures import is_bad
+from ..observe.watch import ALWAYS, aside, depth
+from ..protocol.failures import in_words
+from ..values.figures import is_bad, widen
 from .again import Again, Bad, Call, Told, local_parts
+from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_of
 
 LOSS = "loss"
 CALLS = 64  # of the model, between two steps of the optimiser, that are kept
+UNSEEN = "the model ran inside of compiled code only, where its inputs cannot be kept: compile the model by itself"
+STEPS = "the model's own call makes the optimizer's step, so it cannot be made again without changing the training"
 
 
 class Guarding:
@@ -33,17 +39,54 @@ class Guarding:
         self._model, self._report = model, report
         self._optimizers = tuple(optimizers)
         self._calls: list[Call] = []
-        self._waiting: list[tuple[str, Call, Tensor, Tensor, bool]] = []
-        self._busy = False
+        self._current: Optional[Call] = None
+        self._lost = UNSEEN  # why there is no call that could be made again
+        self._waiting: list[tuple[str, Optional[Call], Tensor, Tensor, bool]] = []
+        self._depth = depth()
+        self._met = False  # whether any call was seen; it is asked once
+        self._stepping = False  # whether the optimiser is in its step
+        self._running = False  # whether a call of the model is under way
+        self._steps_inside = False  # whether the optimiser steps within one
+        self._wrapped = False  # whether a call came in through what wraps the model
+        self.unread: Optional[str] = None  # why an output could not be read, where one could not
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._handles = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after),
-        ]
+        self._class_name = type(model).__name__
+        self._handles: list[Any] = []
+        self._on_model: list[Any] = []
+        self._put_on()
         for optimizer in self._optimizers:
             if not by_hand:
                 self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def _put_on(self) -> None:
+        """The hooks stand where calls come in and nothing is compiled: on the wrapper of a compiled module, not in it.
+        On the module itself they stand where no wrapper is known, or none is called, and do nothing while it is traced.
+        """
+        again = bool(self._on_model)
+        self._take_off()
+        wrappers = wrappers_of(self._model)
+        for wrapper in wrappers:
+            self._on_model.append(wrapper.register_forward_pre_hook(self._before_wrapped, with_kwargs=True))
+            self._on_model.append(wrapper.register_forward_hook(self._after_wrapped, **ALWAYS))
+        if compiled_in_place(self._model) is not None:
+            self._on_model.append(InPlace(self._model, self._before, self._after))
+        elif isinstance(self._model, torch.jit.ScriptModule):  # takes no hooks of its own
+            self._on_model.append(register_module_forward_pre_hook(self._before_any))
+            self._on_model.append(register_module_forward_hook(self._after_any))
+        elif again or not wrappers:
+            self._on_model.append(self._model.register_forward_pre_hook(self._before, with_kwargs=True))
+            self._on_model.append(self._model.register_forward_hook(self._after))
+
+    def _take_off(self) -> None:
+        for handle in self._on_model:
+            handle.remove()
+        self._on_model.clear()
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether what runs is the kit's own: a step that is made again, a ``find`` within the loop."""
+        return depth() > self._depth
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -52,35 +95,69 @@ class Guarding:
 
     def close(self) -> None:
         """Take the hooks off."""
+        self._take_off()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._calls.clear()
         self._waiting.clear()
+        self._current = None
 
     # --- the screen ----------------------------------------------------------------------------------------------
 
+    def _before_wrapped(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._before(module, args, kwargs)
+        self._wrapped = True
+
+    def _after_wrapped(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._wrapped = False
+        if output is not None:
+            self._after(module, args, output)
+
+    def _before_any(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if module is self._model:
+            self._before(module, args, {})
+
+    def _after_any(self, module: nn.Module, args: Any, output: Any) -> None:
+        if module is self._model:
+            self._after(module, args, output)
+
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._busy:
+        if is_tracing() or self.is_deaf or self._wrapped:
             return
         if not torch.is_grad_enabled():  # evaluated between two steps: nothing of it is repeated later than now
             self._calls.clear()
         del self._calls[: max(0, len(self._calls) + 1 - CALLS)]
-        self._calls.append(Call(*ready(module, args, kwargs)))
+        self._current, self._met, self._running = None, True, True
+        try:
+            self._current = Call(*ready(self._model, args, kwargs))
+            self._calls.append(self._current)
+        except Exception as error:  # noqa: BLE001 - of the program's own objects; the model is called all the same
+            self._lost = f"what the model was given cannot be kept: {in_words(error)}"
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._busy or not self._calls:
+        if is_tracing() or self.is_deaf or self._wrapped:
             return
-        call, outputs = self._calls[-1], named_outputs(output)
+        self._running = False
+        try:
+            self._measure(output)
+        except Exception as error:  # noqa: BLE001 - of the program's own objects; what cannot be read is not screened
+            self.unread = self.unread or in_words(error)
+        if all(low.device.type == "cpu" for _, _, low, _, _ in self._waiting):
+            self._read()
+
+    def _measure(self, output: Any) -> None:
+        """Bounds of what the model gave, without waiting for the device."""
+        call, outputs = self._current, named_outputs(output)
         seen = {LOSS: outputs[LOSS]} if LOSS in outputs else outputs
+        if call is not None:
+            self._wait_for_gradients(call, seen, output)
         for name, tensor in seen.items():
             if not tensor.numel():
                 continue
-            low, high = torch.aminmax(tensor.detach() if tensor.element_size() > 1 else tensor.detach().float())
+            plain = tensor.detach()
+            low, high = torch.aminmax(widen(plain) if plain.is_complex() or plain.element_size() == 1 else plain)
             self._waiting.append((name, call, low, high, name == LOSS))
-        self._wait_for_gradients(call, seen, output)
-        if all(low.device.type == "cpu" for _, _, low, _, _ in self._waiting):
-            self._read()
 
     @staticmethod
     def _wait_for_gradients(call: Call, seen: dict[str, Tensor], output: Any) -> None:
@@ -98,38 +175,66 @@ class Guarding:
     def _read(self) -> None:
         """Look at what was measured: on an accelerator, the one time in a step that it is waited for."""
         waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
         bounds = torch.stack([bound.to("cpu", torch.float64) for _, _, *pair, _ in waiting for bound in pair]).tolist()
         for at, (name, call, _, _, is_loss) in enumerate(waiting):
             low, high = bounds[2 * at : 2 * at + 2]
             masked = not is_loss and low == float("-inf") and high < float("inf")  # a mask's -inf is meant
             if not (low > float("-inf") and high < float("inf")) and not masked:
-                what = f"the {name}" if is_loss else f"the output of {call.loaded.class_name} ({name})"
-                self._told(Bad(what, "forward", call))
+                what = f"the {name}" if is_loss else f"the output of {self._class_name} ({name})"
+                earlier = self._call_with_bad_back()
+                if earlier is not None and earlier is not call:  # its gradient has reached the weights since
+                    self._told(Bad(what, "backward", earlier, None, self._stepping))
+                else:
+                    self._told(Bad(what, "forward", call, None, self._stepping))
                 return
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self.before_step(optimizer)
+        if not is_tracing():
+            self.before_step(optimizer)
+            self._stepping = not self.is_deaf
 
     def before_step(self, optimizer: Any) -> None:
         """The gradients are there, and the optimiser is about to use them."""
-        if self._busy:
+        if self.is_deaf:
             return
-        if self._waiting:
-            self._read()
+        self._wrapped = False
+        self._steps_inside = self._steps_inside or self._running
+        self._read()
         if any(call.spoilt for call in self._calls):
-            optimizer.zero_grad(set_to_none=True)
+            self.leave_out(optimizer)
             return
         name = self._first_bad(optimizer, lambda parameter: parameter.grad)
         if name is not None:
             self._told(Bad(f"the gradient of {name}", "backward", self._calls[-1] if self._calls else None, name))
 
+    def leave_out(self, optimizer: Any) -> None:
+        """Without gradients the optimiser leaves every parameter as it is. The model's buffers are put back to what
+        they were before the step's first call.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        beginning = self._calls[0].given.beginning if self._calls else None
+        if beginning is not None:
+            beginning.put_buffers_back()
+
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._busy:
+        if is_tracing() or self.is_deaf:
             return
+        self._stepping = False
+        if not self._met:  # it was compiled after the guard was put on, or what wraps it is not what is called
+            self._met = True
+            self._put_on()
         name = self._first_bad(optimizer, lambda parameter: parameter)
         if name is not None:
-            self._told(Bad(f"the parameter {name}", "optimizer", None, name))
+            # A closure's calls are made within the optimiser's step, where nothing is screened before it is used.
+            call = self._call_with_bad_back()
+            phase = "optimizer" if call is None else "backward"
+            self._told(Bad(f"the parameter {name}", phase, call, name, is_too_late=True))
         self._calls.clear()
+
+    def _call_with_bad_back(self) -> Optional[Call]:
+        return next((call for call in self._calls if any(map(is_bad, call.back.values()))), None)
 
     def _told(self, bad: Bad) -> None:
         self._waiting.clear()
@@ -144,12 +249,20 @@ class Guarding:
         return None if bad is None else self._names.get(id(bad), "a parameter of the optimizer")
 
     def look_into(self, bad: Bad) -> Told:
-        """Make again what went bad. The hooks of the screen say nothing meanwhile."""
-        self._busy = True
+        """Make again what went bad. The hooks of the screen say nothing meanwhile. What goes wrong in that is told, and
+        never reaches the program.
+        """
+        if self._steps_inside and bad.phase != "optimizer":
+            return Told(bad, why=STEPS)
+        if bad.phase == "forward" and bad.call is None:
+            return Told(bad, why=self._lost)
+        if bad.phase == "backward" and not self._calls:
+            return Told(bad, why=self._lost)
         try:
-            return Again(self._model, self._calls, next(iter(self._optimizers), None)).look_into(bad)
-        finally:
-            self._busy = False
+            with aside(), eagerly():
+                return Again(self._model, self._calls, next(iter(self._optimizers), None)).look_into(bad)
+        except Exception as error:  # noqa: BLE001 - of the model's own code, or of PyTorch's around it
+            return Told(bad, why=f"the step could not be made again: {in_words(error)}")
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:

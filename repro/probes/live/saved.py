@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..checkpoint.opening import check_is_file, open_foreign
 from ..machine.chance import Chance
-from ..model.ready import PLAIN, ready
+from ..model.lent import PLAIN
+from ..model.ready import ready
 from ..protocol.failures import one_line
 from ..values.figures import digest, dtype_name
 from ..values.nest import rebuild
@@ -62,12 +63,13 @@ def _call(call: Call, left_out: set[str]) -> dict[str, Any]:
     kept = {}
     for name, value in given.arguments().items():
         if isinstance(value, PLAIN):
-            kept[name] = _on_cpu(value)
+            kept[name] = _on_cpu(rebuild(value, Tensor, given.as_given))
         else:
             left_out.add(name)
     return {
         "inputs": kept,
-        "positional": _on_cpu(list(given.positional)),
+        "positional": _on_cpu(rebuild(list(given.positional), Tensor, given.as_given)),
+        "by_place": list(given.by_place),
         "back": _on_cpu(call.back),
         "gradients": given.gradients,
         "chance": None if given.beginning is None else given.beginning.chance.plain(),
@@ -134,7 +136,9 @@ def _call_of(model: nn.Module, row: dict[str, Any]) -> Call:
     def there(nest: Any) -> Any:
         return rebuild(nest, Tensor, lambda tensor: tensor.to(device))
 
-    loaded, given = ready(model, tuple(there(row["positional"])), there(row["inputs"]))
+    named, placed = there(row["inputs"]), row.get("by_place", ())
+    args = (*there(row["positional"]), *(named.pop(name) for name in placed if name in named))
+    loaded, given = ready(model, args, named)
     if given.beginning is not None and row["chance"] is not None:
         given.beginning.chance = Chance.read(row["chance"])
     return Call(loaded, replace(given, gradients=bool(row["gradients"])), there(row["back"]))

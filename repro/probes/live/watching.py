@@ -9,19 +9,22 @@ again, and there the whole search is made.
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Callable, Optional
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.parameter import is_lazy
 
 from ..model.load import Loaded
 from ..model.ready import Given, ready
 from ..observe.source import excerpt
 from ..observe.tape import Tape, output_tensors, unreadable
-from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, aside, watched_everywhere
 from ..origin.arithmetic import limit_of
 from ..origin.outside import came_in, literal_in_source
 from ..origin.search import earliest
@@ -33,11 +36,15 @@ from ..reduce.program import Program
 from ..reduce.reduce import operators_of
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import describe, is_bad, scalar
+from .compiled import eagerly
 from .find import Found, look_into
+from .held import held_in, is_odd
 
 KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
 UNSCALE = "_amp_foreach_non_finite_check_and_unscale_"
 BACKWARD = os.path.join("torch", "autograd", "__init__.py")
+COMPUTED = ("overflow", "divide_by_zero", "kernel")  # of -inf that nobody wrote down
+READ_OUT = "_local_scalar_dense"  # a tensor's one element as a number of Python's
 NOTHING = ("nothing", Address("", -1, "", -1))
 
 
@@ -52,7 +59,8 @@ class Arrival:
 @dataclass(frozen=True)
 class Sighting:
     """The first bad value that arrived somewhere. origin: its record; None where the walk back did not end. call:
-    what a call of the model showed that was run again. program: the operators that show it by themselves.
+    what a call of the model showed that was run again. program: the operators that show it by themselves. written_down:
+    whether it is a number that the code itself wrote there, and nothing was computed with it.
     """
 
     arrival: Arrival
@@ -61,6 +69,7 @@ class Sighting:
     why: str
     call: Optional[Found] = None
     program: Optional[Program] = None
+    written_down: bool = False
 
 
 class Live(Capture):
@@ -72,6 +81,8 @@ class Live(Capture):
         self._taping, self._kept = False, 0
         self._pending: Optional[Sighting] = None
         self._alive: list[Any] = []
+        self._numbers: dict[str, Optional[Sighting]] = {}  # bad numbers that the program took out of tensors
+        self.before: frozenset[str] = frozenset()  # variables that held such a number before
         self.scaled = 0  # gradients that a loss scaler threw away
         self.sighting: Optional[Sighting] = None
 
@@ -83,6 +94,8 @@ class Live(Capture):
             self._after_backward(call)
         elif node is None and call.address.base_name == "ones_like" and _begins_backward():
             self._is_led_back(call)
+        elif node is None and call.address.base_name == READ_OUT:
+            self._reads_out(call)
         try:
             result = Look.visit(self, call)
         except Exception as error:
@@ -150,9 +163,23 @@ class Live(Capture):
 
     def call_ends(self, class_name: str, output: Any, again: Optional[Callable[[], Optional[Found]]]) -> None:
         """again: runs the call once more and looks into it, where it is known how it was made."""
-        bad = [tensor for tensor in output_tensors(output) if is_readable(tensor) and kinds_in([tensor]) - MASK]
-        if bad and node_here() is None:
-            self._arrived(bad[0], Arrival(f"the output of {class_name}", phase_here()["phase"]), again)
+        tensors = [tensor for tensor in output_tensors(output) if is_readable(tensor) and is_bad(tensor)]
+        if not tensors or node_here() is not None:
+            return
+        arrival = Arrival(f"the output of {class_name}", phase_here()["phase"])
+        bad = next((tensor for tensor in tensors if kinds_in([tensor]) - MASK), None)
+        if bad is not None:
+            self._arrived(bad, arrival, again)
+        elif self._owner.judges_masks:  # -inf alone: a mask's is written down
+            computed = next(filter(self._is_computed, tensors), None)
+            if computed is not None:
+                self._arrived(computed, arrival, again)
+
+    def _is_computed(self, tensor: Tensor) -> bool:
+        """Whether the walk back from -inf ends at an operator that made it of finite numbers."""
+        seen = self._sighted(tensor, Arrival("", ""), None)
+        origin = None if seen is None else seen.origin
+        return origin is not None and origin["mechanism"] in COMPUTED
 
     def _is_led_back(self, call: OpCall) -> None:
         """A backward pass begins at a loss."""
@@ -204,6 +231,19 @@ class Live(Capture):
             words = f"the input of {call.address.op}, which raised {type(call.raised).__name__}"
             self._arrived(bad, Arrival(words, phase_here()["phase"]), None)
 
+    def _reads_out(self, call: OpCall) -> None:
+        """A number is taken out of a tensor. The first bad one of a kind is traced back as long as it can be; whether a
+        variable keeps it is known at the end.
+        """
+        tensor = next(iter(readable_in(call.args)), None)
+        if tensor is None or not is_bad(tensor):
+            return
+        value = scalar(tensor, [0] * tensor.dim())
+        if is_odd(value) and str(value) not in self._numbers:
+            if self._memory.state(tensor) is None:
+                self._read(call, tensor)
+            self._numbers[str(value)] = self._sighted(tensor, Arrival("a number", phase_here()["phase"]), None)
+
     def at_the_end(self, variables: Mapping[str, Any]) -> None:
         """The watched code is over. What its variables hold that was made in it has arrived, too."""
         if self._pending is not None:
@@ -211,11 +251,17 @@ class Live(Capture):
         if self.sighting is not None:
             return
         named = {f"the parameter {name}": held for kind, name, held in self._owner.held() if kind == "parameter"}
-        tensors = {name: value for name, value in variables.items() if isinstance(value, Tensor)}
-        named.update((f"the variable {name}", value) for name, value in tensors.items() if not name.startswith("_"))
+        held = list(held_in(variables))
+        named.update((f"the variable {path}", thing) for path, thing in held if isinstance(thing, Tensor))
         for words, tensor in named.items():
-            if self._is_made_here(tensor):
-                self._arrived(tensor, Arrival(words, phase_here()["phase"]), None)
+            if self.sighting is None and self._is_made_here(tensor):
+                seen = self._sighted(tensor, Arrival(words, phase_here()["phase"]), None)
+                self.sighting = None if seen is None or seen.written_down else seen
+        for path, thing in held:
+            sighting = self._numbers.get(str(thing)) if isinstance(thing, float) and path not in self.before else None
+            if self.sighting is None and sighting is not None and not sighting.written_down:
+                arrival = replace(sighting.arrival, words=f"the variable {path}")
+                self.sighting = replace(sighting, arrival=arrival)
 
     def _is_made_here(self, tensor: Tensor) -> bool:
         """Whether it holds a NaN or Inf, other than a mask's, that an operator put there meanwhile."""
@@ -257,7 +303,8 @@ class Live(Capture):
     def _told(self, arrival: Arrival, origin: Origin, call: Optional[Found]) -> Sighting:
         if origin.end is End.BORN and origin.step is not None:
             found = self._record(self._place_of(origin), origin.step.op, origin)
-            return Sighting(arrival, found.origin, "walked", "", call, found.program)
+            down = origin.literal is not None and len(origin.path) <= 1
+            return Sighting(arrival, found.origin, "walked", "", call, found.program, down)
         if origin.end is End.OUTSIDE and origin.outside is not None:
             return Sighting(arrival, self._came_from_outside(origin), "walked", "", call)
         where = "" if origin.step is None else f" at {origin.step.op.address.op} ({origin.step.op.source})"
@@ -301,11 +348,15 @@ class Watching:
     """The context of one watch: what is put around the code, and what was seen.
 
     model: its calls can be run again; None where only operators are followed. further: parameters that count beside
-    the model's.
+    the model's. judges_masks: whether an output of -inf alone counts, where an operator computed it.
     """
 
-    def __init__(self, model: Optional[nn.Module] = None, further: tuple[Tensor, ...] = ()) -> None:
-        self._model = model
+    def __init__(
+        self, model: Optional[nn.Module] = None, further: tuple[Tensor, ...] = (), judges_masks: bool = True
+    ) -> None:
+        # A TorchScript module takes no hooks: what holds it, or the operators alone, are followed.
+        self._model = None if isinstance(model, torch.jit.ScriptModule) else model
+        self.judges_masks = judges_masks
         self._further = further
         self._names = Names()
         self._live = Live(self._names, self)
@@ -314,6 +365,13 @@ class Watching:
         self._call: Optional[tuple[Loaded, Given]] = None
         self._frame: Optional[FrameType] = None
         self._around: Optional[contextlib.ExitStack] = None
+        self._thread: Optional[int] = None
+        self.further_variables: dict[str, Any] = {}
+
+    @property
+    def _hears(self) -> bool:
+        """Whether what a hook tells of is the program's own, in the thread that is watched."""
+        return self._watch.active and not self._watch.is_deaf and threading.get_ident() == self._thread
 
     @property
     def sighting(self) -> Optional[Sighting]:
@@ -345,15 +403,21 @@ class Watching:
             for kind, named in (("parameter", self._model.named_parameters()), ("buffer", self._model.named_buffers())):
                 for name, tensor in named:
                     known.add(id(tensor))
-                    yield kind, name, tensor
+                    if not is_lazy(tensor):
+                        yield kind, name, tensor
         for at, tensor in enumerate(self._further):
             if id(tensor) not in known:
                 yield "parameter", f"the optimizer's parameter {at}", tensor
 
     def start(self, frame: Optional[FrameType] = None) -> None:
         """Begin to watch. frame: whose variables count when it is over."""
-        self._frame = frame
+        self._frame, self._thread = frame, threading.get_ident()
+        if frame is not None:
+            odd = (path for path, thing in held_in(frame.f_locals) if isinstance(thing, float) and is_odd(thing))
+            self._live.before = frozenset(odd)
         self._around = contextlib.ExitStack()
+        self._around.enter_context(eagerly())
+        torch.clear_autocast_cache()  # a weight that was cast before would come in from outside
         if self._model is not None:
             for handle in (
                 self._model.register_forward_pre_hook(self._called, with_kwargs=True),
@@ -367,13 +431,15 @@ class Watching:
         assert self._around is not None  # start() has made it
         self._watch.active = False
         try:
-            if self._live.sighting is None:
-                variables = {} if self._frame is None else dict(self._frame.f_locals)
-                self._live.at_the_end(variables)
+            if self._live.sighting is None and threading.get_ident() == self._thread:
+                variables = {**({} if self._frame is None else self._frame.f_locals), **self.further_variables}
+                with aside():
+                    self._live.at_the_end(variables)
         finally:
             self._around.close()
             self._live.forget()
             self._frame = self._call = None
+            self.further_variables.clear()
 
     def stop(self) -> None:
         """There is a sighting: what runs from here on runs as if nobody looked."""
@@ -385,35 +451,40 @@ class Watching:
         """What runs inside is the kit's own, and not watched."""
         before, self._watch.active = self._watch.active, False
         try:
-            yield
+            with aside():
+                yield
         finally:
             self._watch.active = before
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._watch.active:
+        if self._hears:
             self._live.call_begins()
-            with self.aside():
+            self._call = None
+            with self.aside(), contextlib.suppress(Exception):  # of the program's own objects: it is not made again
                 self._call = ready(module, args, kwargs)
 
     def _ended(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._watch.active:
-            self._live.call_ends(type(module).__name__, output, None if self._call is None else self._again)
+        if self._hears:
+            with aside():
+                self._live.call_ends(type(module).__name__, output, None if self._call is None else self._again)
 
     def _again(self) -> Optional[Found]:
         """The model's last call, run again and looked into."""
         assert self._call is not None  # the caller has seen to it
         try:
-            return look_into(*self._call)
+            loaded, given = self._call
+            return look_into(loaded, given.settled())
         except Exception:  # noqa: BLE001 - it has changed what it was given: the walk back has to do
             return None
 
     def _entered(self, name: str, index: int) -> None:
-        if self._model is None and self._watch.active and len(self._watch.stack) == 1:
+        if self._model is None and self._hears and len(self._watch.stack) == 1:
             self._live.call_begins()
 
     def _left(self, name: str, index: int, output: Any) -> None:
-        if self._model is None and self._watch.active and not self._watch.stack:
-            self._live.call_ends(self._names.classes.get(name, name), output, None)
+        if self._model is None and self._hears and not self._watch.stack:
+            with aside():
+                self._live.call_ends(self._names.classes.get(name, name), output, None)
 
 
 def _weakly(tensor: Tensor) -> Any:

@@ -2,15 +2,15 @@
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..observe.screen import Call, screened, spread_of
-from ..values.figures import describe, digest, is_bad, same_values, tensors_in, widen
+from ..observe.screen import Call, in_plain_memory, screened, spread_of
+from ..values.figures import describe, digest, is_bad, is_float, same_values, tensors_in, widen
+from ..values.nest import opened
 from .compat import CannotLoad
 from .inputs import Inputs, not_taken, unvalidated
 from .load import dtype_of
@@ -90,15 +90,19 @@ def named_outputs(output: Any) -> dict[str, Tensor]:
     """The floating tensors of a model's output, by the key or the place under which it gives them: "loss", "logits",
     "output", "output[1]".
     """
-    if is_dataclass(output) and not isinstance(output, Mapping):
-        output = vars(output)
-    parts = output.items() if isinstance(output, Mapping) else enumerate([output] if _is_one(output) else output or ())
+    output = opened(output, Tensor)
+    parts = output.items() if isinstance(output, dict) else enumerate([output] if _is_one(output) else output or ())
     found: dict[str, Tensor] = {}
     for key, part in parts:
         name = key if isinstance(key, str) else f"output[{key}]" if key else "output"
-        tensors = [tensor for tensor in tensors_in(part) if tensor.is_floating_point()]
+        tensors = [plain for tensor in tensors_in(part) if is_float(tensor) and (plain := _plain(tensor)) is not None]
         found.update((f"{name}[{at}]" if at else name, tensor) for at, tensor in enumerate(tensors))
     return found
+
+
+def _plain(tensor: Tensor) -> Optional[Tensor]:
+    """The numbers of a nested or sparse tensor; None where they cannot be read."""
+    return None if tensor.is_meta or tensor.is_quantized else in_plain_memory(tensor)
 
 
 def _is_one(output: Any) -> bool:
@@ -111,7 +115,7 @@ def entropy_ratio(logits: Tensor) -> Optional[float]:
 
     1.0 means that the model prefers nothing. In float32, over at most 64 positions.
     """
-    if logits.dim() < 2 or logits.shape[-1] < 2:
+    if logits.dim() < 2 or logits.shape[-1] < 2 or logits.is_complex():
         return None
     rows = widen(logits.detach().reshape(-1, logits.shape[-1])[-64:])
     if not bool(torch.isfinite(rows).all()):

@@ -1,10 +1,10 @@
 """A model that is in memory already, and the inputs that it is given, in the records that every step works with."""
 
 import contextlib
-import copy
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 import torch
@@ -13,21 +13,23 @@ from torch import Tensor, nn
 from ..checkpoint.resolve import Source
 from ..machine.chance import Chance
 from ..values.figures import describe, is_float, tensors_in
+from ..values.nest import rebuild
 from .inputs import MASK, Inputs
 from .kinds.facts import IDS
+from .lent import Lent
 from .load import Loaded, dtype_of
 
 MEMORY = "memory"  # the kind of a source that is no file, and of inputs that nobody made
-PLAIN = (Tensor, bool, int, float, str, bytes, list, tuple, dict, torch.dtype, torch.device, type(None))
 
 
 class Beginning:
-    """What a pass of a module in memory draws from and may change: the random state and the module's buffers, as they
-    were. Each pass begins with ``put``, so that one is as the other.
+    """What a pass of a module in memory draws from and may change: the random state, the module's buffers and its
+    inputs, as they were. Each pass begins with ``put``, so that one is as the other.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tensors: Iterable[Tensor] = ()) -> None:
         self.chance = Chance.taken()
+        self.lent = Lent(tensors)
         self._model, self._own = model, dtype_of(model)
         self._buffers = [
             (module._buffers, name, buffer.detach().clone())
@@ -37,24 +39,37 @@ class Beginning:
         ]
 
     def put(self) -> None:
-        """The module gets fresh buffers: its own may be part of a graph that the program has not gone back through."""
+        """The module gets fresh buffers: its own may be part of a graph that the program has not gone back through.
+        Under autocast each pass casts the weights itself, where an earlier one may have left them in its cache.
+        """
         self.chance.put()
+        torch.clear_autocast_cache()
         now = dtype_of(self._model)  # another one in an ablation: what had the module's goes along
         for held, name, values in self._buffers:
             held[name] = values.to(now, copy=True) if values.dtype == self._own else values.clone()
+
+    def put_buffers_back(self) -> None:
+        """The module's own buffers hold again what they held."""
+        with torch.no_grad():
+            for held, name, values in self._buffers:
+                now = held.get(name)
+                if now is not None and now.shape == values.shape:
+                    now.copy_(values)
 
 
 @contextlib.contextmanager
 def left_alone(model: nn.Module) -> Iterator[None]:
     """Whatever passes are made inside, the module has its own buffers afterwards, and the random state is as it was."""
     chance = Chance.taken()
-    held = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    held = [(module._buffers, dict(module._buffers.items())) for module in model.modules()]
     try:
         yield
     finally:
         for buffers, before in held:
-            buffers.update(before)
+            for name, buffer in before.items():  # TorchScript's are no dict
+                buffers[name] = buffer
         chance.put()
+        torch.clear_autocast_cache()  # what a pass without gradients has cast belongs to no graph of the program's
 
 
 @dataclass(frozen=True)
@@ -62,13 +77,15 @@ class Given(Inputs):
     """Inputs that somebody gave, exactly as they are.
 
     values: by the name of the argument; ids and mask stand in their own fields, which an ablation or a reduction
-    changes. positional: those that the forward takes by place alone (``*args``). own: the model's dtype when they were
+    changes. positional: those that the forward takes by place alone (``*args``). by_place: the names of those that were
+    given by place, in order: hooks find them there. own: the model's dtype when they were
     given: inputs of that dtype go along where the model is brought to another one. gradients: whether they were
     recorded when the model was called. beginning: what each pass begins with.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     positional: tuple[Any, ...] = ()
+    by_place: tuple[str, ...] = ()
     own: torch.dtype = torch.float32
     gradients: bool = False
     beginning: Optional[Beginning] = None
@@ -87,30 +104,36 @@ class Given(Inputs):
         return value.to(dtype)
 
     def call(self, model: nn.Module, given: Mapping[str, Any]) -> Any:
+        lent = Lent(()) if self.beginning is None else self.beginning.lent
         if self.beginning is not None:
             self.beginning.put()
-        own = {name: _own(value) for name, value in given.items()}
-        with torch.set_grad_enabled(self.gradients):
-            return model(*map(_own, self.positional), **own)
+        positional, named = lent.to_a_pass((self.positional, dict(given)))
+        placed = list(itertools.takewhile(named.__contains__, self.by_place))
+        positional = (*positional, *map(named.pop, placed))
+        try:
+            with torch.set_grad_enabled(self.gradients):
+                return model(*positional, **named)
+        finally:
+            lent.put_back()
+
+    def as_given(self, tensor: Tensor) -> Tensor:
+        """The values of one of the tensors when the call was made."""
+        return tensor if self.beginning is None else self.beginning.lent.as_given(tensor)
+
+    def settled(self) -> "Given":
+        """The same with the values of then, where the program has written to a tensor of its own since."""
+        if self.beginning is None or self.beginning.lent.is_as_it_was:
+            return self
+        parts = (self.input_ids, self.attention_mask, dict(self.values), self.positional)
+        ids, mask, values, positional = rebuild(parts, Tensor, self.as_given)
+        return replace(self, input_ids=ids, attention_mask=mask, values=values, positional=positional)
 
     def record(self) -> dict[str, Any]:
         named = [*self.values.items(), *((f"argument {at}", value) for at, value in enumerate(self.positional))]
-        rows = [(name, describe(tensor)) for name, value in named for tensor in tensors_in(value)]
+        rows = [(name, describe(self.as_given(tensor))) for name, value in named for tensor in tensors_in(value)]
         shown = [{"name": name, "shape": row["shape"], "dtype": row["dtype"], "made": "given"} for name, row in rows]
         ids = [] if self.input_ids is None or self.input_ids.shape[0] != 1 else self.input_ids[0].tolist()
         return {**super().record(), "seed": None, "input_ids": ids, "further": shown}
-
-
-def _own(value: Any) -> Any:
-    """A copy of what a pass would change, such as a key-value cache; the value itself where it is plain data, or
-    cannot be copied.
-    """
-    if isinstance(value, PLAIN):
-        return value
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # noqa: BLE001 - an object of the program's own, which may refuse for any reason
-        return value
 
 
 def ready(
@@ -123,7 +146,7 @@ def ready(
     Raises:
         TypeError: the module's forward does not take such arguments; the message is Python's own.
     """
-    values, positional = _by_name(model, args, dict(kwargs or {}))
+    values, positional, by_place = _by_name(model, args, dict(kwargs or {}))
     tensors = list(tensors_in([*values.values(), *positional]))
     parameter = next(model.parameters(), None)
     if parameter is not None:
@@ -142,8 +165,8 @@ def ready(
     )
     ids, mask = (_taken(values, name) for name in (IDS, MASK))
     given = Given(
-        None, MEMORY, ids, mask, values=values, positional=positional, own=dtype,
-        gradients=torch.is_grad_enabled(), beginning=Beginning(model),
+        None, MEMORY, ids, mask, values=values, positional=positional, by_place=by_place, own=dtype,
+        gradients=torch.is_grad_enabled(), beginning=Beginning(model, tensors),
     )  # fmt: skip
     return loaded, given
 
@@ -157,18 +180,23 @@ def _taken(values: dict[str, Any], name: str) -> Optional[Tensor]:
     return value
 
 
-def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[Any, ...]]:
-    """The arguments by name, as far as the forward names them; the rest by place."""
+def _by_name(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[Any, ...], tuple[str, ...]]:
+    """The arguments by name, as far as the forward names them; the rest by place; the names of those that were given by
+    place all the same.
+    """
     try:
         signature = inspect.signature(model.forward)
     except ValueError:  # TorchScript keeps its own
-        return kwargs, args
+        return kwargs, args, ()
     bound = signature.bind(*args, **kwargs)
     kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
     if any(kinds[name] is inspect.Parameter.VAR_POSITIONAL for name in bound.arguments):
-        return kwargs, args
+        return kwargs, args, ()
     values: dict[str, Any] = {}
     positional: list[Any] = []
+    by_place: list[str] = []
     for name, value in bound.arguments.items():
         if kinds[name] is inspect.Parameter.VAR_KEYWORD:
             values.update(value)
@@ -176,4 +204,6 @@ def _by_name(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             positional.append(value)
         else:
             values[name] = value
-    return values, tuple(positional)
+            if len(positional) + len(by_place) < len(args):
+                by_place.append(name)
+    return values, tuple(positional), tuple(by_place)

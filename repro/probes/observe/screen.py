@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from ..values.figures import tensors_in
+from ..values.figures import is_wrapped, tensors_in
 from .watch import ALWAYS
 
 
@@ -103,6 +103,8 @@ class Screen:
 
 def in_plain_memory(tensor: Tensor) -> Optional[Tensor]:
     """The tensor itself, or the one that holds the numbers of a nested or sparse one; None where none is known to."""
+    if is_wrapped(tensor):
+        return None
     if not tensor.is_nested and tensor.layout is torch.strided:
         return tensor
     if tensor.layout is torch.sparse_coo:
@@ -171,7 +173,7 @@ def spread_of(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
     """
     rows: list[dict[str, Any]] = []
     handles: list[Any] = []
-    wanted = dict(model.named_modules())
+    wanted = {name: module for name, module in model.named_modules() if not isinstance(module, torch.jit.ScriptModule)}
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -185,7 +187,7 @@ def spread_of(model: nn.Module) -> Iterator[list[dict[str, Any]]]:
         return hook
 
     try:
-        handles += [wanted[name].register_forward_hook(hook_for(name)) for name in blocks(model)]
+        handles += [wanted[name].register_forward_hook(hook_for(name)) for name in blocks(model) if name in wanted]
         yield rows
     finally:
         for handle in handles:

@@ -78,6 +78,8 @@ def own_frame() -> Optional[FrameType]:
                 return frame
             if any(part in name for part in _STEPS) or (_LAYERS in name and not name.endswith("module.py")):
                 inner = inner or frame
+        elif name == _WATCH and frame.f_code.co_name == "run":
+            outside = False  # an operator of the program's, as a watch inside of this one runs it
         elif outside:
             return inner  # back at the kit's own call: none of the frames between is the program's
         frame = frame.f_back
@@ -91,5 +93,6 @@ def is_inner(path: str) -> bool:
 
 # Read from a code object as frames are: a kit that was started by a relative path has relative names in its frames.
 KIT = os.path.join(os.path.dirname(os.path.dirname(source_line.__code__.co_filename)), "")
+_WATCH = os.path.join(os.path.dirname(source_line.__code__.co_filename), "watch.py")
 # In the user's own process, the host's code that repeats a step stands beside the kit.
 _OWN = (KIT, os.path.join(os.path.dirname(os.path.dirname(KIT)), "inprocess", ""))

@@ -14,8 +14,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from ..values.figures import is_bad, is_float, tensors_in
-from ..values.nest import items_in, rebuild
+from ..values.figures import is_bad, is_float, is_wrapped, tensors_in
+from ..values.nest import items_in, opened, rebuild
 from .source import Place, short, source_place
 from .watch import Address, OpCall, StopPass, Watch, watched
 
@@ -276,7 +276,11 @@ def record(model: nn.Module, run: Callable[[], Any], begin: tuple[str, int], end
 
 def output_tensors(output: Any) -> list[Tensor]:
     """The floating tensors of a module's output; the judged ones of a model's output first."""
-    found = [tensor for tensor in tensors_in(output) if is_float(tensor) and tensor.numel()]
+    found = [
+        tensor
+        for tensor in tensors_in(opened(output, Tensor))
+        if is_float(tensor) and not is_wrapped(tensor) and tensor.numel()
+    ]
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         found.sort(key=lambda tensor: tensor is not logits)

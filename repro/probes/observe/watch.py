@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -45,8 +46,38 @@ def base_name(op: str) -> str:
 
 # Hooks that also run when a module's forward raises (and the model catches that), which torch has since 2.1.
 ALWAYS = {"always_call": True} if "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters else {}
-PLAIN = (Tensor, nn.Parameter, nn.Buffer) if hasattr(nn, "Buffer") else (Tensor, nn.Parameter)
+PLAIN = (
+    Tensor, nn.Parameter, nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer,
+    *([nn.Buffer] if hasattr(nn, "Buffer") else []),
+)  # fmt: skip
+COMPILED = "_orig_mod"  # how torch.compile's wrapper holds what it wraps: no level of the program's own
 OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
+
+
+class _Here(threading.local):
+    """How deep this thread is in the kit's own work."""
+
+    depth = 0
+
+
+_here = _Here()
+
+
+def depth() -> int:
+    """How deep this thread is in the kit's own work; 0 while the program's code runs."""
+    return _here.depth
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """What runs inside is the kit's own: a watch that was begun outside of it sees none of it. Watches may lie inside
+    of each other, and the work of the inner one is no part of the program.
+    """
+    _here.depth += 1
+    try:
+        yield
+    finally:
+        _here.depth -= 1
 
 
 class OpCall:
@@ -56,7 +87,7 @@ class OpCall:
     operator twice, nor be taken for it. ``raised``: the exception of the operator itself.
     """
 
-    __slots__ = ("_ran", "_result", "address", "args", "func", "kwargs", "raised")
+    __slots__ = ("_depth", "_ran", "_result", "address", "args", "func", "kwargs", "raised")
 
     def __init__(self, address: Address, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.address = address
@@ -66,6 +97,7 @@ class OpCall:
         self.raised: Optional[BaseException] = None
         self._ran = False
         self._result: Any = None
+        self._depth = _here.depth
 
     @property
     def writes(self) -> bool:
@@ -87,11 +119,14 @@ class OpCall:
         if self.raised is not None:
             raise self.raised
         if not self._ran:
+            before, _here.depth = _here.depth, self._depth  # the operator itself is the program's
             try:
                 self._result = self.func(*self.args, **self.kwargs)
             except BaseException as error:
                 self.raised = error
                 raise
+            finally:
+                _here.depth = before
             self._ran = True
         return self._result
 
@@ -128,6 +163,8 @@ class Watch:
         self._visit = visit
         self._outside = outside
         self.active = True
+        self.stopped = False  # whether the visitor has seen enough
+        self.depth = 0  # of the kit's own work in which the watch was begun
         self.unseen: collections.Counter[str] = collections.Counter()
         self.trouble: Optional[str] = None
         self.stack: list[tuple[str, int]] = []
@@ -136,7 +173,14 @@ class Watch:
         self.entered: Optional[Callable[[str, int], None]] = None
         self.left: Optional[Callable[[str, int, Any], None]] = None
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether what runs is the work of a watch inside of this one."""
+        return _here.depth > self.depth
+
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.is_deaf:
+            return func(*args, **kwargs)
         module, call = self.stack[-1] if self.stack else self._outside
         name = str(func)
         key = (module, call, name)
@@ -145,14 +189,20 @@ class Watch:
         if not self.active:
             return func(*args, **kwargs)
         called = OpCall(Address(module, call, name, occurrence), func, args, kwargs)
+        _here.depth += 1
         try:
             return self._visit(called)
+        except StopPass:
+            self.stopped = True
+            raise
         except Exception as error:
             if error is called.raised:
                 raise
             self.unseen[name] += 1
             self.trouble = self.trouble or f"{name}: {type(error).__name__}: {error}"
             return called.run()
+        finally:
+            _here.depth -= 1
 
     def enter(self, name: str) -> None:
         index = self.calls.get(name, 0)
@@ -177,10 +227,15 @@ class Watch:
 def _running(watch: Watch, handles: Iterator[Any]) -> Iterator[None]:
     """Operators go to ``watch``; the hooks are put on one by one as ``handles`` gives them, and are gone afterwards."""
     held: list[Any] = []
+    watch.depth = _here.depth
     try:
         held.extend(handles)
         with _Mode(watch), contextlib.suppress(StopPass):
-            yield
+            try:
+                yield
+            except RuntimeError:  # what TorchScript makes of any exception that comes through it
+                if not watch.stopped:
+                    raise
     finally:
         for handle in held:
             handle.remove()
@@ -201,6 +256,8 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
 
     def handles() -> Iterator[Any]:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             yield module.register_forward_pre_hook(before(name))
             yield module.register_forward_hook(after(name), **ALWAYS)
 
@@ -237,7 +294,7 @@ class Names:
         for label, root in self.roots():
             for kind, named in (("parameter", root.named_parameters()), ("buffer", root.named_buffers())):
                 for name, tensor in named:
-                    yield kind, ".".join(filter(None, (label, name))), tensor
+                    yield kind, _joined(label, name), tensor
 
     def is_fused(self, address: Address) -> bool:
         """Whether an operator ran in one of PyTorch's own modules that has inner layers, and not in one of these."""
@@ -247,7 +304,7 @@ class Names:
         """The module of this name below one of the outermost ones."""
         for label, root in self.roots():
             for path, module in root.named_modules():
-                if ".".join(filter(None, (label, path))) == name:
+                if _joined(label, path) == name and COMPILED not in module._modules:
                     return module
         return None
 
@@ -261,7 +318,7 @@ class Names:
     def enter(self, module: nn.Module) -> str:
         name = self._inside(module) if self._running else self._root(module)
         self._running.append((id(module), name))
-        if name not in self.classes:
+        if name not in self.classes and COMPILED not in module._modules:
             self.classes[name] = type(module).__name__
             if type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is not None:
                 self._fused.add(name)
@@ -295,12 +352,17 @@ class Names:
 
     @staticmethod
     def _below(root: nn.Module, label: str) -> dict[int, str]:
-        return {id(module): ".".join(filter(None, (label, path))) for path, module in root.named_modules()}
+        return {id(module): _joined(label, path) for path, module in root.named_modules()}
 
     def _inside(self, module: nn.Module) -> str:
         if id(module) in self._paths:
             return self._paths[id(module)]
         return ".".join(filter(None, (self._running[-1][1], f"<{type(module).__name__}>")))
+
+
+def _joined(label: str, path: str) -> str:
+    """A path below a root."""
+    return ".".join(part for part in (label, *path.split(".")) if part and part != COMPILED)
 
 
 @contextlib.contextmanager
@@ -313,13 +375,15 @@ def watched_everywhere(watch: Watch, names: Names) -> Iterator[None]:
     here = threading.get_ident()
 
     def before(module: nn.Module, args: Any) -> None:
+        if watch.is_deaf:
+            return
         if threading.get_ident() == here:
             watch.enter(names.enter(module))
         else:
             names.other_threads += 1
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == here:
+        if threading.get_ident() == here and not watch.is_deaf:
             watch.leave(names.leave(module), output)
 
     def handles() -> Iterator[Any]:

@@ -183,8 +183,12 @@ class Capture(Look):
         if decided_by_integers(step):
             return "integers"
         module = self._names.module(step.op.address.module)
-        none = [name for name, value in vars(module or object).items() if "eps" in name and value == 0]
-        return "epsilon" if none and module is not None else None
+        if module is None:  # not by its truth: a module may have a length of its own, or refuse to tell one
+            return None
+        none = any(
+            "eps" in name and isinstance(value, (int, float)) and value == 0 for name, value in vars(module).items()
+        )
+        return "epsilon" if none else None
 
     def _largest_weight(self) -> Optional[dict[str, Any]]:
         found: Optional[dict[str, Any]] = None

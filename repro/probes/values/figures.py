@@ -48,6 +48,14 @@ def is_float(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+_wrapped = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Whether it stands for others within torch.func's vmap or grad: it has no numbers of its own to be read."""
+    return _wrapped is not None and bool(_wrapped(tensor))
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).replace("torch.", "")
 

@@ -1,0 +1,83 @@
+"""What a function's variables hold when watched code is over: tensors, arrays and numbers, also inside of lists, dicts
+and objects.
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ..values.figures import is_bad
+from ..values.nest import parts_of
+
+DEEPEST, MOST = 4, 20_000  # levels and things that are looked at
+KNOWN = frozenset(getattr(sys, "stdlib_module_names", ("builtins",))) | {
+    "torch",
+    "numpy",
+    "pandas",
+    "matplotlib",
+    "repro",
+}
+"""Packages whose objects are what they are: their attributes are no variables of the program."""
+
+
+def held_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(path, thing) of every tensor, array (as a tensor) and float; what stands in a variable by itself comes first.
+
+    Variables with a leading underscore are the program's own affair.
+    """
+    level = [(name, value) for name, value in variables.items() if not name.startswith("_")]
+    met: set[int] = set()
+    left = MOST
+    for _ in range(DEEPEST):
+        below: list[tuple[str, Any]] = []
+        for path, value in level:
+            left -= 1
+            if left < 0:
+                return
+            thing = _thing(value)
+            if thing is not None:
+                yield path, thing
+            elif id(value) not in met:
+                met.add(id(value))
+                below.extend(_below(path, value, left - len(below)))
+        level = below
+
+
+def _thing(value: Any) -> Optional[Any]:
+    if isinstance(value, (Tensor, float)):
+        return value
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if type(value).__module__ != "numpy" or kind not in ("f", "c"):
+        return None
+    return _behind(value) if getattr(value, "ndim", 0) else float(value) if kind == "f" else None
+
+
+def _behind(array: Any) -> Optional[Tensor]:
+    """The tensor whose memory an array of NumPy's shows; None where it is its own, or all that it shows is finite."""
+    base = array
+    while base is not None and not isinstance(base, Tensor):
+        base = getattr(base, "base", None)
+    return base if base is not None and is_bad(torch.as_tensor(array)) else None
+
+
+def _below(path: str, value: Any, most: int) -> Iterator[tuple[str, Any]]:
+    """What stands in a value, as far as there is room."""
+    if most <= 0 or isinstance(value, (type, ModuleType)):
+        return
+    if isinstance(value, (list, tuple)):
+        yield from ((f"{path}[{at}]", item) for at, item in zip(range(most), value))
+    elif type(value) is dict:
+        yield from ((f"{path}[{key!r}]", item) for (key, item), _ in zip(list(value.items()), range(most)))
+    elif type(value).__module__.partition(".")[0] not in KNOWN:
+        parts = zip(parts_of(value).items(), range(most))
+        yield from ((f"{path}.{key}", item) for (key, item), _ in parts if not str(key).startswith("_"))
+
+
+def is_odd(value: float) -> bool:
+    """Whether a number is one that a program may not want: NaN, or +inf. A mask, or the best of none, is -inf."""
+    return math.isnan(value) or value == math.inf
