@@ -274,6 +274,8 @@ def test_every_page_on_adding_something_is_named() -> None:
 
 @pytest.mark.parametrize("name", [*DOCUMENTS, "noxfile.py", "pyproject.toml", ".ci/run"])
 def test_lines_are_not_too_long(name: str) -> None:
+    if name.startswith("docs/examples/"):
+        pytest.skip("a command wrote it")
     text = re.sub(r"```diff\n.*?\n```\n", "", read(name), flags=re.DOTALL)
     prose = (line for line in text.splitlines() if not line.startswith(("|", "    ")))
     assert [line for line in prose if len(line) > 120 and "](http" not in line and not line.startswith("desc")] == []
