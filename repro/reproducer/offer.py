@@ -28,8 +28,8 @@ from repro.reproducer.verify import Verification, verify
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
 ADDRESSED: Mapping[str | None, tuple[str, ...]] = {
-    "pytorch": ("operator", "operators", "script"),
-    "transformers": ("configuration", "script", "load", "published", "module", "model"),
+    "pytorch": ("operator", "operators", "script of torch"),
+    "transformers": ("configuration", "script of transformers", "load", "published", "module", "model"),
 }
 """Which scripts the owner of a fault can act on, the most telling first: PyTorch wants PyTorch alone, and a script that
 does not import Transformers is no report to Transformers. A whole model is before one of its layers where anybody can
@@ -210,8 +210,14 @@ def _addressed(
 
 
 def _kinds(script: Script) -> tuple[str, ...]:
-    """What a script is for ``ADDRESSED``: its level, and whether it runs a model that anybody can fetch."""
-    return (script.level, "published") if script.level == "model" and not script.argv else (script.level,)
+    """What a script is for ``ADDRESSED``: its level; a model that anybody can fetch; what a user's script needs."""
+    if script.level == "model":
+        return ("model",) if script.argv else ("model", "published")
+    if script.level != "script":
+        return (script.level,)
+    if "transformers" in script.needs:
+        return ("script", "script of transformers")
+    return ("script", "script of torch") if script.needs == ("torch",) else ("script",)
 
 
 def _masked(candidates: Sequence[Script], answer: Answer, hashes: Mapping[str, str], hand: Hand) -> list[str]:
