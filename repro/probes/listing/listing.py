@@ -250,6 +250,7 @@ class Shrinking:
         later = self.history[1:]
         for state in (*later[-1:], *self._seeded(later[-1:])):
             if self._is_confirmed(state):
+                self.state = state
                 return state
         low, high = 0, len(later)
         while high - low > 1:
@@ -303,7 +304,12 @@ def _shrunk(
     if recorded is None:
         trials.notes.append("the script could not be run in a folder of its own, so it was not made smaller")
         return None
-    setting = dataclasses.replace(setting, allowed=frozenset(recorded.access), written=_files(recorded.access, setting))
+    setting = dataclasses.replace(
+        setting,
+        allowed=frozenset(recorded.access),
+        written=_files(recorded.access, setting),
+        imported=recorded.imported,
+    )
     trials.begin("making the script smaller")
     begin = time.monotonic()
     pool.answer(pool.ask(setting, Run(whole.text)))
