@@ -250,6 +250,7 @@ class Shrinking:
         later = self.history[1:]
         for state in (*later[-1:], *self._seeded(later[-1:])):
             if self._is_confirmed(state):
+                self.state = state
                 return state
         low, high = 0, len(later)
         while high - low > 1:
@@ -304,9 +305,13 @@ def _shrunk(
         trials.notes.append("the script could not be run in a folder of its own, so it was not made smaller")
         return None
     # A compiled module is entered by a way of its own.
-    alike = frozenset() if "compile" in text else recorded.alike.pairs
-    written_by, allowed = _files(recorded.access, setting), frozenset(recorded.access)
-    setting = dataclasses.replace(setting, allowed=allowed, written=written_by, alike=alike)
+    setting = dataclasses.replace(
+        setting,
+        allowed=frozenset(recorded.access),
+        written=_files(recorded.access, setting),
+        imported=recorded.imported,
+        alike=frozenset() if "compile" in text else recorded.alike.pairs,
+    )
     trials.begin("making the script smaller")
     begin = time.monotonic()
     pool.answer(pool.ask(setting, Run(whole.text)))

@@ -6,6 +6,7 @@ imported again and no thread pool was left behind.
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import signal
 import sys
@@ -34,14 +35,15 @@ class Setting:
     """What all candidates have in common.
 
     path: the script. folder: the one in which it was started. written: files that it writes itself. allowed: what it
-    does beside computing; None where that is not known yet. threads: of PyTorch in each run; None as it comes.
-    alike: arguments of a module that are of one shape.
+    does beside computing; None where that is not known yet. imported: modules that are imported before a process is
+    copied. threads: of PyTorch in each run; None as it comes. alike: arguments of a module that are of one shape.
     """
 
     path: str
     folder: str
     written: frozenset[str] = frozenset()
     allowed: Optional[frozenset[Access]] = None
+    imported: frozenset[str] = frozenset()
     threads: Optional[int] = None
     alike: frozenset[Pair] = frozenset()
 
@@ -86,6 +88,9 @@ class Worker:
         if self._mirror is None or self._setting != setting:
             folders = (os.path.dirname(setting.path), setting.folder)
             self._mirror, self._setting = Mirror(self._root, folders, {*setting.written, setting.path}), setting
+            for name in sorted(setting.imported - set(sys.modules)):
+                with contextlib.suppress(Exception):  # the script will meet it again, in its own process
+                    importlib.import_module(name)
         mirror = self._mirror
         mirror.restore()
         path = mirror.path(setting.path)

@@ -17,11 +17,13 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor
 
+from ...script.child import LIBRARIES
 from ...values.figures import is_bad
 from .alike import Alike, told
 from .confined import Access, heard
 
 RECORD = "listing.runs.recorded:record"
+COMPILER = "torch._inductor"  # it starts processes of its own when it is imported
 PLAIN = (bool, int, float, str, type(None))
 LOOKS = 200  # times that a variable is looked at on one line: a loop may run for ever so long
 
@@ -31,8 +33,8 @@ class Recorded:
     """lines: those that ran. bad: (line, expression) of what was bound there and holds a NaN or Inf, in the order in
     which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
     and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
-    arguments and other records. access: what the script wrote, started and connected to. alike: arguments of a module
-    that are of one shape.
+    arguments and other records. access: what the script wrote, started and connected to. imported: the modules of large
+    libraries that it needed. alike: arguments of a module that are of one shape.
     """
 
     lines: set[int] = field(default_factory=set)
@@ -42,6 +44,7 @@ class Recorded:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     access: set[Access] = field(default_factory=set)
     alike: Alike = field(default_factory=Alike)
+    imported: frozenset[str] = frozenset()
 
 
 def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
@@ -92,6 +95,8 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
         yield
     finally:
         sys.settrace(None)
+        names = {name for name in list(sys.modules) if name.split(".")[0] in LIBRARIES}
+        made.imported = frozenset(name for name in names if not name.startswith(COMPILER))
 
 
 def _is_record(value: Any) -> bool:
