@@ -55,8 +55,9 @@ def seeded(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trial
             )
             if found is None:
                 break
-            small = replace(loaded, model=found)
-            given = _plain_ids(inputs, int(found.config.get_text_config().vocab_size))
+            built, vocabulary = found
+            small = replace(loaded, model=built)
+            given = _plain_ids(inputs, vocabulary)
             module = place + origin["module"][len(path) :]
             question = functools.partial(shows, small, given, replace(Place.of(origin), module=module))
             if trials.ask(f"{kind.__name__} of a small configuration, seed {seed}", question):
@@ -77,18 +78,18 @@ def _candidates(config: Any, path: str, plain: bool) -> Iterator[tuple[dict[str,
         yield from settings_of(config, path)
 
 
-def _built(loaded: Loaded, settings: dict[str, Any], seed: int) -> Any:
-    """The model as the script makes it: the same seed, the same order.
+def _built(loaded: Loaded, settings: dict[str, Any], seed: int) -> tuple[Any, int]:
+    """The model as the script makes it, the same seed and the same order; and how many token ids it has.
 
     Raises:
-        Exception: the class does not take these settings.
+        Exception: the class does not take these settings, or has no embeddings of tokens.
     """
     config: Any = loaded.config
     attn = {} if loaded.attn is None else {"attn_implementation": loaded.attn}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = type(loaded.model)(type(config)(**settings, **attn))
-    return model.to(loaded.device, loaded.dtype).eval()
+    return model.to(loaded.device, loaded.dtype).eval(), int(model.get_input_embeddings().weight.shape[0])
 
 
 def _plain_ids(inputs: Inputs, vocabulary: int) -> Inputs:
