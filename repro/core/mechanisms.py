@@ -14,6 +14,10 @@ BY_REFERENCE, BY_DEFINITION, NEVER = "by reference", "by definition", "never"
 float64 gives; or never."""
 
 
+LIMITS = {"float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127, "float32": (2 - 2**-23) * 2.0**127}
+"""The largest finite number of each dtype: (2 - 2**-m) * 2**e for m bits of mantissa and the largest exponent e."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mechanism:
     """One mechanism.

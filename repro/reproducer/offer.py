@@ -1,6 +1,7 @@
 """Which scripts a run gets: made, run in a clean interpreter, and the smallest that shows the fault chosen."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -191,9 +192,7 @@ def _own_script(
     pairs: Sequence[tuple[Script, str]], tried: list[Tried], ask: Callable[[Script, str], Tried]
 ) -> list[Tried]:
     """The user's script made smaller, where it shows the fault: it is kept beside whatever is offered."""
-    known = [item for item in tried if item.script.level == "script"]
-    asked = known or [ask(*pair) for pair in pairs if pair[0].level == "script" and not pair[0].last]
-    return [item for item in asked if item.result.verified]
+    return _showing(pairs, tried, ask, lambda script: script.level == "script" and not script.last)
 
 
 def _addressed(
@@ -201,12 +200,26 @@ def _addressed(
 ) -> Tried | None:
     """The first script that the owner can act on and that shows the fault; None where there is none."""
     for kind in ADDRESSED.get(project, ()):
-        known = [item for item in tried if kind in _kinds(item.script)]
-        asked = known or [ask(*pair) for pair in pairs if kind in _kinds(pair[0])]
-        shown = next((item for item in asked if item.result.verified), None)
-        if shown is not None:
-            return shown
+        shown = _showing(pairs, tried, ask, functools.partial(_is_for, kind))
+        if shown:
+            return shown[0]
     return None
+
+
+def _showing(
+    pairs: Sequence[tuple[Script, str]],
+    tried: list[Tried],
+    ask: Callable[[Script, str], Tried],
+    is_wanted: Callable[[Script], bool],
+) -> list[Tried]:
+    """Those of the wanted scripts that show the fault. They are run where none of them was run before."""
+    known = [item for item in tried if is_wanted(item.script)]
+    asked = known or [ask(*pair) for pair in pairs if is_wanted(pair[0])]
+    return [item for item in asked if item.result.verified]
+
+
+def _is_for(kind: str, script: Script) -> bool:
+    return kind in _kinds(script)
 
 
 def _kinds(script: Script) -> tuple[str, ...]:

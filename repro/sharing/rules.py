@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator
 
 from repro.core.answer import ScriptRecord
+from repro.core.mechanisms import LIMITS
 from repro.core.sentences import listed, many, plain
 from repro.reproducer.script import code_lines
 from repro.sharing.forms.forms import Form, Rules
 from repro.sharing.problem import Problem
 
-LIMITS = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": 3.4028e38, "float64": 1.7976e308}
-"""The largest number of each dtype. Source: torch.finfo"""
+NARROWEST_FIRST = {**LIMITS, "float64": sys.float_info.max}
+"""The largest number of each dtype that a script may name."""
 NEAR = 16.0
 """A value within this factor of its dtype's largest number is near it: the square root of float16's range is 256, and
 sums of a few such values do not leave it."""
@@ -110,7 +111,7 @@ def _content(rules: Rules, tree: ast.AST, text: str) -> Iterator[tuple[str, str]
 
 def _extreme(tree: ast.AST, text: str) -> list[str]:
     """Numbers near the limits of the script's narrowest dtype, NaN, and +Inf; -inf is how a mask is written."""
-    limit = LIMITS[_dtype(text)] / NEAR
+    limit = NARROWEST_FIRST[_dtype(text)] / NEAR
     found = [
         plain(abs(float(node.value)))
         for node in ast.walk(tree)
@@ -134,4 +135,4 @@ def _extreme(tree: ast.AST, text: str) -> list[str]:
 
 def _dtype(text: str) -> str:
     """The narrowest dtype that the script names."""
-    return next((name for name in LIMITS if f"torch.{name}" in text or f".{name}(" in text), "float32")
+    return next((name for name in NARROWEST_FIRST if f"torch.{name}" in text or f".{name}(" in text), "float32")

@@ -84,7 +84,7 @@ def test_the_limits_are_those_of_the_formats():
     (bfloat16,) = struct.unpack(">f", b"\x7f\x7f\x00\x00")
     (float32,) = struct.unpack(">f", b"\x7f\x7f\xff\xff")
     (float16,) = struct.unpack(">e", b"\x7b\xff")
-    from repro.report.plots.magnitude import LIMITS
+    from repro.core.mechanisms import LIMITS
 
     assert {"float16": float16, "bfloat16": bfloat16, "float32": float32} == LIMITS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from repro.core.answer import Answer
 from repro.core.encoding import number
-from repro.core.mechanisms import mechanism
+from repro.core.mechanisms import LIMITS, mechanism
 from repro.core.payloads import Headroom, Origin
 from repro.core.sentences import listed, plain
 from repro.report.markdown import DIGITS
@@ -45,8 +45,6 @@ DECADES = 8
 """Powers of ten that the axis names."""
 LOWEST = -323
 """The smallest power of ten that is a float64."""
-LIMITS = {"float16": 65504.0, "bfloat16": (2 - 2**-7) * 2.0**127, "float32": (2 - 2**-23) * 2.0**127}
-"""The largest finite number of each dtype: (2 - 2**-m) * 2**e for m bits of mantissa and the largest exponent e."""
 KINDS = {"Inf": (BAD, "triangle-up"), "NaN": (BAD, CROSSED), "0": (MUTED, "circle")}
 """What has no place on a logarithmic axis: its colour and its shape."""
 

@@ -9,7 +9,7 @@ from repro.reproducer.code.names import CPU
 from repro.reproducer.code.tensors import call_lines, literal
 from repro.reproducer.frame import frame
 from repro.reproducer.script import Script
-from repro.reproducer.scripts.given import arguments, can_be_written, count_words, input_lines
+from repro.reproducer.scripts.given import arguments, can_be_written, count_words, input_lines, taken
 from repro.reproducer.scripts.right import Right, judged, right_of
 from repro.reproducer.words import found_in, generated
 
@@ -42,7 +42,7 @@ def configuration_script(answer: Answer, found: Configuration) -> Script | None:
         *(f"    {line}" for line in call_lines(f"config = {found.config_class}(", settings)),
         f"    model = {found.model_class}(config).to({move}dtype).eval()",
         "    with torch.no_grad():",
-        f"        return model({given}){'[0]' if name == 'output' else f'.{name}'}",
+        f"        return model({given}){taken(name)}",
         "",
         f"seen = run({', '.join(narrow)})",
         *_right_lines(right, found),

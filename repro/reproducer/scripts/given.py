@@ -14,6 +14,11 @@ def input_lines(inputs: Mapping[str, Sequence[int]], further: Sequence[Further],
     return lines + [f"{item.name} = {_made(item)}{move}" for item in further]
 
 
+def taken(name: str) -> str:
+    """What stands behind a model's call, so that its judged output is taken; ``output`` has no name of its own."""
+    return "[0]" if name == "output" else f".{name}"
+
+
 def can_be_written(further: Sequence[Further]) -> bool:
     """Whether each input is drawn from a seed, or has so few values that they are in the record."""
     drawn = ("normal", "whole")

@@ -16,7 +16,7 @@ from repro.reproducer.scripts.checkpoint import (
     needs_checkpoint,
     reading_script,
 )
-from repro.reproducer.scripts.given import arguments, can_be_written, count_words, input_lines
+from repro.reproducer.scripts.given import arguments, can_be_written, count_words, input_lines, taken
 from repro.reproducer.scripts.right import Right, judged, right_of
 from repro.reproducer.words import found_in, generated
 
@@ -41,7 +41,7 @@ def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     lines += ["torch.set_grad_enabled(False)", *how.lines(by_id=True), *([f"model{move}"] if move else [])]
     lines += input_lines(inputs, further, move)
     name = forward.output or "logits"
-    output = "[0]" if name == "output" else f".{name}"
+    output = taken(name)
     right = right_of(answer, answer.cell.dtype, answer.load.attn if answer.load else None)
     code = [
         *lines,

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from repro.core.answer import Answer
 from repro.core.encoding import Number, number
-from repro.core.mechanisms import mechanism
+from repro.core.mechanisms import LIMITS, mechanism
 from repro.core.payloads import Headroom, Plain
 from repro.core.records import Outcome
 from repro.core.sweep_answers import Born, Peak, SiblingModel
-from repro.report.plots.magnitude import LIMITS
 from repro.sweeps.prompts.records import PromptRecords
 from repro.sweeps.prompts.run import RECORDS
 

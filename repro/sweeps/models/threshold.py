@@ -4,12 +4,11 @@ the headroom to the dtype's limit is the measured cause.
 
 from collections.abc import Iterator, Sequence
 
-from repro.core.mechanisms import mechanism
+from repro.core.mechanisms import LIMITS, mechanism
 from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, plain
 from repro.core.sweep_answers import SiblingModel, Threshold
 from repro.report.models import size
-from repro.report.plots.magnitude import LIMITS
 from repro.sweeps.models.model import headroom
 from repro.sweeps.models.settings import trend
 
