@@ -1,0 +1,1 @@
+"""What the steps about finite numbers answer: held against float64, against another way, in narrower dtypes."""
