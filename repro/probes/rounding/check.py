@@ -27,7 +27,11 @@ SWEEP = float(1 << 26)
 
 @dataclass(frozen=True)
 class Departure:
-    """An operator that is farther from float64 than rounding explains. ``index`` is that of the worst element."""
+    """An operator that is farther from float64 than rounding explains.
+
+    index: of the worst element in the whole result number ``result``, which is of ``shape``. actual, reference: of the
+    part, in float64 on the CPU.
+    """
 
     address: Address
     source: Optional[str]
@@ -38,6 +42,8 @@ class Departure:
     shape: tuple[int, ...]
     dtype: str
     part: Part
+    actual: Tensor
+    reference: Tensor
 
 
 class Rounding:
@@ -97,12 +103,15 @@ class Rounding:
             self.worst[key] = (max(ratio, found.ratio), max(rms, found.rms), calls + 1)
             whole = floats[number]
             index = part.place(number, found.at)
-            departure = Departure(
-                call.address, *source_here(), found, number, index, tuple(whole.shape), key[1], part
-            )  # fmt: skip
-            if self.farthest is None or found.ratio > self.farthest.held.ratio:
-                self.farthest = departure
-            if found.is_beyond and (found.swallowed or found.made or _is_kept(call, part, number)):
+            beyond = found.is_beyond and (found.swallowed or found.made or _is_kept(call, part, number))
+            farther = self.farthest is None or found.ratio > self.farthest.held.ratio
+            if beyond or farther:
+                values = actual.detach().cpu().to(torch.float64)
+                departure = Departure(
+                    call.address, *source_here(), found, number, index, tuple(whole.shape), key[1], part, values, reference
+                )  # fmt: skip
+                self.farthest = departure if farther else self.farthest
+            if beyond:
                 self.departed += 1
                 if len(self.departures) < self._first:
                     self.departures.append(departure)
