@@ -15,7 +15,8 @@ class Beside(Record, frozen=True, kw_only=True):
     """A place held against the same place of the other way.
 
     ``drift`` is what rounding alone does there, by runs that are rounded at random; ``whole`` and ``row`` are the
-    deviation over it, of the whole tensor and of the row (the channels of one token) that is furthest off.
+    deviation over it, of the whole tensor and of the row (the channels of one token) that is furthest off; ``column``
+    is that of one channel of all tokens.
     ``mismatched`` elements are NaN or infinite on one side alone, or integers that differ.
     """
 
@@ -25,6 +26,7 @@ class Beside(Record, frozen=True, kw_only=True):
     drift: Number | None = None
     whole: Number | None = None
     row: Number | None = None
+    column: Number | None = None
     mismatched: int = 0
 
 
@@ -133,6 +135,7 @@ class Diff(Section, frozen=True, kw_only=True):
     way: str = ""
     whole_limit: Number | None = None
     row_limit: Number | None = None
+    column_limit: Number | None = None
     places: int = 0
     calls: int = 0
     nearest: Beside | None = None

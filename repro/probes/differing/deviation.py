@@ -1,7 +1,8 @@
-"""How far two tensors are apart: as a whole, and row by row; and how far rounding may take them.
+"""How far two tensors are apart: as a whole, row by row and column by column; and how far rounding may take them.
 
-A row is the last dimension: the channels of one token. NaN agrees with NaN and Inf with the same Inf; NaN or Inf
-against a number is a mismatch. The lowest number of a dtype stands for -inf, as masks are written in either.
+A row is the last dimension: the channels of one token. A column is one channel of all tokens. NaN agrees with NaN and
+Inf with the same Inf; NaN or Inf against a number is a mismatch. The lowest number of a dtype stands for -inf, as masks
+are written in either.
 """
 
 from dataclasses import dataclass
@@ -20,14 +21,17 @@ FINITE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class Apart:
     """The deviation of one tensor from another of its shape.
 
-    whole: root of the mean square. rows: the same of each row, with 1 in place of the last dimension. scale: the root
-    of the mean square of each row of the first one. mismatched: elements of which one alone is a number, or integers
-    that differ. largest: where the deviation is largest, or the first mismatch.
+    whole: root of the mean square. rows: the same of each row, with 1 in place of the last dimension. columns: the same
+    of each column. scale, heights: the root of the mean square of each row, and column, of the first one. mismatched:
+    elements of which one alone is a number, or integers that differ. largest: where the deviation is largest, or the
+    first mismatch.
     """
 
     whole: float
     rows: Tensor
+    columns: Tensor
     scale: Tensor
+    heights: Tensor
     mismatched: int
     largest: tuple[int, ...]
 
@@ -55,7 +59,8 @@ def apart(this: Tensor, other: Tensor) -> Apart:
     flat = (a.reshape(-1, 1), b.reshape(-1, 1)) if a.dim() < 1 else (a, b)
     a, b = (item.unsqueeze(0) if item.dim() == 1 else item for item in flat)
     if not a.numel():
-        return Apart(0.0, a.new_zeros(*a.shape[:-1], 1), a.new_zeros(*a.shape[:-1], 1), 0, ())
+        none, flat_none = a.new_zeros(*a.shape[:-1], 1), a.new_zeros(0)
+        return Apart(0.0, none, flat_none, none, flat_none, 0, ())
     difference = a - b
     wrong = None
     if not bool(torch.isfinite(difference.sum())):
@@ -69,14 +74,20 @@ def apart(this: Tensor, other: Tensor) -> Apart:
     mismatched = 0 if wrong is None else int(wrong.sum())
     place = wrong.to(torch.uint8).argmax() if wrong is not None and mismatched else difference.abs().argmax()
     index = tuple(unravel(int(place), tuple(difference.shape)))
-    squares = difference.square().mean(-1, keepdim=True)
+    squares, sizes = difference.square(), a.square()
     return Apart(
         whole=float(squares.mean().sqrt()),
-        rows=squares.sqrt(),
-        scale=a.square().mean(-1, keepdim=True).sqrt(),
+        rows=squares.mean(-1, keepdim=True).sqrt(),
+        columns=_by_column(squares),
+        scale=sizes.mean(-1, keepdim=True).sqrt(),
+        heights=_by_column(sizes),
         mismatched=mismatched,
         largest=index[len(index) - this.dim() :] if this.dim() else (),
     )
+
+
+def _by_column(squares: Tensor) -> Tensor:
+    return squares.reshape(-1, squares.shape[-1]).mean(0).sqrt()
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,7 @@ class Drift:
 
     whole: float
     rows: Tensor
+    columns: Tensor
     scale: Tensor
     mismatched: int
 
@@ -100,21 +112,26 @@ class Drift:
             return self
         rows = (self.rows.square() + other.rows.square()).sqrt()
         whole = (self.whole**2 + other.whole**2) ** 0.5
-        return Drift(whole, rows, self.scale, self.mismatched + other.mismatched)
+        columns = self.columns
+        if other.columns.shape == columns.shape:
+            columns = (columns.square() + other.columns.square()).sqrt()
+        return Drift(whole, rows, columns, self.scale, self.mismatched + other.mismatched)
 
 
 def drift_of(found: Apart) -> Drift:
-    return Drift(found.whole, found.rows, found.scale, found.mismatched)
+    return Drift(found.whole, found.rows, found.columns, found.scale, found.mismatched)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A deviation over what rounding explains: as a whole, and of the row that is furthest off."""
+    """A deviation over what rounding explains: as a whole, and of the row and the column that are furthest off."""
 
     whole: float
     row: float
+    column: float
     mismatched: int
     at: tuple[int, ...]
+    channel: int
     drift: float
 
 
@@ -124,7 +141,7 @@ def held_against(found: Apart, drift: Optional[Drift], unit: float) -> Ratio:
     A rounding of the tensor itself is always allowed.
     """
     if not found.rows.numel():
-        return Ratio(0.0, 0.0, 0, (), 0.0)
+        return Ratio(0.0, 0.0, 0.0, 0, (), 0, 0.0)
     floor = found.scale * (unit * RMS / 2)
     rows = floor
     size = float(found.scale.square().mean().sqrt())
@@ -134,12 +151,23 @@ def held_against(found: Apart, drift: Optional[Drift], unit: float) -> Ratio:
         rows = torch.maximum(torch.maximum(drift.rows, found.scale * drift.relative), floor)
         whole = max(whole, drift.whole)
         mismatched = 0 if drift.mismatched else mismatched
-    quotient = torch.where(found.rows > 0, found.rows / rows, torch.zeros_like(rows))
+    quotient = _over(found.rows, rows)
     worst = int(quotient.argmax())
+    columns = torch.maximum(found.heights * (unit * RMS / 2), torch.full_like(found.heights, whole))
+    if drift is not None and drift.columns.shape == found.columns.shape:
+        columns = torch.maximum(columns, drift.columns)
+    upright = _over(found.columns, columns)
+    channel = int(upright.argmax())
     return Ratio(
         whole=found.whole / whole if whole > 0 else (torch.inf if found.whole > 0 else 0.0),
         row=float(quotient.reshape(-1)[worst]),
+        column=float(upright[channel]),
         mismatched=mismatched,
         at=tuple(unravel(worst, tuple(quotient.shape))),
+        channel=channel,
         drift=whole,
     )
+
+
+def _over(found: Tensor, drift: Tensor) -> Tensor:
+    return torch.where(found > 0, found / drift, torch.zeros_like(drift))

@@ -11,12 +11,12 @@ from ..model.inputs import Inputs
 from ..observe.screen import blocks
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
-from ..values.figures import digest, dtype_name, is_float, scalar
+from ..values.figures import digest, dtype_name, is_float, scalar, unravel
 from .alignment import unfolded
 from .calls import GAVE, GIVEN
 from .deviation import Ratio, apart, wide
 from .ends import beside
-from .hold import MOST_ROW, MOST_WHOLE, Held, Pair, Recording, Way, beyond, degree, hold, measure, record
+from .hold import MOST_COLUMN, MOST_ROW, MOST_WHOLE, Held, Pair, Recording, Way, beyond, degree, hold, measure, record
 from .inside import blamed, parting, sides
 from .store import Store
 
@@ -106,6 +106,7 @@ def answer(against: Against, this: Optional[Way] = None) -> Outcome:
         "way": against.way.words,
         "whole_limit": MOST_WHOLE,
         "row_limit": MOST_ROW,
+        "column_limit": MOST_COLUMN,
         "places": len(against.pairs),
         "calls": len({pair.this.call for pair, _ in against.pairs}),
         "not_compared": _not_compared(against),
@@ -120,7 +121,7 @@ def answer(against: Against, this: Optional[Way] = None) -> Outcome:
         payload["departure"] = departure
         return "bad", _departs(departure, against.way.words), payload
     nearest = payload["nearest"]
-    most = "" if nearest is None else f"; at most {nearest['whole']:.2g} times the drift of rounding"
+    most = "" if nearest is None else f"; at most {_times(nearest):.2g} times the drift of rounding"
     agree = f"{payload['places']:,} inputs and outputs of {payload['calls']:,} module calls agree within rounding{most}"
     if end is not None and end["degree"] is not None and end["degree"] > 1:
         why = "no module parts on equal inputs" if not payload["not_compared"] else "some modules could not be compared"
@@ -128,6 +129,11 @@ def answer(against: Against, this: Optional[Way] = None) -> Outcome:
     if not against.pairs:
         return "skip", "no module call of the two ways could be compared", payload
     return "good", agree + _end_words(end), payload
+
+
+def _times(found: dict[str, Any]) -> float:
+    """The deviation over the drift, of the tensor or of that part of it that is furthest off."""
+    return max(found["whole"], found["row"], found["column"])
 
 
 def _end_words(end: Optional[dict[str, Any]]) -> str:
@@ -164,6 +170,7 @@ def _ratio(pair: Pair, ratio: Ratio) -> dict[str, Any]:
         "drift": ratio.drift,
         "whole": ratio.whole,
         "row": ratio.row,
+        "column": ratio.column,
         "mismatched": ratio.mismatched,
     }
 
@@ -272,8 +279,12 @@ def _worst(ours: Tensor, theirs: Tensor, pair: Pair, ratio: Ratio) -> tuple[int,
     """The element that is furthest off: the first mismatch, or that of the row that is furthest off."""
     if ratio.mismatched or not ratio.at or ours.dim() < 2 or len(ratio.at) != ours.dim():
         return pair.found.largest
+    difference = (wide(ours) - wide(theirs)).abs()
+    if ratio.column / MOST_COLUMN > max(ratio.row / MOST_ROW, ratio.whole / MOST_WHOLE):
+        column = difference[..., ratio.channel]
+        return (*unravel(int(column.argmax()), tuple(column.shape)), ratio.channel)
     row = ratio.at[:-1]
-    return (*row, int((wide(ours)[row] - wide(theirs)[row]).abs().argmax()))
+    return (*row, int(difference[row].argmax()))
 
 
 def _side(exact: dict[str, Any], pair: Pair, ours: Tensor, theirs: Tensor, at: tuple[int, ...]) -> dict[str, Any]:
@@ -323,6 +334,5 @@ def _departs(found: dict[str, Any], way: str) -> str:
     if found["mismatched"]:
         how = f"{found['mismatched']:,} values of which one alone is a number, or integers that differ"
     else:
-        times = max(found["whole"] / MOST_WHOLE * MOST_WHOLE, found["row"])
-        how = f"{times:.3g} times the drift of rounding"
+        how = f"{_times(found):.3g} times the drift of rounding"
     return f"against {way}: the first difference is made in {place}: {how}"

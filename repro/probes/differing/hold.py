@@ -27,8 +27,9 @@ from .store import Store
 
 MOST_WHOLE = 10.0
 MOST_ROW = 16.0
-"""A deviation over the drift above which it is no rounding: of a whole tensor, and of one row of it (docs/diff.md has
-what sound models give)."""
+MOST_COLUMN = 64.0
+"""A deviation over the drift above which it is no rounding: of a whole tensor, of one row, and of one column of it
+(docs/diff.md has what sound models give)."""
 
 Parts = tuple[tuple[int, Optional[Region]], ...]
 Run = Callable[[nn.Module, Callable[[int], None]], list[Any]]
@@ -105,12 +106,14 @@ def _like(rows: Tensor, cuts: tuple[Any, ...]) -> Tensor:
 
 def beyond(ratio: Ratio) -> bool:
     """Whether it is more than rounding."""
-    return ratio.mismatched > 0 or ratio.whole > MOST_WHOLE or ratio.row > MOST_ROW
+    return degree(ratio) > 1
 
 
 def degree(ratio: Ratio) -> float:
     """1 where rounding ends."""
-    return max(ratio.whole / MOST_WHOLE, ratio.row / MOST_ROW, float("inf") if ratio.mismatched else 0.0)
+    if ratio.mismatched:
+        return float("inf")
+    return max(ratio.whole / MOST_WHOLE, ratio.row / MOST_ROW, ratio.column / MOST_COLUMN)
 
 
 class Held:

@@ -43,7 +43,8 @@ def fill(shown: Shown) -> Variables | None:
 
 
 def _facts(found: Diff) -> dict[str, str | None]:
-    limit = f"{shown_number(found.whole_limit)} times the drift for a tensor, {shown_number(found.row_limit)} for a row"
+    limits = [shown_number(limit) for limit in (found.whole_limit, found.row_limit, found.column_limit)]
+    limit = "{} times the drift for a tensor, {} for a row, {} for a column".format(*limits)
     rows: dict[str, str | None] = {
         "held against": text(found.way),
         "compared": f"{found.places:,} inputs and outputs of {found.calls:,} module calls",
@@ -58,7 +59,8 @@ def _facts(found: Diff) -> dict[str, str | None]:
 
 
 def _times(row: Beside) -> str:
-    return f"{shown_number(row.whole)} times the drift, its worst row {shown_number(row.row)} times"
+    whole, part, column = (shown_number(found) for found in (row.whole, row.row, row.column))
+    return f"{whole} times the drift, its worst row {part} times and its worst column {column} times"
 
 
 def _departure(found: Departure) -> dict[str, str | None]:
