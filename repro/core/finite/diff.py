@@ -16,7 +16,7 @@ class Beside(Record, frozen=True, kw_only=True):
 
     ``drift`` is what rounding alone does there, by runs that are rounded at random; ``whole`` and ``row`` are the
     deviation over it, of the whole tensor and of the row (the channels of one token) that is furthest off; ``column``
-    is that of one channel of all tokens.
+    is that of one channel of all tokens, and ``limits`` has what rounding is allowed of the three.
     ``mismatched`` elements are NaN or infinite on one side alone, or integers that differ.
     """
 
@@ -27,6 +27,7 @@ class Beside(Record, frozen=True, kw_only=True):
     whole: Number | None = None
     row: Number | None = None
     column: Number | None = None
+    limits: tuple[Number, ...] = ()
     mismatched: int = 0
 
 
@@ -133,9 +134,6 @@ class Diff(Section, frozen=True, kw_only=True):
 
     against: str = ""
     way: str = ""
-    whole_limit: Number | None = None
-    row_limit: Number | None = None
-    column_limit: Number | None = None
     places: int = 0
     calls: int = 0
     nearest: Beside | None = None

@@ -37,7 +37,6 @@ class Cut:
 
     this: tuple[Optional[tuple[int, int]], ...]
     other: tuple[Optional[tuple[int, int]], ...]
-    folded: bool = False
 
     def of_this(self, tensor: Tensor) -> Tensor:
         return _narrowed(tensor, self.this)
@@ -55,8 +54,9 @@ def _narrowed(tensor: Tensor, cuts: tuple[Optional[tuple[int, int]], ...]) -> Te
 
 
 def cut(this: tuple[int, ...], other: tuple[int, ...], region: Optional[Region]) -> Optional[Cut]:
-    """How tensors of these shapes are compared; None where they cannot be. Without a region they must be equal; with
-    one, some dimension must be the tokens': tokens that a router has gathered are of another pass in another order.
+    """How tensors of these shapes are compared; None where they cannot be. Without a region they must be equal. With
+    one, the first dimension must be the examples' and another one the tokens': rows without an example may be tokens
+    that a router has put into another order.
     """
     if len(this) != len(other):
         return None
@@ -69,8 +69,10 @@ def cut(this: tuple[int, ...], other: tuple[int, ...], region: Optional[Region])
         a: Optional[tuple[int, int]] = None
         b: Optional[tuple[int, int]] = None
         whole = region.other == (0, region.other_length) and region.this == (0, region.this_length)
-        if dim == 0 and one == region.this_rows and two == region.other_rows > 1:
-            b = (region.row, 1)
+        if dim == 0:
+            if one != region.this_rows or two not in (1, region.other_rows):
+                return None
+            b = (region.row, 1) if two > 1 else None
         elif one == region.this_length and two == region.other_length:
             has_tokens = True
             if not (whole and one == two):
@@ -89,10 +91,3 @@ def cut(this: tuple[int, ...], other: tuple[int, ...], region: Optional[Region])
 
 def _span(tokens: tuple[int, int]) -> tuple[int, int]:
     return tokens[0], tokens[1] - tokens[0]
-
-
-def unfolded(tensor: Tensor, rows: int, length: int) -> Tensor:
-    """A tensor in which examples and tokens are one dimension, with the two apart."""
-    if rows > 1 and tensor.dim() and tensor.shape[0] == rows * length and length > 1:
-        return tensor.reshape(rows, length, *tensor.shape[1:])
-    return tensor

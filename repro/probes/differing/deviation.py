@@ -133,6 +133,7 @@ class Ratio:
     at: tuple[int, ...]
     channel: int
     drift: float
+    unit: float
 
 
 def held_against(found: Apart, drift: Optional[Drift], unit: float) -> Ratio:
@@ -140,8 +141,8 @@ def held_against(found: Apart, drift: Optional[Drift], unit: float) -> Ratio:
 
     A rounding of the tensor itself is always allowed.
     """
-    if not found.rows.numel():
-        return Ratio(0.0, 0.0, 0.0, 0, (), 0, 0.0)
+    if not found.rows.numel() or not found.columns.numel():
+        return Ratio(0.0, 0.0, 0.0, 0, (), 0, 0.0, unit)
     floor = found.scale * (unit * RMS / 2)
     rows = floor
     size = float(found.scale.square().mean().sqrt())
@@ -166,6 +167,7 @@ def held_against(found: Apart, drift: Optional[Drift], unit: float) -> Ratio:
         at=tuple(unravel(worst, tuple(quotient.shape))),
         channel=channel,
         drift=whole,
+        unit=unit,
     )
 
 

@@ -12,11 +12,10 @@ from ..observe.screen import blocks
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import digest, dtype_name, is_float, scalar, unravel
-from .alignment import unfolded
 from .calls import GAVE, GIVEN
 from .deviation import Ratio, apart, wide
 from .ends import beside
-from .hold import MOST_COLUMN, MOST_ROW, MOST_WHOLE, Held, Pair, Recording, Way, beyond, degree, hold, measure, record
+from .hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
 from .inside import blamed, parting, sides
 from .store import Store
 
@@ -104,9 +103,6 @@ def answer(against: Against, this: Optional[Way] = None) -> Outcome:
     end = _end(against)
     payload: dict[str, Any] = {
         "way": against.way.words,
-        "whole_limit": MOST_WHOLE,
-        "row_limit": MOST_ROW,
-        "column_limit": MOST_COLUMN,
         "places": len(against.pairs),
         "calls": len({pair.this.call for pair, _ in against.pairs}),
         "not_compared": _not_compared(against),
@@ -165,12 +161,14 @@ def _nearest(pairs: list[tuple[Pair, Ratio]]) -> Optional[dict[str, Any]]:
 
 
 def _ratio(pair: Pair, ratio: Ratio) -> dict[str, Any]:
+    most = limits(ratio.unit)
     return {
         "deviation": pair.found.whole,
         "drift": ratio.drift,
         "whole": ratio.whole,
         "row": ratio.row,
         "column": ratio.column,
+        "limits": [most.whole, most.row, most.column],
         "mismatched": ratio.mismatched,
     }
 
@@ -206,7 +204,7 @@ def _end(against: Against) -> Optional[dict[str, Any]]:
     ]
     if not pairs:
         return None
-    values = [_values(made.recording, against.ends, against.way, pair) for pair in pairs]
+    values = [_values(made.recording, against.ends, pair) for pair in pairs]
     ratios = [pair.ratio(made.recording.free.get(pair.this)) for pair in pairs]
     if any(beyond(ratio) for ratio in ratios):
         theirs = measure(
@@ -218,12 +216,9 @@ def _end(against: Against) -> Optional[dict[str, Any]]:
     return {"output": made.main, **figures, **_ratio(*worst), "degree": degree(worst[1])}
 
 
-def _values(recording: Recording, other: Recording, way: Way, pair: Pair) -> tuple[Tensor, Tensor]:
+def _values(recording: Recording, other: Recording, pair: Pair) -> tuple[Tensor, Tensor]:
     """Both tensors of a pair, cut to what they have in common."""
-    region = next((region for at, region in way.passes[pair.other.call.pass_] if at == pair.this.call.pass_), None)
-    rows, length = (region.other_rows, region.other_length) if region is not None else (1, 0)
-    theirs = unfolded(other.tensor(pair.other), rows, length)
-    return pair.cut.of_this(recording.tensor(pair.this)), pair.cut.of_other(theirs)
+    return pair.cut.of_this(recording.tensor(pair.this)), pair.cut.of_other(other.tensor(pair.other))
 
 
 def _departure(against: Against, pair: Pair, ratio: Ratio, this: Optional[Way]) -> dict[str, Any]:
@@ -231,7 +226,7 @@ def _departure(against: Against, pair: Pair, ratio: Ratio, this: Optional[Way]) 
     made, way = against.made, against.way
     call = blamed(pair)[0]
     assert against.kept is not None  # held_against keeps the values where something parts
-    ours, theirs = _values(made.recording, against.kept, way, pair)
+    ours, theirs = _values(made.recording, against.kept, pair)
     at = _worst(ours, theirs, pair, ratio)
     begins = [cut[0] if cut is not None else 0 for cut in pair.cut.this]
     whole = [place + begin for place, begin in zip(at, begins)]
@@ -269,7 +264,7 @@ def _departure(against: Against, pair: Pair, ratio: Ratio, this: Optional[Way]) 
             found.update(parting(against.model, this, way, made.recording, pair, SEEDS[0]))
         except Exception as error:  # noqa: BLE001 - the module stands without its operator
             found["note"] = f"its operators could not be held side by side: {in_words(error)}"
-        found.update(_side(sides(against.model, this, way, made.recording, pair, ()), pair, ours, theirs, at))
+        found.update(_side(sides(against.model, this, way, made.recording, pair), pair, ours, theirs, at))
     elif made.weights:
         found["weights"] = _differing(against.model, made.weights, call.module, pair.this.side == GIVEN)
     return found
@@ -280,7 +275,8 @@ def _worst(ours: Tensor, theirs: Tensor, pair: Pair, ratio: Ratio) -> tuple[int,
     if ratio.mismatched or not ratio.at or ours.dim() < 2 or len(ratio.at) != ours.dim():
         return pair.found.largest
     difference = (wide(ours) - wide(theirs)).abs()
-    if ratio.column / MOST_COLUMN > max(ratio.row / MOST_ROW, ratio.whole / MOST_WHOLE):
+    most = limits(ratio.unit)
+    if ratio.column / most.column > max(ratio.row / most.row, ratio.whole / most.whole):
         column = difference[..., ratio.channel]
         return (*unravel(int(column.argmax()), tuple(column.shape)), ratio.channel)
     row = ratio.at[:-1]
@@ -291,10 +287,7 @@ def _side(exact: dict[str, Any], pair: Pair, ours: Tensor, theirs: Tensor, at: t
     """Which side is farther from float64, by the row of the element."""
     if "note" in exact:
         return {"note": exact["note"]}
-    one, two = pair.cut.of_this(exact["exact_this"]), exact["exact_other"]
-    if two.dim() != len(pair.cut.other):
-        two = two.reshape(*two.shape[:1], -1, *two.shape[1:])
-    two = pair.cut.of_other(two)
+    one, two = pair.cut.of_this(exact["exact_this"]), pair.cut.of_other(exact["exact_other"])
     if one.shape != ours.shape or two.shape != theirs.shape:
         return {"note": "float64 cannot be asked: it gives another shape"}
     row = at[:-1] if len(at) > 1 else ()

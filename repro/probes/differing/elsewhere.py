@@ -12,11 +12,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Optional
 
+import torch
+from torch import nn
+
 from ..machine.family import PARENT
-from ..model.inputs import Inputs
+from ..model.compat import CannotLoad
+from ..model.inputs import MASK, Inputs, accepts
 from ..model.session import Session
 from ..protocol.wire import SCHEMA, Outcome
 from .calls import Call, Point
@@ -72,17 +76,35 @@ def _made(session: Any, folder: Optional[str]) -> tuple[Made, dict[str, Any]]:
 
 def _held(session: Any, made: Made, settings: dict[str, Any], words: str) -> Outcome:
     """The session's own model against what was made of the other one. Token ids are compared before any tensor is."""
-    inputs = tuple(session.inputs())
-    why = other_ids(made.inputs, inputs)
     model = session.loaded().model
     notes = list(differing(settings, settings_of(session.loaded().config)))
+    try:
+        inputs = tuple(session.inputs())
+    except CannotLoad as error:
+        inputs = _recorded(model, made.inputs)
+        notes.append(f"the token ids are those of here, for there they could not be made: {error}")
+    why = other_ids(made.inputs, inputs)
     notes += other_weights(made.weights, digests(model))
     if why is not None:
         return "bad", why, {"way": words, "notes": notes}
     way = plain(inputs)
     way = type(way)(words, way.passes, way.run)
     verdict, reason, payload = answer(held_against(model, made, way, session.emitter.progress))
+    if verdict == "good" and notes:
+        reason = f"{reason}; {'; '.join(notes)}"
     return verdict, reason, {**(payload or {}), "notes": notes}
+
+
+def _recorded(model: nn.Module, inputs: tuple[Inputs, ...]) -> tuple[Inputs, ...]:
+    """Inputs of the very ids that were recorded."""
+    found = []
+    for made in inputs:
+        assert made.input_ids is not None  # a tokenizer made them
+        ids = made.input_ids.to(next(model.parameters()).device)
+        found.append(
+            replace(made, input_ids=ids, attention_mask=torch.ones_like(ids) if accepts(model, MASK) else None)
+        )
+    return tuple(found)
 
 
 def other_ids(these: tuple[Inputs, ...], those: tuple[Inputs, ...]) -> Optional[str]:
@@ -173,8 +195,6 @@ def _call(call: Call) -> list[Any]:
 
 def opened(folder: str) -> tuple[Made, dict[str, Any]]:
     """What was saved."""
-    import torch
-
     index = read_json(os.path.join(folder, INDEX))
     recording = Recording(Store.opened(folder, index["values"]), classes=dict(index["classes"]))
     points = []

@@ -19,17 +19,31 @@ from torch import Tensor, nn
 
 from ..observe.watch import Watch, watched
 from ..values.figures import is_float
-from .alignment import Cut, Region, cut, unfolded
+from .alignment import Cut, Region, cut
 from .calls import GAVE, GIVEN, Call, Calls, Point, hooked
 from .deviation import Apart, Drift, Ratio, apart, comparable, drift_of, held_against
 from .noise import Noise
 from .store import Store
 
-MOST_WHOLE = 10.0
-MOST_ROW = 16.0
-MOST_COLUMN = 64.0
-"""A deviation over the drift above which it is no rounding: of a whole tensor, of one row, and of one column of it
-(docs/diff.md has what sound models give)."""
+
+@dataclass(frozen=True)
+class Limits:
+    """A deviation over the drift above which it is no rounding: of a whole tensor, of one row, of one column."""
+
+    whole: float
+    row: float
+    column: float
+
+
+# What sound models give at most is in docs/diff.md. In float32 what is left is the order in which sums are added up,
+# of which the drift has one; in 16 bit the sums are float32's, and their order does not show.
+NARROW, WIDE = Limits(5.0, 8.0, 16.0), Limits(20.0, 30.0, 80.0)
+
+
+def limits(unit: float) -> Limits:
+    """unit: the last place of a number near 1."""
+    return NARROW if unit > torch.finfo(torch.float32).eps else WIDE
+
 
 Parts = tuple[tuple[int, Optional[Region]], ...]
 Run = Callable[[nn.Module, Callable[[int], None]], list[Any]]
@@ -95,13 +109,9 @@ class Pair:
         if mine is not None and mine.scale.numel():
             mine = replace(mine, scale=self.cut.of_this(mine.scale))
         if other is not None:
-            theirs = replace(other, rows=self.cut.of_other(_like(other.rows, self.cut.other)))
+            theirs = replace(other, rows=self.cut.of_other(other.rows))
             mine = theirs if mine is None else mine.and_also(theirs)
         return held_against(self.found, mine, self.unit)
-
-
-def _like(rows: Tensor, cuts: tuple[Any, ...]) -> Tensor:
-    return rows if rows.dim() == len(cuts) else rows.reshape(*rows.shape[:1], *(1,) * (len(cuts) - rows.dim()), -1)
 
 
 def beyond(ratio: Ratio) -> bool:
@@ -113,7 +123,8 @@ def degree(ratio: Ratio) -> float:
     """1 where rounding ends."""
     if ratio.mismatched:
         return float("inf")
-    return max(ratio.whole / MOST_WHOLE, ratio.row / MOST_ROW, ratio.column / MOST_COLUMN)
+    most = limits(ratio.unit)
+    return max(ratio.whole / most.whole, ratio.row / most.row, ratio.column / most.column)
 
 
 class Held:
@@ -159,9 +170,7 @@ class Held:
                 continue
             self.met.add(this)
             ours = self._source.store.get(entry.number)
-            rows, length = (region.other_rows, region.other_length) if region is not None else (1, 0)
-            theirs = unfolded(tensor, rows, length)
-            common = cut(tuple(ours.shape), tuple(theirs.shape), region)
+            common = cut(tuple(ours.shape), tuple(tensor.shape), region)
             if common is None or not comparable(ours, tensor):
                 self.strange[point] = (
                     f"{tuple(ours.shape)} {ours.dtype} here and {tuple(tensor.shape)} {tensor.dtype} there"
@@ -169,15 +178,15 @@ class Held:
                 continue
             part = common.of_this(ours)
             if self._paired:
-                found = self._apart(entry.number, part, common.of_other(theirs), common)
+                found = self._apart(entry.number, part, common.of_other(tensor), common)
                 unit = max(_unit(ours), _unit(tensor))
                 self.pairs.append(Pair(this, point, entry.order, caller, found, unit, common))
             if self._forced and point.side == GIVEN:
                 moved = part if self._noise is None or not is_float(part) else self._noise.moved(part)
                 if new is None:
-                    new = theirs.detach().clone()
+                    new = tensor.detach().clone()
                 common.of_other(new).copy_(_as(moved, part, new.dtype))
-        return tensor if new is None else new if new.shape == tensor.shape else new.reshape(tensor.shape)
+        return tensor if new is None else new
 
     def _apart(self, number: int, ours: Tensor, theirs: Tensor, common: Optional[Cut]) -> Apart:
         """One tensor often stands at several points: it is compared once."""

@@ -15,7 +15,7 @@ from ..model.precision import widened
 from ..observe.source import excerpt, short, source_place
 from ..observe.watch import OpCall, StopPass, Watch, watched
 from ..values.figures import is_float, tensors_in
-from .alignment import cut, unfolded
+from .alignment import cut
 from .calls import GIVEN, Call, Calls, Point, hooked
 from .deviation import apart, drift_of, held_against
 from .hold import Held, Pair, Recording, Way, beyond
@@ -90,12 +90,10 @@ def parting(model: nn.Module, this: Way, other: Way, source: Recording, pair: Pa
         place, twin = by_key.get(ran.key, (-1, None))
         if ran.result is None or twin is None or twin.result is None or place < agreed_there:
             continue
-        rows, length = (region.other_rows, region.other_length) if region is not None else (1, 0)
-        opposite = unfolded(twin.result, rows, length)
-        common = cut(tuple(ran.result.shape), tuple(opposite.shape), region)
+        common = cut(tuple(ran.result.shape), tuple(twin.result.shape), region)
         if common is None:
             continue
-        found = apart(common.of_this(ran.result), common.of_other(opposite))
+        found = apart(common.of_this(ran.result), common.of_other(twin.result))
         noisy = moved.get(ran.key)
         drift = None
         if noisy is not None and noisy.result is not None and noisy.result.shape == ran.result.shape:
@@ -173,9 +171,7 @@ def exact(model: nn.Module, way: Way, source: Recording, target: Call, wanted: P
     return held.value
 
 
-def sides(
-    model: nn.Module, this: Way, other: Way, source: Recording, pair: Pair, row: tuple[int, ...]
-) -> dict[str, Any]:
+def sides(model: nn.Module, this: Way, other: Way, source: Recording, pair: Pair) -> dict[str, Any]:
     """How far each way is from float64 at the row that is furthest off, and how far float64 is from itself: a large
     one means that the two ways compute different things, so float64 cannot tell which is right.
     """

@@ -43,12 +43,9 @@ def fill(shown: Shown) -> Variables | None:
 
 
 def _facts(found: Diff) -> dict[str, str | None]:
-    limits = [shown_number(limit) for limit in (found.whole_limit, found.row_limit, found.column_limit)]
-    limit = "{} times the drift for a tensor, {} for a row, {} for a column".format(*limits)
     rows: dict[str, str | None] = {
         "held against": text(found.way),
         "compared": f"{found.places:,} inputs and outputs of {found.calls:,} module calls",
-        "beyond rounding is": limit,
     }
     if found.departure is not None:
         return {**rows, **_departure(found.departure)}
@@ -60,7 +57,11 @@ def _facts(found: Diff) -> dict[str, str | None]:
 
 def _times(row: Beside) -> str:
     whole, part, column = (shown_number(found) for found in (row.whole, row.row, row.column))
-    return f"{whole} times the drift, its worst row {part} times and its worst column {column} times"
+    return f"{whole} times the drift, its worst row {part} times and its worst column {column} times" + _allowed(row)
+
+
+def _allowed(row: Beside) -> str:
+    return f" (rounding: at most {', '.join(map(shown_number, row.limits))})" if row.limits else ""
 
 
 def _departure(found: Departure) -> dict[str, str | None]:
