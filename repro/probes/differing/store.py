@@ -1,6 +1,5 @@
 """Tensors of one way, kept until the other way is held against them: in memory up to a bound, behind it on disk."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -27,10 +26,8 @@ class Store:
 
     def __init__(self, folder: Optional[str] = None) -> None:
         self._folder = folder
-        self._own: Optional[str] = None
-        room = MOST if folder is None else 0
         free = free_memory()
-        self._room = room if free is None else min(room, free // SHARE)
+        self._room = MOST if free is None else min(MOST, free // SHARE)
         self._held: dict[int, Tensor] = {}
         self._rows: list[tuple[str, tuple[int, ...], int, int]] = []  # dtype, shape, begin, bytes; of those on disk
         self._places: dict[int, int] = {}  # number -> row
@@ -49,7 +46,7 @@ class Store:
         size = plain.numel() * plain.element_size()
         number = self._count
         self._count += 1
-        if size <= self._room:
+        if self._folder is None and size <= self._room:
             self._room -= size
             self._held[number] = plain.to("cpu", copy=True)
         else:
@@ -73,8 +70,8 @@ class Store:
     def _write(self, plain: Tensor) -> int:
         if self._file is None:
             folder = self._folder or tempfile.mkdtemp(prefix="repro-")
-            self._own = None if self._folder else folder
-            self._file = open(os.path.join(folder, VALUES), "w+b")  # noqa: SIM115 - closed by close()
+            file = open(os.path.join(folder, VALUES), "w+b")  # noqa: SIM115 - closed with the store
+            self._hold(file, None if self._folder else folder)
         flat = plain.reshape(-1).view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8)
         taken = bytearray(flat.numel())
         if taken:
@@ -99,18 +96,20 @@ class Store:
         store._places = {number: number for number in range(len(rows))}
         store._count = len(rows)
         if rows:
-            store._file = open(os.path.join(folder, VALUES), "rb")  # noqa: SIM115 - closed by close()
+            file = open(os.path.join(folder, VALUES), "rb")  # noqa: SIM115 - closed with the store
+            store._hold(file, None)
         return store
 
-    def close(self) -> None:
-        """Nothing is left in memory, nor on disk where the folder is its own."""
-        self._held.clear()
-        self._known.clear()
-        if self._file is not None:
-            self._file.close()
-        if self._own is not None:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(self._own)
+    def _hold(self, file: Any, own: Optional[str]) -> None:
+        """The file is closed, and a folder of the store's own removed, when nobody has the store any more."""
+        self._file = file
+        weakref.finalize(self, _end, file, own)
+
+
+def _end(file: Any, own: Optional[str]) -> None:
+    file.close()
+    if own is not None:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def read_json(path: str) -> Any:
