@@ -63,7 +63,8 @@ class Case:
 
     ``factory`` is "FILE.py:function", with the file's absolute path, or "package.module:function": a function that
     gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
-    tokens of a generation, ``train_step`` that of the steps of a training; None for a forward pass alone.
+    tokens of a generation, ``train_step`` that of the steps of a training; None for a forward pass alone. ``against``
+    is another way of running the model, that it is held against.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Case:
     image: str | None = None
     audio: str | None = None
     inputs: str | None = None
+    against: str | None = None
 
     @property
     def given(self) -> dict[str, str]:
