@@ -1,0 +1,279 @@
+"""One pass of the model as it runs in a narrow dtype, on wide numbers: the greatest magnitude of what each operator
+gives in that dtype.
+
+Views are not looked at, for they show what another operator made, nor is memory that was handed out unset. All
+magnitudes are read back together when the pass has ended.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor, nn
+
+from ..model.compat import kept_in_float32
+from ..model.forward import run
+from ..model.inputs import Inputs
+from ..model.load import Loaded
+from ..model.precision import buffers_in, restored, set_config_dtype
+from ..model.ready import MEMORY
+from ..observe.screen import version_of
+from ..observe.source import source_line
+from ..observe.tape import unreadable, written_by
+from ..observe.watch import Address, OpCall, Watch, watched
+from ..origin.walk import UNWRITTEN
+from ..values.figures import tensors_in, unravel
+from ..values.nest import items_in, rebuild
+from .kernels import Held, held_by
+from .shadow import Shadow
+
+# Operators whose inputs are what kernels take in 8 bits; what they give, and everything else, is wider.
+EIGHT_BITS = frozenset((
+    "mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
+))  # fmt: skip
+RECENT = 8  # tensors whose magnitude is remembered: a layer gives one to several operators
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one operator gave in the narrow dtype: the smallest and the largest number.
+
+    ``taken``: the greatest magnitude of what a GEMM or an attention was given, None for any other operator. ``held``:
+    the greatest partial sum that its kernel holds in the narrow dtype, where that is beyond it.
+    """
+
+    address: Address
+    low: float
+    high: float
+    taken: Optional[float] = None
+    held: Optional[Held] = None
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def absmax(self) -> float:
+        return max(abs(self.low), abs(self.high))
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The element of an operator's results that has the greatest magnitude, and the line that ran it."""
+
+    value: float
+    index: tuple[int, ...]
+    shape: tuple[int, ...]
+    output: int
+    source: Optional[str]
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """What becomes of numbers beyond a limit: they are infinite, where ``among`` names the operator that gave them.
+
+    high, low: from where on, upwards and downwards.
+    """
+
+    high: float
+    low: float
+    among: Callable[[Address], bool]
+
+    def put(self, made: list[Tensor], held: Optional[Held]) -> None:
+        for at, numbers in enumerate(made):
+            numbers.masked_fill_(numbers >= self.high, math.inf)
+            numbers.masked_fill_(numbers <= self.low, -math.inf)
+            if held is not None and at == 0:
+                numbers.masked_fill_(held.bad, math.nan)
+
+
+@dataclass
+class Look:
+    """The visitor of one such pass.
+
+    narrow, wide: the dtype that the model is told it has, and that of the numbers. weights: the memory of the parameters, which are no activations. overflow: what overflows in it; nothing where it
+    is None. wanted: an operator whose largest element is looked up.
+    """
+
+    narrow: torch.dtype
+    wide: torch.dtype
+    overflow: Optional[Overflow] = None
+    wanted: Optional[Address] = None
+    largest: Optional[Largest] = None
+    weights: frozenset[int] = frozenset()
+    _rows: list[tuple[Address, list[int], list[int], Optional[Held]]] = field(default_factory=list)
+    _bounds: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _recent: list[tuple[Any, int, Tensor]] = field(default_factory=list)
+
+    def visit(self, call: OpCall) -> Any:
+        taken = [*self._taken(call)]
+        result = self._run(call)
+        made = self._made(call, result)
+        if not made:
+            return result
+        held = held_by(call, result, self.narrow)
+        if call.address == self.wanted and self.largest is None:
+            self.largest = _largest(made)
+        if self.overflow is not None:
+            if self.overflow.among(call.address):
+                self.overflow.put(made, held)
+            made = [torch.nan_to_num(numbers, 0.0, 0.0, 0.0) for numbers in made]
+        outputs = [self._measured(numbers) for numbers in made]
+        self._rows.append((call.address, outputs, taken, held))
+        return result
+
+    def _run(self, call: OpCall) -> Any:
+        """The operator; what it casts to the narrow dtype, or makes in it, is a Shadow of wide numbers."""
+        fresh = next(items_in((call.args, call.kwargs), Shadow), None) is None
+        cast = fresh and self.narrow in items_in((call.args, call.kwargs), torch.dtype)
+        if cast:
+            call.args = rebuild(call.args, torch.dtype, self._wide_dtype)
+            call.kwargs = rebuild(call.kwargs, torch.dtype, self._wide_dtype)
+
+        def shadowed(tensor: Tensor) -> Tensor:
+            if isinstance(tensor, Shadow) or tensor.dtype not in (self.narrow, self.wide if cast else self.narrow):
+                return tensor
+            return tensor if unreadable(tensor) else Shadow(tensor.to(self.wide), self.narrow)
+
+        return rebuild(call.run(), Tensor, shadowed)
+
+    def _wide_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return self.wide if dtype == self.narrow else dtype
+
+    def _taken(self, call: OpCall) -> Iterator[int]:
+        """The bounds of what a GEMM or an attention is given that is no parameter."""
+        if call.address.base_name not in EIGHT_BITS:
+            return
+        for tensor in tensors_in((call.args, call.kwargs)):
+            if isinstance(tensor, Shadow) and tensor.numel() and memory_of(tensor.wide) not in self.weights:
+                yield self._measured(tensor.wide)
+
+    def _made(self, call: OpCall, result: Any) -> list[Tensor]:
+        """The wide numbers that the operator wrote for results in the narrow dtype."""
+        if call.address.base_name in UNWRITTEN:
+            return []
+        written = list(written_by(call.func, call.args, call.kwargs))
+        if written:
+            return [tensor.wide for tensor in written if isinstance(tensor, Shadow) and tensor.numel()]
+        found = [tensor.wide for tensor in tensors_in(result) if isinstance(tensor, Shadow) and tensor.numel()]
+        if not found:
+            return []
+        given = tensors_in((call.args, call.kwargs))
+        memory = {memory_of(tensor.wide) for tensor in given if isinstance(tensor, Shadow)}
+        return [numbers for numbers in found if memory_of(numbers) not in memory]
+
+    def _measured(self, numbers: Tensor) -> int:
+        """Where its bounds stand. A layer gives one tensor to several operators, each as another view."""
+        key = (memory_of(numbers), numbers.storage_offset(), numbers.numel(), version_of(numbers))
+        for known, place, _ in self._recent:
+            if known == key:
+                return place
+        self._bounds.append(torch.aminmax(numbers))
+        self._recent = [*self._recent[-RECENT:], (key, len(self._bounds) - 1, numbers)]
+        return len(self._bounds) - 1
+
+    def seen(self) -> list[Seen]:
+        """All operators in order; the one place where the device is waited for."""
+        if not self._bounds:
+            return []
+        flat = torch.stack([bound for pair in self._bounds for bound in pair]).tolist()
+        sizes = [math.nan if low != low else max(abs(low), abs(high)) for low, high in zip(flat[::2], flat[1::2])]
+        return [
+            Seen(
+                address,
+                min(flat[2 * place] for place in outputs),
+                max(flat[2 * place + 1] for place in outputs),
+                max((sizes[place] for place in taken), default=None),
+                held,
+            )
+            for address, outputs, taken, held in self._rows
+        ]
+
+
+def memory_of(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage().data_ptr())
+
+
+def _largest(made: list[Tensor]) -> Largest:
+    """The finite element of the greatest magnitude."""
+    sizes = [torch.nan_to_num(numbers.abs(), 0.0, 0.0) for numbers in made]
+    output = max(range(len(made)), key=lambda at: float(sizes[at].max()))
+    shape = tuple(made[output].shape)
+    index = unravel(int(sizes[output].reshape(-1).argmax()), shape)
+    return Largest(float(made[output][tuple(index)]), tuple(index), shape, output, source_line())
+
+
+def run_narrow(loaded: Loaded, inputs: Inputs, look: Look) -> Any:
+    """The model's output in such a pass.
+
+    Raises:
+        CannotFollow: the narrow run cannot be told from wide numbers.
+        Exception: what the model's own code raises.
+    """
+    with as_shadows(loaded, look.narrow) as weights:
+        look.weights = weights
+        with watched(loaded.model, Watch(look.visit, own=Shadow)):
+            return run(loaded.model, inputs)
+
+
+@contextlib.contextmanager
+def as_shadows(loaded: Loaded, narrow: torch.dtype) -> Iterator[frozenset[int]]:
+    """The model as from_pretrained loads it in ``narrow``, on the numbers that it has: its parameters and buffers of
+    that dtype are Shadows while the context lasts. Gives the memory of the parameters.
+    """
+    model = loaded.model
+    kept = kept_in_float32(model, narrow)
+    made: dict[int, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        if kept is not None and kept.search(name):
+            made[id(parameter)] = parameter.detach().to(torch.float32)
+        else:
+            made[id(parameter)] = Shadow(parameter, narrow)
+    fresh = buffers_in(loaded, narrow)
+    before = [(module._parameters, dict(module._parameters)) for module in model.modules()]
+    flat = [(module, list(module._flat_weights)) for module in model.modules() if isinstance(module, nn.RNNBase)]
+    with restored(model):
+        try:
+            for module in model.modules():
+                for held in (module._parameters, module._buffers):
+                    for name, tensor in held.items():
+                        if tensor is not None and id(tensor) in made:
+                            held[name] = made[id(tensor)]  # type: ignore[assignment]
+            for name, buffer in list(model.named_buffers()):
+                new = _narrow_buffer(loaded, narrow, name, buffer, fresh)
+                if new is not None:
+                    owner, _, own = name.rpartition(".")
+                    model.get_submodule(owner)._buffers[own] = new
+            for module, weights in flat:
+                module._flat_weights = [made.get(id(weight), weight) for weight in weights]  # type: ignore[misc]
+            set_config_dtype(model, narrow)
+            yield frozenset(memory_of(shadow.wide) for shadow in made.values() if isinstance(shadow, Shadow))
+        finally:
+            for held, values in before:
+                held.update(values)
+            for module, weights in flat:
+                module._flat_weights = weights
+
+
+def _narrow_buffer(
+    loaded: Loaded, narrow: torch.dtype, name: str, buffer: Tensor, fresh: dict[str, Tensor]
+) -> Optional[Tensor]:
+    """What ``in_dtype`` puts in the place of a buffer, on the numbers that it has; None where it stays."""
+    if not buffer.is_floating_point() or isinstance(buffer, Shadow):
+        return None
+    if name in fresh:
+        values = fresh[name]
+        if values.dtype != narrow:
+            return values
+        here, there = buffer.to(torch.float32), values.to(torch.float32)
+        same = torch.allclose(here, there, rtol=torch.finfo(narrow).eps, atol=0.0)  # else they follow from the dtype
+        return Shadow(buffer if same else values.to(buffer.dtype), narrow)
+    goes = name in loaded.from_file or (loaded.source.kind == MEMORY and loaded.config is None)
+    return Shadow(buffer, narrow) if goes and buffer.dtype == loaded.dtype else None
