@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
+from repro.core.finite.narrow import Forecast
 from repro.core.payloads import (
     Bisect,
     Environment,
@@ -76,6 +77,7 @@ def answer(
         prompts=section(observations, "prompts", Prompts),
         origin=judgement.origin,
         bisect=section(observations, "bisect", Bisect),
+        forecast=section(observations, "forecast", Forecast),
         ablations=judgement.ablations,
         workarounds=judgement.workarounds,
         reduction=section(observations, "reduce", Reduction),

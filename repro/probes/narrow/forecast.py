@@ -56,7 +56,7 @@ class Forecast:
         """The first operator that would overflow, all beyond the limit from it on, and those that nothing bad follows
         from.
         """
-        beyond = [row for row in self.rows if row.absmax >= limit or row.held is not None]
+        beyond = [row for row in self.rows if _magnitude(row) >= limit]
         if not beyond:
             return None, [], []
         found = self._is_bad_with(beyond, 1, limit)
@@ -151,7 +151,7 @@ def of_dtype(look: Forecast, dtype: torch.dtype) -> dict[str, Any]:
     limit, name = limit_of(dtype), dtype_name(dtype)
     beyond_limit = smallest_beyond(dtype)
     row: dict[str, Any] = {"dtype": name, "limit": limit, "verdict": SOUND, "first": None, "modules": [], "absorbed": 0}
-    row["weights"] = weights_beyond(look.loaded, beyond_limit)
+    row["weights"] = weights_beyond(look.loaded, beyond_limit, matrices=name in EIGHT)
     if name in EIGHT:
         taken = [replace(seen, low=-seen.taken, high=seen.taken) for seen in look.rows if seen.taken is not None]
         beyond = [seen for seen in taken if seen.absmax >= beyond_limit]
@@ -159,7 +159,7 @@ def of_dtype(look: Forecast, dtype: torch.dtype) -> dict[str, Any]:
         first = First(beyond[0], None) if beyond else None
     else:
         first, beyond, absorbed = look.first(beyond_limit)
-        within = [seen for seen in look.rows if seen.absmax < beyond_limit and seen.held is None]
+        within = [seen for seen in look.rows if _magnitude(seen) < beyond_limit]
         row["absorbed"] = len(absorbed)
         row["verdict"] = ABSORBED if absorbed else SOUND
     if first is not None:
@@ -173,19 +173,22 @@ def of_dtype(look: Forecast, dtype: torch.dtype) -> dict[str, Any]:
     return row
 
 
-def weights_beyond(loaded: Loaded, limit: float) -> list[str]:
-    """The parameters with a number that the dtype does not hold."""
+def weights_beyond(loaded: Loaded, limit: float, matrices: bool) -> list[str]:
+    """The parameters with a number that the dtype does not hold.
+
+    matrices: of more than one dimension only, which is what a GEMM in 8 bits takes.
+    """
     if limit > limit_of(loaded.dtype):
         return []
-    return [name for name, size in _weights(loaded).items() if size >= limit]
+    return [name for name, (size, dims) in _weights(loaded).items() if size >= limit and (dims > 1 or not matrices)]
 
 
-def _weights(loaded: Loaded) -> dict[str, float]:
-    """The greatest magnitude of each parameter."""
+def _weights(loaded: Loaded) -> dict[str, tuple[float, int]]:
+    """The greatest magnitude of each parameter, and how many dimensions it has."""
     named = [(name, p.detach()) for name, p in loaded.model.named_parameters() if p.is_floating_point() and p.numel()]
     bounds = [torch.stack(torch.aminmax(tensor)).abs().max() for _, tensor in named]
     sizes = torch.stack([bound.float() for bound in bounds]).tolist() if bounds else []
-    return {name: size for (name, _), size in zip(named, sizes)}
+    return {name: (size, tensor.dim()) for (name, tensor), size in zip(named, sizes)}
 
 
 def _modules(beyond: list[Seen]) -> list[dict[str, Any]]:

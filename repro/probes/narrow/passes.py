@@ -5,21 +5,17 @@ Views are not looked at, for they show what another operator made, nor is memory
 magnitudes are read back together when the pass has ended.
 """
 
-import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..model.compat import kept_in_float32
 from ..model.forward import run
 from ..model.inputs import Inputs
 from ..model.load import Loaded
-from ..model.precision import buffers_in, restored, set_config_dtype
-from ..model.ready import MEMORY
 from ..observe.screen import version_of
 from ..observe.source import source_line
 from ..observe.tape import unreadable, written_by
@@ -27,8 +23,9 @@ from ..observe.watch import Address, OpCall, Watch, watched
 from ..origin.walk import UNWRITTEN
 from ..values.figures import tensors_in, unravel
 from ..values.nest import items_in, rebuild
+from .dressed import as_shadows
 from .kernels import Held, held_by
-from .shadow import Shadow
+from .shadow import CannotFollow, Shadow
 
 # Operators whose inputs are what kernels take in 8 bits; what they give, and everything else, is wider.
 EIGHT_BITS = frozenset((
@@ -96,8 +93,9 @@ class Overflow:
 class Look:
     """The visitor of one such pass.
 
-    narrow, wide: the dtype that the model is told it has, and that of the numbers. weights: the memory of the parameters, which are no activations. overflow: what overflows in it; nothing where it
-    is None. wanted: an operator whose largest element is looked up.
+    narrow, wide: the dtype that the model is told it has, and that of the numbers. overflow: what overflows in the
+    pass; nothing where it is None. wanted: an operator whose largest element is looked up. weights: the memory of the
+    parameters, which are no activations.
     """
 
     narrow: torch.dtype
@@ -216,64 +214,10 @@ def run_narrow(loaded: Loaded, inputs: Inputs, look: Look) -> Any:
         Exception: what the model's own code raises.
     """
     with as_shadows(loaded, look.narrow) as weights:
-        look.weights = weights
-        with watched(loaded.model, Watch(look.visit, own=Shadow)):
-            return run(loaded.model, inputs)
-
-
-@contextlib.contextmanager
-def as_shadows(loaded: Loaded, narrow: torch.dtype) -> Iterator[frozenset[int]]:
-    """The model as from_pretrained loads it in ``narrow``, on the numbers that it has: its parameters and buffers of
-    that dtype are Shadows while the context lasts. Gives the memory of the parameters.
-    """
-    model = loaded.model
-    kept = kept_in_float32(model, narrow)
-    made: dict[int, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.is_floating_point():
-            continue
-        if kept is not None and kept.search(name):
-            made[id(parameter)] = parameter.detach().to(torch.float32)
-        else:
-            made[id(parameter)] = Shadow(parameter, narrow)
-    fresh = buffers_in(loaded, narrow)
-    before = [(module._parameters, dict(module._parameters)) for module in model.modules()]
-    flat = [(module, list(module._flat_weights)) for module in model.modules() if isinstance(module, nn.RNNBase)]
-    with restored(model):
-        try:
-            for module in model.modules():
-                for held in (module._parameters, module._buffers):
-                    for name, tensor in held.items():
-                        if tensor is not None and id(tensor) in made:
-                            held[name] = made[id(tensor)]  # type: ignore[assignment]
-            for name, buffer in list(model.named_buffers()):
-                new = _narrow_buffer(loaded, narrow, name, buffer, fresh)
-                if new is not None:
-                    owner, _, own = name.rpartition(".")
-                    model.get_submodule(owner)._buffers[own] = new
-            for module, weights in flat:
-                module._flat_weights = [made.get(id(weight), weight) for weight in weights]  # type: ignore[misc]
-            set_config_dtype(model, narrow)
-            yield frozenset(memory_of(shadow.wide) for shadow in made.values() if isinstance(shadow, Shadow))
-        finally:
-            for held, values in before:
-                held.update(values)
-            for module, weights in flat:
-                module._flat_weights = weights
-
-
-def _narrow_buffer(
-    loaded: Loaded, narrow: torch.dtype, name: str, buffer: Tensor, fresh: dict[str, Tensor]
-) -> Optional[Tensor]:
-    """What ``in_dtype`` puts in the place of a buffer, on the numbers that it has; None where it stays."""
-    if not buffer.is_floating_point() or isinstance(buffer, Shadow):
-        return None
-    if name in fresh:
-        values = fresh[name]
-        if values.dtype != narrow:
-            return values
-        here, there = buffer.to(torch.float32), values.to(torch.float32)
-        same = torch.allclose(here, there, rtol=torch.finfo(narrow).eps, atol=0.0)  # else they follow from the dtype
-        return Shadow(buffer if same else values.to(buffer.dtype), narrow)
-    goes = name in loaded.from_file or (loaded.source.kind == MEMORY and loaded.config is None)
-    return Shadow(buffer, narrow) if goes and buffer.dtype == loaded.dtype else None
+        look.weights = frozenset(memory_of(weight.wide) for weight in weights)
+        watch = Watch(look.visit, own=Shadow)
+        with watched(loaded.model, watch):
+            output = run(loaded.model, inputs)
+    if watch.trouble is not None:
+        raise CannotFollow(watch.trouble)
+    return output

@@ -30,7 +30,7 @@ class Shadow(Tensor):
 
     @staticmethod
     def __new__(cls, wide: Tensor, dtype: torch.dtype) -> "Shadow":
-        make: Any = Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
+        make: Any = Tensor._make_wrapper_subclass
         shadow: Shadow = make(
             cls, wide.shape, strides=wide.stride(), storage_offset=wide.storage_offset(), dtype=dtype,
             device=wide.device, layout=wide.layout, requires_grad=False,
@@ -41,13 +41,15 @@ class Shadow(Tensor):
     def __init__(self, wide: Tensor, dtype: torch.dtype) -> None:
         """``__new__`` has made all of it."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Shadow({self.wide!r}, dtype={self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return _Call(func, args, kwargs or {}).result()
 
 

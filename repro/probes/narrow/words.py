@@ -27,13 +27,17 @@ def _overflow(row: dict[str, Any]) -> str:
     if first.get("channel_index") is not None:
         text += ", channel {}".format(first["channel_index"])
     what = "a partial sum of " if first["partial_sum"] else ""
-    return text + ": {}{:,.6g} against {:,.6g}, {:.2f} of the limit".format(what, first["absmax"], row["limit"], first["ratio"])
+    size, limit = "{:,.6g}".format(first["absmax"]), "{:,.6g}".format(row["limit"])
+    return f"{text}: {what}{size} against {limit}, {first['ratio']:.2f} of the limit"
 
 
 def _sound(row: dict[str, Any]) -> str:
-    largest = row["largest"]
+    largest, text = row["largest"], "nothing would overflow in {}".format(row["dtype"])
+    if row["absorbed"]:
+        text = "nothing bad would follow in {} from the {} that go beyond it".format(
+            row["dtype"], "operator" if row["absorbed"] == 1 else "{} operators".format(row["absorbed"])
+        ).replace("operator that go", "operator that goes")
     if largest is None or not largest["ratio"]:
-        return "nothing would overflow in {}".format(row["dtype"])
-    return "nothing would overflow in {}: the largest magnitude is {:,.6g} in {}, the limit is {:.3g} times that".format(
-        row["dtype"], largest["absmax"], largest["module"] or "the model itself", largest["ratio"]
-    )
+        return text
+    size, module = "{:,.6g}".format(largest["absmax"]), largest["module"] or "the model itself"
+    return f"{text}: the largest magnitude is {size} in {module}, the limit is {largest['ratio']:,.3g} times that"

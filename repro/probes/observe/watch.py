@@ -156,8 +156,9 @@ class Watch:
     """Knows which module is running and hands each operator to ``visit`` while ``active``.
 
     outside: module and call of an operator that runs while no module does. own: a subclass of Tensor of the kit's,
-    whose operators are told as the program's, not the parts that it takes them apart into. ``unseen``: how many calls of each operator
-    the visitor could not look at, for it raised; the program never meets such an exception. ``trouble`` is the first.
+    whose operators are told as the program's, not the parts that it takes them apart into. ``unseen``: how many calls
+    of each operator the visitor could not look at, for it raised; the program never meets such an exception.
+    ``trouble`` is the first.
     """
 
     def __init__(self, visit: Visitor, outside: tuple[str, int] = ("", 0), own: Optional[type] = None) -> None:
