@@ -16,7 +16,6 @@ from torch import Tensor
 from ..model.forward import run
 from ..model.inputs import Inputs
 from ..model.load import Loaded
-from ..observe.screen import version_of
 from ..observe.source import source_line
 from ..observe.tape import unreadable, written_by
 from ..observe.watch import Address, OpCall, Watch, watched
@@ -157,7 +156,9 @@ class Look:
             return []
         written = list(written_by(call.func, call.args, call.kwargs))
         if written:
-            return [tensor.wide for tensor in written if isinstance(tensor, Shadow) and tensor.numel()]
+            found = [tensor.wide for tensor in written if isinstance(tensor, Shadow) and tensor.numel()]
+            self._recent.clear()  # below autograd no version is counted up that would tell of the change
+            return found
         found = [tensor.wide for tensor in tensors_in(result) if isinstance(tensor, Shadow) and tensor.numel()]
         if not found:
             return []
@@ -167,7 +168,7 @@ class Look:
 
     def _measured(self, numbers: Tensor) -> int:
         """Where its bounds stand. A layer gives one tensor to several operators, each as another view."""
-        key = (memory_of(numbers), numbers.storage_offset(), numbers.numel(), version_of(numbers))
+        key = (memory_of(numbers), numbers.storage_offset(), numbers.numel())
         for known, place, _ in self._recent:
             if known == key:
                 return place
