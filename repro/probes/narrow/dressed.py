@@ -15,12 +15,14 @@ from .shadow import Shadow
 
 
 @contextlib.contextmanager
-def as_shadows(loaded: Loaded, narrow: torch.dtype) -> Iterator[list[Shadow]]:
+def as_shadows(loaded: Loaded, narrow: torch.dtype, rounded: bool = False) -> Iterator[list[Shadow]]:
     """Its parameters and buffers that would be of the narrow dtype are Shadows while the context lasts. Gives the
     parameters.
+
+    rounded: they have the numbers that the narrow dtype holds.
     """
     model = loaded.model
-    made = _parameters(model, narrow)
+    made = _parameters(model, narrow, rounded)
     buffers = _buffers(loaded, narrow)
     with restored(model), _put_back(model):
         for path, module in model.named_modules():
@@ -34,14 +36,17 @@ def as_shadows(loaded: Loaded, narrow: torch.dtype) -> Iterator[list[Shadow]]:
         yield [tensor for tensor in made.values() if isinstance(tensor, Shadow)]
 
 
-def _parameters(model: nn.Module, narrow: torch.dtype) -> dict[int, Tensor]:
+def _parameters(model: nn.Module, narrow: torch.dtype, rounded: bool) -> dict[int, Tensor]:
     """What stands for each floating parameter, by the parameter's id: one that is shared stays so."""
     kept = kept_in_float32(model, narrow)
     made: dict[int, Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            wide = kept is not None and kept.search(name)
-            made[id(parameter)] = parameter.detach().to(torch.float32) if wide else Shadow(parameter, narrow)
+            values = parameter.detach()
+            if kept is not None and kept.search(name):
+                made[id(parameter)] = values.to(torch.float32)
+            else:
+                made[id(parameter)] = Shadow(values.to(narrow).to(values.dtype) if rounded else values, narrow)
     return made
 
 

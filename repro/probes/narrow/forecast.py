@@ -50,6 +50,7 @@ class Forecast:
     inputs: Inputs
     output: str
     rows: list[Seen]
+    narrow: torch.dtype
     passes: int = 1
 
     def first(self, limit: float) -> tuple[Optional[First], list[Seen], list[Seen]]:
@@ -78,29 +79,29 @@ class Forecast:
     def _is_bad_with(self, beyond: list[Seen], count: int, limit: float) -> tuple[bool, Optional[Largest]]:
         """Whether the output is bad where the first ``count`` of them overflow, and the last one's largest element."""
         among = {row.address for row in beyond[:count]}
-        look = Look(NARROW, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), beyond[count - 1].address)
+        look = Look(self.narrow, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), beyond[count - 1].address)
         self.passes += 1
         output = run_narrow(self.loaded, self.inputs, look)
         return is_bad(main_output(output, self.output)[1]), look.largest
 
 
-def look_at(loaded: Loaded, seen: Pass) -> Forecast:
+def look_at(loaded: Loaded, seen: Pass, narrow: torch.dtype = NARROW) -> Forecast:
     """The pass of an input whose output is good.
 
     Raises:
         CannotFollow: the pass cannot be made on Shadows, or does not end with what the plain one ends with.
     """
-    look = Look(NARROW, loaded.dtype)
+    look = Look(narrow, loaded.dtype)
     output = run_narrow(loaded, seen.inputs, look)
     name, actual = main_output(output, seen.output_name)
     if is_bad(actual) or actual.shape != seen.output.shape:
-        raise CannotFollow("told that it runs in float16, the model computes something else")
+        raise CannotFollow(f"told that it runs in {dtype_name(narrow)}, the model computes something else")
     rows = look.seen()
-    found = Forecast(loaded, seen.inputs, name, rows)
-    high, low = smallest_beyond(NARROW), -LOW * limit_of(NARROW)
+    found = Forecast(loaded, seen.inputs, name, rows, narrow)
+    high, low = smallest_beyond(narrow), -LOW * limit_of(narrow)
     masks = {row.address for row in rows if not row.finite or (row.low <= low and row.high < high)}
     if masks:
-        again = Look(NARROW, loaded.dtype, Overflow(math.inf, low, masks.__contains__))
+        again = Look(narrow, loaded.dtype, Overflow(math.inf, low, masks.__contains__))
         found.passes += 1
         if not is_bad(main_output(run_narrow(loaded, seen.inputs, again), name)[1]):
             found.rows = again.seen()  # softmax takes them for what they are: the numbers of no operator

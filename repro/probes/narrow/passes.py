@@ -93,8 +93,8 @@ class Look:
     """The visitor of one such pass.
 
     narrow, wide: the dtype that the model is told it has, and that of the numbers. overflow: what overflows in the
-    pass; nothing where it is None. wanted: an operator whose largest element is looked up. weights: the memory of the
-    parameters, which are no activations.
+    pass; nothing where it is None. wanted: an operator whose largest element is looked up. noise: what rounding is
+    drawn from, in a pass that measures nothing. weights: the memory of the parameters, which are no activations.
     """
 
     narrow: torch.dtype
@@ -102,20 +102,25 @@ class Look:
     overflow: Optional[Overflow] = None
     wanted: Optional[Address] = None
     largest: Optional[Largest] = None
+    noise: Optional[torch.Generator] = None
     weights: frozenset[int] = frozenset()
     _rows: list[tuple[Address, list[int], list[int], Optional[Held]]] = field(default_factory=list)
     _bounds: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _recent: list[tuple[Any, int, Tensor]] = field(default_factory=list)
 
     def visit(self, call: OpCall) -> Any:
-        taken = [*self._taken(call)]
+        taken = [] if self.noise is not None else [*self._taken(call)]
         result = self._run(call)
         made = self._made(call, result)
         if not made:
             return result
-        held = held_by(call, result, self.narrow)
+        held = held_by(call, result, self.narrow) if self.noise is None else None
         if call.address == self.wanted and self.largest is None:
             self.largest = _largest(made)
+        if self.noise is not None:
+            for numbers in made:
+                _perturb(numbers, self.narrow, self.noise)
+            return result
         if self.overflow is not None:
             if self.overflow.among(call.address):
                 self.overflow.put(made, held)
@@ -207,6 +212,15 @@ def _largest(made: list[Tensor]) -> Largest:
     return Largest(float(made[output][tuple(index)]), tuple(index), shape, output, source_line())
 
 
+def _perturb(numbers: Tensor, narrow: torch.dtype, noise: torch.Generator) -> None:
+    """Each number moved by at most half a unit in the last place that it would have in ``narrow``."""
+    info = torch.finfo(narrow)
+    _, exponents = torch.frexp(numbers)
+    unit = torch.ldexp(torch.full_like(numbers, info.eps), exponents - 1).clamp_(min=info.tiny * info.eps)
+    drawn = torch.rand(numbers.shape, generator=noise, device=numbers.device, dtype=numbers.dtype)
+    numbers.add_((drawn - 0.5) * unit.masked_fill_(numbers == 0, 0.0))
+
+
 def run_narrow(loaded: Loaded, inputs: Inputs, look: Look) -> Any:
     """The model's output in such a pass.
 
@@ -214,7 +228,7 @@ def run_narrow(loaded: Loaded, inputs: Inputs, look: Look) -> Any:
         CannotFollow: the narrow run cannot be told from wide numbers.
         Exception: what the model's own code raises.
     """
-    with as_shadows(loaded, look.narrow) as weights:
+    with as_shadows(loaded, look.narrow, rounded=look.noise is not None) as weights:
         look.weights = frozenset(memory_of(weight.wide) for weight in weights)
         watch = Watch(look.visit, own=Shadow)
         with watched(loaded.model, watch):
