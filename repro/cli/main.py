@@ -25,6 +25,7 @@ from repro.cli.options import (
     ABLATIONS,
     BUNDLE,
     DEBUG,
+    KEEP,
     PASSES,
     PRIVATE,
     REDUCE,
@@ -136,6 +137,7 @@ def repro() -> None:
 
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
 @PASSES
+@KEEP
 @ABLATIONS
 @REDUCE
 @BUNDLE

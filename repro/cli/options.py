@@ -112,6 +112,11 @@ PHASES: tuple[Decorator, ...] = (
         help="Train N steps too (1 without N): forward, loss, backward, clipping, optimizer.",
     ),
 )
+KEEP = click.option(
+    "--keep-float32",
+    type=click.Choice(["auto"]),
+    help="Look for the smallest set of modules that must stay in float32 for the rest to be sound in --dtype.",
+)
 DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Device to run on.")
 CASE: tuple[Decorator, ...] = (
     click.option(
@@ -220,7 +225,10 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         attn=options["attn"],
         prompts=options["prompts"],
         trust_remote_code=options["trust_remote_code"],
-        **{name: options.get(name) for name in ("image", "audio", "inputs", "factory", "generate", "train_step")},
+        **{
+            name: options.get(name)
+            for name in ("image", "audio", "inputs", "factory", "generate", "train_step", "keep_float32")
+        },
     )
     if case.inputs is not None and options.get("private_prompts"):
         raise UsageError("--private-prompts withholds texts, and --inputs holds token ids. Give one of them.")

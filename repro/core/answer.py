@@ -12,7 +12,7 @@ import msgspec
 from msgspec import field
 
 from repro.core.encoding import SCHEMA, Record, document
-from repro.core.finite.narrow import Forecast
+from repro.core.finite.narrow import Forecast, Keep
 from repro.core.paths import read_record
 from repro.core.payloads import (
     Bisect,
@@ -179,6 +179,7 @@ class Answer(Record, frozen=True, kw_only=True):
     origin: Origin | None = None
     bisect: Bisect | None = None
     forecast: Forecast | None = None
+    keep: Keep | None = None
     ablations: tuple[Ablation, ...] = ()
     workarounds: tuple[str, ...] = ()
     reduction: Reduction | None = None

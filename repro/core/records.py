@@ -64,6 +64,7 @@ class Case:
     ``factory`` is "FILE.py:function", with the file's absolute path, or "package.module:function": a function that
     gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
     tokens of a generation, ``train_step`` that of the steps of a training; None for a forward pass alone.
+    ``keep_float32`` is "auto" where it is asked which modules must stay in float32.
     """
 
     model: str
@@ -79,6 +80,7 @@ class Case:
     factory: str | None = None
     generate: int | None = None
     train_step: int | None = None
+    keep_float32: str | None = None
     image: str | None = None
     audio: str | None = None
     inputs: str | None = None

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
-from repro.core.finite.narrow import Forecast
+from repro.core.finite.narrow import Forecast, Keep
 from repro.core.payloads import (
     Bisect,
     Environment,
@@ -78,6 +78,7 @@ def answer(
         origin=judgement.origin,
         bisect=section(observations, "bisect", Bisect),
         forecast=section(observations, "forecast", Forecast),
+        keep=section(observations, "keep", Keep),
         ablations=judgement.ablations,
         workarounds=judgement.workarounds,
         reduction=section(observations, "reduce", Reduction),

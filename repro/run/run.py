@@ -88,6 +88,8 @@ class Request:
         return asked_by(self.command, self.subject, self.case.phase)
 
     def _wanted(self, step: Step) -> bool:
+        if step.option is not None and getattr(self.case, step.option) is None:
+            return False
         if step.is_ablation:
             return self.ablations
         # What a script ends with is its whole answer: without a reduction nobody asks where it is born.
@@ -124,6 +126,7 @@ class Request:
         argv += [*([self.model] if self.model else []), *self.extra]
         named = {"--factory": self.case.factory, "--device": self.case.device, "--dtype": self.case.dtype}
         named["--attn"] = self.case.attn
+        named["--keep-float32"] = self.case.keep_float32
         for count, option in ((self.case.generate, "--generate"), (self.case.train_step, "--train-step")):
             named[option] = None if count is None else str(count)
         if self.case.weights.startswith("random"):

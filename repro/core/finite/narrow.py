@@ -1,4 +1,4 @@
-"""What the steps about narrower dtypes answer: what would overflow in them."""
+"""What the steps about narrower dtypes answer: what would overflow in them, and what must not be in them."""
 
 from repro.core.encoding import Number, Record
 from repro.core.payloads import InputPlace, Section
@@ -69,3 +69,29 @@ class Forecast(Section, frozen=True, kw_only=True):
     dtypes: tuple[NarrowDtype, ...] = ()
     operators: int | None = None
     passes: int | None = None
+
+
+class Keep(Section, frozen=True, kw_only=True):
+    """The keep step: the smallest set of ``modules`` that must stay in float32 for the rest to be sound in ``dtype``;
+    None where no proper subset of the ``candidates`` helps, empty where nothing has to.
+
+    ``words``: the set in short. ``bytes``: what it takes more, of ``bytes_of_model``. ``rmse``: how far the output is
+    from float32, ``noise``: how far rounding brings it, of which ``allowed`` times are; ``flips``: rows whose largest
+    element is another. ``code``: what keeps it, ``verified``: whether that, run in a process of its own, gives a
+    finite output. ``trials``: how many sets were asked.
+    """
+
+    dtype: str | None = None
+    modules: tuple[str, ...] | None = None
+    words: str | None = None
+    candidates: int | None = None
+    trials: int | None = None
+    bytes: int | None = None
+    bytes_of_model: int | None = None
+    rmse: Number | None = None
+    noise: Number | None = None
+    allowed: float | None = None
+    flips: int | None = None
+    code: str | None = None
+    verified: bool | None = None
+    verified_reason: str | None = None

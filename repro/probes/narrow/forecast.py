@@ -79,7 +79,9 @@ class Forecast:
     def _is_bad_with(self, beyond: list[Seen], count: int, limit: float) -> tuple[bool, Optional[Largest]]:
         """Whether the output is bad where the first ``count`` of them overflow, and the last one's largest element."""
         among = {row.address for row in beyond[:count]}
-        look = Look(self.narrow, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), beyond[count - 1].address)
+        look = Look(
+            self.narrow, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), beyond[count - 1].address
+        )
         self.passes += 1
         output = run_narrow(self.loaded, self.inputs, look)
         return is_bad(main_output(output, self.output)[1]), look.largest

@@ -120,7 +120,7 @@ class Search:
         kept = list(names)
         waiting = sorted(kept, key=lambda name: -_size(self.loaded.model, name))
         while waiting:
-            needed = []
+            needed: list[str] = []
             for name in waiting:
                 rest = [other for other in kept if other != name]
                 if self.is_sound(rest):
@@ -141,7 +141,7 @@ def agreements(loaded: Loaded, names: Names, noises: Sequence[Noise]) -> list[Ag
             for noise in noises:
                 try:
                     output = main_output(run(loaded.model, noise.inputs), noise.name)[1]
-                except (RuntimeError, ValueError, TypeError):  # two dtypes meet where the code takes one
+                except Exception:  # noqa: BLE001 - two dtypes meet where the model's code takes one
                     found.append(Agreement(False, None, 0, 0))
                 else:
                     found.append(noise.judged(output))
@@ -176,7 +176,9 @@ class NotSound(Exception):
     """There is nothing to keep to. The message says why."""
 
 
-def _ends(looks: Sequence[Forecast], leaves: set[str], limit: float) -> tuple[Optional[str], Optional[str], Optional[str]]:
+def _ends(
+    looks: Sequence[Forecast], leaves: set[str], limit: float
+) -> tuple[Optional[str], Optional[str], Optional[str]]:
     """The module of the first operator beyond the limit, the module with parameters that ran last before it, and the
     module of the last one.
     """

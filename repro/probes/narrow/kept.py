@@ -62,7 +62,9 @@ def keep(loaded: Loaded, inputs: list[Any], case: dict[str, Any], cache: str) ->
     payload["verified"], payload["verified_reason"] = verify(payload["code"], case, cache)
     share = payload["bytes"] / payload["bytes_of_model"]
     sentence = f"sound with {len(names)} of {len(wide.order)} modules in float32 ({payload['words']})"
-    sentence += f", each of them needed: {payload['bytes']:,} bytes more, {share:.2g} of the weights; {_agrees(payload)}"
+    sentence += (
+        f", each of them needed: {payload['bytes']:,} bytes more, {share:.2g} of the weights; {_agrees(payload)}"
+    )
     return sentence, payload
 
 
@@ -97,7 +99,8 @@ def _ranges(numbers: list[int]) -> str:
 def code_of(names: Names) -> str:
     """A file to be imported, or to be pasted: the function, the names, and how it is called."""
     listed = "".join(f"    {name!r},\n" for name in names)
-    return f"{inspect.getsource(keeping)}\n\nKEEP = [\n{listed}]\n\n# After loading the model: keep_in_float32(model, KEEP)\n"
+    called = "# After loading the model: keep_in_float32(model, KEEP)"
+    return f"{inspect.getsource(keeping)}\n\nKEEP = [\n{listed}]\n\n{called}\n"
 
 
 CHILD = """
@@ -119,7 +122,7 @@ def verify(code: str, case: dict[str, Any], cache: str) -> tuple[Optional[bool],
         with open(path, "w", encoding="utf-8") as opened:
             json.dump(given, opened)
         try:
-            ran = subprocess.run(  # noqa: S603 - this interpreter, and a file that was just written
+            ran = subprocess.run(
                 [sys.executable, "-c", CHILD, path], capture_output=True, text=True, timeout=SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
@@ -139,7 +142,7 @@ def in_this_process(given: dict[str, Any]) -> dict[str, Any]:
         session = Session(given["case"], given["cache"], Emitter(nowhere))
         loaded, inputs = session.loaded(), session.inputs()
         place: dict[str, Any] = {"__name__": "keep_float32"}
-        exec(compile(given["code"], "keep_float32.py", "exec"), place)  # noqa: S102 - it is what is to be shown
+        exec(compile(given["code"], "keep_float32.py", "exec"), place)
         place["keep_in_float32"](loaded.model, place["KEEP"])
         outputs = [main_output(run(loaded.model, made))[1] for made in inputs]
     return {"finite": not any(map(is_bad, outputs))}

@@ -17,7 +17,11 @@ def run(session: Any, step: str) -> Outcome:
 
     loaded = session.loaded()
     if loaded.dtype not in (torch.float16, torch.bfloat16):
-        return "skip", "the case is in float32 or wider: --dtype float16 or bfloat16 says what the rest is to be in", None
+        return (
+            "skip",
+            "the case is in float32 or wider: --dtype float16 or bfloat16 says what the rest is to be in",
+            None,
+        )
     try:
         with quiet():
             reason, payload = keep(loaded, session.inputs(), session.case, session.cache)
