@@ -33,14 +33,22 @@ class Wide:
 
     ``order``: the modules with parameters of their own, as they are first called. ``beyond``: those of them that are
     given or give a number beyond the dtype. ``before``: the one that ran last before the first operator beyond it.
+    ``inside``: all modules that run operators beyond it themselves, in order; ``first`` and ``last`` of them.
     """
 
     noises: tuple[Noise, ...]
     order: Names
     beyond: Names
     before: Optional[str]
-    first: Optional[str]
-    last: Optional[str]
+    inside: Names
+
+    @property
+    def first(self) -> Optional[str]:
+        return next(iter((*self.inside, *self.beyond)), None)
+
+    @property
+    def last(self) -> Optional[str]:
+        return next(iter((*self.inside[::-1], *self.beyond[::-1])), None)
 
 
 @dataclass
@@ -75,6 +83,10 @@ class Search:
         likely = {*wide.beyond, *([wide.before] if wide.before else [])}
         if likely:
             yield tuple(name for name in wide.order if name in likely)
+        whole = [name for name in wide.inside if name]
+        if whole:
+            alone = [name for name in wide.beyond if not any(name == of or name.startswith(of + ".") for of in whole)]
+            yield (*whole, *alone)
 
     def _layers(self) -> Optional[Names]:
         """Repeated layers and the modules outside of them; from the first that goes beyond the dtype, or all."""
@@ -168,28 +180,26 @@ def wide_run(loaded: Loaded, inputs: Sequence[Inputs], narrow: torch.dtype) -> W
         noises.append(noise_of(loaded, seen, narrow))
     limit = smallest_beyond(narrow)
     beyond = tuple(name for name in leaves.order if leaves.largest[name] >= limit)
-    first, before, last = _ends(looks, set(leaves.order), limit)
-    return Wide(tuple(noises), tuple(leaves.order), beyond, before, first or (beyond or (None,))[0], last)
+    before, inside = _before_and_inside(looks, set(leaves.order), limit)
+    return Wide(tuple(noises), tuple(leaves.order), beyond, before, inside)
 
 
 class NotSound(Exception):
     """There is nothing to keep to. The message says why."""
 
 
-def _ends(
-    looks: Sequence[Forecast], leaves: set[str], limit: float
-) -> tuple[Optional[str], Optional[str], Optional[str]]:
-    """The module of the first operator beyond the limit, the module with parameters that ran last before it, and the
-    module of the last one.
+def _before_and_inside(looks: Sequence[Forecast], leaves: set[str], limit: float) -> tuple[Optional[str], Names]:
+    """The module with parameters that ran last before the first operator beyond the limit, and the modules that run
+    such operators themselves.
     """
+    before, inside = None, {}
     for told in looks:
-        at = next((at for at, row in enumerate(told.rows) if row.absmax >= limit), None)
-        if at is not None:
-            rows = [row.address.module for row in told.rows]
-            before = next((name for name in reversed(rows[: at + 1]) if name in leaves), None)
-            last = next(row.address.module for row in reversed(told.rows) if row.absmax >= limit)
-            return rows[at], before, last
-    return None, None, None
+        rows = [row.address.module for row in told.rows]
+        beyond = [at for at, row in enumerate(told.rows) if row.absmax >= limit]
+        inside.update(dict.fromkeys(rows[at] for at in beyond))
+        if beyond and before is None:
+            before = next((name for name in reversed(rows[: beyond[0] + 1]) if name in leaves), None)
+    return before, tuple(inside)
 
 
 class Leaves:

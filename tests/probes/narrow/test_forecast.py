@@ -13,7 +13,6 @@ from repro.probes.model.inputs import make_inputs
 from repro.probes.model.precision import in_dtype
 from repro.probes.model.ready import ready
 from repro.probes.narrow.forecast import ABSORBED, OVERFLOWS, SOUND, dtypes_here, forecast, smallest_beyond
-from repro.probes.narrow.kernels import FAMILIES as KERNELS
 from repro.probes.narrow.kernels import holds_narrow
 from repro.probes.narrow.shadow import CannotFollow
 from repro.probes.narrow.words import sentence
@@ -148,11 +147,9 @@ def test_a_weight_that_the_dtype_does_not_hold_is_named():
     assert told(module, x)["float16"]["weights"] == ["layers.0.weight"]
 
 
-@pytest.mark.parametrize("name", sorted(KERNELS))
+@pytest.mark.parametrize("name", ["_log_softmax", "_softmax", "logsumexp"])
 def test_a_partial_sum_counts_where_the_kernel_holds_it_in_float16(name):
     """Rows of 70,000 equal logits: their exponentials sum up to 70,000. Whether that matters PyTorch itself says."""
-    if name not in ("_log_softmax", "_softmax", "logsumexp"):
-        pytest.skip("asked with the same numbers by the kernel's own question")
     call = {"_log_softmax": torch.log_softmax, "_softmax": torch.softmax, "logsumexp": torch.logsumexp}[name]
     module, x = Function(lambda x: call(x[:, :1].expand(1, 70_000), -1)), torch.zeros(1, CHANNELS)
     row, bad = told(module, x)["float16"], narrow_is_bad(module, x)
