@@ -22,7 +22,7 @@ def as_shadows(loaded: Loaded, narrow: torch.dtype, rounded: bool = False) -> It
     rounded: they have the numbers that the narrow dtype holds.
     """
     model = loaded.model
-    made = _parameters(model, narrow, rounded)
+    made = _parameters(loaded, narrow, rounded)
     buffers = _buffers(loaded, narrow)
     with restored(model), _put_back(model):
         for path, module in model.named_modules():
@@ -36,17 +36,17 @@ def as_shadows(loaded: Loaded, narrow: torch.dtype, rounded: bool = False) -> It
         yield [tensor for tensor in made.values() if isinstance(tensor, Shadow)]
 
 
-def _parameters(model: nn.Module, narrow: torch.dtype, rounded: bool) -> dict[int, Tensor]:
+def _parameters(loaded: Loaded, narrow: torch.dtype, rounded: bool) -> dict[int, Tensor]:
     """What stands for each floating parameter, by the parameter's id: one that is shared stays so."""
-    kept = kept_in_float32(model, narrow)
+    kept = kept_in_float32(loaded.model, narrow)
     made: dict[int, Tensor] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in loaded.model.named_parameters():
         if parameter.is_floating_point():
             values = parameter.detach()
             if kept is not None and kept.search(name):
                 made[id(parameter)] = values.to(torch.float32)
             else:
-                made[id(parameter)] = Shadow(values.to(narrow).to(values.dtype) if rounded else values, narrow)
+                made[id(parameter)] = Shadow((values.to(narrow) if rounded else values).to(loaded.dtype), narrow)
     return made
 
 
