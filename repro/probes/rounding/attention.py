@@ -93,4 +93,3 @@ def masked_rows(given: dict[str, Any]) -> Optional[Tensor]:
     if given["is_causal"]:
         places = places & torch.ones(places.shape[-2:], dtype=torch.bool, device=places.device).tril()
     return ~places.any(-1, keepdim=True)
-

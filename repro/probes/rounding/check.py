@@ -76,11 +76,11 @@ class Rounding:
             return call.run()
         if name in UNWRITTEN or _is_view(func):
             return call.run()
-        seed = "{0.module} {0.call_index} {0.op} {0.occurrence}".format(call.address)
+        seed = f"{call.address.module} {call.address.call_index} {call.address.op} {call.address.occurrence}"
         part = part_of(func, _kept(call), call.kwargs, seed, None, self._small) if call.writes else None
         result = call.run()
         floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and unreadable(tensor) is None]
-        if not floats or not call.writes and _is_moved(call, floats):
+        if not floats or (not call.writes and _is_moved(call, floats)):
             return result
         if part is None and not call.writes:
             part = part_of(func, call.args, call.kwargs, seed, floats, self._small)
@@ -135,7 +135,7 @@ def _is_kept(call: OpCall, part: Part, number: int) -> bool:
             floats = [tensor for tensor in tensors_in(call.func(*args, **kwargs)) if is_float(tensor)]
         except Exception:  # noqa: BLE001 - it ran with the program's own inputs
             return True
-        seed = "{0.module} {0.call_index} {0.op} {0.occurrence}".format(call.address)
+        seed = f"{call.address.module} {call.address.call_index} {call.address.op} {call.address.occurrence}"
         again = part_of(call.func, args, kwargs, seed, floats, SWEEP if part.is_whole else float(SMALL))
         expected = None if again is None else in_float64(again)
         if again is None or expected is None:
@@ -149,6 +149,7 @@ def _is_kept(call: OpCall, part: Part, number: int) -> bool:
 
 def _moved(call: OpCall, generator: torch.Generator) -> tuple[Any, Any]:
     """The arguments with each floating tensor moved by up to two roundings."""
+
     def move(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor

@@ -87,16 +87,22 @@ def _variants(part: Part) -> Iterator[tuple[str, str, Part]]:
         )
         for name, value, words in without:
             if given[name] is not None and given[name] is not value:
-                yield f"it is what the operator gives {words}", "ignored_argument", replace(
-                    part, kwargs={**given, name: value}
+                yield (
+                    f"it is what the operator gives {words}",
+                    "ignored_argument",
+                    replace(part, kwargs={**given, name: value}),
                 )
         if given["scale"] is None:
-            yield "it is what the operator gives with no scale at all", "ignored_argument", replace(
-                part, kwargs={**given, "scale": 1.0}
+            yield (
+                "it is what the operator gives with no scale at all",
+                "ignored_argument",
+                replace(part, kwargs={**given, "scale": 1.0}),
             )
         if not given["is_causal"] and given["query"].shape[2] == given["key"].shape[2]:
-            yield "it is causal, which was not asked for", "wrong_constant", replace(
-                part, kwargs={**given, "is_causal": True}
+            yield (
+                "it is causal, which was not asked for",
+                "wrong_constant",
+                replace(part, kwargs={**given, "is_causal": True}),
             )
         return
     schema = part.func._schema  # type: ignore[attr-defined]
@@ -107,19 +113,25 @@ def _variants(part: Part) -> Iterator[tuple[str, str, Part]]:
         value = part.kwargs[argument.name] if keyword else part.args[position]
         optional = str(argument.type) == "Optional[Tensor]"
         if optional and value is not None:
-            yield f"it is what the operator gives without {argument.name}", "ignored_argument", _with(
-                part, position, argument.name, None, keyword
+            yield (
+                f"it is what the operator gives without {argument.name}",
+                "ignored_argument",
+                _with(part, position, argument.name, None, keyword),
             )
         elif argument.has_default_value() and value != argument.default_value and not isinstance(value, Tensor):
-            yield f"it is what the operator gives without {argument.name}={value}", "ignored_argument", _with(
-                part, position, argument.name, argument.default_value, keyword
+            yield (
+                f"it is what the operator gives without {argument.name}={value}",
+                "ignored_argument",
+                _with(part, position, argument.name, argument.default_value, keyword),
             )
         elif argument.name in ("eps", "epsilon") and isinstance(value, float):
             for other in EPSILONS:
                 if other != value:
-                    yield f"it is what the operator gives with {argument.name}={other:g}, and {value:g} was given", (
-                        "wrong_constant"
-                    ), _with(part, position, argument.name, other, keyword)
+                    yield (
+                        f"it is what the operator gives with {argument.name}={other:g}, and {value:g} was given",
+                        ("wrong_constant"),
+                        _with(part, position, argument.name, other, keyword),
+                    )
 
 
 def _with(part: Part, position: int, name: str, value: Any, keyword: bool) -> Part:
@@ -249,4 +261,3 @@ def _added_up(departure: Departure) -> Optional[list[tuple[str, Tensor]]]:
 
 def _norm(values: Tensor) -> float:
     return math.sqrt(float(values.square().sum()))
-

@@ -138,4 +138,3 @@ def _sentence(departure: Departure, origin: dict[str, Any], departed: int) -> st
 
 def times(ratio: float) -> str:
     return f"{ratio:.3g} times" if ratio < float("inf") else "beyond all"
-
