@@ -33,8 +33,8 @@ DRAWS = 4
 WORST = 4.0
 """How far beyond it one element may be before it counts; all of them together may not be beyond it at all."""
 NARROW = ("scaled_dot_product", "scatter", "index_add", "index_put", "embedding_dense_backward", "cumsum", "cumprod")
-"""Kernels that keep what is inside in the dtype of the result: probabilities in fused attention (Dao, FlashAttention-2),
-sums that are added up in the result's own memory."""
+"""Kernels that keep what is inside in the dtype of the result: probabilities in fused attention (Dao,
+FlashAttention-2), sums that are added up in the result's own memory."""
 
 
 @dataclass(frozen=True)

@@ -101,15 +101,12 @@ class Rounding:
             key = (call.address.base_name, dtype_name(actual.dtype))
             ratio, rms, calls = self.worst.get(key, (0.0, 0.0, 0))
             self.worst[key] = (max(ratio, found.ratio), max(rms, found.rms), calls + 1)
-            whole = floats[number]
-            index = part.place(number, found.at)
             beyond = found.is_beyond and (found.swallowed or found.made or _is_kept(call, part, number))
             farther = self.farthest is None or found.ratio > self.farthest.held.ratio
             if beyond or farther:
                 values = actual.detach().cpu().to(torch.float64)
-                departure = Departure(
-                    call.address, *source_here(), found, number, index, tuple(whole.shape), key[1], part, values, reference
-                )  # fmt: skip
+                place = (number, part.place(number, found.at), tuple(floats[number].shape), key[1])
+                departure = Departure(call.address, *source_here(), found, *place, part, values, reference)
                 self.farthest = departure if farther else self.farthest
             if beyond:
                 self.departed += 1
