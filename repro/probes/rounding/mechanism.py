@@ -78,32 +78,7 @@ def _variants(part: Part) -> Iterator[tuple[str, str, Part]]:
     that are numbers.
     """
     if part.formula:
-        given = part.kwargs
-        without: tuple[tuple[str, Any, str], ...] = (
-            ("mask", None, "without its mask"),
-            ("scale", None, "without scale, by its default"),
-            ("scale", 1.0, "with no scale at all"),
-            ("is_causal", False, "without is_causal"),
-        )
-        for name, value, words in without:
-            if given[name] is not None and given[name] is not value:
-                yield (
-                    f"it is what the operator gives {words}",
-                    "ignored_argument",
-                    replace(part, kwargs={**given, name: value}),
-                )
-        if given["scale"] is None:
-            yield (
-                "it is what the operator gives with no scale at all",
-                "ignored_argument",
-                replace(part, kwargs={**given, "scale": 1.0}),
-            )
-        if not given["is_causal"] and given["query"].shape[2] == given["key"].shape[2]:
-            yield (
-                "it is causal, which was not asked for",
-                "wrong_constant",
-                replace(part, kwargs={**given, "is_causal": True}),
-            )
+        yield from _attentions(part)
         return
     schema = part.func._schema  # type: ignore[attr-defined]
     for position, argument in enumerate(schema.arguments):
@@ -132,6 +107,36 @@ def _variants(part: Part) -> Iterator[tuple[str, str, Part]]:
                         ("wrong_constant"),
                         _with(part, position, argument.name, other, keyword),
                     )
+
+
+def _attentions(part: Part) -> Iterator[tuple[str, str, Part]]:
+    """The same of a fused attention, by its formula."""
+    given = part.kwargs
+    without: tuple[tuple[str, Any, str], ...] = (
+        ("mask", None, "without its mask"),
+        ("scale", None, "without scale, by its default"),
+        ("scale", 1.0, "with no scale at all"),
+        ("is_causal", False, "without is_causal"),
+    )
+    for name, value, words in without:
+        if given[name] is not None and given[name] is not value:
+            yield (
+                f"it is what the operator gives {words}",
+                "ignored_argument",
+                replace(part, kwargs={**given, name: value}),
+            )
+    if given["scale"] is None:
+        yield (
+            "it is what the operator gives with no scale at all",
+            "ignored_argument",
+            replace(part, kwargs={**given, "scale": 1.0}),
+        )
+    if not given["is_causal"] and given["query"].shape[2] == given["key"].shape[2]:
+        yield (
+            "it is causal, which was not asked for",
+            "wrong_constant",
+            replace(part, kwargs={**given, "is_causal": True}),
+        )
 
 
 def _with(part: Part, position: int, name: str, value: Any, keyword: bool) -> Part:
@@ -206,8 +211,8 @@ def _narrow(departure: Departure, actual: Tensor, reference: Tensor) -> Optional
     emulated = _added_up(departure)
     if emulated is None:
         return None
-    for name, made in emulated:
-        theirs, ours = _norm(made - reference), _norm(actual - reference)
+    for name, added in emulated:
+        theirs, ours = _norm(added - reference), _norm(actual - reference)
         if theirs > 0 and 1 / ALIKE < ours / theirs < ALIKE:
             return "narrow_accumulation", f"the error is as large as that of a sum kept in {name}"
     return None

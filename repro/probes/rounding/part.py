@@ -22,9 +22,7 @@ SMALL = 1 << 14
 ROWS = 32
 """Rows of a product, or of what works row by row."""
 POINTWISE = getattr(torch.Tag, "pointwise", None)
-COPIES = frozenset(
-    ("clone", "_to_copy", "copy", "where", "fill", "masked_fill", "zero")
-)  # element by element, untagged
+COPIES = frozenset(("clone", "_to_copy", "copy", "where", "fill", "masked_fill", "zero"))  # they have no tag
 PRODUCTS = {"mm": (0, 1, None), "bmm": (0, 1, None), "addmm": (1, 2, 0), "baddbmm": (1, 2, 0)}  # left, right, added
 ROWWISE = {"_softmax": 1, "_log_softmax": 1, "mean": 1, "sum": 1, "native_layer_norm": 1, "linalg_vector_norm": 2}
 
@@ -122,9 +120,8 @@ def _of_product(
     columns = set(_chosen(draw, shape[-1], max(ROWS, int(8 * small) // max(1, left.shape[-1] * len(batch or "1")))))
     if results is not None and shape[-1] > len(columns):
         made = results[0] if batch is None else results[0][batch]
-        columns |= set(
-            made.index_select(-2, torch.tensor(rows, device=made.device)).argmax(-1).reshape(-1).tolist()[:ROWS]
-        )
+        largest = made.index_select(-2, torch.tensor(rows, device=made.device)).argmax(-1)
+        columns |= set(largest.reshape(-1).tolist()[:ROWS])
     column = sorted(columns)
 
     def cut(tensor: Tensor, dims: tuple[tuple[int, list[int]], ...]) -> Tensor:
