@@ -52,9 +52,9 @@ class Terminated(KeyboardInterrupt):
 class Request:
     """What the command line asks for. ``model`` is MODEL as it was written.
 
-    ``reference``: hold each operator against float64. ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: also write report.html and
-    bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
-    ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
+    ``reference``: hold each operator against float64. ``reduce``: look for a smaller case and write the script that
+    shows it. ``deliver``: also write report.html and bundle.zip. ``private_prompts``: leave the texts of the prompts
+    out of all of it. ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
     ``program``: the command of the user's own program, where it was asked in that one's process.
     """
 
@@ -148,12 +148,8 @@ class Request:
             argv += [option, str(paths.relative(Path(path)))]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
         argv += ["--private-prompts"] if self.private_prompts else []
-        switches = {
-            "--no-reference": self.reference,
-            "--no-ablations": self.ablations,
-            "--no-reduce": self.reduce,
-            "--no-bundle": self.deliver,
-        }
+        switches = {"--no-reference": self.reference, "--no-ablations": self.ablations}
+        switches.update({"--no-reduce": self.reduce, "--no-bundle": self.deliver})
         known = {"run": tuple(switches), "prompts": ("--no-bundle",)}.get(self.command, ())
         argv += [switch for switch, on in switches.items() if not on and switch in known]
         return tuple(argv)

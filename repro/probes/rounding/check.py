@@ -105,8 +105,11 @@ class Rounding:
             farther = self.farthest is None or found.ratio > self.farthest.held.ratio
             if beyond or farther:
                 values = actual.detach().cpu().to(torch.float64)
-                place = (number, part.place(number, found.at), tuple(floats[number].shape), key[1])
-                departure = Departure(call.address, *source_here(), found, *place, part, values, reference)
+                index, shape = part.place(number, found.at), tuple(floats[number].shape)
+                source, code = source_here()
+                departure = Departure(
+                    call.address, source, code, found, number, index, shape, key[1], part, values, reference
+                )
                 self.farthest = departure if farther else self.farthest
             if beyond:
                 self.departed += 1
