@@ -646,7 +646,9 @@ class Expected(Record, frozen=True, kw_only=True):
 
 
 class Program(Record, frozen=True, kw_only=True):
-    """A few operators with their inputs, that show the fault by themselves."""
+    """A few operators with their inputs, that show the fault by themselves. ``allowed``: of a finite value, how far
+    from the expected one rounding may put it.
+    """
 
     calls: tuple[Call, ...]
     output: Output
@@ -655,6 +657,7 @@ class Program(Record, frozen=True, kw_only=True):
     expected: Expected | None = None
     mechanism: str | None = None
     limit: Number | None = None
+    allowed: Number | None = None
     device: str | None = None
 
 

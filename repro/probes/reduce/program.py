@@ -71,6 +71,10 @@ class Fault:
     nan: bool
     finite: bool
 
+    def seen_in(self, program: Program) -> Optional[Seen]:
+        """What the program shows, be it this fault or another one."""
+        return look(program)
+
     def shown_by(self, program: Program) -> bool:
         """Whether the program's last operator has this fault, from leaves as sound."""
         if self.finite and any(map(is_bad, program.leaves)):

@@ -58,9 +58,14 @@ def part(given: dict[str, Any], examples: list[int], heads: list[int]) -> dict[s
 
 
 def formula(
-    query: Tensor, key: Tensor, value: Tensor, mask: Optional[Tensor], is_causal: bool, scale: Optional[float],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Optional[Tensor],
+    is_causal: bool,
+    scale: Optional[float],
     jitter: Optional[Callable[[Tensor], Tensor]] = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The result, in the dtype of the query; ``jitter`` is applied to the probabilities. A row of which every place is masked is NaN here; kernels that write zeros
     there do so by their definition.
     """

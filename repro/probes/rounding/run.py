@@ -25,8 +25,8 @@ SHOWN = 12
 """Kinds of operators in the table, the farthest first."""
 
 
-def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departure]]:
-    """Verdict, reason and payload of the step, and the first departure."""
+def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[tuple[Departure, Pass]]]:
+    """Verdict, reason and payload of the step, and the first departure with the pass that it is in."""
     if any(seen.bad for seen in passes):
         return ("skip", "the output is not finite, and where that is born is another question", None), None
     begin = time.perf_counter()
@@ -58,7 +58,7 @@ def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departur
     first = rounding.departures[0]
     origin = payload["origin"] = origin_of(loaded, passes[prompt], first)
     payload["others"] = [_short(other) for other in rounding.departures[1:]]
-    return ("bad", _sentence(first, origin, rounding.departed), payload), first
+    return ("bad", _sentence(first, origin, rounding.departed), payload), (first, passes[prompt])
 
 
 def words(rounding: Rounding) -> str:
