@@ -128,14 +128,12 @@ def _short(departure: Departure) -> dict[str, Any]:
 
 
 def _sentence(departure: Departure, origin: dict[str, Any], departed: int) -> str:
-    held = departure.held
-    more = f"; {departed - 1} more operators depart" if departed > 1 else ""
+    held, more = departure.held, ""
+    if departed > 1:
+        more = f"; {departed - 1} more operators depart" if departed > 2 else "; one more operator departs"
+    far = "" if held.swallowed or held.made else f": {held.ratio:.3g} times what rounding allows"
     note = f"; {origin['note']}" if origin["note"] and not held.swallowed else ""
     return (
         f"{departure.address.op} in {departure.address.module or 'the model'} gives {held.value:.6g} where float64 of "
-        f"the same inputs gives {held.reference:.6g}: {times(held.ratio)} what rounding allows{note}{more}"
+        f"the same inputs gives {held.reference:.6g}{far}{note}{more}"
     )
-
-
-def times(ratio: float) -> str:
-    return f"{ratio:.3g} times" if ratio < float("inf") else "beyond all"

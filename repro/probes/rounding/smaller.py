@@ -63,12 +63,12 @@ def reduce(loaded: Loaded, found: tuple[Departure, Pass], trials: Trials) -> Out
     call = (departure.address.module, departure.address.call_index)
     tape = record(loaded.model, functools.partial(run, loaded.model, seen.inputs), call, call)
     last = next((op for op in tape.ops if op.address == departure.address), None)
-    program = None if last is None else program_of(tape, last)
+    program = None if last is None else program_of(tape, last, alone=True)
     notes: list[str] = []
     made = None
     if departure.address.op.partition(".")[0] not in ("aten", "prims"):
         notes.append("the operator is of a library of its own, which a script of PyTorch alone does not have")
-    elif program is None or len(program.calls) != 1:
+    elif program is None:
         notes.append("the operator cannot be called with its inputs alone")
     else:
         finite = not any(map(is_bad, program.leaves))
