@@ -17,6 +17,7 @@ import click
 
 from repro import __version__
 from repro.cli.compare import compare
+from repro.cli.diff import diff
 from repro.cli.environments import cells, matrix, merge, versions
 from repro.cli.files import config_diff, scan
 from repro.cli.known import known
@@ -57,6 +58,7 @@ Examples:
   repro gpt2-medium --weights random:0      (no download: the configuration ships with repro)
   repro matrix gpt2-medium                  (the same in every pinned environment)
   repro versions ./my-model --package torch --good 2.4.1 --bad 2.5.1
+  repro diff ./my-model --against eager     (two ways of running it: where they part)
 
 \b
 Exit status: 0 good, 1 bad (the fault is there), 125 could not tell, 2 wrong usage, 130 Ctrl-C.
@@ -188,6 +190,7 @@ for command in (
     logs,
     overlap,
     compare,
+    diff,
     config_diff,
     scan,
     schema,

@@ -13,6 +13,7 @@ from msgspec import field
 
 from repro.core.encoding import SCHEMA, Record, document
 from repro.core.finite.narrow import Forecast, Keep
+from repro.core.finite.diff import Diff
 from repro.core.paths import read_record
 from repro.core.payloads import (
     Bisect,
@@ -175,6 +176,7 @@ class Answer(Record, frozen=True, kw_only=True):
     train: Train | None = None
     script: Script | None = None
     watch: Watch | None = None
+    diff: Diff | None = None
     prompts: Prompts | None = None
     origin: Origin | None = None
     bisect: Bisect | None = None

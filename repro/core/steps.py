@@ -34,6 +34,7 @@ class Judges(enum.Enum):
     WEIGHTS = "weights"
     LOAD = "load"
     NONFINITE = "nonfinite"
+    DIVERGENT = "divergent"
     ANY = "any"
 
     @property

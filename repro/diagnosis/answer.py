@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
 from repro.core.finite.narrow import Forecast, Keep
+from repro.core.finite.diff import Diff
 from repro.core.payloads import (
     Bisect,
     Environment,
@@ -74,6 +75,7 @@ def answer(
         train=section(observations, "train", Train),
         script=section(observations, "script", Script),
         watch=section(observations, "watch", Watch),
+        diff=section(observations, "diff", Diff),
         prompts=section(observations, "prompts", Prompts),
         origin=judgement.origin,
         bisect=section(observations, "bisect", Bisect),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from repro.core.answer import Ablation
 from repro.core.encoding import number, replace
 from repro.core.errors import RecordError
+from repro.core.finite.diff import Diff
 from repro.core.payloads import Bisect, Change, Load, Origin
 from repro.core.records import Case, Ending, Fault, Kind, Observation, Outcome, Verdict
 from repro.core.sentences import origin_sentence, sentence
@@ -176,8 +177,13 @@ def _ablations(observations: Mapping[str, Observation]) -> tuple[Ablation, ...]:
 
 
 def _origin(observations: Mapping[str, Observation], ablations: tuple[Ablation, ...]) -> Origin | None:
-    """The origin that the bisect step found; ``misaligned`` where the aligned copy alone gives other numbers."""
+    """The origin that the bisect step found, ``misaligned`` where the aligned copy alone gives other numbers; or the
+    place where two ways part.
+    """
     bisect, load = section(observations, "bisect", Bisect), section(observations, "load", Load)
+    diff = section(observations, "diff", Diff)
+    if diff is not None:
+        return diff.origin
     if bisect is None or bisect.origin is None:
         return None
     aligned = any(ablation.name == "aligned_copy" and ablation.verdict is Outcome.GOOD for ablation in ablations)

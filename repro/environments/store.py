@@ -84,6 +84,11 @@ class Store:
             return None
         return Cell(str(python))
 
+    def python(self, name: str) -> Path | None:
+        """The interpreter of the cell of this id, whatever it was built from; None where none stands."""
+        python = _python(self.folder / name)
+        return python if name in self.names() and _stamp(self.folder / name) is not None and python.exists() else None
+
     def build(self, recipe: Recipe, progress: Progress | None = None, say: Say = nobody) -> Cell:
         """The cell, built first where it does not stand yet; by one process at a time.
 

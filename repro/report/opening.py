@@ -17,6 +17,7 @@ TITLES: Mapping[Kind | None, str] = {
     Kind.WEIGHTS: "bad values in the weights",
     Kind.LOAD: "the checkpoint was not loaded correctly",
     Kind.CRASH: "the process crashed",
+    Kind.DIVERGENT: "finite numbers that rounding does not explain",
 }
 
 
@@ -55,6 +56,8 @@ def _fault(answer: Answer) -> str:
         return f"{what} in {(origin.module or origin.op) if answer.script else named_module(origin)}"
     if answer.script:
         return "the script reports a fault"
+    if answer.diff and answer.diff.departure:
+        return f"differs from {answer.diff.way} in {answer.diff.departure.module or 'its own code'}"
     if prompts and prompts.bad:
         place = prompts.places[0] if prompts.places else None
         where = "" if place is None else "in the logits alone" if place.layer == OUTPUT else f"first in {place.layer}"
@@ -113,7 +116,7 @@ def _of_script(answer: Answer) -> str:
 
 def _of_model(answer: Answer, ran: Mapping[str, Outcome]) -> str:
     forward = answer.forward
-    if answer.prompts or answer.watch:
+    if answer.prompts or answer.watch or answer.diff:
         return ""
     if forward is None:
         return "The forward pass was not run."

@@ -17,6 +17,7 @@ LOADED = ("load", "forward", "bisect")
         ("bisect", (*BASE, "load", "forward", "bisect")),
         ("trace", ("environment", "files", "load", "trace")),
         ("prompts", (*BASE, "load", "prompts")),
+        ("diff", ("environment", "files", "load", "diff")),
     ],
 )
 def test_each_command_asks_a_model_its_steps_in_order(command, expected):
@@ -51,6 +52,7 @@ def test_a_run_ends_with_ablations_and_the_reduction():
         ("trace", ["environment", "trace"]),
         ("weights", []),
         ("prompts", []),
+        ("diff", []),
     ],
 )
 def test_a_script_is_asked_what_it_can_answer(command, expected):
@@ -89,6 +91,7 @@ def test_what_a_step_judges_is_a_kind_of_fault():
         "watch": None,
         "trace": None,
         "prompts": Kind.NONFINITE,
+        "diff": Kind.DIVERGENT,
     }
     assert Judges.ANY.kind is None
 

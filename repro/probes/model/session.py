@@ -144,6 +144,10 @@ class Session:
             self._loaded = loaded
         return self._loaded
 
+    def let_go(self) -> None:
+        """The model is wanted no more: another one is to have its memory."""
+        self._loaded = self._passes = None
+
     def _checked_source(self) -> Source:
         source = self.source()
         if source.folder is not None:

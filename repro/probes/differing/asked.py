@@ -1,0 +1,52 @@
+"""What a plan asks of the diff step: another way of this process, another model, or another environment."""
+
+from typing import Any
+
+from ..protocol.wire import Outcome
+from .compiled import compiled
+from .diff import answer, held_against, make
+from .elsewhere import environment_beside, held_there, model_beside
+from .file import against_file
+from .ways import NoSuchWay, named, plain, several
+
+
+def asked(session: Any) -> Outcome:
+    """Verdict, reason and payload."""
+    against = str(session.case.get("against"))
+    kind, _, rest = against.partition(":")
+    if kind == "held":
+        return held_there(session, rest)
+    if kind == "file":
+        try:
+            return _said(against, session, against_file(session, rest))
+        except NoSuchWay as error:
+            return "skip", str(error), None
+    if kind == "python":
+        return _said(against, session, environment_beside(session, rest))
+    if kind == "model":
+        name, _, revision = rest.partition("@")
+        return _said(against, session, model_beside(session, name, revision or None))
+    loaded, inputs = session.loaded(), tuple(session.inputs())
+    told = session.emitter.progress
+    if kind == "batch":
+        inputs = several(loaded, inputs, session.trusted)
+    try:
+        if kind == "compile":
+            outcome = compiled(loaded, inputs, rest, told)
+        else:
+            other = named(loaded, inputs, session.case, against)
+            this = plain(inputs)
+            made = make(loaded.model, this, inputs, told)
+            outcome = answer(held_against(loaded.model, made, other, told), this)
+    except NoSuchWay as error:
+        return "skip", str(error), None
+    return _said(against, session, outcome, inputs)
+
+
+def _said(against: str, session: Any, outcome: Outcome, inputs: Any = None) -> Outcome:
+    """With what was asked, and of which inputs."""
+    verdict, reason, payload = outcome
+    if payload is None:
+        return outcome
+    made = session.inputs() if inputs is None else inputs
+    return verdict, reason, {"prompts": [item.record() for item in made], **payload, "against": against}
