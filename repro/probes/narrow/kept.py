@@ -123,7 +123,7 @@ def verify(code: str, case: dict[str, Any], cache: str) -> tuple[Optional[bool],
             json.dump(given, opened)
         try:
             ran = subprocess.run(
-                [sys.executable, "-c", CHILD, path], capture_output=True, text=True, timeout=SECONDS, check=False
+                [sys.executable, "-I", "-c", CHILD, path], capture_output=True, text=True, timeout=SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             return None, f"it took longer than {SECONDS} s"
@@ -135,9 +135,11 @@ def verify(code: str, case: dict[str, Any], cache: str) -> tuple[Optional[bool],
 
 def in_this_process(given: dict[str, Any]) -> dict[str, Any]:
     """What the process of its own does: the case's model, the code, the case's inputs."""
+    from ..machine.family import die_with_parent
     from ..model.session import Session
     from ..protocol.wire import Emitter
 
+    die_with_parent()
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         session = Session(given["case"], given["cache"], Emitter(nowhere))
         loaded, inputs = session.loaded(), session.inputs()
