@@ -257,4 +257,4 @@ def test_what_is_kept_is_told_with_its_cost_and_its_code(modules, said):
         answer(observation("keep", reason="sound with 2", payload={**payload, "code": code})), "Kept in float32"
     )
     assert "0.01; rounding alone makes 0.02" in text
-    assert (said is None) or (said in text and "gives a finite output" in text and "KEEP = []" in text)
+    assert (said is None) or (said in text and "is sound as well" in text and "KEEP = []" in text)
