@@ -30,6 +30,7 @@ from repro.cli.options import (
     PASSES,
     PRIVATE,
     REDUCE,
+    REFERENCE,
     RUN,
     SETTINGS,
     conclude,
@@ -140,6 +141,7 @@ def repro() -> None:
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
 @PASSES
 @KEEP
+@REFERENCE
 @ABLATIONS
 @REDUCE
 @BUNDLE

@@ -147,6 +147,11 @@ ABLATIONS = click.option(
     default=True,
     help="Try ablations: the case with one thing changed (dtype, attention, ...).",
 )
+REFERENCE = click.option(
+    "--reference/--no-reference",
+    default=True,
+    help="Hold each operator of a finite pass against float64 of its own inputs; of large ones a part.",
+)
 FILE_LIMITS = click.option(
     "--limits",
     metavar="FACTOR|none",
@@ -245,6 +250,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         cell=cell,
         python=options.get("python"),
         ablations=options.get("ablations", False),
+        reference=options.get("reference", True),
         reduce=options.get("reduce", True),
         deliver=options.get("deliver", True),
         private_prompts=options.get("private_prompts", False),

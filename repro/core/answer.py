@@ -12,8 +12,9 @@ import msgspec
 from msgspec import field
 
 from repro.core.encoding import SCHEMA, Record, document
-from repro.core.finite.narrow import Forecast, Keep
 from repro.core.finite.diff import Diff
+from repro.core.finite.narrow import Forecast, Keep
+from repro.core.finite.reference import Reference
 from repro.core.paths import read_record
 from repro.core.payloads import (
     Bisect,
@@ -176,6 +177,7 @@ class Answer(Record, frozen=True, kw_only=True):
     train: Train | None = None
     script: Script | None = None
     watch: Watch | None = None
+    reference: Reference | None = None
     diff: Diff | None = None
     prompts: Prompts | None = None
     origin: Origin | None = None

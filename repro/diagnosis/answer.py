@@ -4,8 +4,9 @@ import shlex
 from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
-from repro.core.finite.narrow import Forecast, Keep
 from repro.core.finite.diff import Diff
+from repro.core.finite.narrow import Forecast, Keep
+from repro.core.finite.reference import Reference
 from repro.core.payloads import (
     Bisect,
     Environment,
@@ -75,6 +76,7 @@ def answer(
         train=section(observations, "train", Train),
         script=section(observations, "script", Script),
         watch=section(observations, "watch", Watch),
+        reference=section(observations, "reference", Reference),
         diff=section(observations, "diff", Diff),
         prompts=section(observations, "prompts", Prompts),
         origin=judgement.origin,

@@ -7,8 +7,9 @@ numbers are added up (Higham and Mary, "A New Approach to Probabilistic Rounding
 far smaller than its neighbours may be off by a rounding of theirs.
 """
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import torch
@@ -31,10 +32,15 @@ COARSE = 0.5
 DRAWS = 4
 """Random movements of the inputs."""
 WORST = 4.0
-"""How far beyond it one element may be before it counts; all of them together may not be beyond it at all."""
-NARROW = ("scaled_dot_product", "scatter", "index_add", "index_put", "embedding_dense_backward", "cumsum", "cumprod")
-"""Kernels that keep what is inside in the dtype of the result: probabilities in fused attention (Dao, FlashAttention-2),
-sums that are added up in the result's own memory."""
+"""How far beyond it one element may be before it counts."""
+ALL = 0.65
+"""The part of it that all elements together may use, as a root mean square; roundings to nearest use 0.46 at most."""
+MANY = 64
+"""Elements from which on a root mean square says that much."""
+
+
+PRECISE = frozenset(("cpu", "cuda"))
+"""Devices whose fused attention keeps its scores in float32 (PyTorch's flash, memory-efficient and CPU kernels)."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +103,29 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
 
 
 def _inside(part: Part, dtype: torch.dtype) -> float:
-    """The epsilon in which a kernel of this dtype computes."""
+    """The epsilon in which a kernel of this dtype computes: for one that is known to round once, float32's."""
     limit = torch.finfo(dtype)
-    name = "scaled_dot_product" if part.formula else str(part.func)
-    narrow = limit.bits < 32 and not any(kind in name for kind in NARROW)
-    return float(torch.finfo(torch.float32).eps if narrow else limit.eps)
+    return float(torch.finfo(torch.float32).eps if limit.bits < 32 and part.rounds_once else limit.eps)
 
 
 def _moved(part: Part, number: int, reference: Tensor, unit: float) -> Optional[Tensor]:
     """How far each element moves, as a root mean square, where the inputs are moved by one rounding."""
     generator = torch.Generator().manual_seed(0)
 
-    def move(values: Tensor) -> Tensor:
+    def move(values: Tensor, unit: float = unit) -> Tensor:
         signs = torch.randint(2, values.shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1)
         return values * (1 + unit * signs)
 
+    if part.formula and part.device in PRECISE:
+        # scores are kept in float32, probabilities in the dtype of the result
+        part = replace(part, kwargs={**part.kwargs, "jitter": functools.partial(move, unit=unit)})
+        change = functools.partial(move, unit=torch.finfo(torch.float32).eps)
+    else:
+        change = move
+
     total = torch.zeros_like(reference)
     for _ in range(DRAWS):
-        again = in_float64(part, move)
+        again = in_float64(part, change)
         if again is None or again[number].shape != reference.shape:
             return None
         total += (again[number] - reference).nan_to_num_(0.0, 0.0, 0.0).square_()
@@ -139,7 +150,8 @@ def _odd(wide: Tensor, reference: Tensor, limit: torch.finfo) -> Optional[Held]:
 
 
 def _ratio(error: Tensor, room: Tensor) -> float:
-    return max(_rms(error) / _rms(room), float((error / room).max()) / WORST)
+    together = ALL if error.numel() >= MANY else 1.0
+    return max(_rms(error) / (together * _rms(room)), float((error / room).max()) / WORST)
 
 
 def _worst(error: Tensor, room: Tensor, wide: Tensor, reference: Tensor) -> tuple[tuple[int, ...], float, float]:

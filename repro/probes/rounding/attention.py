@@ -4,7 +4,7 @@ Kernels of one family share their code between dtypes, and with it their faults;
 """
 
 import math
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
@@ -58,9 +58,10 @@ def part(given: dict[str, Any], examples: list[int], heads: list[int]) -> dict[s
 
 
 def formula(
-    query: Tensor, key: Tensor, value: Tensor, mask: Optional[Tensor], is_causal: bool, scale: Optional[float]
-) -> Tensor:
-    """The result, in the dtype of the query. A row of which every place is masked is NaN here; kernels that write zeros
+    query: Tensor, key: Tensor, value: Tensor, mask: Optional[Tensor], is_causal: bool, scale: Optional[float],
+    jitter: Optional[Callable[[Tensor], Tensor]] = None,
+) -> Tensor:  # fmt: skip
+    """The result, in the dtype of the query; ``jitter`` is applied to the probabilities. A row of which every place is masked is NaN here; kernels that write zeros
     there do so by their definition.
     """
     scores = query @ key.transpose(-1, -2) * (1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale))
@@ -71,7 +72,8 @@ def formula(
     if is_causal:
         rows, columns = scores.shape[-2:]
         scores = scores.masked_fill(torch.ones(rows, columns, dtype=torch.bool).triu(1), -math.inf)
-    return torch.softmax(scores, -1) @ value
+    weights = torch.softmax(scores, -1)
+    return (weights if jitter is None else jitter(weights)) @ value
 
 
 def as_mask(mask: Optional[Tensor]) -> Optional[Tensor]:
@@ -93,4 +95,3 @@ def masked_rows(given: dict[str, Any]) -> Optional[Tensor]:
     if given["is_causal"]:
         places = places & torch.ones(places.shape[-2:], dtype=torch.bool, device=places.device).tril()
     return ~places.any(-1, keepdim=True)
-

@@ -76,11 +76,11 @@ class Rounding:
             return call.run()
         if name in UNWRITTEN or _is_view(func):
             return call.run()
-        seed = "{0.module} {0.call_index} {0.op} {0.occurrence}".format(call.address)
+        seed = f"{call.address.module} {call.address.call_index} {call.address.op} {call.address.occurrence}"
         part = part_of(func, _kept(call), call.kwargs, seed, None, self._small) if call.writes else None
         result = call.run()
         floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and unreadable(tensor) is None]
-        if not floats or not call.writes and _is_moved(call, floats):
+        if not floats or (not call.writes and _is_moved(call, floats)):
             return result
         if part is None and not call.writes:
             part = part_of(func, call.args, call.kwargs, seed, floats, self._small)
@@ -101,15 +101,15 @@ class Rounding:
             key = (call.address.base_name, dtype_name(actual.dtype))
             ratio, rms, calls = self.worst.get(key, (0.0, 0.0, 0))
             self.worst[key] = (max(ratio, found.ratio), max(rms, found.rms), calls + 1)
-            whole = floats[number]
-            index = part.place(number, found.at)
             beyond = found.is_beyond and (found.swallowed or found.made or _is_kept(call, part, number))
             farther = self.farthest is None or found.ratio > self.farthest.held.ratio
             if beyond or farther:
                 values = actual.detach().cpu().to(torch.float64)
+                index, shape = part.place(number, found.at), tuple(floats[number].shape)
+                source, code = source_here()
                 departure = Departure(
-                    call.address, *source_here(), found, number, index, tuple(whole.shape), key[1], part, values, reference
-                )  # fmt: skip
+                    call.address, source, code, found, number, index, shape, key[1], part, values, reference
+                )
                 self.farthest = departure if farther else self.farthest
             if beyond:
                 self.departed += 1
@@ -135,7 +135,7 @@ def _is_kept(call: OpCall, part: Part, number: int) -> bool:
             floats = [tensor for tensor in tensors_in(call.func(*args, **kwargs)) if is_float(tensor)]
         except Exception:  # noqa: BLE001 - it ran with the program's own inputs
             return True
-        seed = "{0.module} {0.call_index} {0.op} {0.occurrence}".format(call.address)
+        seed = f"{call.address.module} {call.address.call_index} {call.address.op} {call.address.occurrence}"
         again = part_of(call.func, args, kwargs, seed, floats, SWEEP if part.is_whole else float(SMALL))
         expected = None if again is None else in_float64(again)
         if again is None or expected is None:
@@ -149,6 +149,7 @@ def _is_kept(call: OpCall, part: Part, number: int) -> bool:
 
 def _moved(call: OpCall, generator: torch.Generator) -> tuple[Any, Any]:
     """The arguments with each floating tensor moved by up to two roundings."""
+
     def move(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor

@@ -17,8 +17,16 @@ from .reference import in_float64
 
 EXPLAINED = 0.02
 """The share of an error that may be left where something explains it."""
+ROUNDED = 0.35
+"""Of an epsilon: what rounding to nearest leaves, as a root mean square. It must be well below the error itself."""
 ALIKE = 4.0
 """How much larger or smaller than an emulated error one of the same kind may be."""
+LEANING = 0.4
+"""The mean of an error over its root mean square, up to which it goes both ways."""
+TOGETHER = 0.5
+"""The correlation from which on two errors go the same way."""
+SAME = 0.98
+"""The correlation of an error with the numbers that are not in it."""
 LONGEST = 1 << 13
 """Numbers that are added up one by one to see what a narrow accumulator would make of them."""
 MANTISSA = {"float16": 10, "bfloat16": 7, "TensorFloat-32": 10}
@@ -55,9 +63,13 @@ def _explains(departure: Departure, actual: Tensor, other: Optional[Tensor], ref
     """
     if other is None or other.shape != actual.shape or not bool(torch.isfinite(other).all()):
         return False
-    left, error = _norm(actual - other), _norm(actual - reference)
-    scale = torch.finfo(getattr(torch, departure.dtype)).eps * _norm(actual)
-    return left <= max(EXPLAINED * error, scale) and left < error / 4
+    epsilon = torch.finfo(getattr(torch, departure.dtype)).eps
+    size = reference.abs()
+    for each in (torch.ones_like(size), 1 / (size + size.mean() * epsilon)):  # as they are, and in roundings of each
+        left, error = _norm((actual - other) * each), _norm((actual - reference) * each)
+        if left <= EXPLAINED * error or left <= ROUNDED * min(epsilon * _norm(actual * each), 2 * error):
+            return True
+    return False
 
 
 # --- another argument --------------------------------------------------------------------------------------------
@@ -78,26 +90,7 @@ def _variants(part: Part) -> Iterator[tuple[str, str, Part]]:
     that are numbers.
     """
     if part.formula:
-        given = part.kwargs
-        without: tuple[tuple[str, Any, str], ...] = (
-            ("mask", None, "without its mask"),
-            ("scale", None, "without scale, by its default"),
-            ("scale", 1.0, "with no scale at all"),
-            ("is_causal", False, "without is_causal"),
-        )
-        for name, value, words in without:
-            if given[name] is not None and given[name] is not value:
-                yield f"it is what the operator gives {words}", "ignored_argument", replace(
-                    part, kwargs={**given, name: value}
-                )
-        if given["scale"] is None:
-            yield "it is what the operator gives with no scale at all", "ignored_argument", replace(
-                part, kwargs={**given, "scale": 1.0}
-            )
-        if not given["is_causal"] and given["query"].shape[2] == given["key"].shape[2]:
-            yield "it is causal, which was not asked for", "wrong_constant", replace(
-                part, kwargs={**given, "is_causal": True}
-            )
+        yield from _attentions(part)
         return
     schema = part.func._schema  # type: ignore[attr-defined]
     for position, argument in enumerate(schema.arguments):
@@ -107,19 +100,55 @@ def _variants(part: Part) -> Iterator[tuple[str, str, Part]]:
         value = part.kwargs[argument.name] if keyword else part.args[position]
         optional = str(argument.type) == "Optional[Tensor]"
         if optional and value is not None:
-            yield f"it is what the operator gives without {argument.name}", "ignored_argument", _with(
-                part, position, argument.name, None, keyword
+            yield (
+                f"it is what the operator gives without {argument.name}",
+                "ignored_argument",
+                _with(part, position, argument.name, None, keyword),
             )
         elif argument.has_default_value() and value != argument.default_value and not isinstance(value, Tensor):
-            yield f"it is what the operator gives without {argument.name}={value}", "ignored_argument", _with(
-                part, position, argument.name, argument.default_value, keyword
+            yield (
+                f"it is what the operator gives without {argument.name}={value}",
+                "ignored_argument",
+                _with(part, position, argument.name, argument.default_value, keyword),
             )
         elif argument.name in ("eps", "epsilon") and isinstance(value, float):
             for other in EPSILONS:
                 if other != value:
-                    yield f"it is what the operator gives with {argument.name}={other:g}, and {value:g} was given", (
-                        "wrong_constant"
-                    ), _with(part, position, argument.name, other, keyword)
+                    yield (
+                        f"it is what the operator gives with {argument.name}={other:g}, and {value:g} was given",
+                        ("wrong_constant"),
+                        _with(part, position, argument.name, other, keyword),
+                    )
+
+
+def _attentions(part: Part) -> Iterator[tuple[str, str, Part]]:
+    """The same of a fused attention, by its formula."""
+    given = part.kwargs
+    without: tuple[tuple[str, Any, str], ...] = (
+        ("mask", None, "without its mask"),
+        ("scale", None, "without scale, by its default"),
+        ("scale", 1.0, "with no scale at all"),
+        ("is_causal", False, "without is_causal"),
+    )
+    for name, value, words in without:
+        if given[name] is not None and given[name] is not value:
+            yield (
+                f"it is what the operator gives {words}",
+                "ignored_argument",
+                replace(part, kwargs={**given, name: value}),
+            )
+    if given["scale"] is None:
+        yield (
+            "it is what the operator gives with no scale at all",
+            "ignored_argument",
+            replace(part, kwargs={**given, "scale": 1.0}),
+        )
+    if not given["is_causal"] and given["query"].shape[2] == given["key"].shape[2]:
+        yield (
+            "it is causal, which was not asked for",
+            "wrong_constant",
+            replace(part, kwargs={**given, "is_causal": True}),
+        )
 
 
 def _with(part: Part, position: int, name: str, value: Any, keyword: bool) -> Part:
@@ -191,14 +220,39 @@ def _narrow(departure: Departure, actual: Tensor, reference: Tensor) -> Optional
             left, error = _norm(actual - other), _norm(actual - reference)
             if left < error / 8:
                 return "narrow_accumulation", f"it is what inputs rounded to {name} give"
+    lost = _left_out(departure, actual - reference)
+    if lost is not None:
+        return "kernel", f"what is to be added up at place {lost} is left out"
     emulated = _added_up(departure)
     if emulated is None:
         return None
-    for name, made in emulated:
-        theirs, ours = _norm(made - reference), _norm(actual - reference)
-        if theirs > 0 and 1 / ALIKE < ours / theirs < ALIKE:
+    for name, added in emulated:
+        theirs, ours = added - reference, actual - reference
+        small, large = sorted((_norm(theirs), _norm(ours)))
+        if small > 0 and large / small < ALIKE and _is_alike(theirs, ours):
             return "narrow_accumulation", f"the error is as large as that of a sum kept in {name}"
     return None
+
+
+def _left_out(departure: Departure, error: Tensor) -> Optional[int]:
+    """The place whose numbers a sum does not have."""
+    part = departure.part
+    if part.formula or part.func._schema.name.split("::")[-1] not in ("sum", "mean"):  # type: ignore[attr-defined]
+        return None
+    summands = part.args[0].detach().cpu().double().reshape(-1, part.args[0].shape[-1])
+    if error.numel() != summands.shape[0] or error.numel() < 3:
+        return None
+    flat = error.reshape(-1, 1)
+    alike = (flat * summands).sum(0).abs() / (_norm(flat) * summands.square().sum(0).sqrt() + 1e-300)
+    place = int(alike.argmax())
+    return place if float(alike[place]) > SAME else None
+
+
+def _is_alike(theirs: Tensor, ours: Tensor) -> bool:
+    """Whether an error goes both ways, as roundings do, or goes the emulated one's way: a sum that no longer grows."""
+    leaning = abs(float(ours.mean())) / math.sqrt(float(ours.square().mean()))
+    together = float((theirs * ours).sum()) / (_norm(theirs) * _norm(ours))
+    return leaning < LEANING or together > TOGETHER
 
 
 def _rounded(tensor: Tensor, bits: int) -> Tensor:
@@ -249,4 +303,3 @@ def _added_up(departure: Departure) -> Optional[list[tuple[str, Tensor]]]:
 
 def _norm(values: Tensor) -> float:
     return math.sqrt(float(values.square().sum()))
-

@@ -22,9 +22,16 @@ SMALL = 1 << 14
 ROWS = 32
 """Rows of a product, or of what works row by row."""
 POINTWISE = getattr(torch.Tag, "pointwise", None)
-COPIES = frozenset(("clone", "_to_copy", "copy", "where", "fill", "masked_fill", "zero"))  # element by element, untagged
+COPIES = frozenset(("clone", "_to_copy", "copy", "where", "fill", "masked_fill", "zero"))  # they have no tag
 PRODUCTS = {"mm": (0, 1, None), "bmm": (0, 1, None), "addmm": (1, 2, 0), "baddbmm": (1, 2, 0)}  # left, right, added
 ROWWISE = {"_softmax": 1, "_log_softmax": 1, "mean": 1, "sum": 1, "native_layer_norm": 1, "linalg_vector_norm": 2}
+
+ONCE = frozenset(
+    (*PRODUCTS, *ROWWISE, *COPIES, "convolution", "native_group_norm", "native_batch_norm", "embedding", "cat")
+)
+"""Operators of which each result of 16 bits is computed in float32 and rounded once, as those are that work element by
+element. Any other may round inside: fused attention keeps its probabilities in 16 bits (Dao, FlashAttention-2), a whole
+transformer layer each of its steps, and what is added up in the result's own memory is rounded each time."""
 
 Index = tuple[int, ...]
 
@@ -47,6 +54,19 @@ class Part:
     formula: bool = False
     undefined: Optional[Tensor] = None
     is_whole: bool = False
+
+    @property
+    def device(self) -> str:
+        """Of its tensors."""
+        return next((tensor.device.type for tensor in tensors_in((self.args, self.kwargs))), "cpu")
+
+    @property
+    def rounds_once(self) -> bool:
+        """Whether the operator is known to compute a result of 16 bits in float32."""
+        if self.formula:
+            return False
+        name = self.func._schema.name.split("::")[-1]  # type: ignore[attr-defined]
+        return name in ONCE or (POINTWISE is not None and POINTWISE in self.func.tags)  # type: ignore[attr-defined]
 
 
 def part_of(
@@ -74,7 +94,7 @@ def part_of(
         return _of_product(again, name, args, kwargs, draw, results, small)
     if name in COPIES or (POINTWISE is not None and POINTWISE in func.tags):
         return _of_elements(again, args, kwargs, draw)
-    if name == "convolution" and not args[6] and args[8] == 1:
+    if name == "convolution" and len(args) == 9 and not args[6] and args[8] == 1:
         return _of_channels(again, args, kwargs, draw, small)
     if name in ROWWISE:
         found = _of_rows(again, name, args, kwargs, draw)
@@ -120,7 +140,8 @@ def _of_product(
     columns = set(_chosen(draw, shape[-1], max(ROWS, int(8 * small) // max(1, left.shape[-1] * len(batch or "1")))))
     if results is not None and shape[-1] > len(columns):
         made = results[0] if batch is None else results[0][batch]
-        columns |= set(made.index_select(-2, torch.tensor(rows, device=made.device)).argmax(-1).reshape(-1).tolist()[:ROWS])
+        largest = made.index_select(-2, torch.tensor(rows, device=made.device)).argmax(-1)
+        columns |= set(largest.reshape(-1).tolist()[:ROWS])
     column = sorted(columns)
 
     def cut(tensor: Tensor, dims: tuple[tuple[int, list[int]], ...]) -> Tensor:

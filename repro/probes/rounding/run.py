@@ -30,8 +30,9 @@ def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departur
     if any(seen.bad for seen in passes):
         return ("skip", "the output is not finite, and where that is born is another question", None), None
     begin = time.perf_counter()
-    rounding, number, trouble = Rounding(), 0, None
+    rounding, prompt, trouble = Rounding(), 0, None
     for number, seen in enumerate(passes):
+        prompt = number
         watch = Watch(rounding.visit)
         with watched(loaded.model, watch):
             run(loaded.model, seen.inputs)
@@ -40,13 +41,13 @@ def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departur
             rounding.not_judged[op] += count
         if rounding.departures:
             break
-    payload = {
+    payload: dict[str, Any] = {
         "operators": rounding.judged,
         "sampled": rounding.sampled,
         "not_judged": dict(rounding.not_judged.most_common(SHOWN)),
         "departed": rounding.departed,
         "kinds": _kinds(rounding),
-        "prompt": number,
+        "prompt": prompt,
         "origin": None,
         "seconds": time.perf_counter() - begin,
     }
@@ -55,9 +56,9 @@ def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departur
     if not rounding.departures:
         return ("good", words(rounding), payload), None
     first = rounding.departures[0]
-    payload["origin"] = origin_of(loaded, passes[number], first)
+    origin = payload["origin"] = origin_of(loaded, passes[prompt], first)
     payload["others"] = [_short(other) for other in rounding.departures[1:]]
-    return ("bad", _sentence(first, payload["origin"], rounding.departed), payload), first
+    return ("bad", _sentence(first, origin, rounding.departed), payload), first
 
 
 def words(rounding: Rounding) -> str:
@@ -66,7 +67,7 @@ def words(rounding: Rounding) -> str:
     far = rounding.farthest
     left = sum(rounding.not_judged.values())
     more = f"; {left} could not be judged" if left else ""
-    of = f", {rounding.sampled} of them in part" if rounding.sampled else ""
+    of = f", {rounding.sampled} of them in part," if rounding.sampled else ""
     return (
         f"each of {rounding.judged} operators{of} is within rounding of float64 on the same inputs; the farthest, "
         f"{far.address.op}, is at {far.held.ratio:.2g} of what rounding allows{more}"
@@ -138,4 +139,3 @@ def _sentence(departure: Departure, origin: dict[str, Any], departed: int) -> st
 
 def times(ratio: float) -> str:
     return f"{ratio:.3g} times" if ratio < float("inf") else "beyond all"
-
