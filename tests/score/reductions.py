@@ -5,7 +5,7 @@
     python -m score.reductions --json FILE     each result as a line
 
 Of each case the whole chain is run: the kit's steps with ablations and reduction, the host's judgement, and each script
-three times in a clean interpreter. Cases run one after the other, so that the seconds are those of a user.
+three times in a clean interpreter.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("words", nargs="*", help="parts of names; all cases without")
     parser.add_argument("--page", type=Path, help="write the page for people")
     parser.add_argument("--json", type=Path, help="write each result as a line of JSON, as it comes")
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time; with more than one, seconds grow")
     given = parser.parse_args(argv)
     home = tempfile.TemporaryDirectory(prefix="score-home-")
     os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=home.name)
@@ -71,14 +72,15 @@ def main(argv: list[str]) -> int:
         cases = [case for case in cases if any(word in case.name for word in given.words)]
     session.prepare()
     found = []
-    for row in results(cases):
+    for row in results(cases, given.jobs):
         found.append(row)
         if given.json:
             with given.json.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(asdict(row)) + "\n")
         if sys.stderr.isatty():
             print(f"\r{len(found)} of {len(cases)}", end="", file=sys.stderr, flush=True)
-    made = text(found)
+    found.sort(key=lambda row: row.name)
+    made = text(found, given.jobs)
     print(made)
     if given.page:
         given.page.write_text(made, encoding="utf-8")
@@ -113,8 +115,8 @@ def drawn() -> list:
     return [*own, *found]
 
 
-def results(cases: list) -> Iterator[Reduced]:
-    """One after the other, each in a process of its own."""
+def results(cases: list, jobs: int) -> Iterator[Reduced]:
+    """As they come, each from a process of its own."""
     import dataclasses
 
     from support import pool
@@ -127,7 +129,7 @@ def results(cases: list) -> Iterator[Reduced]:
                 return reduced(case, Path(place), home / "cache")
 
         slow = [dataclasses.replace(case, seconds=900.0) for case in cases]
-        for case, found in pool.each(slow, work, 1, home / "log"):
+        for case, found in pool.each(slow, work, jobs, home / "log"):
             yield found if isinstance(found, Reduced) else Reduced(case.name, failed=found)
 
 
@@ -178,7 +180,7 @@ def reduced(case, place: Path, cache: Path) -> Reduced:
     )
 
 
-def text(rows: list[Reduced]) -> str:
+def text(rows: list[Reduced], jobs: int) -> str:
     """The page."""
     shown = [row for row in rows if row.failed is None]
     lines, seconds = [row.lines for row in shown], [row.seconds for row in shown]
@@ -191,7 +193,7 @@ def text(rows: list[Reduced]) -> str:
 Written by `python -m score.reductions --page docs/reductions.md` (with `tests` on the path), never by hand. All of
 [examples/](../examples/README.md), and {sum(DRAWN.values())} injected faults drawn by a seed from those of
 [the score](score.md), through the whole chain: the kit's steps with ablations and reduction, the host's judgement, and
-each script three times in a clean interpreter. One case at a time, on {os.cpu_count()} cores.
+each script three times in a clean interpreter. Cases at a time: {jobs}, on {os.cpu_count()} cores.
 
 | what | result |
 |---|---|
