@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
 
 
 def drawn() -> list:
-    """The examples, and as many faults of each way as ``DRAWN`` says, no two of one fault as long as there are others."""
+    """The examples, and as many faults of each way as ``DRAWN`` says; other faults before the same one again."""
     from . import session
     from .records import Case
 
@@ -187,6 +187,7 @@ def text(rows: list[Reduced], jobs: int) -> str:
     processor = [row.processor for row in shown]
     before = [row.before for row in shown if row.before is not None]
     own = [row.lines for row in shown if row.before is not None]
+    longest = f"{max(seconds, default=0):.0f}"
     head = f"""\
 # How small the scripts get
 
@@ -201,7 +202,7 @@ each script three times in a clean interpreter. Cases at a time: {jobs}, on {os.
 | verified three times | {sum(row.verified for row in shown)} of {len(shown)} |
 | lines of the script | median {_median(lines)}, nine of ten within {_most(lines)}, longest {max(lines, default=0)} |
 | of a user's script, before and after | median {_median(before)} and {_median(own)} |
-| seconds of the reduction | median {_median(seconds)}, nine of ten within {_most(seconds)}, longest {max(seconds, default=0):.0f} |
+| seconds of the reduction | median {_median(seconds)}, nine of ten within {_most(seconds)}, longest {longest} |
 | processor seconds of the whole run | median {_median(processor)}, nine of ten within {_most(processor)} |
 | goal: medians below {LINES} lines and {SECONDS} s | {_reached(lines, seconds)} |
 

@@ -16,6 +16,7 @@ GUARDS = ("({}).clamp(min=1e-6)", "({}) + 1e-6", "({}).clamp(-0.999, 0.999)", "(
 # What is a bound, and what is a rate, is shown by a run: a smaller number, the nearest first; for none at all a little.
 DIVIDED = (10, 100, 1_000, 10_000, 1_000_000, 100_000_000)
 LITTLE, FAR = 1e-6, -1e4
+MODULES = ("torch", "F", "nn", "np", "math", "self")
 NARROW = ("float16", "half", "bfloat16")
 WIDER = ("float32", "bfloat16")
 FIRST = {
@@ -28,7 +29,7 @@ ORDER = ("guard", "number", "dtype")
 
 
 def repairs(tree: Tree, at: frozenset[int], mechanism: str, by_integers: bool = False) -> Iterator[Edit]:
-    """Changes, the likeliest first. ``of`` is what two versions of a script have in common where they are changed alike.
+    """Changes, the likeliest first. Two versions of a script that are changed alike have ``of`` in common.
 
     at: the statements of the original in which the fault is born. by_integers: whether other integers in the same call,
     such as labels, were seen to help.
@@ -55,7 +56,7 @@ def _wrapped(node: ast.AST, form: str) -> Edit:
 
 
 def _filled(outer: ast.AST, hole: ast.AST, inner: ast.expr) -> Any:
-    fields = {}
+    fields: dict[str, Any] = {}
     for name in outer._fields:
         value = getattr(outer, name, None)
         if value is hole:
@@ -74,17 +75,19 @@ def _expressions(tree: Tree, at: frozenset[int]) -> Iterator[ast.expr]:
     inner = [node for node in here if not any(one is not node and one in here for one in walk(node))]
     nodes = [part for node in inner for part in walk(node)]
     yield from (node.right for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
-    modules = {"torch", "F", "nn", "np", "math", "self"}
     for node in nodes:
         if isinstance(node, ast.Call) and not isinstance(tree.above.get(number_of(node)), ast.Expr):
             receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
             given = [receiver] if receiver is not None else []
-            for item in [*given, *node.args]:
-                root = ast.unparse(item).split(".")[0]
-                if not isinstance(item, (ast.Constant, ast.Starred)) and root not in modules:
-                    yield item
-                elif isinstance(item, ast.Call) or (isinstance(item, ast.Attribute) and root == "self"):
-                    yield item
+            yield from (item for item in [*given, *node.args] if _is_value(item))
+
+
+def _is_value(node: ast.expr) -> bool:
+    """Whether it may be a tensor: no plain constant, no module, no function."""
+    if isinstance(node, (ast.Constant, ast.Starred)):
+        return False
+    own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    return own or isinstance(node, ast.Call) or ast.unparse(node).split(".")[0] not in MODULES
 
 
 def _guards(tree: Tree, at: frozenset[int]) -> Iterator[Edit]:
@@ -176,15 +179,15 @@ def _wider(tree: Tree) -> Iterator[Edit]:
             yield _together(changes, f"{wider} in place of a narrower dtype")
 
 
-def _in_dtype(node: ast.AST, wider: str) -> Optional[str]:
-    if isinstance(node, ast.Attribute) and node.attr in NARROW and node.attr != wider:
-        if isinstance(node.value, ast.Name) and node.value.id == "torch":
-            return f"torch.{wider}"
-    if isinstance(node, ast.Constant) and node.value in NARROW and node.value != wider:
+def _in_dtype(node: Any, wider: str) -> Optional[str]:
+    narrow = set(NARROW) - {wider}
+    if isinstance(node, ast.Attribute) and node.attr in narrow and ast.unparse(node.value) == "torch":
+        return f"torch.{wider}"
+    if isinstance(node, ast.Constant) and node.value in narrow:
         return repr(wider)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args and not node.keywords:
-        if node.func.attr in ("half", "bfloat16") and node.func.attr != wider:
-            return f"{ast.unparse(node.func.value)}.{'float' if wider == 'float32' else wider}()"
+    is_plain = isinstance(node, ast.Call) and not node.args and not node.keywords
+    if is_plain and isinstance(node.func, ast.Attribute) and node.func.attr in narrow:
+        return f"{ast.unparse(node.func.value)}.{'float' if wider == 'float32' else wider}()"
     return None
 
 
