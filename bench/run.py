@@ -1,6 +1,6 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
-    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts] [script] [inprocess]
+    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts] [script] [inprocess] [narrow]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -8,7 +8,9 @@ machine whose speed drifts, or that others share, does not decide the answer. Ex
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -341,6 +343,35 @@ def bench_inprocess() -> list[Figure]:
     ]
 
 
+def bench_narrow() -> list[Figure]:
+    """The forecast against the plain pass, and how many sets of modules --keep-float32 asks."""
+    import torch
+
+    from repro.probes.checkpoint.resolve import Source
+    from repro.probes.model.forward import look, run
+    from repro.probes.model.inputs import make_inputs
+    from repro.probes.model.load import Loaded
+    from repro.probes.model.precision import in_dtype
+    from repro.probes.narrow.forecast import forecast
+    from repro.probes.narrow.keep import Search, wide_run
+
+    figures = []
+    for name in ("gpt2", "gemma-3-270m"):
+        loaded = Loaded(build(name).float(), "", Source("random", None), torch.float32, torch.device("cpu"), None, {})
+        seen = look(loaded.model, make_inputs(loaded, [], False)[0])
+        ratio = paired(lambda: forecast(loaded, [seen]), lambda: run(loaded.model, seen.inputs), 5)  # noqa: B023
+        figures.append(Figure(f"forecast / a plain pass, {name}, {seen.inputs.length} tokens", ratio, 4.0))
+    with torch.no_grad():
+        loaded.model.model.layers[7].post_feedforward_layernorm.weight.fill_(60_000.0)
+        narrow = Loaded(loaded.model.half(), "", loaded.source, torch.float16, loaded.device, None, {})
+    with in_dtype(narrow, torch.float32):
+        wide = wide_run(dataclasses.replace(narrow, dtype=torch.float32), [seen.inputs], torch.float16)
+    search = Search(narrow, wide)
+    most = 2 * math.log2(len(wide.order)) + 2 * len(search.answer() or ())
+    figures.append(Figure("--keep-float32: sets that were run, Gemma 3 270M", len(search.trials), most, ""))
+    return figures
+
+
 BENCHES = {
     "screen": bench_screen,
     "weights": bench_weights,
@@ -350,6 +381,7 @@ BENCHES = {
     "prompts": bench_prompts,
     "script": bench_script,
     "inprocess": bench_inprocess,
+    "narrow": bench_narrow,
 }
 
 

@@ -26,9 +26,11 @@ from repro.cli.options import (
     ABLATIONS,
     BUNDLE,
     DEBUG,
+    KEEP,
     PASSES,
     PRIVATE,
     REDUCE,
+    REFERENCE,
     RUN,
     SETTINGS,
     conclude,
@@ -138,6 +140,8 @@ def repro() -> None:
 
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
 @PASSES
+@KEEP
+@REFERENCE
 @ABLATIONS
 @REDUCE
 @BUNDLE

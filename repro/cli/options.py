@@ -112,6 +112,11 @@ PHASES: tuple[Decorator, ...] = (
         help="Train N steps too (1 without N): forward, loss, backward, clipping, optimizer.",
     ),
 )
+KEEP = click.option(
+    "--keep-float32",
+    type=click.Choice(["auto"]),
+    help="Look for the smallest set of modules that must stay in float32 for the rest to be sound in --dtype.",
+)
 DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Device to run on.")
 CASE: tuple[Decorator, ...] = (
     click.option(
@@ -141,6 +146,11 @@ ABLATIONS = click.option(
     "--ablations/--no-ablations",
     default=True,
     help="Try ablations: the case with one thing changed (dtype, attention, ...).",
+)
+REFERENCE = click.option(
+    "--reference/--no-reference",
+    default=True,
+    help="Hold each operator of a finite pass against float64 of its own inputs; of large ones a part.",
 )
 FILE_LIMITS = click.option(
     "--limits",
@@ -220,7 +230,10 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         attn=options["attn"],
         prompts=options["prompts"],
         trust_remote_code=options["trust_remote_code"],
-        **{name: options.get(name) for name in ("image", "audio", "inputs", "factory", "generate", "train_step")},
+        **{
+            name: options.get(name)
+            for name in ("image", "audio", "inputs", "factory", "generate", "train_step", "keep_float32")
+        },
     )
     if case.inputs is not None and options.get("private_prompts"):
         raise UsageError("--private-prompts withholds texts, and --inputs holds token ids. Give one of them.")
@@ -237,6 +250,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         cell=cell,
         python=options.get("python"),
         ablations=options.get("ablations", False),
+        reference=options.get("reference", True),
         reduce=options.get("reduce", True),
         deliver=options.get("deliver", True),
         private_prompts=options.get("private_prompts", False),

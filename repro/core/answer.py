@@ -13,6 +13,8 @@ from msgspec import field
 
 from repro.core.encoding import SCHEMA, Record, document
 from repro.core.finite.diff import Diff
+from repro.core.finite.narrow import Forecast, Keep
+from repro.core.finite.reference import Reference
 from repro.core.paths import read_record
 from repro.core.payloads import (
     Bisect,
@@ -175,10 +177,13 @@ class Answer(Record, frozen=True, kw_only=True):
     train: Train | None = None
     script: Script | None = None
     watch: Watch | None = None
+    reference: Reference | None = None
     diff: Diff | None = None
     prompts: Prompts | None = None
     origin: Origin | None = None
     bisect: Bisect | None = None
+    forecast: Forecast | None = None
+    keep: Keep | None = None
     ablations: tuple[Ablation, ...] = ()
     workarounds: tuple[str, ...] = ()
     reduction: Reduction | None = None

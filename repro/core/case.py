@@ -29,6 +29,7 @@ MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.js
         "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
 """Files that a folder of the same name would hide."""
 
+NARROW = ("float16", "bfloat16")
 STATE_DICTS = (".safetensors", ".bin", ".pt", ".pth")
 """Suffixes of files that hold a state_dict."""
 TENSORS = (".safetensors", ".npz", ".pt", ".pth", ".bin")
@@ -67,6 +68,7 @@ def case_from(
     factory: str | None = None,
     generate: int | None = None,
     train_step: int | None = None,
+    keep_float32: str | None = None,
     image: str | None = None,
     audio: str | None = None,
     inputs: str | None = None,
@@ -78,6 +80,10 @@ def case_from(
     """
     if generate is not None and train_step is not None:
         raise UsageError("--generate and --train-step ask two questions. Give one of them.")
+    if keep_float32 is not None and dtype not in NARROW:
+        raise UsageError(
+            "--keep-float32 asks what must not be in the dtype of the rest: add --dtype float16 or bfloat16."
+        )
     seeded = _seeded(weights)
     if factory is not None:
         if seeded:
@@ -94,6 +100,7 @@ def case_from(
             factory=function,
             generate=generate,
             train_step=train_step,
+            keep_float32=keep_float32,
             image=_given("--image", image),
             audio=_given("--audio", audio),
             inputs=_given("--inputs", inputs, TENSORS),
@@ -108,6 +115,7 @@ def case_from(
         _refuse_settings(model, {"--weights": seeded, "--device": device, "--dtype": dtype, "--attn": attn})
         _refuse_settings(model, {"--prompt": prompts, "--trust-remote-code": trust_remote_code})
         _refuse_settings(model, {"--generate": generate is not None, "--train-step": train_step is not None})
+        _refuse_settings(model, {"--keep-float32": keep_float32})
         _refuse_settings(model, {"--image": image, "--audio": audio, "--inputs": inputs})
     if inputs is not None:
         _refuse_beside_inputs({"--prompt": prompts, "--image": image, "--audio": audio})
@@ -125,6 +133,7 @@ def case_from(
         trust_remote_code=trust_remote_code,
         generate=generate,
         train_step=train_step,
+        keep_float32=keep_float32,
         image=_given("--image", image),
         audio=_given("--audio", audio),
         inputs=_given("--inputs", inputs, TENSORS),

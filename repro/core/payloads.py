@@ -408,6 +408,7 @@ class Origin(Record, frozen=True, kw_only=True):
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
     "epsilon" where the module's epsilon is 0.
+    ``ratio``: of a finite number, how many times farther from float64 it is than rounding allows.
     ``largest_weight`` is the largest parameter of the modules that ran. ``excerpt`` shows ``cause_source``, where there
     is none ``forward_source``, else ``source``.
     """
@@ -450,6 +451,7 @@ class Origin(Record, frozen=True, kw_only=True):
     library: str | None = None
     cause_source: str | None = None
     decided_by: str | None = None
+    ratio: Number | None = None
     largest_weight: Largest | None = None
     excerpt: Excerpt | None = None
 

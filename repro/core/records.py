@@ -64,7 +64,8 @@ class Case:
     ``factory`` is "FILE.py:function", with the file's absolute path, or "package.module:function": a function that
     gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
     tokens of a generation, ``train_step`` that of the steps of a training; None for a forward pass alone. ``against``
-    is another way of running the model, that it is held against.
+    is another way of running the model, that it is held against. ``keep_float32`` is "auto" where it is asked which
+    modules must stay in float32.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Case:
     factory: str | None = None
     generate: int | None = None
     train_step: int | None = None
+    keep_float32: str | None = None
     image: str | None = None
     audio: str | None = None
     inputs: str | None = None

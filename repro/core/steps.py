@@ -47,7 +47,8 @@ class Step(Record, frozen=True, kw_only=True):
 
     ``subjects`` are "model", "script" and "module" (one that a factory gives). ``works_around`` is False for an
     ablation that asks about another input: where it is good, the case is not saved. ``phases``: those of a case in
-    which it is asked ("forward", "generate", "train"); all where it names none.
+    which it is asked ("forward", "generate", "train"); all where it names none. ``option``:
+    the field of the case that must be set for it to be asked.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Step(Record, frozen=True, kw_only=True):
     judges: Judges | None = None
     works_around: bool = True
     phases: tuple[str, ...] = ()
+    option: str | None = None
 
     @property
     def is_ablation(self) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
 from repro.core.finite.diff import Diff
+from repro.core.finite.narrow import Forecast, Keep
+from repro.core.finite.reference import Reference
 from repro.core.payloads import (
     Bisect,
     Environment,
@@ -74,10 +76,13 @@ def answer(
         train=section(observations, "train", Train),
         script=section(observations, "script", Script),
         watch=section(observations, "watch", Watch),
+        reference=section(observations, "reference", Reference),
         diff=section(observations, "diff", Diff),
         prompts=section(observations, "prompts", Prompts),
         origin=judgement.origin,
         bisect=section(observations, "bisect", Bisect),
+        forecast=section(observations, "forecast", Forecast),
+        keep=section(observations, "keep", Keep),
         ablations=judgement.ablations,
         workarounds=judgement.workarounds,
         reduction=section(observations, "reduce", Reduction),

@@ -11,7 +11,7 @@ from repro.core.encoding import number
 from repro.core.mechanisms import BY_DEFINITION, CODE, PYTORCH, is_in_range, mechanism
 from repro.core.payloads import CameIn, Cause, Load, Origin, Rounding
 from repro.core.records import Kind, Outcome, Owner
-from repro.core.sentences import listed, many, origin_dtype, plain
+from repro.core.sentences import listed, many, origin_dtype, plain, sentence
 from repro.diagnosis.known import Exclusion
 
 WIDER = frozenset({"dtype=float32", "dtype=bfloat16"})
@@ -41,7 +41,7 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     """
     if answer.verdict is not Outcome.BAD:
         return None
-    for rule in (_files, _weights, _load, _operator, _outside, _pytorch, _data):
+    for rule in (_files, _weights, _load, _operator, _outside, _departed, _pytorch, _data):
         found = rule(answer)
         if found is not None:
             return found
@@ -124,6 +124,18 @@ def _pytorch(answer: Answer) -> Owner | None:
     if origin.library == "torch.nn.init":
         return Owner("pytorch", f"{origin.library} computes it, from arguments that are finite.")
     return None
+
+
+def _departed(answer: Answer) -> Owner | None:
+    """Whose operator it is that is farther from float64 of its own inputs than rounding explains."""
+    origin, reference = answer.origin, answer.reference
+    if origin is None or reference is None or reference.origin is not origin or origin.op is None:
+        return None
+    said = sentence(f"{origin.op} is farther from float64 of the same inputs than rounding allows")
+    space = origin.op.partition(".")[0]
+    if space in ("aten", "prims"):
+        return Owner("pytorch", said)
+    return Owner(None, f"{said} It is no operator of PyTorch's own: the library that defines {space} owns it.")
 
 
 def _data(answer: Answer) -> Owner | None:

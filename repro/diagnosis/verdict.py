@@ -12,6 +12,7 @@ from repro.core.answer import Ablation
 from repro.core.encoding import number, replace
 from repro.core.errors import RecordError
 from repro.core.finite.diff import Diff
+from repro.core.finite.reference import Reference
 from repro.core.payloads import Bisect, Change, Load, Origin
 from repro.core.records import Case, Ending, Fault, Kind, Observation, Outcome, Verdict
 from repro.core.sentences import origin_sentence, sentence
@@ -178,14 +179,15 @@ def _ablations(observations: Mapping[str, Observation]) -> tuple[Ablation, ...]:
 
 def _origin(observations: Mapping[str, Observation], ablations: tuple[Ablation, ...]) -> Origin | None:
     """The origin that the bisect step found, ``misaligned`` where the aligned copy alone gives other numbers; or the
-    place where two ways part.
+    place where two ways part, or where an operator departs from float64.
     """
     bisect, load = section(observations, "bisect", Bisect), section(observations, "load", Load)
     diff = section(observations, "diff", Diff)
     if diff is not None:
         return diff.origin
     if bisect is None or bisect.origin is None:
-        return None
+        reference = section(observations, "reference", Reference)
+        return None if reference is None else reference.origin
     aligned = any(ablation.name == "aligned_copy" and ablation.verdict is Outcome.GOOD for ablation in ablations)
     misaligned = load is not None and load.misaligned
     if aligned and misaligned and _outcome(observations, "forward") is Outcome.BAD:

@@ -37,7 +37,7 @@ from repro.run import output
 from repro.run.withheld import NAME as WITHHELD
 from repro.run.withheld import withheld
 
-REDUCE = "reduce"
+REDUCE, REFERENCE = "reduce", "reference"
 WHOLE = frozenset({"run", "find", "watch"})
 """Commands that look for a script and write the page and the bundle; the last two are calls in the user's process."""
 BEFORE = (WITHHELD, f"{WITHHELD}.part")
@@ -52,9 +52,9 @@ class Terminated(KeyboardInterrupt):
 class Request:
     """What the command line asks for. ``model`` is MODEL as it was written.
 
-    ``reduce``: look for a smaller case and write the script that shows it. ``deliver``: also write report.html and
-    bundle.zip. ``private_prompts``: leave the texts of the prompts out of all of it.
-    ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
+    ``reference``: hold each operator against float64. ``reduce``: look for a smaller case and write the script that
+    shows it. ``deliver``: also write report.html and bundle.zip. ``private_prompts``: leave the texts of the prompts
+    out of all of it. ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
     ``program``: the command of the user's own program, where it was asked in that one's process.
     """
 
@@ -64,6 +64,7 @@ class Request:
     cell: Cell
     python: str | None = None
     ablations: bool = True
+    reference: bool = True
     reduce: bool = True
     deliver: bool = True
     private_prompts: bool = False
@@ -88,8 +89,12 @@ class Request:
         return asked_by(self.command, self.subject, self.case.phase)
 
     def _wanted(self, step: Step) -> bool:
+        if step.option is not None and getattr(self.case, step.option) is None:
+            return False
         if step.is_ablation:
             return self.ablations
+        if step.name == REFERENCE:
+            return self.reference
         # What a script ends with is its whole answer: without a reduction nobody asks where it is born.
         return self.reduce or step.name not in ((REDUCE, "bisect") if self.case.is_script else (REDUCE,))
 
@@ -124,6 +129,7 @@ class Request:
         argv += [*([self.model] if self.model else []), *self.extra]
         named = {"--factory": self.case.factory, "--device": self.case.device, "--dtype": self.case.dtype}
         named["--attn"] = self.case.attn
+        named["--keep-float32"] = self.case.keep_float32
         for count, option in ((self.case.generate, "--generate"), (self.case.train_step, "--train-step")):
             named[option] = None if count is None else str(count)
         if self.case.weights.startswith("random"):
@@ -142,7 +148,8 @@ class Request:
             argv += [option, str(paths.relative(Path(path)))]
         argv += ["--trust-remote-code"] if self.case.trust_remote_code else []
         argv += ["--private-prompts"] if self.private_prompts else []
-        switches = {"--no-ablations": self.ablations, "--no-reduce": self.reduce, "--no-bundle": self.deliver}
+        switches = {"--no-reference": self.reference, "--no-ablations": self.ablations}
+        switches.update({"--no-reduce": self.reduce, "--no-bundle": self.deliver})
         known = {"run": tuple(switches), "prompts": ("--no-bundle",)}.get(self.command, ())
         argv += [switch for switch, on in switches.items() if not on and switch in known]
         return tuple(argv)

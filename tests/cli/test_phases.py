@@ -155,3 +155,59 @@ def test_a_changed_factory_is_not_gone_on_with(tmp_path: Path) -> None:
     ran = repro("--factory", "voice.py:voiced", "--no-ablations", "--no-bundle", "--out", "o", cwd=tmp_path)
     assert ran.returncode == 2
     assert "voice.py was sha256" in ran.stderr
+
+
+NARROW = """
+import torch
+from torch import nn
+
+
+class Stream(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(3))
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 4)
+        with torch.no_grad():
+            self.layers[1].weight.mul_(FACTOR).clamp_(-60_000, 60_000)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + layer(x / x.abs().amax())
+        return self.head(self.norm(x))
+
+
+def make(): return Stream(), {"x": torch.randn(2, 8, generator=torch.Generator().manual_seed(1))}
+"""
+
+
+def test_the_modules_that_must_stay_in_float32_and_the_code_that_keeps_them(tmp_path: Path) -> None:
+    (tmp_path / "narrow.py").write_text(NARROW.replace("FACTOR", "1e6"))
+    options = ("--dtype", "float16", "--keep-float32", "auto", "--no-ablations", "--no-reduce")
+    status, answer = asked(tmp_path, "--factory", "narrow.py:make", *options)
+    keep, code = answer["keep"], (tmp_path / "o" / "keep_float32.py").read_text()
+    assert (status, keep["verdict"], keep["verified"]) == (1, "good", True)
+    assert "layers.1" in keep["modules"]
+    assert "norm" in keep["modules"]
+    assert "head" not in keep["modules"]
+    assert keep["rmse"] <= keep["allowed"] * keep["noise"]
+    assert code == keep["code"]
+    report = (tmp_path / "o" / "report.md").read_text()
+    assert "## Kept in float32" in report
+    assert "def keep_in_float32" in report
+    assert "--keep-float32 auto" in answer["command"]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [("1e6", "overflows"), ("1e3", "sound")])
+def test_a_finite_run_tells_what_float16_would_do(factor: str, verdict: str, tmp_path: Path) -> None:
+    (tmp_path / "narrow.py").write_text(NARROW.replace("FACTOR", factor))
+    status, answer = asked(tmp_path, "--factory", "narrow.py:make", "--no-ablations")
+    row = next(row for row in answer["forecast"]["dtypes"] if row["dtype"] == "float16")
+    assert (status, row["verdict"]) == (0, verdict)
+    assert "without a run in them" in (tmp_path / "o" / "report.md").read_text()
+
+
+def test_what_is_kept_wants_a_dtype_for_the_rest(tmp_path: Path) -> None:
+    ran = repro("gpt2", "--keep-float32", "auto", cwd=tmp_path)
+    assert (ran.returncode, "add --dtype float16 or bfloat16" in ran.stderr) == (2, True)

@@ -184,7 +184,7 @@ def test_every_command_is_in_the_table() -> None:
 
 
 def test_the_options_are_those_of_the_program() -> None:
-    named = {option for row in table(RUN_PAGE, "option") for option in re.findall(r"--[a-z-]+", row[0])}
+    named = {option for row in table(RUN_PAGE, "option") for option in re.findall(r"--[a-z0-9-]+", row[0])}
     offered = {name for option in program.commands["run"].params for name in (*option.opts, *option.secondary_opts)}
     assert named == {name for name in offered if name.startswith("--")}
 

@@ -18,7 +18,7 @@ from .load import Loaded, file_tensor
 from .ready import MEMORY
 
 
-def _buffers_in(loaded: Loaded, dtype: torch.dtype) -> dict[str, Tensor]:
+def buffers_in(loaded: Loaded, dtype: torch.dtype) -> dict[str, Tensor]:
     """Values for the floating buffers that no file covers, where the constructor gives what was loaded; else the
     loaded ones stay.
     """
@@ -78,13 +78,13 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
     if loaded.quantised is not None:
         method = method_in(loaded.quantisation) or "by the model's own code"
         raise DigitsLost(f"{loaded.quantised} is quantised in memory ({method}): it has no other dtype")
-    with _restored(model):
+    with restored(model):
         rounded = 0
         parameters = dict(model.named_parameters())
         for name, value, short in _parameters_in(loaded, dtype):
             parameters[name].data = value
             rounded += short
-        fresh = _buffers_in(loaded, dtype)
+        fresh = buffers_in(loaded, dtype)
         for name, buffer in model.named_buffers():
             if name in fresh:
                 buffer.data = fresh[name]
@@ -92,7 +92,7 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
                 buffer.data = file_tensor(loaded.from_file[name]).to(device=buffer.device, dtype=dtype)
             elif loaded.source.kind == MEMORY and loaded.config is None and buffer.dtype == loaded.dtype:
                 buffer.data = buffer.data.to(dtype)  # a module without a configuration goes as a whole
-        _set_config_dtype(model, dtype)
+        set_config_dtype(model, dtype)
         yield rounded
 
 
@@ -101,16 +101,16 @@ def widened(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """The very numbers that are loaded, in a wider dtype: what is left of a difference is the arithmetic's, not the
     rounding of weights. Not for a model whose weights are quantised in memory.
     """
-    with _restored(model):
+    with restored(model):
         for _, tensor in list(model.named_parameters()) + list(model.named_buffers()):
             if is_float(tensor):
                 tensor.data = tensor.data.to(dtype)
-        _set_config_dtype(model, dtype)
+        set_config_dtype(model, dtype)
         yield
 
 
 @contextlib.contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def restored(model: nn.Module) -> Iterator[None]:
     """Parameters, buffers and the configuration's dtype are as before when the context ends."""
     tensors = [(tensor, tensor.data) for _, tensor in list(model.named_parameters()) + list(model.named_buffers())]
     buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # a pass may put others there
@@ -131,7 +131,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
             vars(part)[name] = value
 
 
-def _set_config_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+def set_config_dtype(model: nn.Module, dtype: torch.dtype) -> None:
     for part in config_parts(getattr(model, "config", None)):
         for name in DTYPE_FIELDS:
             if name in vars(part):

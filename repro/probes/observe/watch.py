@@ -146,7 +146,7 @@ class _Mode(TorchDispatchMode):
         self._watch = watch
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(kind not in PLAIN for kind in types):
+        if any(kind not in PLAIN and kind is not self._watch.own for kind in types):
             # A subclass with operators of its own takes itself apart, and its parts come here.
             return NotImplemented
         return self._watch.operator(func, args, kwargs or {})
@@ -155,12 +155,15 @@ class _Mode(TorchDispatchMode):
 class Watch:
     """Knows which module is running and hands each operator to ``visit`` while ``active``.
 
-    outside: module and call of an operator that runs while no module does. ``unseen``: how many calls of each operator
-    the visitor could not look at, for it raised; the program never meets such an exception. ``trouble`` is the first.
+    outside: module and call of an operator that runs while no module does. own: a subclass of Tensor of the kit's,
+    whose operators are told as the program's, not the parts that it takes them apart into. ``unseen``: how many calls
+    of each operator the visitor could not look at, for it raised; the program never meets such an exception.
+    ``trouble`` is the first.
     """
 
-    def __init__(self, visit: Visitor, outside: tuple[str, int] = ("", 0)) -> None:
+    def __init__(self, visit: Visitor, outside: tuple[str, int] = ("", 0), own: Optional[type] = None) -> None:
         self._visit = visit
+        self.own = own
         self._outside = outside
         self.active = True
         self.stopped = False  # whether the visitor has seen enough

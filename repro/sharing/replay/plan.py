@@ -162,6 +162,7 @@ def _request(
         inputs=asked.inputs,
         generate=asked.generate,
         train_step=asked.train_step,
+        keep_float32=asked.keep_float32,
     )
     if model is None and case.model != asked.model:
         notes.append(

@@ -1,0 +1,1 @@
+"""What a run in a narrower dtype would do, told from wide arithmetic."""

@@ -1,0 +1,255 @@
+"""Which operator would be the first to overflow in a narrower dtype, and how far the others are from it: told by a pass
+on wide numbers.
+
+That a number is beyond a dtype says nothing of what becomes of it: a mask's sum may be, and softmax absorbs it. So what
+is beyond is made infinite, as that dtype would have it, and the output decides: the first operator is the last of the
+fewest, from the beginning on, that make it bad. In 8 bits kernels take what a GEMM or an attention is given, so those
+magnitudes are told; there is no pass in 8 bits to put to the test.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+import torch
+
+from ..model.forward import Pass, main_output, run
+from ..model.inputs import Inputs
+from ..model.load import Loaded
+from ..observe.watch import Address, OpCall, StopPass, Watch, watched
+from ..origin.arithmetic import LOW, limit_of
+from ..origin.counterfactual import kin_of
+from ..origin.dimensions import locate
+from ..origin.passes import Place
+from ..values.figures import dtype_name, is_bad, tensors_in
+from .passes import Largest, Look, Overflow, Seen, run_narrow
+from .shadow import CannotFollow
+
+NARROW = torch.float16  # what the model is told that it runs in
+RANGES = ("float16", "bfloat16")
+EIGHT = ("float8_e4m3fn", "float8_e5m2")  # since torch 2.1
+NEAR = 1e-4  # how far apart one element is in the pass on Shadows and in the plain one, at most, of its magnitude
+SOUND, OVERFLOWS, ABSORBED = "sound", "overflows", "absorbed"
+
+
+@dataclass(frozen=True)
+class First:
+    """The first operator that would overflow, and its largest element."""
+
+    seen: Seen
+    largest: Optional[Largest]
+
+
+@dataclass
+class Forecast:
+    """One input's pass. ``rows``: its operators, without the numbers of masks; ``weights``: the greatest magnitude of
+    each parameter that is beyond a dtype.
+    """
+
+    loaded: Loaded
+    inputs: Inputs
+    output: str
+    rows: list[Seen]
+    narrow: torch.dtype
+    passes: int = 1
+
+    def first(self, limit: float) -> tuple[Optional[First], list[Seen], list[Seen]]:
+        """The first operator that would overflow, all beyond the limit from it on, and those that nothing bad follows
+        from.
+        """
+        beyond = [row for row in self.rows if _magnitude(row) >= limit]
+        if not beyond:
+            return None, [], []
+        found = self._is_bad_with(beyond, 1, limit)
+        low, high = 0, 1  # the first ``low`` leave the output good, the first ``high`` make it bad
+        if not found[0]:
+            low, high = 1, len(beyond)
+            found = self._is_bad_with(beyond, high, limit) if high > 1 else found
+            if not found[0]:
+                return None, [], beyond
+        while high - low > 1:
+            middle = (low + high) // 2
+            tried = self._is_bad_with(beyond, middle, limit)
+            if tried[0]:
+                high, found = middle, tried
+            else:
+                low = middle
+        return First(beyond[high - 1], found[1]), beyond[high - 1 :], beyond[: high - 1]
+
+    def _is_bad_with(self, beyond: list[Seen], count: int, limit: float) -> tuple[bool, Optional[Largest]]:
+        """Whether the output is bad where the first ``count`` of them overflow, and the last one's largest element."""
+        among = {row.address for row in beyond[:count]}
+        look = Look(
+            self.narrow, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), beyond[count - 1].address
+        )
+        self.passes += 1
+        output = run_narrow(self.loaded, self.inputs, look)
+        return is_bad(main_output(output, self.output)[1]), look.largest
+
+
+def look_at(loaded: Loaded, seen: Pass, narrow: torch.dtype = NARROW) -> Forecast:
+    """The pass of an input whose output is good.
+
+    Raises:
+        CannotFollow: the pass cannot be made on Shadows, or does not end with what the plain one ends with.
+    """
+    look = Look(narrow, loaded.dtype)
+    output = run_narrow(loaded, seen.inputs, look)
+    name, actual = main_output(output, seen.output_name)
+    if is_bad(actual) or actual.shape != seen.output.shape:
+        raise CannotFollow(f"told that it runs in {dtype_name(narrow)}, the model computes something else")
+    rows = look.seen()
+    found = Forecast(loaded, seen.inputs, name, rows, narrow)
+    high, low = smallest_beyond(narrow), -LOW * limit_of(narrow)
+    masks = {row.address for row in rows if not row.finite or (row.low <= low and row.high < high)}
+    if masks:
+        again = Look(narrow, loaded.dtype, Overflow(math.inf, low, masks.__contains__))
+        found.passes += 1
+        if not is_bad(main_output(run_narrow(loaded, seen.inputs, again), name)[1]):
+            found.rows = again.seen()  # softmax takes them for what they are: the numbers of no operator
+        else:
+            found.rows = [row for row in rows if row.finite]
+    return found
+
+
+def smallest_beyond(dtype: torch.dtype) -> float:
+    """The smallest number that is rounded to infinity: half a unit in the last place beyond the largest."""
+    info = torch.finfo(dtype)
+    return float(info.max) + 2.0 ** math.floor(math.log2(info.max)) * float(info.eps) / 2
+
+
+def dtypes_here() -> list[torch.dtype]:
+    """The narrow dtypes that this PyTorch has."""
+    return [getattr(torch, name) for name in (*RANGES, *EIGHT) if hasattr(torch, name)]
+
+
+def forecast(loaded: Loaded, passes: list[Pass]) -> dict[str, Any]:
+    """The payload of the forecast step.
+
+    Raises:
+        CannotFollow: it cannot be told; the message says why.
+    """
+    looks = [look_at(loaded, seen) for seen in passes]
+    rows = []
+    for dtype in dtypes_here():
+        if dtype == loaded.dtype:
+            continue
+        told = [of_dtype(look, dtype) for look in looks]
+        worst = max(range(len(told)), key=lambda at: (told[at]["verdict"] == OVERFLOWS, _size(told[at])))
+        rows.append({**told[worst], "prompt": worst})
+    return {
+        "dtypes": rows,
+        "operators": len(looks[0].rows),
+        "passes": sum(look.passes for look in looks),
+        "dtype": dtype_name(loaded.dtype),
+    }
+
+
+def _size(row: dict[str, Any]) -> float:
+    return max(item["absmax"] for item in (row["largest"], row["first"], {"absmax": 0.0}) if item is not None)
+
+
+def of_dtype(look: Forecast, dtype: torch.dtype) -> dict[str, Any]:
+    """What one input's pass says of one dtype."""
+    limit, name = limit_of(dtype), dtype_name(dtype)
+    beyond_limit = smallest_beyond(dtype)
+    row: dict[str, Any] = {"dtype": name, "limit": limit, "verdict": SOUND, "first": None, "modules": [], "absorbed": 0}
+    row["weights"] = weights_beyond(look.loaded, beyond_limit, matrices=name in EIGHT)
+    if name in EIGHT:
+        taken = [replace(seen, low=-seen.taken, high=seen.taken) for seen in look.rows if seen.taken is not None]
+        beyond = [seen for seen in taken if seen.absmax >= beyond_limit]
+        within = [seen for seen in taken if seen.absmax < beyond_limit]
+        first = First(beyond[0], None) if beyond else None
+    else:
+        first, beyond, absorbed = look.first(beyond_limit)
+        within = [seen for seen in look.rows if _magnitude(seen) < beyond_limit]
+        row["absorbed"] = len(absorbed)
+        row["verdict"] = ABSORBED if absorbed else SOUND
+    if first is not None:
+        row["verdict"] = OVERFLOWS
+        row["first"] = {**_operator(look.loaded, first.seen, limit), **_element(look, first)}
+        row["modules"] = _modules(beyond)
+    largest = max(within, key=lambda seen: seen.absmax, default=None)
+    row["largest"] = None if largest is None else _operator(look.loaded, largest, limit)
+    if row["weights"]:
+        row["verdict"] = OVERFLOWS
+    return row
+
+
+def weights_beyond(loaded: Loaded, limit: float, matrices: bool) -> list[str]:
+    """The parameters with a number that the dtype does not hold.
+
+    matrices: of more than one dimension only, which is what a GEMM in 8 bits takes.
+    """
+    if limit > limit_of(loaded.dtype):
+        return []
+    return [name for name, (size, dims) in _weights(loaded).items() if size >= limit and (dims > 1 or not matrices)]
+
+
+def _weights(loaded: Loaded) -> dict[str, tuple[float, int]]:
+    """The greatest magnitude of each parameter, and how many dimensions it has."""
+    named = [(name, p.detach()) for name, p in loaded.model.named_parameters() if p.is_floating_point() and p.numel()]
+    bounds = [torch.stack(torch.aminmax(tensor)).abs().max() for _, tensor in named]
+    sizes = torch.stack([bound.float() for bound in bounds]).tolist() if bounds else []
+    return {name: (size, tensor.dim()) for (name, tensor), size in zip(named, sizes)}
+
+
+def _modules(beyond: list[Seen]) -> list[dict[str, Any]]:
+    """All modules with an operator beyond the limit, in order, with its greatest magnitude."""
+    found: dict[str, float] = {}
+    for seen in beyond:
+        found[seen.address.module] = max(found.get(seen.address.module, 0.0), _magnitude(seen))
+    return [{"module": module, "absmax": size} for module, size in found.items()]
+
+
+def _magnitude(seen: Seen) -> float:
+    """Of the result, or of the partial sum that is held."""
+    return seen.absmax if seen.held is None else max(seen.absmax, seen.held.value)
+
+
+def _operator(loaded: Loaded, seen: Seen, limit: float) -> dict[str, Any]:
+    size, address = _magnitude(seen), seen.address
+    return {
+        "module": address.module,
+        "module_class": type(loaded.model.get_submodule(address.module)).__name__,
+        "op": address.op,
+        "call_index": address.call_index,
+        "occurrence": address.occurrence,
+        "absmax": size,
+        "ratio": limit / size if size > 0 else None,
+        "partial_sum": seen.held is not None,
+    }
+
+
+def _element(look: Forecast, first: First) -> dict[str, Any]:
+    """Where in the result the largest element is, and which token's and channel's it is."""
+    largest = first.largest
+    if largest is None:
+        return {}
+    where = _place(look, first.seen.address, largest)
+    located = locate(look.loaded.model, look.inputs, where)
+    return {"source": largest.source, "element": list(largest.index), "value": largest.value, **located}
+
+
+def _place(look: Forecast, address: Address, largest: Largest) -> Optional[Place]:
+    """The operator in the model's own pass, where it may be another call of its kind: casts do not run there."""
+    found: list[Address] = []
+
+    def visit(call: OpCall) -> Any:
+        result, here = call.run(), call.address
+        if (here.module, here.call_index, here.op) == (address.module, address.call_index, address.op):
+            tensor = next((tensor for tensor in tensors_in(result) if tuple(tensor.shape) == largest.shape), None)
+            if tensor is not None and abs(float(tensor[largest.index]) - largest.value) <= NEAR * abs(largest.value):
+                found.append(here)
+                raise StopPass
+        return result
+
+    model = look.loaded.model
+
+    def again() -> Any:
+        return run(model, look.inputs)
+
+    with watched(model, Watch(visit)):
+        again()
+    kin = kin_of(model, again, found[0]) if found else None
+    return None if kin is None else Place(kin, largest.output, largest.shape, largest.index)

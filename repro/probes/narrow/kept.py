@@ -1,0 +1,148 @@
+"""The step's answer: the set in words, the code that keeps it, and that code run in a process of its own."""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from typing import Any, Optional
+
+import torch
+
+from ..model.forward import main_output, run
+from ..model.load import Loaded
+from ..model.precision import in_dtype
+from ..values.figures import dtype_name, is_bad
+from . import keeping
+from .keep import Names, Search, cost, wide_run
+from .noise import TIMES
+
+SECONDS = 1800  # at most, for the process of its own: it loads the model again
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+def keep(loaded: Loaded, inputs: list[Any], case: dict[str, Any], cache: str) -> tuple[str, dict[str, Any]]:
+    """(sentence, payload).
+
+    Raises:
+        CannotFollow, NotSound, DigitsLost: there is no float32 run to hold it against; the message says why.
+    """
+    narrow = loaded.dtype
+    with in_dtype(loaded, torch.float32):
+        wide = wide_run(replace(loaded, dtype=torch.float32), inputs, narrow)
+    search = Search(loaded, wide)
+    names = search.answer()
+    payload: dict[str, Any] = {
+        "dtype": dtype_name(narrow),
+        "modules": None if names is None else list(names),
+        "candidates": len(wide.order),
+        "trials": len(search.trials),
+        "bytes": None,
+        "bytes_of_model": cost(loaded.model, ())[1],
+        "noise": max(noise.rmse for noise in wide.noises),
+        "allowed": TIMES,
+        "code": None,
+        "verified": None,
+    }
+    if names is None:
+        return f"no proper subset of the modules in float32 makes {dtype_name(narrow)} sound", payload
+    found = search.agreements[frozenset(names)]
+    payload.update(
+        bytes=cost(loaded.model, names)[0],
+        rmse=max(one.rmse or 0.0 for one in found),
+        flips=sum(one.flips for one in found),
+        words=in_short(names),
+    )
+    if not names:
+        return f"nothing has to stay in float32: {_agrees(payload)}", payload
+    payload["code"] = code_of(names)
+    payload["verified"], payload["verified_reason"] = verify(payload["code"], case, cache)
+    share = payload["bytes"] / payload["bytes_of_model"]
+    sentence = f"sound with {len(names)} of {len(wide.order)} modules in float32 ({payload['words']})"
+    sentence += (
+        f", each of them needed: {payload['bytes']:,} bytes more, {share:.2g} of the weights; {_agrees(payload)}"
+    )
+    return sentence, payload
+
+
+def _agrees(payload: dict[str, Any]) -> str:
+    ratio = payload["rmse"] / payload["noise"] if payload["noise"] else 0.0
+    return "the output differs from float32 by {:.3g} (RMSE), {:.2g} times what rounding to {} makes".format(
+        payload["rmse"], ratio, payload["dtype"]
+    )
+
+
+def in_short(names: Names) -> str:
+    """The names, with the numbers of layers that have the same module together: "model.layers.8-17.input_layernorm"."""
+    found: dict[str, list[int]] = {}
+    for name in names:
+        match = NUMBER.search(name)
+        pattern = name if match is None else f"{name[: match.start()]}{{}}{name[match.end() :]}"
+        found.setdefault(pattern, []).extend([] if match is None else [int(match.group())])
+    return ", ".join(pattern.replace("{}", _ranges(numbers)) for pattern, numbers in found.items())
+
+
+def _ranges(numbers: list[int]) -> str:
+    """ "3,8-17"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def code_of(names: Names) -> str:
+    """A file to be imported, or to be pasted: the function, the names, and how it is called."""
+    listed = "".join(f"    {name!r},\n" for name in names)
+    called = "# After loading the model: keep_in_float32(model, KEEP)"
+    return f"{inspect.getsource(keeping)}\n\nKEEP = [\n{listed}]\n\n{called}\n"
+
+
+CHILD = """
+import importlib, json, sys
+with open(sys.argv[1], encoding="utf-8") as opened:
+    given = json.load(opened)
+sys.path[:] = given["path"]
+print(json.dumps(importlib.import_module(given["module"]).in_this_process(given)))
+"""
+
+
+def verify(code: str, case: dict[str, Any], cache: str) -> tuple[Optional[bool], str]:
+    """Whether the code, run in a process of its own on a model that is loaded there, gives a finite output; None where
+    that process could not tell.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "given.json")
+        given = {"path": sys.path, "module": __name__, "code": code, "case": case, "cache": cache}
+        with open(path, "w", encoding="utf-8") as opened:
+            json.dump(given, opened)
+        try:
+            ran = subprocess.run(
+                [sys.executable, "-c", CHILD, path], capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return None, f"it took longer than {SECONDS} s"
+    if ran.returncode != 0:
+        return None, (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1][:300]
+    finite: bool = json.loads(ran.stdout.strip().splitlines()[-1])["finite"]
+    return finite, "finite" if finite else "not finite"
+
+
+def in_this_process(given: dict[str, Any]) -> dict[str, Any]:
+    """What the process of its own does: the case's model, the code, the case's inputs."""
+    from ..model.session import Session
+    from ..protocol.wire import Emitter
+
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        session = Session(given["case"], given["cache"], Emitter(nowhere))
+        loaded, inputs = session.loaded(), session.inputs()
+        place: dict[str, Any] = {"__name__": "keep_float32"}
+        exec(compile(given["code"], "keep_float32.py", "exec"), place)
+        place["keep_in_float32"](loaded.model, place["KEEP"])
+        outputs = [main_output(run(loaded.model, made))[1] for made in inputs]
+    return {"finite": not any(map(is_bad, outputs))}

@@ -1,0 +1,152 @@
+"""What rounding allows: how far the result of one operator may be from float64 of the same inputs.
+
+Three things add up for each element. The result is rounded to its dtype. What is computed inside is rounded too, and
+that moves the result as much as a rounding of the inputs does: this is measured, with the inputs moved at random by one
+rounding (Monte Carlo arithmetic; Parker, "Monte Carlo Arithmetic", 1997), and grows with the square root of how many
+numbers are added up (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019). And a number
+far smaller than its neighbours may be off by a rounding of theirs.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from .part import Part
+from .reference import in_float64
+
+FINAL = 0.75
+"""Units in the last place by which a result of 16 bits may be off: kernels compute it in float32 and round once, which
+is half a unit."""
+FUNCTION = 4.0
+"""The same of float32 and wider: the vectorised functions of SLEEF, which PyTorch uses, err by up to 3.5 units."""
+FLOOR = 4.0
+"""Roundings of the whole result's root mean square, by which any element may be off."""
+INSIDE = 2.0
+"""Times the measured movement, times the square root of the length."""
+COARSE = 0.5
+"""The same in roundings of the whole result's root mean square, for a first look that measures nothing."""
+DRAWS = 4
+"""Random movements of the inputs."""
+WORST = 4.0
+"""How far beyond it one element may be before it counts; all of them together may not be beyond it at all."""
+NARROW = ("scaled_dot_product", "scatter", "index_add", "index_put", "embedding_dense_backward", "cumsum", "cumprod")
+"""Kernels that keep what is inside in the dtype of the result: probabilities in fused attention (Dao,
+FlashAttention-2), sums that are added up in the result's own memory."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One result held against float64.
+
+    ratio: how far it is beyond what rounding allows; above 1 it is no rounding. at: the index of the worst element in
+    the part, with its value and float64's. rms: of the error, in units of the dtype's epsilon times the reference's
+    root mean square. swallowed: the reference is NaN there and the result a number; made: the other way round.
+    """
+
+    ratio: float
+    at: tuple[int, ...]
+    value: float
+    reference: float
+    rms: float
+    swallowed: bool = False
+    made: bool = False
+
+    @property
+    def is_beyond(self) -> bool:
+        return self.ratio > 1 or self.swallowed or self.made
+
+
+def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool = False) -> Optional[Held]:
+    """One floating result of the part held against float64's; None where they cannot be compared.
+
+    number: which of the results. exact: measure what rounding allows even where a coarse bound would do.
+    """
+    if actual.shape != reference.shape or actual.is_complex() or actual.numel() == 0:
+        return None
+    wide = actual.detach().cpu().to(torch.float64)
+    limit = torch.finfo(actual.dtype)
+    undefined = part.undefined
+    if undefined is not None and undefined.any():
+        defined = ~undefined.cpu().expand(reference.shape)
+        wide, reference = torch.where(defined, wide, 0.0), torch.where(defined, reference, 0.0)
+    finite = torch.isfinite(wide) & torch.isfinite(reference)
+    if not bool(finite.all()):
+        odd = _odd(wide, reference, limit)
+        if odd is not None:
+            return odd
+        wide, reference = torch.where(finite, wide, 0.0), torch.where(finite, reference, 0.0)
+    error = (wide - reference).abs_()
+    size = reference.abs()
+    scale = _rms(size)
+    inside = _inside(part, actual.dtype)
+    final = FINAL if limit.bits < 32 else FUNCTION
+    # What a kernel may flush to zero, and one rounding of all.
+    floor = FLOOR * inside * scale + limit.tiny
+    room = size.mul(final * limit.eps).add_(floor)
+    rms = _rms(error) / (limit.eps * scale + limit.tiny)
+    coarse = room + COARSE * math.sqrt(part.length) * inside * scale
+    if not exact and bool((error <= coarse).all()):
+        return Held(_ratio(error, coarse), *_worst(error, coarse, wide, reference), rms)
+    moved = _moved(part, number, reference, inside)
+    if moved is not None:
+        room += moved.mul_(INSIDE * math.sqrt(part.length))
+    return Held(_ratio(error, room), *_worst(error, room, wide, reference), rms)
+
+
+def _inside(part: Part, dtype: torch.dtype) -> float:
+    """The epsilon in which a kernel of this dtype computes."""
+    limit = torch.finfo(dtype)
+    name = "scaled_dot_product" if part.formula else str(part.func)
+    narrow = limit.bits < 32 and not any(kind in name for kind in NARROW)
+    return float(torch.finfo(torch.float32).eps if narrow else limit.eps)
+
+
+def _moved(part: Part, number: int, reference: Tensor, unit: float) -> Optional[Tensor]:
+    """How far each element moves, as a root mean square, where the inputs are moved by one rounding."""
+    generator = torch.Generator().manual_seed(0)
+
+    def move(values: Tensor) -> Tensor:
+        signs = torch.randint(2, values.shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1)
+        return values * (1 + unit * signs)
+
+    total = torch.zeros_like(reference)
+    for _ in range(DRAWS):
+        again = in_float64(part, move)
+        if again is None or again[number].shape != reference.shape:
+            return None
+        total += (again[number] - reference).nan_to_num_(0.0, 0.0, 0.0).square_()
+    total = total.div_(DRAWS).sqrt_()
+    return torch.maximum(total, torch.full_like(total, _rms(total) / 2))
+
+
+def _odd(wide: Tensor, reference: Tensor, limit: torch.finfo) -> Optional[Held]:
+    """Where one has a number and the other has none; None where both have none of the same kind, or where the dtype
+    cannot hold the reference.
+    """
+    beyond = reference.abs() > limit.max
+    swallowed = torch.isnan(reference) & ~torch.isnan(wide)
+    made = torch.isfinite(reference) & ~torch.isfinite(wide) & ~beyond
+    saturated = torch.isfinite(wide) & (reference.abs() > 1.01 * limit.max)
+    for mask, kind in ((swallowed, "swallowed"), (made, "made"), (saturated, "")):
+        if bool(mask.any()):
+            at = tuple(int(place[0]) for place in mask.nonzero(as_tuple=True))
+            value, wanted = float(wide[at]), float(reference[at])
+            return Held(math.inf, at, value, wanted, math.inf, kind == "swallowed", kind == "made")
+    return None
+
+
+def _ratio(error: Tensor, room: Tensor) -> float:
+    return max(_rms(error) / _rms(room), float((error / room).max()) / WORST)
+
+
+def _worst(error: Tensor, room: Tensor, wide: Tensor, reference: Tensor) -> tuple[tuple[int, ...], float, float]:
+    flat = int((error / room).reshape(-1).argmax())
+    at = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), error.shape)) if error.dim() else ()
+    return at, float(wide[at]), float(reference[at])
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt()) if values.numel() else 0.0

@@ -1,0 +1,141 @@
+"""The step ``reference``: the case's passes again, each operator held against float64 of its own inputs."""
+
+import functools
+import time
+from typing import Any, Optional
+
+import torch
+
+from ..model.forward import Pass, run
+from ..model.load import Loaded
+from ..observe.source import excerpt
+from ..observe.tape import Op, record
+from ..observe.watch import Watch, watched
+from ..origin.arithmetic import limit_of
+from ..origin.counterfactual import kin_of
+from ..origin.dimensions import locate
+from ..origin.passes import Place
+from ..origin.record import code_of
+from ..protocol.wire import Outcome
+from ..values.figures import describe
+from .check import Departure, Rounding
+from .mechanism import mechanism_of
+
+SHOWN = 12
+"""Kinds of operators in the table, the farthest first."""
+
+
+def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departure]]:
+    """Verdict, reason and payload of the step, and the first departure."""
+    if any(seen.bad for seen in passes):
+        return ("skip", "the output is not finite, and where that is born is another question", None), None
+    begin = time.perf_counter()
+    rounding, prompt, trouble = Rounding(), 0, None
+    for number, seen in enumerate(passes):
+        prompt = number
+        watch = Watch(rounding.visit)
+        with watched(loaded.model, watch):
+            run(loaded.model, seen.inputs)
+        trouble = trouble or watch.trouble
+        for op, count in watch.unseen.items():
+            rounding.not_judged[op] += count
+        if rounding.departures:
+            break
+    payload: dict[str, Any] = {
+        "operators": rounding.judged,
+        "sampled": rounding.sampled,
+        "not_judged": dict(rounding.not_judged.most_common(SHOWN)),
+        "departed": rounding.departed,
+        "kinds": _kinds(rounding),
+        "prompt": prompt,
+        "origin": None,
+        "seconds": time.perf_counter() - begin,
+    }
+    if not rounding.judged:
+        return ("skip", trouble or "no operator could be held against float64", payload), None
+    if not rounding.departures:
+        return ("good", words(rounding), payload), None
+    first = rounding.departures[0]
+    origin = payload["origin"] = origin_of(loaded, passes[prompt], first)
+    payload["others"] = [_short(other) for other in rounding.departures[1:]]
+    return ("bad", _sentence(first, origin, rounding.departed), payload), first
+
+
+def words(rounding: Rounding) -> str:
+    """One sentence, where nothing departs."""
+    assert rounding.farthest is not None
+    far = rounding.farthest
+    left = sum(rounding.not_judged.values())
+    more = f"; {left} could not be judged" if left else ""
+    of = f", {rounding.sampled} of them in part," if rounding.sampled else ""
+    return (
+        f"each of {rounding.judged} operators{of} is within rounding of float64 on the same inputs; the farthest, "
+        f"{far.address.op}, is at {far.held.ratio:.2g} of what rounding allows{more}"
+    )
+
+
+def origin_of(loaded: Loaded, seen: Pass, departure: Departure) -> dict[str, Any]:
+    """The origin's record, with the keys of that of a NaN."""
+    address, held = departure.address, departure.held
+    again = functools.partial(run, loaded.model, seen.inputs)
+    op = _recorded(loaded, again, departure)
+    kin = kin_of(loaded.model, again, address)
+    place = None if kin is None else Place(kin, departure.result, departure.shape, departure.index)
+    mechanism, note = mechanism_of(departure)
+    classes = dict(loaded.model.named_modules())
+    return {
+        "module": address.module,
+        "module_class": type(classes[address.module]).__name__,
+        "op": address.op,
+        "call_index": address.call_index,
+        "occurrence": address.occurrence,
+        "mechanism": mechanism,
+        **locate(loaded.model, seen.inputs, place),
+        "source": departure.source,
+        "code": code_of(loaded.model, address.module),
+        "excerpt": None if op is None else excerpt(op.place),
+        "element": list(departure.index),
+        "value": held.value,
+        "inputs": [] if op is None else [describe(ref.tensor()) for ref in op.inputs()],
+        "output": {"dtype": departure.dtype, "shape": list(departure.shape)},
+        "reference_value": held.reference,
+        "reference": {"value": held.reference, "dtype": "float64", "scope": "operator"},
+        "limit": limit_of(getattr(torch, departure.dtype)),
+        "ratio": held.ratio,
+        "note": note,
+        "confirmed": True,
+        "confirmed_by": "repeated",
+    }
+
+
+def _recorded(loaded: Loaded, again: Any, departure: Departure) -> Optional[Op]:
+    call = (departure.address.module, departure.address.call_index)
+    tape = record(loaded.model, again, call, call)
+    return next((op for op in tape.ops if op.address == departure.address), None)
+
+
+def _kinds(rounding: Rounding) -> list[dict[str, Any]]:
+    """By operator and dtype: calls, the farthest in units of what is allowed, the largest error."""
+    rows = sorted(rounding.worst.items(), key=lambda row: -row[1][0])[:SHOWN]
+    return [
+        {"op": op, "dtype": dtype, "calls": calls, "ratio": ratio, "rms": rms}
+        for (op, dtype), (ratio, rms, calls) in rows
+    ]
+
+
+def _short(departure: Departure) -> dict[str, Any]:
+    return {"module": departure.address.module, "op": departure.address.op, "ratio": departure.held.ratio}
+
+
+def _sentence(departure: Departure, origin: dict[str, Any], departed: int) -> str:
+    held = departure.held
+    more = f"; {departed - 1} more operators depart" if departed > 1 else ""
+    note = f"; {origin['note']}" if origin["note"] and not held.swallowed else ""
+    return (
+        f"{departure.address.op} in {departure.address.module or 'the model'} gives {held.value:.6g} where float64 of "
+        f"the same inputs gives {held.reference:.6g}: {times(held.ratio)} what rounding allows{note}{more}"
+    )
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.3g} times" if ratio < float("inf") else "beyond all"
