@@ -15,7 +15,7 @@ from ..observe.screen import blocks
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from .diff import Made, Told, answer, end_of, held_against, make
-from .hold import Recording, Way, measure
+from .held.hold import Recording, Way, measure
 from .ways import NoSuchWay, plain
 
 BACKENDS = ("eager", "aot_eager", "inductor")

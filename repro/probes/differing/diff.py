@@ -12,12 +12,12 @@ from ..observe.screen import blocks
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import digest, dtype_name, is_float, scalar, unravel
-from .calls import GAVE, GIVEN
-from .deviation import Ratio, apart, wide
 from .ends import beside
-from .hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
+from .held.calls import GAVE, GIVEN
+from .held.deviation import Ratio, apart, wide
+from .held.hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
+from .held.store import Store
 from .inside import blamed, parting, sides
-from .store import Store
 
 SEEDS = (1, 2, 3, 4)
 MOST_MODULES = 20  # that part are named

@@ -17,8 +17,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from ..observe.watch import Watch, watched
-from ..values.figures import is_float
+from ...observe.watch import Watch, watched
+from ...values.figures import is_float
 from .alignment import Cut, Region, cut
 from .calls import GAVE, GIVEN, Call, Calls, Point, hooked
 from .deviation import Apart, Drift, Ratio, apart, comparable, drift_of, held_against
