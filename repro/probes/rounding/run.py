@@ -104,7 +104,7 @@ def origin_of(loaded: Loaded, seen: Pass, departure: Departure) -> dict[str, Any
         "ratio": held.ratio,
         "note": note,
         "confirmed": True,
-        "confirmed_by": "repeated",
+        "confirmed_by": None if held.swallowed or held.made else "repeated",
     }
 
 
