@@ -15,22 +15,21 @@ TEMPLATE = """
 """
 ROWS = 8
 NAMED = 5
+UNLIKE = "NaN and a number"
 
 
 def fill(shown: Shown) -> Variables | None:
     found = shown.answer.reference
     if found is None or not found.operators:
         return None
-    in_part = f", {found.sampled:,} of them in part" if found.sampled else ""
-    said = f"{many(found.operators, 'call')} of operators{in_part}, each held against float64 on the CPU, on the same inputs."
+    calls, in_part = many(found.operators, "call"), f", {found.sampled:,} of them in part" if found.sampled else ""
+    said = f"{calls} of operators{in_part}, each held against float64 on the CPU, on the same inputs."
     return {"said": said, "rows": [_row(kind) for kind in found.kinds[:ROWS]], "notes": _notes(found)}
 
 
 def _row(kind: OperatorKind) -> Row:
     ratio = number(kind.ratio)
-    far = (
-        f"{ratio:.2g}" if ratio is not None and ratio < float("inf") else "a number in place of NaN, or NaN of a number"
-    )
+    far = UNLIKE if ratio is None or ratio == float("inf") else f"{ratio:.2g}"
     return [code(kind.op), cell(kind.dtype), f"{kind.calls:,}", far, shown_number(kind.rms)]
 
 
