@@ -717,10 +717,15 @@ class Listing(Record, frozen=True, kw_only=True):
 
 
 class Configuration(Record, frozen=True, kw_only=True):
-    """The model's class built from a small configuration with weights of a seed, and the ids that show the fault."""
+    """The model's class built from a small configuration with weights of a seed, and the ids that show the fault.
+
+    ``model_from``, ``config_from``: the modules that the classes are imported from.
+    """
 
     model_class: str
     config_class: str
+    model_from: str = "transformers"
+    config_from: str = "transformers"
     config: Plain = field(default_factory=dict)
     dtype: str = "float32"
     attn: str | None = None
