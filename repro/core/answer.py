@@ -122,10 +122,28 @@ class ScriptRecord(Record, frozen=True, kw_only=True):
     seconds: float | None = None
 
 
+class Change(Record, frozen=True, kw_only=True):
+    """What the caller changes: the lines of the script before and after, both run.
+
+    ``path``: the changed script; None where reproducer.py itself runs both. ``verified``: whether it was good each
+    time. ``script_before``, ``script_after``: the lines of the user's own script, where the change makes that good too.
+    """
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    path: str | None = None
+    verified: bool = False
+    runs: int = 0
+    reason: str = ""
+    script_before: tuple[str, ...] = ()
+    script_after: tuple[str, ...] = ()
+
+
 class Reproducer(ScriptRecord, frozen=True, kw_only=True):
-    """The smallest verified script, and the others beside it."""
+    """The script that the owner can act on, else the smallest; the others beside it; what the caller changes in it."""
 
     others: tuple[ScriptRecord, ...] = ()
+    change: Change | None = None
 
 
 class KnownFault(Record, frozen=True, kw_only=True):

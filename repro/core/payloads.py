@@ -646,7 +646,9 @@ class Expected(Record, frozen=True, kw_only=True):
 
 
 class Program(Record, frozen=True, kw_only=True):
-    """A few operators with their inputs, that show the fault by themselves."""
+    """A few operators with their inputs, that show the fault by themselves. ``allowed``: of a finite value, how far
+    from the expected one rounding may put it.
+    """
 
     calls: tuple[Call, ...]
     output: Output
@@ -655,6 +657,7 @@ class Program(Record, frozen=True, kw_only=True):
     expected: Expected | None = None
     mechanism: str | None = None
     limit: Number | None = None
+    allowed: Number | None = None
     device: str | None = None
 
 
@@ -681,11 +684,26 @@ class Module(Record, frozen=True, kw_only=True):
     limit: Number | None = None
 
 
+class ScriptChange(Record, frozen=True, kw_only=True):
+    """What the author of a script may change, so that it is good: it was run so, under several seeds.
+
+    ``before``, ``after``: the lines of the script made smaller that differ; ``text``: that script, changed.
+    ``script_before``, ``script_after``: those of the script as it is, where the same change makes that good as well.
+    """
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    text: str = ""
+    script_before: tuple[str, ...] = ()
+    script_after: tuple[str, ...] = ()
+
+
 class Listing(Record, frozen=True, kw_only=True):
     """A user's script, made smaller or as it is.
 
     ``lines_before`` and ``lines`` count lines of code. ``whole``: it is the script as it is. ``complete``: nothing more
-    can be left out by what was tried, rather than that the time was up.
+    can be left out by what was tried, rather than that the time was up. ``change``: with which it is good; None where
+    no such change was found.
     """
 
     text: str
@@ -695,6 +713,7 @@ class Listing(Record, frozen=True, kw_only=True):
     seconds: Number | None = None
     whole: bool = False
     complete: bool = False
+    change: ScriptChange | None = None
 
 
 class Configuration(Record, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
+FARTHER = "is farther from float64 of the same inputs than rounding allows"
 OPEN = "No step of this run tells who owns the fault. Comparing versions or reducing the case further may tell."
 
 
@@ -129,9 +130,12 @@ def _pytorch(answer: Answer) -> Owner | None:
 def _departed(answer: Answer) -> Owner | None:
     """Whose operator it is that is farther from float64 of its own inputs than rounding explains."""
     origin, reference = answer.origin, answer.reference
-    if origin is None or reference is None or reference.origin is not origin or origin.op is None:
+    if origin is None or reference is None or reference.origin is None or origin.op is None:
         return None
-    said = sentence(f"{origin.op} is farther from float64 of the same inputs than rounding allows")
+    if answer.bisect is not None and answer.bisect.origin is not None:
+        return None  # that of a NaN
+    how = "gives a number for an input that is NaN" if origin.mechanism == "swallowed_nan" else FARTHER
+    said = sentence(f"{origin.op} {how}")
     space = origin.op.partition(".")[0]
     if space in ("aten", "prims"):
         return Owner("pytorch", said)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from repro.core.answer import Answer, Reproducer, ScriptRecord
+from repro.core.answer import Answer, Change, Reproducer, ScriptRecord
 from repro.core.encoding import replace
 from repro.core.paths import sha256
 from repro.core.payloads import Reduction
 from repro.core.records import Outcome
 from repro.reproducer.frame import model_name
 from repro.reproducer.script import LEVELS, Script
+from repro.reproducer.scripts.change import change_script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
 from repro.reproducer.scripts.configuration import configuration_script
 from repro.reproducer.scripts.files import file_script
@@ -28,13 +29,15 @@ from repro.reproducer.verify import Verification, verify
 
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
+CHANGED = "reproducer_changed.py"
 ADDRESSED: Mapping[str | None, tuple[str, ...]] = {
     "pytorch": ("operator", "operators", "script of torch"),
+    "caller": ("change",),
     "transformers": ("configuration", "script of transformers", "load", "published", "module", "model"),
 }
 """Which scripts the owner of a fault can act on, the most telling first: PyTorch wants PyTorch alone, and a script that
 does not import Transformers is no report to Transformers. A whole model is before one of its layers where anybody can
-fetch it, and behind it where not. Any other owner gets the smallest."""
+fetch it, and behind it where not. The caller gets the lines to change. Any other owner gets the smallest."""
 
 PUT_BACK = "Private words are masked in its file. It was run with them, and does not show the fault without."
 
@@ -122,6 +125,8 @@ def scripts(answer: Answer, sha256: Mapping[str, str] = NO_HASHES) -> tuple[Scri
             found += [make(answer, checkpoint) for make in (load_script, model_script, crash_script)]
     if reduction.listing is not None and reduction.listing.whole:
         found.append(listing_script(answer, reduction.listing))
+    if checkpoint is not None and (answer.files is None or answer.files.adapter is None):
+        found.append(change_script(answer, checkpoint))
     return tuple(script for script in found if script is not None)
 
 
@@ -162,7 +167,7 @@ def offer(
     """
     hashes = _hashes(answer)
     candidates = () if answer.verdict is Outcome.GOOD else scripts(answer, hashes)
-    for old in (NAME, *(OTHER.format(level=level) for level in LEVELS)):
+    for old in (NAME, CHANGED, *(OTHER.format(level=level) for level in LEVELS)):
         (folder / old).unlink(missing_ok=True)  # of an earlier run into this folder
     pairs = list(zip(candidates, _masked(candidates, answer, hashes, hand), strict=True))
     tried: list[Tried] = []
@@ -173,7 +178,8 @@ def offer(
         tried.append(_tried(script, handed, python, run))
         return tried[-1]
 
-    smallest = next((item for item in itertools.starmap(ask, pairs) if item.result.verified), None)
+    for_all = [pair for pair in pairs if pair[0].level != "change"]
+    smallest = next((item for item in itertools.starmap(ask, for_all) if item.result.verified), None)
     if not tried:
         return None
     best = smallest or tried[0]
@@ -185,7 +191,34 @@ def offer(
     others = [item for item in tried if item.script.level != best.script.level]
     failed = [item for item in others if best.result.verified and not item.result.verified]
     beside = tuple(item.record(ScriptRecord, _beside(item, folder, hand), item.result.reason) for item in others)
-    return best.record(Reproducer, NAME, _words(best, failed), others=beside)
+    change = _changed(best, python, folder, hand, run) if project == "caller" and best.result.verified else None
+    return best.record(Reproducer, NAME, _words(best, failed), others=beside, change=change)
+
+
+def _changed(best: Tried, python: str, folder: Path, hand: Hand, run: Run) -> Change | None:
+    """What the caller changes. A changed script of its own is run as well, and kept where it is good each time."""
+    change = best.script.change
+    if change is None:
+        return None
+    made = Change(
+        before=tuple(map(hand.text, change.before)),
+        after=tuple(map(hand.text, change.after)),
+        script_before=tuple(map(hand.text, change.script_before)),
+        script_after=tuple(map(hand.text, change.script_after)),
+        verified=True,
+        runs=len(best.result.exit_statuses),
+        reason="The script runs both.",
+    )
+    if not change.text:
+        return made
+    text = hand.script(change.text)
+    result = run(python, text, (), together=True)
+    if set(result.exit_statuses) != {0}:
+        return None
+    hand.write(folder / CHANGED, text)
+    runs = len(result.exit_statuses)
+    reason = f"The changed script was run {runs} times in a clean interpreter, with exit status 0 each time."
+    return replace(made, path=CHANGED, runs=runs, reason=reason)
 
 
 def _own_script(
@@ -224,13 +257,21 @@ def _is_for(kind: str, script: Script) -> bool:
 
 def _kinds(script: Script) -> tuple[str, ...]:
     """What a script is for ``ADDRESSED``: its level; a model that anybody can fetch; what a user's script needs."""
+    if script.level == "change" or (script.level == "script" and script.change is not None):
+        return (script.level, "change", *_packages(script))
     if script.level == "model":
         return ("model",) if script.argv else ("model", "published")
     if script.level != "script":
         return (script.level,)
+    return ("script", *_packages(script))
+
+
+def _packages(script: Script) -> tuple[str, ...]:
+    if script.level != "script":
+        return ()
     if "transformers" in script.needs:
-        return ("script", "script of transformers")
-    return ("script", "script of torch") if script.needs == ("torch",) else ("script",)
+        return ("script of transformers",)
+    return ("script of torch",) if script.needs == ("torch",) else ()
 
 
 def _masked(candidates: Sequence[Script], answer: Answer, hashes: Mapping[str, str], hand: Hand) -> list[str]:

@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 
 from repro.core.answer import CheckpointFiles
+from repro.core.payloads import ScriptChange
 
 LEVELS = (
     "operator", "operators", "script", "configuration", "module", "files", "weights", "load", "model", "crash",
+    "change",
 )  # fmt: skip
 """What a script shows the fault with, the smallest first."""
 HEADER = re.compile(r"# /// script\n(?:#.*\n)*?# ///\n")
@@ -28,6 +30,7 @@ class Script:
         checkpoint: The files that it reads; None where it needs none.
         seen: What it must print behind "seen", so that another fault is not taken for this one; None for anything.
         last: Whether it is only offered where no other shows the fault.
+        change: The lines that make it good, before and after; with the changed script, where that is one of its own.
     """
 
     level: str
@@ -39,6 +42,7 @@ class Script:
     checkpoint: CheckpointFiles | None = None
     seen: str | None = None
     last: bool = False
+    change: ScriptChange | None = None
 
     @property
     def sha256(self) -> str:

@@ -45,6 +45,8 @@ def happened(shown: Shown) -> str:
         return _exceeded(shown, gives, shown.limit)
     if row.correct == BY_DEFINITION and shown.attention:
         return f"{gives} for a query whose keys are all masked out."
+    if shown.mechanism == "swallowed_nan":
+        return f"{gives} where {shown.wide} gives nan from the same inputs, of which one is nan."
     if row.correct == NEVER and row.script and shown.expected is not None:
         return f"{gives} where {shown.wide} gives {plain(shown.expected, 12)} from the same finite inputs."
     return f"{gives}: {row.script}." if row.script else f"{gives} from finite inputs."

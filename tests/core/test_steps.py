@@ -1,8 +1,10 @@
 """The steps as the host reads them from the kit's registry."""
 
+import dataclasses
+
 import pytest
 
-from repro.core.records import Kind
+from repro.core.records import Case, Kind
 from repro.core.steps import REGISTRY, Judges, Needs, asked_by, every, named
 
 BASE = ("environment", "files", "weights")
@@ -102,3 +104,9 @@ def test_a_name_that_is_not_in_the_registry_is_none():
 
 def test_the_registry_is_the_kits_own_file():
     assert REGISTRY.parent.parent.name == "probes"
+
+
+def test_a_step_of_an_option_names_a_field_of_the_case():
+    asked = {step.name: step.option for step in every() if step.option is not None}
+    assert asked == {"keep": "keep_float32"}
+    assert set(asked.values()) <= {field.name for field in dataclasses.fields(Case)}

@@ -225,3 +225,36 @@ def test_the_environment_has_a_row_for_each_setting():
     ):
         assert line in text.splitlines()
     assert "gpu driver" not in text
+
+
+def test_narrower_dtypes_stand_in_the_headroom():
+    operator = {"module": "layers.7", "op": "aten.add.Tensor", "absmax": 70_000.0, "ratio": 65504 / 70_000}
+    first = {**operator, "source": "model.py:4", "token_index": 0, "channel_index": 163}
+    within = {"module": "layers.6", "op": "aten.add.Tensor", "absmax": 32_752.0, "ratio": 2.0}
+    rows = [
+        {"dtype": "float16", "limit": 65504.0, "verdict": "overflows", "first": first, "largest": within,
+         "modules": [{"module": "layers.7", "absmax": 70_000.0}, {"module": "layers.8", "absmax": 80_000.0}]},
+        {"dtype": "bfloat16", "limit": 3.4e38, "verdict": "absorbed", "absorbed": 2, "largest": within},
+        {"dtype": "float8_e5m2", "limit": 57344.0, "verdict": "overflows", "weights": ["a.weight", "b.weight"]},
+    ]  # fmt: skip
+    payload = {"dtype": "float32", "dtypes": rows, "operators": 9, "passes": 2}
+    text = section(answer(observation("forecast", payload=payload)), "Headroom")
+    assert "Narrower dtypes, told from this run in float32 without a run in them" in text
+    assert "`layers.7`, `aten.add.Tensor`, `model.py:4`, token 0, channel 163: 70000, 0.94 of the limit | 2 |" in text
+    assert "32752 in `layers.6`, 2 |" in text
+    assert "Beyond float16: `layers.7` (70000) and `layers.8` (80000)." in text
+    assert "sound: what is beyond is absorbed" in text
+    assert "the weight `a.weight` and 1 more" in text
+    assert "cast without a scale" in text
+
+
+@pytest.mark.parametrize(("modules", "said"), [(["a.norm", "b"], "2,000 bytes more, 1 % of the weights"), ([], None)])
+def test_what_is_kept_is_told_with_its_cost_and_its_code(modules, said):
+    payload = {"dtype": "float16", "modules": modules, "words": "a.norm, b", "candidates": 9, "trials": 5, "flips": 0}
+    payload |= {"bytes": 2000, "bytes_of_model": 200_000, "rmse": 0.01, "noise": 0.02, "verified": True}
+    code = "KEEP = []" if modules else None
+    text = section(
+        answer(observation("keep", reason="sound with 2", payload={**payload, "code": code})), "Kept in float32"
+    )
+    assert "0.01; rounding alone makes 0.02" in text
+    assert (said is None) or (said in text and "is sound as well" in text and "KEEP = []" in text)

@@ -30,6 +30,7 @@ from repro.probes.script import child
 from .records import Case
 
 LEFT_OUT = ("environment", "reduce")
+"""Steps that decide neither verdict nor origin; nor do ablations."""
 HERE = records.Cell("python")
 
 
@@ -57,21 +58,12 @@ class Answered:
 def run(case: Case, path: Path, cache: Path) -> Answered:
     """Ask the tool about a model folder or a script."""
     begin = time.monotonic()
-    asked = records.Case(
-        model=str(path),
-        dtype=case.dtype,
-        attn=case.attn,
-        prompts=() if case.prompt is None else (case.prompt,),
-        trust_remote_code=case.trusted,
-    )
     subject = "script" if case.is_script else "model"
     steps = [s.name for s in asked_by("run", subject) if not s.is_ablation and s.name not in LEFT_OUT]
-    stream = io.StringIO()
-    plan = {"steps": steps, "case": json.loads(json.dumps(_plain(asked))), "cache": str(cache)}
-    with mock.patch.object(child, "plain", forked):
-        run_plan(plan, Emitter(stream))
-    found = _answer(asked, stream.getvalue())
+    found = judged(case, path, cache, steps)
+    found = replace(found, owner=owner(found, excluded(found)))
     seconds = time.monotonic() - begin
+
     origin = found.origin
     said = {} if origin is None else {
         name: getattr(origin, name)
@@ -86,6 +78,22 @@ def run(case: Case, path: Path, cache: Path) -> Answered:
         steps=tuple((row.step, row.verdict.value, row.reason) for row in found.steps),
         **said,
     )
+
+
+def judged(case: Case, path: Path, cache: Path, steps: list[str]) -> Answer:
+    """What the tool finds in these steps. No owner stands in it yet, for that may need a verified script."""
+    asked = records.Case(
+        model=str(path),
+        dtype=case.dtype,
+        attn=case.attn,
+        prompts=() if case.prompt is None else (case.prompt,),
+        trust_remote_code=case.trusted,
+    )
+    stream = io.StringIO()
+    plan = {"steps": steps, "case": json.loads(json.dumps(_plain(asked))), "cache": str(cache)}
+    with mock.patch.object(child, "plain", forked):
+        run_plan(plan, Emitter(stream))
+    return _answer(asked, stream.getvalue())
 
 
 def forked(path: str) -> child.Ended:
@@ -121,5 +129,4 @@ def _answer(case: records.Case, events: str) -> Answer:
         )
     deciding = "script" if case.is_script else "forward"
     header = records.Header(case, HERE, "0" * 64, "score", ("repro", case.model), "2026-01-01")
-    found = answer(judge(observations, case, deciding), observations, header)
-    return replace(found, owner=owner(found, excluded(found)))
+    return answer(judge(observations, case, deciding), observations, header)

@@ -176,6 +176,9 @@ def _handed_on(result: "Result") -> Iterator[str]:
         if script.path is not None:
             how = f"verified {script.runs} times" if script.verified else "not verified"
             yield f"reproducer: {folder / script.path} (needs {', '.join(script.needs) or 'Python alone'}; {how})"
+    if first is not None and first.change is not None:
+        yield from (f"before: {line.strip()}" for line in first.change.before)
+        yield from (f"after:  {line.strip()}" for line in first.change.after)
     for known in answer.looks_like:
         yield known.sentence
     yield from _files(result)

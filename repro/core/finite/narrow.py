@@ -77,8 +77,8 @@ class Keep(Section, frozen=True, kw_only=True):
 
     ``words``: the set in short. ``bytes``: what it takes more, of ``bytes_of_model``. ``rmse``: how far the output is
     from float32, ``noise``: how far rounding brings it, of which ``allowed`` times are; ``flips``: rows whose largest
-    element is another. ``code``: what keeps it, ``verified``: whether that, run in a process of its own, gives a
-    finite output. ``trials``: how many sets were asked.
+    element is another. ``code``: what keeps it, ``verified``: whether that, run in a process of its own, is sound
+    as well. ``trials``: how many sets were asked.
     """
 
     dtype: str | None = None

@@ -14,11 +14,12 @@ from torch import nn
 from ..observe.screen import blocks
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
-from .diff import Against, Made, Told, answer, held_against, make
-from .hold import Recording, Way, measure
+from .diff import Made, Told, answer, end_of, held_against, make
+from .held.hold import Recording, Way, measure
 from .ways import NoSuchWay, plain
 
 BACKENDS = ("eager", "aot_eager", "inductor")
+SEED = 5
 LAYERS = {"eager": "Dynamo", "aot_eager": "AOTAutograd", "inductor": "Inductor"}
 
 
@@ -51,37 +52,39 @@ def compiled(loaded: Any, inputs: tuple[Any, ...], backend: str, told: Told) -> 
 
 def _stage(model: nn.Module, made: Made, this: Way, backend: str, told: Told) -> Outcome:
     words = f"torch.compile ({LAYERS[backend]}: backend {backend!r})"
-    whole = replace(this, words=words, setting=functools.partial(_compiled, model, ("",), backend), modules=("",))
+    whole = replace(
+        this,
+        words=words,
+        setting=functools.partial(_compiled, model, ("",), backend),
+        modules=("",),
+        is_watchable=False,
+    )
     free = replace(made, recording=replace(_among(made.recording, ("",)), forced=made.recording.free), chosen=("",))
     found = held_against(model, free, whole, told)
-    if not found.departing:
-        return answer(found)
+    end = end_of(found)
     level = _outline(model)
     while level:
         recording = _among(made.recording, level)
-        recording.forced = measure(model, replace(this, modules=level), recording, recording, 5, forced=True)
-        way = replace(this, words=words, setting=functools.partial(_compiled, model, level, backend), modules=level)
+        recording.forced = measure(model, replace(this, modules=level), recording, recording, SEED, forced=True)
+        setting = functools.partial(_compiled, model, level, backend)
+        way = replace(this, words=words, setting=setting, modules=level, is_watchable=False)
         inner = held_against(model, replace(made, recording=recording, chosen=level), way, told)
+        if not inner.departing and found.departing:
+            break
+        found = inner
         if not inner.departing:
             break
-        found = _with_end(inner, found)
         module = inner.departing[0][0].this.call.module
         prefix = f"{module}." if module else ""
         children = model.get_submodule(module).named_children()
         level = tuple(prefix + name for name, child in children if next(child.parameters(), None) is not None)
-    verdict, reason, payload = answer(found)
+    verdict, reason, payload = answer(found, end=end)
     departure = (payload or {}).get("departure")
     if departure is not None:
         departure["layer"] = backend
         if not departure["module"]:
             reason = f"{reason}; no module parts when it is compiled by itself"
     return verdict, reason, payload
-
-
-def _with_end(inner: Against, whole: Against) -> Against:
-    """A look inside, with what the whole ended with."""
-    inner.free, inner.ends = whole.free, whole.ends
-    return inner
 
 
 def _among(recording: Recording, level: tuple[str, ...]) -> Recording:

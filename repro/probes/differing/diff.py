@@ -12,12 +12,12 @@ from ..observe.screen import blocks
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import digest, dtype_name, is_float, scalar, unravel
-from .calls import GAVE, GIVEN
-from .deviation import Ratio, apart, wide
 from .ends import beside
-from .hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
+from .held.calls import GAVE, GIVEN
+from .held.deviation import Ratio, apart, wide
+from .held.hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
+from .held.store import Store
 from .inside import blamed, parting, sides
-from .store import Store
 
 SEEDS = (1, 2, 3, 4)
 MOST_MODULES = 20  # that part are named
@@ -92,15 +92,17 @@ def held_against(model: nn.Module, made: Made, way: Way, told: Told) -> Against:
         kept = Recording(Store())
         held = Held(made.recording, way, forced=True, keep=kept)
         hold(model, way, held)
-        theirs = measure(model, way, made.recording, kept, SEEDS[2], forced=True)
+        theirs = measure(model, way, made.recording, kept, SEEDS[2], forced=True) if way.is_watchable else {}
         pairs = [(pair, pair.ratio(drift.get(pair.this), theirs.get(pair.other))) for pair in held.pairs]
     return Against(model, made, way, pairs, held, kept, free, ends)
 
 
-def answer(against: Against, this: Optional[Way] = None) -> Outcome:
-    """Verdict, reason and payload. this: where the model can still be run in this way, to look inside of a call."""
+def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str, Any]] = None) -> Outcome:
+    """Verdict, reason and payload. this: where the model can still be run in this way, to look inside of a call. end:
+    what the two ways end with, where it was held side by side before.
+    """
     departing = against.departing
-    end = _end(against)
+    end = end_of(against) if end is None else end
     payload: dict[str, Any] = {
         "way": against.way.words,
         "places": len(against.pairs),
@@ -193,7 +195,7 @@ def _growth(against: Against) -> list[dict[str, Any]]:
     return rows
 
 
-def _end(against: Against) -> Optional[dict[str, Any]]:
+def end_of(against: Against) -> Optional[dict[str, Any]]:
     """What the free runs end with, held side by side; None where it cannot be."""
     made = against.made
     main = {made.main, "0"} if made.main == "output" else {made.main}
@@ -206,7 +208,7 @@ def _end(against: Against) -> Optional[dict[str, Any]]:
         return None
     values = [_values(made.recording, against.ends, pair) for pair in pairs]
     ratios = [pair.ratio(made.recording.free.get(pair.this)) for pair in pairs]
-    if any(beyond(ratio) for ratio in ratios):
+    if against.way.is_watchable and any(beyond(ratio) for ratio in ratios):
         theirs = measure(
             against.model, against.way, made.recording, against.ends, SEEDS[3], forced=False, chosen=made.chosen
         )

@@ -23,11 +23,11 @@ from ..model.compat import CannotLoad
 from ..model.inputs import MASK, Inputs, accepts
 from ..model.session import Session
 from ..protocol.wire import SCHEMA, Outcome
-from .calls import Call, Point
-from .deviation import Drift
 from .diff import Made, answer, digests, held_against, make
-from .hold import Entry, Recording
-from .store import Store, read_json
+from .held.calls import Call, Point
+from .held.deviation import Drift
+from .held.hold import Entry, Recording
+from .held.store import Store, read_json
 from .ways import plain
 
 INDEX, PLAN = "index.json", "plan.json"

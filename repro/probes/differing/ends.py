@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .deviation import apart, wide
+from .held.deviation import apart, wide
 
 MOST_POSITIONS = 256  # of which the probabilities are held side by side, the last ones
 

@@ -23,13 +23,13 @@ from torch import Tensor
 from ..model.forward import main_output
 from ..model.inputs import Inputs, load_tokenizer
 from ..protocol.wire import Outcome
-from .alignment import Cut
-from .calls import GAVE, Call, Point
-from .deviation import Ratio, apart, wide
 from .diff import SEEDS, Made
 from .ends import beside
-from .hold import Held, Pair, beyond, degree, hold, record
-from .noise import Noise
+from .held.alignment import Cut
+from .held.calls import GAVE, Call, Point
+from .held.deviation import Ratio, apart, wide
+from .held.hold import Held, Pair, beyond, degree, hold, record
+from .held.noise import Noise
 from .ways import NoSuchWay, plain
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")

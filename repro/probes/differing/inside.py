@@ -15,11 +15,11 @@ from ..model.precision import widened
 from ..observe.source import excerpt, short, source_place
 from ..observe.watch import OpCall, StopPass, Watch, watched
 from ..values.figures import is_float, tensors_in
-from .alignment import cut
-from .calls import GIVEN, Call, Calls, Point, hooked
-from .deviation import apart, drift_of, held_against
-from .hold import Held, Pair, Recording, Way, beyond
-from .noise import Noise, is_view
+from .held.alignment import cut
+from .held.calls import GIVEN, Call, Calls, Point, hooked
+from .held.deviation import apart, drift_of, held_against
+from .held.hold import Held, Pair, Recording, Way, beyond
+from .held.noise import Noise, is_view
 
 MOST_NAMED = 12  # operators of a stretch that are named
 

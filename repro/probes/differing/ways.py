@@ -15,8 +15,8 @@ from ..model.inputs import Inputs, accepts, second_inputs, unvalidated
 from ..model.load import Loaded
 from ..model.precision import in_dtype, widened
 from ..values.figures import same_values
-from .alignment import Region
-from .hold import Way
+from .held.alignment import Region
+from .held.hold import Way
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 ATTENTION = ("eager", "sdpa")

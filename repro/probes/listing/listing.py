@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 from ..reduce.trials import Trials
 from ..script.answer import Script
 from ..script.child import preload
+from .change import change
 from .edits.data import Shapes, options, replaced
 from .edits.edit import Edit, parts
 from .edits.endings import assertions, bound, instead_of
@@ -36,6 +37,7 @@ SEEDS = range(5)  # that are tried where chance decides
 PATIENCE, LEAST = 3.0, 5.0  # times the original's own seconds, and seconds beyond, that a candidate may take
 SLOWER, SLACK = 1.25, 0.03  # the same of a processor, where a default may stand for a model of another size
 SHORTER = 0.75  # of the characters, from which on a script of as many lines is a smaller one
+OWN = ("__main__", "torch", None)  # whose lines the script's author can change; another library's are its makers'
 SLOW = 2.0  # seconds of a run from which on numbers are made smaller first
 
 
@@ -74,7 +76,7 @@ class Shrinking:
 
     def __init__(self, tree: Tree, fault: Fault, setting: Setting, seconds: float, pool: Pool, trials: Trials) -> None:
         self._fault = fault
-        self._setting = setting
+        self.setting = setting
         self._seconds = seconds
         self._spent = math.inf
         self._pool = pool
@@ -191,7 +193,7 @@ class Shrinking:
             made = self._made(waiting[later])
             number = None
             if made is not None:
-                number = self._pool.ask(self._setting, self._try(made.text, waiting[later].may_grow))
+                number = self._pool.ask(self.setting, self._try(made.text, waiting[later].may_grow))
             ahead[later] = made, number
 
     def _forget(self, ahead: "dict[int, Asked]") -> None:
@@ -237,7 +239,7 @@ class Shrinking:
 
     def holds(self) -> bool:
         """Whether the version that it begins with shows the fault."""
-        shown, self._spent = self._pool.answer(self._pool.ask(self._setting, self._try(self.state.text))) or (
+        shown, self._spent = self._pool.answer(self._pool.ask(self.setting, self._try(self.state.text))) or (
             False,
             0.0,
         )
@@ -268,7 +270,7 @@ class Shrinking:
 
     def _is_confirmed(self, state: State) -> bool:
         asked = dataclasses.replace(self._try(state.text), whole=True)
-        shown, _ = self._pool.answer(self._pool.ask(self._setting, asked)) or (False, 0.0)
+        shown, _ = self._pool.answer(self._pool.ask(self.setting, asked)) or (False, 0.0)
         return bool(shown)
 
 
@@ -283,7 +285,8 @@ def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials,
     found = None if origin is None else _shrunk(script, origin, text, trials, pool)
     lines = code_lines(text)
     told = {"text": text, "lines_before": lines, "lines": lines, "whole": True, "complete": found is not None}
-    state, complete = found or (None, False)
+    state, complete, changed = found or (None, False, None)
+    told["change"] = changed
     if state is not None and (state.text.lines < lines or len(state.text.text) < SHORTER * len(text)):
         told.update(text=state.text.text, lines=state.text.lines, whole=False, complete=complete)
     return {**told, "trials": trials.asked - asked, "seconds": time.monotonic() - began}
@@ -291,8 +294,10 @@ def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials,
 
 def _shrunk(
     script: Script, origin: Mapping[str, Any], text: str, trials: Trials, pool: Pool
-) -> Optional[tuple[State, bool]]:
-    """The smallest version, and whether nothing was left untried; None where the script itself does not hold."""
+) -> Optional[tuple[Optional[State], bool, Optional[dict[str, Any]]]]:
+    """The smallest version, if there is a smaller one; whether nothing was left untried; and what its author may change
+    so that it is good. None where the script itself does not hold.
+    """
     path = script.runs.path
     tree = parsed(text)
     fault = Fault.of(script, origin, _places(tree))
@@ -326,7 +331,12 @@ def _shrunk(
         return None
     shrinking.run(_seen(recorded, whole.places))
     confirmed = shrinking.confirmed()
-    return None if confirmed is None else (confirmed, confirmed is shrinking.state and not trials.over)
+    complete = confirmed is not None and confirmed is shrinking.state and not trials.over
+    changed = None
+    if origin.get("code") in OWN:
+        smallest = tree if confirmed is None else confirmed.tree
+        changed = change(tree, smallest, fault.kept, origin, shrinking.setting, seconds, pool, trials)
+    return confirmed, complete, changed
 
 
 def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:

@@ -135,8 +135,11 @@ def forecast(loaded: Loaded, passes: list[Pass]) -> dict[str, Any]:
         if dtype == loaded.dtype:
             continue
         told = [of_dtype(look, dtype) for look in looks]
-        worst = max(range(len(told)), key=lambda at: (told[at]["verdict"] == OVERFLOWS, _size(told[at])))
-        rows.append({**told[worst], "prompt": worst})
+        worst = max(range(len(told)), key=lambda at: (told[at][0]["verdict"] == OVERFLOWS, _size(told[at][0])))
+        row, first = told[worst]
+        if first is not None:
+            row["first"].update(_element(looks[worst], first))
+        rows.append({**row, "prompt": worst})
     return {
         "dtypes": rows,
         "operators": len(looks[0].rows),
@@ -149,8 +152,8 @@ def _size(row: dict[str, Any]) -> float:
     return max(item["absmax"] for item in (row["largest"], row["first"], {"absmax": 0.0}) if item is not None)
 
 
-def of_dtype(look: Forecast, dtype: torch.dtype) -> dict[str, Any]:
-    """What one input's pass says of one dtype."""
+def of_dtype(look: Forecast, dtype: torch.dtype) -> tuple[dict[str, Any], Optional[First]]:
+    """What one input's pass says of one dtype, and the first operator that would overflow in it."""
     limit, name = limit_of(dtype), dtype_name(dtype)
     beyond_limit = smallest_beyond(dtype)
     row: dict[str, Any] = {"dtype": name, "limit": limit, "verdict": SOUND, "first": None, "modules": [], "absorbed": 0}
@@ -167,13 +170,13 @@ def of_dtype(look: Forecast, dtype: torch.dtype) -> dict[str, Any]:
         row["verdict"] = ABSORBED if absorbed else SOUND
     if first is not None:
         row["verdict"] = OVERFLOWS
-        row["first"] = {**_operator(look.loaded, first.seen, limit), **_element(look, first)}
+        row["first"] = _operator(look.loaded, first.seen, limit)
         row["modules"] = _modules(beyond)
     largest = max(within, key=lambda seen: seen.absmax, default=None)
     row["largest"] = None if largest is None else _operator(look.loaded, largest, limit)
     if row["weights"]:
         row["verdict"] = OVERFLOWS
-    return row
+    return row, first
 
 
 def weights_beyond(loaded: Loaded, limit: float, matrices: bool) -> list[str]:

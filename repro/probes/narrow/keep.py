@@ -19,6 +19,7 @@ from ..model.load import Loaded
 from ..model.precision import restored
 from ..observe.screen import blocks
 from ..observe.watch import ALWAYS
+from ..protocol.failures import in_words
 from ..values.figures import tensors_in
 from .forecast import Forecast, look_at, smallest_beyond
 from .keeping import keep_in_float32
@@ -70,9 +71,16 @@ class Search:
         return all(one.sound for one in self.agreements[key])
 
     def answer(self) -> Optional[Names]:
-        """The set, in order of execution; None where no proper subset of the modules helps."""
+        """The set, in order of execution; None where no proper subset of the modules helps.
+
+        Raises:
+            NotSound: the case does not run at all: an operator that is not there in its dtype is no number beyond it.
+        """
         if self.is_sound(()):
             return ()
+        raised = next((one.raised for one in self.agreements[frozenset()] if one.raised is not None), None)
+        if raised is not None:
+            raise NotSound(f"the case does not run: {in_words(raised)}")
         for start in self._starts():
             if self.is_sound(start):
                 return self._without_what_is_not_needed(start)
@@ -153,8 +161,8 @@ def agreements(loaded: Loaded, names: Names, noises: Sequence[Noise]) -> list[Ag
             for noise in noises:
                 try:
                     output = main_output(run(loaded.model, noise.inputs), noise.name)[1]
-                except Exception:  # noqa: BLE001 - two dtypes meet where the model's code takes one
-                    found.append(Agreement(False, None, 0, 0))
+                except Exception as error:  # noqa: BLE001 - two dtypes meet where the model's code takes one
+                    found.append(Agreement(False, None, 0, 0, raised=error))
                 else:
                     found.append(noise.judged(output))
         finally:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -15,10 +16,10 @@ import torch
 from ..model.forward import main_output, run
 from ..model.load import Loaded
 from ..model.precision import in_dtype
-from ..values.figures import dtype_name, is_bad
+from ..values.figures import dtype_name
 from . import keeping
 from .keep import Names, Search, cost, wide_run
-from .noise import TIMES
+from .noise import TIMES, Noise
 
 SECONDS = 1800  # at most, for the process of its own: it loads the model again
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
@@ -59,7 +60,7 @@ def keep(loaded: Loaded, inputs: list[Any], case: dict[str, Any], cache: str) ->
     if not names:
         return f"nothing has to stay in float32: {_agrees(payload)}", payload
     payload["code"] = code_of(names)
-    payload["verified"], payload["verified_reason"] = verify(payload["code"], case, cache)
+    payload["verified"], payload["verified_reason"] = verify(payload["code"], wide.noises, case, cache)
     share = payload["bytes"] / payload["bytes_of_model"]
     sentence = f"sound with {len(names)} of {len(wide.order)} modules in float32 ({payload['words']})"
     sentence += (
@@ -112,37 +113,42 @@ print(json.dumps(importlib.import_module(given["module"]).in_this_process(given)
 """
 
 
-def verify(code: str, case: dict[str, Any], cache: str) -> tuple[Optional[bool], str]:
-    """Whether the code, run in a process of its own on a model that is loaded there, gives a finite output; None where
+def verify(code: str, noises: Sequence[Noise], case: dict[str, Any], cache: str) -> tuple[Optional[bool], str]:
+    """Whether the code, run in a process of its own on a model that is loaded there, gives a sound output; None where
     that process could not tell.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "given.json")
-        given = {"path": sys.path, "module": __name__, "code": code, "case": case, "cache": cache}
+        path, wide = (os.path.join(folder, name) for name in ("given.json", "wide.pt"))
+        torch.save([(noise.name, noise.wide.cpu(), noise.rmse, noise.most) for noise in noises], wide)
+        given = {"path": sys.path, "module": __name__, "code": code, "case": case, "cache": cache, "wide": wide}
         with open(path, "w", encoding="utf-8") as opened:
             json.dump(given, opened)
         try:
             ran = subprocess.run(
-                [sys.executable, "-c", CHILD, path], capture_output=True, text=True, timeout=SECONDS, check=False
+                [sys.executable, "-I", "-c", CHILD, path], capture_output=True, text=True, timeout=SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             return None, f"it took longer than {SECONDS} s"
     if ran.returncode != 0:
         return None, (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1][:300]
-    finite: bool = json.loads(ran.stdout.strip().splitlines()[-1])["finite"]
-    return finite, "finite" if finite else "not finite"
+    sound: bool = json.loads(ran.stdout.strip().splitlines()[-1])["sound"]
+    return sound, "sound" if sound else "not sound"
 
 
 def in_this_process(given: dict[str, Any]) -> dict[str, Any]:
     """What the process of its own does: the case's model, the code, the case's inputs."""
+    from ..machine.family import die_with_parent
     from ..model.session import Session
     from ..protocol.wire import Emitter
 
+    die_with_parent()
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         session = Session(given["case"], given["cache"], Emitter(nowhere))
         loaded, inputs = session.loaded(), session.inputs()
         place: dict[str, Any] = {"__name__": "keep_float32"}
         exec(compile(given["code"], "keep_float32.py", "exec"), place)
         place["keep_in_float32"](loaded.model, place["KEEP"])
-        outputs = [main_output(run(loaded.model, made))[1] for made in inputs]
-    return {"finite": not any(map(is_bad, outputs))}
+        wide = torch.load(given["wide"], weights_only=True)
+        judges = [Noise(made, name, tensor, *rest) for made, (name, tensor, *rest) in zip(inputs, wide)]
+        outputs = [main_output(run(loaded.model, judge.inputs), judge.name)[1].cpu() for judge in judges]
+    return {"sound": all(judge.judged(output).sound for judge, output in zip(judges, outputs))}

@@ -56,13 +56,16 @@ class Noise:
 
 @dataclass(frozen=True)
 class Agreement:
-    """``rmse``: None where the output is not finite. ``flips`` of the likeliest, and those that no noise explains."""
+    """``rmse``: None where the output is not finite. ``flips`` of the likeliest, and those that no noise explains.
+    ``raised``: what the run raised, where it did not end.
+    """
 
     finite: bool
     rmse: Optional[float]
     flips: int
     unexplained: int
     noise: float = 0.0
+    raised: Optional[Exception] = None
 
     @property
     def sound(self) -> bool:

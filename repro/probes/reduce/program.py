@@ -71,6 +71,10 @@ class Fault:
     nan: bool
     finite: bool
 
+    def seen_in(self, program: Program) -> Optional[Seen]:
+        """What the program shows, be it this fault or another one."""
+        return look(program)
+
     def shown_by(self, program: Program) -> bool:
         """Whether the program's last operator has this fault, from leaves as sound."""
         if self.finite and any(map(is_bad, program.leaves)):
@@ -102,18 +106,21 @@ def look(program: Program) -> Optional[Seen]:
     return last_of(tape, program.leaves)
 
 
-def program_of(tape: Tape, last: Op) -> Optional[Program]:
+def program_of(tape: Tape, last: Op, alone: bool = False) -> Optional[Program]:
     """The operator ``last`` of a recording, and before it those whose results it needs because they are not finite.
 
     Finite inputs become leaves, as they were. None where the operators cannot be repeated so: what they read was
     written to in between, an argument is neither tensor nor plain value, or there are too many of them.
+
+    alone: only ``last``; what it needs is a leaf whatever it holds.
     """
+    made_by = _nothing if alone else _producer
     wanted: dict[int, Op] = {last.index: last}
     queue = [last]
     while queue:
         reader = queue.pop()
         for ref in reader.inputs():
-            producer = _producer(tape, reader, ref)
+            producer = made_by(tape, reader, ref)
             if producer is not None and producer[0].index not in wanted:
                 wanted[producer[0].index] = producer[0]
                 queue.append(producer[0])
@@ -124,7 +131,7 @@ def program_of(tape: Tape, last: Op) -> Optional[Program]:
     leaves: dict[int, tuple[int, Tensor]] = {}
 
     def place(reader: Op, ref: Ref) -> Any:
-        producer = _producer(tape, reader, ref)
+        producer = made_by(tape, reader, ref)
         if producer is not None:
             return Result(numbers[producer[0].index], producer[1])
         if id(ref) not in leaves:
@@ -139,6 +146,11 @@ def program_of(tape: Tape, last: Op) -> Optional[Program]:
         put = functools.partial(place, op)
         calls.append(Call(func, rebuild(op.args, Ref, put), rebuild(op.kwargs, Ref, put)))
     return Program(tuple(tensor for _, tensor in leaves.values()), tuple(calls))
+
+
+def _nothing(tape: Tape, reader: Op, ref: Ref) -> Optional[tuple[Op, int]]:
+    """For an operator alone: no other one gives what it reads."""
+    return None
 
 
 def _is_plain(nest: Any) -> bool:

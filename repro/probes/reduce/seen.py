@@ -28,7 +28,8 @@ class Seen:
 
     value: there. expected: the operator's in float64 from the same inputs, None where it cannot be had. output: which
     of its results. limit: the largest number of its dtype. sound: whether all that is given is finite; the -inf of a
-    mask is sound where a masked row is the fault, and in the mask of a fused attention.
+    mask is sound where a masked row is the fault, and in the mask of a fused attention. allowed: of a finite value, how
+    far from the expected one it may be.
     """
 
     mechanism: str
@@ -38,6 +39,7 @@ class Seen:
     index: tuple[int, ...]
     limit: float
     sound: bool
+    allowed: Optional[float] = None
 
 
 def last_of(tape: Tape, given: Iterable[Tensor]) -> Optional[Seen]:

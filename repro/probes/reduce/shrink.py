@@ -17,7 +17,7 @@ from ..values.figures import widen
 from .layout import laid_out, layout_of
 from .operators import fewer_calls
 from .patterns import Rule
-from .program import Call, Fault, Leaf, Program, argument, look
+from .program import Call, Fault, Leaf, Program, argument
 from .trials import Trials
 from .values import described, make, simplest
 
@@ -109,7 +109,7 @@ def _cut(program: Program, dims: tuple[Dim, ...], fault: Fault, trials: Trials) 
         cut = taken(positions)
         return trials.ask(words, lambda: fault.shown_by(cut) and fault.shown_by(_among_zeros(cut)))
 
-    for at in _candidates(program, dims):
+    for at in _candidates(program, dims, fault):
         if holds([at]):
             return taken([at])
     kept = list(range(size))
@@ -161,10 +161,10 @@ def _shortest(kept: list[int], holds: Callable[[list[int]], bool]) -> list[int]:
     return kept
 
 
-def _candidates(program: Program, dims: tuple[Dim, ...]) -> list[int]:
+def _candidates(program: Program, dims: tuple[Dim, ...], fault: Fault) -> list[int]:
     """Positions that may do alone: of the bad element, of the largest magnitude in each input, the first."""
     found: list[int] = []
-    seen = look(program)
+    seen = fault.seen_in(program)
     size = program.leaves[dims[0][0]].shape[dims[0][1]]
     if seen is not None:
         found += [at for at in seen.index if at < size]
@@ -247,7 +247,7 @@ def payload(written: Written, fault: Fault) -> Optional[dict[str, Any]]:
     program = written.program
     names = _names(program)
     results = [f"out{number}" if len(program.calls) > 1 else "out" for number in range(len(program.calls))]
-    seen = look(program)
+    seen = fault.seen_in(program)
     if seen is None:
         return None
     calls = [
@@ -272,6 +272,7 @@ def payload(written: Written, fault: Fault) -> Optional[dict[str, Any]]:
         "expected": None if seen.expected is None else {"value": seen.expected, "dtype": "float64"},
         "mechanism": fault.mechanism,
         "limit": seen.limit,
+        "allowed": seen.allowed,
         "device": device,
     }
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .part import Part
-from .reference import in_float64
+from .reference import Change, in_float64
 
 FINAL = 0.75
 """Units in the last place by which a result of 16 bits may be off: kernels compute it in float32 and round once, which
@@ -48,8 +48,9 @@ class Held:
     """One result held against float64.
 
     ratio: how far it is beyond what rounding allows; above 1 it is no rounding. at: the index of the worst element in
-    the part, with its value and float64's. rms: of the error, in units of the dtype's epsilon times the reference's
-    root mean square. swallowed: the reference is NaN there and the result a number; made: the other way round.
+    the part, with its value, float64's, and what rounding allows there. rms: of the error, in units of the dtype's
+    epsilon times the reference's root mean square. swallowed: the reference is NaN there and the result a number;
+    made: the other way round.
     """
 
     ratio: float
@@ -57,6 +58,7 @@ class Held:
     value: float
     reference: float
     rms: float
+    allowed: float = 0.0
     swallowed: bool = False
     made: bool = False
 
@@ -95,11 +97,11 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     rms = _rms(error) / (limit.eps * scale + limit.tiny)
     coarse = room + COARSE * math.sqrt(part.length) * inside * scale
     if not exact and bool((error <= coarse).all()):
-        return Held(_ratio(error, coarse), *_worst(error, coarse, wide, reference), rms)
+        return Held(_ratio(error, coarse), *_worst(error, coarse, wide, reference), rms, _at(error, coarse))
     moved = _moved(part, number, reference, inside)
     if moved is not None:
         room += moved.mul_(INSIDE * math.sqrt(part.length))
-    return Held(_ratio(error, room), *_worst(error, room, wide, reference), rms)
+    return Held(_ratio(error, room), *_worst(error, room, wide, reference), rms, _at(error, room))
 
 
 def _inside(part: Part, dtype: torch.dtype) -> float:
@@ -112,16 +114,16 @@ def _moved(part: Part, number: int, reference: Tensor, unit: float) -> Optional[
     """How far each element moves, as a root mean square, where the inputs are moved by one rounding."""
     generator = torch.Generator().manual_seed(0)
 
-    def move(values: Tensor, unit: float = unit) -> Tensor:
+    def move(values: Tensor, unit: float) -> Tensor:
         signs = torch.randint(2, values.shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1)
         return values * (1 + unit * signs)
 
     if part.formula and part.device in PRECISE:
         # scores are kept in float32, probabilities in the dtype of the result
         part = replace(part, kwargs={**part.kwargs, "jitter": functools.partial(move, unit=unit)})
-        change = functools.partial(move, unit=torch.finfo(torch.float32).eps)
+        change: Change = functools.partial(move, unit=torch.finfo(torch.float32).eps)
     else:
-        change = move
+        change = functools.partial(move, unit=unit)
 
     total = torch.zeros_like(reference)
     for _ in range(DRAWS):
@@ -145,7 +147,7 @@ def _odd(wide: Tensor, reference: Tensor, limit: torch.finfo) -> Optional[Held]:
         if bool(mask.any()):
             at = tuple(int(place[0]) for place in mask.nonzero(as_tuple=True))
             value, wanted = float(wide[at]), float(reference[at])
-            return Held(math.inf, at, value, wanted, math.inf, kind == "swallowed", kind == "made")
+            return Held(math.inf, at, value, wanted, math.inf, 0.0, kind == "swallowed", kind == "made")
     return None
 
 
@@ -158,6 +160,11 @@ def _worst(error: Tensor, room: Tensor, wide: Tensor, reference: Tensor) -> tupl
     flat = int((error / room).reshape(-1).argmax())
     at = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), error.shape)) if error.dim() else ()
     return at, float(wide[at]), float(reference[at])
+
+
+def _at(error: Tensor, room: Tensor) -> float:
+    """The room of the worst element."""
+    return float(room.reshape(-1)[int((error / room).reshape(-1).argmax())])
 
 
 def _rms(values: Tensor) -> float:

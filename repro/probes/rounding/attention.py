@@ -58,11 +58,17 @@ def part(given: dict[str, Any], examples: list[int], heads: list[int]) -> dict[s
 
 
 def formula(
-    query: Tensor, key: Tensor, value: Tensor, mask: Optional[Tensor], is_causal: bool, scale: Optional[float],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Optional[Tensor],
+    is_causal: bool,
+    scale: Optional[float],
     jitter: Optional[Callable[[Tensor], Tensor]] = None,
-) -> Tensor:  # fmt: skip
-    """The result, in the dtype of the query; ``jitter`` is applied to the probabilities. A row of which every place is
-    masked is NaN here; kernels that write zeros there do so by their definition.
+) -> Tensor:
+    """The result, in the dtype of the query; ``jitter`` is applied to the probabilities.
+
+    A row of which every place is masked is NaN here; kernels that write zeros there do so by their definition.
     """
     scores = query @ key.transpose(-1, -2) * (1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale))
     if mask is not None and mask.dtype == torch.bool:

@@ -25,8 +25,8 @@ SHOWN = 12
 """Kinds of operators in the table, the farthest first."""
 
 
-def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departure]]:
-    """Verdict, reason and payload of the step, and the first departure."""
+def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[tuple[Departure, Pass]]]:
+    """Verdict, reason and payload of the step, and the first departure with the pass that it is in."""
     if any(seen.bad for seen in passes):
         return ("skip", "the output is not finite, and where that is born is another question", None), None
     begin = time.perf_counter()
@@ -58,7 +58,7 @@ def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[Departur
     first = rounding.departures[0]
     origin = payload["origin"] = origin_of(loaded, passes[prompt], first)
     payload["others"] = [_short(other) for other in rounding.departures[1:]]
-    return ("bad", _sentence(first, origin, rounding.departed), payload), first
+    return ("bad", _sentence(first, origin, rounding.departed), payload), (first, passes[prompt])
 
 
 def words(rounding: Rounding) -> str:
@@ -128,14 +128,12 @@ def _short(departure: Departure) -> dict[str, Any]:
 
 
 def _sentence(departure: Departure, origin: dict[str, Any], departed: int) -> str:
-    held = departure.held
-    more = f"; {departed - 1} more operators depart" if departed > 1 else ""
+    held, more = departure.held, ""
+    if departed > 1:
+        more = f"; {departed - 1} more operators depart" if departed > 2 else "; one more operator departs"
+    far = "" if held.swallowed or held.made else f": {held.ratio:.3g} times what rounding allows"
     note = f"; {origin['note']}" if origin["note"] and not held.swallowed else ""
     return (
         f"{departure.address.op} in {departure.address.module or 'the model'} gives {held.value:.6g} where float64 of "
-        f"the same inputs gives {held.reference:.6g}: {times(held.ratio)} what rounding allows{note}{more}"
+        f"the same inputs gives {held.reference:.6g}{far}{note}{more}"
     )
-
-
-def times(ratio: float) -> str:
-    return f"{ratio:.3g} times" if ratio < float("inf") else "beyond all"

@@ -21,6 +21,10 @@ def run(session: Any, step: str) -> Outcome:
         return reduce_script(session.keep_script(asked), found, trials)
     if not session.is_whole:
         return smallest(session.program, trials)
+    if session.departure is not None and verdict == "good":
+        from ..rounding.smaller import reduce as reduce_departure
+
+        return reduce_departure(session.loaded(), session.departure, trials)
     phase = asked_phase(session)
     if phase is not None and phase.bisected:
         of_phase = None if phase.asked.found is None else phase.asked.found.found

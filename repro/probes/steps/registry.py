@@ -3,7 +3,8 @@
 A step is one module beside this one with ``run(session, step) -> (verdict, reason, payload)``, and one line of the
 list: its name, the question that it answers, what it needs, which commands ask for it, and of what subject (a model, a
 script, or a module that a factory gives). ``judges`` names the kind of fault that a bad answer shows. ``phases``: those
-in which it is asked ("forward", "generate", "train"), all where it names none. An ablation is the step
+in which it is asked ("forward", "generate", "train"), all where it names none. ``option``: the field of the case that
+must be set for it to be asked. An ablation is the step
 ``ablation:NAME``.
 """
 

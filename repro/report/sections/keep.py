@@ -14,7 +14,7 @@ TEMPLATE = """
 {{ code }}
 """
 
-VERIFIED = {True: "gives a finite output", False: "gives no finite output", None: "could not be run"}
+VERIFIED = {True: "is sound as well", False: "is not sound", None: "could not be run"}
 
 
 def fill(shown: Shown) -> Variables | None:

@@ -1,8 +1,8 @@
 """The scripts that show the fault, with what they printed, and how small the case got."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from repro.core.answer import CheckpointFiles, ScriptRecord
+from repro.core.answer import Change, CheckpointFiles, ScriptRecord
 from repro.core.payloads import Reduction
 from repro.core.sentences import listed, many, sentence
 from repro.report.markdown import block, code, text
@@ -11,6 +11,16 @@ from repro.report.section import Section, Shown, Variables
 
 TEMPLATE = """
 {{ reason }}
+
+{% if change %}
+{{ change.words }}
+
+{{ change.lines }}
+
+{{ change.own_words }}
+
+{{ change.own_lines }}
+{% endif %}
 
 {{ bullets(reduction) }}
 
@@ -34,8 +44,26 @@ def fill(shown: Shown) -> Variables | None:
     scripts = [(item, shown.scripts.get(item.path or "")) for item in (first, *first.others)]
     return {
         "reason": text(sentence(first.reason)),
+        "change": _change(first.change) if first.change else None,
         "reduction": [text(line) for line in _reduction(shown.answer.reduction or Reduction())],
         "scripts": [_script(item, content) for item, content in scripts if content is not None],
+    }
+
+
+def _change(change: Change) -> Mapping[str, str | None]:
+    """The lines before and after, as a difference."""
+
+    def lines(before: Sequence[str], after: Sequence[str]) -> str | None:
+        shown = [*(f"- {line}" for line in before), *(f"+ {line}" for line in after)]
+        return block("\n".join(shown), "diff") if shown else None
+
+    kept = f" It is kept as {change.path}." if change.path else ""
+    own = lines(change.script_before, change.script_after)
+    return {
+        "words": text(f"What to change: before, the fault is there; after, it is gone. {change.reason}{kept}"),
+        "lines": lines(change.before, change.after),
+        "own_words": text("The same in the script as it is, which is good with it:") if own else None,
+        "own_lines": own,
     }
 
 

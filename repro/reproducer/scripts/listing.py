@@ -4,6 +4,7 @@ import ast
 import sys
 
 from repro.core.answer import Answer
+from repro.core.encoding import replace
 from repro.core.payloads import Listing
 from repro.core.sentences import many
 from repro.reproducer.frame import docstring, header
@@ -24,15 +25,19 @@ def listing_script(answer: Answer, listing: Listing) -> Script:
     needs = needs_of(listing.text)
     if listing.whole:
         does = "is the script that was examined, as it is"
-        return Script(level="script", text=listing.text, needs=needs, does=does, last=True)
+        return Script(level="script", text=listing.text, needs=needs, does=does, last=True, change=listing.change)
     before = many(listing.lines_before, "line")
     about = [f"Made smaller from a script of {before}, with the same fault.", found_in(answer), generated(answer)]
     lines = [*header(answer, needs), *docstring(" ".join(about)), ""]
+    change = listing.change
+    if change is not None:
+        change = replace(change, text="\n".join([*header(answer, needs_of(change.text)), ""]) + change.text)
     return Script(
         level="script",
         text="\n".join(lines) + listing.text,
         needs=needs,
         does=f"is the script made smaller, from {listing.lines_before} lines to {listing.lines}",
+        change=change,
     )
 
 

@@ -26,7 +26,7 @@ MADE_UP = 8
 
 def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     """The whole model on the reduced input; None where the run has no input that was bad."""
-    inputs, further, forward = _inputs(answer), _further(answer), answer.forward
+    inputs, further, forward = inputs_of(answer), further_of(answer), answer.forward
     if answer.case.factory is not None:
         return None  # somebody's own code gives model and inputs
     if not (inputs or further) or forward is None or forward.verdict is not Outcome.BAD:
@@ -45,8 +45,8 @@ def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     right = right_of(answer, answer.cell.dtype, answer.load.attn if answer.load else None)
     code = [
         *lines,
-        f"seen = model({_call_of(answer, inputs, further)}){output}",
-        *_right(right, how, checkpoint, _call_of(answer, inputs, further, ".to(model.dtype)"), move, output),
+        f"seen = model({call_of(answer, inputs, further)}){output}",
+        *_right(right, how, checkpoint, call_of(answer, inputs, further, ".to(model.dtype)"), move, output),
         *judged(name, right),
     ]
     said = f"{answer.model.class_ or 'The model'} gives {name} that are not all finite for"
@@ -82,13 +82,13 @@ def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     how, signal = loading(answer, checkpoint), step.signal
     work = how.lines()
     if step.step == "forward":
-        inputs, further = _inputs(answer), _further(answer)
+        inputs, further = inputs_of(answer), further_of(answer)
         if not can_be_written(further):
             return None
         if not (inputs or further):
             inputs = {"input_ids": list(range(MADE_UP))}
         work += input_lines(inputs, further)
-        work += [f"model({_call_of(answer, inputs, further)})"]
+        work += [f"model({call_of(answer, inputs, further)})"]
     code = [
         "import os", "import signal", "import torch", f"from transformers import {how.class_name}",
         *folder_lines(checkpoint, check=True),
@@ -122,7 +122,7 @@ def _asked(answer: Answer) -> Pass | None:
     return next((item for item in prompts if item.verdict is Outcome.BAD), prompts[0] if prompts else None)
 
 
-def _inputs(answer: Answer) -> dict[str, list[int]]:
+def inputs_of(answer: Answer) -> dict[str, list[int]]:
     """The token ids by argument: of the reduced input where there is one, else of the prompt with the fault."""
     row, reduced = _asked(answer), _reduced(answer)
     if reduced.ids:
@@ -135,7 +135,7 @@ def _inputs(answer: Answer) -> dict[str, list[int]]:
     return {name: list(values) for name, values in given.items() if values}
 
 
-def _further(answer: Answer) -> tuple[Further, ...]:
+def further_of(answer: Answer) -> tuple[Further, ...]:
     """What was given beside the ids; nothing where these are withheld, for it does not show the fault by itself."""
     row = _asked(answer)
     if row is None or (row.input_source == "tokenizer" and not row.input_ids):
@@ -144,7 +144,7 @@ def _further(answer: Answer) -> tuple[Further, ...]:
     return tuple(cut.get(item.name, item) for item in row.further)
 
 
-def _call_of(answer: Answer, inputs: dict[str, list[int]], further: tuple[Further, ...], cast: str = "") -> str:
+def call_of(answer: Answer, inputs: dict[str, list[int]], further: tuple[Further, ...], cast: str = "") -> str:
     """The arguments of the model's forward pass. A mask of ones is given where the run gave one."""
     had_mask = _reduced(answer).attention_mask
     return arguments(inputs, further, bool(had_mask or (had_mask is None and not answer.case.trust_remote_code)), cast)

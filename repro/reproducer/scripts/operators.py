@@ -18,6 +18,7 @@ from repro.reproducer.script import Script
 from repro.reproducer.words import Shown, correctness, found_in, generated, happened, seen_and_right, value_of
 
 NEEDS = ("torch",)
+SWALLOWED = "swallowed_nan"
 
 
 def operator_scripts(answer: Answer, program: Program) -> tuple[Script, ...]:
@@ -114,9 +115,27 @@ def _device(program: Program) -> str:
 
 
 def _end(program: Program, own_name: bool) -> list[str]:
+    if program.mechanism == SWALLOWED:
+        return ending(*_of_nan(_shown(program, own_name)))
+    if program.allowed is not None:
+        return ending(*_within(_shown(program, own_name), number(program.allowed) or 0.0))
     reference = _is_finite(program) if _has_reference(program) else None
     printed, message = seen_and_right(_shown(program, own_name), reference)
     return ending(printed, "seen.isfinite()", message)
+
+
+def _of_nan(shown: Shown) -> tuple[str, str, str]:
+    """What is printed, what must hold and the message, where float64 of the same inputs is NaN."""
+    message = f"{shown.what} gives {{seen}} for an input that is NaN"
+    return f"seen {{seen}} in {shown.dtype}, right is nan (float64 of the same inputs)", "seen.isnan()", message
+
+
+def _within(shown: Shown, allowed: float) -> tuple[str, str, str]:
+    """The same for a finite number. The tolerance is what rounding allows at this element."""
+    bound = f"{allowed:.2g}"
+    printed = f"seen {{seen}}, right is {{expected}} (float64 of the same inputs); rounding allows {bound}"
+    message = f"{shown.what} is {{abs(seen - expected)}} from float64, rounding allows {bound}"
+    return printed, f"abs(seen - expected) <= {bound}", message
 
 
 def _has_reference(program: Program) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from repro.probes.differing.alignment import Region, cut
+from repro.probes.differing.held.alignment import Region, cut
 
 DECODED = Region((5, 6), 1, 11, (0, 1), 1, 1, 0, (0, 6), 6)
 """The token 5 of 11, decoded by itself behind five others."""

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from repro.probes.differing.deviation import apart, comparable, drift_of, held_against
-from repro.probes.differing.hold import beyond, limits
-from repro.probes.differing.noise import Noise
+from repro.probes.differing.held.deviation import apart, comparable, drift_of, held_against
+from repro.probes.differing.held.hold import beyond, limits
+from repro.probes.differing.held.noise import Noise
 
 EPS = torch.finfo(torch.bfloat16).eps
 NAN, INF = float("nan"), float("inf")

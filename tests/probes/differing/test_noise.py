@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from repro.probes.differing.noise import Noise, is_view
+from repro.probes.differing.held.noise import Noise, is_view
 from repro.probes.observe.watch import Address, OpCall, Watch, watched
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -5,8 +5,8 @@ import gc
 import pytest
 import torch
 
-from repro.probes.differing import store as module
-from repro.probes.differing.store import Store
+from repro.probes.differing.held import store as module
+from repro.probes.differing.held.store import Store
 
 GIVEN = (
     torch.arange(6, dtype=torch.float32).reshape(2, 3),

@@ -137,6 +137,25 @@ def test_there_is_nothing_to_keep_to_where_float32_is_bad_too():
         searched(model)
 
 
+class Raising(nn.Module):
+    """Runs in float16 when its tensors hold float32 numbers only."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x):
+        y = self.layer(x)
+        if type(y) is torch.Tensor and y.dtype == torch.float16:
+            raise RuntimeError("not implemented for 'Half'")
+        return y
+
+
+def test_a_dtype_without_kernels_is_no_number_beyond_it():
+    with pytest.raises(NotSound, match="not implemented for 'Half'"):
+        searched(Raising()).answer()
+
+
 def test_the_model_is_as_it_was():
     model = Model((60_000.0, 1.0)).half()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

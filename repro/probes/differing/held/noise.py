@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..observe.watch import PLAIN, OpCall
-from ..values.figures import is_float, tensors_in
+from ...observe.watch import PLAIN, OpCall
+from ...values.figures import is_float, tensors_in
 
 CHANCE = 1 / 6
 RMS = CHANCE**0.5  # of the movement, in units in the last place

@@ -10,8 +10,8 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..model.before.room import free_memory
-from ..values.figures import dtype_name
+from ...model.before.room import free_memory
+from ...values.figures import dtype_name
 
 MOST = 4 << 30  # bytes in memory
 SHARE = 4  # and no more than one in so many of those that are free

@@ -17,8 +17,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from ..observe.watch import Watch, watched
-from ..values.figures import is_float
+from ...observe.watch import Watch, watched
+from ...values.figures import is_float
 from .alignment import Cut, Region, cut
 from .calls import GAVE, GIVEN, Call, Calls, Point, hooked
 from .deviation import Apart, Drift, Ratio, apart, comparable, drift_of, held_against
@@ -55,7 +55,7 @@ class Way:
 
     passes: for each pass, the passes of this way that it stands for, and by which part. run: makes the passes in order
     and tells before each. setting: what is changed while they are made. modules: those that can be looked at; None for
-    all of them.
+    all of them. is_watchable: whether its operators can be; compiled ones run as others while they are watched.
     """
 
     words: str
@@ -63,6 +63,7 @@ class Way:
     run: Run
     setting: Callable[[], Any] = contextlib.nullcontext
     modules: Optional[tuple[str, ...]] = None
+    is_watchable: bool = True
 
 
 @dataclass(frozen=True)

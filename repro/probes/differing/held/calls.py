@@ -11,8 +11,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from ..observe.watch import ALWAYS, PLAIN, aside
-from ..values.nest import parts_of, rebuild
+from ...observe.watch import ALWAYS, PLAIN, aside
+from ...values.nest import parts_of, rebuild
 
 GIVEN, GAVE = "input", "output"
 

@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ..values.figures import is_float, unravel
+from ...values.figures import is_float, unravel
 from .noise import RMS
 
 FINITE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
