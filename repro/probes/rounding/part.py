@@ -27,7 +27,10 @@ PRODUCTS = {"mm": (0, 1, None), "bmm": (0, 1, None), "addmm": (1, 2, 0), "baddbm
 ROWWISE = {"_softmax": 1, "_log_softmax": 1, "mean": 1, "sum": 1, "native_layer_norm": 1, "linalg_vector_norm": 2}
 
 ONCE = frozenset(
-    (*PRODUCTS, *ROWWISE, *COPIES, "convolution", "native_group_norm", "native_batch_norm", "embedding", "cat")
+    (
+        *(*PRODUCTS, *ROWWISE, *COPIES, "convolution", "native_group_norm", "native_batch_norm", "embedding", "cat"),
+        *("var", "std", "var_mean"),
+    )
 ) - {"_log_softmax"}
 """Operators of which each result of 16 bits is computed in float32 and rounded once, as those are that work element by
 element. Any other may round inside: fused attention keeps its probabilities in 16 bits (Dao, FlashAttention-2), a whole

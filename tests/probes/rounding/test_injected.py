@@ -5,25 +5,12 @@ chosen, and the same network with sound kernels is sound.
 import pytest
 import torch
 from support import wrong_kernels
+from support.asking import rounding_of
 
-from repro.probes.observe.watch import Watch, watched
-from repro.probes.rounding.check import Rounding
 from repro.probes.rounding.mechanism import mechanism_of
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PLACES = (0, 2)
-
-
-@torch.no_grad()
-def asked(network, ids):
-    """Everything that departs while the network runs."""
-    rounding = Rounding()
-    watch = Watch(rounding.visit)
-    with watched(network, watch):
-        network(ids)
-    assert watch.trouble is None
-    assert rounding.judged
-    return rounding.departures
 
 
 def made(name, place, dtype):
@@ -38,7 +25,7 @@ def made(name, place, dtype):
 @pytest.mark.parametrize("name", wrong_kernels.FAULTS)
 @pytest.mark.parametrize("place", PLACES)
 def test_sound_kernels_are_sound(name, place, dtype):
-    assert asked(*made(name, place, dtype)) == []
+    assert rounding_of(*made(name, place, dtype)).departures == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -48,7 +35,7 @@ def test_sound_kernels_are_sound(name, place, dtype):
 @pytest.mark.parametrize("place", PLACES)
 def test_a_wrong_kernel_is_found_where_it_is(monkeypatch, name, fault, place, dtype):
     monkeypatch.setitem(wrong_kernels.chosen, name, fault)
-    (found,) = asked(*made(name, place, dtype))
+    (found,) = rounding_of(*made(name, place, dtype)).departures
     assert found.address.module == f"layers.{place}.used"
     assert found.address.op.split(".")[:2] == ["wrong", name]
     assert mechanism_of(found)[0] in wrong_kernels.FAULTS[name][fault].split("|")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from score.architectures import architectures
 from support import wrong_kernels
+from support.asking import rounding_of
 from torch import nn
 
 from repro.probes.checkpoint.resolve import Source
@@ -11,8 +12,6 @@ from repro.probes.model.forward import look
 from repro.probes.model.inputs import make_inputs
 from repro.probes.model.load import Loaded
 from repro.probes.model.ready import ready
-from repro.probes.observe.watch import Watch, watched
-from repro.probes.rounding.check import Rounding
 from repro.probes.rounding.run import hold
 
 CPU = torch.device("cpu")
@@ -76,7 +75,7 @@ def test_a_wrong_kernel_is_bad_with_its_origin(monkeypatch):
     (verdict, reason, payload), departure = hold(loaded, passes)
     origin = payload["origin"]
     assert verdict == "bad"
-    assert departure.address.module == origin["module"] == "layers.1.used"
+    assert departure[0].address.module == origin["module"] == "layers.1.used"
     assert origin["op"] == "wrong.mm.default"
     assert origin["module_class"] == "Used"
     assert origin["mechanism"] == "wrong_constant"
@@ -149,10 +148,6 @@ def test_sound_architectures_are_sound(name, dtype):
     model = architecture.build().to(dtype)
     given = architecture.inputs(model)
     given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in given.items()}
-    rounding = Rounding()
-    watch = Watch(rounding.visit)
-    with torch.no_grad(), watched(model, watch):
-        model(**given)
-    assert watch.trouble is None
+    rounding = rounding_of(model, **given)
     assert rounding.departures == []
     assert rounding.judged > 20
