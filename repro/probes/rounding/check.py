@@ -21,6 +21,9 @@ from .reference import in_float64
 TRIES = 10
 """Inputs, each moved a little, on which a departure must show: one input is no distribution."""
 OF_TRIES = 8
+FAR = 16.0
+"""Times what rounding allows, from where on one input is enough: a kernel that keeps something from call to call may be
+right on the next."""
 SWEEP = float(1 << 24)
 """Elements of a call that are taken whole where nothing is sampled."""
 
@@ -30,7 +33,7 @@ class Departure:
     """An operator that is farther from float64 than rounding explains.
 
     index: of the worst element in the whole result number ``result``, which is of ``shape``. actual, reference: of the
-    part, in float64 on the CPU.
+    part, in float64 on the CPU. repeated: whether it shows on inputs near these too, or could not be asked.
     """
 
     address: Address
@@ -44,6 +47,7 @@ class Departure:
     part: Part
     actual: Tensor
     reference: Tensor
+    repeated: bool = True
 
 
 class Rounding:
@@ -101,14 +105,26 @@ class Rounding:
             key = (call.address.base_name, dtype_name(actual.dtype))
             ratio, rms, calls = self.worst.get(key, (0.0, 0.0, 0))
             self.worst[key] = (max(ratio, found.ratio), max(rms, found.rms), calls + 1)
-            beyond = found.is_beyond and (found.swallowed or found.made or _is_kept(call, part, number))
+            repeated = found.is_beyond and _is_kept(call, part, number)
+            beyond = repeated or (found.is_beyond and (found.swallowed or found.made or found.ratio > FAR))
             farther = self.farthest is None or found.ratio > self.farthest.held.ratio
             if beyond or farther:
                 values = actual.detach().cpu().to(torch.float64)
                 index, shape = part.place(number, found.at), tuple(floats[number].shape)
                 source, code = source_here()
                 departure = Departure(
-                    call.address, source, code, found, number, index, shape, key[1], part, values, reference
+                    call.address,
+                    source,
+                    code,
+                    found,
+                    number,
+                    index,
+                    shape,
+                    key[1],
+                    part,
+                    values,
+                    reference,
+                    repeated,
                 )
                 self.farthest = departure if farther else self.farthest
             if beyond:
