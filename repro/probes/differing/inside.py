@@ -100,9 +100,20 @@ def parting(model: nn.Module, this: Way, other: Way, source: Recording, pair: Pa
             drift = drift_of(apart(common.of_this(ran.result), common.of_this(noisy.result)))
         unit = max(torch.finfo(item.dtype).eps for item in (ran.result, twin.result) if item.is_floating_point())
         if beyond(held_against(found, drift, float(unit))):
-            return _stretch(here[agreed_here + 1 : at + 1], there[agreed_there + 1 : place + 1])
+            stretch = _stretch(here[agreed_here + 1 : at + 1], there[agreed_there + 1 : place + 1])
+            return _with_those_alone(stretch, here, there)
         agreed_here, agreed_there = at, place
-    return _stretch(here[agreed_here + 1 :], there[agreed_there + 1 :])
+    return _with_those_alone(_stretch(here[agreed_here + 1 :], there[agreed_there + 1 :]), here, there)
+
+
+def _with_those_alone(stretch: dict[str, Any], here: list[Ran], there: list[Ran]) -> dict[str, Any]:
+    """Where the other side has nothing in the stretch: the operators that it alone runs in the whole call."""
+    known = {ran.key for ran in here}
+    alone = [ran for ran in there if ran.key not in known and not ran.is_view]
+    if stretch["other_op"] is not None or not alone:
+        return stretch
+    named = {"other_op": alone[0].op, "other_source": alone[0].source}
+    return {**stretch, **named, "other_operators": [ran.op for ran in alone][:MOST_NAMED]}
 
 
 def _stretch(here: list[Ran], there: list[Ran]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Noise:
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.rand(POOL, generator=generator)
         self._steps = (drawn < CHANCE / 2).to(torch.int8) - (drawn > 1 - CHANCE / 2).to(torch.int8)
-        self._there: dict[torch.device, Tensor] = {}
+        self._there: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._random = random.Random(seed)
 
     def visit(self, call: OpCall) -> Any:
@@ -65,13 +65,14 @@ class Noise:
         kind = BITS[tensor.dtype]
         bits = tensor.detach().contiguous().view(kind)
         size = bits & SIGN[kind]
-        steps = self._drawn(tensor.numel(), tensor.device).reshape(tensor.shape).to(kind)
-        return (bits + steps * ((size > 0) & (size < LARGEST[tensor.dtype]))).view(tensor.dtype)
+        steps = self._drawn(tensor.numel(), (tensor.device, kind)).reshape(tensor.shape)
+        moves = (size > 0).logical_and_(size < LARGEST[tensor.dtype])
+        return torch.where(moves, bits + steps, bits).view(tensor.dtype)
 
-    def _drawn(self, count: int, device: torch.device) -> Tensor:
-        if device not in self._there:
-            self._there[device] = self._steps.to(device)
-        steps = self._there[device]
+    def _drawn(self, count: int, where: tuple[torch.device, torch.dtype]) -> Tensor:
+        if where not in self._there:
+            self._there[where] = self._steps.to(where[0], where[1])
+        steps = self._there[where]
         begin = self._random.randrange(POOL)
         times = (begin + count + POOL - 1) // POOL
         return (steps.repeat(times) if times > 1 else steps)[begin : begin + count]
