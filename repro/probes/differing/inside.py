@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from ..model.precision import widened
 from ..observe.source import excerpt, short, source_place
+from ..observe.tape import is_view
 from ..observe.watch import OpCall, StopPass, Watch, watched
 from ..values.figures import is_float, tensors_in
 from .held.alignment import cut
 from .held.calls import GIVEN, Call, Calls, Point, hooked
 from .held.deviation import apart, drift_of, held_against
 from .held.hold import Held, Pair, Recording, Way, beyond
-from .held.noise import Noise, is_view
+from .held.noise import Noise
 
 MOST_NAMED = 12  # operators of a stretch that are named
 

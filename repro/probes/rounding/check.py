@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..observe.source import source_here
-from ..observe.tape import unreadable, written_by
+from ..observe.tape import is_view, unreadable, written_by
 from ..observe.watch import Address, OpCall
 from ..origin.walk import RANDOM, UNWRITTEN
 from ..values.figures import dtype_name, is_float, tensors_in
@@ -84,7 +84,7 @@ class Rounding:
         part = part_of(func, _kept(call), call.kwargs, seed, None, self._small) if call.writes else None
         result = call.run()
         floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and unreadable(tensor) is None]
-        if not floats or (not call.writes and _is_moved(call, floats)):
+        if not floats or (not call.writes and all(is_view(call, tensor) for tensor in floats)):
             return result
         if part is None and not call.writes:
             part = part_of(func, call.args, call.kwargs, seed, floats, self._small)
@@ -186,9 +186,3 @@ def _kept(call: OpCall) -> tuple[Any, ...]:
 def _is_view(func: Any) -> bool:
     """Whether it gives a view of an argument, and writes nothing."""
     return any(given.alias_info is not None and not given.alias_info.is_write for given in func._schema.returns)
-
-
-def _is_moved(call: OpCall, floats: list[Tensor]) -> bool:
-    """Whether the results lie in the memory of an argument."""
-    held = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((call.args, call.kwargs))}
-    return all(tensor.numel() == 0 or tensor.untyped_storage().data_ptr() in held for tensor in floats)

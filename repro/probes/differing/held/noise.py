@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...observe.tape import is_view
 from ...observe.watch import PLAIN, OpCall
 from ...values.figures import is_float, tensors_in
 
@@ -76,16 +77,3 @@ class Noise:
         begin = self._random.randrange(POOL)
         times = (begin + count + POOL - 1) // POOL
         return (steps.repeat(times) if times > 1 else steps)[begin : begin + count]
-
-
-def is_view(call: OpCall, result: Tensor) -> bool:
-    """Whether a result is another view of what the operator was given."""
-    try:
-        place = result.untyped_storage().data_ptr()
-        return any(
-            given.untyped_storage().data_ptr() == place
-            for given in tensors_in((call.args, call.kwargs))
-            if type(given) in PLAIN and given.layout is torch.strided
-        )
-    except (RuntimeError, NotImplementedError):  # no memory of its own that could be told
-        return True
