@@ -381,11 +381,11 @@ def bench_reference() -> list[Figure]:
     from repro.probes.rounding.run import hold
 
     figures = []
-    for name, count in (("gpt2", 32), ("gemma-3-270m", 32), ("gpt2", 256)):
+    for name, count in (("gpt2", 32), ("gpt2", 256)):
         generator = torch.Generator().manual_seed(0)
         loaded, given = ready(build(name).float(), (torch.randint(0, 50_000, (1, count), generator=generator),))
         seen = look(loaded.model, given)
-        ratio = paired(lambda: hold(loaded, [seen]), lambda: run(loaded.model, seen.inputs), 9)  # noqa: B023
+        ratio = paired(lambda: hold(loaded, [seen]), lambda: run(loaded.model, seen.inputs), 7)  # noqa: B023
         limit = 6.0 if (name, count) == ("gpt2", 32) else None
         figures.append(Figure(f"held against float64 / a plain pass, {name}, {count} tokens", ratio, limit))
     return figures
