@@ -247,7 +247,8 @@ def page(sweep: Sweep, rows: dict[str, Injected], alarms: list[str]) -> str:
         f"{versions}, Python {platform.python_version()}, {platform.machine()}, CPU, random weights.",
         _wrapped(
             f"The {min(SHOWN, len(worst))} of {len(worst)} kinds of operators that come closest. The error is a root "
-            "mean square in epsilons of the dtype times that of the result."
+            "mean square in epsilons of the dtype times that of the result; it is large where the result is next to "
+            "nothing, as the mean that a layer norm gives beside its result."
         ),
         _table("operator | dtype | calls | largest ratio | largest error | in", [
             (f"`{op}`", dtype, calls, f"{ratio:.2f}", f"{rms:.3g}", where)
