@@ -15,6 +15,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from ..values.figures import unravel
 from .part import Part
 from .reference import Change, in_float64
 
@@ -158,7 +159,7 @@ def _ratio(error: Tensor, room: Tensor) -> float:
 
 def _worst(error: Tensor, room: Tensor, wide: Tensor, reference: Tensor) -> tuple[tuple[int, ...], float, float]:
     flat = int((error / room).reshape(-1).argmax())
-    at = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), error.shape)) if error.dim() else ()
+    at = tuple(unravel(flat, tuple(error.shape)))
     return at, float(wide[at]), float(reference[at])
 
 
