@@ -1,6 +1,7 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
     python bench/run.py [screen] [weights] [start] [whole] [cells] [diff] [prompts] [script] [inprocess] [narrow]
+                        [reference]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -405,6 +406,25 @@ def bench_narrow() -> list[Figure]:
     return figures
 
 
+def bench_reference() -> list[Figure]:
+    """The check against float64 of `repro MODEL`, against the plain pass that it looks at again."""
+    import torch
+
+    from repro.probes.model.forward import look, run
+    from repro.probes.model.ready import ready
+    from repro.probes.rounding.run import hold
+
+    figures = []
+    for name, count in (("gpt2", 32), ("gpt2", 256)):
+        generator = torch.Generator().manual_seed(0)
+        loaded, given = ready(build(name).float(), (torch.randint(0, 50_000, (1, count), generator=generator),))
+        seen = look(loaded.model, given)
+        ratio = paired(lambda: hold(loaded, [seen]), lambda: run(loaded.model, seen.inputs), 7)  # noqa: B023
+        limit = 6.0 if (name, count) == ("gpt2", 32) else None
+        figures.append(Figure(f"held against float64 / a plain pass, {name}, {count} tokens", ratio, limit))
+    return figures
+
+
 BENCHES = {
     "screen": bench_screen,
     "weights": bench_weights,
@@ -416,6 +436,7 @@ BENCHES = {
     "script": bench_script,
     "inprocess": bench_inprocess,
     "narrow": bench_narrow,
+    "reference": bench_reference,
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..reduce.program import functional
-from ..values.figures import tensors_in
+from ..values.figures import tensors_in, unravel
 from ..values.nest import rebuild
 from . import attention
 
@@ -217,11 +217,7 @@ def _of_embedding(again: Any, args: Any, draw: random.Random) -> Part:
     shape = tuple(args[1].shape)
 
     def place(_: int, index: Index) -> Index:
-        flat, found = int(kept[index[0]]), []
-        for size in reversed(shape):
-            found.append(flat % size)
-            flat //= size
-        return (*reversed(found), index[1])
+        return (*unravel(int(kept[index[0]]), shape), index[1])
 
     def take(given: list[Tensor]) -> list[Tensor]:
         return [given[0].reshape(-1, weight.shape[-1])[kept]]
@@ -265,11 +261,7 @@ def _of_rows(again: Any, name: str, args: Any, kwargs: Any, draw: random.Random)
         ]
 
     def place(_: int, index: Index) -> Index:
-        flat, found = rows[index[0]], []
-        for size in reversed(shape):
-            found.append(flat % size)
-            flat //= size
-        return (*reversed(found), *index[1:])
+        return (*unravel(rows[index[0]], shape), *index[1:])
 
     new = list(args)
     new[0] = given.reshape(-1, given.shape[-1])[kept]
