@@ -137,10 +137,18 @@ def _departed(answer: Answer) -> Owner | None:
     if answer.bisect is not None and answer.bisect.origin is not None:
         return None  # that of a NaN
     how = "gives a number for an input that is NaN" if origin.mechanism == "swallowed_nan" else FARTHER
-    said = sentence(f"{origin.op} {how}")
+    said = sentence(f"{origin.op} {how}.")
     space = origin.op.partition(".")[0]
     if space in ("aten", "prims"):
-        return Owner("pytorch", said)
+        refuted = _refuted(answer)
+        if refuted is None:
+            return Owner("pytorch", said)
+        return Owner(
+            None,
+            f"{said} PyTorch alone does not give that from the same inputs ({refuted.path}, run {refuted.runs} times): "
+            "something else in the process of this run has a part in it, such as a kernel that is registered over "
+            "PyTorch's own, or a setting.",
+        )
     return Owner(None, f"{said} It is no operator of PyTorch's own: the library that defines {space} owns it.")
 
 
@@ -373,6 +381,16 @@ def _cast(answer: Answer, origin: Origin, tensor: str) -> Owner | None:
         f"{plain(limit)}.",
         "Load the model in the dtype of its file, or in bfloat16 or float32.",
     )
+
+
+def _refuted(answer: Answer) -> ScriptRecord | None:
+    """The script of PyTorch alone that ran to its end each time and did not show the fault, where none did show it."""
+    first = answer.reproducer
+    scripts = [script for script in (() if first is None else (first, *first.others)) if script.level in ALONE]
+    if any(script.verified for script in scripts):
+        return None
+    ended = (script for script in scripts if script.exit_statuses and set(script.exit_statuses) == {0})
+    return next(ended, None)
 
 
 def _verified(answer: Answer, levels: frozenset[str]) -> ScriptRecord | None:

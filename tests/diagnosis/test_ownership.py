@@ -7,6 +7,7 @@ from support.reduced import ANSWER, ORIGIN, call, leaf, program
 
 from repro.core.answer import ModelInfo, Reproducer
 from repro.core.encoding import replace
+from repro.core.finite.reference import Reference
 from repro.core.mechanisms import CODE, TABLE
 from repro.core.payloads import (
     Bisect,
@@ -215,6 +216,30 @@ def test_an_operator_that_is_wrong_by_itself_is_pytorchs(op, mechanism, expected
 def test_without_a_verified_script_of_torch_alone_nothing_is_called_pytorchs(more):
     assert owner(born(alone("kernel", 0.5, **more), mechanism="kernel")).project is None
     assert owner(born({**alone("kernel", 0.5), "reproducer": None}, mechanism="kernel")).project is None
+
+
+def departed(op, script):
+    """A run whose operator is farther from float64 than rounding allows, by itself, and the script that was made."""
+    origin = replace(ORIGIN, op=op, mechanism="kernel", code=None, reference_value=None)
+    reference = Reference(verdict=Outcome.BAD, departed=1, origin=origin)
+    return answered(origin=origin, reference=reference, bisect=None, reproducer=script)
+
+
+@pytest.mark.parametrize(
+    ("op", "script", "project", "says"),
+    [
+        (TANH, None, "pytorch", "rounding allows."),
+        (TANH, replace(VERIFIED, exit_statuses=(1, 1, 1)), "pytorch", "rounding allows."),
+        (TANH, replace(VERIFIED, verified=False, exit_statuses=(0, 0, 0)), None, "(reproducer.py, run 3 times)"),
+        (TANH, replace(VERIFIED, verified=False, exit_statuses=(1, 0, 1)), "pytorch", "rounding allows."),
+        (TANH, replace(VERIFIED, verified=False, level="model", exit_statuses=(0, 0, 0)), "pytorch", "allows."),
+        ("mine.tanh.default", None, None, "rounding allows. It is no operator of PyTorch's own"),
+    ],
+)
+def test_an_operator_that_is_right_in_a_clean_process_is_not_called_pytorchs(op, script, project, says):
+    found = owner(departed(op, script))
+    assert found.project == project
+    assert says in found.reason
 
 
 def test_random_weights_have_an_owner_only_where_an_operator_is_wrong_by_itself():

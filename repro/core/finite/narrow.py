@@ -39,10 +39,11 @@ class BeyondLimit(Record, frozen=True, kw_only=True):
 class NarrowDtype(Record, frozen=True, kw_only=True):
     """What one narrower dtype would do.
 
-    ``verdict``: "sound", "overflows", or "absorbed" where numbers beyond the limit leave the output good; ``absorbed``
-    is how many operators do. ``first`` is the first operator that would overflow, ``modules`` are all from it on,
-    ``weights`` the parameters that the dtype does not hold. ``largest``: of all that stays within. ``prompt``: the
-    number of the input of which this is said, that with the least room.
+    ``verdict``: "sound", "overflows", "absorbed" where numbers beyond the limit leave the output as it is, or "wrong"
+    where it stays finite and is ``apart`` (RMSE) by more than rounding, which makes ``noise``. ``absorbed`` is how many
+    operators beyond the limit have no effect. ``first`` is the first operator that would overflow, ``modules`` are all
+    from it on, ``weights`` the parameters that the dtype does not hold. ``largest``: of all that stays within.
+    ``prompt``: the number of the input of which this is said, that with the least room.
     """
 
     dtype: str
@@ -53,6 +54,8 @@ class NarrowDtype(Record, frozen=True, kw_only=True):
     weights: tuple[str, ...] = ()
     largest: NarrowOperator | None = None
     absorbed: int = 0
+    apart: Number | None = None
+    noise: Number | None = None
     prompt: int = 0
 
     @property

@@ -131,7 +131,15 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
         return "skip", f"what the two ways end with is farther apart than rounding explains, but {why}", payload
     if not against.pairs:
         return "skip", "no module call of the two ways could be compared", payload
+    if end is None and not _ends_compared(against):
+        return "skip", "nothing parts, but what the two ways end with could not be compared", payload
     return "good", agree + _end_words(end), payload
+
+
+def _ends_compared(against: Against) -> bool:
+    """Whether anything that the model itself gives was held side by side, or is no module call of these ways."""
+    of_model = [point for point in against.made.recording.entries if point.side == GAVE and point.call.module == ""]
+    return not of_model or any(pair.this in of_model for pair in (*against.held.pairs, *against.free.pairs))
 
 
 def _times(found: dict[str, Any]) -> float:

@@ -78,13 +78,17 @@ def _held(session: Any, made: Made, settings: dict[str, Any], words: str) -> Out
     """The session's own model against what was made of the other one. Token ids are compared before any tensor is."""
     model = session.loaded().model
     notes = list(differing(settings, settings_of(session.loaded().config)))
+    there = digests(model)
+    if is_another_architecture(made.weights, there):
+        both = f"{made.recording.classes.get('', 'the model')} here and {type(model).__name__} there"
+        return "skip", f"{both} are two architectures: most weights have no counterpart by name", None
     try:
         inputs = tuple(session.inputs())
     except CannotLoad as error:
         inputs = _recorded(model, made.inputs)
         notes.append(f"the token ids are those of here, for there they could not be made: {error}")
     why = other_ids(made.inputs, inputs)
-    notes += other_weights(made.weights, digests(model))
+    notes += other_weights(made.weights, there)
     if why is not None:
         return "bad", why, {"way": words, "notes": notes}
     way = plain(inputs)
@@ -120,6 +124,14 @@ def other_ids(these: tuple[Inputs, ...], those: tuple[Inputs, ...]) -> Optional[
         at = next(at for at, (a, b) in enumerate(zip(one, two)) if a != b)
         return f"token {at} of input {number} is {one[at]} here and {two[at]} there: the tokenizers differ"
     return None
+
+
+def is_another_architecture(these: Mapping[str, str], those: Mapping[str, str]) -> bool:
+    """Whether most weights and buffers, of the model that has fewer, have none of their name in the other one.
+
+    Such models have at most a head or an embedding in common, and whatever stands between would be one difference.
+    """
+    return 2 * len(these.keys() & those.keys()) < min(len(these), len(those))
 
 
 def other_weights(these: Mapping[str, str], those: Mapping[str, str]) -> Iterator[str]:

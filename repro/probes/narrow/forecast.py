@@ -3,15 +3,17 @@ on wide numbers.
 
 That a number is beyond a dtype says nothing of what becomes of it: a mask's sum may be, and softmax absorbs it. So what
 is beyond is made infinite, as that dtype would have it, and the output decides: the first operator is the last of the
-fewest, from the beginning on, that make it bad. In 8 bits kernels take what a GEMM or an attention is given, so those
-magnitudes are told; there is no pass in 8 bits to put to the test.
+fewest, from the beginning on, that make it bad. Where none does, the output may still be another one, as of a norm
+whose squares are infinite: that is held against what rounding makes of it. In 8 bits kernels take what a GEMM or an
+attention is given, so those magnitudes are told; there is no pass in 8 bits to put to the test.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Optional
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Optional
 
 import torch
+from torch import Tensor
 
 from ..model.forward import Pass, main_output, run
 from ..model.inputs import Inputs
@@ -22,6 +24,7 @@ from ..origin.counterfactual import kin_of
 from ..origin.dimensions import locate
 from ..origin.passes import Place
 from ..values.figures import dtype_name, is_bad, tensors_in
+from .noise import DRAWS, Noise, noise_of
 from .passes import Largest, Look, Overflow, Seen, run_narrow
 from .shadow import CannotFollow
 
@@ -30,6 +33,8 @@ RANGES = ("float16", "bfloat16")
 EIGHT = ("float8_e4m3fn", "float8_e5m2")  # since torch 2.1
 NEAR = 1e-4  # how far apart one element is in the pass on Shadows and in the plain one, at most, of its magnitude
 SOUND, OVERFLOWS, ABSORBED = "sound", "overflows", "absorbed"
+WRONG = "wrong"  # what is beyond the limit leaves the output finite, and moves it by more than rounding does
+ORDER = (SOUND, ABSORBED, WRONG, OVERFLOWS)
 
 
 @dataclass(frozen=True)
@@ -47,44 +52,95 @@ class Forecast:
     """
 
     loaded: Loaded
-    inputs: Inputs
+    seen: Pass
     output: str
     rows: list[Seen]
     narrow: torch.dtype
     passes: int = 1
 
-    def first(self, limit: float) -> tuple[Optional[First], list[Seen], list[Seen]]:
+    @property
+    def inputs(self) -> Inputs:
+        return self.seen.inputs
+
+    def first(self, limit: float) -> "Answer":
         """The first operator that would overflow, all beyond the limit from it on, and those that nothing bad follows
         from.
         """
         beyond = [row for row in self.rows if _magnitude(row) >= limit]
         if not beyond:
-            return None, [], []
-        found = self._is_bad_with(beyond, 1, limit)
-        low, high = 0, 1  # the first ``low`` leave the output good, the first ``high`` make it bad
+            return Answer(SOUND)
+        found = self._first(beyond, limit, is_bad)
+        if found is not None:
+            return self._answer(OVERFLOWS, found, beyond)
+        noise = self._noise(limit)
+        if noise is not None:
+            wrong = self._first(beyond, limit, lambda output: not noise.judged(output).sound)
+            if wrong is not None:
+                output = self._output_with(beyond, len(beyond), limit)[0]
+                return replace(self._answer(WRONG, wrong, beyond), apart=noise.judged(output).rmse, noise=noise.rmse)
+        return Answer(ABSORBED, absorbed=beyond)
+
+    @staticmethod
+    def _answer(verdict: str, found: tuple[int, Optional[Largest]], beyond: list[Seen]) -> "Answer":
+        at = found[0] - 1
+        return Answer(verdict, First(beyond[at], found[1]), beyond[at:], beyond[:at])
+
+    def _noise(self, limit: float) -> Optional[Noise]:
+        """What rounding makes of the output; None where it cannot be told, as of a model that ends with something else
+        each time it runs.
+        """
+        noise = noise_of(self.loaded, self.seen, self.narrow)
+        self.passes += DRAWS
+        return noise if noise.rmse > 0 and noise.judged(self._output_with([], 0, limit)[0]).sound else None
+
+    def _first(
+        self, beyond: list[Seen], limit: float, is_shown: Callable[[Tensor], bool]
+    ) -> Optional[tuple[int, Optional[Largest]]]:
+        """The fewest, from the beginning on, whose overflow shows in the output, with the last one's largest element;
+        None where not even that of all does.
+        """
+
+        def asked(count: int) -> tuple[bool, Optional[Largest]]:
+            output, largest = self._output_with(beyond, count, limit)
+            return is_shown(output), largest
+
+        found = asked(1)
+        low, high = 0, 1  # that of the first ``low`` does not show, that of the first ``high`` does
         if not found[0]:
             low, high = 1, len(beyond)
-            found = self._is_bad_with(beyond, high, limit) if high > 1 else found
+            found = asked(high) if high > 1 else found
             if not found[0]:
-                return None, [], beyond
+                return None
         while high - low > 1:
             middle = (low + high) // 2
-            tried = self._is_bad_with(beyond, middle, limit)
+            tried = asked(middle)
             if tried[0]:
                 high, found = middle, tried
             else:
                 low = middle
-        return First(beyond[high - 1], found[1]), beyond[high - 1 :], beyond[: high - 1]
+        return high, found[1]
 
-    def _is_bad_with(self, beyond: list[Seen], count: int, limit: float) -> tuple[bool, Optional[Largest]]:
-        """Whether the output is bad where the first ``count`` of them overflow, and the last one's largest element."""
+    def _output_with(self, beyond: list[Seen], count: int, limit: float) -> tuple[Tensor, Optional[Largest]]:
+        """The output where the first ``count`` of them overflow, and the last one's largest element."""
         among = {row.address for row in beyond[:count]}
-        look = Look(
-            self.narrow, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), beyond[count - 1].address
-        )
+        wanted = beyond[count - 1].address if count else None
+        look = Look(self.narrow, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), wanted)
         self.passes += 1
-        output = run_narrow(self.loaded, self.inputs, look)
-        return is_bad(main_output(output, self.output)[1]), look.largest
+        return main_output(run_narrow(self.loaded, self.inputs, look), self.output)[1], look.largest
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What becomes of one dtype's overflows. ``beyond``: the operators from the first that shows on; ``absorbed``:
+    those before. ``apart``: where the output is wrong, how far (RMSE), and ``noise``, how far rounding moves it.
+    """
+
+    verdict: str
+    first: Optional[First] = None
+    beyond: list[Seen] = field(default_factory=list)
+    absorbed: list[Seen] = field(default_factory=list)
+    apart: Optional[float] = None
+    noise: Optional[float] = None
 
 
 def look_at(loaded: Loaded, seen: Pass, narrow: torch.dtype = NARROW) -> Forecast:
@@ -99,7 +155,7 @@ def look_at(loaded: Loaded, seen: Pass, narrow: torch.dtype = NARROW) -> Forecas
     if is_bad(actual) or actual.shape != seen.output.shape:
         raise CannotFollow(f"told that it runs in {dtype_name(narrow)}, the model computes something else")
     rows = look.seen()
-    found = Forecast(loaded, seen.inputs, name, rows, narrow)
+    found = Forecast(loaded, seen, name, rows, narrow)
     high, low = smallest_beyond(narrow), -LOW * limit_of(narrow)
     masks = {row.address for row in rows if not row.finite or (row.low <= low and row.high < high)}
     if masks:
@@ -135,7 +191,7 @@ def forecast(loaded: Loaded, passes: list[Pass]) -> dict[str, Any]:
         if dtype == loaded.dtype:
             continue
         told = [of_dtype(look, dtype) for look in looks]
-        worst = max(range(len(told)), key=lambda at: (told[at][0]["verdict"] == OVERFLOWS, _size(told[at][0])))
+        worst = max(range(len(told)), key=lambda at: (ORDER.index(told[at][0]["verdict"]), _size(told[at][0])))
         row, first = told[worst]
         if first is not None:
             row["first"].update(_element(looks[worst], first))
@@ -164,12 +220,12 @@ def of_dtype(look: Forecast, dtype: torch.dtype) -> tuple[dict[str, Any], Option
         within = [seen for seen in taken if seen.absmax < beyond_limit]
         first = First(beyond[0], None) if beyond else None
     else:
-        first, beyond, absorbed = look.first(beyond_limit)
+        told = look.first(beyond_limit)
+        first, beyond = told.first, told.beyond
         within = [seen for seen in look.rows if _magnitude(seen) < beyond_limit]
-        row["absorbed"] = len(absorbed)
-        row["verdict"] = ABSORBED if absorbed else SOUND
+        row.update(verdict=told.verdict, absorbed=len(told.absorbed), apart=told.apart, noise=told.noise)
     if first is not None:
-        row["verdict"] = OVERFLOWS
+        row["verdict"] = WRONG if row["verdict"] == WRONG else OVERFLOWS
         row["first"] = _operator(look.loaded, first.seen, limit)
         row["modules"] = _modules(beyond)
     largest = max(within, key=lambda seen: seen.absmax, default=None)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from .forecast import OVERFLOWS, RANGES
+from .forecast import OVERFLOWS, RANGES, WRONG
 
 
 def sentence(payload: dict[str, Any]) -> str:
     """What would overflow in float16 or bfloat16; where neither does, how far float16 is from it."""
     rows = [row for row in payload["dtypes"] if row["dtype"] in RANGES]
-    bad = [row for row in rows if row["verdict"] == OVERFLOWS]
+    bad = [row for row in rows if row["verdict"] in (OVERFLOWS, WRONG)]
     if bad:
         return "; ".join(map(_overflow, bad))
     return "; ".join(map(_sound, rows[:1])) if rows else "no narrower dtype is known here"
@@ -28,7 +28,11 @@ def _overflow(row: dict[str, Any]) -> str:
         text += ", channel {}".format(first["channel_index"])
     what = "a partial sum of " if first["partial_sum"] else ""
     size, limit = "{:,.6g}".format(first["absmax"]), "{:,.6g}".format(row["limit"])
-    return f"{text}: {what}{size} against {limit}, {first['ratio']:.2f} of the limit"
+    text = f"{text}: {what}{size} against {limit}, {first['ratio']:.2f} of the limit"
+    if row["verdict"] == WRONG:
+        text += f"; the output would be finite and wrong, {row['apart']:.3g} away (RMSE) where rounding makes "
+        text += f"{row['noise']:.3g}"
+    return text
 
 
 def _sound(row: dict[str, Any]) -> str:
@@ -37,7 +41,9 @@ def _sound(row: dict[str, Any]) -> str:
         text = "nothing bad would follow in {} from the {} that go beyond it".format(
             row["dtype"], "operator" if row["absorbed"] == 1 else "{} operators".format(row["absorbed"])
         ).replace("operator that go", "operator that goes")
+        text += "; of the others"
     if largest is None or not largest["ratio"]:
-        return text
+        return text.replace("; of the others", "")
     size, module = "{:,.6g}".format(largest["absmax"]), largest["module"] or "the model itself"
-    return f"{text}: the largest magnitude is {size} in {module}, the limit is {largest['ratio']:,.3g} times that"
+    mark = "," if row["absorbed"] else ":"
+    return f"{text}{mark} the largest magnitude is {size} in {module}, the limit is {largest['ratio']:,.3g} times that"

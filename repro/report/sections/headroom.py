@@ -91,6 +91,14 @@ def _share(ratio: float) -> str:
     return f"{100 * ratio:.1f} %" if ratio >= 0.001 else "below 0.1 %"
 
 
+VERDICTS = {
+    "sound": "sound",
+    "overflows": "would overflow",
+    "absorbed": "sound: what is beyond is absorbed",
+    "wrong": "would overflow, and end with finite and wrong numbers",
+}
+
+
 def _forecast(forecast: Forecast | None) -> Variables | None:
     """Of narrower dtypes."""
     if forecast is None or not forecast.dtypes:
@@ -99,9 +107,7 @@ def _forecast(forecast: Forecast | None) -> Variables | None:
         [
             cell(row.dtype),
             plain(number(row.limit) or 0.0, DIGITS),
-            {"sound": "sound", "overflows": "would overflow", "absorbed": "sound: what is beyond is absorbed"}[
-                row.verdict
-            ],
+            VERDICTS[row.verdict],
             _first(row),
             str(len(row.modules)) if row.modules else DASH,
             _within(row),

@@ -76,6 +76,22 @@ def test_a_head_that_is_tied_no_more_is_named(tmp_path):
     assert (verdict, payload["departure"]["module"]) == ("bad", "lm_head")
 
 
+@pytest.mark.parametrize("family", ["gpt2", "bert", "gpt_neox"])
+def test_another_architecture_is_not_compared(llama, tmp_path, family):
+    verdict, reason, _ = beside(llama, written(tmp_path, family))
+    assert verdict == "skip"
+    assert reason.startswith("LlamaForCausalLM here and ")
+    assert "two architectures" in reason
+
+
+def test_the_same_body_without_its_head_does_not_agree(llama, tmp_path):
+    """Its weights have the names, and its end has none to be held against."""
+    written(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
+    assert beside(llama, tmp_path)[0] == "skip"
+
+
 def test_a_difference_within_rounding_is_good_and_its_weights_are_still_named(llama, tmp_path):
     folder = written(tmp_path, edit=lambda model: model.model.layers[1].mlp.down_proj.weight[3, 5].mul_(1.01))
     verdict, reason, _ = beside(llama, folder, "bfloat16")

@@ -12,7 +12,7 @@ from repro.probes.model.forward import look
 from repro.probes.model.inputs import make_inputs
 from repro.probes.model.precision import in_dtype
 from repro.probes.model.ready import ready
-from repro.probes.narrow.forecast import ABSORBED, OVERFLOWS, SOUND, dtypes_here, forecast, smallest_beyond
+from repro.probes.narrow.forecast import ABSORBED, OVERFLOWS, SOUND, WRONG, dtypes_here, forecast, smallest_beyond
 from repro.probes.narrow.kernels import holds_narrow
 from repro.probes.narrow.shadow import CannotFollow
 from repro.probes.narrow.words import sentence
@@ -88,12 +88,49 @@ def test_what_stays_within_says_how_far_it_is_from_the_limit():
     assert row["largest"]["ratio"] == 65504.0 / 4040.0
 
 
-@pytest.mark.parametrize(("wide_norm", "verdict", "beyond"), [(True, SOUND, 0), (False, ABSORBED, 2)])
-def test_what_the_model_casts_to_float32_is_not_beyond_float16(wide_norm, verdict, beyond):
+def far(module, x):
+    """How far plain PyTorch's float16 is from its float32, as a root mean square."""
+    with torch.no_grad():
+        return float((copy.deepcopy(module).half()(x.half()).float() - module(x)).square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("wide_norm", "verdict"), [(True, SOUND), (False, WRONG)])
+def test_what_the_model_casts_to_float32_is_not_beyond_float16(wide_norm, verdict):
     module, x = Scaled(at=1, factor=100.0, wide_norm=wide_norm), ones(10.0)  # 4040 squared is beyond it
     row = told(module, x)["float16"]
     assert not narrow_is_bad(module, x)  # the square root of 1 / inf is 0
-    assert (row["verdict"], row["absorbed"]) == (verdict, beyond)
+    assert (row["verdict"], row["absorbed"]) == (verdict, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "op"),
+    [
+        (lambda x: x * torch.rsqrt((x * 300).pow(2).mean(-1, keepdim=True)), "aten.pow.Tensor_Scalar"),
+        (lambda x: x / (1 + (x * 12).exp()), "aten.exp.default"),
+        (lambda x: torch.atan(x * 100_000 / 50_000), "aten.mul.Tensor"),
+        (lambda x: 1 / (x * 300).square() * 70_000, "aten.pow.Tensor_Scalar"),
+    ],
+)
+def test_an_overflow_that_ends_in_finite_numbers_is_wrong_where_they_are(function, op):
+    module, x = Function(function), torch.linspace(0.9, 1.1, CHANNELS)[None]
+    is_wrong = far(module, x) > 0.01 * float(module(x).detach().square().mean().sqrt())
+    row = told(module, x)["float16"]
+    assert (row["verdict"] == WRONG) == (is_wrong and not narrow_is_bad(module, x))
+    if row["verdict"] == WRONG:
+        assert row["first"]["op"] == op
+        assert row["apart"] > row["noise"]
+
+
+def test_what_ends_with_other_numbers_each_time_is_not_called_wrong():
+    class Drawn(Function):
+        drawn = 0
+
+        def forward(self, x):
+            self.drawn += 1
+            return super().forward(x) + self.drawn
+
+    module = Drawn(lambda x: torch.tanh(x * 100_000))
+    assert told(module, torch.ones(1, CHANNELS))["float16"]["verdict"] == ABSORBED
 
 
 MASK = torch.arange(CHANNELS) > 4
