@@ -26,7 +26,7 @@ from ..observe.source import excerpt
 from ..observe.tape import Tape, output_tensors, unreadable
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, aside, watched_everywhere
 from ..origin.arithmetic import limit_of
-from ..origin.outside import came_in, literal_in_source
+from ..origin.outside import DATA, came_in, literal_in_source
 from ..origin.search import earliest
 from ..origin.walk import End, Origin, chosen
 from ..program.around import Threads, code_of, described, frames, node_here, phase_here
@@ -295,7 +295,8 @@ class Live(Capture):
             if origin is None:
                 return Sighting(arrival, None, None, "it was gone when it was looked at", call)
             if origin.end is End.OUTSIDE:
-                origin = chosen(literal_in_source(origin))
+                is_data = origin.outside is not None and self._named(origin.outside[0].tensor())[1] == DATA
+                origin = chosen(literal_in_source(origin), is_data)
             if origin.end is End.LITERAL or (origin.end is End.OUTSIDE and origin.step is None):
                 return None  # meant, or data as they came in: what is computed with them may arrive
             return self._told(arrival, origin, call)
