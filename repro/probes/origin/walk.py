@@ -213,7 +213,7 @@ def chosen(origin: Origin, is_data: bool = False) -> Origin:
 
     Only -inf is ever meant. Where an operator made NaN of it, that operator is the origin; else it did no harm.
 
-    is_data: it is none of what a module holds. There, -inf beside other numbers than 0 is what was measured or computed.
+    is_data: no module holds it. There, -inf beside other numbers than 0 is what was measured or computed.
     """
     if origin.end is not End.OUTSIDE or origin.outside is None:
         return origin
