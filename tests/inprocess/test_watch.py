@@ -268,3 +268,22 @@ def test_threads_that_the_code_started_are_said():
         thread.join()
     assert seen.finding.verdict == "good"
     assert "started a thread, and what ran there was not watched" in seen.finding.reason
+
+
+def test_what_an_optimizers_closure_runs_is_no_optimizers_phase():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4)
+    calls = []
+
+    def closure():
+        optimizer.zero_grad()
+        calls.append(model(torch.ones(2, 3)).square().mean())
+        loss = calls[-1] * (torch.zeros(()) / torch.zeros(()) if len(calls) == 2 else 1)  # BORN: a closure
+        loss.backward()
+        return loss
+
+    with repro.watch(model, optimizer) as seen:
+        optimizer.step(closure)
+    origin = seen.finding.origin
+    assert (origin.op, origin.source, origin.phase) == ("aten.div.Tensor", here("a closure"), "forward")

@@ -31,12 +31,7 @@ FAULTS: dict[str, dict[str, str]] = {
         "cut off": "saturation",
     },
     "addmm": {"no bias": "wrong_constant|kernel", "beta": "ignored_argument", "narrow": "narrow_accumulation"},
-    "_softmax": {
-        "base 2": "kernel",
-        "last left out": "kernel",
-        "shifted": "wrong_position",
-        "scaled": "wrong_constant",
-    },
+    "_softmax": {"base 2": "kernel", "last left out": "kernel", "shifted": "wrong_position", "scaled": "wrong_constant"},
     "native_layer_norm": {
         "epsilon": "wrong_constant",
         "no weight": "ignored_argument",
