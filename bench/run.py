@@ -355,7 +355,7 @@ def bench_diff() -> list[Figure]:
     from repro.probes.model.load import Loaded
 
     figures = []
-    for name, tokens, limit in (("gpt2", 256, 4.0), ("gemma-3-270m", 64, None)):
+    for name, tokens, limit in (("gpt2", 256, 4.0), ("gemma-3-270m", 64, 4.0)):
         model = build(name).float()
         ids = torch.randint(5, 1000, (1, tokens), generator=torch.Generator().manual_seed(0))
         inputs = (Inputs(None, "seeded", ids, torch.ones_like(ids)),)

@@ -10,6 +10,7 @@ from torch import Tensor
 from .held.deviation import Apart, apart, wide
 
 MOST_POSITIONS = 32  # of which the probabilities are held side by side, the last ones
+MOST = 1 << 21  # elements of these; a vocabulary of 262,144 leaves eight positions
 RANKED = 1000  # of the likeliest tokens of this way are ranked, at the last RANKED_AT positions
 RANKED_AT = 8
 FEW = 1 << 20  # elements that are taken in float64
@@ -28,7 +29,7 @@ def beside(pairs: Sequence[tuple[Tensor, Tensor]], found: Sequence[Apart], is_lo
         "rmse": math.sqrt(squares / count) if count else 0.0,
         "max_abs_diff": max((_largest(*rows) for rows in map(_rows_of, pairs)), default=0.0),
         "mismatched": sum(item.mismatched for item in found),
-        "positions": sum(min(math.prod(this.shape[:-1]), MOST_POSITIONS) for this, _ in pairs),
+        "positions": sum(min(math.prod(this.shape[:-1]), _positions(this)) for this, _ in pairs),
         **dict.fromkeys(("kl_mean", "kl_max", "top1_flips", "rank_correlation", "entropy_this", "entropy_other")),
     }
     if not is_logits:
@@ -55,9 +56,15 @@ def beside(pairs: Sequence[tuple[Tensor, Tensor]], found: Sequence[Apart], is_lo
 
 def _rows_of(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The last positions of both."""
-    this, other = (side.reshape(-1, side.shape[-1])[-MOST_POSITIONS:] if side.dim() else side for side in pair)
+    last = _positions(pair[0])
+    this, other = (side.reshape(-1, side.shape[-1])[-last:] if side.dim() else side for side in pair)
     dtype = torch.float64 if this.numel() <= FEW else torch.float32
     return wide(this, dtype), wide(other, dtype)
+
+
+def _positions(tensor: Tensor) -> int:
+    """How many are held side by side."""
+    return max(1, min(MOST_POSITIONS, MOST // max(1, tensor.shape[-1] if tensor.dim() else 1)))
 
 
 def _largest(this: Tensor, other: Tensor) -> float:
