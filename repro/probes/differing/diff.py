@@ -20,7 +20,7 @@ from .held.calls import GAVE, GIVEN
 from .held.deviation import Ratio, apart, farthest, wide
 from .held.hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
 from .held.store import Store
-from .inside import blamed, parting, sides
+from .inside import blamed, draws, parting, sides
 
 SEEDS = (1, 2, 3, 4)
 MOST_MODULES = 20  # that part are named
@@ -120,6 +120,10 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
     if departing:
         departure = _departure(against, *departing[0], this)
         payload["departure"] = departure
+        if draws(departure.get("op")):
+            where = departure["module"] or "the model's own code"
+            why = f"random numbers are drawn in {where} ({departure['op']}), and the two ways are given others"
+            return "skip", f"{why}. In evaluation mode, or without that operator, the rest can be compared", payload
         if this is not None and end is not None:
             end.update(_same(against, this))
         return "bad", _departs(departure, against.way.words), payload

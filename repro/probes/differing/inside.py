@@ -117,6 +117,16 @@ def _with_those_alone(stretch: dict[str, Any], here: list[Ran], there: list[Ran]
     return {**stretch, **named, "other_operators": [ran.op for ran in alone][:MOST_NAMED]}
 
 
+def draws(op: Optional[str]) -> bool:
+    """Whether an operator gives random numbers, which are others in another dtype, batch or order of running."""
+    name, _, overload = (op or "")[len("aten.") :].partition(".")
+    func = getattr(getattr(torch.ops.aten, name, None), overload or "default", None)
+    if func is None or "attention" in name:  # whose dropout is none where its probability is 0
+        return False
+    seeded = getattr(torch.Tag, "nondeterministic_seeded", None)
+    return seeded is not None and seeded in func.tags
+
+
 def _stretch(here: list[Ran], there: list[Ran]) -> dict[str, Any]:
     """What ran on either side: the operator that is named is the first one there is no other of, else the last."""
     known_here, known_there = {ran.key for ran in here}, {ran.key for ran in there}

@@ -27,6 +27,10 @@ right on the next."""
 SWEEP = float(1 << 24)
 """Elements of a call that are taken whole where nothing is sampled."""
 
+FREE = {"_linalg_svd": (0, 2), "_linalg_eigh": (1,), "linalg_qr": (0, 1), "geqrf": (0, 1)}
+"""Results that the inputs leave open, by number: the sign of a singular vector or an eigenvector, or any rotation of
+those of equal values. Float64 has another one, and neither is wrong. What is made of them answers for itself."""
+
 
 @dataclass(frozen=True)
 class Departure:
@@ -98,7 +102,8 @@ class Rounding:
     def _hold(self, call: OpCall, part: Part, floats: list[Tensor], expected: list[Tensor]) -> None:
         seen = False
         for number, (actual, reference) in enumerate(zip(part.take(floats), expected)):
-            found = held(part, number, actual, reference)
+            free = number in FREE.get(call.address.base_name, ())
+            found = None if free else held(part, number, actual, reference)
             if found is None:
                 continue
             seen = True

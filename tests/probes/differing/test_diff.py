@@ -227,3 +227,41 @@ def test_growth_is_told_layer_by_layer(llama):
     rows = diff(llama, "float64", "bfloat16")[2]["growth"]
     assert [row["module"] for row in rows] == [f"model.layers.{at}" for at in range(len(rows))]
     assert all(row["deviation"] > 0 and row["drift"] > 0 for row in rows)
+
+
+def noisy(draw, wrong_in=None):
+    """A layer that adds random numbers to what it gives, and in one dtype is wrong before that."""
+
+    def inject(model):
+        module = model.model.layers[1].mlp.down_proj
+        own = module.forward
+
+        def forward(given):
+            out = own(given)
+            if out.dtype == wrong_in:
+                out = out * 1.25
+            return out + draw(out)
+
+        module.forward = forward
+
+    return inject
+
+
+DRAWS = [
+    lambda out: 0.1 * torch.randn_like(out),
+    lambda out: 0.1 * torch.rand(out.shape, dtype=out.dtype),
+    lambda out: torch.empty_like(out).normal_(),
+    lambda out: torch.empty_like(out).exponential_(),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=["randn_like", "rand", "normal_", "exponential_"])
+def test_random_numbers_of_another_dtype_are_no_fault(llama, draw):
+    verdict, reason, _ = diff(llama, "float64", "float32", noisy(draw))
+    assert verdict != "bad"
+    assert verdict == "good" or "random numbers are drawn in model.layers.1.mlp.down_proj" in reason
+
+
+def test_a_fault_before_the_random_numbers_is_found(llama):
+    found = departure(llama, "float64", "float32", noisy(lambda out: 1e-6 * torch.randn_like(out), torch.float64))
+    assert (found["module"], found["op"]) == ("model.layers.1.mlp.down_proj", "aten.mul.Tensor")
