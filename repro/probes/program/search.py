@@ -92,7 +92,7 @@ def _unseen(seen: Seen) -> tuple[str, ...]:
     if seen.left_out:
         notes.append(f"{seen.left_out:,} more operators that make a NaN or Inf were not listed")
     if seen.other_threads:
-        notes.append("modules ran in other threads, which are not watched")
+        notes.append("other threads ran, which are not watched")
     return tuple(notes)
 
 
