@@ -200,7 +200,7 @@ def payload(answer: Answer) -> dict[str, Any]:
     if found is not None:
         origin = {**found.origin, "confirmed": True, "confirmed_by": answer.confirmed_by}
         if answer.notes:
-            origin["note"] = "; ".join(filter(None, (origin["note"], *answer.notes)))
+            origin["note"] = "; ".join(dict.fromkeys(filter(None, (origin["note"], *answer.notes))))
     shown = answer.ruled_out[:LISTED]
     why = "it is bad for another reason: with this as it is and what follows repaired, it is good"
     output = (origin or {}).get("output") or {}
