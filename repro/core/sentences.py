@@ -116,7 +116,8 @@ def _came_in(origin: Origin) -> str:
     found = origin.came_in
     if found is None or not found.total:
         return ""
-    return f"{found.bad:,} of {many(found.total, 'value')} of this {found.kind} are NaN or Inf"
+    said = f"{found.bad:,} of {many(found.total, 'value')} of this {found.kind} are NaN or Inf"
+    return f"{said}; {origin.note}" if origin.mechanism == "unknown" and origin.note else said
 
 
 def _departed(origin: Origin, reference: str) -> str:

@@ -320,7 +320,7 @@ class Capture(Look):
         if stored:
             return {"mechanism": "bad_weights", "note": f"{stored} holds the value"}
         if self._names.other_threads or (self._threads.started and base_name(entry["op"]) not in LIFTS):
-            return {"mechanism": "unknown", "note": "other threads ran, which are not watched: one may have made it"}
+            return {"mechanism": "unknown", "note": "other threads ran, which are not watched"}
         if entry["literal"] is not None:
             note = f"{literal_note(entry['literal'], self._source[0].dtype)}, at {entry['source']}"
             return {

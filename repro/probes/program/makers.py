@@ -5,6 +5,7 @@ some of them repaired on the spot.
 Nothing here decides who is at fault: the search asks the program.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -21,6 +22,7 @@ from ..origin.walk import LITERAL, UNWRITTEN
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import is_bad, is_float, tensors_in, widen
 from ..values.nest import items_in, rebuild
+from .around import Threads
 
 MADE, CAME_IN, UNSET, OUT_OF_SIGHT = "made", "came in", "unset", "out of sight"
 KEPT = 100_000  # candidates that are listed; one that is not listed is said to be so
@@ -240,16 +242,21 @@ class Seen:
 
 def look(rule: Rule, names: Optional[Names] = None) -> tuple[Any, Any]:
     """(context around the program, function that gives what was seen)."""
-    made, names = Look(rule), names or Names()
+    made, names, threads = Look(rule), names or Names(), Threads()
     watch = Watch(made.visit, OUTSIDE)
 
     def found() -> Seen:
         listed = tuple(made.candidates.values())
         fused = next((item for item in listed if item.kind == MADE and names.is_fused(item.address)), None)
-        unseen, threads = dict(watch.unseen), names.other_threads
-        return Seen(listed, made.left_out, made.place, unseen, threads, fused)
+        unseen, elsewhere = dict(watch.unseen), names.other_threads + threads.started
+        return Seen(listed, made.left_out, made.place, unseen, elsewhere, fused)
 
-    return watched_everywhere(watch, names), found
+    @contextlib.contextmanager
+    def around() -> Iterator[Any]:
+        with threads.counted(), watched_everywhere(watch, names) as entered:
+            yield entered
+
+    return around(), found
 
 
 def _passes_on(call: OpCall) -> bool:

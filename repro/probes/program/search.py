@@ -92,7 +92,7 @@ def _unseen(seen: Seen) -> tuple[str, ...]:
     if seen.left_out:
         notes.append(f"{seen.left_out:,} more operators that make a NaN or Inf were not listed")
     if seen.other_threads:
-        notes.append("modules ran in other threads, which are not watched")
+        notes.append("other threads ran, which are not watched")
     return tuple(notes)
 
 
@@ -200,7 +200,7 @@ def payload(answer: Answer) -> dict[str, Any]:
     if found is not None:
         origin = {**found.origin, "confirmed": True, "confirmed_by": answer.confirmed_by}
         if answer.notes:
-            origin["note"] = "; ".join(filter(None, (origin["note"], *answer.notes)))
+            origin["note"] = "; ".join(dict.fromkeys(filter(None, (origin["note"], *answer.notes))))
     shown = answer.ruled_out[:LISTED]
     why = "it is bad for another reason: with this as it is and what follows repaired, it is good"
     output = (origin or {}).get("output") or {}
