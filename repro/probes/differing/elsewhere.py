@@ -68,11 +68,8 @@ def recorded(session: Any, folder: str) -> Outcome:
     os.makedirs(folder)
     made, settings = _made(session, folder)
     save(made, settings, folder)
-    return (
-        "good",
-        f"{len(made.recording.entries)} inputs and outputs of module calls were recorded",
-        {"way": versions()},
-    )
+    count = len(made.recording.entries)
+    return "good", f"{count:,} inputs and outputs of module calls were recorded", {"way": versions()}
 
 
 def held_there(session: Any, folder: str) -> Outcome:
@@ -276,7 +273,5 @@ def _asked_there(session: Any, python: str, folder: str) -> Outcome:
     if found["verdict"] == "skip" and (ended.get("load") or {}).get("verdict") == "skip":
         reason = ended["load"]["reason"]
     payload["way"] = there_runs
-    payload["notes"] = list(payload.get("notes") or ())[
-        1:
-    ]  # the first says which side is which, for those who ask there
+    payload["notes"] = list(payload.get("notes") or ())[1:]  # the first is for those who ask there
     return found["verdict"], reason, payload
