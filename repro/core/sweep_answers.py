@@ -24,7 +24,8 @@ class CellAblation(Record, frozen=True, kw_only=True):
 class CellRow(Record, frozen=True, kw_only=True):
     """One cell of a table. ``asked`` is what was to be installed; ``folder`` is its run, None where none was made.
 
-    ``label`` is a name that no other cell of the table has.
+    ``label`` is a name that no other cell of the table has. ``outputs`` are the digests of what a good cell's forward
+    pass gave, one for each input.
     """
 
     id: str
@@ -49,6 +50,7 @@ class CellRow(Record, frozen=True, kw_only=True):
     command: str = ""
     folder: str | None = None
     label: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 class Difference(Record, frozen=True, kw_only=True):

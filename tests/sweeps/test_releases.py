@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from support.hosting import NAN_FORWARD, OPTIONS, Told, answers, fake_python, model_folder
+from support.hosting import NAN_FORWARD, OPTIONS, Told, answers, fake_python, model_folder, repro
 
 from repro.cli.options import request_from
 from repro.core.answer import read
@@ -12,6 +12,7 @@ from repro.core.errors import BuildError, FetchError, Stopped, UsageError
 from repro.core.payloads import Trace
 from repro.core.records import Cell, Kind, Outcome
 from repro.core.sweep_answers import ReleaseRun
+from repro.engine.evidence import Evidence
 from repro.sweeps.releases import run, world
 from repro.sweeps.releases.world import RealWorld
 
@@ -41,6 +42,9 @@ class Injected:
 
     def stop(self):
         """Nothing runs."""
+
+    def hold(self, pins):
+        self.held = dict(pins)
 
     def releases(self, package):
         return RELEASES[package]
@@ -92,6 +96,17 @@ def test_what_changed_names_the_operator_and_both_lines(script, tmp_path, monkey
     assert (first.good_source, first.bad_source) == ("a.py:2", "a.py:2")
     assert "softmax.default" in found.sentence
     assert "softmax.default" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_search_for_other_numbers_says_so_in_its_command_and_its_notes(tmp_path, monkeypatch):
+    model = model_folder(tmp_path)
+    answer, _ = searched(model, tmp_path, monkeypatch, divergent=True)
+    assert answer.command.startswith(f"repro versions {model} --package torch --good 2.5.1 --bad 2.3.1")
+    assert answer.command.split(" --fault ")[1].split()[0] == "divergent"
+    assert "was held against torch 2.5.1, transformers 4.57.3" in answer.versions.notes[0]
+    assert (answer.versions.last_good, answer.versions.first_bad) == ("2.5.0", "2.4.1")
+    with pytest.raises(UsageError, match="another question"):
+        searched(model, tmp_path, monkeypatch)
 
 
 def test_without_traces_nothing_is_said_of_operators(script, tmp_path, monkeypatch):
@@ -167,6 +182,19 @@ def test_a_question_without_an_answer_is_refused(script, tmp_path, monkeypatch, 
         searched(script, tmp_path, monkeypatch, **asked)
 
 
+def test_a_script_is_not_held_against_itself(script, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"asks\.py is a script: it answers by its own exit status"):
+        searched(script, tmp_path, monkeypatch, divergent=True)
+
+
+@pytest.mark.parametrize("command", ["run", "matrix", "diff"])
+def test_a_command_without_another_release_refuses_to_look_for_other_numbers(command, tmp_path):
+    ran = repro(command, "model", "--fault", "divergent", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert "`repro versions` does, and `repro diff MODEL --against WHAT`" in ran.stderr
+
+
 def test_a_question_without_an_answer_leaves_no_folder(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError):
@@ -214,11 +242,11 @@ class Task(Told):
 
 @pytest.fixture
 def real(tmp_path, monkeypatch):
-    def make(broken="nothing", model=None, options=None, **steps):
+    def make(broken="nothing", model=None, options=None, command="forward", **steps):
         for name, value in answers(tmp_path, **steps).items():
             monkeypatch.setenv(name, value)
         model = model or str(model_folder(tmp_path))
-        request = request_from("forward", {**OPTIONS, "model": model, **(options or {})})
+        request = request_from(command, {**OPTIONS, "model": model, **(options or {})})
         store = Store(fake_python(tmp_path), broken)
         made = RealWorld(request, "3.11", {"numpy": "1.26.4"}, tmp_path / "out", store, Task())
         return made, store
@@ -250,6 +278,40 @@ def test_a_release_that_does_not_install_is_a_skip_that_is_not_asked_again(real)
     made, _ = real(broken="torch-2.4.1")
     ran = made.probe(PINS, "x")
     assert (ran.verdict, ran.reason, ran.folder) == (Outcome.SKIP, "it does not install: no wheel", None)
+
+
+REFERENCE = {"torch": "2.1.0", "transformers": "4.57.3"}
+DIFF = {"verdict": "good", "reason": "976 places agree", "payload": {"way": "there"}}
+
+
+def test_the_reference_is_recorded_once_and_each_release_is_held_against_it(real, tmp_path):
+    made, store = real(command="diff", diff=DIFF, options={"dtype": "float32"})
+    made.hold(REFERENCE)
+    ran = made.probe(PINS, "torch-2.4.1")
+    again = made.probe({**PINS, "torch": "2.4.0"}, "torch-2.4.0")
+    assert (ran.verdict, ran.reason, again.verdict) == (Outcome.GOOD, "976 places agree", Outcome.GOOD)
+    assert [recipe.pins["torch"] for recipe in store.asked] == ["2.1.0", "2.4.1", "2.4.0"]
+    asked = [Evidence(tmp_path / "out" / name).header.case.against for name in ("reference", "probes/torch-2.4.1")]
+    place = tmp_path / "out" / "reference-trace"
+    assert asked == [f"record:{place}", f"held:{place}"]
+    assert ran.command.startswith(f"repro diff {tmp_path / 'model'} --against held:{place} ")
+
+
+def test_a_reference_that_does_not_install_is_told_apart_from_the_release(real):
+    made, _ = real(broken="torch-2.1.0", command="diff", diff=DIFF)
+    made.hold(REFERENCE)
+    ran = made.probe(PINS, "x")
+    assert (ran.verdict, ran.folder) == (Outcome.SKIP, None)
+    assert ran.reason == "what it is held against does not install: no wheel"
+    assert "torch==2.1.0" in ran.command
+
+
+def test_a_reference_that_is_not_good_decides_nothing(real):
+    made, store = real(command="diff", diff={**DIFF, "verdict": "bad", "reason": "it is not there"})
+    made.hold(REFERENCE)
+    ran = made.probe(PINS, "x")
+    assert (ran.verdict, ran.kind, len(store.asked)) == (Outcome.SKIP, None, 1)
+    assert ran.reason == "what it is held against was not recorded: it is not there"
 
 
 def test_a_probe_that_is_killed_is_a_skip(real):

@@ -1,12 +1,14 @@
 """A row holds what a cell answered, or why it did not."""
 
+import pytest
 from support.hosting import ORIGIN
 
 from repro.core.answer import Ablation, Answer, CellInfo, ModelInfo
-from repro.core.encoding import decode, encode
-from repro.core.payloads import Environment, Figures, Origin
+from repro.core.encoding import decode, encode, replace
+from repro.core.payloads import Environment, Figures, Forward, Origin, Pass
 from repro.core.records import Case, Kind, Outcome, Recipe
 from repro.core.sweep_answers import CellAblation
+from repro.report.cells import same_outputs
 from repro.sweeps.matrix.rows import answered, unanswered
 
 RECIPE = Recipe(id="a", python="3.11", device="cpu", why="a test", pins={"torch": "2.4.1", "transformers": "4.57.3"})
@@ -41,6 +43,36 @@ def test_a_row_has_what_the_cell_found_and_what_was_asked():
     assert row.asked == {"python": "3.11", "torch": "2.4.1", "transformers": "4.57.3"}
     assert row.ablations == (CellAblation(name="dtype=float32", verdict=Outcome.GOOD, reason="finite"),)
     assert row.command == "repro matrix m --cell a"
+
+
+def test_a_row_of_a_good_cell_has_what_its_passes_gave_and_that_of_a_bad_one_has_not():
+    forward = Forward(prompts=(Pass(digest="1a"), Pass(digest="2b")))
+    good = replace(ANSWER, verdict=Outcome.GOOD, forward=forward)
+    assert answered(RECIPE, good, 1.0, "").outputs == ("1a", "2b")
+    assert answered(RECIPE, replace(good, verdict=Outcome.BAD), 1.0, "").outputs == ()
+    unknown = replace(good, forward=Forward(prompts=(Pass(digest="1a"), Pass())))
+    assert answered(RECIPE, unknown, 1.0, "").outputs == ()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ("", None),
+        ("1", None),
+        ("11", "The same output, bit for bit: a and b."),
+        ("12", "No two good cells give the same bits. Whether"),
+        ("1-1", "The same output, bit for bit: a and c."),
+        ("1212", "The same output, bit for bit: a and c; b and d. Whether"),
+        ("1121", "The same output, bit for bit: a, b and d. Of no other cell's: c. Whether"),
+    ],
+)
+def test_cells_of_the_same_bits_are_named_together(outputs, said):
+    rows = [
+        replace(answered(RECIPE, ANSWER, 1.0, ""), id=name, outputs=() if letter == "-" else (letter,))
+        for name, letter in zip("abcd", outputs, strict=False)
+    ]
+    found = same_outputs(rows)
+    assert found == said if said is None or "Whether" not in said else found.startswith(said)
 
 
 def test_a_row_does_not_name_the_interpreters_path():

@@ -26,7 +26,7 @@ class Paper:
 
     def __init__(self, truth, released, requires=None):
         self.truth, self.released, self.needs = truth, released, requires or {}
-        self.asked, self.labels, self.read = [], [], []
+        self.asked, self.labels, self.read, self.held = [], [], [], []
 
     def releases(self, package):
         return tuple(self.released[package])
@@ -38,6 +38,10 @@ class Paper:
         if isinstance(lines, FetchError):
             raise lines
         return tuple(f'torch{line}; extra == "torch"' for line in lines)
+
+    def hold(self, pins):
+        assert not self.asked
+        self.held.append(dict(pins))
 
     def probe(self, pins, label):
         self.asked.append(dict(pins))
@@ -297,6 +301,48 @@ def test_different_kinds_of_bad_are_pointed_out():
     assert note.startswith("The bad releases do not show the same kind of fault: load in 1.3.0; nonfinite in 1.1.0. ")
 
 
+def other_numbers(pins):
+    """A truth in which the releases from 1.3.0 on give other numbers."""
+    if numbers([pins["torch"]]) < (3,):
+        return GOOD
+    reason = f"against the good end: the first difference is made in layers.{pins['torch'][2]}."
+    return ReleaseRun(verdict=BAD, reason=reason, command="repro", kind=Kind.DIVERGENT, folder="folder")
+
+
+@pytest.mark.parametrize(("good", "bad", "words"), [("1.0.0", "1.5.0", "last good"), ("1.0.0", "1.4.0", "last good")])
+def test_every_release_is_held_against_the_good_end_from_the_first_probe_on(good, bad, words):
+    released = {"torch": numbered(6)}
+    answer, world, _ = ask(other_numbers, released, good=good, bad=bad, divergent=True)
+    assert world.held == [{"torch": good, "transformers": "4.57.3"}]
+    assert answer.reason == (
+        f"torch: 1.2.0 is the {words} release and 1.3.0 the first bad one; 1.3.0 against the good end: the first "
+        "difference is made in layers.3"
+    )
+    (note,) = answer.notes
+    assert "was held against torch 1.0.0, transformers 4.57.3" in note
+
+
+def test_the_good_end_may_be_the_newer_one():
+    def truth(pins):
+        return GOOD if numbers([pins["torch"]]) >= (3,) else other_numbers({"torch": "1.3.0"})
+
+    answer, world, _ = ask(truth, {"torch": numbered(6)}, good="1.5.0", bad="1.0.0", divergent=True)
+    assert world.held == [{"torch": "1.5.0", "transformers": "4.57.3"}]
+    assert (answer.direction, answer.last_good, answer.first_bad) == ("fix", "1.3.0", "1.2.0")
+
+
+def test_a_good_end_that_differs_from_itself_gives_no_boundary():
+    answer, _, _ = ask(lambda pins: BAD, {"torch": numbered(3)}, divergent=True)
+    assert (answer.verdict, answer.changes) == (SKIP, ())
+    assert "was said to be good and is bad" in answer.reason
+
+
+def test_without_that_question_nothing_is_held_against_anything():
+    answer, world, _ = ask(other_numbers, {"torch": numbered(6)})
+    assert (world.held, answer.notes) == ([], ())
+    assert answer.reason == "torch: 1.2.0 is the last good release and 1.3.0 the first bad one"
+
+
 # Two axes. In the tables below "good" or "bad" follows from both versions.
 
 TORCHES = ["2.0.0", "2.1.0", "2.2.0"]
@@ -423,6 +469,14 @@ def test_the_search_begins_again_where_a_release_in_between_excludes_the_partner
     assert answer.notes == (note,)
     assert note in said
     assert [pins["torch"] for pins in world.asked][:3] == ["2.2.0", "2.2.0", "2.1.0"]
+
+
+def test_what_is_held_against_stays_where_the_search_begins_again():
+    requires = {"4.1.0": ["<2.2"], "4.2.0": ["<2.2"]}
+    answer, world, _ = two(from_("4.2.0"), requires, divergent=True)
+    assert world.held == [{"transformers": "4.0.0", "torch": "2.2.0"}]
+    assert (answer.last_good, answer.first_bad) == ("4.1.0", "4.2.0")
+    assert len(answer.notes) == 2
 
 
 def test_a_walk_reads_all_first_and_never_begins_again():

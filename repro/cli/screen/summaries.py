@@ -102,12 +102,17 @@ def prompt_ablations_table(rows: Sequence[PromptAblation]) -> "Table":
 
 def table(result: "Result", *, to_stderr: bool) -> None:
     """Of a matrix: the cells, cells x ablations, and what the fault follows."""
+    from repro.report.cells import same_outputs
+
     answer = result.answer
     console = console_on(sys.stderr if to_stderr else sys.stdout)
     console.print(cells_table(answer.cells or ()))
     ablations = cell_ablations_table(answer.cells or ())
     if ablations is not None:
         console.print(ablations)
+    same = same_outputs(answer.cells or ())
+    if same is not None:
+        _prose(console, same)
     for statement in answer.differences.statements if answer.differences is not None else ():
         _prose(console, statement.text)
     _end(console, result)

@@ -31,6 +31,8 @@ EXPECTED = (
     f"expected one of {', '.join(WAYS)}, compile, @REVISION, another model folder, an interpreter, the id of a cell,"
     " or logits in a .safetensors file."
 )
+TRACES = ("record", "held")
+"""A folder into which the way is recorded, and one that holds a recording, made in whatever environment."""
 BACKENDS = ("eager", "aot_eager", "inductor")
 """Of torch.compile, from the first stage to the last."""
 
@@ -45,6 +47,8 @@ def against_from(text: str, case: Case) -> str:
     kind, _, rest = name.partition(":")
     if name in WAYS or name == "compile" or (kind == "compile" and rest in BACKENDS):
         return name
+    if kind in TRACES and rest:
+        return f"{kind}:{Path(rest).expanduser().absolute()}"
     if text.endswith(".safetensors"):
         path = Path(text).expanduser()
         if not path.exists():

@@ -5,7 +5,7 @@ from typing import Any
 from ..protocol.wire import Outcome
 from .compiled import compiled
 from .diff import answer, held_against, make
-from .elsewhere import environment_beside, held_there, model_beside
+from .elsewhere import environment_beside, held_there, model_beside, recorded
 from .file import against_file
 from .ways import NoSuchWay, named, plain, several
 
@@ -14,8 +14,11 @@ def asked(session: Any) -> Outcome:
     """Verdict, reason and payload."""
     against = str(session.case.get("against"))
     kind, _, rest = against.partition(":")
+    if kind == "record":
+        return _said(against, session, recorded(session, rest))
     if kind == "held":
-        return held_there(session, rest)
+        verdict, reason, payload = held_there(session, rest)
+        return verdict, reason, payload and {**payload, "against": against}
     if kind == "file":
         try:
             return _said(against, session, against_file(session, rest))

@@ -7,6 +7,7 @@ call number, whatever the releases are.
 import gc
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -61,10 +62,31 @@ def environment_beside(session: Any, python: str) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def recorded(session: Any, folder: str) -> Outcome:
+    """This environment's way into a folder, against which others are held."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    made, settings = _made(session, folder)
+    save(made, settings, folder)
+    count = len(made.recording.entries)
+    return "good", f"{count:,} inputs and outputs of module calls were recorded", {"way": versions()}
+
+
 def held_there(session: Any, folder: str) -> Outcome:
     """In the other environment: what lies in the folder, held against."""
+    if not os.path.isfile(os.path.join(folder, INDEX)):
+        return "skip", f"there is no recording in {folder}", None
     made, settings = opened(folder)
-    return _held(session, made, settings, f"transformers and torch of {sys.executable}")
+    by = str(read_json(os.path.join(folder, INDEX))["by"])
+    verdict, reason, payload = _held(session, made, settings, by)
+    notes = [f'"here" is what was recorded with {by}; "there" is {versions()}', *(payload or {}).get("notes", ())]
+    return verdict, reason, {**(payload or {}), "notes": notes}
+
+
+def versions() -> str:
+    """What this environment runs, as a part of a sentence."""
+    library = getattr(sys.modules.get("transformers"), "__version__", None)
+    return f"Python {platform.python_version()}, torch {torch.__version__}, transformers {library}"
 
 
 def _made(session: Any, folder: Optional[str]) -> tuple[Made, dict[str, Any]]:
@@ -194,6 +216,7 @@ def save(made: Made, settings: dict[str, Any], folder: str) -> None:
         "chosen": list(made.chosen),
         "weights": made.weights,
         "settings": settings,
+        "by": versions(),
         "ids": [None if made.input_ids is None else made.input_ids.tolist() for made in made.inputs],
         "values": recording.store.save(),
     }
@@ -257,9 +280,10 @@ def _asked_there(session: Any, python: str, folder: str) -> Outcome:
     there = (ended.get("environment") or {}).get("payload") or {}
     payload = dict(found.get("payload") or {})
     payload["elsewhere"] = {name: there.get(name) for name in ("python", "torch", "transformers", "executable")}
-    versions = "Python {python}, torch {torch}, transformers {transformers}".format(**payload["elsewhere"])
-    reason = found["reason"].replace(payload.get("way") or "\0", versions)
+    there_runs = "Python {python}, torch {torch}, transformers {transformers}".format(**payload["elsewhere"])
+    reason = found["reason"].replace(payload.get("way") or "\0", there_runs)
     if found["verdict"] == "skip" and (ended.get("load") or {}).get("verdict") == "skip":
         reason = ended["load"]["reason"]
-    payload["way"] = versions
+    payload["way"] = there_runs
+    payload["notes"] = list(payload.get("notes") or ())[1:]  # the first is for those who ask there
     return found["verdict"], reason, payload

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from repro.core.records import Outcome
 from repro.core.sentences import listed, plain
 from repro.core.sweep_answers import CellPair, CellRow, Difference, Differences
-from repro.report.cells import answered_ablations, cells_of, statements
+from repro.report.cells import answered_ablations, cells_of, same_outputs, statements
 from repro.report.markdown import DASH, Row, cell, commands, first_of, or_dash, text, thinned, verdict
 from repro.report.plots.verdicts import cells
 from repro.report.section import Section, Shown, Variables
@@ -16,6 +16,8 @@ One environment each.
 {{ table(head, rows) }}
 
 {{ note }}
+
+{{ same }}
 
 {{ "Ablations in each cell:" if ablations }}
 
@@ -61,6 +63,7 @@ def fill(shown: Shown) -> Variables | None:
         "head": ["cell", "Python", "torch", "Transformers", "device", *place, "verdict", "seconds", "reason"],
         "rows": [_row(item, platforms=platforms) for item in chosen],
         "note": note,
+        "same": text(same_outputs(items) or "") or None,
         "ablations_head": ["cell", "as asked", *map(cell, names)],
         "ablations": [_ablations(item, names) for item in with_ablations] if names else [],
         "ablations_note": ablations_note if names else None,

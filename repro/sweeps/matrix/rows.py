@@ -41,6 +41,7 @@ def answered(recipe: Recipe, answer: Answer, seconds: float, command: str) -> Ce
         seconds=seconds,
         command=command,
         folder=recipe.id,
+        outputs=_outputs(answer),
     )
 
 
@@ -58,6 +59,13 @@ def unanswered(recipe: Recipe, reason: str, command: str, seconds: float = 0.0) 
         seconds=seconds,
         command=command,
     )
+
+
+def _outputs(answer: Answer) -> tuple[str, ...]:
+    """The digests of what a good pass gave; none where one of them is not known."""
+    passes = answer.forward.prompts if answer.forward is not None and answer.verdict is Outcome.GOOD else ()
+    found = tuple(item.digest for item in passes if item.digest is not None)
+    return found if len(found) == len(passes) else ()
 
 
 def _asked(recipe: Recipe) -> dict[str, str]:

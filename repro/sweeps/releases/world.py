@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from repro.core.encoding import replace
 from repro.core.errors import BuildError
 from repro.core.paths import relative
 from repro.core.payloads import Trace
@@ -19,6 +20,9 @@ from repro.environments import registry
 from repro.environments.store import Announcer, Store
 from repro.run.child import Children
 from repro.run.run import Request
+
+REFERENCE, TRACE = "reference", "reference-trace"
+"""The run whose numbers every release is held against, and these."""
 
 
 class RealWorld:
@@ -41,9 +45,10 @@ class RealWorld:
         self.children = Children()
         self.built_some = False
         self._reference: Mapping[str, str] | None = None
+        self._recorded = False
 
     def hold(self, pins: Mapping[str, str]) -> None:
-        """As ``World`` says. The environment is built with the first probe."""
+        """As ``World`` says. It is recorded with the first probe."""
         self._reference = dict(pins)
 
     def releases(self, package: str) -> tuple[str, ...]:
@@ -58,18 +63,19 @@ class RealWorld:
     def probe(self, pins: Mapping[str, str], label: str) -> ReleaseRun:
         """As ``World`` says."""
         begin = time.monotonic()
-        what, building = "it does not install", pins
+        request = self._request
+        if self._reference is not None:
+            missing = self._record(self._reference)
+            if missing is not None:
+                return replace(missing, seconds=time.monotonic() - begin)
+            request = self._against("held")
         try:
             cell = self._build(pins)
-            request = self._request
-            if self._reference is not None:
-                what, building = "what it is held against does not install", self._reference
-                request = dataclasses.replace(request, extra=("--against", self._build(self._reference).python))
         except BuildError as error:
             return ReleaseRun(
                 verdict=Outcome.SKIP,
-                reason=f"{what}: {error}",
-                command=self._install(building),
+                reason=f"it does not install: {error}",
+                command=self._install(pins),
                 seconds=time.monotonic() - begin,
             )
         place = Path("probes", label)
@@ -100,6 +106,28 @@ class RealWorld:
             reasons = [seen.verdict.reason for seen in observed.values() if seen.verdict.outcome is Outcome.SKIP]
             return ran.reason or "; ".join(reasons) or "the trace step gave nothing"
         return section(observed, "trace", Trace) or "the trace step gave nothing"
+
+    def _record(self, pins: Mapping[str, str]) -> ReleaseRun | None:
+        """The recording that every release is held against, made once; None where it is there, else the skip."""
+        if self._recorded:
+            return None
+        try:
+            cell = self._build(pins)
+        except BuildError as error:
+            reason = f"what it is held against does not install: {error}"
+            return ReleaseRun(verdict=Outcome.SKIP, reason=reason, command=self._install(pins))
+        request = self._against("record")
+        with self._announcer.task("recording what every release is held against"):
+            ran = self.children.ask(request, cell, self._folder / REFERENCE, aloud=False)
+        answer = ran.answer
+        self._recorded = answer is not None and answer.verdict is Outcome.GOOD
+        if self._recorded:
+            return None
+        reason = f"what it is held against was not recorded: {ran.reason if answer is None else answer.reason}"
+        return ReleaseRun(verdict=Outcome.SKIP, reason=reason, command=_beside(request, cell))
+
+    def _against(self, kind: str) -> Request:
+        return dataclasses.replace(self._request, extra=("--against", f"{kind}:{(self._folder / TRACE).absolute()}"))
 
     def _build(self, pins: Mapping[str, str]) -> Cell:
         recipe = self._recipe(pins)
@@ -138,7 +166,7 @@ class RealWorld:
 
 
 def _beside(request: Request, cell: Cell) -> str:
-    """The command that holds the two environments against each other again, on this machine."""
+    """The command that asks this again with the same recording, on this machine."""
     return shlex.join(dataclasses.replace(request, python=cell.python, out=None).argv())
 
 
