@@ -1,6 +1,7 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
-    python bench/run.py [screen] [weights] [start] [whole] [cells] [prompts] [script] [inprocess] [narrow]
+    python bench/run.py [screen] [weights] [start] [whole] [cells] [diff] [prompts] [script] [inprocess] [narrow]
+                        [reference]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -343,6 +344,39 @@ def bench_inprocess() -> list[Figure]:
     ]
 
 
+def bench_diff() -> list[Figure]:
+    """Two ways held against each other against both of their plain passes."""
+    import torch
+
+    from repro.probes.checkpoint.resolve import Source
+    from repro.probes.differing.diff import answer, held_against, make
+    from repro.probes.differing.ways import named, plain
+    from repro.probes.model.inputs import Inputs
+    from repro.probes.model.load import Loaded
+
+    figures = []
+    for name, tokens, limit in (("gpt2", 256, 4.0), ("gemma-3-270m", 64, None)):
+        model = build(name).float()
+        ids = torch.randint(5, 1000, (1, tokens), generator=torch.Generator().manual_seed(0))
+        inputs = (Inputs(None, "seeded", ids, torch.ones_like(ids)),)
+        loaded = Loaded(model, "", Source("random", None), torch.float32, torch.device("cpu"), "sdpa", {})
+        this, other = plain(inputs), named(loaded, inputs, {}, "eager")
+
+        def both(model: Any = model, this: Any = this, other: Any = other) -> None:
+            this.run(model, lambda number: None)
+            with other.setting():
+                other.run(model, lambda number: None)
+
+        def held(model: Any = model, this: Any = this, other: Any = other, inputs: Any = inputs) -> None:
+            made = make(model, this, inputs, lambda done, total, unit: None)
+            answer(held_against(model, made, other, lambda done, total, unit: None), this)
+
+        figures.append(
+            Figure(f"diff against eager / both passes, {name}, {tokens} tokens", paired(held, both, 5), limit)
+        )
+    return figures
+
+
 def bench_narrow() -> list[Figure]:
     """The forecast against the plain pass, and how many sets of modules --keep-float32 asks."""
     import torch
@@ -372,16 +406,37 @@ def bench_narrow() -> list[Figure]:
     return figures
 
 
+def bench_reference() -> list[Figure]:
+    """The check against float64 of `repro MODEL`, against the plain pass that it looks at again."""
+    import torch
+
+    from repro.probes.model.forward import look, run
+    from repro.probes.model.ready import ready
+    from repro.probes.rounding.run import hold
+
+    figures = []
+    for name, count in (("gpt2", 32), ("gpt2", 256)):
+        generator = torch.Generator().manual_seed(0)
+        loaded, given = ready(build(name).float(), (torch.randint(0, 50_000, (1, count), generator=generator),))
+        seen = look(loaded.model, given)
+        ratio = paired(lambda: hold(loaded, [seen]), lambda: run(loaded.model, seen.inputs), 7)  # noqa: B023
+        limit = 6.0 if (name, count) == ("gpt2", 32) else None
+        figures.append(Figure(f"held against float64 / a plain pass, {name}, {count} tokens", ratio, limit))
+    return figures
+
+
 BENCHES = {
     "screen": bench_screen,
     "weights": bench_weights,
     "start": bench_start,
     "whole": bench_whole,
     "cells": bench_cells,
+    "diff": bench_diff,
     "prompts": bench_prompts,
     "script": bench_script,
     "inprocess": bench_inprocess,
     "narrow": bench_narrow,
+    "reference": bench_reference,
 }
 
 

@@ -15,8 +15,10 @@ from repro.cli.options import (
     CASE,
     DEBUG,
     DEVICE,
+    DIVERGENT,
     GIVEN,
     LIMITS,
+    LIMITS_OF_RELEASES,
     MODEL,
     SETTINGS,
     conclude,
@@ -61,6 +63,7 @@ Examples:
   repro versions examples/pytorch_103749.py --package torch --good 2.5.1 --bad 2.3.1
   repro versions ./my-model --package transformers --good 4.42.4 --bad 4.44.2 --with torch==2.4.1
   repro versions ./my-model --dtype float16 --package torch --good 2.5.1 --bad 2.2.0 --all
+  repro versions ./my-model --package transformers --good 4.42.4 --bad 5.23.0 --fault divergent
   repro versions flaky.py --package torch --good 2.4.1 --bad 2.6.0 --runs 5
 
 \b
@@ -283,14 +286,15 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
     *GIVEN,
     out("repro-runs/MODEL-versions-STAMP/"),
     AS_JSON,
-    *LIMITS,
+    *LIMITS_OF_RELEASES,
     DEBUG,
 )
 def versions(**options: Any) -> None:
     """Search the releases of a package for the one in which the answer changed, and say what changed there.
 
     MODEL is as for `repro run`; a script (.py) answers by its exit status: 0 good, 1 bad, 125 could not tell. Both ends
-    are asked first. A release that does not install, import or resolve is skipped, not guessed; what is found is an
+    are asked first. With --fault divergent the numbers of each release are held against those of --good, as `repro
+    diff` does it. A release that does not install, import or resolve is skipped, not guessed; what is found is an
     interval. The package that must go together with the one searched (torch and transformers) is chosen by what the
     releases declare, unless --with holds it.
     """
@@ -299,8 +303,9 @@ def versions(**options: Any) -> None:
     from repro.environments.store import Store
     from repro.sweeps.releases import run
 
-    request = request_from("forward", options)
-    question = run.question(**{key: options[key] for key in run.ASKED}, case=request.case)
+    divergent = options["fault"] == DIVERGENT
+    request = request_from("diff", {**options, "fault": "nonfinite"}) if divergent else request_from("forward", options)
+    question = run.question(**{key: options[key] for key in run.ASKED}, case=request.case, divergent=divergent)
     search = run.Search(request, question, options["out"], options["trace"])
     result = run.run(search, Store(), Announcer())
     as_json = options["as_json"]

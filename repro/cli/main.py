@@ -131,7 +131,8 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="repro", message="%(prog)s %(version)s")
 def repro() -> None:
-    """Find where a model's NaN or Inf is born: module, operator, source line, token, channel; and what works around it.
+    """Find where a model's NaN, Inf or wrong number is born: module, operator, source line, token, channel; and what
+    works around it.
 
     MODEL is a Hub id with an optional @revision, a folder, a .gguf file, or a script that answers by its exit status.
     See `repro run --help` for the options.

@@ -25,6 +25,8 @@ EXIT_STATUS = {"good": 0, "bad": 1, "skip": 125}
 """What ``git bisect run`` reads: 0 good, 1 bad, 125 could not tell. Usage errors end with 2, Ctrl-C with 130."""
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp64": "float64"}
+DIVERGENT = "divergent"
+"""The fault of finite numbers that rounding does not explain."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -52,6 +54,21 @@ class Dtype(_Choice):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The full name."""
         return super().convert(DTYPES.get(value, value), param, ctx)
+
+
+class FaultSought(_Choice):
+    """The fault to look for; a divergent one only where the command has something to hold the numbers against."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The fault, as it was given."""
+        if value == DIVERGENT and DIVERGENT not in self.choices:
+            self.fail(
+                "this command holds nothing against another release: `repro versions` does, and"
+                " `repro diff MODEL --against WHAT` takes two ways of running it",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
 
 
 class Model(_ParamType):
@@ -161,15 +178,25 @@ FILE_LIMITS = click.option(
     " 60 s for building a model, 4,000,000 characters in a prompt, ... FACTOR multiplies every limit; none takes"
     " them away. Default: REPRO_LIMITS, or 1.",
 )
-LIMITS: tuple[Decorator, ...] = (
+_BOUNDS: tuple[Decorator, ...] = (
     click.option("--trust-remote-code", is_flag=True, help="Allow code that comes with the model to run."),
     click.option("--timeout", type=Seconds(), metavar="SECONDS", help="Time limit of the whole run."),
     click.option("--step-timeout", type=Seconds(), metavar="SECONDS", help="Time limit per step (loading excluded)."),
+)
+_FAULTS = ("nonfinite", "crash")
+_CRASH = "The fault to look for. A crash counts as bad only with --fault crash; otherwise it is skip."
+LIMITS: tuple[Decorator, ...] = (
+    *_BOUNDS,
+    click.option("--fault", type=FaultSought(_FAULTS), default="nonfinite", help=_CRASH),
+    FILE_LIMITS,
+)
+LIMITS_OF_RELEASES: tuple[Decorator, ...] = (
+    *_BOUNDS,
     click.option(
         "--fault",
-        type=click.Choice(["nonfinite", "crash"]),
+        type=FaultSought((*_FAULTS, DIVERGENT)),
         default="nonfinite",
-        help="The fault to look for. A crash counts as bad only with --fault crash; otherwise it is skip.",
+        help=f"{_CRASH} divergent: bad is a release whose numbers differ from those of --good beyond rounding.",
     ),
     FILE_LIMITS,
 )

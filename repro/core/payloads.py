@@ -397,7 +397,7 @@ class Origin(Record, frozen=True, kw_only=True):
     ``occurrence`` counts the calls of the same operator within the module's call. ``code`` is the package that the
     source line belongs to. ``operands`` are the inputs at the element. ``tensor`` and ``tensor_index`` name the weight
     or buffer in which the value lay, ``stored_as`` its name in a .gguf file. ``confirmed_by``: "repaired", "changed",
-    "suffices", "together", "corrected", "layers" or "walked".
+    "suffices", "together", "corrected", "layers", "walked" or "repeated".
 
     ``phase``: "load", "forward", "loss", "backward", "clip", "optimizer" or "generate". Behind a backward operator
     stand ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the
@@ -717,10 +717,15 @@ class Listing(Record, frozen=True, kw_only=True):
 
 
 class Configuration(Record, frozen=True, kw_only=True):
-    """The model's class built from a small configuration with weights of a seed, and the ids that show the fault."""
+    """The model's class built from a small configuration with weights of a seed, and the ids that show the fault.
+
+    ``model_from``, ``config_from``: the modules that the classes are imported from.
+    """
 
     model_class: str
     config_class: str
+    model_from: str = "transformers"
+    config_from: str = "transformers"
     config: Plain = field(default_factory=dict)
     dtype: str = "float32"
     attn: str | None = None

@@ -1,5 +1,6 @@
 """The sentences that a verdict is given in. Numbers are rounded to six significant digits here, and nowhere before."""
 
+import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -118,10 +119,22 @@ def _came_in(origin: Origin) -> str:
     return f"{found.bad:,} of {many(found.total, 'value')} of this {found.kind} are NaN or Inf"
 
 
+def _departed(origin: Origin, reference: str) -> str:
+    """A finite number against float64's."""
+    ratio, value = number(origin.ratio), number(origin.value)
+    said = (
+        f"it gives {origin.value if value is None else plain(value)}, and float64 of the same inputs gives {reference}"
+    )
+    far = "" if ratio is None or not math.isfinite(ratio) else f", {plain(ratio, 3)} times what rounding allows"
+    return said + far + (f"; {origin.note}" if origin.note and far else "")
+
+
 def _against_reference(origin: Origin, bisect: Bisect | None) -> str:
     """What other arithmetic has there; the limit only where it is what was passed."""
     value = number(origin.reference_value)
     dtype = origin.reference and origin.reference.dtype
+    if origin.ratio is not None:
+        return _departed(origin, plain(value) if value is not None else "another number")
     parts = []
     if value is not None:
         parts.append(f"{(dtype or 'the reference').removeprefix('torch.')} has {plain(value)} there")

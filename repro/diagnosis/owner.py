@@ -27,6 +27,8 @@ NEAR = 16.0
 """A weight within this factor of the dtype's largest number is near it. Trained weights are far smaller."""
 FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
+COMES_WITH = "transformers_modules"
+"""The package under which Transformers imports code that comes with a model: its authors are not known."""
 ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
 FARTHER = "is farther from float64 of the same inputs than rounding allows"
@@ -342,9 +344,18 @@ def _code(answer: Answer) -> Owner | None:
         return Owner("transformers", f"{why} The cause is in the modeling code of Transformers{at}.")
     if origin.code == "__main__":
         return Owner("caller", f"{why} The cause is in the script's own code{at}.")
+    own = origin.code != COMES_WITH and not answer.case.trust_remote_code
+    if origin.code not in (None, "torch") and own and _is_installed(answer, origin):
+        return Owner(origin.code, f"{why} The cause is in the code of the package {origin.code}{at}.")
     if origin.code not in (None, "torch"):
         return Owner(None, f"{why} The cause is in the model's own code{at}. Report it to the model's authors.")
     return None
+
+
+def _is_installed(answer: Answer, origin: Origin) -> bool:
+    """Whether the code belongs to a package that the run's environment lists, and not to a file of somebody's own."""
+    packages = () if answer.environment is None else answer.environment.packages
+    return str(origin.code).replace("_", "-").lower() in {name.replace("_", "-").lower() for name in packages}
 
 
 def _cause(answer: Answer, origin: Origin) -> str:

@@ -130,6 +130,8 @@ def _bad_reason(step: str, observations: Mapping[str, Observation], origin: Orig
         said = origin_sentence(origin, section(observations, "bisect", Bisect))
         reason = observations[step].verdict.reason
         return f"{said} The script: {reason}" if step == "script" else f"{said} {sentence(reason)}"
+    if step == "reference" and origin is not None:
+        return origin_sentence(origin, None)
     if step not in PASSES and step != "watch":
         return observations[step].verdict.reason
     if origin is not None and origin.module is not None:

@@ -116,7 +116,7 @@ def _of_script(answer: Answer) -> str:
 
 def _of_model(answer: Answer, ran: Mapping[str, Outcome]) -> str:
     forward = answer.forward
-    if answer.prompts or answer.watch or answer.diff:
+    if answer.prompts or answer.watch or answer.diff or answer.kind is Kind.DIVERGENT:
         return ""
     if forward is None:
         return "The forward pass was not run."

@@ -19,7 +19,7 @@ from repro.reproducer.scripts.change import change_script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
 from repro.reproducer.scripts.configuration import configuration_script
 from repro.reproducer.scripts.files import file_script
-from repro.reproducer.scripts.listing import listing_script
+from repro.reproducer.scripts.listing import distribution, listing_script
 from repro.reproducer.scripts.load import load_script
 from repro.reproducer.scripts.model import crash_script, model_script
 from repro.reproducer.scripts.module import module_script
@@ -37,7 +37,8 @@ ADDRESSED: Mapping[str | None, tuple[str, ...]] = {
 }
 """Which scripts the owner of a fault can act on, the most telling first: PyTorch wants PyTorch alone, and a script that
 does not import Transformers is no report to Transformers. A whole model is before one of its layers where anybody can
-fetch it, and behind it where not. The caller gets the lines to change. Any other owner gets the smallest."""
+fetch it, and behind it where not. The caller gets the lines to change, and the makers of another package a script that
+imports it. Where there is no such script, it is the smallest."""
 
 PUT_BACK = "Private words are masked in its file. It was run with them, and does not show the fault without."
 
@@ -232,8 +233,11 @@ def _addressed(
     project: str | None, pairs: Sequence[tuple[Script, str]], tried: list[Tried], ask: Callable[[Script, str], Tried]
 ) -> Tried | None:
     """The first script that the owner can act on and that shows the fault; None where there is none."""
-    for kind in ADDRESSED.get(project, ()):
-        shown = _showing(pairs, tried, ask, functools.partial(_is_for, kind))
+    wanted: list[Callable[[Script], bool]] = [functools.partial(_is_for, kind) for kind in ADDRESSED.get(project, ())]
+    if project is not None and project not in (*ADDRESSED, "checkpoint"):  # another package's: a script that imports it
+        wanted = [lambda script: distribution(project) in script.needs]
+    for is_wanted in wanted:
+        shown = _showing(pairs, tried, ask, is_wanted)
         if shown:
             return shown[0]
     return None

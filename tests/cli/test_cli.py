@@ -14,8 +14,8 @@ from support.hosting import BISECT, NAN_FORWARD, answers, command, environment, 
 from repro.environments.cells import recipes
 from repro.environments.store import STAMP
 
-ALL_STEPS = 26
-NOTE = "note: resuming in out: {} of 8 steps are recorded there\n"
+ALL_STEPS = 27
+NOTE = "note: resuming in out: {} of 9 steps are recorded there\n"
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_what_the_progress_said_is_not_said_again_in_the_same_place(place):
 
 def test_steps_that_were_not_run_are_told_in_few_words(place):
     ran = ask(place, load={"verdict": "skip", "reason": "no such device"})
-    assert "not run: forward, bisect, forecast, reduce and 18 ablations\n" in ran.stdout
+    assert "not run: forward, reference, bisect, forecast, reduce and 18 ablations\n" in ran.stdout
 
 
 def test_a_prompt_that_no_tokenizer_could_read_is_said_to_be_unused(place):
@@ -188,6 +188,7 @@ def test_the_plan_has_what_was_asked_for(place):
         "generate": None,
         "train_step": None,
         "keep_float32": None,
+        "against": None,
         "image": None,
         "audio": None,
         "inputs": None,
@@ -297,7 +298,7 @@ def test_an_earlier_run_goes_on_and_nothing_is_repeated(place):
     ask(place, "--no-ablations", weights={"before": ["SIGSEGV"]})
     before = (place / "out" / "evidence.jsonl").read_bytes()
     ran = ask(place, "--no-ablations")
-    assert (ran.returncode, ran.stderr) == (125, NOTE.format(8))
+    assert (ran.returncode, ran.stderr) == (125, NOTE.format(9))
     assert (place / "out" / "evidence.jsonl").read_bytes() == before
 
 
@@ -307,7 +308,7 @@ def test_a_torn_last_line_is_run_again(place):
     path.write_bytes(path.read_bytes()[:-20])
     ran = ask(place, "--no-ablations")
     cut = "note: the last line of evidence.jsonl was cut off and is dropped: its step is asked again\n"
-    assert (ran.returncode, ran.stderr) == (0, cut + NOTE.format(7) + "reduce ... good (0.5 s): reduce is fine\n")
+    assert (ran.returncode, ran.stderr) == (0, cut + NOTE.format(8) + "reduce ... good (0.5 s): reduce is fine\n")
 
 
 @pytest.mark.parametrize("args", [("--dtype", "float16"), ("--prompt", "other")])

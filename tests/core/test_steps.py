@@ -89,6 +89,7 @@ def test_what_a_step_judges_is_a_kind_of_fault():
         "forward": Kind.NONFINITE,
         "generate": Kind.NONFINITE,
         "train": Kind.NONFINITE,
+        "reference": Kind.DIVERGENT,
         "script": None,
         "watch": None,
         "trace": None,

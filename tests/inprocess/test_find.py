@@ -211,3 +211,34 @@ def test_a_folder_that_holds_no_step_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UsageError):
             repro.replay(folder, nn.Linear(2, 2))
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[-INF, -INF, 1.0, 2.0], [-INF] * 4, [INF, -INF, INF, -INF], [INF] * 4, [-INF, -INF, 0.0, 3.0]],
+)
+@pytest.mark.parametrize("kind", [nn.Linear, nn.LayerNorm])
+def test_infinite_data_are_bad_input(values, kind):
+    torch.manual_seed(0)
+    module = kind(4, 4) if kind is nn.Linear else kind(4)
+    finding = repro.find(module, torch.tensor([values, [1.0, 2.0, 3.0, 4.0]]))
+    assert (finding.origin.mechanism, finding.origin.came_in.bad) == (
+        "bad_input",
+        sum(abs(value) == INF for value in values),
+    )
+
+
+def test_a_mask_among_the_inputs_is_none():
+    class Scores(nn.Module):
+        def forward(self, scores, mask):
+            summed = scores + mask
+            powers = (summed - summed.amax(-1, keepdim=True)).exp()
+            return powers / powers.sum(-1, keepdim=True)
+
+    mask = torch.zeros(3, 3)
+    mask[1] = -INF
+    origin = repro.find(Scores(), torch.randn(3, 3), mask).origin
+    assert (origin.mechanism, origin.op) == ("invalid", "aten.sub.Tensor")

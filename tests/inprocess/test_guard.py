@@ -465,3 +465,16 @@ def test_a_loss_that_goes_bad_in_a_closure_is_told_as_such(then):
     assert guard.finding.answer.watch.step == 1
     assert guard.finding.origin is None
     assert "made behind the model, in the loss" in guard.finding.text
+
+
+def test_a_parameter_that_was_bad_before_the_guard_began_is_said_so():
+    model = nn.ModuleDict({"used": nn.Linear(2, 2), "idle": nn.Linear(2, 2)})
+    model.forward = lambda x: model["used"](x)
+    with torch.no_grad():
+        model["idle"].weight[1, 0] = float("nan")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with repro.Guard(model, optimizer, then="note") as guard:
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert "the parameter idle.weight holds a NaN or Inf in step 1" in guard.finding.reason
+    assert "it held that before the guard began" in guard.finding.text

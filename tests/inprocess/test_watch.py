@@ -1,5 +1,6 @@
 """repro.watch: any code, while it runs once."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,69 @@ def test_a_nan_that_is_made_before_the_model_is_called_is_found_where_it_was_mad
         before = torch.zeros(1, 2) / torch.zeros(1, 2)  # BORN: before the model
         layer(before)
     assert seen.finding.origin.source == here("before the model")
+
+
+def test_what_the_block_returns_without_a_name_is_not_called_good():
+    seen = []
+
+    def returning(inside):
+        with repro.watch() as watch:
+            seen.append(watch)
+            zeros = torch.zeros(3)
+            if inside:
+                return {"mean": zeros / zeros.sum()}
+            return (zeros + 1).mean()
+
+    def named():
+        with repro.watch() as watch:
+            seen.append(watch)
+            zeros = torch.zeros(3)
+            result = zeros / zeros.sum()
+            return result  # noqa: RET504 - the name is what is asked about
+
+    kept = [returning(True), returning(False), named()]
+    assert len(kept) == 3
+    unnamed, sound, with_name = (watch.finding for watch in seen)
+    assert unnamed.verdict == "skip"
+    assert "give it a name in the block" in unnamed.reason
+    assert sound.verdict == "good"
+    assert (with_name.verdict, with_name.origin.op) == ("bad", "aten.div.Tensor")
+
+
+def test_threads_that_the_code_started_are_said():
+    made = []
+    before = threading.Thread.start
+    with repro.watch() as seen:
+        torch.ones(2).sum()
+        thread = threading.Thread(target=lambda: made.append(torch.zeros(1) / torch.zeros(1)))
+        thread.start()
+        thread.join()
+    assert made[0].isnan().all()
+    assert (seen.finding.verdict, threading.Thread.start) == ("skip", before)
+    assert "the variable made[0] holds a NaN or Inf that no watched operator made" in seen.finding.reason
+    with repro.watch() as seen:
+        torch.ones(2).sum()
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join()
+    assert seen.finding.verdict == "good"
+    assert "started a thread, and what ran there was not watched" in seen.finding.reason
+
+
+def test_what_an_optimizers_closure_runs_is_no_optimizers_phase():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4)
+    calls = []
+
+    def closure():
+        optimizer.zero_grad()
+        calls.append(model(torch.ones(2, 3)).square().mean())
+        loss = calls[-1] * (torch.zeros(()) / torch.zeros(()) if len(calls) == 2 else 1)  # BORN: a closure
+        loss.backward()
+        return loss
+
+    with repro.watch(model, optimizer) as seen:
+        optimizer.step(closure)
+    origin = seen.finding.origin
+    assert (origin.op, origin.source, origin.phase) == ("aten.div.Tensor", here("a closure"), "forward")

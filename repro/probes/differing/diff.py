@@ -4,17 +4,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
+import torch
 from torch import Tensor, nn
 
+from ..model.before.room import free_memory
 from ..model.forward import main_output
 from ..model.inputs import Inputs
+from ..model.precision import widened
 from ..observe.screen import blocks
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import digest, dtype_name, is_float, scalar, unravel
-from .ends import beside
+from .ends import beside, same
 from .held.calls import GAVE, GIVEN
-from .held.deviation import Ratio, apart, wide
+from .held.deviation import Ratio, apart, farthest, wide
 from .held.hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
 from .held.store import Store
 from .inside import blamed, draws, parting, sides
@@ -121,6 +124,8 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
             where = departure["module"] or "the model's own code"
             why = f"random numbers are drawn in {where} ({departure['op']}), and the two ways are given others"
             return "skip", f"{why}. In evaluation mode, or without that operator, the rest can be compared", payload
+        if this is not None and end is not None:
+            end.update(_same(against, this))
         return "bad", _departs(departure, against.way.words), payload
     nearest = payload["nearest"]
     most = "" if nearest is None else f"; at most {_times(nearest):.2g} times the drift of rounding"
@@ -226,8 +231,36 @@ def end_of(against: Against) -> Optional[dict[str, Any]]:
         )
         ratios = [pair.ratio(made.recording.free.get(pair.this), theirs.get(pair.other)) for pair in pairs]
     worst = max(zip(pairs, ratios), key=lambda row: degree(row[1]))
-    figures = beside(values, made.main.endswith("logits"))
+    figures = beside(values, [pair.found for pair in pairs], made.main.endswith("logits"))
     return {"output": made.main, **figures, **_ratio(*worst), "degree": degree(worst[1])}
+
+
+def _same(against: Against, this: Way) -> dict[str, float]:
+    """The errors of both ends against float64, by which PyTorch's own comparison judges; {} where the weights in
+    float64 have no room, or the model does not run in it.
+    """
+    model, made = against.model, against.made
+    room = free_memory()
+    if room is not None and sum(parameter.numel() for parameter in model.parameters()) * 8 > room // 2:
+        return {}
+    try:
+        with widened(model, torch.float64):
+            outputs = [main_output(output, made.main)[1] for output in this.run(model, lambda number: None)]
+    except Exception:  # noqa: BLE001 - figures beside the answer, which stands without them
+        return {}
+    pairs = [pair for pair in against.free.pairs if pair.this.side == GAVE and pair.this.path == made.main]
+    rows = []
+    for pair in (pair for pair in pairs if pair.this.call.module == ""):
+        ours, theirs = _values(made.recording, against.ends, pair)
+        exact = pair.cut.of_this(outputs[pair.this.call.pass_].cpu())
+        rows.append((exact.numel(), same(exact, ours, theirs)))
+    count = sum(size for size, _ in rows)
+    if not count:
+        return {}
+    return {
+        name: math.sqrt(sum(size * figures[name] ** 2 for size, figures in rows) / count)
+        for name in ("rmse_this", "rmse_other")
+    }
 
 
 def _values(recording: Recording, other: Recording, pair: Pair) -> tuple[Tensor, Tensor]:
@@ -287,7 +320,7 @@ def _departure(against: Against, pair: Pair, ratio: Ratio, this: Optional[Way]) 
 def _worst(ours: Tensor, theirs: Tensor, pair: Pair, ratio: Ratio) -> tuple[int, ...]:
     """The element that is furthest off: the first mismatch, or that of the row that is furthest off."""
     if ratio.mismatched or not ratio.at or ours.dim() < 2 or len(ratio.at) != ours.dim():
-        return pair.found.largest
+        return farthest(ours, theirs)
     difference = (wide(ours) - wide(theirs)).abs()
     most = limits(ratio.unit)
     if ratio.column / most.column > max(ratio.row / most.row, ratio.whole / most.whole):

@@ -188,7 +188,7 @@ def _end(made: Made, rows: list[tuple[Pair, Ratio, tuple[Tensor, Tensor]]]) -> d
     values = [row[2] for row in rows]
     whole = all(this.shape[-1] == values[0][0].shape[-1] for this, _ in values)
     pair, ratio, _ = max(rows, key=lambda row: degree(row[1]))
-    figures = beside(values, whole and made.main.endswith("logits"))
+    figures = beside(values, [row[0].found for row in rows], whole and made.main.endswith("logits"))
     return {
         "output": made.main, **figures, "deviation": pair.found.whole, "drift": ratio.drift, "whole": ratio.whole,
         "row": ratio.row, "column": ratio.column, "mismatched": ratio.mismatched, "degree": degree(ratio),

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from ..model.precision import widened
 from ..observe.source import excerpt, short, source_place
+from ..observe.tape import is_view
 from ..observe.watch import OpCall, StopPass, Watch, watched
 from ..values.figures import is_float, tensors_in
 from .held.alignment import cut
 from .held.calls import GIVEN, Call, Calls, Point, hooked
 from .held.deviation import apart, drift_of, held_against
 from .held.hold import Held, Pair, Recording, Way, beyond
-from .held.noise import Noise, is_view
+from .held.noise import Noise
 
 MOST_NAMED = 12  # operators of a stretch that are named
 
@@ -100,9 +101,20 @@ def parting(model: nn.Module, this: Way, other: Way, source: Recording, pair: Pa
             drift = drift_of(apart(common.of_this(ran.result), common.of_this(noisy.result)))
         unit = max(torch.finfo(item.dtype).eps for item in (ran.result, twin.result) if item.is_floating_point())
         if beyond(held_against(found, drift, float(unit))):
-            return _stretch(here[agreed_here + 1 : at + 1], there[agreed_there + 1 : place + 1])
+            stretch = _stretch(here[agreed_here + 1 : at + 1], there[agreed_there + 1 : place + 1])
+            return _with_those_alone(stretch, here, there)
         agreed_here, agreed_there = at, place
-    return _stretch(here[agreed_here + 1 :], there[agreed_there + 1 :])
+    return _with_those_alone(_stretch(here[agreed_here + 1 :], there[agreed_there + 1 :]), here, there)
+
+
+def _with_those_alone(stretch: dict[str, Any], here: list[Ran], there: list[Ran]) -> dict[str, Any]:
+    """Where the other side has nothing in the stretch: the operators that it alone runs in the whole call."""
+    known = {ran.key for ran in here}
+    alone = [ran for ran in there if ran.key not in known and not ran.is_view]
+    if stretch["other_op"] is not None or not alone:
+        return stretch
+    named = {"other_op": alone[0].op, "other_source": alone[0].source}
+    return {**stretch, **named, "other_operators": [ran.op for ran in alone][:MOST_NAMED]}
 
 
 def draws(op: Optional[str]) -> bool:

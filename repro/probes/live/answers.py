@@ -31,8 +31,22 @@ def watch_outcome(watching: Watching) -> Outcome:
     words = f"no NaN or Inf arrived anywhere; {watching.operators:,} operators"
     if watching.scaled:
         words += f"; {watching.scaled} overflows of scaled gradients, which the loss scaler threw away"
+    if watching.threads:
+        count = "a thread" if watching.threads == 1 else f"{watching.threads} threads"
+        words += f"; the code started {count}, and what ran there was not watched"
+        if watching.foreign is not None:
+            words = (
+                f"{watching.foreign} holds a NaN or Inf that no watched operator made; the code started {count}, and "
+            )
+            words += "what ran there was not watched: watch inside of the function that the thread runs"
+            return "skip", words, payload
     if not watching.operators:
         return "skip", "nothing ran: no operator of PyTorch was seen in this thread", payload
+    if watching.returns_some:
+        why = (
+            "a NaN or Inf that an operator made is still in use, and the block returned a value that no variable holds"
+        )
+        return "skip", f"{why}: give it a name in the block before it is returned, and it is looked at", payload
     return "good", words, payload
 
 

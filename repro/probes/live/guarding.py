@@ -23,6 +23,7 @@ from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_
 LOSS = "loss"
 CALLS = 64  # of the model, between two steps of the optimiser, that are kept
 UNSEEN = "the model ran inside of compiled code only, where its inputs cannot be kept: compile the model by itself"
+BEFORE = "it held that before the guard began: what made or loaded the weights put it there"
 STEPS = "the model's own call makes the optimizer's step, so it cannot be made again without changing the training"
 
 
@@ -50,6 +51,9 @@ class Guarding:
         self._wrapped = False  # whether a call came in through what wraps the model
         self.unread: Optional[str] = None  # why an output could not be read, where one could not
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._bad_before = frozenset(
+            name for name, parameter in model.named_parameters() if any(map(is_bad, local_parts(parameter)))
+        )
         self._class_name = type(model).__name__
         self._handles: list[Any] = []
         self._on_model: list[Any] = []
@@ -252,6 +256,8 @@ class Guarding:
         """Make again what went bad. The hooks of the screen say nothing meanwhile. What goes wrong in that is told, and
         never reaches the program.
         """
+        if bad.phase == "optimizer" and bad.name in self._bad_before:
+            return Told(bad, why=BEFORE)
         if self._steps_inside and bad.phase != "optimizer":
             return Told(bad, why=STEPS)
         if bad.phase == "forward" and bad.call is None:

@@ -2,10 +2,11 @@
 and objects.
 """
 
+import dis
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Optional
 
 import torch
@@ -23,6 +24,11 @@ KNOWN = frozenset(getattr(sys, "stdlib_module_names", ("builtins",))) | {
     "repro",
 }
 """Packages whose objects are what they are: their attributes are no variables of the program."""
+
+AFTER_BLOCK = frozenset((
+    "POP_TOP", "SWAP", "ROT_TWO", "COPY", "NOP", "LOAD_CONST", "PUSH_NULL", "PRECALL", "CALL", "CACHE", "POP_ITER",
+))  # fmt: skip
+"""What the interpreter does between leaving a block and the next, or the function. It computes no expression."""
 
 
 def held_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -81,3 +87,19 @@ def _below(path: str, value: Any, most: int) -> Iterator[tuple[str, Any]]:
 def is_odd(value: float) -> bool:
     """Whether a number is one that a program may not want: NaN, or +inf. A mask, or the best of none, is -inf."""
     return math.isnan(value) or value == math.inf
+
+
+def is_returning(frame: FrameType) -> bool:
+    """Whether a function that leaves a ``with`` block is about to return what it computed before. No variable holds
+    that.
+    """
+    before = ""
+    for instruction in dis.get_instructions(frame.f_code):
+        if instruction.offset <= frame.f_lasti:
+            continue
+        if instruction.opname == "RETURN_VALUE":
+            return before not in ("", "LOAD_CONST")
+        if instruction.opname not in AFTER_BLOCK:
+            return False
+        before = instruction.opname
+    return False

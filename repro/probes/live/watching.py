@@ -26,7 +26,7 @@ from ..observe.source import excerpt
 from ..observe.tape import Tape, output_tensors, unreadable
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, aside, watched_everywhere
 from ..origin.arithmetic import limit_of
-from ..origin.outside import came_in, literal_in_source
+from ..origin.outside import DATA, came_in, literal_in_source
 from ..origin.search import earliest
 from ..origin.walk import End, Origin, chosen
 from ..program.around import Threads, code_of, described, frames, node_here, phase_here
@@ -38,7 +38,7 @@ from ..reduce.seen import MASK, kinds_in
 from ..values.figures import describe, is_bad, scalar
 from .compiled import eagerly
 from .find import Found, look_into
-from .held import held_in, is_odd
+from .held import held_in, is_odd, is_returning
 
 KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
 UNSCALE = "_amp_foreach_non_finite_check_and_unscale_"
@@ -76,13 +76,15 @@ class Live(Capture):
     """Follows what runs, and holds the first sighting."""
 
     def __init__(self, names: Names, watch: "Watching") -> None:
-        super().__init__(Wanted(NOTHING, Rule(fill=None), 0), names, Threads())
+        self.threads = Threads()
+        super().__init__(Wanted(NOTHING, Rule(fill=None), 0), names, self.threads)
         self._owner = watch
         self._taping, self._kept = False, 0
         self._pending: Optional[Sighting] = None
         self._alive: list[Any] = []
         self._numbers: dict[str, Optional[Sighting]] = {}  # bad numbers that the program took out of tensors
-        self.before: frozenset[str] = frozenset()  # variables that held such a number before
+        self.before: frozenset[str] = frozenset()  # variables that held a bad value before
+        self.foreign: Optional[str] = None  # a variable with a bad value that no watched operator made
         self.scaled = 0  # gradients that a loss scaler threw away
         self.sighting: Optional[Sighting] = None
 
@@ -257,11 +259,24 @@ class Live(Capture):
             if self.sighting is None and self._is_made_here(tensor):
                 seen = self._sighted(tensor, Arrival(words, phase_here()["phase"]), None)
                 self.sighting = None if seen is None or seen.written_down else seen
+        if self.threads.started and self.sighting is None:
+            foreign = (path for path, thing in held if path not in self.before and self._is_foreign(thing))
+            self.foreign = next((f"the variable {path}" for path in foreign), None)
         for path, thing in held:
             sighting = self._numbers.get(str(thing)) if isinstance(thing, float) and path not in self.before else None
             if self.sighting is None and sighting is not None and not sighting.written_down:
                 arrival = replace(sighting.arrival, words=f"the variable {path}")
                 self.sighting = replace(sighting, arrival=arrival)
+
+    def _is_foreign(self, tensor: Any) -> bool:
+        if not isinstance(tensor, Tensor) or not is_readable(tensor) or self._memory.state(tensor) is not None:
+            return False
+        return is_bad(tensor) and bool(kinds_in([tensor]) - MASK)
+
+    @property
+    def leaves_some(self) -> bool:
+        """Whether memory in which an operator put a NaN or Inf, other than a mask's, is still in use."""
+        return any(not ref.expired() for ref in self._alive)
 
     def _is_made_here(self, tensor: Tensor) -> bool:
         """Whether it holds a NaN or Inf, other than a mask's, that an operator put there meanwhile."""
@@ -295,7 +310,8 @@ class Live(Capture):
             if origin is None:
                 return Sighting(arrival, None, None, "it was gone when it was looked at", call)
             if origin.end is End.OUTSIDE:
-                origin = chosen(literal_in_source(origin))
+                is_data = origin.outside is not None and self._named(origin.outside[0].tensor())[1] == DATA
+                origin = chosen(literal_in_source(origin), is_data)
             if origin.end is End.LITERAL or (origin.end is End.OUTSIDE and origin.step is None):
                 return None  # meant, or data as they came in: what is computed with them may arrive
             return self._told(arrival, origin, call)
@@ -366,6 +382,7 @@ class Watching:
         self._frame: Optional[FrameType] = None
         self._around: Optional[contextlib.ExitStack] = None
         self._thread: Optional[int] = None
+        self.returns_some = False  # whether the block returned what no variable holds, and a bad value was left
         self.further_variables: dict[str, Any] = {}
 
     @property
@@ -392,6 +409,16 @@ class Watching:
         """How often a loss scaler threw away gradients that had overflowed."""
         return self._live.scaled
 
+    @property
+    def foreign(self) -> Optional[str]:
+        """Of code that started threads, a variable that holds a bad value which no watched operator made."""
+        return self._live.foreign
+
+    @property
+    def threads(self) -> int:
+        """How many threads the code started. What ran in them was not looked at."""
+        return self._live.threads.started
+
     def held(self) -> Iterator[tuple[str, str, Tensor]]:
         """What the model holds, or all modules that were called; then what was named beside it."""
         known: set[int] = set()
@@ -413,9 +440,9 @@ class Watching:
         """Begin to watch. frame: whose variables count when it is over."""
         self._frame, self._thread = frame, threading.get_ident()
         if frame is not None:
-            odd = (path for path, thing in held_in(frame.f_locals) if isinstance(thing, float) and is_odd(thing))
-            self._live.before = frozenset(odd)
+            self._live.before = frozenset(path for path, thing in held_in(frame.f_locals) if _is_odd_thing(thing))
         self._around = contextlib.ExitStack()
+        self._around.enter_context(self._live.threads.counted())
         self._around.enter_context(eagerly())
         torch.clear_autocast_cache()  # a weight that was cast before would come in from outside
         if self._model is not None:
@@ -435,11 +462,16 @@ class Watching:
                 variables = {**({} if self._frame is None else self._frame.f_locals), **self.further_variables}
                 with aside():
                     self._live.at_the_end(variables)
+                found = self.sighting is not None
+                self.returns_some = not found and self._frame is not None and self._leaves_some(self._frame)
         finally:
             self._around.close()
             self._live.forget()
             self._frame = self._call = None
             self.further_variables.clear()
+
+    def _leaves_some(self, frame: FrameType) -> bool:
+        return self._live.leaves_some and is_returning(frame)
 
     def stop(self) -> None:
         """There is a sighting: what runs from here on runs as if nobody looked."""
@@ -485,6 +517,13 @@ class Watching:
         if self._model is None and self._hears and not self._watch.stack:
             with aside():
                 self._live.call_ends(self._names.classes.get(name, name), output, None)
+
+
+def _is_odd_thing(thing: Any) -> bool:
+    """Whether a variable holds a bad value already."""
+    if isinstance(thing, float):
+        return is_odd(thing)
+    return is_readable(thing) and is_bad(thing)
 
 
 def _weakly(tensor: Tensor) -> Any:

@@ -194,6 +194,11 @@ def positions(model: nn.Module) -> Optional[int]:
     return None
 
 
+def texts_of(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
+    """The text of each token; empty for an id that the tokenizer does not know."""
+    return tuple("" if token is None else str(token) for token in tokenizer.convert_ids_to_tokens(ids))
+
+
 def not_taken(model: nn.Module, made: "Inputs") -> Optional[str]:
     """Which of the inputs' ids or places the model has no row for, in words; None where it has one for each."""
     if made.input_ids is None:
@@ -205,6 +210,11 @@ def not_taken(model: nn.Module, made: "Inputs") -> Optional[str]:
     if not len(beyond):
         return None
     at = int(beyond[0])
+    if made.source == "file":
+        return (
+            f"The id {int(made.input_ids[0, at]):,} at place {at} was given, and the model's embedding has {rows:,}"
+            f" rows: give ids from 0 to {rows - 1:,}."
+        )
     word = "" if made.tokens is None or made.withheld else f" ({made.tokens[at]!r})"
     return (
         f"The tokenizer gives the id {int(made.input_ids[0, at]):,}{word}, and the model's embedding has {rows:,} rows:"
@@ -289,7 +299,7 @@ def tokenized(loaded: Loaded, tokenizer: Any, prompt: str, withheld: bool = Fals
     if ids.shape[-1] == 0:
         shown = WITHHELD if withheld else repr(prompt)
         raise ValueError(f"The tokenizer makes no token of the prompt {shown}. Give another --prompt.")
-    tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids[0].tolist()))
+    tokens = texts_of(tokenizer, ids[0].tolist())
     if withheld:
         tokens = veiled(tokenizer, tokens)
     plain = tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -171,8 +171,7 @@ class Session:
         verdict, reason, payload = outcome
         payload = dict(payload or {})
         payload["parameters"] = sum(parameter.numel() for parameter in loaded.model.parameters())
-        if adapter.strange:
-            text = f"the adapter has keys that the model does not: {', '.join(adapter.strange[:5])}"
+        for text in adapter.faults():
             payload["findings"] = [*payload.get("findings", ()), {"problem": text, "severity": "bad"}]
             reason, verdict = (f"{reason}; {text}" if verdict == "bad" else text), "bad"
         return verdict, f"{reason}; {adapter.words}", payload

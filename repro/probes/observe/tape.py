@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..values.figures import is_bad, is_float, is_wrapped, tensors_in
 from ..values.nest import items_in, opened, rebuild
 from .source import Place, short, source_place
-from .watch import Address, OpCall, StopPass, Watch, watched
+from .watch import PLAIN, Address, OpCall, StopPass, Watch, watched
 
 
 @dataclass
@@ -247,6 +247,19 @@ def written_by(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iter
             continue
         value = args[position] if position < len(args) else kwargs.get(argument.name)
         yield from tensors_in(value)
+
+
+def is_view(call: OpCall, result: Tensor) -> bool:
+    """Whether a result is another view of what the operator was given."""
+    try:
+        place = result.untyped_storage().data_ptr()
+        return any(
+            given.untyped_storage().data_ptr() == place
+            for given in tensors_in((call.args, call.kwargs))
+            if type(given) in PLAIN and given.layout is torch.strided
+        )
+    except (RuntimeError, NotImplementedError):  # no memory of its own that could be told
+        return True
 
 
 def record(model: nn.Module, run: Callable[[], Any], begin: tuple[str, int], end: tuple[str, int]) -> Tape:

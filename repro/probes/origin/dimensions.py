@@ -37,7 +37,7 @@ def locate(model: nn.Module, inputs: Inputs, place: Optional[Place]) -> dict[str
     words = inputs.decoder_tokens if part == "decoder_input_ids" else inputs.tokens if part == "input_ids" else None
     return {
         "token_index": token,
-        "token": words[token] if words and token is not None and token < len(words) else None,
+        "token": (words[token] or None) if words and token is not None and token < len(words) else None,
         "head_index": at.get(HEAD),
         "channel_index": at.get(CHANNEL),
         "place": found,

@@ -21,12 +21,6 @@ from .walk import Origin, Step
 
 Answer = tuple[str, Optional[float], Optional[str]]
 
-# Sums of products of these, for those who hold an operator against float64: their error follows the magnitudes that
-# were added up, not the size of the sum. Nothing about a bad value is decided by them.
-LINEAR = frozenset((
-    "mm", "bmm", "addmm", "baddbmm", "addmv", "mv", "dot", "linear", "matmul", "convolution", "sum", "mean", "cumsum",
-))  # fmt: skip
-
 NEAR = 2.0**-20  # how far a neighbouring point is: far enough to be another number in any dtype that float64 holds
 STEPS_FROM_ZERO = (2.0**-20, 0.25, 1.0, 1024.0)
 HUGE = 2.0**1000  # a neighbour of an overflow is at least that large; one of a pole is not

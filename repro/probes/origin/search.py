@@ -20,7 +20,7 @@ from ..values.figures import dtype_name, finite_mask, first_bad_index, is_bad, u
 from .arithmetic import limit_of
 from .counterfactual import effect, follows_the_fill, with_only, without_bad_values
 from .mechanism import Answer
-from .outside import PARAMETER, Leaf, find_leaf, literal_in_source, without_name
+from .outside import DATA, PARAMETER, Leaf, find_leaf, literal_in_source, without_name
 from .record import describe_origin
 from .walk import End, Origin, Step, chosen, trace
 
@@ -162,7 +162,7 @@ def _ended(
     if origin.masked_row and leaf is not None and leaf.kind == PARAMETER:
         origin = replace(origin, end=End.OUTSIDE)  # no mask is a parameter
     elif origin.end is End.OUTSIDE and (leaf is None or leaf.kind != PARAMETER):
-        origin = chosen(origin if leaf else literal_in_source(origin))
+        origin = chosen(origin if leaf else literal_in_source(origin), leaf is not None and leaf.kind == DATA)
     if origin.end is End.LITERAL and end == ROOT and origin.step is not None:
         # nothing made NaN of the -inf that was written, and it is in the output itself
         origin = replace(origin, end=End.OUTSIDE if origin.outside else End.BORN, literal=-math.inf)
@@ -289,7 +289,8 @@ def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
 def sentence(origin: dict[str, Any], noun: str = "the script") -> str:
     """The origin in one line. noun: what ran the operators that no module did."""
     outside = f"{noun} itself" if origin["call_index"] == OUTSIDE[1] else "the model itself"
-    text = "{} in {} ({}, {})".format(origin["mechanism"], origin["module"] or outside, origin["op"], origin["source"])
+    where = ", ".join(filter(None, (origin["op"], origin["source"])))  # an operator of the C++ code has no line
+    text = "{} in {} ({})".format(origin["mechanism"], origin["module"] or outside, where)
     if origin["tensor"]:
         text += ": {}[{}]".format(origin["tensor"], ", ".join(map(str, origin["tensor_index"])))
     place = origin.get("place")

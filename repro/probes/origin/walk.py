@@ -208,19 +208,32 @@ def adds_a_mask(step: Step) -> bool:
     return False
 
 
-def chosen(origin: Origin) -> Origin:
+def chosen(origin: Origin, is_data: bool = False) -> Origin:
     """The same walk, if what came in from outside was put there on purpose: a mask in a buffer, or a constant.
 
     Only -inf is ever meant. Where an operator made NaN of it, that operator is the origin; else it did no harm.
+
+    is_data: no module holds it. There, -inf beside other numbers than 0 is what was measured or computed.
     """
-    if (
-        origin.end is not End.OUTSIDE
-        or origin.outside is None
-        or scalar(origin.outside[0].tensor(), origin.outside[1]) != -math.inf
-    ):
+    if origin.end is not End.OUTSIDE or origin.outside is None:
+        return origin
+    ref, index = origin.outside
+    if scalar(ref.tensor(), index) != -math.inf or not _may_be_meant(ref.tensor(), is_data):
         return origin
     literal = Origin(End.LITERAL, origin.step, origin.outside, path=origin.path)
     return _turned(literal, list(origin.path))
+
+
+def _may_be_meant(values: Tensor, is_data: bool) -> bool:
+    """Whether a tensor with -inf in it can be a mask, or a constant: it holds neither NaN nor +inf; as data, 0 besides
+    and nothing else.
+    """
+    if values.numel() == 1:
+        return True
+    finite = finite_mask(values)
+    if bool((values[~finite] != -math.inf).any()):
+        return False
+    return not is_data or bool(finite.any() and (values[finite] == 0).all())
 
 
 def _turned(origin: Origin, path: list[Step]) -> Origin:

@@ -1,12 +1,14 @@
 """What stands around a running operator: the program's frames, its phase and variables, the autograd node."""
 
 import contextlib
+import functools
+import inspect
 import math
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Optional
 
 import torch
@@ -83,12 +85,15 @@ def library_here() -> Optional[str]:
 
 def phase_here() -> dict[str, Any]:
     """In which phase of the program the operator runs, by who called it; and the step of a generation."""
-    phase, step = "forward", None
+    phase, step, in_closure = "forward", None, False
+    inner: list[CodeType] = []
     for frame in frames():
         name, file = frame.f_code.co_name, frame.f_code.co_filename.replace(os.sep, "/")
         if name in LOADERS or file.endswith("torch/serialization.py"):
             return {"phase": "load", **NO_STEP}
-        if "/torch/optim/" in file:
+        is_optimizers = "/torch/optim/" in file
+        in_closure = in_closure or (is_optimizers and _runs_closure(frame, inner))
+        if is_optimizers and not in_closure:
             return {"phase": "optimizer", **NO_STEP, **_train_step()}
         if file.endswith("nn/utils/clip_grad.py"):
             return {"phase": "clip", **NO_STEP, **_train_step()}
@@ -101,7 +106,18 @@ def phase_here() -> dict[str, Any]:
         if "/generation/" in file and name == "generate":
             phase = "generate"
             step = _generate_step(frame)
+        inner.append(frame.f_code)
     return {"phase": phase, "generate_step": step, **_train_step()}
+
+
+def _runs_closure(frame: FrameType, inner: list[CodeType]) -> bool:
+    """Whether an optimizer's frame has called the closure that its step was given: what runs there is the program's."""
+    closure = frame.f_locals.get("closure")
+    if callable(closure):
+        closure = inspect.unwrap(closure)  # of the context in which the optimizer calls it
+    while isinstance(closure, functools.partial):
+        closure = closure.func
+    return getattr(closure, "__code__", None) in inner
 
 
 def _train_step() -> dict[str, Any]:

@@ -15,8 +15,10 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from ..values.figures import unravel
 from .part import Part
 from .reference import Change, in_float64
+from .settings import permitted
 
 FINAL = 0.75
 """Units in the last place by which a result of 16 bits may be off: kernels compute it in float32 and round once, which
@@ -40,7 +42,8 @@ MANY = 64
 
 
 PRECISE = frozenset(("cpu", "cuda"))
-"""Devices whose fused attention keeps its scores in float32 (PyTorch's flash, memory-efficient and CPU kernels)."""
+"""Devices whose kernels of 16 bits compute in float32 and round once, and whose fused attention keeps its scores in
+float32 (PyTorch's flash, memory-efficient and CPU kernels). Of others nothing is taken for granted."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,12 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
 
 
 def _inside(part: Part, dtype: torch.dtype) -> float:
-    """The epsilon in which a kernel of this dtype computes: for one that is known to round once, float32's."""
+    """The epsilon in which a kernel of this dtype computes: for one that is known to round once, float32's; or a larger
+    one that somebody allowed.
+    """
     limit = torch.finfo(dtype)
-    return float(torch.finfo(torch.float32).eps if limit.bits < 32 and part.rounds_once else limit.eps)
+    once = limit.bits < 32 and part.rounds_once and part.device in PRECISE
+    return max(float(torch.finfo(torch.float32).eps if once else limit.eps), permitted(part, dtype))
 
 
 def _moved(part: Part, number: int, reference: Tensor, unit: float) -> Optional[Tensor]:
@@ -121,7 +127,8 @@ def _moved(part: Part, number: int, reference: Tensor, unit: float) -> Optional[
     if part.formula and part.device in PRECISE:
         # scores are kept in float32, probabilities in the dtype of the result
         part = replace(part, kwargs={**part.kwargs, "jitter": functools.partial(move, unit=unit)})
-        change: Change = functools.partial(move, unit=torch.finfo(torch.float32).eps)
+        scores = max(torch.finfo(torch.float32).eps, permitted(part, torch.float32))
+        change: Change = functools.partial(move, unit=scores)
     else:
         change = functools.partial(move, unit=unit)
 
@@ -158,7 +165,7 @@ def _ratio(error: Tensor, room: Tensor) -> float:
 
 def _worst(error: Tensor, room: Tensor, wide: Tensor, reference: Tensor) -> tuple[tuple[int, ...], float, float]:
     flat = int((error / room).reshape(-1).argmax())
-    at = tuple(int(place) for place in torch.unravel_index(torch.tensor(flat), error.shape)) if error.dim() else ()
+    at = tuple(unravel(flat, tuple(error.shape)))
     return at, float(wide[at]), float(reference[at])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..observe.source import source_here
-from ..observe.tape import unreadable, written_by
+from ..observe.tape import is_view, unreadable, written_by
 from ..observe.watch import Address, OpCall
 from ..origin.walk import RANDOM, UNWRITTEN
 from ..values.figures import dtype_name, is_float, tensors_in
@@ -21,7 +21,10 @@ from .reference import in_float64
 TRIES = 10
 """Inputs, each moved a little, on which a departure must show: one input is no distribution."""
 OF_TRIES = 8
-SWEEP = float(1 << 26)
+FAR = 16.0
+"""Times what rounding allows, from where on one input is enough: a kernel that keeps something from call to call may be
+right on the next."""
+SWEEP = float(1 << 24)
 """Elements of a call that are taken whole where nothing is sampled."""
 
 FREE = {"_linalg_svd": (0, 2), "_linalg_eigh": (1,), "linalg_qr": (0, 1), "geqrf": (0, 1)}
@@ -34,7 +37,7 @@ class Departure:
     """An operator that is farther from float64 than rounding explains.
 
     index: of the worst element in the whole result number ``result``, which is of ``shape``. actual, reference: of the
-    part, in float64 on the CPU.
+    part, in float64 on the CPU. repeated: whether it shows on inputs near these too, or could not be asked.
     """
 
     address: Address
@@ -48,6 +51,7 @@ class Departure:
     part: Part
     actual: Tensor
     reference: Tensor
+    repeated: bool = True
 
 
 class Rounding:
@@ -84,7 +88,7 @@ class Rounding:
         part = part_of(func, _kept(call), call.kwargs, seed, None, self._small) if call.writes else None
         result = call.run()
         floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and unreadable(tensor) is None]
-        if not floats or (not call.writes and _is_moved(call, floats)):
+        if not floats or (not call.writes and all(is_view(call, tensor) for tensor in floats)):
             return result
         if part is None and not call.writes:
             part = part_of(func, call.args, call.kwargs, seed, floats, self._small)
@@ -106,22 +110,34 @@ class Rounding:
             key = (call.address.base_name, dtype_name(actual.dtype))
             ratio, rms, calls = self.worst.get(key, (0.0, 0.0, 0))
             self.worst[key] = (max(ratio, found.ratio), max(rms, found.rms), calls + 1)
-            beyond = found.is_beyond and (found.swallowed or found.made or _is_kept(call, part, number))
+            repeated = found.is_beyond and _is_kept(call, part, number)
+            beyond = repeated or (found.is_beyond and (found.swallowed or found.made or found.ratio > FAR))
             farther = self.farthest is None or found.ratio > self.farthest.held.ratio
             if beyond or farther:
                 values = actual.detach().cpu().to(torch.float64)
                 index, shape = part.place(number, found.at), tuple(floats[number].shape)
                 source, code = source_here()
                 departure = Departure(
-                    call.address, source, code, found, number, index, shape, key[1], part, values, reference
+                    call.address,
+                    source,
+                    code,
+                    found,
+                    number,
+                    index,
+                    shape,
+                    key[1],
+                    part,
+                    values,
+                    reference,
+                    repeated,
                 )
                 self.farthest = departure if farther else self.farthest
             if beyond:
                 self.departed += 1
                 if len(self.departures) < self._first:
                     self.departures.append(departure)
-            if call.address == self._corrected and part.is_whole:
-                actual.copy_(reference)
+            if call.address == self._corrected and reference.shape == floats[number].shape:
+                floats[number].copy_(reference)
         self.judged += seen
         self.sampled += seen and not part.is_whole
         if not seen:
@@ -175,9 +191,3 @@ def _kept(call: OpCall) -> tuple[Any, ...]:
 def _is_view(func: Any) -> bool:
     """Whether it gives a view of an argument, and writes nothing."""
     return any(given.alias_info is not None and not given.alias_info.is_write for given in func._schema.returns)
-
-
-def _is_moved(call: OpCall, floats: list[Tensor]) -> bool:
-    """Whether the results lie in the memory of an argument."""
-    held = {tensor.untyped_storage().data_ptr() for tensor in tensors_in((call.args, call.kwargs))}
-    return all(tensor.numel() == 0 or tensor.untyped_storage().data_ptr() in held for tensor in floats)

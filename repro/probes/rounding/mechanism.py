@@ -111,12 +111,18 @@ def _variants(part: Part) -> Iterator[tuple[str, str, Part]]:
                 "ignored_argument",
                 _with(part, position, argument.name, argument.default_value, keyword),
             )
+        elif isinstance(value, bool):
+            yield (
+                f"it is what the operator gives with {argument.name}={not value}",
+                "ignored_argument",
+                _with(part, position, argument.name, not value, keyword),
+            )
         elif argument.name in ("eps", "epsilon") and isinstance(value, float):
             for other in EPSILONS:
                 if other != value:
                     yield (
                         f"it is what the operator gives with {argument.name}={other:g}, and {value:g} was given",
-                        ("wrong_constant"),
+                        "wrong_constant",
                         _with(part, position, argument.name, other, keyword),
                     )
 

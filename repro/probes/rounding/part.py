@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..reduce.program import functional
-from ..values.figures import tensors_in
+from ..values.figures import tensors_in, unravel
 from ..values.nest import rebuild
 from . import attention
 
@@ -27,11 +27,15 @@ PRODUCTS = {"mm": (0, 1, None), "bmm": (0, 1, None), "addmm": (1, 2, 0), "baddbm
 ROWWISE = {"_softmax": 1, "_log_softmax": 1, "mean": 1, "sum": 1, "native_layer_norm": 1, "linalg_vector_norm": 2}
 
 ONCE = frozenset(
-    (*PRODUCTS, *ROWWISE, *COPIES, "convolution", "native_group_norm", "native_batch_norm", "embedding", "cat")
-)
+    (
+        *(*PRODUCTS, *ROWWISE, *COPIES, "convolution", "native_group_norm", "native_batch_norm", "embedding", "cat"),
+        *("var", "std", "var_mean"),
+    )
+) - {"_log_softmax"}
 """Operators of which each result of 16 bits is computed in float32 and rounded once, as those are that work element by
 element. Any other may round inside: fused attention keeps its probabilities in 16 bits (Dao, FlashAttention-2), a whole
-transformer layer each of its steps, and what is added up in the result's own memory is rounded each time."""
+transformer layer each of its steps, the CPU's log-softmax its sum of exponentials (ATen/native/cpu/SoftMaxKernel.cpp),
+and what is added up in the result's own memory is rounded each time."""
 
 Index = tuple[int, ...]
 
@@ -118,11 +122,14 @@ def _length(tensors: list[Tensor], results: Optional[list[Tensor]]) -> int:
 
 
 def _chosen(draw: random.Random, count: int, wanted: int) -> list[int]:
-    """``wanted`` of ``count`` numbers, in order; the first and the last are among them."""
+    """``wanted`` of ``count`` numbers, in order, and at least three where it is not one; then the first and the last
+    are among them.
+    """
     if count <= wanted:
         return list(range(count))
-    ends = {0, count - 1} if wanted > 1 else set()
-    return sorted(ends | set(draw.sample(range(1, count - 1), max(1, wanted - len(ends)))))
+    if wanted == 1:
+        return [draw.randrange(count)]
+    return sorted({0, count - 1, *draw.sample(range(1, count - 1), max(1, wanted - 2))})
 
 
 def _of_product(
@@ -210,11 +217,7 @@ def _of_embedding(again: Any, args: Any, draw: random.Random) -> Part:
     shape = tuple(args[1].shape)
 
     def place(_: int, index: Index) -> Index:
-        flat, found = int(kept[index[0]]), []
-        for size in reversed(shape):
-            found.append(flat % size)
-            flat //= size
-        return (*reversed(found), index[1])
+        return (*unravel(int(kept[index[0]]), shape), index[1])
 
     def take(given: list[Tensor]) -> list[Tensor]:
         return [given[0].reshape(-1, weight.shape[-1])[kept]]
@@ -258,11 +261,7 @@ def _of_rows(again: Any, name: str, args: Any, kwargs: Any, draw: random.Random)
         ]
 
     def place(_: int, index: Index) -> Index:
-        flat, found = rows[index[0]], []
-        for size in reversed(shape):
-            found.append(flat % size)
-            flat //= size
-        return (*reversed(found), *index[1:])
+        return (*unravel(rows[index[0]], shape), *index[1:])
 
     new = list(args)
     new[0] = given.reshape(-1, given.shape[-1])[kept]

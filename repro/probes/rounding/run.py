@@ -103,8 +103,8 @@ def origin_of(loaded: Loaded, seen: Pass, departure: Departure) -> dict[str, Any
         "limit": limit_of(getattr(torch, departure.dtype)),
         "ratio": held.ratio,
         "note": note,
-        "confirmed": True,
-        "confirmed_by": "repeated",
+        "confirmed": departure.repeated,
+        "confirmed_by": "repeated" if departure.repeated else None,
     }
 
 

@@ -12,7 +12,7 @@ from ..program.settings import SETTINGS
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
 from . import compiled
-from .rounding import Rounding
+from .rounding import Rounded
 from .run import run_plainly
 from .runs import Runs
 
@@ -110,7 +110,7 @@ def _changed(script: Script, ran: Any) -> Outcome:
 
 def _rounded(runs: Runs, answer: Answer) -> Outcome:
     """The step for a script that is bad without any NaN: is an operator wrong, or is it all rounding?"""
-    rounding = runs.run(watch=ROUNDING).found or Rounding()
+    rounding = runs.run(watch=ROUNDING).found or Rounded()
     far = rounding.farthest
     told = {**payload(answer), "rounding": rounding.payload()}
     words = "; ".join([f"{answer.why}, and {rounding.words()}", *answer.notes])

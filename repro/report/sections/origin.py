@@ -1,7 +1,7 @@
 """Where the first bad value is born, and how that is known; or why it is not known."""
 
 from repro.core.answer import Answer
-from repro.core.encoding import number
+from repro.core.encoding import Number, number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Bisect, CameIn, Figures, InputPlace, Origin
 from repro.core.records import Outcome
@@ -15,6 +15,7 @@ TEMPLATE = """
 {{ "The origin is not known. " ~ why_not if why_not }}
 """
 CONFIRMED = {
+    "repeated": "on at least eight of ten inputs that are moved by some roundings, it departs as well",
     "repaired": "with only this operator's bad values replaced by 0, the model's whole output is finite",
     "changed": "with only this operator's bad values replaced by 0, fewer or other values of the output are bad",
     "suffices": "with every later operator that makes its own bad values repaired, this one alone makes the output bad",
@@ -83,6 +84,8 @@ def _rows(origin: Origin, bisect: Bisect, run: str | None = None) -> list[Row]:
         "head": None if origin.head_index is None else str(origin.head_index),
         "channel": None if origin.channel_index is None else str(origin.channel_index),
         "reference value": _reference(origin),
+        "value": shown_number(origin.value) if origin.ratio is not None else None,
+        "of what rounding allows": _times(origin.ratio) if origin.ratio is not None else None,
         "output element": text(list(origin.element)) if origin.element else None,
         "dtype limit": shown_number(limit) if limit is not None and mechanism(origin.mechanism).beyond_limit else None,
         **{f"input {index}": _figures(one) for index, one in enumerate(origin.inputs)},
@@ -92,6 +95,14 @@ def _rows(origin: Origin, bisect: Bisect, run: str | None = None) -> list[Row]:
         "note": text(origin.note) if origin.note else None,
     }
     return [[name, value] for name, value in named.items() if value]
+
+
+def _times(ratio: Number) -> str:
+    """How far beyond rounding a finite number is."""
+    far = number(ratio)
+    return (
+        "a number and NaN cannot be told apart by rounding" if far == float("inf") else f"{shown_number(ratio)} times"
+    )
 
 
 def _is_place(origin: Origin) -> bool:

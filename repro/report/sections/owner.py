@@ -20,7 +20,8 @@ def fill(shown: Shown) -> Variables | None:
     if owner is None:
         return None
     advice = text(full_stop(owner.advice)) if owner.advice else None
-    return {"owner": OWNERS.get(owner.project or "", "Not known"), "reason": text(owner.reason), "advice": advice}
+    project = owner.project or "Not known"
+    return {"owner": OWNERS.get(project, text(project)), "reason": text(owner.reason), "advice": advice}
 
 
 SECTION = Section("Owner", fill, TEMPLATE, rank=7)

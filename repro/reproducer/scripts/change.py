@@ -45,7 +45,7 @@ def change_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     before, after = how.lines(by_id=True), changed.lines(by_id=True)
     code = [
         "import torch", f"from transformers import {how.class_name}",
-        *([] if how.published else folder_lines(checkpoint, check=True)),
+        *([] if how.published else folder_lines(checkpoint, check=False)),
         "torch.set_grad_enabled(False)",
         *input_lines(inputs, further, move),
         "",
@@ -67,7 +67,7 @@ def change_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     said = f"{answer.model.class_ or 'The model'} gives {output} that are not all finite for"
     about = [
         f"{said} {count_words(inputs, further)}. With {argument} they are finite.", found_in(answer),
-        needs_checkpoint(checkpoint, how.trusts, hashes=False), generated(answer),
+        needs_checkpoint(checkpoint, how.trusts), generated(answer),
     ]  # fmt: skip
     does = "loads the model by the line as it is and by the changed one"
     script = reading_script(answer, checkpoint, "change", how.needs, about, code, does)

@@ -10,6 +10,7 @@ from repro.reproducer.code.tensors import call_lines, literal
 from repro.reproducer.frame import frame
 from repro.reproducer.script import Script
 from repro.reproducer.scripts.given import arguments, can_be_written, count_words, input_lines, taken
+from repro.reproducer.scripts.listing import distribution
 from repro.reproducer.scripts.right import Right, judged, right_of
 from repro.reproducer.words import found_in, generated
 
@@ -34,7 +35,7 @@ def configuration_script(answer: Answer, found: Configuration) -> Script | None:
     given = arguments(inputs, found.further, found.attention_mask, cast=".to(dtype)")
     code = [
         "import torch",
-        f"from transformers import {', '.join(sorted({found.config_class, found.model_class}))}",
+        *_imports(found),
         *input_lines(inputs, found.further, "" if device in CPU else f".to({literal(device)})"),
         "",
         f"def run(dtype{', attn' if right.varies == 'attn' else ''}):",
@@ -50,12 +51,22 @@ def configuration_script(answer: Answer, found: Configuration) -> Script | None:
     ]
     said = f"{found.model_class} gives {name} that are not all finite for {count_words(inputs, found.further)}"
     about = [f"{said}, with the random weights of a small configuration.", right.words, found_in(answer)]
+    own = {distribution(module.split(".")[0]) for module in (found.model_from, found.config_from)}
+    needs = (*NEEDS, *sorted(own - set(NEEDS)))
     return Script(
         level="configuration",
-        text=frame(answer, NEEDS, [*about, generated(answer)], code),
-        needs=NEEDS,
+        text=frame(answer, needs, [*about, generated(answer)], code),
+        needs=needs,
         does=f"builds {found.model_class} from a small configuration and runs it",
     )
+
+
+def _imports(found: Configuration) -> list[str]:
+    """One line for each module that the two classes come from."""
+    classes: dict[str, set[str]] = {}
+    for module, name in ((found.config_from, found.config_class), (found.model_from, found.model_class)):
+        classes.setdefault(module, set()).add(name)
+    return [f"from {module} import {', '.join(sorted(names))}" for module, names in classes.items()]
 
 
 def _right_lines(right: Right, found: Configuration) -> list[str]:

@@ -41,6 +41,11 @@ def listing_script(answer: Answer, listing: Listing) -> Script:
     )
 
 
+def distribution(module: str) -> str:
+    """The name under which the package of a module is installed."""
+    return DISTRIBUTIONS.get(module, module)
+
+
 def needs_of(text: str) -> tuple[str, ...]:
     """The packages that a script imports, by the names under which they are installed; none of what is no Python, as a
     script may be with private words masked.
@@ -57,6 +62,6 @@ def needs_of(text: str) -> tuple[str, ...]:
         for name in names:
             top = name.split(".")[0]
             if top not in sys.stdlib_module_names:
-                found[DISTRIBUTIONS.get(top, top)] = None
+                found[distribution(top)] = None
     first = ("torch", "transformers")
     return tuple(sorted(found, key=lambda name: (first.index(name) if name in first else len(first), name)))

@@ -47,13 +47,14 @@ def investigate(question: Question, world: World, say: Say = print) -> Found:
     versions = between(world.releases(question.package), question.good, question.bad)
     pairs = Pairs(question, world, say, versions)
     inquiry = _Inquiry(question, world, say, pairs)
-    notes = []
+    notes: list[str] = []
     pairs.choose()
+    notes += inquiry.hold()
     try:
         brackets = inquiry.search()
     except Excluded as error:
         notes.append(f"{error}: the search began again, with partners that go with every release.")
-        say(notes[0])
+        say(notes[-1])
         pairs.choose_for_each()
         brackets = inquiry.search()
     changes = tuple(inquiry.change(bracket) for bracket in brackets)
@@ -91,6 +92,18 @@ class _Inquiry:
     def __init__(self, question: Question, world: World, say: Say, pairs: Pairs) -> None:
         self._question, self._world, self._say, self._pairs = question, world, say, pairs
         self.probes: dict[tuple[str, str | None], Release] = {}
+
+    def hold(self) -> list[str]:
+        """Has every release held against the one said to be good, where that is the question; notes that say so."""
+        question = self._question
+        if not question.divergent:
+            return []
+        ends = self._pairs.pairs[0], self._pairs.pairs[-1]
+        good = ends[0] if Version(ends[0][0]) == Version(question.good) else ends[1]
+        pins = self._pins(*good)
+        self._world.hold(pins)
+        words = ", ".join(f"{name} {version}" for name, version in pins.items())
+        return [f"Every release, the good end included, was held against {words}: bad is what differs beyond rounding."]
 
     def search(self) -> tuple[Bracket, ...]:
         """The boundaries of the range, with the partners as they are now.
@@ -131,11 +144,10 @@ class _Inquiry:
 
     def _probe(self, version: str, partner: str | None) -> Release:
         question = self._question
-        pins, label = {question.package: version}, f"{question.package}-{version}"
+        label = f"{question.package}-{version}"
         if partner is not None and question.partner is not None:
-            pins[question.partner] = partner
             label += f"-{question.partner}-{partner}"
-        pins |= question.held
+        pins = self._pins(version, partner)
         against = self._pairs.against(version, partner)
         if against is not None:
             return Release(version=version, pins=pins, verdict=Outcome.SKIP, reason=against)
@@ -144,6 +156,13 @@ class _Inquiry:
             name = f"{label}-run{len(runs) + 1}" if question.runs > 1 else label
             runs.append(self._world.probe(pins, name))
         return _counted(version, pins, tuple(runs), question)
+
+    def _pins(self, version: str, partner: str | None) -> dict[str, str]:
+        """The environment of a release."""
+        pins, chosen = {self._question.package: version}, self._question.partner
+        if partner is not None and chosen is not None:
+            pins[chosen] = partner
+        return pins | self._question.held
 
     def change(self, bracket: Bracket) -> Change:
         """A boundary as its two releases, and which of the two packages the fault follows."""

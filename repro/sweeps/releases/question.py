@@ -30,6 +30,7 @@ class Question:
         bad_from: How many bad runs make a release bad.
         walk_all: Whether every release of the range is asked, for a fault that comes and goes.
         alone: Whether the partner is not wanted at all, as for a script that does not import it.
+        divergent: Whether the numbers of each release are held against those of ``good``.
     """
 
     package: str
@@ -41,6 +42,7 @@ class Question:
     bad_from: int = 1
     walk_all: bool = False
     alone: bool = False
+    divergent: bool = False
 
     @property
     def held(self) -> dict[str, str]:
@@ -100,6 +102,9 @@ class World(Protocol):
         Skip where the environment does not resolve, install or import.
         """
 
+    def hold(self, pins: Mapping[str, str]) -> None:
+        """From now on every probe is held against the environment of these pins: bad is what gives other numbers."""
+
 
 Say = Callable[[str], None]
 
@@ -144,6 +149,8 @@ def _boundary(question: Question, change: Change) -> str:
         sentence = f"{bad} is the last bad release and {good} the first good one"
     if change.skipped:
         sentence += f", with {_unknown(change.skipped)} between them"
+    if question.divergent:
+        sentence += f"; {change.first_bad.version} {_reason(change.first_bad)}"
     if change.crossed:
         sentence += f"; they differ in both packages, and the fault follows: {change.moved} ({change.why})"
     return sentence

@@ -64,6 +64,7 @@ class Search:
         words += ["--runs", str(question.runs)] if question.runs > 1 else []
         words += ["--bad-from", str(question.bad_from)] if question.bad_from > 1 else []
         words += ["--all"] if question.walk_all else []
+        words += ["--fault", "divergent"] if question.divergent else []
         return (*words, *([] if self.trace else ["--no-trace"]))
 
 
@@ -82,14 +83,21 @@ def question(
     bad_from: int,
     walk_all: bool,
     case: Case,
+    divergent: bool = False,
 ) -> Question:
     """The question that the options stand for.
 
     A script that never names Transformers is asked without it.
 
     Raises:
-        UsageError: a name or a version is none, a pin is no ``NAME==VERSION``, or the Python is no ``3.N``.
+        UsageError: a name or a version is none, a pin is no ``NAME==VERSION``, the Python is no ``3.N``, or a script
+            is to be held against itself.
     """
+    if divergent and case.is_script:
+        raise UsageError(
+            f"--fault divergent holds the modules of a model against each other, and {case.model} is a script: it "
+            "answers by its own exit status. Leave --fault out."
+        )
     _refuse_other_words("--package", package, "torch", NAME.fullmatch(package))
     for option, version in (("--good", good), ("--bad", bad)):
         _refuse_other_words(option, version, "2.4.1", _is_version(version))
@@ -115,6 +123,7 @@ def question(
         bad_from=bad_from,
         walk_all=walk_all,
         alone=case.is_script and "transformers" not in Path(case.model).read_text(encoding="utf-8", errors="replace"),
+        divergent=divergent,
     )
 
 

@@ -40,6 +40,11 @@ class RealWorld:
         self._folder, self._store, self._announcer = folder, store, announcer
         self.children = Children()
         self.built_some = False
+        self._reference: Mapping[str, str] | None = None
+
+    def hold(self, pins: Mapping[str, str]) -> None:
+        """As ``World`` says. The environment is built with the first probe."""
+        self._reference = dict(pins)
 
     def releases(self, package: str) -> tuple[str, ...]:
         """As ``World`` says."""
@@ -53,23 +58,28 @@ class RealWorld:
     def probe(self, pins: Mapping[str, str], label: str) -> ReleaseRun:
         """As ``World`` says."""
         begin = time.monotonic()
+        what, building = "it does not install", pins
         try:
             cell = self._build(pins)
+            request = self._request
+            if self._reference is not None:
+                what, building = "what it is held against does not install", self._reference
+                request = dataclasses.replace(request, extra=("--against", self._build(self._reference).python))
         except BuildError as error:
             return ReleaseRun(
                 verdict=Outcome.SKIP,
-                reason=f"it does not install: {error}",
-                command=self._install(pins),
+                reason=f"{what}: {error}",
+                command=self._install(building),
                 seconds=time.monotonic() - begin,
             )
         place = Path("probes", label)
         with self._announcer.task(f"asking {label}"):
-            ran = self.children.ask(self._request, cell, self._folder / place, aloud=False)
+            ran = self.children.ask(request, cell, self._folder / place, aloud=False)
         answer = ran.answer
         return ReleaseRun(
             verdict=Outcome.SKIP if answer is None else answer.verdict,
             reason=str(ran.reason) if answer is None else answer.reason,
-            command=self._command(pins, place),
+            command=self._command(pins, place) if self._reference is None else _beside(request, cell),
             kind=None if answer is None else answer.kind,
             folder=str(place),
             seconds=time.monotonic() - begin,
@@ -125,6 +135,11 @@ class RealWorld:
         every = {**self._extra, **pins}
         named = [word for package, version in every.items() for word in ("--with", f"{package}=={version}")]
         return ["--python", self._python, *named]
+
+
+def _beside(request: Request, cell: Cell) -> str:
+    """The command that holds the two environments against each other again, on this machine."""
+    return shlex.join(dataclasses.replace(request, python=cell.python, out=None).argv())
 
 
 def _kit_options(case: Case) -> list[str]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from repro.probes.differing.held.deviation import apart, comparable, drift_of, held_against
+from repro.probes.differing.held.deviation import apart, comparable, drift_of, farthest, held_against
 from repro.probes.differing.held.hold import beyond, limits
 from repro.probes.differing.held.noise import Noise
 
@@ -19,7 +19,7 @@ def test_the_whole_a_row_and_a_column_by_hand():
     assert found.whole == pytest.approx(1.5)
     assert found.rows.flatten().tolist() == pytest.approx([3 / math.sqrt(2), 0])
     assert found.columns.tolist() == pytest.approx([3 / math.sqrt(2), 0])
-    assert found.largest == (0, 0)
+    assert farthest(this, other) == (0, 0)
 
 
 @pytest.mark.parametrize(

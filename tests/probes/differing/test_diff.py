@@ -98,6 +98,11 @@ def test_an_attention_that_ignores_an_argument_is_found_in_the_first_layer(llama
     assert "aten._softmax.default" in found["other_operators"]
 
 
+def test_a_departure_has_the_errors_of_both_ends_against_float64(llama):
+    _, _, payload = diff(llama, "training", "bfloat16", WrongHere("lm_head"))
+    assert payload["end"]["rmse_other"] > 2 * payload["end"]["rmse_this"] > 0
+
+
 class WrongHere:
     """A linear layer whose kernel gives 1 in 16 too much in bfloat16 in training mode, and nothing wrong in float64."""
 

@@ -152,6 +152,22 @@ def test_a_key_of_nothing_in_the_model_is_a_finding(base, tmp_path):
     assert "the adapter has keys that the model does not: base_model.model.model.layers.9" in found["reason"]
 
 
+def test_a_matrix_without_its_other_is_named(base, tmp_path):
+    gone = "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"
+    write(tmp_path / "adapter", base["llama"], "llama", lambda held: held.pop(gone))
+    found = ends(tmp_path / "adapter", "files", "load")["load"]
+    assert found["verdict"] == "bad"
+    assert f"the adapter lacks one of the two matrices of a layer: there is no {gone}" in found["reason"]
+
+
+def test_a_rank_of_0_is_said_and_not_repeated(base, tmp_path):
+    write(tmp_path / "adapter", base["llama"], "llama", r=0)
+    found = ends(tmp_path / "adapter", "files", "load")["load"]
+    assert found["verdict"] == "bad"
+    assert "adapter_config.json says r=0, and the matrices have the rank" in found["reason"]
+    assert "of rank 0" not in found["reason"]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -96,7 +96,7 @@ def test_a_dtype_is_that_of_module_and_inputs_and_an_ablation_has_another(factor
         ("raises", CannotLoad, r"raised ValueError: no such checkpoint \(made_here.py:\d+\)"),
         ("nothing", CannotLoad, r"gives nothing: expected module, \(module, inputs\)"),
         ("wrong_inputs", CannotLoad, "inputs of type int: expected a dict, a tuple or a tensor"),
-        ("alone", CannotLoad, "gives a Net alone, and what it takes is not known"),
+        ("alone", CannotLoad, r"gives a Net alone, and what it takes is not known. Return .*\(module, tensor\)"),
         ("not_taken", CannotLoad, "Net does not take the inputs of"),
     ],
 )

@@ -3,6 +3,7 @@ that it is given.
 """
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -110,8 +111,14 @@ def _tensors(nest: Any, path: str) -> Iterator[tuple[str, Tensor]]:
 
 def names_of(module: nn.Module) -> tuple[str, ...]:
     """The names of the arguments that a module's forward takes by place."""
+    own = vars(module).get("forward")
+    return _names(type(module).forward)[1:] if own is None else _names(own)
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(forward: Any) -> tuple[str, ...]:
     try:
-        parameters = inspect.signature(module.forward).parameters.values()
+        parameters = inspect.signature(forward).parameters.values()
     except (ValueError, TypeError):
         return ()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -23,8 +23,7 @@ class Apart:
 
     whole: root of the mean square. rows: the same of each row, with 1 in place of the last dimension. columns: the same
     of each column. scale, heights: the root of the mean square of each row, and column, of the first one. mismatched:
-    elements of which one alone is a number, or integers that differ. largest: where the deviation is largest, or the
-    first mismatch.
+    elements of which one alone is a number, or integers that differ.
     """
 
     whole: float
@@ -33,19 +32,24 @@ class Apart:
     scale: Tensor
     heights: Tensor
     mismatched: int
-    largest: tuple[int, ...]
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """On the CPU in float64, the lowest number of its dtype as -inf."""
+def wide(tensor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """On the CPU in this dtype, the lowest number of its own as -inf."""
     plain = tensor.detach().to("cpu")
     if plain.is_complex():
         plain = torch.view_as_real(plain)
     if plain.dtype not in FINITE:
-        return plain.to(torch.float64)
-    values = plain.to(torch.float64)
+        return plain.to(torch.float64)  # integers, exactly
+    values = plain.to(dtype)
     lowest = torch.finfo(plain.dtype).min
     return values.masked_fill(values == lowest, -torch.inf) if values.numel() and values.min() <= lowest else values
+
+
+def _dtype_of(this: Tensor, other: Tensor) -> torch.dtype:
+    """That in which their difference is taken: float32 loses nothing of what is told of narrower ones."""
+    narrow = (torch.float16, torch.bfloat16, torch.float32)
+    return torch.float32 if this.dtype in narrow and other.dtype in narrow else torch.float64
 
 
 def comparable(this: Tensor, other: Tensor) -> bool:
@@ -53,41 +57,75 @@ def comparable(this: Tensor, other: Tensor) -> bool:
     return is_float(this) == is_float(other) and (this.dtype == torch.bool) == (other.dtype == torch.bool)
 
 
-def apart(this: Tensor, other: Tensor) -> Apart:
-    """How far ``other`` is from ``this``; both have one shape."""
-    a, b = wide(this), wide(other)
-    flat = (a.reshape(-1, 1), b.reshape(-1, 1)) if a.dim() < 1 else (a, b)
-    a, b = (item.unsqueeze(0) if item.dim() == 1 else item for item in flat)
-    if not a.numel():
-        none, flat_none = a.new_zeros(*a.shape[:-1], 1), a.new_zeros(0)
-        return Apart(0.0, none, flat_none, none, flat_none, 0, ())
-    difference = a - b
+@dataclass(frozen=True)
+class Size:
+    """The root of the mean square of each row, and of each column, of a tensor."""
+
+    rows: Tensor
+    columns: Tensor
+
+
+def size_of(this: Tensor) -> Size:
+    """Of what is finite in it."""
+    values = _lined(wide(this, _dtype_of(this, this)))
+    squares = values.square()
+    if not bool(torch.isfinite(squares.sum())):
+        squares = _lined(wide(this)).square()
+        squares = torch.where(torch.isfinite(squares), squares, torch.zeros_like(squares))
+    return Size(_by_row(squares), _by_column(squares))
+
+
+def apart(this: Tensor, other: Tensor, size: Optional[Size] = None) -> Apart:
+    """How far ``other`` is from ``this``; both have one shape. size: of ``this``, where it is known."""
+    size = size or size_of(this)
+    dtype = _dtype_of(this, other)
+    difference = _lined(wide(this, dtype)) - _lined(wide(other, dtype))
     wrong = None
     if not bool(torch.isfinite(difference.sum())):
-        alike = (a == b) | (a.isnan() & b.isnan())
-        difference = difference.masked_fill(alike, 0.0)
+        a, b = _lined(wide(this)), _lined(wide(other))
+        difference = (a - b).masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
         wrong = ~torch.isfinite(difference)
         difference = difference.masked_fill(wrong, 0.0)
-        a = torch.where(torch.isfinite(a), a, torch.zeros_like(a))
     elif not is_float(this):
         wrong = difference != 0
-    mismatched = 0 if wrong is None else int(wrong.sum())
-    place = wrong.to(torch.uint8).argmax() if wrong is not None and mismatched else difference.abs().argmax()
-    index = tuple(unravel(int(place), tuple(difference.shape)))
-    squares, sizes = difference.square(), a.square()
+    squares = difference.square()
+    whole = float(squares.mean().sqrt()) if squares.numel() else 0.0
+    if whole == torch.inf:
+        squares = difference.to(torch.float64).square()
+        whole = float(squares.mean().sqrt())
     return Apart(
-        whole=float(squares.mean().sqrt()),
-        rows=squares.mean(-1, keepdim=True).sqrt(),
+        whole=whole,
+        rows=_by_row(squares),
         columns=_by_column(squares),
-        scale=sizes.mean(-1, keepdim=True).sqrt(),
-        heights=_by_column(sizes),
-        mismatched=mismatched,
-        largest=index[len(index) - this.dim() :] if this.dim() else (),
+        scale=size.rows,
+        heights=size.columns,
+        mismatched=0 if wrong is None else int(wrong.sum()),
     )
 
 
+def farthest(this: Tensor, other: Tensor) -> tuple[int, ...]:
+    """Where the two are farthest apart, or the first place at which one alone is a number."""
+    a, b = wide(this), wide(other)
+    difference = (a - b).abs().masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
+    place = int(difference.nan_to_num(torch.inf).argmax())
+    return tuple(unravel(place, tuple(this.shape)))
+
+
+def _lined(values: Tensor) -> Tensor:
+    """With a dimension of rows, and one of columns."""
+    return values.reshape(1, -1) if values.dim() < 2 else values
+
+
+def _by_row(squares: Tensor) -> Tensor:
+    if not squares.numel():
+        return squares.new_zeros(*squares.shape[:-1], 1, dtype=torch.float64)
+    return squares.mean(-1, keepdim=True).sqrt().to(torch.float64)
+
+
 def _by_column(squares: Tensor) -> Tensor:
-    return squares.reshape(-1, squares.shape[-1]).mean(0).sqrt()
+    if not squares.numel():
+        return squares.new_zeros(0, dtype=torch.float64)
+    return squares.reshape(-1, squares.shape[-1]).mean(0).sqrt().to(torch.float64)
 
 
 @dataclass(frozen=True)

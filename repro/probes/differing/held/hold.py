@@ -21,7 +21,7 @@ from ...observe.watch import Watch, watched
 from ...values.figures import is_float
 from .alignment import Cut, Region, cut
 from .calls import GAVE, GIVEN, Call, Calls, Point, hooked
-from .deviation import Apart, Drift, Ratio, apart, comparable, drift_of, held_against
+from .deviation import Apart, Drift, Ratio, Size, apart, comparable, drift_of, held_against, size_of
 from .noise import Noise
 from .store import Store
 
@@ -84,9 +84,17 @@ class Recording:
     forced: dict[Point, Drift] = field(default_factory=dict)
     free: dict[Point, Drift] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
+    _sizes: dict[tuple[int, Cut], Size] = field(default_factory=dict)
 
     def put(self, point: Point, caller: Optional[Call], tensor: Tensor) -> None:
         self.entries[point] = Entry(self.store.put(tensor), len(self.entries), caller)
+
+    def size(self, number: int, common: Optional[Cut], tensor: Tensor) -> Size:
+        """Of a part of a tensor; taken once."""
+        key = (number, common or Cut((), ()))
+        if key not in self._sizes:
+            self._sizes[key] = size_of(tensor)
+        return self._sizes[key]
 
     def tensor(self, point: Point) -> Tensor:
         return self.store.get(self.entries[point].number)
@@ -196,7 +204,9 @@ class Held:
         before = self._known.get(key)
         if before is not None and before[0]() is theirs:
             return before[1]
-        found = apart(ours, theirs)
+        source = self._source if common is not None else self._own
+        assert source is not None  # one of the two it is held against
+        found = apart(ours, theirs, source.size(number, common, ours))
         self._known[key] = (weakref.ref(theirs), found)
         return found
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...observe.tape import is_view
 from ...observe.watch import PLAIN, OpCall
 from ...values.figures import is_float, tensors_in
 
@@ -30,7 +31,7 @@ class Noise:
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.rand(POOL, generator=generator)
         self._steps = (drawn < CHANCE / 2).to(torch.int8) - (drawn > 1 - CHANCE / 2).to(torch.int8)
-        self._there: dict[torch.device, Tensor] = {}
+        self._there: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self._random = random.Random(seed)
 
     def visit(self, call: OpCall) -> Any:
@@ -65,26 +66,14 @@ class Noise:
         kind = BITS[tensor.dtype]
         bits = tensor.detach().contiguous().view(kind)
         size = bits & SIGN[kind]
-        steps = self._drawn(tensor.numel(), tensor.device).reshape(tensor.shape).to(kind)
-        return (bits + steps * ((size > 0) & (size < LARGEST[tensor.dtype]))).view(tensor.dtype)
+        steps = self._drawn(tensor.numel(), (tensor.device, kind)).reshape(tensor.shape)
+        moves = (size > 0).logical_and_(size < LARGEST[tensor.dtype])
+        return torch.where(moves, bits + steps, bits).view(tensor.dtype)
 
-    def _drawn(self, count: int, device: torch.device) -> Tensor:
-        if device not in self._there:
-            self._there[device] = self._steps.to(device)
-        steps = self._there[device]
+    def _drawn(self, count: int, where: tuple[torch.device, torch.dtype]) -> Tensor:
+        if where not in self._there:
+            self._there[where] = self._steps.to(where[0], where[1])
+        steps = self._there[where]
         begin = self._random.randrange(POOL)
         times = (begin + count + POOL - 1) // POOL
         return (steps.repeat(times) if times > 1 else steps)[begin : begin + count]
-
-
-def is_view(call: OpCall, result: Tensor) -> bool:
-    """Whether a result is another view of what the operator was given."""
-    try:
-        place = result.untyped_storage().data_ptr()
-        return any(
-            given.untyped_storage().data_ptr() == place
-            for given in tensors_in((call.args, call.kwargs))
-            if type(given) in PLAIN and given.layout is torch.strided
-        )
-    except (RuntimeError, NotImplementedError):  # no memory of its own that could be told
-        return True

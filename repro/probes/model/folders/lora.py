@@ -26,25 +26,49 @@ CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 PARTS = re.compile(r"(?P<layer>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(\.[\w-]+)?(\.weight)?")
 OTHER_KINDS = ("use_dora", "use_qalora", "use_bdlora", "megatron_config")  # settings that make it no plain LoRA
-FIRST = 3  # names in a message
+RANK = 8  # PEFT's own, where the settings name none
+FIRST, NAMED = 3, 5  # names in a message
 
 
 @dataclass
 class Adapter:
     """What was put on the model. layers: each with its matrices and its scale; replaced: parameters that the adapter
-    has as a whole; strange: keys of its file that are nothing of the model.
+    has as a whole; strange: keys of its file that are nothing of the model; halved: those of which the other matrix
+    is missing. rank: what its settings say.
     """
 
     rank: int
     layers: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)
     replaced: dict[str, Tensor] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
+    halved: list[str] = field(default_factory=list)
     active: bool = True
 
     @property
     def words(self) -> str:
         count = len(self.layers)
-        return f"with a LoRA adapter of rank {self.rank} on {count} layer{'' if count == 1 else 's'}, not merged"
+        rank = f" of rank {self.rank}" if self.rank > 0 else ""
+        return f"with a LoRA adapter{rank} on {count} layer{'' if count == 1 else 's'}, not merged"
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with its file or its settings, in words."""
+        if self.strange:
+            yield f"the adapter has keys that the model does not: {', '.join(self.strange[:NAMED])}"
+        if self.halved:
+            missing = [_other_half(key) for key in self.halved]
+            yield f"the adapter lacks one of the two matrices of a layer: there is no {', '.join(missing[:NAMED])}"
+        ranks = sorted({int(a.shape[0]) for a, _, _ in self.layers.values()})
+        if self.layers and self.rank < 1:
+            yield (
+                f"{CONFIG} says r={self.rank}, and the matrices have the rank {', '.join(map(str, ranks))}: PEFT"
+                " refuses such an adapter. Here it is computed with the matrices' own"
+            )
+
+
+def _other_half(key: str) -> str:
+    """The key of the matrix that belongs to this one."""
+    head, part, tail = key.rpartition("lora_A") if "lora_A" in key else key.rpartition("lora_B")
+    return head + ("lora_B" if part == "lora_A" else "lora_A") + tail
 
 
 def put_on(loaded: Loaded, folder: str) -> Adapter:
@@ -94,7 +118,7 @@ def _read(loaded: Loaded, settings: dict[str, Any], path: str, keys: list[str]) 
     modules = dict(loaded.model.named_modules())
     parameters = dict(loaded.model.named_parameters())
     halves: dict[str, dict[str, tuple[str, bool]]] = {}
-    adapter = Adapter(int(settings.get("r") or 0))
+    adapter = Adapter(int(settings.get("r", RANK) or 0))
     for key in keys:
         name = key[len(PREFIX) :] if key.startswith(PREFIX) else key
         match = PARTS.fullmatch(name)
@@ -108,7 +132,7 @@ def _read(loaded: Loaded, settings: dict[str, Any], path: str, keys: list[str]) 
             adapter.strange.append(key)
     for layer, pair in halves.items():
         if set(pair) != {"A", "B"}:
-            adapter.strange += [key for key, _ in pair.values()]
+            adapter.halved += [key for key, _ in pair.values()]
             continue
         a, b = (read(pair[part][0]) for part in "AB")
         _add(loaded, adapter, modules, layer, (a, b), pair["A"][1], _scale(settings, layer, int(a.shape[0])))

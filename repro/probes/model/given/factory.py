@@ -61,7 +61,11 @@ def make(case: dict[str, Any]) -> Made:
         module.to(device=device, dtype=dtype)
         inputs = rebuild(inputs, Tensor, lambda item: _moved(item, device, dtype, own))
     if inputs is None and getattr(module, "config", None) is None:
-        raise CannotLoad(f"{name} gives a {type(module).__name__} alone, and what it takes is not known: give {FORMS}.")
+        kind = type(module).__name__
+        raise CannotLoad(
+            f"{name} gives a {kind} alone, and what it takes is not known. Return its inputs beside it: "
+            "(module, tensor), (module, (tensor, ...)) or (module, {'argument': tensor, ...})."
+        )
     args, kwargs = _call(inputs)
     try:
         loaded, made = ready(module, args, kwargs) if inputs is not None else (ready_alone(module), None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...checkpoint.contents import Unreadable
 from ...values.figures import dtype_name, is_float
 from ..compat import CannotLoad
-from ..inputs import MASK, SEED, Inputs, load_tokenizer, with_decoder
+from ..inputs import MASK, SEED, Inputs, load_tokenizer, texts_of, with_decoder
 from ..load import Loaded
 from .draws import Further, cast
 from .facts import IDS, Facts
@@ -106,7 +106,7 @@ def _ids(left: dict[str, Tensor], name: str) -> Optional[Tensor]:
 
 
 def _words(tokenizer: Any, ids: Tensor) -> tuple[str, ...]:
-    return tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids[0].tolist()))
+    return texts_of(tokenizer, ids[0].tolist())
 
 
 def _is_special(tokenizer: Optional[Any], ids: Optional[Tensor]) -> bool:

@@ -4,6 +4,8 @@ For the makers of the class it is the first script to read: no checkpoint, and n
 """
 
 import functools
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Optional
@@ -39,8 +41,10 @@ def seeded(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trial
 
     model: Any = loaded.model
     kind = type(model)
-    whole = isinstance(model, transformers.PreTrainedModel) and getattr(transformers, kind.__name__, None) is kind
-    if not whole or inputs.input_ids is None or any(not more.by_token for more in inputs.further):
+    whole = isinstance(model, transformers.PreTrainedModel)
+    if not whole or imported_from(kind) is None or imported_from(type(model.config)) is None:
+        return None
+    if inputs.input_ids is None or any(not more.by_token for more in inputs.further):
         return None
     if loaded.quantised is not None or loaded.adapter is not None:
         return None
@@ -63,6 +67,22 @@ def seeded(loaded: Loaded, inputs: Inputs, origin: dict[str, Any], trials: Trial
             if trials.ask(f"{kind.__name__} of a small configuration, seed {seed}", question):
                 return _record(small, settings, seed, given)
     return None
+
+
+def imported_from(kind: Any) -> Optional[str]:
+    """The module from which anybody can import a class; None for one that came with the model or lies in a script.
+
+    Code of a package is meant: it is where packages are installed.
+    """
+    import transformers
+
+    if getattr(transformers, kind.__name__, None) is kind:
+        return "transformers"
+    name = str(kind.__module__)
+    module: Any = sys.modules.get(name)
+    path = getattr(module, "__file__", None) or ""
+    installed = bool({"site-packages", "dist-packages"} & set(path.split(os.sep)))
+    return name if installed and getattr(module, kind.__name__, None) is kind else None
 
 
 def _candidates(config: Any, path: str, plain: bool) -> Iterator[tuple[dict[str, Any], str]]:
@@ -110,6 +130,8 @@ def _record(small: Loaded, settings: dict[str, Any], seed: int, given: Inputs) -
     return {
         "model_class": type(small.model).__name__,
         "config_class": type(config).__name__,
+        "model_from": imported_from(type(small.model)),
+        "config_from": imported_from(type(config)),
         "config": settings,
         "dtype": dtype_name(small.dtype),
         "attn": getattr(config, "_attn_implementation", None),
