@@ -84,6 +84,31 @@ def test_another_interpreter_is_asked_in_a_process_of_its_own(place, tmp_path):
     assert found["way"].startswith("Python ")
 
 
+def test_what_was_recorded_is_held_against_later(place, tmp_path):
+    trace = tmp_path / "trace"
+    assert diff(place, f"record:{trace}", "--out", str(tmp_path / "record")).returncode == 0
+    ran = diff(place, f"held:{trace}", "--json", "--out", str(tmp_path / "same"))
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)["diff"]
+    assert (found["nearest"]["deviation"], found["way"].split()[0]) == (0.0, "Python")
+    assert found["notes"][0].startswith('"here" is what was recorded with Python')
+    ran = repro("diff", "other", "--against", f"held:{trace}", "--prompt", PROMPT, "--no-bundle", "--json",
+                "--out", str(tmp_path / "other"), cwd=place)  # fmt: skip
+    assert ran.returncode == 1, ran.stderr
+    assert json.loads(ran.stdout)["origin"]["module"] == "model.rotary_emb"
+    assert "rope_theta is 10000.0 here and 20000.0 there" in " ".join(json.loads(ran.stdout)["diff"]["notes"])
+
+
+def test_a_folder_that_holds_something_else_is_neither_written_to_nor_read(place, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it", "utf-8")
+    for kind, words in (("record", "thesis.txt"), ("held", "there is no recording in")):
+        ran = diff(place, f"{kind}:{tmp_path / 'mine'}", "--out", str(tmp_path / kind))
+        assert ran.returncode == 125
+        assert words in ran.stdout
+    assert [item.name for item in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
 def test_an_interpreter_without_torch_could_not_be_told(place, tmp_path):
     python = tmp_path / "python-bare"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n', "utf-8")

@@ -315,7 +315,7 @@ def test_every_release_is_held_against_the_good_end_from_the_first_probe_on(good
     answer, world, _ = ask(other_numbers, released, good=good, bad=bad, divergent=True)
     assert world.held == [{"torch": good, "transformers": "4.57.3"}]
     assert answer.reason == (
-        f"torch: 1.2.0 is the {words} release and 1.3.0 the first bad one; 1.3.0 against the good end: the first "
+        f"torch: 1.2.0 is the {words} release and 1.3.0 the first bad one; 1.3.0: against the good end: the first "
         "difference is made in layers.3"
     )
     (note,) = answer.notes

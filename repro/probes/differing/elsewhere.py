@@ -28,7 +28,7 @@ from .diff import Made, answer, digests, held_against, make
 from .held.calls import Call, Point
 from .held.deviation import Drift
 from .held.hold import Entry, Recording
-from .held.store import Store, read_json
+from .held.store import VALUES, Store, read_json
 from .ways import plain
 
 INDEX, PLAN = "index.json", "plan.json"
@@ -64,8 +64,16 @@ def environment_beside(session: Any, python: str) -> Outcome:
 
 def recorded(session: Any, folder: str) -> Outcome:
     """This environment's way into a folder, against which others are held."""
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+    os.makedirs(folder, exist_ok=True)
+    others = sorted(set(os.listdir(folder)) - {INDEX, VALUES})
+    if others:
+        return (
+            "skip",
+            f"{folder} holds something else ({others[0]}): nothing is recorded there. Give a new folder",
+            None,
+        )
+    for name in os.listdir(folder):  # of a recording that was stopped, or of another one
+        os.remove(os.path.join(folder, name))
     made, settings = _made(session, folder)
     save(made, settings, folder)
     count = len(made.recording.entries)

@@ -150,7 +150,7 @@ def _boundary(question: Question, change: Change) -> str:
     if change.skipped:
         sentence += f", with {_unknown(change.skipped)} between them"
     if question.divergent:
-        sentence += f"; {change.first_bad.version} {_reason(change.first_bad)}"
+        sentence += f"; {change.first_bad.version}: {_reason(change.first_bad)}"
     if change.crossed:
         sentence += f"; they differ in both packages, and the fault follows: {change.moved} ({change.why})"
     return sentence
