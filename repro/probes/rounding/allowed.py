@@ -95,7 +95,7 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     inside = _inside(part, actual.dtype)
     final = FINAL if limit.bits < 32 else FUNCTION
     # What a kernel may flush to zero, and one rounding of all.
-    floor = FLOOR * inside * scale + limit.tiny
+    floor = FLOOR * inside * scale + _vanishes(part, actual.dtype)
     room = size.mul(final * limit.eps).add_(floor)
     rms = _rms(error) / (limit.eps * scale + limit.tiny)
     coarse = room + COARSE * math.sqrt(part.length) * inside * scale
@@ -105,6 +105,17 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     if moved is not None:
         room += moved.mul_(INSIDE * math.sqrt(part.length))
     return Held(_ratio(error, room), *_worst(error, room, wide, reference), rms, _at(error, room))
+
+
+def _vanishes(part: Part, dtype: torch.dtype) -> float:
+    """What may become zero on the way: a number below the dtype's smallest normal one, and of what may square inside,
+    as a norm does, one whose square is.
+    """
+    tiny = float(torch.finfo(dtype).tiny)
+    if part.length == 1:
+        return tiny
+    computed = torch.finfo(torch.float32 if torch.finfo(dtype).bits < 32 and part.rounds_once else dtype)
+    return max(tiny, math.sqrt(float(computed.tiny) * part.length))
 
 
 def _inside(part: Part, dtype: torch.dtype) -> float:

@@ -68,6 +68,8 @@ def words(rounding: Rounding) -> str:
     left = sum(rounding.not_judged.values())
     more = f"; {left} could not be judged" if left else ""
     of = f", {rounding.sampled} of them in part," if rounding.sampled else ""
+    if far.held.ratio > 1:
+        more = f" on this one input, and within it on inputs near it{more}"
     return (
         f"each of {rounding.judged} operators{of} is within rounding of float64 on the same inputs; the farthest, "
         f"{far.address.op}, is at {far.held.ratio:.2g} of what rounding allows{more}"
