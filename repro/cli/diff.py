@@ -49,6 +49,7 @@ WHAT is one of
   compile compile:BACKEND              torch.compile: eager, aot_eager, inductor in turn, or that one
   FOLDER or @REVISION                  another model of the same architecture
   PYTHON or CELL                       another interpreter, or a cell of `repro cells list`
+  record:FOLDER held:FOLDER            a recording, made here or in another environment, and what is held against it
   FILE.safetensors                     another engine's logits: docs/diff.md has the format
 
 \b

@@ -34,7 +34,7 @@ def same_outputs(cells: Sequence[CellRow]) -> str | None:
     said = f"The same output, bit for bit: {'; '.join(groups)}." if groups else "No two good cells give the same bits."
     if groups and others:
         said += f" Of no other cell's: {listed(others)}."
-    rest = " Whether the others differ by rounding alone, `repro diff MODEL --against CELL` tells."
+    rest = " Whether these differ by rounding alone: repro diff MODEL --against CELL tells."
     return said if len(alike) == 1 else said + rest
 
 

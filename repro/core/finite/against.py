@@ -29,7 +29,7 @@ WAYS: Mapping[str, str] = {
 
 EXPECTED = (
     f"expected one of {', '.join(WAYS)}, compile, @REVISION, another model folder, an interpreter, the id of a cell,"
-    " or logits in a .safetensors file."
+    " record:FOLDER, held:FOLDER, or logits in a .safetensors file."
 )
 TRACES = ("record", "held")
 """A folder into which the way is recorded, and one that holds a recording, made in whatever environment."""
