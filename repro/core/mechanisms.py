@@ -203,6 +203,13 @@ TABLE = (
         "float64 arithmetic of the same inputs, cut off there, gives the same numbers",
         of_dtype=True,
     ),
+    Mechanism(
+        "differing_weight",
+        "a weight or buffer that is another one in the other way",
+        "a weight is not that of the other model",
+        (CHECKPOINT, CALLER),
+        "its bytes in the two models are not the same",
+    ),
     Mechanism("unknown", "first bad value", "", (), "nothing else could be shown"),
 )
 BY_NAME = {row.name: row for row in TABLE}

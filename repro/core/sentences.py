@@ -28,7 +28,8 @@ EVERY = "every"
 def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     """One sentence that names the place: mechanism, module, operator, source line, element, reference, limit."""
     what = named_mechanism(origin, bisect)
-    if what == mechanism(origin.mechanism).words:  # no dtype's own spelling stands first
+    row = mechanism(origin.mechanism)
+    if what == row.words or not row.of_dtype:  # no dtype's own spelling stands first
         what = what[:1].upper() + what[1:]
     where = f"{what} in {named_module(origin)}"
     if origin.tensor:
@@ -55,7 +56,9 @@ def named_module(origin: Origin) -> str:
 
 def named_mechanism(origin: Origin, bisect: Bisect | None) -> str:
     """The mechanism in words, with the dtype where it is arithmetic."""
-    row, dtype = mechanism(origin.mechanism), origin_dtype(origin, bisect)
+    row, dtype, value = mechanism(origin.mechanism), origin_dtype(origin, bisect), number(origin.value)
+    if row.name == "unknown" and value is not None and math.isfinite(value):
+        return "first difference"  # of two ways: neither value is bad
     return f"{dtype} {row.words}" if dtype is not None and row.of_dtype else row.words
 
 

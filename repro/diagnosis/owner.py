@@ -31,6 +31,13 @@ COMES_WITH = "transformers_modules"
 """The package under which Transformers imports code that comes with a model: its authors are not known."""
 ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
+NAMED = 3
+"""Weights that are named."""
+SIDES = {
+    "this": "This way is farther from float64 of the same inputs than the other one.",
+    "other": "The other way is farther from float64 of the same inputs than this one.",
+    "different": "In float64 the two differ as well: they compute different things, and it cannot tell which is right.",
+}
 FARTHER = "is farther from float64 of the same inputs than rounding allows"
 OPEN = "No step of this run tells who owns the fault. Comparing versions or reducing the case further may tell."
 
@@ -44,7 +51,7 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     """
     if answer.verdict is not Outcome.BAD:
         return None
-    for rule in (_files, _weights, _load, _operator, _outside, _departed, _pytorch, _data):
+    for rule in (_files, _weights, _load, _parted, _operator, _outside, _departed, _pytorch, _data):
         found = rule(answer)
         if found is not None:
             return found
@@ -127,6 +134,18 @@ def _pytorch(answer: Answer) -> Owner | None:
     if origin.library == "torch.nn.init":
         return Owner("pytorch", f"{origin.library} computes it, from arguments that are finite.")
     return None
+
+
+def _parted(answer: Answer) -> Owner | None:
+    """What a difference between two ways says of who is wrong: seldom more than what differs."""
+    found = None if answer.diff is None else answer.diff.departure
+    if found is None:
+        return None
+    if found.weights:
+        named = listed([row.tensor for row in found.weights[:NAMED]])
+        more = f" and {len(found.weights) - NAMED:,} more" if len(found.weights) > NAMED else ""
+        return Owner(None, f"The two have other numbers in {named}{more}. Which are right, their makers know.")
+    return Owner(None, SIDES.get(found.side or "", "Float64 could not be asked which of the two is right."))
 
 
 def _departed(answer: Answer) -> Owner | None:

@@ -170,4 +170,5 @@ class Diff(Section, frozen=True, kw_only=True):
             reference_value=found.other,
             note=found.note,
             phase="forward",
+            mechanism="differing_weight" if found.weights else "unknown",
         )

@@ -128,7 +128,7 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
             end.update(_same(against, this))
         return "bad", _departs(departure, against.way.words), payload
     nearest = payload["nearest"]
-    most = "" if nearest is None else f"; at most {_times(nearest):.2g} times the drift of rounding"
+    most = "" if nearest is None else f"; the farthest is at {_share(nearest):.2g} of what rounding allows"
     agree = f"{payload['places']:,} inputs and outputs of {payload['calls']:,} module calls agree within rounding{most}"
     if end is not None and end["degree"] is not None and end["degree"] > 1:
         why = "no module parts on equal inputs" if not payload["not_compared"] else "some modules could not be compared"
@@ -146,9 +146,9 @@ def _ends_compared(against: Against) -> bool:
     return not of_model or any(pair.this in of_model for pair in (*against.held.pairs, *against.free.pairs))
 
 
-def _times(found: dict[str, Any]) -> float:
-    """The deviation over the drift, of the tensor or of that part of it that is furthest off."""
-    return max(found["whole"], found["row"], found["column"])
+def _share(found: dict[str, Any]) -> float:
+    """The deviation in units of what rounding allows, of the tensor or of that part of it that is furthest off."""
+    return max(found[part] / most for part, most in zip(("whole", "row", "column"), found["limits"]))
 
 
 def _end_words(end: Optional[dict[str, Any]]) -> str:
@@ -374,5 +374,5 @@ def _departs(found: dict[str, Any], way: str) -> str:
     if found["mismatched"]:
         how = f"{found['mismatched']:,} values of which one alone is a number, or integers that differ"
     else:
-        how = f"{_times(found):.3g} times the drift of rounding"
+        how = f"{_share(found):.3g} times what rounding allows"
     return f"against {way}: the first difference is made in {place}: {how}"

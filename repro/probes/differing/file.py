@@ -107,9 +107,9 @@ def against_file(session: Any, path: str) -> Outcome:
     rows = [_beside(made, held, at, item) for at, item in enumerate(given)]
     payload.update(places=len(rows), calls=len(rows), end=_end(made, rows))
     pair, ratio, values = max(rows, key=lambda row: degree(row[1]))
-    times = f"{max(ratio.whole, ratio.row):.3g} times the drift of rounding"
+    times = f"{degree(ratio):.3g} times what rounding allows"
     if not beyond(ratio):
-        return "good", f"{main} of {len(rows)} prompts agree with {words} within rounding; at most {times}", payload
+        return "good", f"{main} of {len(rows)} prompts agree with {words} within rounding: at most {times}", payload
     token = ratio.at[0] if ratio.at else 0
     payload["departure"] = _departure(made, pair, ratio, values, token)
     where = f"token {token} of input {pair.this.call.pass_}"

@@ -57,7 +57,8 @@ def _facts(found: Diff) -> dict[str, str | None]:
 
 def _times(row: Beside) -> str:
     whole, part, column = (shown_number(found) for found in (row.whole, row.row, row.column))
-    return f"{whole} times the drift, its worst row {part} times and its worst column {column} times" + _allowed(row)
+    drift = f"{whole} times the drift, that is what rounding at random does there"
+    return f"{drift}; its worst row {part} times and its worst column {column} times" + _allowed(row)
 
 
 def _allowed(row: Beside) -> str:

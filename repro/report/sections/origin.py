@@ -5,7 +5,7 @@ from repro.core.encoding import Number, number
 from repro.core.mechanisms import mechanism
 from repro.core.payloads import Bisect, CameIn, Figures, InputPlace, Origin
 from repro.core.records import Outcome
-from repro.core.sentences import many, named_module, origin_dtype, place_words
+from repro.core.sentences import many, named_mechanism, named_module, origin_dtype, place_words
 from repro.report.markdown import Row, cell, shown_number, text
 from repro.report.section import Section, Shown, Variables
 
@@ -73,7 +73,7 @@ def _rows(origin: Origin, bisect: Bisect, run: str | None = None) -> list[Row]:
         "tokens generated before": None if origin.generate_step is None else str(origin.generate_step),
         "step of the training (from 0)": None if origin.train_step is None else str(origin.train_step),
         "layer": cell(origin.layer) if origin.layer else None,
-        "mechanism": cell(mechanism(origin.mechanism).words),
+        "mechanism": cell(_mechanism(origin)),
         "dtype": _code(origin_dtype(origin, bisect)),
         "tensor": _code(origin.tensor),
         "tensor in the file": _code(origin.stored_as),
@@ -95,6 +95,12 @@ def _rows(origin: Origin, bisect: Bisect, run: str | None = None) -> list[Row]:
         "note": text(origin.note) if origin.note else None,
     }
     return [[name, value] for name, value in named.items() if value]
+
+
+def _mechanism(origin: Origin) -> str:
+    """Without a dtype, which has a row of its own."""
+    words = mechanism(origin.mechanism).words
+    return words if origin.mechanism != "unknown" else named_mechanism(origin, None)
 
 
 def _times(ratio: Number) -> str:
