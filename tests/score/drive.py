@@ -59,7 +59,8 @@ def run(case: Case, path: Path, cache: Path) -> Answered:
     """Ask the tool about a model folder or a script."""
     begin = time.monotonic()
     subject = "script" if case.is_script else "model"
-    steps = [s.name for s in asked_by("run", subject) if not s.is_ablation and s.name not in LEFT_OUT]
+    by_itself = (s for s in asked_by("run", subject) if not s.is_ablation and s.option is None)
+    steps = [s.name for s in by_itself if s.name not in LEFT_OUT]
     found = judged(case, path, cache, steps)
     found = replace(found, owner=owner(found, excluded(found)))
     seconds = time.monotonic() - begin

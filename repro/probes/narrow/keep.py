@@ -136,20 +136,18 @@ class Search:
         return names[:high]
 
     def _without_what_is_not_needed(self, names: Names) -> Names:
-        """Each member left out once, the largest first, until no single one can be."""
-        kept = list(names)
-        waiting = sorted(kept, key=lambda name: -_size(self.loaded.model, name))
-        while waiting:
-            needed: list[str] = []
-            for name in waiting:
-                rest = [other for other in kept if other != name]
-                if self.is_sound(rest):
-                    kept, needed = rest, []
-                else:
-                    needed.append(name)
-            changed = len(needed) != len(kept)
-            waiting = [name for name in kept if name not in needed] if changed else []
-        return tuple(kept)
+        """Members left out one by one, the largest first, until no single one can be."""
+        order = sorted(names, key=lambda name: -_size(self.loaded.model, name))
+        kept, needed = list(names), set[str]()  # needed: beside all that is kept now
+        while True:
+            name = next((name for name in order if name in kept and name not in needed), None)
+            if name is None:
+                return tuple(kept)
+            rest = [other for other in kept if other != name]
+            if self.is_sound(rest):
+                kept, needed = rest, set()
+            else:
+                needed.add(name)
 
 
 def agreements(loaded: Loaded, names: Names, noises: Sequence[Noise]) -> list[Agreement]:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -227,3 +228,21 @@ def test_what_rounding_does_not_explain_is_not_sound(judged, wrong):
 def test_numbers_of_layers_stand_together():
     names = ("a.0.norm", "a.2.norm", "a.3.norm", "a.4.norm", "a.4.out", "head")
     assert in_short(names) == "a.0,2-4.norm, a.4.out, head"
+
+
+class Known(Search):
+    """Asks nothing: a set is sound where it holds all of ``needed``."""
+
+    def __init__(self, needed):
+        super().__init__(loaded=SimpleNamespace(model=None), wide=None)
+        self.needed = frozenset(needed)
+
+    def is_sound(self, names):
+        return self.needed <= frozenset(names)
+
+
+@pytest.mark.parametrize("needed", [set(some) for size in range(4) for some in itertools.combinations("abc", size)])
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")))
+def test_leaving_out_ends_with_what_is_needed_in_whatever_order(monkeypatch, needed, order):
+    monkeypatch.setattr("repro.probes.narrow.keep._size", lambda model, name: -order.index(name))
+    assert set(Known(needed)._without_what_is_not_needed(tuple(order))) == needed
