@@ -100,11 +100,11 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     rms = _rms(error) / (limit.eps * scale + limit.tiny)
     coarse = room + COARSE * math.sqrt(part.length) * inside * scale
     if not exact and bool((error <= coarse).all()):
-        return Held(_ratio(error, coarse), *_worst(error, coarse, wide, reference), rms, _at(error, coarse))
+        return _told(error, coarse, wide, reference, rms)
     moved = _moved(part, number, reference, inside)
     if moved is not None:
         room += moved.mul_(INSIDE * math.sqrt(part.length))
-    return Held(_ratio(error, room), *_worst(error, room, wide, reference), rms, _at(error, room))
+    return _told(error, room, wide, reference, rms)
 
 
 def _vanishes(part: Part, dtype: torch.dtype) -> float:
@@ -169,20 +169,14 @@ def _odd(wide: Tensor, reference: Tensor, limit: torch.finfo) -> Optional[Held]:
     return None
 
 
-def _ratio(error: Tensor, room: Tensor) -> float:
-    together = ALL if error.numel() >= MANY else 1.0
-    return max(_rms(error) / (together * _rms(room)), float((error / room).max()) / WORST)
-
-
-def _worst(error: Tensor, room: Tensor, wide: Tensor, reference: Tensor) -> tuple[tuple[int, ...], float, float]:
-    flat = int((error / room).reshape(-1).argmax())
+def _told(error: Tensor, room: Tensor, wide: Tensor, reference: Tensor, rms: float) -> Held:
+    """The whole of it, and its worst element."""
+    shares = (error / room).reshape(-1)
+    flat = int(shares.argmax())
     at = tuple(unravel(flat, tuple(error.shape)))
-    return at, float(wide[at]), float(reference[at])
-
-
-def _at(error: Tensor, room: Tensor) -> float:
-    """The room of the worst element."""
-    return float(room.reshape(-1)[int((error / room).reshape(-1).argmax())])
+    together = ALL if error.numel() >= MANY else 1.0
+    ratio = max(_rms(error) / (together * _rms(room)), float(shares[flat]) / WORST)
+    return Held(ratio, at, float(wide[at]), float(reference[at]), rms, float(room[at]))
 
 
 def _rms(values: Tensor) -> float:

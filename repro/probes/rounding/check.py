@@ -84,7 +84,7 @@ class Rounding:
             return call.run()
         if name in UNWRITTEN or _is_view(func):
             return call.run()
-        seed = f"{call.address.module} {call.address.call_index} {call.address.op} {call.address.occurrence}"
+        seed = _seed(call)
         part = part_of(func, _kept(call), call.kwargs, seed, None, self._small) if call.writes else None
         result = call.run()
         floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and unreadable(tensor) is None]
@@ -144,6 +144,12 @@ class Rounding:
             self.not_judged[call.address.op] += 1
 
 
+def _seed(call: OpCall) -> str:
+    """By which a part of the call is drawn: the same in every run."""
+    place = call.address
+    return f"{place.module} {place.call_index} {place.op} {place.occurrence}"
+
+
 def _is_kept(call: OpCall, part: Part, number: int) -> bool:
     """Whether the departure shows on other inputs near these: in eight of ten, each moved by some roundings."""
     if call.writes:
@@ -156,7 +162,7 @@ def _is_kept(call: OpCall, part: Part, number: int) -> bool:
             floats = [tensor for tensor in tensors_in(call.func(*args, **kwargs)) if is_float(tensor)]
         except Exception:  # noqa: BLE001 - it ran with the program's own inputs
             return True
-        seed = f"{call.address.module} {call.address.call_index} {call.address.op} {call.address.occurrence}"
+        seed = _seed(call)
         again = part_of(call.func, args, kwargs, seed, floats, SWEEP if part.is_whole else float(SMALL))
         expected = None if again is None else in_float64(again)
         if again is None or expected is None:

@@ -243,7 +243,7 @@ def _narrow(departure: Departure, actual: Tensor, reference: Tensor) -> Optional
 def _left_out(departure: Departure, error: Tensor) -> Optional[int]:
     """The place whose numbers a sum does not have."""
     part = departure.part
-    if part.formula or part.func._schema.name.split("::")[-1] not in ("sum", "mean"):  # type: ignore[attr-defined]
+    if part.name not in ("sum", "mean"):
         return None
     summands = part.args[0].detach().cpu().double().reshape(-1, part.args[0].shape[-1])
     if error.numel() != summands.shape[0] or error.numel() < 3:
@@ -271,7 +271,7 @@ def _rounded(tensor: Tensor, bits: int) -> Tensor:
 def _added_up(departure: Departure) -> Optional[list[tuple[str, Tensor]]]:
     """Of a product or a sum, the same added up one by one in narrower dtypes; None for another operator."""
     part = departure.part
-    name = "" if part.formula else part.func._schema.name.split("::")[-1]  # type: ignore[attr-defined]
+    name = part.name
     dtypes = [torch.float16, torch.bfloat16] if departure.dtype == "float32" else [getattr(torch, departure.dtype)]
     if departure.dtype == "float32":
         dtypes.append(torch.float32)

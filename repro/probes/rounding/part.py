@@ -60,6 +60,11 @@ class Part:
     is_whole: bool = False
 
     @property
+    def name(self) -> str:
+        """ "mm" of "aten::mm"; empty for a formula of the kit."""
+        return "" if self.formula else str(self.func._schema.name.split("::")[-1])  # type: ignore[attr-defined]
+
+    @property
     def device(self) -> str:
         """Of its tensors."""
         return next((tensor.device.type for tensor in tensors_in((self.args, self.kwargs))), "cpu")
@@ -69,8 +74,7 @@ class Part:
         """Whether the operator is known to compute a result of 16 bits in float32."""
         if self.formula:
             return False
-        name = self.func._schema.name.split("::")[-1]  # type: ignore[attr-defined]
-        return name in ONCE or (POINTWISE is not None and POINTWISE in self.func.tags)  # type: ignore[attr-defined]
+        return self.name in ONCE or (POINTWISE is not None and POINTWISE in self.func.tags)  # type: ignore[attr-defined]
 
 
 def part_of(

@@ -35,8 +35,7 @@ def run(part: Part, make: Callable[[Tensor], Tensor], dtype: Optional[torch.dtyp
     args, kwargs = rebuild(part.args, Tensor, make), rebuild(part.kwargs, Tensor, make)
     if dtype is not None:
         args, kwargs = _named(args, dtype), _named(kwargs, dtype)
-        name = getattr(part.func, "_schema", None)
-        if name is not None and name.name.split("::")[-1] in TO_FLOAT:
+        if part.name in TO_FLOAT:
             args = (*args[:2], False)
     if part.formula and kwargs.get("mask") is not None:
         kwargs = {**kwargs, "mask": as_mask(part.kwargs["mask"].cpu())}

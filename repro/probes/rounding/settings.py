@@ -18,9 +18,8 @@ MULTIPLIES = frozenset((*PRODUCTS, "linear", "matmul", "dot", "mv", "addmv"))
 
 def permitted(part: Part, dtype: torch.dtype) -> float:
     """The epsilon in which a kernel may compute by the settings; 0 where these leave its dtype as it is."""
-    name = "" if part.formula else part.func._schema.name.split("::")[-1]  # type: ignore[attr-defined]
-    convolves = "convolution" in name
-    if not (part.formula or convolves or name in MULTIPLIES):
+    convolves = "convolution" in part.name
+    if not (part.formula or convolves or part.name in MULTIPLIES):
         return 0.0
     if dtype == torch.float32:
         return _of_float32(part.device, convolves)
