@@ -8,6 +8,7 @@ is open, and the reason says what is missing.
 
 from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
+from repro.core.finite.diff import SIDES
 from repro.core.mechanisms import BY_DEFINITION, CODE, PYTORCH, is_in_range, mechanism
 from repro.core.payloads import CameIn, Cause, Load, Origin, Rounding
 from repro.core.records import Kind, Outcome, Owner
@@ -33,11 +34,6 @@ ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
 NAMED = 3
 """Weights that are named."""
-SIDES = {
-    "this": "This way is farther from float64 of the same inputs than the other one.",
-    "other": "The other way is farther from float64 of the same inputs than this one.",
-    "different": "In float64 the two differ as well: they compute different things, and it cannot tell which is right.",
-}
 FARTHER = "is farther from float64 of the same inputs than rounding allows"
 OPEN = "No step of this run tells who owns the fault. Comparing versions or reducing the case further may tell."
 
@@ -145,7 +141,7 @@ def _parted(answer: Answer) -> Owner | None:
         named = listed([row.tensor for row in found.weights[:NAMED]])
         more = f" and {len(found.weights) - NAMED:,} more" if len(found.weights) > NAMED else ""
         return Owner(None, f"The two have other numbers in {named}{more}. Which are right, their makers know.")
-    return Owner(None, SIDES.get(found.side or "", "Float64 could not be asked which of the two is right."))
+    return Owner(None, sentence(SIDES.get(found.side or "", "float64 could not be asked which of the two is right")))
 
 
 def _departed(answer: Answer) -> Owner | None:

@@ -10,6 +10,13 @@ from msgspec import field
 from repro.core.encoding import Number, Record
 from repro.core.payloads import Excerpt, Origin, Plain, Section
 
+SIDES = {
+    "this": "this way is the one farther from float64 of the same inputs",
+    "other": "the other way is the one farther from float64 of the same inputs",
+    "different": "in float64 the two differ as well: they compute different things, and it cannot tell which is right",
+}
+"""What float64 says of the two, by ``Departure.side``."""
+
 
 class Beside(Record, frozen=True, kw_only=True):
     """A place held against the same place of the other way.

@@ -1,6 +1,6 @@
 """Two ways of running the model: where they part first, how the difference grows, and what both end with."""
 
-from repro.core.finite.diff import Beside, Departure, Diff, End
+from repro.core.finite.diff import SIDES, Beside, Departure, Diff, End
 from repro.report.markdown import Row, cell, code, or_dash, shown_number, text, thinned
 from repro.report.section import Section, Shown, Variables
 
@@ -18,11 +18,6 @@ TEMPLATE = """
 ROWS = 14
 NOT_COMPARED = 6
 PART = "no rounding of each other"
-SIDES = {
-    "this": "this way is the one farther from float64 of the same inputs",
-    "other": "the other way is the one farther from float64 of the same inputs",
-    "different": "in float64 the two differ as well: they compute different things, and it cannot tell which is right",
-}
 
 
 def fill(shown: Shown) -> Variables | None:
