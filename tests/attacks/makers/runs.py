@@ -252,8 +252,7 @@ def _run(place: Path, step: str, real: bool) -> Scene:
     """A run of one prompt. Words of the progress stand for what the host does by itself."""
     shared = ("model", "--no-bundle")
     if real:
-        words = shared if step.startswith("ablation") else (*shared, "--no-ablations")
-        words = words if step in ("reduce", "verifying") else (*words, "--no-reduce")
+        words = shared if step in ("reduce", "verifying") else (*shared, "--no-reduce")
         return Scene(place, words, _environment(), lambda said: f"{step} ..." in said or f"note: {step}" in said)
     python = _fake(place / "fake-python", step)
     return Scene(place, (*shared, "--python", f"./{python.name}"), _environment(), _met(place))
@@ -261,7 +260,7 @@ def _run(place: Path, step: str, real: bool) -> Scene:
 
 def _prompts(place: Path, step: str, real: bool) -> Scene:
     """Prompts in batches; the real kit is disturbed behind the twentieth answer."""
-    number = 300 if real else 6
+    number = 100 if real else 6
     lines = [json.dumps({"text": f"w{index % 90} w{index % 7}"}) for index in range(number)]
     (place / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     words = ("prompts", "model", "prompts.jsonl", "--batch-size", "2", "--no-bundle")
