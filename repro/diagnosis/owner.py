@@ -26,6 +26,8 @@ LAYERS = frozenset({"eager", "aot_eager", "inductor"})
 """Backends of torch.compile that are PyTorch's own."""
 NEAR = 16.0
 """A weight within this factor of the dtype's largest number is near it. Trained weights are far smaller."""
+WIDEST = 3.38e38
+"""Below the largest numbers of bfloat16 and float32: no dtype that a model is loaded in reaches further."""
 FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
 COMES_WITH = "transformers_modules"
@@ -209,7 +211,8 @@ def _large_weight(answer: Answer, origin: Origin) -> Owner | None:
     words = f"{found.tensor} holds {plain(value)}, and the largest number of the dtype is {plain(limit)}"
     if answer.case.is_script or origin.code not in ("transformers", "torch", None):
         return Owner(None, f"{words}; who made the weight so large is not known.")
-    return Owner("checkpoint", f"The weights are the cause: {words}.", "Load the model in bfloat16 or float32.")
+    advice = "Load the model in bfloat16 or float32." if limit < WIDEST else None
+    return Owner("checkpoint", f"The weights are the cause: {words}.", advice)
 
 
 def _rounding(answer: Answer) -> Owner | None:

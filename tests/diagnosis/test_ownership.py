@@ -186,6 +186,14 @@ def test_a_models_weight_near_the_limit_of_its_dtype_is_the_checkpoints():
     assert owner(born({"weights": far})).project == "transformers"
 
 
+@pytest.mark.parametrize(("value", "limit", "helps"), [(4e4, 65504.0, True), (3e38, 3.4028235e38, False)])
+def test_a_wider_dtype_is_advised_only_where_there_is_one(value, limit, helps):
+    near = Weights(verdict=Outcome.GOOD, absmax=Largest(tensor="w", value=value))
+    found = owner(born({"weights": near}, limit=limit))
+    assert found.project == "checkpoint"
+    assert (found.advice is not None) is helps
+
+
 @pytest.mark.parametrize(
     ("name", "project"), [("fast_path=off", "pytorch"), ("mkldnn=off", "pytorch"), ("threads=1", None)]
 )

@@ -49,8 +49,9 @@ HOST = re.compile(r"\b([a-z][a-z0-9+.-]{1,20})://(TOKEN@)?([\w-]+(?:\.[\w-]+)*)"
 
 INTERNAL_ENDS = (".internal", ".corp", ".local", ".lan", ".intranet", ".home.arpa", ".localdomain")
 INTERNAL = re.compile(
-    r"(?<![\w.-])(?:[a-z0-9][\w-]{0,62}\.){1,8}(?:internal|corp|local|lan|intranet|home\.arpa|localdomain)"
-    r"(?![\w(-]|\.(?!(?:safetensors|bin|gguf|pt|json|log|txt)\b)\w)",
+    r"(?<![\w.-])(?:[a-z0-9][\w-]{0,62}\.){1,8}(?:"
+    + "|".join(re.escape(end[1:]) for end in INTERNAL_ENDS)
+    + r")(?![\w(-]|\.(?!(?:safetensors|bin|gguf|pt|json|log|txt)\b)\w)",
     re.I,
 )
 """A host by the ends of names that no public network has."""
