@@ -3,7 +3,8 @@
     python noxfile.py -s "repro(CELL)"              the main job in one cell: the float16 NaN of real Gemma 3 270M
     python noxfile.py -s repro                      the same in every cell under envs/ that this machine can run
     python noxfile.py -s repro -- MODEL [OPTION]... the same on a model of yours
-    python noxfile.py -s tests                      the whole test suite
+    python noxfile.py -s tests                      the test suite, but for its slow tests
+    python noxfile.py -s tests -- -m ""             the whole suite, as continuous integration runs it
     python noxfile.py -s lint                       ruff and mypy
     python noxfile.py -s oldest                     the kit in the oldest cell, really run
     python noxfile.py -s boundaries                 the releases at which known faults came or went, found by bisection
@@ -127,9 +128,9 @@ def call(session: nox.Session, *command: str) -> int:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite, against the installed package; arguments go to pytest."""
+    """The test suite but for the tests marked slow, against the installed package; arguments go to pytest."""
     install(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-m", "not slow", *session.posargs)
 
 
 @nox.session

@@ -496,6 +496,11 @@ class Rounding(Record, frozen=True, kw_only=True):
     reference_value: Number | None = None
     index: tuple[int, ...] = ()
 
+    @property
+    def explains_all(self) -> bool:
+        """Whether every operator was held against float64, and is within what its dtype allows."""
+        return bool(self.within) and not self.not_judged
+
 
 class Bisect(Section, frozen=True, kw_only=True):
     """The bisect step. ``prompt`` is the number of the input in which the origin lies. ``watching``: what differs for a
@@ -512,6 +517,11 @@ class Bisect(Section, frozen=True, kw_only=True):
     screened_calls: int | None = None
     rounding: Rounding | None = None
     watching: str | None = None
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether what a script calls bad is its dtype's own rounding, added up."""
+        return self.rounding is not None and self.rounding.explains_all
 
 
 # --- generate, train -------------------------------------------------------------------------------------------------

@@ -230,14 +230,8 @@ def _rounding(answer: Answer) -> Owner | None:
     )
 
 
-def is_rounding(answer: Answer) -> bool:
-    """Whether every operator of the script was held against float64, and is within what its dtype allows."""
-    return _all_within(answer) is not None
-
-
 def _all_within(answer: Answer) -> Rounding | None:
-    found = None if answer.bisect is None else answer.bisect.rounding
-    return found if found is not None and found.within and not found.not_judged else None
+    return answer.bisect.rounding if answer.bisect is not None and answer.bisect.is_rounding else None
 
 
 def _files(answer: Answer) -> Owner | None:

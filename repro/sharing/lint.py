@@ -11,7 +11,6 @@ from repro.core.foreign import open_foreign, read_foreign
 from repro.core.paths import relative, sha256
 from repro.core.records import Outcome
 from repro.core.sentences import listed
-from repro.diagnosis.owner import is_rounding
 from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
 from repro.report.render import LIMIT
@@ -141,7 +140,7 @@ def _latest(run: Run, form: Form) -> Iterator[Problem]:
 
 def _no_bug(run: Run) -> Iterator[Problem]:
     """What the run itself says is none."""
-    if is_rounding(run.answer):
+    if run.answer.bisect is not None and run.answer.bisect.is_rounding:
         found = "every operator is within its dtype's own rounding of float64"
         yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
     for fault in run.answer.looks_like:
@@ -162,7 +161,8 @@ def _owner(run: Run, form: Form) -> Iterator[Problem]:
     if not form.is_for(project):
         found = f"the run says {project}" if project else "the run names no owner"
         found += f" ({owner.reason.rstrip('.')})" if owner and owner.reason else ""
-        yield Problem("note", "owner", found, f"Say in your own words why it is for {form.repository}.")
+        to_do = f"If it is for {form.repository} all the same, say in your own words why."
+        yield Problem("refused" if project else "note", "owner", found, to_do)
 
 
 def _private(run: Run, mask: Mask) -> Iterator[Problem]:

@@ -48,6 +48,7 @@ def models(compared):
     return {one["name"]: one for one in compared[1]["comparison"]["models"]}
 
 
+@pytest.mark.slow
 def test_one_bad_model_ends_with_1(compared):
     assert compared[0] == 1
     assert compared[1]["verdict"] == "bad"

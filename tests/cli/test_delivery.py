@@ -260,6 +260,7 @@ def real(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("project", sorted(forms()))
 def test_a_real_run_gives_a_report_in_which_every_required_field_is_filled(real, project, monkeypatch):
     monkeypatch.setattr(lint_module, "newest", lambda package: "0")

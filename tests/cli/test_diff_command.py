@@ -75,6 +75,7 @@ def test_against_is_needed(place):
     assert (ran.returncode, "Missing option '--against'" in ran.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_another_interpreter_is_asked_in_a_process_of_its_own(place, tmp_path):
     ran = diff(place, sys.executable, "--json", "--out", str(tmp_path / "out"))
     assert ran.returncode == 0, ran.stderr
@@ -84,6 +85,7 @@ def test_another_interpreter_is_asked_in_a_process_of_its_own(place, tmp_path):
     assert found["way"].startswith("Python ")
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_held_against_later(place, tmp_path):
     trace = tmp_path / "trace"
     assert diff(place, f"record:{trace}", "--out", str(tmp_path / "record")).returncode == 0
@@ -99,6 +101,7 @@ def test_what_was_recorded_is_held_against_later(place, tmp_path):
     assert "rope_theta is 10000.0 here and 20000.0 there" in " ".join(json.loads(ran.stdout)["diff"]["notes"])
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_something_else_is_neither_written_to_nor_read(place, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it", "utf-8")

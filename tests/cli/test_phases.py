@@ -69,6 +69,7 @@ def asked(folder: Path, *args: str) -> tuple[int, dict[str, Any]]:
     return ran.returncode, answer
 
 
+@pytest.mark.slow
 def test_a_module_of_a_factory_is_found_out_and_reduced(tmp_path: Path) -> None:
     status, answer = asked(tmp_path, "--factory", "voice.py:silent")
     assert status == 1
@@ -89,6 +90,7 @@ def test_its_sound_twin_is_good(tmp_path: Path) -> None:
     assert (status, answer["verdict"], answer["origin"]) == (0, "good", None)
 
 
+@pytest.mark.slow
 def test_a_training_step_names_phase_line_gradient_and_example(tmp_path: Path) -> None:
     status, answer = asked(tmp_path, "--factory", "voice.py:distance", "--train-step", "2")
     assert status == 1
@@ -108,6 +110,7 @@ def test_the_sound_training_is_good(tmp_path: Path) -> None:
     assert (status, answer["verdict"], answer["train"]["steps"]) == (0, "good", 1)
 
 
+@pytest.mark.slow
 def test_a_generation_names_the_processor_and_the_greedy_one_works_around_it(tmp_path: Path) -> None:
     families.build("llama").save_pretrained(tmp_path / "model")
     config = {"do_sample": True, "temperature": 1e-39, "eos_token_id": None}

@@ -25,7 +25,7 @@ from repro.core.payloads import (
 )
 from repro.core.records import Case, Kind, Outcome
 from repro.diagnosis.known import Exclusion
-from repro.diagnosis.owner import is_rounding, owner
+from repro.diagnosis.owner import owner
 
 BAD = Outcome.BAD
 ADD, TANH, FLASH = "aten.add.Tensor", "aten.tanh.default", "aten._scaled_dot_product_flash_attention_for_cpu.default"
@@ -275,5 +275,5 @@ def test_bad_bytes_are_the_checkpoints_whatever_the_documentation_says():
 def test_what_is_rounding_alone_is_nobodys(not_judged, is_it):
     rounding = Rounding(within=True, operators=7, not_judged=not_judged, op=ADD, ratio=0.5, allowed=2.0)
     found = answered("divergent", bisect=Bisect(rounding=rounding))
-    assert is_rounding(found) is is_it
+    assert found.bisect.is_rounding is is_it
     assert (owner(found).project, "not a bug" in owner(found).reason) == (None, is_it)

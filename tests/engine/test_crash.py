@@ -24,6 +24,7 @@ def run_command(name: str, folder: Path, *options: str) -> tuple[int, dict[str, 
     return done.returncode, json.loads((out / "verdict.json").read_text("utf-8")), [r for r in lines if "step" in r]
 
 
+@pytest.mark.slow
 def test_behind_a_crash_the_other_steps_still_run(tmp_path: Path) -> None:
     status, verdict, records = run_command("custom-crash-sigsegv-float16", tmp_path)
     steps = {record["step"]: record for record in records}
@@ -35,6 +36,7 @@ def test_behind_a_crash_the_other_steps_still_run(tmp_path: Path) -> None:
     assert len(records) == len(steps) == 27
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "step", "signal"),
     [

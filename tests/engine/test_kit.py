@@ -66,6 +66,7 @@ def test_the_real_kit_is_packed_whole():
     assert b"probes/__init__.py" in pack().content
 
 
+@pytest.mark.slow
 def test_the_real_kit_reduces_a_script_by_itself_and_takes_answers_that_are_known(tmp_path):
     path = pack().write(tmp_path)
     (tmp_path / "bad.py").write_text(

@@ -292,6 +292,7 @@ def run_replay(tmp_path, *arguments):
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_saved_step_replays_to_the_same_origin(tmp_path):
     guard, _ = train("backward", out=tmp_path / "out")
     again = repro.replay(tmp_path / "out" / "step", Net("backward"))
@@ -304,6 +305,7 @@ def test_a_saved_step_replays_to_the_same_origin(tmp_path):
     assert run_replay(tmp_path, "--factory", "f.py:sound").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_saved_step_of_another_model_is_refused_in_one_line(tmp_path):
     train("forward", out=tmp_path / "out")
     for arguments, words in (
@@ -318,6 +320,7 @@ def test_a_saved_step_of_another_model_is_refused_in_one_line(tmp_path):
         assert ran.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_used_gets_a_numbered_sibling_before_the_first_step(tmp_path, capsys):
     for number in (1, 2, 3):
         guard, _ = train("forward", out=tmp_path / "out", then="note")

@@ -44,6 +44,7 @@ def page(tmp_path, monkeypatch):
     return notebook, html, tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_findings_are_shown_as_tables_and_the_report_is_written(page):
     notebook, html, out = page
     shown = [cell.outputs[0] for cell in notebook.cells[1:3]]

@@ -94,6 +94,7 @@ def strings_blanked(text):
 SCRIPTS = sorted(path for name in ("repro", "tests", "examples") for path in (ROOM.parent / name).rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_masking_changes_no_code_of_any_script_here():
     """Some of these name passwords, users, tokens and hosts, as the masking itself does."""
     changed = 0

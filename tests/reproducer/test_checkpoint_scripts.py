@@ -160,6 +160,12 @@ def test_a_script_of_files_is_short_and_says_what_it_needs(folder):
     assert script.checkpoint.sha256 == hashes
 
 
+def test_without_its_argument_a_script_does_not_say_that_the_fault_is_there(folder):
+    truncated(folder / "model.safetensors")
+    status, _, errors = outcome(scripts(answer(folder, "files", files=files_of(folder)))[0].text)
+    assert (status, "the following arguments are required: folder" in errors) == (2, True)
+
+
 def sharded(folder):
     (folder / "model.safetensors").unlink()
     write_file(folder / "one.safetensors", [("a", "U8", [1], b"\0")])

@@ -112,6 +112,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_plain_torch_agrees_with_the_table(results: list[dict[str, Any]]) -> None:
     assert {one["name"]: one["table"] for one in results if one["table"]} == {}
 

@@ -33,7 +33,10 @@ def newest(monkeypatch):
 
 
 def filed(folder, project, **options):
-    """A run with its report, the reporter's own words in it, and a script with what the project works on."""
+    """A run that names the project, with its report, the reporter's own words in it, and a script with what the
+    project works on.
+    """
+    options = {"owner": forms()[project].owner or project, **options}
     if project == "transformers":
         options = {"module": MODULE, **options}
     run = open_run(run_folder(folder / "run", **options))
@@ -328,10 +331,21 @@ def test_pytorch_takes_no_script_that_downloads(tmp_path):
         assert len(refused(run, project)) == count
 
 
-def test_another_owner_is_noted_with_the_reason(tmp_path):
-    run = filed(tmp_path, "pytorch", owner="transformers")
+@pytest.mark.parametrize("named", ["transformers", "caller", "checkpoint"])
+def test_a_fault_of_another_is_refused_with_the_reason_and_the_form_says_it_first(tmp_path, named):
+    run = filed(tmp_path, "pytorch", owner=named)
     (problem,) = look(run, "pytorch")
-    assert (problem.kind, problem.found) == ("note", "the run says transformers (a test)")
+    assert (problem.kind, problem.what, problem.found) == ("refused", "owner", f"the run says {named} (a test)")
+    body = (run.folder / "report-pytorch.md").read_text("utf-8")
+    first = next(line for line in body.splitlines() if line.startswith("- **"))
+    assert first.startswith("- **Owner:** ")
+    assert first.endswith("by this run. a test.")
+
+
+def test_where_the_run_names_no_owner_that_is_noted(tmp_path):
+    run = filed(tmp_path, "pytorch", owner=None)
+    assert [(problem.kind, problem.what) for problem in look(run, "pytorch")] == [("note", "owner")]
+    assert "- **Owner:**" not in (run.folder / "report-pytorch.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("outcome", ["good", "skip"])
@@ -348,8 +362,8 @@ def test_a_folder_without_a_report_is_refused(tmp_path):
 
 
 def test_a_report_for_another_project_than_asked_is_refused(tmp_path):
-    (problem,) = refused(filed(tmp_path, "pytorch"), "vllm")
-    assert problem.found == "there is no report-vllm.md"
+    problem, owner = refused(filed(tmp_path, "pytorch"), "vllm")
+    assert (problem.found, owner.what) == ("there is no report-vllm.md", "owner")
 
 
 def test_without_a_project_every_report_that_is_there_is_looked_at(tmp_path):
@@ -357,7 +371,7 @@ def test_without_a_project_every_report_that_is_there_is_looked_at(tmp_path):
     file(run, forms()["transformers"], PRIVATE)
     for name in ("pytorch", "transformers"):
         edit(run.folder / f"report-{name}.md", "I was trying it out.", TOKEN)
-    assert [problem.what for problem in refused(run)] == ["report-pytorch.md", "report-transformers.md"]
+    assert [problem.what for problem in refused(run)] == ["owner", "report-pytorch.md", "report-transformers.md"]
 
 
 def test_a_report_of_a_matrix_is_looked_at_too(tmp_path):

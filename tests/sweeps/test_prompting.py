@@ -162,6 +162,7 @@ def test_lost_pairs_are_counted_and_compared_with_the_rest(models, tmp_path):
     assert "20 pairs used, 10 lost" in found.done.stdout
 
 
+@pytest.mark.slow
 def test_a_batch_that_kills_its_process_is_skipped_and_the_others_are_answered(models, tmp_path):
     texts = prompts_of(10)
     texts[5] = f"w{KILL}"
@@ -204,6 +205,7 @@ def test_weights_that_are_bad_are_no_good_though_no_prompt_meets_them(spoilt, tm
     assert "But not all is well: 1 tensor is not finite" in found.answer.headline
 
 
+@pytest.mark.slow
 def test_chats_are_asked_by_the_models_template_or_by_their_contents(tmp_path):
     model = write_llama(tmp_path / "model", RARE)
     settings = model / "tokenizer_config.json"
@@ -443,6 +445,7 @@ def test_the_hosts_memory_does_not_grow_with_the_number_of_prompts(tmp_path):
     assert peak(MANY) - peak(FEW) < MOST_MB
 
 
+@pytest.mark.slow
 @needs_proc
 def test_the_kits_memory_does_not_grow_with_the_number_of_prompts(models, tmp_path):
     """Read from outside while one process goes through the file; 14,000 more prompts, and half as much room."""

@@ -15,13 +15,20 @@ OWNERS = {
 }
 
 
+def owner_name(project: str) -> str:
+    """How an owner is written in a report."""
+    return OWNERS.get(project, text(project))
+
+
 def fill(shown: Shown) -> Variables | None:
     owner = shown.answer.owner
     if owner is None:
         return None
     advice = text(full_stop(owner.advice)) if owner.advice else None
-    project = owner.project or "Not known"
-    return {"owner": OWNERS.get(project, text(project)), "reason": text(owner.reason), "advice": advice}
+    bisect = shown.answer.bisect
+    none = "Nobody" if bisect is not None and bisect.is_rounding else "Not known"
+    project = owner.project or none
+    return {"owner": owner_name(project), "reason": text(owner.reason), "advice": advice}
 
 
 SECTION = Section("Owner", fill, TEMPLATE, rank=7)

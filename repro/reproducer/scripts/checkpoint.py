@@ -96,13 +96,9 @@ def folder_lines(checkpoint: Checkpoint, check: bool) -> list[str]:
             f"folder = snapshot_download({literal(files.id)}{revision}, allow_patterns={literal(PATTERNS)})",
         ]
     elif checkpoint.source == "gguf":
-        lines = [
-            "import os",
-            "import sys",
-            "folder, name = os.path.split(os.path.abspath(sys.argv[1]))  # give the .gguf file",
-        ]
+        lines = ["import os", *_given("file", "the .gguf file"), "folder, name = os.path.split(os.path.abspath(file))"]
     else:
-        lines = ["import sys", "folder = sys.argv[1]  # give the folder of the model"]
+        lines = _given("folder", "the folder of the model")
     if not check or not files.sha256:
         return lines
     file = "name" if checkpoint.source == "gguf" else "file"
@@ -117,6 +113,16 @@ def folder_lines(checkpoint: Checkpoint, check: bool) -> list[str]:
         "        if hashlib.sha256(content).hexdigest() != digest:",
         '            raise ValueError(f"{file} is not the file that the fault was seen with: its SHA-256 differs")',
     ]  # fmt: skip
+
+
+def _given(name: str, what: str) -> list[str]:
+    """What the script is called with; without it, it ends with 2 and says so: 1 would say that the fault is there."""
+    return [
+        "import argparse",
+        "parser = argparse.ArgumentParser()",
+        f'parser.add_argument("{name}", help="{what}")',
+        f"{name} = parser.parse_args().{name}",
+    ]
 
 
 @dataclass(frozen=True, slots=True)

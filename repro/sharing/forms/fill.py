@@ -19,7 +19,7 @@ from repro.report import opening
 from repro.report.markdown import code, text
 from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
 from repro.sharing.forms.environment import environment
-from repro.sharing.forms.first import Releases, first_lines
+from repro.sharing.forms.first import Releases, first_lines, not_theirs
 from repro.sharing.forms.forms import Field, Form, body, boxes
 from repro.sharing.forms.sections import (
     Quoted,
@@ -162,7 +162,8 @@ class _Draft:
         """The texts of all fields, with those pieces that are named."""
         answer, quoted = self.answer, self.quoted
         wanted = f"**Expected:** {expected(answer, quoted)}"
-        decide = [first_lines(answer, self.form.package, self.releases, self.latest), tried(answer, self.latest)]
+        first = [not_theirs(answer, self.form), first_lines(answer, self.form.package, self.releases, self.latest)]
+        decide = ["\n".join(filter(None, first)), tried(answer, self.latest)]
         shown = [*decide, *_scripts(answer, quoted, kept, whole=self.whole)]
         table = next((part for name in TABLES for part in self.report if part.heading == name), None)
         opened = [markdown(table)] if table and table.heading in kept else []

@@ -11,7 +11,8 @@ from repro.core.records import Kind, Outcome
 from repro.core.sentences import listed, named_mechanism, sentence
 from repro.report.markdown import code, text
 from repro.report.opening import full_stop
-from repro.sharing.forms.forms import named
+from repro.report.sections.owner import owner_name
+from repro.sharing.forms.forms import Form, named
 from repro.sharing.tried import Tried
 
 SHOWN = 6
@@ -38,6 +39,19 @@ def first_lines(answer: Answer, package: str, tried: Releases, latest: Tried | N
         "Goes away with": listed([code(name) for name in answer.workarounds]),
     }
     return "\n".join(f"- **{name}:** {words}" for name, words in said.items() if words)
+
+
+def not_theirs(answer: Answer, form: Form) -> str:
+    """A line of the same list, where the run says that the fault is another's, or none: who reads the form learns it
+    before anything else.
+    """
+    owner = answer.owner
+    if owner is None or (owner.project is None and not (answer.bisect and answer.bisect.is_rounding)):
+        return ""
+    if form.is_for(owner.project):
+        return ""
+    whose = f"{owner_name(owner.project)}, by this run. " if owner.project else ""
+    return f"- **Owner:** {whose}{text(full_stop(owner.reason))}"
 
 
 def _regression(answer: Answer, package: str, tried: Releases, latest: Tried | None) -> str:

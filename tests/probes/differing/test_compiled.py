@@ -47,6 +47,7 @@ def wrong(graph, inputs):
     return graph.forward
 
 
+@pytest.mark.slow
 def test_the_first_stage_that_is_wrong_is_named_with_its_module(llama):
     def compile_(function, backend):
         return compiled(function, backend=wrong if backend == "aot_eager" else backend)

@@ -63,6 +63,7 @@ def ends(text, folder):
     return subprocess.run([sys.executable, "-I", "plain.py"], cwd=folder, capture_output=True, check=False).returncode
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(
     ("text", "changed"),
@@ -86,6 +87,7 @@ def test_the_changed_script_is_well_and_the_other_is_not(text, changed, tmp_path
     assert changed not in "\n".join(found["before"]) or changed == "0"
 
 
+@pytest.mark.slow
 @linux
 def test_the_lines_of_the_script_as_it_is_are_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -99,6 +99,7 @@ def test_a_script_is_made_smaller_and_shows_the_same(reduced, tmp_path):
     json.dumps(told)
 
 
+@pytest.mark.slow
 def test_a_harmless_twin_of_the_operator_goes_and_the_line_at_fault_stays(reduced, tmp_path):
     text = (
         "import torch\nx = torch.tensor([0.0, 1.0])\n"
@@ -111,6 +112,7 @@ def test_a_harmless_twin_of_the_operator_goes_and_the_line_at_fault_stays(reduce
     assert ends(told["listing"]["text"], tmp_path)[0] == 1
 
 
+@pytest.mark.slow
 def test_a_gradient_is_told_by_an_assertion_on_gradients(reduced, tmp_path):
     text = (
         "import sys, torch\nfrom torch import nn\nnet = nn.Linear(3, 2)\n"
@@ -125,6 +127,7 @@ def test_a_gradient_is_told_by_an_assertion_on_gradients(reduced, tmp_path):
     assert ends(small, tmp_path) == (1, "AssertionError: a gradient has NaN or Inf")
 
 
+@pytest.mark.slow
 def test_what_a_script_reads_is_not_needed(reduced, tmp_path):
     text = (
         "import csv, sys, torch\nrows = [[float(v) for v in row] for row in csv.reader(open('data.csv'))]\n"
@@ -155,6 +158,7 @@ def test_a_good_script_is_not_reduced(reduced):
     assert reduced("x = 1\n") == ("good", None)
 
 
+@pytest.mark.slow
 def test_an_exception_that_only_comes_with_a_nan_is_told_by_an_assertion(reduced, tmp_path):
     text = "import torch\nx = torch.zeros(2)\nprint(x)\np = x / x.sum()\nn = 3\ny = torch.multinomial(p, 1)\nprint(y)\n"
     verdict, told = reduced(text)
@@ -163,6 +167,7 @@ def test_an_exception_that_only_comes_with_a_nan_is_told_by_an_assertion(reduced
     assert (status, said.partition(":")[0]) == (1, "AssertionError")
 
 
+@pytest.mark.slow
 def test_where_chance_decides_a_seed_is_kept(reduced, tmp_path):
     text = (
         "import torch\ntorch.manual_seed(1)\nn = 3\nprint(n)\nx = 0.6 - torch.rand(1)\ny = torch.log(x)\n"

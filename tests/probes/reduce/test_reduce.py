@@ -262,6 +262,7 @@ def processes(folder: Path) -> int:
     return (folder / "kit.log").read_text().count("[repro] steps:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "times"), [("SIGSEGV", 1), ("SIGKILL", 3)])
 def test_the_step_goes_on_behind_a_trial_that_killed_its_process(tmp_path: Path, how: str, times: int) -> None:
     """The smallest input, the token alone, is deadly: the answer is the next larger one that shows the fault. SIGKILL

@@ -65,6 +65,7 @@ def test_a_script_that_compiles_and_is_as_bad_without_it_is_looked_at_eagerly(tm
     assert (verdict, payload["origin"]["op"], payload["origin"]["mechanism"]) == ("bad", "aten.div.Tensor", "invalid")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 def test_what_inductor_folds_away_is_found(tmp_path: Path) -> None:
     text = (
