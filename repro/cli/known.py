@@ -107,6 +107,11 @@ def known_list(
     from repro.sharing.known import Wanted, catalogue, search
     from repro.sharing.known import as_json as plain
 
+    if run := next((word for word in words if Path(word, "verdict.json").is_file()), None):
+        raise click.UsageError(
+            f"{run} is the folder of a run: what it looks like stands in its report.md. "
+            f"WORDS are searched for; `repro known add {shlex.quote(run)}` makes an entry of a run."
+        )
     every = catalogue()
     found = search(every, Wanted(tuple(words), package, device, mechanism))
     _tell_problems(every)

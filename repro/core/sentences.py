@@ -150,11 +150,22 @@ def _against_reference(origin: Origin, bisect: Bisect | None) -> str:
     return ", ".join(parts)
 
 
-def plain(value: float, digits: int = 6) -> str:
-    """A number with so many significant digits, without an exponent where that stays short: 68394.9, 3.4e+38, nan."""
+DIGITS = 6
+OF_FLOAT32 = 8
+"""Significant digits that tell 1 from the next float32 on either side."""
+
+
+def plain(value: float, digits: int = DIGITS) -> str:
+    """A number with so many significant digits, without an exponent where that stays short: 68394.9, 3.4e+38, nan.
+
+    What is next to 1 is not written as 1: a cosine of 1.0000001 is outside of the domain of acos. So a number that six
+    digits would show as a whole one, and is none, gets as many as a float32 has.
+    """
     text = f"{value:.{digits}g}"
     if "e+" in text and abs(value) < 1e9:
         return f"{value:.0f}"
+    if digits == DIGITS and text.lstrip("-").isdigit() and float(text) != value:
+        return f"{value:.{OF_FLOAT32}g}"
     return text
 
 

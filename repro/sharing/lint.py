@@ -25,6 +25,8 @@ ATTACHMENT_LIMIT = 25_000_000
 """The largest file that GitHub takes with an issue, in bytes (25 MB)."""
 POSTED = ("report-*.md", "report-*/*.md", "report.md", "report.html", "reproducer*.py")
 """What of a run's folder is made to be posted, besides the bundle."""
+OF_NO_PROJECT = ("caller", "checkpoint")
+"""Owners that no form is for."""
 SHOWN = 100
 """How many characters of a line with something private are shown, masked."""
 RUN_AGAIN = "Run the model again to the end, which writes and verifies a script."
@@ -35,7 +37,7 @@ def lint(run: Run, projects: tuple[Form, ...], private: Private) -> tuple[Proble
     chosen_forms = projects or tuple(form for form in forms().values() if report_path(run, form).is_file())
     found = [*_verdict(run)]
     if not chosen_forms:
-        found.append(Problem("refused", "report", "no project's form has been filled", f"{_again(run, 'PROJECT')}."))
+        found.append(Problem("refused", *_not_filled(run)))
     for form in chosen_forms:
         found += [*_script(run, form), *_report(run, form), *_latest(run, form), *_owner(run, form)]
     mask = Mask.of(run.answer, private)
@@ -63,6 +65,17 @@ def _verdict(run: Run) -> Iterator[Problem]:
     if outcome is not Outcome.BAD:
         to_do = "Report a run that shows a fault."
         yield Problem("refused", "verdict", f"the run is {outcome.value}: {run.answer.reason}", to_do)
+
+
+def _not_filled(run: Run) -> tuple[str, str, str]:
+    owner = run.answer.owner
+    if owner is not None and owner.project in OF_NO_PROJECT:
+        return (
+            "owner",
+            f"the run says {owner.project} ({owner.reason.rstrip('.')})",
+            "There is no project to report it to.",
+        )
+    return "report", "no project's form has been filled", f"{_again(run, 'PROJECT')}."
 
 
 def _script(run: Run, form: Form) -> Iterator[Problem]:

@@ -220,6 +220,12 @@ def test_a_run_that_cannot_become_one(capsys, tmp_path, own, changed, said):
     assert err == f"repro: {folder} {said}\n"
 
 
+def test_a_run_is_no_word_to_search_for(capsys, folder):
+    status, out, err = known(capsys, folder)
+    assert (status, out) == (2, "")
+    assert f"repro known add {folder}" in " ".join(err.split())
+
+
 def test_a_folder_without_a_run(capsys, tmp_path):
     status, _, err = known(capsys, "add", tmp_path)
     assert status == 2

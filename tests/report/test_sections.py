@@ -8,7 +8,7 @@ from repro.core.answer import CheckpointFiles, KnownFault, Reproducer
 from repro.core.encoding import replace
 from repro.core.payloads import Forward, Further, Inputs, Layers, Pass, Reduction
 from repro.core.records import Case, Outcome, Owner
-from repro.core.sentences import place_words
+from repro.core.sentences import place_words, plain
 from repro.core.sweep_answers import Counts, Place, PromptAblation, Prompts, Vectors, Why, WhyOutcome
 from repro.report.opening import title
 from repro.report.render import parts, render
@@ -258,3 +258,15 @@ def test_what_is_kept_is_told_with_its_cost_and_its_code(modules, said):
     )
     assert "0.01; rounding alone makes 0.02" in text
     assert (said is None) or (said in text and "is sound as well" in text and "KEEP = []" in text)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1 + 2**-23, "1.0000001"), (1 - 2**-24, "0.99999994"), (1.0, "1"), (65504.0, "65504"),
+        (68394.8671875, "68394.9"),
+        (-1 - 2**-23, "-1.0000001"), (0.0999755859375, "0.0999756"), (3.4e38, "3.4e+38"), (1e7 / 3, "3333333"),
+    ],
+)  # fmt: skip
+def test_a_number_next_to_a_whole_one_is_not_shown_as_that(value, shown):
+    assert plain(value) == shown

@@ -144,3 +144,31 @@ def test_a_public_spelling_gives_what_the_operator_gives(op, values):
     seen = eval(text, {"torch": torch, **names})
     one, other = (item if torch.is_tensor(item) else item[0] for item in (seen, expected))
     torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("op", "more"),
+    [
+        *((f"aten.{name}.default", []) for name in (
+            "acos", "acosh", "asin", "asinh", "atan", "cosh", "sinh", "erfc", "sinc", "digamma", "special_entr",
+            "special_i0e", "special_log_ndtr", "special_ndtri",
+        )),
+        ("aten.fmod.Scalar", [0.3]), ("aten.hypot.default", ["y"]), ("aten.logaddexp.default", ["y"]),
+        ("aten.lerp.Scalar", ["y", 0.25]), ("aten.linalg_vector_norm.default", [2, [1]]),
+        ("aten.logcumsumexp.default", [1]), ("aten.special_xlog1py.default", ["y"]),
+    ],
+)  # fmt: skip
+def test_functions_of_other_names_are_written_as_people_write_them(op, more):
+    space = {"x": ROWS.exp(), "y": ROWS.exp().flip(0)}
+
+    def argument(value):
+        if isinstance(value, list):
+            return {"list": [{"const": item} for item in value]}
+        return {"ref": value} if isinstance(value, str) else {"const": value}
+
+    text = spell(Call(op=op, args=(*map(argument, ("x", *more)),)), renderer(lambda arg: arg["ref"])).text
+    _, name, overload = op.split(".")
+    given = [space[item] if isinstance(item, str) else item for item in ("x", *more)]
+    expected = getattr(getattr(torch.ops.aten, name), overload)(*given)
+    assert "torch.ops" not in text
+    torch.testing.assert_close(eval(text, {"torch": torch, **space}), expected, equal_nan=True)

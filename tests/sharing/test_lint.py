@@ -342,6 +342,15 @@ def test_a_fault_of_another_is_refused_with_the_reason_and_the_form_says_it_firs
     assert first.endswith("by this run. a test.")
 
 
+@pytest.mark.parametrize(
+    ("named", "what", "to_do"),
+    [("caller", "owner", "There is no project to report it to."), ("pytorch", "report", "--for PROJECT")],
+)
+def test_who_is_to_fill_a_form_has_a_project_to_report_to(tmp_path, named, what, to_do):
+    (problem,) = look(open_run(run_folder(tmp_path / "run", owner=named)))
+    assert (problem.kind, problem.what, to_do in problem.to_do) == ("refused", what, True)
+
+
 def test_where_the_run_names_no_owner_that_is_noted(tmp_path):
     run = filed(tmp_path, "pytorch", owner=None)
     assert [(problem.kind, problem.what) for problem in look(run, "pytorch")] == [("note", "owner")]

@@ -183,8 +183,10 @@ def _handed_on(result: "Result") -> Iterator[str]:
             how = f"verified {script.runs} times" if script.verified else "not verified"
             yield f"reproducer: {folder / script.path} (needs {', '.join(script.needs) or 'Python alone'}; {how})"
     if first is not None and first.change is not None:
-        yield from (f"before: {line.strip()}" for line in first.change.before)
-        yield from (f"after:  {line.strip()}" for line in first.change.after)
+        change, where = first.change, "" if first.change.script_before else f" ({first.path})"
+        before, after = change.script_before or change.before, change.script_after or change.after
+        yield from (f"before{where}: {line.strip()}" for line in before)
+        yield from (f"after{where}:  {line.strip()}" for line in after)
     for known in answer.looks_like:
         yield known.sentence
     yield from _files(result)

@@ -24,14 +24,22 @@ INFIX = {
 """Operators of two arguments that Python has a sign for."""
 
 OF_TORCH = frozenset((
-    "abs", "addbmm", "addcdiv", "addcmul", "addmm", "addmv", "amax", "amin", "argmax", "atan2", "atanh", "baddbmm",
-    "bitwise_not", "bmm", "cat", "clamp", "clamp_max", "clamp_min", "cos", "cumprod", "cumsum", "dot", "erf", "erfinv",
-    "exp", "exp2", "expm1", "floor", "gather", "index_select", "isfinite", "isnan", "lgamma", "log", "log10", "log1p",
-    "log2", "logical_and", "logical_not", "logical_or", "logit", "logsumexp", "matmul", "maximum", "mean", "minimum",
-    "mm", "mv", "nan_to_num", "neg", "prod", "reciprocal", "relu", "round", "rsqrt", "sigmoid", "sign", "sin", "sqrt",
-    "square", "stack", "std", "sum", "tan", "tanh", "tril", "triu", "var", "where", "xlogy",
+    "abs", "acos", "acosh", "addbmm", "addcdiv", "addcmul", "addmm", "addmv", "all", "amax", "amin", "any",
+    "argmax", "asin", "asinh", "atan", "atan2", "atanh", "baddbmm", "bitwise_not", "bmm", "cat", "ceil", "clamp",
+    "clamp_max", "clamp_min", "copysign", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "deg2rad", "digamma",
+    "dist", "dot", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "flip", "floor", "fmax", "fmin", "fmod", "frac",
+    "gather", "heaviside", "hypot", "i0", "index_select", "isfinite", "isinf", "isnan", "isneginf", "isposinf",
+    "lerp", "lgamma", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logcumsumexp", "logical_and",
+    "logical_not", "logical_or", "logit", "logsumexp", "matmul", "maximum", "mean", "minimum", "mm", "mv",
+    "mvlgamma", "nan_to_num", "nanmean", "nansum", "neg", "nextafter", "polar", "prod", "rad2deg", "reciprocal",
+    "relu", "renorm", "roll", "rot90", "round", "rsqrt", "sgn", "sigmoid", "sign", "signbit", "sin", "sinc", "sinh",
+    "sqrt", "square", "stack", "std", "sum", "take", "tan", "tanh", "trace", "tril", "triu", "trunc", "var",
+    "where", "xlogy",
 ))  # fmt: skip
 """Functions of the namespace ``torch`` that take what the operator takes."""
+
+OF_ITS_SPACE = {"special_": "torch.special", "linalg_": "torch.linalg"}
+"""Beginnings of operators' names, and the namespace that has the rest of the name as a public function."""
 
 OF_FUNCTIONAL = frozenset((
     "elu", "gelu", "glu", "group_norm", "hardswish", "hardtanh", "layer_norm", "leaky_relu", "linear", "log_sigmoid",
@@ -202,6 +210,9 @@ def spell(call: Call, render: Render, result: int = 0, own_name: bool = False) -
     for space, names in (("torch", OF_TORCH), ("torch.nn.functional", OF_FUNCTIONAL)):
         if name in names:
             return Spelled(f"{space}.{name}({_arguments(args, kwargs, render)})")
+    begin, _, rest = name.partition("_")
+    if rest and (own := OF_ITS_SPACE.get(f"{begin}_")):
+        return Spelled(f"{own}.{rest}({_arguments(args, kwargs, render)})")
     if name in OF_TENSOR and args and "ref" in args[0]:
         return Spelled(f"{render(args[0])}.{name}({_arguments(args[1:], kwargs, render)})")
     return by_name
