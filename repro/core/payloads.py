@@ -397,7 +397,7 @@ class Origin(Record, frozen=True, kw_only=True):
     ``occurrence`` counts the calls of the same operator within the module's call. ``code`` is the package that the
     source line belongs to. ``operands`` are the inputs at the element. ``tensor`` and ``tensor_index`` name the weight
     or buffer in which the value lay, ``stored_as`` its name in a .gguf file. ``confirmed_by``: "repaired", "changed",
-    "suffices", "together", "corrected", "layers", "walked" or "repeated".
+    "suffices", "together", "corrected", "layers", "walked", "repeated" or "widened".
 
     ``phase``: "load", "forward", "loss", "backward", "clip", "optimizer" or "generate". Behind a backward operator
     stand ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the

@@ -147,7 +147,8 @@ def _against_reference(origin: Origin, bisect: Bisect | None) -> str:
         limit = number(bisect.limit)
     if limit is not None and mechanism(origin.mechanism).beyond_limit:
         parts.append(f"the limit is {plain(limit)}")
-    return ", ".join(parts)
+    note = f"; {origin.note}" if origin.confirmed_by == "widened" and origin.note else ""
+    return ", ".join(parts) + note
 
 
 DIGITS = 6

@@ -151,15 +151,21 @@ def _departed(answer: Answer) -> Owner | None:
     origin, reference = answer.origin, answer.reference
     if origin is None or reference is None or reference.origin is None or origin.op is None:
         return None
-    if answer.bisect is not None and answer.bisect.origin is not None:
-        return None  # that of a NaN
+    if (answer.bisect is not None and answer.bisect.origin is not None) or mechanism(origin.mechanism).beyond_limit:
+        return None  # that of a NaN; or of an operator that is right, and whose result the dtype does not hold
     how = "gives a number for an input that is NaN" if origin.mechanism == "swallowed_nan" else FARTHER
     said = sentence(f"{origin.op} {how}.")
     space = origin.op.partition(".")[0]
     if space in ("aten", "prims"):
-        refuted = _refuted(answer)
+        refuted, shown = _refuted(answer), _verified(answer, ALONE)
+        if shown is not None:
+            return Owner("pytorch", f"{said} PyTorch alone shows it ({shown.path}, run {shown.runs} times).")
         if refuted is None:
-            return Owner("pytorch", said)
+            return Owner(
+                None,
+                f"{said} No script of PyTorch alone was run that shows it, so a kernel of somebody else's that is "
+                "registered over PyTorch's own, or a setting, is not ruled out.",
+            )
         return Owner(
             None,
             f"{said} PyTorch alone does not give that from the same inputs ({refuted.path}, run {refuted.runs} times): "

@@ -60,7 +60,7 @@ def test_the_cases_own_way_ends_with_125(place, tmp_path):
         ("sideways", "expected one of float64"),
         ("nothing.safetensors", "there is no such file"),
         ("@main", "a revision only means something where MODEL is a Hub id"),
-        ("./nowhere", "does not exist"),
+        ("./nowhere", "--against ./nowhere: './nowhere' does not exist"),
     ],
 )
 def test_what_cannot_be_held_against_ends_with_2(place, against, words):

@@ -6,9 +6,10 @@ from support.reports import answer
 
 from repro.core.answer import CheckpointFiles, KnownFault, Reproducer
 from repro.core.encoding import replace
-from repro.core.payloads import Forward, Further, Inputs, Layers, Pass, Reduction
+from repro.core.finite.reference import OperatorKind, Reference, Swallowed
+from repro.core.payloads import Forward, Further, Inputs, Layers, Origin, Pass, Reduction
 from repro.core.records import Case, Outcome, Owner
-from repro.core.sentences import place_words, plain
+from repro.core.sentences import origin_sentence, place_words, plain
 from repro.core.sweep_answers import Counts, Place, PromptAblation, Prompts, Vectors, Why, WhyOutcome
 from repro.report.opening import title
 from repro.report.render import parts, render
@@ -270,3 +271,33 @@ def test_what_is_kept_is_told_with_its_cost_and_its_code(modules, said):
 )  # fmt: skip
 def test_a_number_next_to_a_whole_one_is_not_shown_as_that(value, shown):
     assert plain(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        ("sound", "That makes no difference: it is the same."),
+        ("open", "Whether that matters could not be told: it is the same."),
+        ("wrong", None),
+    ],
+)
+def test_what_overflows_inside_of_a_finite_pass(verdict, says):
+    row = Swallowed(
+        dtype="float16", module="", op="aten.exp.default", value="inf", verdict=verdict, reason="it is the same"
+    )
+    kinds = (OperatorKind(op="exp", dtype="float16", calls=1, ratio=0.5, rms=0.2),)
+    text = section(
+        replace(answer(), reference=Reference(operators=1, kinds=kinds, swallowed=(row,))), "Held against float64"
+    )
+    named = "`aten.exp.default` in `the model` gives inf in `float16`, of finite numbers, and the output is finite. "
+    assert (named in text) == (says is not None)
+    assert says is None or named + says in text
+
+
+def test_the_origin_of_a_swallowed_overflow_says_that_it_is_swallowed():
+    origin = Origin(
+        mechanism="overflow", value="inf", reference_value=7e4, limit=65504.0, note="it is swallowed inside"
+    )
+    said = origin_sentence(replace(origin, confirmed_by="widened"), None)
+    assert said.endswith("the reference has 70000 there, the limit is 65504; it is swallowed inside.")
+    assert "swallowed" not in origin_sentence(origin, None)

@@ -186,6 +186,11 @@ def _constants() -> list[tuple[object, ...]]:
         ),
         ("FLOOR", allowed.FLOOR, "roundings of the whole result's root mean square", "calibrated by the table below"),
         (
+            "ADDS", ", ".join(f"`{name}`" for name in allowed.ADDS),
+            "functions that may also be off by FUNCTION units of what they add up inside",
+            "1 + erf in a gelu; Abramowitz and Stegun 7.1.26 in the CPU's erf",
+        ),
+        (
             "INSIDE", allowed.INSIDE, "times the root of the length, times how far a rounding of each input moves it",
             SOURCES,
         ),
@@ -232,7 +237,20 @@ def page(sweep: Sweep, rows: dict[str, Injected], alarms: list[str]) -> str:
             "moved at random by one rounding, which is large where the inputs are badly conditioned (a sum that "
             "cancels, a softmax of large scores). The **ratio** is the error over that; above 1 the operator is "
             "farther from float64 than rounding explains. Two NaNs at one place agree; a NaN against a number does "
-            "not, in either direction."
+            "not, in either direction. A plain number among the arguments may be rounded to the dtype of the tensors. "
+            "A transposed convolution in 16 bits may add up in its result's own memory, as the CPU's does: its errors "
+            "are those of a replay that does so. A model in float64, and an operator of a library that computes in "
+            "float64 by itself, are held against their own kernels: no independent arithmetic is behind those figures."
+        ),
+        "## What overflows inside and is swallowed",
+        _wrapped(
+            "1/inf and exp(-inf) are right, and the output can be wrong all the same. Where an operator gives NaN or "
+            "Inf of finite numbers in a pass that ends finite, the pass is made again on numbers of a wider dtype, "
+            "rounded nowhere, in which nothing overflows; then with those overflows alone put in. Where the two end "
+            "alike, the overflow makes no difference. Else the run's own output decides: where it is farther from the "
+            "wide one than twice what three passes that are rounded at random are (eight times in float32), and is "
+            "that of the wide pass with the overflows put in, the run is bad, with the first overflow that shows as "
+            "its origin. Where that does not fit together, it is good with a note that says so."
         ),
         _table("constant | value | what it is | source", _constants()),
         "## Sound models",

@@ -62,7 +62,10 @@ def against_from(text: str, case: Case) -> str:
     if Path(text).expanduser().exists() or "@" in text or "/" in text:
         if case.factory is not None:
             raise UsageError("--factory gives a module, and another folder is another model. Give MODEL alone.")
-        other = case_from(text)
+        try:
+            other = case_from(text)
+        except UsageError as error:
+            raise UsageError(f"--against {text}: {error}") from None
         if other.is_script:
             raise UsageError(f"--against {text} is a script. {EXPECTED}")
         return f"model:{other.model}" + (f"@{other.revision}" if other.revision else "")

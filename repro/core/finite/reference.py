@@ -26,12 +26,29 @@ class Departed(Record, frozen=True, kw_only=True):
     ratio: Number
 
 
+class Swallowed(Record, frozen=True, kw_only=True):
+    """An operator that gives a ``value`` that is not finite, of finite numbers, in a pass that ends finite.
+
+    ``verdict``: "sound" where the output is that of wider numbers but for rounding, "wrong" where it is not, for the
+    overflow; "open" where that could not be told.
+    """
+
+    prompt: int = 0
+    dtype: str
+    module: str
+    op: str
+    source: str | None = None
+    value: Number | None = None
+    verdict: str
+    reason: str = ""
+
+
 class Reference(Section, frozen=True, kw_only=True):
     """The reference step. ``operators``: calls that were held against float64, of which ``sampled`` in part.
 
     ``not_judged`` counts calls by operator, ``departed`` those farther than rounding explains. ``kinds`` has the
     farthest kinds first. ``prompt`` is the number of the input in which ``origin`` lies, the first that departs;
-    ``others`` follow it.
+    ``others`` follow it. ``swallowed`` has the first operator of each input and dtype that gave no finite number.
     """
 
     operators: int = 0
@@ -42,4 +59,5 @@ class Reference(Section, frozen=True, kw_only=True):
     prompt: int | None = None
     origin: Origin | None = None
     others: tuple[Departed, ...] = ()
+    swallowed: tuple[Swallowed, ...] = ()
     seconds: Number | None = None

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from .compiled import compiled
 from .diff import answer, held_against, make
@@ -40,10 +41,24 @@ def asked(session: Any) -> Outcome:
             other = named(loaded, inputs, session.case, against)
             this = plain(inputs)
             made = make(loaded.model, this, inputs, told)
-            outcome = answer(held_against(loaded.model, made, other, told), this)
+            try:
+                against_it = held_against(loaded.model, made, other, told)
+            except NoSuchWay:
+                raise
+            except Exception as error:  # noqa: BLE001 - of the model's own code, which ran in this way
+                return "skip", _does_not_run(other.words, error), None
+            outcome = answer(against_it, this)
     except NoSuchWay as error:
         return "skip", str(error), None
     return _said(against, session, outcome, inputs)
+
+
+def _does_not_run(words: str, error: Exception) -> str:
+    """What can be done where the model runs in this way alone."""
+    why = f"the model runs as it is, and does not run in the other way ({words}): {in_words(error)}"
+    if "dtype" in str(error):
+        why += ". Its own code makes a tensor of a dtype of its own; make it in that of the weights"
+    return f"{why}; or give another --against"
 
 
 def _said(against: str, session: Any, outcome: Outcome, inputs: Any = None) -> Outcome:

@@ -134,7 +134,8 @@ def _moved(made: Inputs, device: str) -> Inputs:
 def decoding(loaded: Loaded, inputs: tuple[Inputs, ...]) -> Way:
     """A prefill, and then token by token with the key-value cache."""
     model = loaded.model
-    if not accepts(model, "past_key_values") or not accepts(model, "use_cache"):
+    asks = {"use_cache": True} if accepts(model, "use_cache") else {}
+    if not accepts(model, "past_key_values"):
         raise NoSuchWay(f"{loaded.class_name} takes no key-value cache")
     if any(made.input_ids is None or made.further or made.length < 2 for made in inputs):
         raise NoSuchWay("decoding needs two token ids or more, and nothing beside them")
@@ -157,7 +158,7 @@ def decoding(loaded: Loaded, inputs: tuple[Inputs, ...]) -> Way:
             made = inputs[at]
             assert made.input_ids is not None
             past = None if first == 0 else past
-            given = {**made.arguments(), "input_ids": made.input_ids[:, first:end], "use_cache": True}
+            given = {**made.arguments(), "input_ids": made.input_ids[:, first:end], **asks}
             if made.attention_mask is not None:
                 given["attention_mask"] = made.attention_mask[:, :end]
             if past is not None:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..model.forward import Pass, main_output, run
-from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..observe.watch import Address, OpCall, StopPass, Watch, watched
 from ..origin.arithmetic import LOW, limit_of
@@ -25,7 +24,7 @@ from ..origin.dimensions import locate
 from ..origin.passes import Place
 from ..values.figures import dtype_name, is_bad, tensors_in
 from .noise import DRAWS, Noise, noise_of
-from .passes import Largest, Look, Overflow, Seen, run_narrow
+from .passes import Largest, Overflow, Seen, Telling
 from .shadow import CannotFollow
 
 NARROW = torch.float16  # what the model is told that it runs in
@@ -51,32 +50,31 @@ class Forecast:
     each parameter that is beyond a dtype.
     """
 
-    loaded: Loaded
-    seen: Pass
+    telling: Telling
     output: str
+    wide: Tensor
     rows: list[Seen]
-    narrow: torch.dtype
     passes: int = 1
 
     @property
-    def inputs(self) -> Inputs:
-        return self.seen.inputs
+    def loaded(self) -> Loaded:
+        return self.telling.loaded
 
     def first(self, limit: float) -> "Answer":
         """The first operator that would overflow, all beyond the limit from it on, and those that nothing bad follows
         from.
         """
-        beyond = [row for row in self.rows if _magnitude(row) >= limit]
+        beyond = [row for row in self.rows if magnitude(row) >= limit]
         if not beyond:
             return Answer(SOUND)
-        found = self._first(beyond, limit, is_bad)
+        found = self.fewest(beyond, limit, is_bad)
         if found is not None:
             return self._answer(OVERFLOWS, found, beyond)
         noise = self._noise(limit)
         if noise is not None:
-            wrong = self._first(beyond, limit, lambda output: not noise.judged(output).sound)
+            wrong = self.fewest(beyond, limit, lambda output: not noise.judged(output).sound)
             if wrong is not None:
-                output = self._output_with(beyond, len(beyond), limit)[0]
+                output = self.output_with(beyond, len(beyond), limit)[0]
                 return replace(self._answer(WRONG, wrong, beyond), apart=noise.judged(output).rmse, noise=noise.rmse)
         return Answer(ABSORBED, absorbed=beyond)
 
@@ -89,11 +87,11 @@ class Forecast:
         """What rounding makes of the output; None where it cannot be told, as of a model that ends with something else
         each time it runs.
         """
-        noise = noise_of(self.loaded, self.seen, self.narrow)
+        noise = noise_of(self.telling, self.output, self.wide)
         self.passes += DRAWS
-        return noise if noise.rmse > 0 and noise.judged(self._output_with([], 0, limit)[0]).sound else None
+        return noise if noise.rmse > 0 and noise.judged(self.output_with([], 0, limit)[0]).sound else None
 
-    def _first(
+    def fewest(
         self, beyond: list[Seen], limit: float, is_shown: Callable[[Tensor], bool]
     ) -> Optional[tuple[int, Optional[Largest]]]:
         """The fewest, from the beginning on, whose overflow shows in the output, with the last one's largest element;
@@ -101,7 +99,7 @@ class Forecast:
         """
 
         def asked(count: int) -> tuple[bool, Optional[Largest]]:
-            output, largest = self._output_with(beyond, count, limit)
+            output, largest = self.output_with(beyond, count, limit)
             return is_shown(output), largest
 
         found = asked(1)
@@ -120,13 +118,13 @@ class Forecast:
                 low = middle
         return high, found[1]
 
-    def _output_with(self, beyond: list[Seen], count: int, limit: float) -> tuple[Tensor, Optional[Largest]]:
+    def output_with(self, beyond: list[Seen], count: int, limit: float) -> tuple[Tensor, Optional[Largest]]:
         """The output where the first ``count`` of them overflow, and the last one's largest element."""
         among = {row.address for row in beyond[:count]}
         wanted = beyond[count - 1].address if count else None
-        look = Look(self.narrow, self.loaded.dtype, Overflow(limit, -limit, among.__contains__), wanted)
         self.passes += 1
-        return main_output(run_narrow(self.loaded, self.inputs, look), self.output)[1], look.largest
+        output, look = self.telling.run(Overflow(limit, -limit, among.__contains__), wanted)
+        return main_output(output, self.output)[1], look.largest
 
 
 @dataclass(frozen=True)
@@ -149,19 +147,19 @@ def look_at(loaded: Loaded, seen: Pass, narrow: torch.dtype = NARROW) -> Forecas
     Raises:
         CannotFollow: the pass cannot be made on Shadows, or does not end with what the plain one ends with.
     """
-    look = Look(narrow, loaded.dtype)
-    output = run_narrow(loaded, seen.inputs, look)
+    telling = Telling(loaded, seen.inputs, narrow, loaded.dtype)
+    output, look = telling.run()
     name, actual = main_output(output, seen.output_name)
     if is_bad(actual) or actual.shape != seen.output.shape:
         raise CannotFollow(f"told that it runs in {dtype_name(narrow)}, the model computes something else")
     rows = look.seen()
-    found = Forecast(loaded, seen, name, rows, narrow)
+    found = Forecast(telling, name, seen.output, rows)
     high, low = smallest_beyond(narrow), -LOW * limit_of(narrow)
     masks = {row.address for row in rows if not row.finite or (row.low <= low and row.high < high)}
     if masks:
-        again = Look(narrow, loaded.dtype, Overflow(math.inf, low, masks.__contains__))
         found.passes += 1
-        if not is_bad(main_output(run_narrow(loaded, seen.inputs, again), name)[1]):
+        output, again = telling.run(Overflow(math.inf, low, masks.__contains__))
+        if not is_bad(main_output(output, name)[1]):
             found.rows = again.seen()  # softmax takes them for what they are: the numbers of no operator
         else:
             found.rows = [row for row in rows if row.finite]
@@ -222,7 +220,7 @@ def of_dtype(look: Forecast, dtype: torch.dtype) -> tuple[dict[str, Any], Option
     else:
         told = look.first(beyond_limit)
         first, beyond = told.first, told.beyond
-        within = [seen for seen in look.rows if _magnitude(seen) < beyond_limit]
+        within = [seen for seen in look.rows if magnitude(seen) < beyond_limit]
         row.update(verdict=told.verdict, absorbed=len(told.absorbed), apart=told.apart, noise=told.noise)
     if first is not None:
         row["verdict"] = WRONG if row["verdict"] == WRONG else OVERFLOWS
@@ -257,17 +255,17 @@ def _modules(beyond: list[Seen]) -> list[dict[str, Any]]:
     """All modules with an operator beyond the limit, in order, with its greatest magnitude."""
     found: dict[str, float] = {}
     for seen in beyond:
-        found[seen.address.module] = max(found.get(seen.address.module, 0.0), _magnitude(seen))
+        found[seen.address.module] = max(found.get(seen.address.module, 0.0), magnitude(seen))
     return [{"module": module, "absmax": size} for module, size in found.items()]
 
 
-def _magnitude(seen: Seen) -> float:
+def magnitude(seen: Seen) -> float:
     """Of the result, or of the partial sum that is held."""
     return seen.absmax if seen.held is None else max(seen.absmax, seen.held.value)
 
 
 def _operator(loaded: Loaded, seen: Seen, limit: float) -> dict[str, Any]:
-    size, address = _magnitude(seen), seen.address
+    size, address = magnitude(seen), seen.address
     return {
         "module": address.module,
         "module_class": type(loaded.model.get_submodule(address.module)).__name__,
@@ -286,7 +284,7 @@ def _element(look: Forecast, first: First) -> dict[str, Any]:
     if largest is None:
         return {}
     where = _place(look, first.seen.address, largest)
-    located = locate(look.loaded.model, look.inputs, where)
+    located = locate(look.loaded.model, look.telling.inputs, where)
     return {"source": largest.source, "element": list(largest.index), "value": largest.value, **located}
 
 
@@ -306,7 +304,7 @@ def _place(look: Forecast, address: Address, largest: Largest) -> Optional[Place
     model = look.loaded.model
 
     def again() -> Any:
-        return run(model, look.inputs)
+        return run(model, look.telling.inputs)
 
     with watched(model, Watch(visit)):
         again()

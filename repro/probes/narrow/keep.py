@@ -183,7 +183,7 @@ def wide_run(loaded: Loaded, inputs: Sequence[Inputs], narrow: torch.dtype) -> W
         if seen.bad:
             raise NotSound("the run in float32 is bad too")
         looks.append(look_at(loaded, seen, narrow))
-        noises.append(noise_of(loaded, seen, narrow))
+        noises.append(noise_of(looks[-1].telling, seen.output_name, seen.output.to(torch.float32)))
     limit = smallest_beyond(narrow)
     beyond = tuple(name for name in leaves.order if leaves.largest[name] >= limit)
     before, inside = _before_and_inside(looks, set(leaves.order), limit)

@@ -5,6 +5,7 @@ Views are not looked at, for they show what another operator made, nor is memory
 magnitudes are read back together when the pass has ended.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ EIGHT_BITS = frozenset((
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
 ))  # fmt: skip
+MOVES = frozenset(("embedding", "index", "index_select", "gather", "clone"))  # numbers stay what they are
 RECENT = 8  # tensors whose magnitude is remembered: a layer gives one to several operators
 
 
@@ -95,6 +97,7 @@ class Look:
     narrow, wide: the dtype that the model is told it has, and that of the numbers. overflow: what overflows in the
     pass; nothing where it is None. wanted: an operator whose largest element is looked up. noise: what rounding is
     drawn from, in a pass that measures nothing. weights: the memory of the parameters, which are no activations.
+    dressed: what the model holds in ``narrow`` are Shadows.
     """
 
     narrow: torch.dtype
@@ -104,6 +107,7 @@ class Look:
     largest: Optional[Largest] = None
     noise: Optional[torch.Generator] = None
     weights: frozenset[int] = frozenset()
+    dressed: bool = True
     _rows: list[tuple[Address, list[int], list[int], Optional[Held]]] = field(default_factory=list)
     _bounds: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _recent: list[tuple[Any, int, Tensor]] = field(default_factory=list)
@@ -132,6 +136,12 @@ class Look:
     def _run(self, call: OpCall) -> Any:
         """The operator; what it casts to the narrow dtype, or makes in it, is a Shadow of wide numbers."""
         fresh = next(items_in((call.args, call.kwargs), Shadow), None) is None
+        if fresh and not self.dressed:
+            if _gives_view(call):
+                return call.run()  # of a weight or a buffer, which may be written to
+            if not call.writes and call.address.base_name not in MOVES:
+                call.args, call.kwargs = rebuild((call.args, call.kwargs), Tensor, self._shadowed)
+                fresh = False
         cast = fresh and self.narrow in items_in((call.args, call.kwargs), torch.dtype)
         if cast:
             call.args = rebuild(call.args, torch.dtype, self._wide_dtype)
@@ -143,6 +153,10 @@ class Look:
             return tensor if unreadable(tensor) else Shadow(tensor.to(self.wide), self.narrow)
 
         return rebuild(call.run(), Tensor, shadowed)
+
+    def _shadowed(self, tensor: Tensor) -> Tensor:
+        narrow = tensor.dtype == self.narrow and not unreadable(tensor)
+        return Shadow(tensor.to(self.wide), self.narrow) if narrow else tensor
 
     def _wide_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return self.wide if dtype == self.narrow else dtype
@@ -199,6 +213,13 @@ class Look:
         ]
 
 
+def _gives_view(call: OpCall) -> bool:
+    """Whether the operator gives a view of an argument, and writes nothing."""
+    schema = getattr(call.func, "_schema", None)
+    returns = () if schema is None or schema.is_mutable else schema.returns
+    return any(given.alias_info is not None for given in returns)
+
+
 def memory_of(tensor: Tensor) -> int:
     return int(tensor.untyped_storage().data_ptr())
 
@@ -221,18 +242,41 @@ def _perturb(numbers: Tensor, narrow: torch.dtype, noise: torch.Generator) -> No
     numbers.add_((drawn - 0.5) * unit.masked_fill_(numbers == 0, 0.0))
 
 
-def run_narrow(loaded: Loaded, inputs: Inputs, look: Look) -> Any:
-    """The model's output in such a pass.
+@dataclass(frozen=True)
+class Telling:
+    """An input of a model, as it runs in ``narrow``, told from numbers of ``wide``.
 
-    Raises:
-        CannotFollow: the narrow run cannot be told from wide numbers.
-        Exception: what the model's own code raises.
+    loaded: in ``wide``. dressed: its weights are told to be narrow; else they are so already, and each is widened where
+    an operator takes it, so that no two copies of the model are held.
     """
-    with as_shadows(loaded, look.narrow, rounded=look.noise is not None) as weights:
-        look.weights = frozenset(memory_of(weight.wide) for weight in weights)
+
+    loaded: Loaded
+    inputs: Inputs
+    narrow: torch.dtype
+    wide: torch.dtype
+    dressed: bool = True
+
+    def run(
+        self,
+        overflow: Optional[Overflow] = None,
+        wanted: Optional[Address] = None,
+        noise: Optional[torch.Generator] = None,
+    ) -> tuple[Any, Look]:
+        """The model's output in such a pass, and what was looked at.
+
+        Raises:
+            CannotFollow: the narrow run cannot be told from wide numbers.
+            Exception: what the model's own code raises.
+        """
+        look = Look(self.narrow, self.wide, overflow, wanted, noise=noise, dressed=self.dressed)
         watch = Watch(look.visit, own=Shadow)
-        with watched(loaded.model, watch):
-            output = run(loaded.model, inputs)
-    if watch.trouble is not None:
-        raise CannotFollow(watch.trouble)
-    return output
+        with self._weights(noise is not None) as weights:
+            look.weights = frozenset(memory_of(weight.wide) for weight in weights)
+            with watched(self.loaded.model, watch):
+                output = run(self.loaded.model, self.inputs)
+        if watch.trouble is not None:
+            raise CannotFollow(watch.trouble)
+        return output, look
+
+    def _weights(self, rounded: bool) -> Any:
+        return as_shadows(self.loaded, self.narrow, rounded) if self.dressed else contextlib.nullcontext([])

@@ -76,10 +76,20 @@ class _Call:
         kwargs = rebuild(rebuild(self._kwargs, Tensor, self._wide), torch.dtype, self._wide_dtype)
         if self._func.__name__.split(".")[0] in HALF_TO_FLOAT:
             args = (*args[:2], False)
+        if self._func.__name__.split(".")[0].rstrip("_") == "nan_to_num":
+            args, kwargs = self._replaced(args, kwargs)
         found = self._func(*args, **kwargs)
         if self._func._schema.is_mutable:
             self._write_back()
         return rebuild(found, Tensor, lambda tensor: self._outer(tensor, next(dtypes, None)))
+
+    def _replaced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Of nan_to_num: infinity becomes the largest number of the narrow dtype, where no other one is given."""
+        info = torch.finfo(self._narrow)
+        given = {**dict(zip(("nan", "posinf", "neginf"), args[1:])), **kwargs}
+        for name, value in (("posinf", info.max), ("neginf", info.min)):
+            given[name] = value if given.get(name) is None else given[name]
+        return args[:1], given
 
     def _wide(self, tensor: Tensor) -> Tensor:
         if isinstance(tensor, Shadow):

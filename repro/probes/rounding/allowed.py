@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from ..values.figures import unravel
+from ..values.nest import items_in, rebuild
 from .part import Part
 from .reference import Change, in_float64
+from .reference import wide as wide_of
 from .settings import permitted
 
 FINAL = 0.75
@@ -33,6 +35,11 @@ COARSE = 0.5
 """The same in roundings of the whole result's root mean square, for a first look that measures nothing."""
 DRAWS = 4
 """Random movements of the inputs."""
+ADDS = {"gelu": lambda x: x.abs(), "erf": torch.ones_like, "logit": torch.ones_like}
+"""Functions that add up numbers far larger than their result, with how large these are: gelu is x / 2 (1 + erf), whose
+sum is next to nothing where x is low; the CPU's vectorised erf is a formula with an absolute error (Abramowitz and
+Stegun, 7.1.26); logit is the logarithm of a quotient near one."""
+COMPOSED = frozenset(("logit",))  # rounded to the result's dtype inside
 WORST = 4.0
 """How far beyond it one element may be before it counts."""
 ALL = 0.65
@@ -96,11 +103,18 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     final = FINAL if limit.bits < 32 else FUNCTION
     # What a kernel may flush to zero, and one rounding of all.
     floor = FLOOR * inside * scale + _vanishes(part, actual.dtype)
+    floor += limit.eps * scale * math.sqrt(_overlapping(part, actual.dtype))
     room = size.mul(final * limit.eps).add_(floor)
+    if part.name in ADDS:
+        units = float(limit.eps) if part.name in COMPOSED else inside
+        room += ADDS[part.name](wide_of(part.args[0])).mul_(FUNCTION * units)
     rms = _rms(error) / (limit.eps * scale + limit.tiny)
     coarse = room + COARSE * math.sqrt(part.length) * inside * scale
     if not exact and bool((error <= coarse).all()):
         return _told(error, coarse, wide, reference, rms)
+    plain = _of_rounded_numbers(part, number, reference, actual.dtype)
+    if plain is not None:
+        room += plain
     moved = _moved(part, number, reference, inside)
     if moved is not None:
         room += moved.mul_(INSIDE * math.sqrt(part.length))
@@ -116,6 +130,15 @@ def _vanishes(part: Part, dtype: torch.dtype) -> float:
         return tiny
     computed = torch.finfo(torch.float32 if torch.finfo(dtype).bits < 32 and part.rounds_once else dtype)
     return max(tiny, math.sqrt(float(computed.tiny) * part.length))
+
+
+def _overlapping(part: Part, dtype: torch.dtype) -> int:
+    """How many numbers a transposed convolution adds up in the result's own memory, each rounded to its dtype: the
+    CPU's writes one kernel over the other (ATen/native/NaiveConvolutionTranspose2d.cpp).
+    """
+    if torch.finfo(dtype).bits >= 32 or "convolution" not in part.name or len(part.args) < 7 or not part.args[6]:
+        return 0
+    return math.prod(-(-size // stride) for size, stride in zip(part.args[1].shape[2:], part.args[3]))
 
 
 def _inside(part: Part, dtype: torch.dtype) -> float:
@@ -151,6 +174,23 @@ def _moved(part: Part, number: int, reference: Tensor, unit: float) -> Optional[
         total += (again[number] - reference).nan_to_num_(0.0, 0.0, 0.0).square_()
     total = total.div_(DRAWS).sqrt_()
     return torch.maximum(total, torch.full_like(total, _rms(total) / 2))
+
+
+def _of_rounded_numbers(part: Part, number: int, reference: Tensor, dtype: torch.dtype) -> Optional[Tensor]:
+    """How far each element moves where plain numbers among the arguments are rounded to the dtype of the tensors, as
+    kernels may do; None where there are none.
+    """
+    if part.formula or not any(items_in((part.args, part.kwargs), float)):
+        return None
+
+    def rounded(value: float) -> float:
+        return float(torch.tensor(value, dtype=torch.float64).to(dtype)) if math.isfinite(value) else value
+
+    args, kwargs = rebuild((part.args, part.kwargs), float, rounded)
+    again = in_float64(replace(part, args=args, kwargs=kwargs))
+    if again is None or again[number].shape != reference.shape:
+        return None
+    return (again[number] - reference).nan_to_num_(0.0, 0.0, 0.0).abs_()
 
 
 def _odd(wide: Tensor, reference: Tensor, limit: torch.finfo) -> Optional[Held]:

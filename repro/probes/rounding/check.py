@@ -1,6 +1,7 @@
 """Every operator of a pass held against float64 of its own inputs: each answers for its own error only."""
 
 import collections
+import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -11,8 +12,8 @@ from ..observe.source import source_here
 from ..observe.tape import is_view, unreadable, written_by
 from ..observe.watch import Address, OpCall
 from ..origin.walk import RANDOM, UNWRITTEN
-from ..values.figures import dtype_name, is_float, tensors_in
-from ..values.nest import rebuild
+from ..values.figures import dtype_name, is_bad, is_float, scalar, tensors_in, unravel
+from ..values.nest import items_in, rebuild
 from .allowed import Held, held
 from .attention import is_attention
 from .part import SMALL, Part, part_of
@@ -54,6 +55,21 @@ class Departure:
     repeated: bool = True
 
 
+@dataclass(frozen=True)
+class Born:
+    """An operator that made a NaN or Inf of finite numbers, though what the model gives is finite.
+
+    index: of the first such element in the result number ``result``, with its value.
+    """
+
+    address: Address
+    source: Optional[str]
+    result: int
+    index: tuple[int, ...]
+    value: float
+    dtype: torch.dtype
+
+
 class Rounding:
     """Collects, while a program runs under ``visit``, which operators are farther from float64 than rounding explains.
 
@@ -70,6 +86,7 @@ class Rounding:
         self.departed = 0
         self.not_judged: collections.Counter[str] = collections.Counter()
         self.departures: list[Departure] = []
+        self.born: list[Born] = []
         self.worst: dict[tuple[str, str], tuple[float, float, int]] = {}
         self.farthest: Optional[Departure] = None
 
@@ -85,11 +102,13 @@ class Rounding:
         if name in UNWRITTEN or _is_view(func):
             return call.run()
         seed = _seed(call)
-        part = part_of(func, _kept(call), call.kwargs, seed, None, self._small) if call.writes else None
+        args = _kept(call) if call.writes else call.args
+        part = part_of(func, args, call.kwargs, seed, None, self._small) if call.writes else None
         result = call.run()
         floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and unreadable(tensor) is None]
         if not floats or (not call.writes and all(is_view(call, tensor) for tensor in floats)):
             return result
+        self._look_for_birth(call, args, floats)
         if part is None and not call.writes:
             part = part_of(func, call.args, call.kwargs, seed, floats, self._small)
         expected = None if part is None else in_float64(part)
@@ -98,6 +117,15 @@ class Rounding:
             return result
         self._hold(call, part, floats, expected)
         return result
+
+    def _look_for_birth(self, call: OpCall, args: tuple[Any, ...], floats: list[Tensor]) -> None:
+        """Kept where all that the operator is given is finite, numbers included: a mask of -inf is written as one."""
+        for number, tensor in enumerate(floats):
+            if len(self.born) == self._first or not is_bad(tensor) or _is_given_bad((args, call.kwargs)):
+                continue
+            place = unravel(int((~torch.isfinite(tensor)).reshape(-1).to(torch.uint8).argmax()), tuple(tensor.shape))
+            value = scalar(tensor, place)
+            self.born.append(Born(call.address, source_here()[0], number, tuple(place), value, tensor.dtype))
 
     def _hold(self, call: OpCall, part: Part, floats: list[Tensor], expected: list[Tensor]) -> None:
         seen = False
@@ -142,6 +170,11 @@ class Rounding:
         self.sampled += seen and not part.is_whole
         if not seen:
             self.not_judged[call.address.op] += 1
+
+
+def _is_given_bad(nest: Any) -> bool:
+    """Whether a tensor or a plain number among the arguments is NaN or infinite."""
+    return any(map(is_bad, tensors_in(nest))) or not all(map(math.isfinite, items_in(nest, float)))
 
 
 def _seed(call: OpCall) -> str:

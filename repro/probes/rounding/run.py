@@ -18,15 +18,20 @@ from ..origin.passes import Place
 from ..origin.record import code_of
 from ..protocol.wire import Outcome
 from ..values.figures import describe
-from .check import Departure, Rounding
+from .check import Born, Departure, Rounding
 from .mechanism import mechanism_of
 
 SHOWN = 12
 """Kinds of operators in the table, the farthest first."""
 
 
-def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[tuple[Departure, Pass]]]:
-    """Verdict, reason and payload of the step, and the first departure with the pass that it is in."""
+def hold(
+    loaded: Loaded, passes: list[Pass], born: Optional[list[tuple[Pass, Born]]] = None
+) -> tuple[Outcome, Optional[tuple[Departure, Pass]]]:
+    """Verdict, reason and payload of the step, and the first departure with the pass that it is in.
+
+    born: is given what was born not finite though a pass ended finite.
+    """
     if any(seen.bad for seen in passes):
         return ("skip", "the output is not finite, and where that is born is another question", None), None
     begin = time.perf_counter()
@@ -37,6 +42,9 @@ def hold(loaded: Loaded, passes: list[Pass]) -> tuple[Outcome, Optional[tuple[De
         with watched(loaded.model, watch):
             run(loaded.model, seen.inputs)
         trouble = trouble or watch.trouble
+        if born is not None:
+            born.extend((seen, each) for each in rounding.born)
+            rounding.born.clear()
         for op, count in watch.unseen.items():
             rounding.not_judged[op] += count
         if rounding.departures:

@@ -21,6 +21,7 @@ CONFIRMED = {
     "suffices": "with every later operator that makes its own bad values repaired, this one alone makes the output bad",
     "corrected": "with only this operator's result replaced by float64's, rounded to its dtype, the script is good",
     "layers": "the same program is good with a backend of torch.compile that does not compile",
+    "widened": "on wider numbers the output is another one, and with this overflow alone put in it is the run's own",
     "walked": "the walk back from the model's output, operator by operator, ends here",
 }
 """What was seen when the operator was put to the test."""

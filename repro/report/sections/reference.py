@@ -3,7 +3,7 @@
 from repro.core.encoding import number
 from repro.core.finite.reference import OperatorKind, Reference
 from repro.core.sentences import many
-from repro.report.markdown import Row, cell, code, shown_number
+from repro.report.markdown import Row, cell, code, shown_number, text
 from repro.report.section import Section, Shown, Variables
 
 TEMPLATE = """
@@ -15,6 +15,11 @@ TEMPLATE = """
 """
 ROWS = 8
 NAMED = 5
+# Of one that is wrong the origin tells, which need not be the first.
+MATTERS = {
+    "sound": "That makes no difference",
+    "open": "Whether that matters could not be told",
+}
 UNLIKE = "NaN and a number"
 
 
@@ -41,6 +46,10 @@ def _notes(found: Reference) -> list[str]:
     if found.not_judged:
         named = ", ".join(f"{code(op)} ({count:,})" for op, count in list(found.not_judged.items())[:NAMED])
         notes.append(f"Not judged, for they draw random numbers or have no float64 counterpart: {named}.")
+    for item in (row for row in found.swallowed if row.verdict in MATTERS):
+        value = shown_number(number(item.value))
+        what = f"{code(item.op)} in {code(item.module or 'the model')} gives {value} in {cell(item.dtype)}, of finite"
+        notes.append(f"{what} numbers, and the output is finite. {MATTERS[item.verdict]}: {text(item.reason)}.")
     return notes
 
 

@@ -265,3 +265,26 @@ def test_random_numbers_of_another_dtype_are_no_fault(llama, draw):
 def test_a_fault_before_the_random_numbers_is_found(llama):
     found = departure(llama, "float64", "float32", noisy(lambda out: 1e-6 * torch.randn_like(out), torch.float64))
     assert (found["module"], found["op"]) == ("model.layers.1.mlp.down_proj", "aten.mul.Tensor")
+
+
+def test_a_cache_needs_no_switch(llama):
+    def without_switch(model):
+        class WithoutSwitch(type(model)):
+            def forward(self, input_ids=None, attention_mask=None, past_key_values=None):
+                return super().forward(input_ids, attention_mask, past_key_values=past_key_values)
+
+        model.__class__ = WithoutSwitch
+
+    verdict, reason, payload = diff(llama, "cache", inject=without_switch)
+    assert (verdict, payload["end"]["top1_flips"]) == ("good", 0), reason
+
+
+def test_a_model_that_does_not_run_in_the_other_way_is_told_what_to_do(llama):
+    def own_dtype(model):
+        mlp = model.model.layers[0].mlp
+        mlp.register_forward_pre_hook(lambda module, args: (args[0] @ torch.eye(args[0].shape[-1]),))
+
+    verdict, reason, payload = diff(llama, "float64", inject=own_dtype)
+    assert (verdict, payload) == ("skip", None)
+    assert reason.startswith("the model runs as it is, and does not run in the other way (float64): RuntimeError: ")
+    assert "makes a tensor of a dtype of its own; make it in that of the weights; or give another --against" in reason

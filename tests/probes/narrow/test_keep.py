@@ -15,6 +15,7 @@ from repro.probes.narrow.keep import NotSound, Search, cost, wide_run
 from repro.probes.narrow.keeping import keep_in_float32
 from repro.probes.narrow.kept import code_of, in_short
 from repro.probes.narrow.noise import TIMES, noise_of
+from repro.probes.narrow.passes import Telling
 
 CHANNELS, TOKENS = 8, 4
 
@@ -205,7 +206,8 @@ def judged():
     """A judge of outputs, and the output of a plain run in float16."""
     with torch.no_grad():
         loaded, given = ready(Model(), (numbers(),))
-        noise = noise_of(loaded, look(loaded.model, given), torch.float16)
+        telling, seen = Telling(loaded, given, torch.float16, torch.float32), look(loaded.model, given)
+        noise = noise_of(telling, seen.output_name, seen.output)
         return noise, Model().half()(numbers().half())["logits"]
 
 

@@ -224,3 +224,21 @@ def test_what_the_dtype_cannot_hold_may_be_infinite_and_not_a_number():
 def test_complex_and_empty_results_are_not_judged():
     assert judged(ATEN.mul.Tensor, torch.ones(3, dtype=torch.complex64), 2.0) is None
     assert judged(ATEN.mul.Tensor, torch.ones(0), 2.0) is None
+
+
+@pytest.mark.parametrize("size", [1.01, 0.99])
+def test_a_transposed_convolution_that_is_a_little_off_is_beyond(size):
+    x, weight = drawn(1, 32, 12, 12).half(), drawn(32, 8, 4, 4, seed=1).half()
+    args = (x, weight, None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1)
+    func = torch.ops.aten.convolution.default
+    assert not judged(func, *args).is_beyond
+    assert judged(func, *args, actual=(func(*args).double() * size).half()).is_beyond
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_gelu_of_another_formula_is_beyond(dtype):
+    func, x = torch.ops.aten.gelu.default, drawn(4, 96).mul(2).to(dtype)
+    assert not judged(func, x).is_beyond
+    if dtype == torch.float32:
+        assert judged(func, x, actual=func(x, approximate="tanh")).is_beyond
+    assert judged(func, x, actual=(x.double() * torch.sigmoid(1.702 * x.double())).to(dtype)).is_beyond

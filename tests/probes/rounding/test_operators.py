@@ -63,3 +63,54 @@ def test_what_is_stale_shows_once_and_is_not_said_to_be_repeated(monkeypatch):
     (found,) = rounding_of(network, IDS).departures
     assert not found.repeated
     assert found.address.occurrence == 1
+
+
+BANDS = ((-9.0, -6.0), (-6.0, -5.0), (-4.0, -3.0), (-0.1, -0.01), (-1e-4, -1e-6), (0.01, 0.1), (2.0, 4.0))
+TAILS = {
+    "gelu": torch.nn.functional.gelu,
+    "gelu, tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "erf": torch.erf,
+    "logit": lambda x: torch.logit(torch.sigmoid(x)),
+    "silu": torch.nn.functional.silu,
+    "mish": torch.nn.functional.mish,
+    "softplus": torch.nn.functional.softplus,
+    "expm1": torch.expm1,
+    "a number that bfloat16 does not hold": lambda x: x * 1.1 + 0.1,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", TAILS)
+def test_a_function_is_sound_where_its_result_is_next_to_nothing(name, dtype):
+    class Function(torch.nn.Module):
+        def forward(self, x):
+            return TAILS[name](x)
+
+    for low, high in BANDS:
+        torch.manual_seed(0)
+        x = (low + (high - low) * torch.rand(4, 96, dtype=torch.float64)).to(dtype)
+        assert rounding_of(Function(), x).departures == [], (low, high)
+
+
+def transposed(x, weight, stride, dtype):
+    """A transposed convolution that adds up in ``dtype``, one place of the kernel after the other."""
+    (_, outer, size, _), length = weight.shape, x.shape[-1]
+    whole = torch.zeros(len(x), outer, *[(length - 1) * stride + size] * 2, dtype=dtype)
+    for row in range(size):
+        for column in range(size):
+            part = torch.einsum("bihw,io->bohw", x.double(), weight[:, :, row, column].double()).to(dtype)
+            ends = [slice(at, at + (length - 1) * stride + 1, stride) for at in (row, column)]
+            whole[:, :, ends[0], ends[1]] += part
+    return whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("size", "stride"), [(4, 2), (3, 1), (2, 2), (5, 3)])
+def test_a_transposed_convolution_adds_up_in_its_own_dtype(size, stride, dtype):
+    torch.manual_seed(size)
+    layer = torch.nn.ConvTranspose2d(32, 8, size, stride, bias=False).to(dtype)
+    x = torch.randn(1, 32, 12, 12).to(dtype)
+    assert rounding_of(layer, x).departures == []
+    if dtype == torch.float16:  # as the CPU's kernel of this dtype does, but for the last bit of a product
+        with torch.no_grad():
+            assert (layer(x) == transposed(x, layer.weight, stride, dtype)).double().mean() > 0.99
