@@ -95,10 +95,16 @@ class Case:
 
     @property
     def phase(self) -> str:
-        """What is asked of the model: "forward", "generate" or "train"."""
+        """What is asked of the model, which is the step that answers: "forward", "generate" or "train"."""
         if self.generate is not None:
             return "generate"
         return "forward" if self.train_step is None else "train"
+
+    @property
+    def phase_words(self) -> tuple[str, ...]:
+        """The options that ask for the phase; none for a forward pass."""
+        counts = {"--generate": self.generate, "--train-step": self.train_step}
+        return tuple(word for option, count in counts.items() if count is not None for word in (option, str(count)))
 
     @property
     def is_script(self) -> bool:
