@@ -159,6 +159,12 @@ PHASES: tuple[Decorator, ...] = (
         flag_value=1,
         help="Train N steps too (1 without N): forward, loss, backward, clipping, optimizer.",
     ),
+    click.option(
+        "--accumulate",
+        type=click.IntRange(min=2, max=10_000),
+        metavar="N",
+        help="With --train-step: split each step's batch into N micro batches, whose gradients are accumulated.",
+    ),
 )
 KEEP = click.option(
     "--keep-float32",
@@ -290,7 +296,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         trust_remote_code=options["trust_remote_code"],
         **{
             name: options.get(name)
-            for name in ("image", "audio", "inputs", "factory", "generate", "train_step", "keep_float32")
+            for name in ("image", "audio", "inputs", "factory", "generate", "train_step", "accumulate", "keep_float32")
         },
     )
     if case.inputs is not None and options.get("private_prompts"):

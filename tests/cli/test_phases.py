@@ -105,6 +105,18 @@ def test_a_training_step_names_phase_line_gradient_and_example(tmp_path: Path) -
     assert "this one alone makes the training bad" in report  # the second step has the same fault
 
 
+def test_an_accumulated_step_names_its_micro_batch(tmp_path: Path) -> None:
+    status, answer = asked(tmp_path, "--factory", "voice.py:distance", "--train-step", "--accumulate", "3")
+    assert (status, answer["origin"]["micro_batch"], answer["train"]["examples"]) == (1, 1, [1])
+    assert "in micro batch 1, the first bad gradient is that of" in answer["reason"]
+    verdicts = {one["name"]: one["verdict"] for one in answer["ablations"]}
+    assert (verdicts["accumulate=off"], verdicts["without_example"]) == ("bad", "good")
+    report = (tmp_path / "o" / "report.md").read_text("utf-8")
+    assert "| micro batch of the step (from 0) | 1 |" in report
+    assert "| micro batches of a step | 3 |" in report
+    assert "--train-step 1 --accumulate 3" in answer["command"]
+
+
 def test_the_sound_training_is_good(tmp_path: Path) -> None:
     status, answer = asked(tmp_path, "--factory", "voice.py:distance_sound", "--train-step", "--no-ablations")
     assert (status, answer["verdict"], answer["train"]["steps"]) == (0, "good", 1)
@@ -138,6 +150,8 @@ def test_a_factory_that_raises_is_no_answer(tmp_path: Path) -> None:
         (("--factory", "none.py:f"), "the factory's file 'none.py' does not exist"),
         (("--factory", "a-b:f"), "neither a .py file nor the name of a module"),
         (("m", "--generate", "1", "--train-step"), "Give one of them"),
+        (("m", "--accumulate", "2"), "add --train-step"),
+        (("m", "--train-step", "--accumulate", "1"), "1 is not in the range"),
         (("voice.py", "--generate", "1"), "is a script, which takes no --generate"),
         (("x.txt", "--factory", "voice.py:f"), "the weights for --factory"),
         (("--generate", "0"), "0 is not in the range"),
