@@ -171,6 +171,7 @@ def test_the_micro_batch_of_the_bad_example_is_named(kind: str, place: str, name
     assert [ablation(phase, name) for name in ("accumulate=off", "without_example")] == ["bad", "good"]
 
 
+@pytest.mark.filterwarnings("ignore:std")
 def test_what_an_example_alone_cannot_do_goes_away_without_accumulation() -> None:
     """The deviation of one example is 0 / 0; a whole batch has one, and its sound twin has two in each part."""
     phase = trained("spread", accumulate=3)
