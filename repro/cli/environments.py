@@ -19,7 +19,8 @@ from repro.cli.options import (
     GIVEN,
     LIMITS,
     LIMITS_OF_RELEASES,
-    MODEL,
+    MODEL_OR_FACTORY,
+    PHASES,
     SETTINGS,
     conclude,
     out,
@@ -38,6 +39,7 @@ Examples:
   repro matrix ./my-model --dtype float16 --cell torch-2.4.1 --cell torch-2.5.1
   repro matrix gpt2 --weights random:0 --jobs 2 --out runs/gpt2
   repro matrix gpt2 --weights random:0 --out runs/gpt2 --resume
+  repro matrix --factory model.py:make --train-step 2 --cell torch-2.4.1 --cell torch-2.5.1
 
 \b
 Exit status: 0 good in every cell that answered, 1 bad in at least one, 125 no cell answered, 2 wrong usage,
@@ -64,6 +66,7 @@ Examples:
   repro versions ./my-model --package transformers --good 4.42.4 --bad 4.44.2 --with torch==2.4.1
   repro versions ./my-model --dtype float16 --package torch --good 2.5.1 --bad 2.2.0 --all
   repro versions ./my-model --package transformers --good 4.42.4 --bad 5.23.0 --fault divergent
+  repro versions ./my-model --generate 20 --package transformers --good 4.57.3 --bad 5.23.0
   repro versions flaky.py --package torch --good 2.4.1 --bad 2.6.0 --runs 5
 
 \b
@@ -98,10 +101,11 @@ ENVS = click.option(
 
 @click.command(context_settings=SETTINGS, epilog=MATRIX_EXAMPLES, short_help="The same question in every pinned cell.")
 @together(
-    MODEL,
+    *MODEL_OR_FACTORY,
     click.option("--cell", "ids", multiple=True, type=CellName(), metavar="ID", help="Only this cell; repeatable."),
     *CASE,
     *GIVEN,
+    *PHASES,
     ABLATIONS,
     click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells run in parallel."),
     out("repro-runs/MODEL-matrix-STAMP/"),
@@ -263,7 +267,7 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
 
 @click.command(context_settings=SETTINGS, epilog=VERSIONS_EXAMPLES, short_help="The release where the answer changed.")
 @together(
-    MODEL,
+    *MODEL_OR_FACTORY,
     click.option("--package", required=True, metavar="NAME", help="The package to search, such as torch."),
     click.option("--good", required=True, metavar="VERSION", help="A release that is good; older or newer than --bad."),
     click.option("--bad", required=True, metavar="VERSION", help="A release that is bad."),
@@ -284,6 +288,7 @@ def cells_remove(ids: Sequence[str], every: bool, cache: bool, debug: bool) -> N
     DEVICE,
     *CASE,
     *GIVEN,
+    *PHASES,
     out("repro-runs/MODEL-versions-STAMP/"),
     AS_JSON,
     *LIMITS_OF_RELEASES,

@@ -34,7 +34,9 @@ from repro.cli.options import (
     RUN,
     SETTINGS,
     conclude,
+    refused,
     request_from,
+    together,
 )
 from repro.cli.overlap import overlap
 from repro.cli.prompts import prompts
@@ -154,6 +156,14 @@ def run(**options: Any) -> None:
 
 @repro.command(context_settings=SETTINGS, short_help="Check the files and the weights only.")
 @RUN
+@together(
+    *refused(
+        factory="A factory gives a module in memory, and this command reads files: give it the file or folder of"
+        " weights, or ask `repro --factory FILE.py:FUNCTION`, which loads and checks them.",
+        generate="Nothing is loaded here, so nothing generates: ask `repro MODEL --generate N`.",
+        train_step="Nothing is loaded here, so nothing is trained: ask `repro MODEL --train-step`.",
+    )
+)
 def weights(**options: Any) -> None:
     """Only the files and the weights of MODEL, streamed; nothing is loaded."""
     _investigate("weights", options)
@@ -174,9 +184,11 @@ def bisect(**options: Any) -> None:
 
 
 @repro.command(context_settings=SETTINGS, short_help="Record every operator of one pass, as data.")
-@RUN
+@PASSES
 def trace(**options: Any) -> None:
-    """Every operator of one pass of MODEL with its place, source line and figures, in the run's evidence.jsonl."""
+    """Every operator of one pass of MODEL with its place, source line and figures, in the run's evidence.jsonl; with
+    --generate or --train-step, of that instead.
+    """
     _investigate("trace", options)
 
 

@@ -103,15 +103,46 @@ def _raise_limits(ctx: click.Context, param: click.Parameter, value: str | None)
             raise click.BadParameter(f"{value!r} is neither a factor above 0 nor none.", ctx=ctx, param=param) from None
 
 
+def factory(more: str = "", *, multiple: bool = False) -> Decorator:
+    """The option for a function that gives the model; ``more`` is said of it beside that."""
+    return click.option(
+        "--factory",
+        "factories" if multiple else "factory",
+        metavar="FILE.py:FUNCTION",
+        multiple=multiple,
+        help="A function that gives (module, inputs) in place of MODEL, or package.module:function."
+        f" MODEL is then a file or folder of weights for it, or left out.{more}",
+    )
+
+
+def refused(**reasons: str) -> tuple[Decorator, ...]:
+    """Options of other commands that this one does not take, each with the sentence that says why and what to do."""
+
+    def refuse(reason: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+        def callback(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+            if value is not None:
+                raise click.UsageError(reason, ctx)
+
+        return callback
+
+    return tuple(
+        click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            hidden=True,
+            is_flag=False,
+            flag_value="",
+            expose_value=False,
+            callback=refuse(reason),
+        )
+        for name, reason in reasons.items()
+    )
+
+
 MODEL = click.argument("model", type=Model())
 MODEL_OR_FACTORY: tuple[Decorator, ...] = (
     click.argument("model", type=Model(), required=False, metavar="MODEL"),
-    click.option(
-        "--factory",
-        metavar="FILE.py:FUNCTION",
-        help="A function that gives (module, inputs) in place of MODEL, or package.module:function."
-        " MODEL is then a file or folder of weights for it, or left out.",
-    ),
+    factory(),
 )
 PHASES: tuple[Decorator, ...] = (
     click.option(
@@ -127,6 +158,12 @@ PHASES: tuple[Decorator, ...] = (
         is_flag=False,
         flag_value=1,
         help="Train N steps too (1 without N): forward, loss, backward, clipping, optimizer.",
+    ),
+    click.option(
+        "--accumulate",
+        type=click.IntRange(min=2, max=10_000),
+        metavar="N",
+        help="With --train-step: split each step's batch into N micro batches, whose gradients are accumulated.",
     ),
 )
 KEEP = click.option(
@@ -259,7 +296,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         trust_remote_code=options["trust_remote_code"],
         **{
             name: options.get(name)
-            for name in ("image", "audio", "inputs", "factory", "generate", "train_step", "keep_float32")
+            for name in ("image", "audio", "inputs", "factory", "generate", "train_step", "accumulate", "keep_float32")
         },
     )
     if case.inputs is not None and options.get("private_prompts"):

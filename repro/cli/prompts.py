@@ -21,6 +21,7 @@ from repro.cli.options import (
     SETTINGS,
     conclude,
     out,
+    refused,
     request_from,
     together,
 )
@@ -72,6 +73,15 @@ Exit status: 0 every example is good, 1 at least one is bad, or the model's file
     ),
     DEVICE,
     *CASE,
+    *refused(
+        factory="The prompts of FILE are texts, and a module of a factory comes without the tokenizer that reads them."
+        " Save the model with its tokenizer (save_pretrained) and give that folder; or ask about one input:"
+        " `repro --factory FILE.py:FUNCTION --inputs FILE`.",
+        generate="The prompts of FILE are asked in batches, one forward pass for each: where a batch fails, a"
+        " generation behind it has nothing to begin with. Ask about one: `repro MODEL --generate N --prompt TEXT`.",
+        train_step="The prompts of FILE are asked in forward passes, and a training has one batch. Ask"
+        " `repro MODEL --train-step --prompt TEXT --prompt TEXT`: the answer names the example.",
+    ),
     PYTHON,
     out("repro-runs/MODEL-prompts-STAMP/"),
     AS_JSON,

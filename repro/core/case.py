@@ -68,6 +68,7 @@ def case_from(
     factory: str | None = None,
     generate: int | None = None,
     train_step: int | None = None,
+    accumulate: int | None = None,
     keep_float32: str | None = None,
     image: str | None = None,
     audio: str | None = None,
@@ -80,6 +81,8 @@ def case_from(
     """
     if generate is not None and train_step is not None:
         raise UsageError("--generate and --train-step ask two questions. Give one of them.")
+    if accumulate is not None and train_step is None:
+        raise UsageError("--accumulate splits the batch of a step of a training: add --train-step.")
     if keep_float32 is not None and dtype not in NARROW:
         raise UsageError(
             "--keep-float32 asks what must not be in the dtype of the rest: add --dtype float16 or bfloat16."
@@ -100,6 +103,7 @@ def case_from(
             factory=function,
             generate=generate,
             train_step=train_step,
+            accumulate=accumulate,
             keep_float32=keep_float32,
             image=_given("--image", image),
             audio=_given("--audio", audio),
@@ -133,6 +137,7 @@ def case_from(
         trust_remote_code=trust_remote_code,
         generate=generate,
         train_step=train_step,
+        accumulate=accumulate,
         keep_float32=keep_float32,
         image=_given("--image", image),
         audio=_given("--audio", audio),

@@ -402,8 +402,8 @@ class Origin(Record, frozen=True, kw_only=True):
     ``phase``: "load", "forward", "loss", "backward", "clip", "optimizer" or "generate". Behind a backward operator
     stand ``forward_op`` and ``forward_source``, the operator and line of the forward pass, and ``gradient``, the
     parameter whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0, ``train_step``
-    the steps of a training. ``came_in`` is of a value
-    that came in from outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
+    the steps of a training, ``micro_batch`` the parts of such a step. ``came_in`` is of a value that came in from
+    outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
@@ -446,6 +446,7 @@ class Origin(Record, frozen=True, kw_only=True):
     gradient: str | None = None
     generate_step: int | None = None
     train_step: int | None = None
+    micro_batch: int | None = None
     came_in: CameIn | None = None
     layer: str | None = None
     library: str | None = None
@@ -545,13 +546,15 @@ class Generate(Section, frozen=True, kw_only=True):
 class Train(Section, frozen=True, kw_only=True):
     """The train step. ``loss`` says in words what the loss is, ``losses`` are its values by step. ``autocast`` is a
     dtype, ``loss_scale`` what a GradScaler began with, ``clip`` the largest norm of all gradients. ``batch`` is the
-    number of examples, ``examples`` those that make it bad; ``bad`` names what is not finite at the end.
+    number of examples, ``micro_batches`` that of the parts into which it is split, ``examples`` are those that make it
+    bad; ``bad`` names what is not finite at the end.
     """
 
     steps: int | None = None
     loss: str | None = None
     losses: tuple[Number, ...] = ()
     batch: int | None = None
+    micro_batches: int | None = None
     autocast: str | None = None
     loss_scale: Number | None = None
     clip: Number | None = None

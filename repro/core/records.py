@@ -63,7 +63,8 @@ class Case:
 
     ``factory`` is "FILE.py:function", with the file's absolute path, or "package.module:function": a function that
     gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
-    tokens of a generation, ``train_step`` that of the steps of a training; None for a forward pass alone. ``against``
+    tokens of a generation, ``train_step`` that of the steps of a training, ``accumulate`` that of the micro batches of
+    a step; None for a forward pass alone, and for a batch that is not split. ``against``
     is another way of running the model, that it is held against. ``keep_float32`` is "auto" where it is asked which
     modules must stay in float32.
     """
@@ -81,6 +82,7 @@ class Case:
     factory: str | None = None
     generate: int | None = None
     train_step: int | None = None
+    accumulate: int | None = None
     keep_float32: str | None = None
     image: str | None = None
     audio: str | None = None
@@ -95,10 +97,16 @@ class Case:
 
     @property
     def phase(self) -> str:
-        """What is asked of the model: "forward", "generate" or "train"."""
+        """What is asked of the model, which is the step that answers: "forward", "generate" or "train"."""
         if self.generate is not None:
             return "generate"
         return "forward" if self.train_step is None else "train"
+
+    @property
+    def phase_words(self) -> tuple[str, ...]:
+        """The options that ask for the phase; none for a forward pass."""
+        counts = {"--generate": self.generate, "--train-step": self.train_step, "--accumulate": self.accumulate}
+        return tuple(word for option, count in counts.items() if count is not None for word in (option, str(count)))
 
     @property
     def is_script(self) -> bool:

@@ -75,10 +75,12 @@ def _phase(origin: Origin) -> str:
     if origin.phase == "backward":
         behind = f"in the backward of {origin.forward_op} at {origin.forward_source}" if origin.forward_op else ""
         first = f"the first bad gradient is that of {origin.gradient}" if origin.gradient else ""
-        return ", ".join(part for part in (behind or "in the backward pass", first) if part)
+        part = "" if origin.micro_batch is None else f"in micro batch {origin.micro_batch}"
+        return ", ".join(words for words in (behind or "in the backward pass", part, first) if words)
     if origin.phase == "generate" and origin.generate_step is not None:
         return f"in generate, behind {origin.generate_step} new tokens"
     step = "" if origin.train_step is None else f" of step {origin.train_step}"
+    step += "" if origin.micro_batch is None else f", micro batch {origin.micro_batch}"
     return f"in the {origin.phase} phase{step}" if step or origin.phase not in (None, "forward") else ""
 
 

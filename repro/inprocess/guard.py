@@ -42,7 +42,8 @@ class Guard:
     parameters behind it. At the first NaN or Inf it makes that step again, finds the origin, saves the step, writes the
     report, and does as it was told.
 
-    Gradients that a GradScaler throws away never come to the optimiser's step, and are no fault.
+    Gradients that a GradScaler throws away never come to the optimiser's step, and are no fault. The closure of an
+    optimiser that takes one (LBFGS) is screened each time, and the bad one is called once more.
 
     Example:
         with repro.Guard(model, optimizer, out="nan-report") as guard:

@@ -117,9 +117,14 @@ class Request:
         return self.case.phase if self.case.phase in self.steps else self.steps[-1]
 
     @property
+    def named(self) -> str:
+        """MODEL as it was written, or the factory in its place."""
+        return self.model or self.case.model
+
+    @property
     def words(self) -> str:
         """The command without its options, which may hold private prompts."""
-        return shlex.join(["repro", self.command, self.model or self.case.model])
+        return shlex.join(["repro", self.command, self.named])
 
     def argv(self) -> tuple[str, ...]:
         """The command that gives it again, without the folder, so that it is run again and not read again."""
@@ -130,8 +135,6 @@ class Request:
         named = {"--factory": self.case.factory, "--device": self.case.device, "--dtype": self.case.dtype}
         named["--attn"] = self.case.attn
         named["--keep-float32"] = self.case.keep_float32
-        for count, option in ((self.case.generate, "--generate"), (self.case.train_step, "--train-step")):
-            named[option] = None if count is None else str(count)
         if self.case.weights.startswith("random"):
             named["--weights"] = self.case.weights
         if self.fault is not Fault.NONFINITE:
@@ -142,6 +145,7 @@ class Request:
         named["--python"] = self.python
         for option, value in named.items():
             argv += [] if value is None else [option, value]
+        argv += self.case.phase_words
         for prompt in self.case.prompts:
             argv += ["--prompt", prompt]
         for option, path in self.case.given.items():
@@ -179,7 +183,7 @@ def run(request: Request, listener: Listener, rows: Rows | None = None) -> Resul
         known = dict.fromkeys(name for step in every() for name in step.asked_by if request.subject in step.subjects)
         commands = ", ".join(name for name in known if asked_by(name, request.subject))
         why = "is a script: it has no weights and no layers" if request.case.is_script else "has no files of a model"
-        raise UsageError(f"{request.model or request.case.factory} {why}. Commands: {commands}.")
+        raise UsageError(f"{request.named} {why}. Commands: {commands}.")
     folder = paths.make(request.out or paths.run_folder(request.case, datetime.now(UTC)))
     with folder_held(folder, request.words, listener.note):
         if not (folder / EVIDENCE).exists():

@@ -187,6 +187,7 @@ def test_the_plan_has_what_was_asked_for(place):
         "factory": None,
         "generate": None,
         "train_step": None,
+        "accumulate": None,
         "keep_float32": None,
         "against": None,
         "image": None,

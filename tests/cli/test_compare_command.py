@@ -114,6 +114,7 @@ def place(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ([], "at least two models"),
         (["a"], "at least two models"),
         (["a", "a"], "named twice"),
         (["a", "b", "--prompt", "x", "--prompts", "p.txt"], "Give one of the two"),
@@ -125,10 +126,6 @@ def test_what_cannot_be_compared_is_refused(place, arguments, words):
     found = CliRunner().invoke(compare, arguments).exception
     assert isinstance(found, UsageError)
     assert words in str(found)
-
-
-def test_no_model_is_wrong_usage():
-    assert CliRunner().invoke(compare, []).exit_code == 2
 
 
 # --- stopping ----------------------------------------------------------------------------------------------------

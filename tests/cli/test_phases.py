@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from corpus import families
+from safetensors.torch import save_file
 from support.hosting import repro
 
 VOICE = """
@@ -105,6 +107,18 @@ def test_a_training_step_names_phase_line_gradient_and_example(tmp_path: Path) -
     assert "this one alone makes the training bad" in report  # the second step has the same fault
 
 
+def test_an_accumulated_step_names_its_micro_batch(tmp_path: Path) -> None:
+    status, answer = asked(tmp_path, "--factory", "voice.py:distance", "--train-step", "--accumulate", "3")
+    assert (status, answer["origin"]["micro_batch"], answer["train"]["examples"]) == (1, 1, [1])
+    assert "in micro batch 1, the first bad gradient is that of" in answer["reason"]
+    verdicts = {one["name"]: one["verdict"] for one in answer["ablations"]}
+    assert (verdicts["accumulate=off"], verdicts["without_example"]) == ("bad", "good")
+    report = (tmp_path / "o" / "report.md").read_text("utf-8")
+    assert "| micro batch of the step (from 0) | 1 |" in report
+    assert "| micro batches of a step | 3 |" in report
+    assert "--train-step 1 --accumulate 3" in answer["command"]
+
+
 def test_the_sound_training_is_good(tmp_path: Path) -> None:
     status, answer = asked(tmp_path, "--factory", "voice.py:distance_sound", "--train-step", "--no-ablations")
     assert (status, answer["verdict"], answer["train"]["steps"]) == (0, "good", 1)
@@ -139,6 +153,8 @@ def test_a_factory_that_raises_is_no_answer(tmp_path: Path) -> None:
         (("--factory", "none.py:f"), "the factory's file 'none.py' does not exist"),
         (("--factory", "a-b:f"), "neither a .py file nor the name of a module"),
         (("m", "--generate", "1", "--train-step"), "Give one of them"),
+        (("m", "--accumulate", "2"), "add --train-step"),
+        (("m", "--train-step", "--accumulate", "1"), "1 is not in the range"),
         (("voice.py", "--generate", "1"), "is a script, which takes no --generate"),
         (("x.txt", "--factory", "voice.py:f"), "the weights for --factory"),
         (("--generate", "0"), "0 is not in the range"),
@@ -214,3 +230,77 @@ def test_a_finite_run_tells_what_float16_would_do(factor: str, verdict: str, tmp
 def test_what_is_kept_wants_a_dtype_for_the_rest(tmp_path: Path) -> None:
     ran = repro("gpt2", "--keep-float32", "auto", cwd=tmp_path)
     assert (ran.returncode, "add --dtype float16 or bfloat16" in ran.stderr) == (2, True)
+
+
+def test_two_factories_are_compared_in_a_training(tmp_path: Path) -> None:
+    factories = ("--factory", "voice.py:distance", "--factory", "voice.py:distance_sound")
+    (tmp_path / "voice.py").write_text(VOICE)
+    ran = repro("compare", *factories, "--train-step", "2", "--no-measure", "--no-bundle", "--out", "o", cwd=tmp_path)
+    answer = json.loads((tmp_path / "o" / "verdict.json").read_text())
+    models = {one["name"]: (one["verdict"], one["parameters"], one["asked"]) for one in answer["comparison"]["models"]}
+    assert ran.returncode == 1, ran.stderr
+    assert models == {"distance": ("bad", 20, None), "distance_sound": ("good", 20, None)}
+    assert (answer["origin"]["phase"], answer["origin"]["op"]) == ("backward", "aten.div.Tensor")
+    again = answer["command"].split()
+    assert [Path(word).name for word in again if "voice.py" in word] == ["voice.py:distance", "voice.py:distance_sound"]
+    assert again[-4:] == ["--train-step", "2", "--no-measure", "--no-bundle"]
+
+
+def test_two_files_of_weights_are_compared_in_one_module(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef make(): return torch.nn.Linear(2, 1), torch.tensor([[6e4, 6e4]])\n"
+    )
+    for name, weight in (("small", 1e-3), ("large", 1e34)):
+        state = {"weight": torch.full((1, 2), weight), "bias": torch.zeros(1)}
+        save_file(state, tmp_path / f"{name}.safetensors")
+    words = ("small.safetensors", "large.safetensors", "--factory", "net.py:make", "--no-measure", "--no-bundle")
+    ran = repro("compare", *words, "--out", "o", cwd=tmp_path)
+    answer = json.loads((tmp_path / "o" / "verdict.json").read_text())
+    models = {one["name"]: one["verdict"] for one in answer["comparison"]["models"]}
+    assert (ran.returncode, models) == (1, {"small.safetensors": "good", "large.safetensors": "bad"})
+
+
+@pytest.mark.parametrize(
+    ("phase", "verdict", "last"),
+    [((), "good", "aten.mean.default"), (("--train-step", "2"), "bad", "aten.addcdiv_.default")],
+)
+def test_the_operators_of_a_module_are_recorded_through_its_training(
+    tmp_path: Path, phase: tuple[str, ...], verdict: str, last: str
+) -> None:
+    (tmp_path / "voice.py").write_text(VOICE)
+    ran = repro("trace", "--factory", "voice.py:distance", *phase, "--out", "o", cwd=tmp_path)
+    lines = map(json.loads, (tmp_path / "o" / "evidence.jsonl").read_text().splitlines())
+    (seen,) = (line for line in lines if line.get("step") == "trace")
+    rows = [dict(zip(seen["payload"]["columns"], row, strict=True)) for row in seen["payload"]["rows"]]
+    assert (ran.returncode, seen["verdict"]["outcome"]) == ({"good": 0, "bad": 1}[verdict], verdict)
+    roots = [row for row in rows if row["op"] == "aten.sqrt.default" and "voice" in row["source"]]
+    assert [row["source"] for row in roots] == [line('"loss"')] * max(1, len(phase))
+    assert last in {row["op"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("weights", "--factory", "f.py:make"), "this command reads files"),
+        (("weights", "m", "--generate", "2"), "ask `repro MODEL --generate N`"),
+        (("weights", "m", "--train-step"), "nothing is trained"),
+        (("prompts", "m", "p.txt", "--factory", "f.py:make"), "without the tokenizer"),
+        (("prompts", "m", "p.txt", "--generate", "2"), "`repro MODEL --generate N --prompt TEXT`"),
+        (("prompts", "m", "p.txt", "--train-step"), "the answer names the example"),
+        (("compare", "a", "b", "--prompts", "p.txt", "--generate", "2"), "so --generate would not be used"),
+        (("compare", "--prompts", "p.txt", "--factory", "f.py:make"), "so --factory would not be used"),
+        (("compare", "a", "--factory", "f.py:make", "--factory", "f.py:other"), "Give one --factory with them"),
+        (("compare", "--factory", "f.py:make"), "at least two models"),
+        (("versions", "--factory", "f.py:make", "--train-step", "--fault", "divergent", "--package", "torch",
+          "--good", "2.4.1", "--bad", "2.5.1"), "--train-step asks for more than one"),
+        (("matrix", "--cell", "torch-2.4.1"), "--factory FILE.py:function in its place"),
+    ],
+)  # fmt: skip
+def test_where_a_factory_or_a_phase_makes_no_sense_a_sentence_says_what_to_do(
+    tmp_path: Path, args: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "f.py").write_text("")
+    (tmp_path / "p.txt").write_text("one\n")
+    ran = repro(*args, cwd=tmp_path)
+    assert (ran.returncode, words in ran.stderr) == (2, True), ran.stderr
+    assert "No such option" not in ran.stderr

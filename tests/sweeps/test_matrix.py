@@ -79,6 +79,25 @@ def test_a_script_is_asked_in_every_cell(asked, tmp_path):
     assert {(row.verdict, row.reason) for row in answer.cells} == {(BAD, "row 2 is NaN")}
 
 
+def test_the_module_of_a_factory_is_trained_in_every_cell(asked, tmp_path):
+    (tmp_path / "net.py").write_text("")
+    steps = {"train": {"verdict": "bad", "reason": "the loss is NaN"}}
+    options = {"model": "", "factory": f"{tmp_path / 'net.py'}:make", "train_step": 3}
+    answer, _ = asked(recipe("a"), recipe("b"), steps=steps, options=options)
+    assert {(row.verdict, row.reason) for row in answer.cells} == {(BAD, "the loss is NaN")}
+    assert answer.command == f"repro matrix --factory {tmp_path / 'net.py'}:make --train-step 3 --no-ablations"
+    rows = [json.loads((tmp_path / "out" / name / "verdict.json").read_text())["case"] for name in "ab"]
+    assert {(row["factory"], row["train_step"]) for row in rows} == {(options["factory"], 3)}
+
+
+def test_good_cells_that_generate_are_not_said_to_give_the_same(asked):
+    """The digests are of the forward pass; what was generated behind it may differ."""
+    passes = {"forward": {"verdict": "good", "payload": {"logits": {}, "prompts": [{"index": 0, "digest": "d"}]}}}
+    plain, _ = asked(recipe("a"), recipe("b"), steps=passes, out="plain")
+    generated, _ = asked(recipe("a"), recipe("b"), steps=passes, options={"generate": 4})
+    assert [[row.outputs for row in answer.cells] for answer in (plain, generated)] == [[("d",)] * 2, [()] * 2]
+
+
 def test_a_cell_that_cannot_be_built_is_skipped_with_its_reason_and_the_others_run(asked):
     answer, lines = asked(recipe("a"), recipe("b"), broken=["a"])
     assert verdicts(answer) == {"a": SKIP, "b": GOOD}

@@ -274,6 +274,16 @@ def test_the_command_of_a_run_needs_uv_and_the_searchs_folder_alone(real, tmp_pa
     assert "python out/probes/x/probes.pyz forward" in command
 
 
+def test_the_command_of_a_run_asks_the_kit_for_the_phase_of_a_factorys_module(real, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("")
+    asked = {"model": "", "factory": "net.py:make", "train_step": 3}
+    made, _ = real(options=asked, train={"verdict": "bad", "reason": "the loss is NaN"})
+    ran = made.probe(PINS, "x")
+    assert (ran.verdict, ran.reason) == (Outcome.BAD, "the loss is NaN")
+    assert ran.command.endswith(f"probes/x/probes.pyz train --factory {tmp_path / 'net.py'}:make --train-step 3")
+
+
 def test_a_release_that_does_not_install_is_a_skip_that_is_not_asked_again(real):
     made, _ = real(broken="torch-2.4.1")
     ran = made.probe(PINS, "x")

@@ -52,6 +52,7 @@ class Call:
 class Bad:
     """What was bad when the screen looked. what: in words; phase: "forward", "backward" or "optimizer". call: the call
     of the model that gave it, where it is known. name: of the parameter. is_too_late: whether it was used already.
+    closure: makes again what an optimiser's closure did, where it was that.
     """
 
     what: str
@@ -59,6 +60,7 @@ class Bad:
     call: Optional[Call] = None
     name: Optional[str] = None
     is_too_late: bool = False
+    closure: Optional[Callable[[], Any]] = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Again:
         with self._kept():
             if bad.phase == "forward" and bad.call is not None:
                 return self._forward_again(bad, bad.call)
+            if bad.closure is not None:
+                return self._closure_again(bad, bad.closure)
             if bad.phase == "backward":
                 return self._backward_again(bad)
             if self._optimizer is None:
@@ -141,6 +145,22 @@ class Again:
         guilty = next((call for call in self._calls if self._gives_bad_gradient(call, call.given)), None)
         alone = (None, None) if guilty is None else self._alone(guilty, partial(self._gives_bad_gradient, guilty))
         return Told(bad, None, seen, seen.program, *alone, why=seen.why)
+
+    def _closure_again(self, bad: Bad, closure: Callable[[], Any]) -> Told:
+        """What an optimiser's closure did, from the weights that it was called with. What the program itself counts or
+        reads in it goes on, so that it may do something else.
+        """
+        watching = Watching(self._model, judges_masks=False)
+        with _watched(watching):
+            closure()
+        seen = watching.sighting
+        if seen is not None:
+            return Told(bad, None, seen, seen.program, why=seen.why)
+        behind = next((name for call in self._calls for name, one in call.back.items() if is_bad(one)), None)
+        why = "the optimizer's closure gives nothing bad when it is called again"
+        if behind is not None:
+            why = f"the gradient that came back to {behind} was bad: it was made behind the model, in the loss; {why}"
+        return Told(bad, why=why, is_good=behind is None)
 
     def _drop_gradients(self) -> None:
         for parameter in self._model.parameters():

@@ -4,6 +4,7 @@ Of each call of the model, what it was given and the random state are kept until
 step that goes bad can be made again.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from ..machine.chance import Chance
 from ..model.forward import main_output, named_outputs
 from ..model.ready import ready
 from ..observe.watch import ALWAYS, aside, depth
@@ -46,6 +48,7 @@ class Guarding:
         self._depth = depth()
         self._met = False  # whether any call was seen; it is asked once
         self._stepping = False  # whether the optimiser is in its step
+        self._seen_in_step = False  # whether something bad was told of this step already
         self._running = False  # whether a call of the model is under way
         self._steps_inside = False  # whether the optimiser steps within one
         self._wrapped = False  # whether a call came in through what wraps the model
@@ -194,10 +197,47 @@ class Guarding:
                     self._told(Bad(what, "forward", call, None, self._stepping))
                 return
 
-    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if not is_tracing():
-            self.before_step(optimizer)
-            self._stepping = not self.is_deaf
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> Optional[tuple[Any, Any]]:
+        """What the optimiser's step is given in place of its arguments; None for these themselves."""
+        if is_tracing():
+            return None
+        self.before_step(optimizer)
+        self._stepping, self._seen_in_step = not self.is_deaf, False
+        if self.is_deaf:
+            return None
+        if callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": self._screened(optimizer, kwargs["closure"])}
+        if len(args) > 1 and callable(args[1]):  # behind the optimiser itself
+            return (args[0], self._screened(optimizer, args[1]), *args[2:]), kwargs
+        return None
+
+    def _screened(self, optimizer: Any, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure of a step, whose loss and gradients are looked at before the optimiser uses them: the weights are
+        still those that it was called with, so it can be made again.
+        """
+
+        @functools.wraps(closure)
+        def screened() -> Any:
+            if self.is_deaf:
+                return closure()
+            self._calls.clear()
+            chance = Chance.taken()
+            result = closure()
+            self._read()
+            name = None if self._seen_in_step else self._first_bad(optimizer, lambda parameter: parameter.grad)
+            loss = isinstance(result, Tensor) and is_bad(result)
+            if name is not None or (loss and not self._seen_in_step):
+                what = "the loss" if loss else f"the gradient of {name}"
+
+                def again() -> Any:
+                    chance.put()
+                    return closure()
+
+                last = self._calls[-1] if self._calls else None
+                self._told(Bad(what, "backward", last, name, is_too_late=True, closure=again))
+            return result
+
+        return screened
 
     def before_step(self, optimizer: Any) -> None:
         """The gradients are there, and the optimiser is about to use them."""
@@ -230,7 +270,7 @@ class Guarding:
             self._met = True
             self._put_on()
         name = self._first_bad(optimizer, lambda parameter: parameter)
-        if name is not None:
+        if name is not None and not self._seen_in_step:
             # A closure's calls are made within the optimiser's step, where nothing is screened before it is used.
             call = self._call_with_bad_back()
             phase = "optimizer" if call is None else "backward"
@@ -242,6 +282,7 @@ class Guarding:
 
     def _told(self, bad: Bad) -> None:
         self._waiting.clear()
+        self._seen_in_step = self._stepping
         self._report(bad)
 
     def _first_bad(self, optimizer: Any, part: Callable[[Tensor], Optional[Tensor]]) -> Optional[str]:
@@ -262,7 +303,7 @@ class Guarding:
             return Told(bad, why=STEPS)
         if bad.phase == "forward" and bad.call is None:
             return Told(bad, why=self._lost)
-        if bad.phase == "backward" and not self._calls:
+        if bad.phase == "backward" and not self._calls and bad.closure is None:
             return Told(bad, why=self._lost)
         try:
             with aside(), eagerly():

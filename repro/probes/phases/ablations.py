@@ -130,6 +130,13 @@ def _checkpointed(phase: Phase) -> tuple[str, str]:
         model.gradient_checkpointing_disable()
 
 
+def _without_accumulation(phase: Phase) -> tuple[str, str]:
+    what = _training(phase)
+    if what.settings.accumulate == 1:
+        raise NotApplicable("the case accumulates no gradients")
+    return _trained(what, accumulate=1)
+
+
 def _frozen_adapters(phase: Phase) -> tuple[str, str]:
     what = _training(phase)
     with _frozen(what.loaded):
@@ -182,5 +189,6 @@ OWN: dict[str, tuple[dict[str, Any], Change]] = {
     f"eps={OTHER_EPSILON:g}": ({"eps": OTHER_EPSILON, "was": EPSILON}, _other_epsilon),
     "without_example": ({"example": "left out"}, _without_example),
     "gradient_checkpointing=true": ({"gradient_checkpointing": True}, _checkpointed),
+    "accumulate=off": ({"accumulate": 1}, _without_accumulation),
     "adapters=frozen": ({"adapters": "frozen"}, _frozen_adapters),
 }

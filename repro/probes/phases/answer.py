@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
+from ..model.compat import CannotLoad
 from ..model.inputs import Inputs, load_tokenizer
 from ..model.load import Loaded
 from ..program.answer import Asked
@@ -14,7 +15,7 @@ from .generation import Generation
 from .training import Training, batch_of, settings_for
 
 NOTHING_JUDGED = "generate() gave no scores, so nothing could be judged"
-FIRST = frozenset(("logits of step 0", "scores of step 0", "loss of step 0"))
+FIRST = ("logits of step 0", "scores of step 0", "loss of step 0")
 MOST_EXAMPLES = 64  # of a batch, each of which is left out once
 
 
@@ -76,8 +77,14 @@ def generating(loaded: Loaded, inputs: Iterable[Inputs], tokens: int, **settings
 
 def training(loaded: Loaded, inputs: list[Inputs], case: dict[str, Any], optimizer: Any = None) -> Phase:
     """Steps of a training on all inputs as one batch."""
-    settings = settings_for(int(case["train_step"]), case.get("dtype"))
-    what = Training(loaded, batch_of(loaded, inputs), settings, optimizer)
+    settings = settings_for(int(case["train_step"]), case.get("dtype"), case.get("accumulate"))
+    batch = batch_of(loaded, inputs)
+    if batch.rows < settings.accumulate:
+        raise CannotLoad(
+            f"--accumulate {settings.accumulate} splits the batch of a step, and that has {counted(batch.rows)}. Give"
+            f" {settings.accumulate} (--prompt is repeatable), or a smaller number."
+        )
+    what = Training(loaded, batch, settings, optimizer)
     return Phase(what, Asked.of(what.program()))
 
 
@@ -99,7 +106,7 @@ def outcome(phase: Phase) -> Outcome:
     if verdict == "bad":
         told["examples"] = guilty(phase)
         if told["examples"]:
-            rows = ", ".join(map(str, told["examples"]))
+            rows = ", ".join(_named(what, row) for row in told["examples"])
             reason += (
                 f"; finite without example {rows} of the batch"
                 if len(told["examples"]) == 1
@@ -118,6 +125,7 @@ def _of_training(what: Training) -> dict[str, Any]:
         "loss": what.batch.loss,
         "losses": what.losses,
         "batch": what.batch.rows,
+        "micro_batches": settings.accumulate if settings.accumulate > 1 else None,
         "autocast": None if settings.autocast is None else str(settings.autocast).replace("torch.", ""),
         "loss_scale": settings.scale,
         "clip": settings.clip,
@@ -142,6 +150,17 @@ def _guilty(what: Union[Generation, Training]) -> Iterable[int]:
             return [row]
     everything = frozenset(rows)
     return [row for row in rows if _ends(what, everything - {row}) == "bad"]
+
+
+def _named(what: Training, row: int) -> str:
+    """An example by its number, with the micro batch that it is in."""
+    parts = what.batch.rows_of(what.settings.accumulate)
+    (part,) = (number for number, rows in enumerate(parts) if row in rows)
+    return f"{row} (micro batch {part})" if len(parts) > 1 else str(row)
+
+
+def counted(examples: int) -> str:
+    return "1 example" if examples == 1 else f"{examples} examples"
 
 
 def _ends(what: Training, leave_out: frozenset[int]) -> str:
@@ -171,13 +190,14 @@ def bisect(phase: Phase, trusted: bool) -> Outcome:
         reason += f"; in step {step} of the generation"
     elif origin["train_step"] is not None:
         reason += f"; {origin['phase']} of step {origin['train_step']}"
+        reason += "" if origin["micro_batch"] is None else f", micro batch {origin['micro_batch']}"
     return verdict, reason, payload
 
 
 def placed(phase: Phase, origin: dict[str, Any]) -> None:
     """Say of an origin that was found in a forward pass that the phase meets it in its first step, where it does."""
     plain = phase.program.plain
-    first = phase.asked.raises_for_it or bool(plain.bad & FIRST)
+    first = phase.asked.raises_for_it or any(name.partition(",")[0] in FIRST for name in plain.bad)
     if phase.verdict != "bad" or not first:
         return
     if isinstance(phase.what, Generation):

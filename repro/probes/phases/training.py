@@ -1,8 +1,9 @@
 """Steps of a training as a program: forward, loss, backward, clipping, optimizer, with a loss scale where there is one.
 
 The loop is the usual one: ``loss.backward()``, ``clip_grad_norm_``, ``AdamW.step()``; under autocast where the case has
-a narrow dtype, with a GradScaler for float16. Its ends are the loss and the gradients' norm of each step, and the
-gradients, parameters and buffers that the last one leaves.
+a narrow dtype, with a GradScaler for float16; with gradient accumulation a forward and backward pass for each micro
+batch, whose loss is divided by their number, before the gradients are clipped. Its ends are the losses and the
+gradients' norm of each step, and the gradients, parameters and buffers that the last one leaves.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ CLIP, RATE, EPSILON = 1.0, 5e-5, 1e-8  # the Trainer's own
 class Settings:
     """How it is trained. autocast: None for none. scale: the loss scale that a GradScaler begins with; None for no
     scaler. clip: the largest norm of all gradients; None where they are not clipped. eps: AdamW's. leave_out: rows of
-    the batch that are not in it.
+    the batch that are not in it. accumulate: how many micro batches a step has.
     """
 
     steps: int = 1
@@ -40,13 +41,15 @@ class Settings:
     clip: Optional[float] = CLIP
     eps: Optional[float] = None
     leave_out: frozenset[int] = frozenset()
+    accumulate: int = 1
 
 
-def settings_for(steps: int, dtype: Optional[str]) -> Settings:
+def settings_for(steps: int, dtype: Optional[str], accumulate: Optional[int] = None) -> Settings:
     """Those of a case: autocast for a narrow dtype, and a GradScaler for float16, as it is usually trained."""
     if dtype not in ("float16", "bfloat16"):
-        return Settings(steps)
-    return Settings(steps, getattr(torch, dtype), 2.0**16 if dtype == "float16" else None)
+        return Settings(steps, accumulate=accumulate or 1)
+    scale = 2.0**16 if dtype == "float16" else None
+    return Settings(steps, getattr(torch, dtype), scale, accumulate=accumulate or 1)
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,15 @@ class Batch:
     rows: int = 1
     loss: str = ""
 
-    def without(self, leave_out: frozenset[int]) -> "Batch":
-        """The same without some examples."""
-        if not leave_out:
+    def rows_of(self, micro_batches: int) -> list[range]:
+        """The examples of each micro batch, in order: as many in one as in another, or one more."""
+        ends = [self.rows * number // micro_batches for number in range(micro_batches + 1)]
+        return [range(begin, end) for begin, end in zip(ends, ends[1:])]
+
+    def of(self, kept: list[int]) -> "Batch":
+        """The same with these examples alone."""
+        if kept == list(range(self.rows)):
             return self
-        kept = [row for row in range(self.rows) if row not in leave_out]
 
         def part(tensor: Tensor) -> Tensor:
             return tensor[kept] if tensor.dim() and tensor.shape[0] == self.rows else tensor
@@ -91,12 +98,12 @@ class Training:
         """All steps; dropout and the like from a seed of their own."""
         torch.manual_seed(SEED)
         self.loaded.model.train()
-        batch = self.batch.without(self.settings.leave_out)
         losses: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
+        micro_batches = self._micro_batches()
         for train_step in range(self.settings.steps):
-            loss, norm = self._step(train_step, batch)
-            losses[f"loss of step {train_step}"] = loss
+            found, norm = self._step(train_step, micro_batches)
+            losses.update(found)
             norms.update({} if norm is None else {f"gradient norm of step {train_step}": norm})
         self.losses = [float(loss) for loss in losses.values()]
         return {**losses, **norms}
@@ -115,18 +122,25 @@ class Training:
         state = [self.loaded.model, self.optimizer, *([self.scaler] if self.scaler is not None else [])]
         return Program(self.run, state, noun="the training", seconds=SECONDS)
 
-    def _step(self, train_step: int, batch: Batch) -> tuple[Tensor, Optional[Tensor]]:
-        """The loss, and the norm of all gradients by which they are clipped: of an infinite one nothing is left."""
+    def _micro_batches(self) -> list[tuple[Optional[int], Batch]]:
+        """(number, examples) of each micro batch that has any; the number is None where the batch is not split."""
+        leave_out, count = self.settings.leave_out, self.settings.accumulate
+        parts = [[row for row in rows if row not in leave_out] for rows in self.batch.rows_of(count)]
+        return [(None if count == 1 else number, self.batch.of(rows)) for number, rows in enumerate(parts) if rows]
+
+    def _step(
+        self, train_step: int, micro_batches: list[tuple[Optional[int], Batch]]
+    ) -> tuple[dict[str, Tensor], Optional[Tensor]]:
+        """The losses by name, and the norm of all gradients by which they are clipped: of an infinite one nothing is
+        left.
+        """
         assert self.optimizer is not None  # program() has made it
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            output = _forward(self.loaded.model, batch)
-            loss = own_loss(output)
-            loss = mean_as_loss(output) if loss is None else loss
-        if self.scaler is None:
-            loss.backward()
-        else:
-            self.scaler.scale(loss).backward()
+        losses = {}
+        for number, batch in micro_batches:
+            name = f"loss of step {train_step}" + ("" if number is None else f", micro batch {number}")
+            losses[name] = self._back(number, batch)
+        if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm: Optional[Tensor] = None
         if self.settings.clip is not None:
@@ -137,7 +151,20 @@ class Training:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        return loss.detach(), None if norm is None else norm.detach()
+        return losses, None if norm is None else norm.detach()
+
+    def _back(self, micro_batch: Optional[int], batch: Batch) -> Tensor:
+        """The loss of a batch, of which the gradients are added to those that are there.
+
+        micro_batch: its number, which is read from this frame where the origin is told.
+        """
+        with self._autocast():
+            output = _forward(self.loaded.model, batch)
+            loss = own_loss(output)
+            loss = mean_as_loss(output) if loss is None else loss
+        part = loss if micro_batch is None else loss / self.settings.accumulate
+        (part if self.scaler is None else self.scaler.scale(part)).backward()
+        return loss.detach()
 
     def _autocast(self) -> Any:
         dtype = self.settings.autocast

@@ -18,7 +18,8 @@ from ..observe.source import KIT, Place, own_frame
 
 LOADERS = ("from_pretrained", "load_state_dict", "load_file", "_load_from_state_dict", "_load_state_dict_into_model")
 TRAIN_STEP = "train_step"  # the variable that counts the steps of a training, and the key of an origin
-NO_STEP: dict[str, Any] = {"generate_step": None, TRAIN_STEP: None}
+MICRO_BATCH = "micro_batch"  # the same of the parts of a step
+NO_STEP: dict[str, Any] = {"generate_step": None, TRAIN_STEP: None, MICRO_BATCH: None}
 NESTED, LONGEST = 3, 100_000  # how far lists of the script are looked into
 
 
@@ -121,11 +122,12 @@ def _runs_closure(frame: FrameType, inner: list[CodeType]) -> bool:
 
 
 def _train_step() -> dict[str, Any]:
-    """Which step of the kit's own training runs, counted from 0."""
+    """Which step of the kit's own training runs, counted from 0; and which micro batch of it, where it has several."""
+    found: dict[str, Any] = {TRAIN_STEP: None, MICRO_BATCH: None}
     for frame in frames():
-        if frame.f_code.co_filename.startswith(KIT) and isinstance(frame.f_locals.get(TRAIN_STEP), int):
-            return {TRAIN_STEP: frame.f_locals[TRAIN_STEP]}
-    return {TRAIN_STEP: None}
+        if frame.f_code.co_filename.startswith(KIT):
+            found.update({name: frame.f_locals[name] for name in found if isinstance(frame.f_locals.get(name), int)})
+    return found
 
 
 def _generate_step(outer: FrameType) -> Optional[int]:

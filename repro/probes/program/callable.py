@@ -82,6 +82,10 @@ class Program:
     def look(self, rule: Rule) -> Ended:
         return self._once(look(rule, self._names()))
 
+    def within(self, around: Around) -> Ended:
+        """Inside of a context of the caller's own; what that found is in the answer."""
+        return self._once(around)
+
     def capture(self, wanted: Wanted) -> Optional[Found]:
         found: Optional[Found] = self._once(capture(wanted, self._names())).found
         return found

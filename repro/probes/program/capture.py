@@ -399,7 +399,7 @@ def blank() -> dict[str, Any]:
         **dict.fromkeys(("token_index", "token", "head_index", "channel_index", "tensor", "tensor_index", "note")),
         **dict.fromkeys(("element", "value", "reference_value", "reference", "limit", "phase", "forward_op")),
         **dict.fromkeys(("forward_source", "gradient", "generate_step", "came_in", "layer", "output", "library")),
-        **dict.fromkeys(("decided_by", "largest_weight", "cause_source", "train_step", "excerpt")),
+        **dict.fromkeys(("decided_by", "largest_weight", "cause_source", "train_step", "micro_batch", "excerpt")),
         "mechanism": "unknown", "operands": [], "inputs": [], "module": "", "module_class": "",
     }  # fmt: skip
 

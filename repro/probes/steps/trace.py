@@ -1,4 +1,4 @@
-"""Every operator of one pass as a row: what ran where, and what came of it.
+"""Every operator of one pass, or of a generation or a training, as a row: what ran where, and what came of it.
 
 Two such traces, made by two processes in two environments, are compared row by row by the host: a row is found again by
 its module, call, operator and occurrence. Of an operator's output a row keeps figures, never the tensor, so that a
@@ -19,6 +19,7 @@ from ..observe.source import source_line
 from ..observe.tape import written_by
 from ..observe.watch import OUTSIDE, PLAIN, Names, OpCall, Watch, watched_everywhere
 from ..origin.walk import UNWRITTEN
+from ..phases.answer import Phase, asked
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..script.child import Job
@@ -34,7 +35,10 @@ ROWS = 50_000
 
 
 def run(session: Any, step: str) -> Outcome:
-    return of_script(session.case["model"]) if session.is_script else of_model(session.loaded(), session.inputs()[0])
+    if session.is_script:
+        return of_script(session.case["model"])
+    phase = asked(session)
+    return of_model(session.loaded(), session.inputs()[0]) if phase is None else of_phase(session.loaded(), phase)
 
 
 class Trace:
@@ -127,6 +131,15 @@ def of_model(loaded: Loaded, inputs: Inputs) -> Outcome:
     except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: the rows so far stay
         verdict, reason = "skip", in_words(raised)
     return verdict, f"{counted(trace)}; {reason}", trace.payload(names.classes, loaded.class_name, verdict)
+
+
+def of_phase(loaded: Loaded, phase: Phase) -> Outcome:
+    """A generation or a training."""
+    trace, names = Trace(), Names([loaded.model])
+    context = watched_everywhere(Watch(trace.visit, OUTSIDE), names)
+    ended = phase.program.within((context, lambda: None))
+    payload = trace.payload(names.classes, loaded.class_name, ended.verdict)
+    return ended.verdict, f"{counted(trace)}; {ended.reason}", payload
 
 
 def of_script(path: str) -> Outcome:

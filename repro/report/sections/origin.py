@@ -73,6 +73,7 @@ def _rows(origin: Origin, bisect: Bisect, run: str | None = None) -> list[Row]:
         "first bad gradient": _code(origin.gradient),
         "tokens generated before": None if origin.generate_step is None else str(origin.generate_step),
         "step of the training (from 0)": None if origin.train_step is None else str(origin.train_step),
+        "micro batch of the step (from 0)": None if origin.micro_batch is None else str(origin.micro_batch),
         "layer": cell(origin.layer) if origin.layer else None,
         "mechanism": cell(_mechanism(origin)),
         "dtype": _code(origin_dtype(origin, bisect)),

@@ -40,6 +40,7 @@ def _training(found: Train) -> dict[str, str | None]:
         "loss": found.loss and text(found.loss),
         "loss by step": ", ".join(shown_number(loss) for loss in found.losses) or None,
         "batch": None if found.batch is None else f"{found.batch:,}",
+        "micro batches of a step": None if found.micro_batches is None else f"{found.micro_batches:,}",
         "examples that make it bad": examples or None,
         "autocast": found.autocast and cell(found.autocast),
         "loss scale at the beginning": None if found.loss_scale is None else shown_number(found.loss_scale),

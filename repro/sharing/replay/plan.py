@@ -142,7 +142,8 @@ def _request(
     ):
         if value is not None and value not in known:
             raise RecordError(f"verdict.json asks for {what} {value!r}; known values are {', '.join(known)}.")
-    for what, count in (("generate", asked.generate), ("train_step", asked.train_step)):
+    for what in ("generate", "train_step", "accumulate"):
+        count = getattr(asked, what)
         if count is not None and not 1 <= count <= MOST_STEPS:
             raise RecordError(f"verdict.json asks for {what} {count}; a replay does 1 to {MOST_STEPS:,}.")
     place = model or _here(asked, answer.model.revision)
@@ -162,6 +163,7 @@ def _request(
         inputs=asked.inputs,
         generate=asked.generate,
         train_step=asked.train_step,
+        accumulate=asked.accumulate,
         keep_float32=asked.keep_float32,
     )
     if model is None and case.model != asked.model:

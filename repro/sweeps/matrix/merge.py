@@ -125,7 +125,9 @@ def _record(path: Path, kind: type[R]) -> R:
 def _question(case: Case) -> str:
     """What was asked, without the place where a machine keeps the model, and without the device, which cells choose."""
     given = map(_without_place, case.given.values())
-    parts = [_without_place(case.model), case.revision, case.weights, case.dtype, case.attn, *case.prompts, *given]
+    made = None if case.factory in (None, case.model) else _without_place(str(case.factory))
+    parts = [_without_place(case.model), made, case.revision, case.weights, case.dtype, case.attn]
+    parts += [*case.prompts, *given, *case.phase_words]
     return " ".join(str(part) for part in parts if part is not None)
 
 

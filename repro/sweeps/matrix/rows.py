@@ -62,8 +62,9 @@ def unanswered(recipe: Recipe, reason: str, command: str, seconds: float = 0.0) 
 
 
 def _outputs(answer: Answer) -> tuple[str, ...]:
-    """The digests of what a good pass gave; none where one of them is not known."""
-    passes = answer.forward.prompts if answer.forward is not None and answer.verdict is Outcome.GOOD else ()
+    """The digests of what good passes gave; none where one is not known, or more was asked than passes."""
+    good = answer.forward is not None and answer.verdict is Outcome.GOOD and answer.case.phase == "forward"
+    passes = answer.forward.prompts if answer.forward is not None and good else ()
     found = tuple(item.digest for item in passes if item.digest is not None)
     return found if len(found) == len(passes) else ()
 

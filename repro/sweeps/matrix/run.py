@@ -92,7 +92,7 @@ class Matrix:
     @property
     def words(self) -> str:
         """The command without its options, which may hold private prompts."""
-        return shlex.join(["repro", "matrix", self.request.model])
+        return shlex.join(["repro", "matrix", self.request.named])
 
     def argv(self, cells: Iterable[str]) -> tuple[str, ...]:
         """The command that asks these cells; none of them is named where they are all that there are."""

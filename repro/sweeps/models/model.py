@@ -81,11 +81,12 @@ def _whole(value: object) -> int | None:
 
 
 def _counts(answer: Answer) -> tuple[int | None, int | None]:
-    """(prompts that answered, bad ones of them)."""
+    """(prompts that answered, bad ones of them); not known of a generation and a training, which take them together."""
     if answer.prompts is not None:
         good, bad = answer.prompts.good, answer.prompts.bad
         return (good + bad, bad) if answer.prompts.asked else (None, None)
-    passes = () if answer.forward is None else answer.forward.prompts
+    asked = answer.case.phase == "forward"  # else the passes are not what the verdict is about
+    passes = () if answer.forward is None or not asked else answer.forward.prompts
     verdicts = [one.verdict for one in passes if one.verdict in (Outcome.GOOD, Outcome.BAD)]
     return (len(verdicts), verdicts.count(Outcome.BAD)) if verdicts else (None, None)
 

@@ -58,11 +58,15 @@ class Comparing:
     def argv(self) -> tuple[str, ...]:
         """The command that gives all of it again, without the folder."""
         first = self.requests[0]
-        settings = dataclasses.replace(first, extra=()).argv()[3:]
+        made = [str(one.case.factory) for one in self.requests if not one.model]
+        case = dataclasses.replace(first.case, factory=None) if made else first.case
+        settings = dataclasses.replace(first, case=case, model="", extra=()).argv()[2:]
+        models = [one.model for one in self.requests if one.model]
+        models += [word for name in made for word in ("--factory", name)]
         file = ("--prompts", *first.extra) if self.many else ()
         switches = {"--no-measure": self.measure, "--no-bundle": first.deliver}
         left_out = [switch for switch, on in switches.items() if not on and switch not in settings]
-        return ("repro", "compare", *(one.model for one in self.requests), *file, *settings, *left_out)
+        return ("repro", "compare", *models, *file, *settings, *left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def run(comparing: Comparing, announcer: Announcer) -> Result:
     _check(comparing.requests)
     first = comparing.requests[0]
     folder = paths.make(comparing.out or paths.run_folder(first.case, datetime.now(UTC), "compare"))
-    words = shlex.join(["repro", "compare", *(one.model for one in comparing.requests)])
+    words = shlex.join(["repro", "compare", *(one.named for one in comparing.requests)])
     with folder_held(folder, words, announcer.line):
         return _run(folder, comparing, announcer)
 
@@ -96,7 +100,7 @@ def _run(folder: Path, comparing: Comparing, announcer: Announcer) -> Result:
     inputs = _inputs(comparing)
     claim(folder / HEADER, Claim(command=comparing.argv(), inputs=inputs), "a comparison of")
     children, asked = Children(), []
-    names = _names([one.model for one in comparing.requests])
+    names = _names(comparing.requests)
     try:
         with terminable():
             for number, (name, request) in enumerate(zip(names, comparing.requests, strict=True), 1):
@@ -112,14 +116,14 @@ def _run(folder: Path, comparing: Comparing, announcer: Announcer) -> Result:
 
 def _inputs(comparing: Comparing) -> dict[str, str]:
     """What identifies the files of every model, below the model's own name."""
-    return {f"{one.model}: {name}": what for one in comparing.requests for name, what in seen(one.case).items()}
+    return {f"{one.named}: {name}": what for one in comparing.requests for name, what in seen(one.case).items()}
 
 
 def _check(requests: Sequence[Request]) -> None:
     models = [(one.case.model, one.case.revision) for one in requests]
     if len(models) < 2:
         raise UsageError("a comparison needs at least two models: repro compare MODEL MODEL.")
-    twice = next((one.model for one, model in zip(requests, models, strict=True) if models.count(model) > 1), None)
+    twice = next((one.named for one, model in zip(requests, models, strict=True) if models.count(model) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice} is named twice: it has nothing to be compared with there. Name it once.")
     script = next((one.model for one in requests if one.case.is_script), None)
@@ -127,11 +131,12 @@ def _check(requests: Sequence[Request]) -> None:
         raise UsageError(f"{script} is a script, which has no size and no settings. Give models.")
 
 
-def _names(models: Sequence[str]) -> list[str]:
-    """A short name for each model that no other has, which is its folder's as well."""
+def _names(requests: Sequence[Request]) -> list[str]:
+    """A short name for each model that no other has, which is its folder's as well; of a factory, its function's."""
     names: list[str] = []
-    for model in models:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name).strip("-.")[:60] or "model"
+    for request in requests:
+        named = Path(request.model).name or str(request.case.factory).rpartition(":")[2]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", named).strip("-.")[:60] or "model"
         name, number = stem, 2
         while name.lower() in [taken.lower() for taken in names]:  # some file systems know no case
             name, number = f"{stem}-{number}", number + 1

@@ -90,13 +90,18 @@ def question(
     A script that never names Transformers is asked without it.
 
     Raises:
-        UsageError: a name or a version is none, a pin is no ``NAME==VERSION``, the Python is no ``3.N``, or a script
-            is to be held against itself.
+        UsageError: a name or a version is none, a pin is no ``NAME==VERSION``, the Python is no ``3.N``, or a script,
+            a generation or a training is to be held against itself.
     """
     if divergent and case.is_script:
         raise UsageError(
             f"--fault divergent holds the modules of a model against each other, and {case.model} is a script: it "
             "answers by its own exit status. Leave --fault out."
+        )
+    if divergent and case.phase_words:
+        raise UsageError(
+            f"--fault divergent holds forward passes against each other, and {case.phase_words[0]} asks for more than"
+            f" one. Leave --fault out to look for NaN and Inf there, or {case.phase_words[0]}."
         )
     _refuse_other_words("--package", package, "torch", NAME.fullmatch(package))
     for option, version in (("--good", good), ("--bad", bad)):
@@ -154,7 +159,7 @@ def run(search: Search, store: Store, announcer: Announcer) -> Result:
         Stopped: Ctrl-C or SIGTERM; the releases that have answered stay.
     """
     folder = paths.make(search.out or paths.run_folder(search.request.case, datetime.now(UTC), "versions"))
-    words = shlex.join(["repro", "versions", search.request.model])
+    words = shlex.join(["repro", "versions", search.request.named])
     try:
         with folder_held(folder, words, announcer.line):
             return _run(folder, search, store, announcer)

@@ -151,10 +151,11 @@ class RealWorld:
     def _command(self, pins: Mapping[str, str], place: Path) -> str:
         """The command that asks this release again, from the current folder, with uv and the folder of the search."""
         case, run = self._request.case, relative(self._folder / place)
+        model = [self._request.model] if self._request.model else []
         if case.is_script:
             asked = ["python", self._request.model]
         elif case.config is None:
-            asked = ["python", str(run / KIT), "forward", self._request.model, *_kit_options(case)]
+            asked = ["python", str(run / KIT), case.phase, *model, *_kit_options(case)]
         else:  # a shipped configuration: the kit by itself knows none
             asked = ["python", str(run / KIT), "run", str(run / PLAN)]
         return shlex.join(["uv", "run", "--no-project", *self._environment(pins), "--", *asked])
@@ -172,10 +173,11 @@ def _beside(request: Request, cell: Cell) -> str:
 
 def _kit_options(case: Case) -> list[str]:
     """The case in the words of the kit's own command line."""
-    named = {"--device": case.device, "--dtype": case.dtype, "--attn": case.attn}
-    if case.weights != "checkpoint":
+    named = {"--factory": case.factory, "--device": case.device, "--dtype": case.dtype, "--attn": case.attn}
+    if case.weights.startswith("random"):
         named["--weights"] = case.weights
     words = [word for option, value in named.items() if value is not None for word in (option, value)]
+    words += case.phase_words
     words += [word for option, path in case.given.items() for word in (option, path)]
     words += [word for prompt in case.prompts for word in ("--prompt", prompt)]
     return words + (["--trust-remote-code"] if case.trust_remote_code else [])

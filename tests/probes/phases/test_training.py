@@ -10,6 +10,7 @@ import torch
 from support.handmade import load_folder
 from torch import Tensor, nn
 
+from repro.probes.model.compat import CannotLoad
 from repro.probes.model.inputs import make_inputs
 from repro.probes.model.ready import ready
 from repro.probes.phases.ablations import check
@@ -34,6 +35,8 @@ class Fails(nn.Module):
             return {"loss": -(same + self.least).log().mean()}
         if self.kind == "sqrt":
             return {"loss": (same.square().sum(-1) + self.least).sqrt().mean()}
+        if self.kind == "spread":
+            return {"loss": (h / (h.detach().std(0) + 1e-3)).square().mean()}
         return {"loss": (h * (0.0 if self.kind == "flat" else 1e25)).sum() * (1.0 - self.least)}
 
 
@@ -118,6 +121,79 @@ def test_the_ablation_of_the_cause_is_good_and_the_others_are_not() -> None:
     assert [ablation(flat, name) for name in ("eps=0.0001", "clip=off", "without_example")] == ["good", "bad", "skip"]
     large = trained("large")
     assert [ablation(large, name) for name in ("clip=off", "eps=0.0001", "autocast=off")] == ["good", "bad", "skip"]
+
+
+# --- gradient accumulation -------------------------------------------------------------------------------------------
+
+
+def gradients(phase: Phase) -> dict[str, Tensor]:
+    """What the first step leaves, taken where the optimizer would use it."""
+    found: dict[str, Tensor] = {}
+    model, optimizer = phase.what.loaded.model, phase.what.optimizer
+
+    def keep(*given: Any) -> None:
+        found.update({name: item.grad.clone() for name, item in model.named_parameters() if not found})
+
+    handle = optimizer.register_step_pre_hook(keep)
+    try:
+        phase.what.run()
+    finally:
+        handle.remove()
+    return found
+
+
+def test_the_accumulated_gradients_are_those_of_the_plain_loop() -> None:
+    phase = trained("log", 1e-3, torch.optim.SGD, accumulate=2, train_step=1)
+    model, batch = Fails("log", 1e-3), phase.what.batch.values
+    for rows in ([0], [1, 2]):
+        loss = model(batch["x"][rows], batch["target"][rows])["loss"] / 2
+        loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    assert norm > 1.0  # so that what is compared was clipped once, and all together
+    expected = {name: item.grad for name, item in model.named_parameters()}
+    found = gradients(phase)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], item) for name, item in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "named"), [("log", "forward", ("source", 4)), ("sqrt", "backward", ("forward_source", 6))]
+)
+def test_the_micro_batch_of_the_bad_example_is_named(kind: str, place: str, named: tuple[str, int]) -> None:
+    phase = trained(kind, accumulate=3)
+    origin = origin_of(phase)
+    assert (origin["phase"], origin["train_step"], origin["micro_batch"]) == (place, 0, 1)
+    assert origin[named[0]] == line(named[1])
+    _, reason, payload = outcome(phase)
+    assert payload is not None
+    assert (payload["examples"], payload["micro_batches"], len(payload["losses"])) == ([1], 3, 6)
+    assert reason.endswith("finite without example 1 (micro batch 1) of the batch")
+    assert [ablation(phase, name) for name in ("accumulate=off", "without_example")] == ["bad", "good"]
+
+
+@pytest.mark.filterwarnings("ignore:std")
+def test_what_an_example_alone_cannot_do_goes_away_without_accumulation() -> None:
+    """The deviation of one example is 0 / 0; a whole batch has one, and its sound twin has two in each part."""
+    phase = trained("spread", accumulate=3)
+    assert origin_of(phase)["micro_batch"] == 0
+    assert [ablation(phase, name) for name in ("accumulate=off", "clip=off")] == ["good", "bad"]
+    assert trained("spread").verdict == "good"
+
+
+def test_the_clipping_and_the_optimizer_are_of_no_micro_batch() -> None:
+    assert origin_of(trained("large", accumulate=3))["micro_batch"] is None
+    assert origin_of(trained("flat", optimizer=adam_without_epsilon, accumulate=3))["micro_batch"] is None
+
+
+def test_a_batch_with_fewer_examples_than_micro_batches_cannot_be_split() -> None:
+    with pytest.raises(CannotLoad, match=r"splits the batch of a step, and that has 3 examples\. Give 4"):
+        trained("log", accumulate=4)
+
+
+def test_a_case_without_accumulation_has_no_such_ablation() -> None:
+    phase = trained("log")
+    loaded = phase.what.loaded
+    assert check("accumulate=off", phase, loaded, [], TWO_STEPS)[:2] == ("skip", "the case accumulates no gradients")
 
 
 def test_everything_is_as_it_was_behind_a_training() -> None:
