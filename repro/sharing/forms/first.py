@@ -50,9 +50,10 @@ def _regression(answer: Answer, package: str, tried: Releases, latest: Tried | N
     name, newest = named(package), _newest(package, latest)
     versions = answer.versions
     if versions and has_border(answer, package):
+        last_good, first_bad = text(str(versions.last_good)), text(str(versions.first_bad))
         if versions.direction == "fix":
-            return f"no: bad up to {name} {text(str(versions.first_bad))}, good from {text(str(versions.last_good))} on{newest}"
-        return f"good in {name} {text(str(versions.last_good))}, bad in {text(str(versions.first_bad))}{newest}"
+            return f"no: bad up to {name} {first_bad}, good from {last_good} on{newest}"
+        return f"good in {name} {last_good}, bad in {first_bad}{newest}"
     good = [release for release, verdicts in tried.items() if verdicts == {Outcome.GOOD}]
     bad = [release for release, verdicts in tried.items() if verdicts == {Outcome.BAD}]
     order = list(tried)

@@ -12,7 +12,6 @@ from repro.core.encoding import number
 from repro.core.records import Kind
 from repro.core.sentences import listed, plain, sentence
 from repro.report.markdown import block, code, text
-from repro.report.opening import full_stop
 from repro.report.render import Part, parts
 from repro.report.section import LAST, names
 from repro.report.section import named as section_of
