@@ -20,6 +20,7 @@ from .edits.data import Shapes, options, replaced
 from .edits.edit import Edit, parts
 from .edits.endings import assertions, bound, instead_of
 from .edits.expressions import items, simpler
+from .edits.folding import folded
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
 from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
@@ -107,7 +108,7 @@ class Shrinking:
                 self._ending(seen.bad)
             self._sweep(options(self.state.tree, seen.options))
             self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
-            for edits in (smaller_numbers, items, simpler, inlined, defaults, unread, plain):
+            for edits in (folded, smaller_numbers, items, simpler, inlined, defaults, unread, plain):
                 self._sweep(self._new(edits(self.state.tree)))
             self._settle()
             if (self.state is before and self._glance == glanced) or self._trials.over:
