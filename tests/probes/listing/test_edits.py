@@ -8,6 +8,7 @@ from repro.probes.listing.edits.data import options, replaced
 from repro.probes.listing.edits.edit import parts
 from repro.probes.listing.edits.endings import assertions, instead_of
 from repro.probes.listing.edits.expressions import items, simpler
+from repro.probes.listing.edits.folding import folded
 from repro.probes.listing.edits.numbers import smaller_numbers
 from repro.probes.listing.edits.parameters import defaults, unread
 from repro.probes.listing.edits.statements import called_once, not_needed, not_run, opened, plain, removal
@@ -69,6 +70,16 @@ def results(text, kind):
         (plain, "if a:\n    import b\n    b.c()", "import b\nif a:\n    b.c()"),
         (plain, "x: int = 3", "x = 3"),
         (plain, '"""doc"""\na', "a"),
+        (
+            folded,
+            "a, b = [5, 6, 7], [8, 9, 10, 11]\nc = [1] * (len(b) - len(a)) + a",
+            "a, b = [5, 6, 7], [8, 9, 10, 11]\nc = [1, 5, 6, 7]",
+        ),
+        (folded, "f([[0] * 2 + [1] * 3])", "f([[0, 0, 1, 1, 1]])"),
+        (folded, "width = 4\nf(width * 3, 2)", "width = 4\nf(12, 2)"),
+        (folded, "f(list(range(5)))", "f([0, 1, 2, 3, 4])"),
+        (folded, "f(-(2 + 3) * 1.5)", "f(-7.5)"),
+        (folded, "f(g(1 + 1))", "f(g(2))"),
         (plain, "@torch.no_grad()\ndef f():\n    a", "def f():\n    a"),
     ],
 )
@@ -91,6 +102,14 @@ def test_what_it_makes(kind, before, after):
         (defaults, "def f(a, b=g()):\n    return b"),
         (defaults, "def f(a=1):\n    a = 2"),
         (inlined, "x = 1\nx = 2\nf(x, x)"),
+        (folded, "f([1] * 64)"),
+        (folded, "f([1] * 10 ** 12)"),
+        (folded, "f([1] * 999999999999)"),
+        (folded, "n = 1\nn += 1\nf(n * 3)"),
+        (folded, "a = [1]\na.append(2)\nf(a + a)"),
+        (folded, "def f(n):\n    return n * 3"),
+        (folded, "f(1 / 0, 1 // 3, x + 1, 'a' * 3, 1e308 * 10)".replace("1 // 3, ", "")),
+        (folded, "x = [1, 2]\nf(-1, x)"),
     ],
 )
 def test_what_it_leaves_alone(kind, before):
