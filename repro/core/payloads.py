@@ -310,11 +310,19 @@ class Forward(Section, frozen=True, kw_only=True):
 
 
 class Script(Section, frozen=True, kw_only=True):
-    """The script step: how it ended, and its last lines."""
+    """The script step: how it ended, and its last lines.
+
+    ``unseeded`` names the generators that it draws from and sets no seed of. Of ``further_runs`` of it, unchanged,
+    ``otherwise`` did not end as the first did; ``other_end`` is how.
+    """
 
     exit_status: int | None = None
     lines: tuple[str, ...] = ()
     script_sha256: str | None = None
+    unseeded: tuple[str, ...] = ()
+    further_runs: int = 0
+    otherwise: int = 0
+    other_end: str | None = None
 
 
 class Watch(Section, frozen=True, kw_only=True):

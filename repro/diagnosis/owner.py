@@ -49,7 +49,7 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     """
     if answer.verdict is not Outcome.BAD:
         return None
-    for rule in (_files, _weights, _load, _parted, _operator, _outside, _departed, _pytorch, _data):
+    for rule in (_chance, _files, _weights, _load, _parted, _operator, _outside, _departed, _pytorch, _data):
         found = rule(answer)
         if found is not None:
             return found
@@ -59,6 +59,21 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     if answer.model.weights == "random":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
     return _rounding(answer) or _code(answer) or Owner(None, OPEN)
+
+
+def _chance(answer: Answer) -> Owner | None:
+    """Nobody's, where the script does not end the same way twice with nothing changed."""
+    told = answer.script
+    if told is None or not told.otherwise or (answer.origin is not None and not told.unseeded):
+        return None
+    drew = f" It draws random numbers without a seed ({listed(told.unseeded)})." if told.unseeded else ""
+    advice = "Seed it, then ask again." if told.unseeded else "Make it end the same way each time, then ask again."
+    return Owner(
+        None,
+        f"Not deterministic: {told.otherwise} of {told.further_runs} further runs of the same script ended otherwise."
+        f"{drew} What goes away with a change may have gone away by chance.",
+        advice,
+    )
 
 
 def _outside(answer: Answer) -> Owner | None:

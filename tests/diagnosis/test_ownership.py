@@ -20,6 +20,7 @@ from repro.core.payloads import (
     Misplaced,
     Reduction,
     Rounding,
+    Script,
     WeightFile,
     Weights,
 )
@@ -285,3 +286,12 @@ def test_what_is_rounding_alone_is_nobodys(not_judged, is_it):
     found = answered("divergent", bisect=Bisect(rounding=rounding))
     assert found.bisect.is_rounding is is_it
     assert (owner(found).project, "not a bug" in owner(found).reason) == (None, is_it)
+
+
+@pytest.mark.parametrize(("unseeded", "advice"), [(("torch",), "Seed it"), ((), "Make it end")])
+def test_what_goes_away_by_chance_is_nobodys(unseeded, advice):
+    told = Script(verdict=BAD, unseeded=unseeded, further_runs=5, otherwise=3, other_end="good: 1.0")
+    bad = answered(case=Case("/x/script.py"), workarounds=("fast_path=off",), script=told)
+    found = owner(bad)
+    assert (found.project, "Not deterministic: 3 of 5" in found.reason) == (None, True)
+    assert found.advice.startswith(advice)

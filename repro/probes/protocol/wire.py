@@ -133,6 +133,7 @@ def own_stdout() -> Iterator[TextIO]:
     stream = os.fdopen(private, "w", encoding="utf-8", newline="\n")
     python_stdout = sys.stdout
     saved = os.dup(1)
+    PRIVATE.add(saved)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     try:
@@ -141,6 +142,6 @@ def own_stdout() -> Iterator[TextIO]:
         sys.stdout = python_stdout
         os.dup2(saved, 1)
         os.close(saved)
-        PRIVATE.discard(private)
+        PRIVATE.difference_update((private, saved))
         with contextlib.suppress(OSError):  # each event was flushed, and a failure was told then
             stream.close()

@@ -2,7 +2,8 @@
 
 import os
 import signal
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ..origin.search import sentence
@@ -12,6 +13,7 @@ from ..program.settings import SETTINGS
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
 from . import compiled
+from .chance import LONG, Chance, chance_of, under
 from .rounding import Rounded
 from .run import run_plainly
 from .runs import Runs
@@ -27,6 +29,12 @@ class Script:
     watched: Optional[Watched] = None
     found: Optional[Answer] = None
     nonfinite: bool = False
+    chance: Chance = field(default_factory=Chance)
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether it does not end the same way twice, with nothing changed."""
+        return self.chance.other is not None
 
     @property
     def verdict(self) -> str:
@@ -44,13 +52,21 @@ def asked(path: str) -> Script:
 
     One that a signal ends takes this process along in the same way: a crash is told by whoever started it.
     """
+    begin = time.monotonic()
     plain = run_plainly(path)
     if plain.crashed:
         number = -plain.exit_status
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    return begun(Runs(path, plain))
+    runs = Runs(path, plain)
+    is_long = plain.verdict == "good" and time.monotonic() - begin > LONG
+    chance = Chance() if is_long else chance_of(runs)
+    if chance.unseeded and chance.other is not None and chance.seed is not None and plain.verdict != "good":
+        runs = under(runs, chance.seed)  # from the numbers with which it fails as it did
+    script = begun(runs)
+    script.chance = chance
+    return script
 
 
 def begun(runs: Runs) -> Script:
@@ -73,6 +89,9 @@ def _raises_for_it(script: Script) -> bool:
 def outcome(script: Script) -> Outcome:
     """The script step."""
     verdict, reason, told = script.runs.plain.outcome
+    told.update(script.chance.payload())
+    if verdict == "good" and script.chance.note:
+        return verdict, f"{reason} ({script.chance.note})", told
     if script.nonfinite:
         return "bad", f"{reason} (it is not raised where the NaN and Inf before it are repaired)", told
     return verdict, reason, told
@@ -84,6 +103,8 @@ def bisect(script: Script) -> Outcome:
         said = "is good" if script.verdict == "good" else "gave no verdict"
         return script.verdict, f"the script {said}: there is nothing to find", None
     watched = script.watch()
+    if not watched.same and script.by_chance:
+        return "skip", script.chance.words, {**payload(Answer()), "watching": "chance"}
     if not watched.same:
         return _changed(script, watched.ran)
     if script.found is None:
@@ -129,8 +150,12 @@ def ablation(script: Script, name: str) -> Outcome:
         return "skip", f"the script is {script.verdict}: there is nothing to work around", change
     if name not in SETTINGS:
         return "skip", f"there is no such change for a script; known: {', '.join(SETTINGS)}", change
+    if script.by_chance:
+        return "skip", f"{script.chance.words}; so this says nothing", change
     runs = script.runs
     ran = runs.unwatched(name)
+    if runs.well(ran) and not script.chance.same(runs, name):
+        return "skip", "good, but not under each seed, and the script sets none", change
     if runs.same(ran):
         return "bad", ran.reason, change
     if runs.well(ran) and ran.verdict == "good":

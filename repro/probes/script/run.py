@@ -63,8 +63,8 @@ def run_plainly(path: str) -> Ran:
     """
     sha256 = _sha256(path)
     ended = child.plain(path)
-    if ended.status == 1 and (ended.traceback or _printed(ended.errors)):
-        again, said = child.run(Job(path)), _printed(ended.errors)
+    if ended.status == 1 and (ended.traceback or _printed(ended.errors, path)):
+        again, said = child.run(Job(path)), _printed(ended.errors, path)
         told = again.how or {}
         if again.status == 1 and (said is None or told.get("how") != "raised" or told["type"] == said["type"]):
             ended = dataclasses.replace(ended, how=again.how)
@@ -73,7 +73,7 @@ def run_plainly(path: str) -> Ran:
     return _ran(ended, path, sha256)
 
 
-def _printed(errors: tuple[str, ...]) -> Optional[dict[str, Any]]:
+def _printed(errors: tuple[str, ...], path: str) -> Optional[dict[str, Any]]:
     """What a traceback says was raised, and where."""
     last = next((line for line in reversed(errors) if line.strip()), "")
     if not re.match(r"[A-Za-z_][\w.]*(Error|Exception|Warning|Interrupt|Iteration|Group)(:|$)", last):
@@ -82,7 +82,8 @@ def _printed(errors: tuple[str, ...]) -> Optional[dict[str, Any]]:
     found = {"how": "raised", "type": name.rpartition(".")[2], "text": text, **dict.fromkeys(UNPLACED)}
     places = [re.match(r'  File "(.+)", line (\d+)', line) for line in errors]
     inner = next((place for place in reversed(places) if place is not None), None)
-    return found if inner is None else {**found, "inner": inner[1], "inner_line": int(inner[2])}
+    own = next((int(place[2]) for place in reversed(places) if place is not None and place[1] == path), None)
+    return found if inner is None else {**found, "inner": inner[1], "inner_line": int(inner[2]), "line": own}
 
 
 def run_script(job: Job) -> Ran:

@@ -1,0 +1,145 @@
+"""Does a script end the same way twice? It is run again from other random numbers, as a new process would have them.
+
+Copies of this process share the state of its generators, so that they all end alike. A script that sets no seed has
+another state each time that a user runs it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from .child import Around
+from .run import Ran
+from .runs import Runs
+
+SEEDED, DREW = "script.chance:seeded", "script.chance:drew"
+SEEDS = range(1, 6)
+SECONDS = 120.0  # all these runs together
+LONG = 60.0  # a script that is good and takes so long is not run again for a note
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What further runs of a script say of chance.
+
+    unseeded: the generators that it draws from and sets no seed of. asked: the further runs by their seeds. other: the
+    first that did not end as the plain run did; None where all did. seed: the first under which one did.
+    """
+
+    unseeded: tuple[str, ...] = ()
+    asked: tuple[tuple[int, Ran], ...] = ()
+    otherwise: int = 0
+    other: Optional[Ran] = None
+    seed: Optional[int] = None
+
+    @property
+    def words(self) -> str:
+        """One sentence on a script that does not end the same way twice."""
+        assert self.other is not None  # else there is nothing to say
+        drew = f"it draws random numbers without a seed ({', '.join(self.unseeded)}), and " if self.unseeded else ""
+        said = f"{drew}{self.otherwise} of {len(self.asked)} further runs ended otherwise"
+        return f"the script does not end the same way twice: {said} ({self.other.verdict}: {self.other.reason})"
+
+    @property
+    def note(self) -> Optional[str]:
+        """What is to be said of a script that came out good; None where nothing is."""
+        if not self.unseeded:
+            return None
+        drew = f"it draws random numbers without a seed ({', '.join(self.unseeded)})"
+        if self.other is None:
+            return f"{drew}, so another run may end otherwise"
+        return f"{drew}, and another run ended otherwise: {self.other.verdict}: {self.other.reason}"
+
+    def payload(self) -> dict[str, Any]:
+        other = None if self.other is None else f"{self.other.verdict}: {self.other.reason}"
+        return {
+            "unseeded": list(self.unseeded), "further_runs": len(self.asked), "otherwise": self.otherwise,
+            "other_end": other,
+        }  # fmt: skip
+
+    def same(self, runs: Runs, *settings: str) -> bool:
+        """Whether a good end with these settings is more than luck: with no seed set, it is good under each of them."""
+        if not self.unseeded:
+            return True
+        return all(under(runs, seed).run(settings).verdict == "good" for seed, _ in self.asked)
+
+
+def under(runs: Runs, seed: int) -> Runs:
+    """The same script, with all its random numbers from this seed where it sets none."""
+    return dataclasses.replace(runs, around=Around((SEEDED, seed)), changed={})
+
+
+def chance_of(runs: Runs) -> Chance:
+    """How the script ends from other random numbers: once, again where it moves a generator, and under every seed where
+    it sets none itself. Of a script that is good, no more than two runs are asked.
+    """
+    begin = time.monotonic()
+    asked: list[tuple[int, Ran]] = []
+    drawn: list[Mapping[str, Any]] = []
+    unseeded: tuple[str, ...] = ()
+    for number, seed in enumerate(SEEDS):
+        ran = runs.run(watch=DREW, given=seed)
+        asked.append((seed, ran))
+        drawn.append(ran.found or {})
+        if number == 0 and not drawn[0]:
+            break
+        if number == 1:
+            unseeded = tuple(name for name, state in drawn[1].items() if drawn[0].get(name, state) != state)
+        late = time.monotonic() - begin > SECONDS
+        if late or (number > 0 and (not unseeded or runs.plain.verdict == "good")):
+            break
+    ends = [(seed, ran, _alike(runs.plain, ran)) for seed, ran in asked]
+    other = next((ran for _, ran, alike in ends if not alike), None)
+    held = next((seed for seed, _, alike in ends if alike), None)
+    return Chance(unseeded, tuple(asked), sum(not alike for *_, alike in ends), other, held)
+
+
+def _alike(one: Ran, two: Ran) -> bool:
+    return one.verdict == two.verdict and (one.verdict == "good" or one.key == two.key)
+
+
+def seeded(seed: int) -> tuple[Any, Any]:
+    """(context around the script, function that gives nothing)."""
+    return _seeded(seed), lambda: None
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    import torch
+
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed)
+    yield
+
+
+def drew(seed: int) -> tuple[Any, Any]:
+    """(context around the script, function that gives the state of each generator that the script has moved)."""
+    before: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        with _seeded(seed):
+            before.update(_states())
+            yield
+
+    return around(), lambda: {name: state for name, state in _states().items() if before.get(name, state) != state}
+
+
+def _states() -> dict[str, str]:
+    import torch
+
+    found = {"torch": bytes(torch.get_rng_state().tolist()), "random": repr(random.getstate()).encode()}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        kind, keys, *rest = numpy.random.get_state()
+        found["numpy.random"] = keys.tobytes() + repr((kind, rest)).encode()
+    return {name: hashlib.sha256(state).hexdigest() for name, state in found.items()}
