@@ -62,7 +62,8 @@ def _project(what: str) -> Decorator:
         "--search",
         metavar="FOLDER",
         type=click.Path(path_type=Path, exists=True),
-        help="Of `repro versions` with the same model or script: its releases stand in the first line.",
+        help="Of `repro versions` with the same model or script: its releases stand in the first line, of this report "
+        "and of later ones.",
     ),
     AS_JSON,
     DEBUG,
@@ -80,14 +81,17 @@ def report(place: Path, project: str, try_latest: bool | None, search: Path | No
     from repro.core.locks import folder_held
     from repro.report.privacy.machine import private_words
     from repro.sharing.forms.folder import as_json as plain
-    from repro.sharing.forms.folder import file, form_for, open_run, with_search
+    from repro.sharing.forms.folder import file, form_for, open_run
     from repro.sharing.latest import tried
+    from repro.sharing.search import keep, with_kept
 
     run = open_run(place)
     form = form_for(run, project)
-    run = run if search is None else with_search(run, open_run(search))
     announcer = progress.Announcer()
     with folder_held(run.folder, shlex.join(["repro", "report", str(place)]), announcer.line):
+        if search is not None:
+            keep(run, open_run(search))
+        run = with_kept(run)
         if try_latest or (try_latest is None and _wanted(run, form)):
             from repro.environments.store import Store
             from repro.sharing.latest import try_latest as ask
@@ -169,8 +173,9 @@ def lint(place: Path, project: str, as_json: bool, debug: bool) -> None:
     from repro.sharing.forms.forms import forms
     from repro.sharing.lint import lint as look
     from repro.sharing.lint import verdict
+    from repro.sharing.search import with_kept
 
-    run = open_run(place)
+    run = with_kept(open_run(place))
     problems = look(run, () if project == "auto" else (forms()[project],), private_words())
     found = verdict(problems)
     if as_json:

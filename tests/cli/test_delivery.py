@@ -171,9 +171,9 @@ def tried(folder, store, project="pytorch", newest="2.99.0", monkeypatch=None, *
 @pytest.mark.parametrize(
     ("script", "verdict", "words"),
     [
-        (FAULT, "bad", "Still there in torch 2.99.0"),
-        (SOUND, "good", "Gone in torch 2.99.0"),
-        (CANNOT, "skip", "Could not be tested in torch 2.99.0"),
+        (FAULT, "bad", "The newest release, 2.99.0, is bad: "),
+        (SOUND, "good", "The newest release, 2.99.0, is good: "),
+        (CANNOT, "skip", "The newest release, 2.99.0, could not be tested: "),
         (FLAKY, "skip", "3 runs did not agree"),
     ],
 )
@@ -182,6 +182,7 @@ def test_the_script_is_run_in_the_newest_release_and_the_report_says_how(tmp_pat
     assert answer.verdict.value == verdict
     assert words in said
     assert "No nightly build was tried." in said
+    assert said.count("2.99.0, ") == 1
 
 
 def test_what_was_tried_is_kept_with_what_the_script_printed(tmp_path, monkeypatch):
@@ -197,7 +198,7 @@ def test_an_environment_that_cannot_be_built_is_a_skip(tmp_path, monkeypatch):
     answer, said = tried(tmp_path, store, monkeypatch=monkeypatch)
     assert (answer.verdict, answer.reason) == (Outcome.SKIP, "it does not install: no wheel for this machine")
     assert [dict(recipe.pins) for recipe in store.asked] == [{"torch": "2.99.0"}]
-    assert "Could not be tested in torch 2.99.0" in said
+    assert "The newest release, 2.99.0, could not be tested: it does not install" in said
 
 
 def test_transformers_is_tried_with_the_script_that_uses_it_and_the_runs_torch(tmp_path, monkeypatch):
@@ -220,7 +221,7 @@ def test_a_run_in_the_newest_release_is_the_answer_itself(tmp_path, monkeypatch)
     answer, said = tried(tmp_path, store, newest="2.13.0", monkeypatch=monkeypatch)
     assert (answer.verdict, answer.reason) == (Outcome.BAD, "the run itself used it")
     assert store.asked == []
-    assert "Still there in torch 2.13.0" in said
+    assert "The newest release, 2.13.0, is bad: the run itself used it." in said
 
 
 @pytest.mark.parametrize("reproducer", [{"needs": ["transformers"]}, {"verified": False}])
@@ -238,13 +239,48 @@ def test_answers_about_two_packages_are_both_kept(tmp_path, monkeypatch):
         )
     for project in ("pytorch", "transformers"):
         run(report, tmp_path, "--for", project)
-        assert "2.99.0, the latest release" in (tmp_path / f"report-{project}.md").read_text(encoding="utf-8")
+        assert "The newest release, 2.99.0, is bad" in (tmp_path / f"report-{project}.md").read_text(encoding="utf-8")
 
 
 def test_an_answer_about_another_script_is_not_repeated(tmp_path, monkeypatch):
     tried(tmp_path, Store({"torch": "2.99.0"}), monkeypatch=monkeypatch)
     run(report, run_folder(tmp_path, script=SOUND), "--for", "pytorch")
     assert "2.99.0" not in (tmp_path / "report-pytorch.md").read_text(encoding="utf-8")
+
+
+# --- a search over releases --------------------------------------------------------------------------------------
+
+
+VERSIONS = {"package": "torch", "direction": "regression", "last_good": "2.4.1", "first_bad": "2.5.0"}
+
+
+def test_a_search_is_kept_and_stands_in_each_later_report_until_another_one_is_given(tmp_path):
+    bad, path = run_folder(tmp_path / "bad"), tmp_path / "bad" / "report-pytorch.md"
+    found = run_folder(tmp_path / "found", script=None, versions=VERSIONS)
+    other = run_folder(tmp_path / "other", script=None, versions={**VERSIONS, "first_bad": "2.6.0"})
+    run(report, bad, "--for", "pytorch", "--search", found)
+    for options, said in (([], "bad in 2.5.0."), (["--search", other], "bad in 2.6.0."), ([], "bad in 2.6.0.")):
+        assert run(report, bad, "--for", "pytorch", *options).exit_code == 0
+        assert f"**Regression:** good in torch 2.4.1, {said}" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"versions": None}, "is no search over releases"), ({"case": {"model": "other"}}, "is a search with other")],
+)
+def test_what_is_no_search_of_this_run_is_refused_and_nothing_kept(tmp_path, changed, words):
+    found = run_folder(tmp_path / "found", script=None, **{"versions": VERSIONS, **changed})
+    with pytest.raises(UsageError, match=words):
+        CliRunner().invoke(report, [str(run_folder(tmp_path / "bad")), "--search", str(found)],
+                           catch_exceptions=False, standalone_mode=False)  # fmt: skip
+    assert not (tmp_path / "bad" / "search.json").exists()
+
+
+def test_a_search_of_what_the_folder_held_before_is_not_used(tmp_path):
+    bad = run_folder(tmp_path / "bad")
+    run(report, bad, "--for", "pytorch", "--search", run_folder(tmp_path / "found", script=None, versions=VERSIONS))
+    run(report, run_folder(bad, case={"model": "other"}), "--for", "pytorch")
+    assert "2.4.1" not in (bad / "report-pytorch.md").read_text(encoding="utf-8")
 
 
 # --- a real run --------------------------------------------------------------------------------------------------

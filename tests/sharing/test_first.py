@@ -8,7 +8,7 @@ from repro.core.records import Kind, Outcome
 from repro.sharing.forms.first import first_lines
 from repro.sharing.tried import Tried
 
-NEWEST_IS_BAD = "The newest release, 2.99.0, is bad"
+BAD_NOW = "The newest release, 2.99.0, is bad: a test. No nightly build was tried."
 GOOD, BAD = frozenset({Outcome.GOOD}), frozenset({Outcome.BAD})
 
 
@@ -25,16 +25,16 @@ def newest(outcome):
     ("releases", "latest", "said"),
     [
         ({"2.4.0": GOOD, "2.5.0": BAD}, newest(Outcome.BAD),
-         "good in torch 2.4.0, bad in 2.5.0. The newest release, 2.99.0, is bad"),
+         "good in torch 2.4.0, bad in 2.5.0. " + BAD_NOW),
         ({"2.0.1": BAD, "2.5.0": GOOD}, newest(Outcome.GOOD),
-         "no: bad in torch 2.0.1, good in 2.5.0. The newest release, 2.99.0, is good"),
+         "no: bad in torch 2.0.1, good in 2.5.0. " + BAD_NOW.replace("bad", "good")),
         ({"2.5.0": BAD}, None,
          "not known. Bad in torch 2.5.0; no older release was tried. The newest release of torch was not tried"),
         ({"2.3.0": GOOD, "2.4.0": GOOD, "2.5.0": BAD, "2.6.0": BAD, "2.7.0": GOOD}, newest(Outcome.SKIP),
-         "good in torch 2.4.0, bad in 2.5.0 and 2.6.0. The newest release, 2.99.0, could not be tested"),
+         "good in torch 2.4.0, bad in 2.5.0 and 2.6.0. " + BAD_NOW.replace("is bad", "could not be tested")),
         ({"2.4.0": GOOD | BAD}, None, "not known: no release of torch was tried"),
         ({f"2.{minor}.0": BAD for minor in range(9)}, newest(Outcome.BAD),
-         "not known. Bad in torch 9 releases from 2.0.0 to 2.8.0; no older release was tried. " + NEWEST_IS_BAD),
+         "not known. Bad in torch 9 releases from 2.0.0 to 2.8.0; no older release was tried. " + BAD_NOW),
     ],
 )  # fmt: skip
 def test_the_first_line_says_whether_it_is_a_regression(releases, latest, said):

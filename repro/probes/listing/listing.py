@@ -25,7 +25,7 @@ from .edits.parameters import defaults, unread
 from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
 from .edits.variables import inlined
 from .runs.confined import Access
-from .runs.fault import COMPILED, CORRECTED, Fault
+from .runs.fault import COMPILED, CORRECTED, GLANCED, Fault
 from .runs.pool import Pool, Run, Setting, Try
 from .runs.recorded import RECORD, Recorded
 from .text.names import unbound
@@ -38,6 +38,7 @@ PATIENCE, LEAST = 3.0, 5.0  # times the original's own seconds, and seconds beyo
 SLOWER, SLACK = 1.25, 0.03  # the same of a processor, where a default may stand for a model of another size
 SHORTER = 0.75  # of the characters, from which on a script of as many lines is a smaller one
 OWN = ("__main__", "torch", None)  # whose lines the script's author can change; another library's are its makers'
+UNSURE = 4  # versions that are kept at a glance before all is asked of the last one
 SLOW = 2.0  # seconds of a run from which on numbers are made smaller first
 
 
@@ -86,13 +87,15 @@ class Shrinking:
         self._unbound = unbound(tree)
         self.state = State(tree, written(tree))
         self.history = [self.state]
+        self._sure = 0
+        self._glance = False
 
     def run(self, seen: Seen) -> None:
         """Every kind of change, again as long as one of them is kept."""
         self._sweep([not_run(self.state.tree, seen.ran)])
         self._ending(seen.bad)
         for number in range(ROUNDS):
-            before = self.state
+            before, glanced = self.state, self._glance
             if number == 0:
                 self._sweep([not_needed(self.state.tree, self._ends() | self._fault.kept)])
                 if self._seconds > LEAST + PATIENCE * SLOW:
@@ -106,10 +109,25 @@ class Shrinking:
             self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
             for edits in (smaller_numbers, items, simpler, inlined, defaults, unread, plain):
                 self._sweep(self._new(edits(self.state.tree)))
-            if self.state is before or self._trials.over:
+            self._settle()
+            if (self.state is before and self._glance == glanced) or self._trials.over:
                 break
         if self._fault.raised is not None:
             self._sweep([instead_of(self._fault.raised)])
+        self._settle()
+
+    def _settle(self) -> None:
+        """Ask all of what was kept at a glance. Where it does not hold, go back to the last version that does; from
+        then on each is asked all at once.
+        """
+        later = self.history[self._sure + 1 :]
+        if later and self._glance and not self._holds(later[-1]):
+            kept = _last(later, self._holds)
+            self._glance = False
+            self._known.update(dict.fromkeys((state.text.text for state in later[kept:]), False))
+            del self.history[self._sure + 1 + kept :]
+            self.state = self.history[-1]
+        self._sure = len(self.history) - 1
 
     def _ends(self) -> frozenset[int]:
         """The statements of the original that the last one stands for."""
@@ -161,6 +179,8 @@ class Shrinking:
     def _sweep(self, edits: Iterable[Edit]) -> None:
         for _ in self._each(edits):
             pass
+        if len(self.history) - 1 - self._sure >= UNSURE:
+            self._settle()
 
     def _each(self, edits: Iterable[Edit]) -> Iterator[Optional[Edit]]:
         """Try one edit after the other; each that keeps the fault is kept, and given back, else None.
@@ -188,7 +208,7 @@ class Shrinking:
         for later in range(at, len(waiting)):
             if later in ahead:
                 continue
-            if not self._pool.free:
+            if later > at and not self._pool.free:
                 return
             made = self._made(waiting[later])
             number = None
@@ -200,7 +220,7 @@ class Shrinking:
         """What was tried ahead is of no use any more."""
         for _, number in ahead.values():
             if number is not None:
-                self._pool.answer(number)
+                self._pool.leave(number)
         ahead.clear()
 
     def _answer(self, edit: Edit, state: State, number: int) -> bool:
@@ -235,14 +255,24 @@ class Shrinking:
 
     def _try(self, text: Text, may_grow: bool = False) -> Try:
         most = SLOWER * self._spent + SLACK if may_grow else None
-        return Try(text.text, text.places, self._fault, self._seconds, most)
+        return Try(text.text, text.places, self._fault, self._seconds, most, glance=self._glance)
 
     def holds(self) -> bool:
-        """Whether the version that it begins with shows the fault."""
-        shown, self._spent = self._pool.answer(self._pool.ask(self.setting, self._try(self.state.text))) or (
-            False,
-            0.0,
-        )
+        """Whether the version that it begins with shows the fault. Only what shows it at a glance is looked at in that
+        way.
+        """
+        holds = self._holds(self.state)
+        self._glance = holds and self._fault.how in GLANCED and self._holds(self.state, glance=True)
+        return holds
+
+    def _holds(self, state: State, whole: bool = False, glance: bool = False) -> bool:
+        """Whether a version shows the fault, with all that is asked of it. whole: also as a script of its own. glance:
+        see Question.
+        """
+        asked = dataclasses.replace(self._try(state.text), glance=glance, whole=whole)
+        shown, spent = self._pool.answer(self._pool.ask(self.setting, asked)) or (False, 0.0)
+        if shown:
+            self._spent = min(self._spent, spent)
         return bool(shown)
 
     def confirmed(self) -> Optional[State]:
@@ -254,14 +284,8 @@ class Shrinking:
             if self._is_confirmed(state):
                 self.state = state
                 return state
-        low, high = 0, len(later)
-        while high - low > 1:
-            at = (low + high) // 2
-            if self._is_confirmed(self.history[at]):
-                low = at
-            else:
-                high = at
-        return self.history[low] if low else None
+        kept = _last(later, self._is_confirmed)
+        return self.history[kept] if kept else None
 
     def _seeded(self, states: Sequence[State]) -> Iterator[State]:
         for state in states:
@@ -269,9 +293,21 @@ class Shrinking:
             yield from (State(tree, written(tree)) for tree in trees if tree is not None)
 
     def _is_confirmed(self, state: State) -> bool:
-        asked = dataclasses.replace(self._try(state.text), whole=True)
-        shown, _ = self._pool.answer(self._pool.ask(self.setting, asked)) or (False, 0.0)
-        return bool(shown)
+        return self._holds(state, whole=True)
+
+
+def _last(versions: Sequence[State], holds: Callable[[State], bool]) -> int:
+    """How many of these versions, each made of the one before it, come before the first that does not hold; the last
+    one does not.
+    """
+    low, high = 0, len(versions)
+    while high - low > 1:
+        at = (low + high) // 2
+        if holds(versions[at - 1]):
+            low = at
+        else:
+            high = at
+    return low
 
 
 def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials, pool: Pool) -> dict[str, Any]:

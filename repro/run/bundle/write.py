@@ -46,6 +46,7 @@ OF_A_RUN = {
     "matrix.json": NEEDED,
     "versions.json": NEEDED,
     "latest.json": NEEDED,
+    "search.json": NEEDED,
     "row.json": NEEDED,
     "trials.jsonl": KIT,
     "probes.pyz": KIT,

@@ -19,7 +19,7 @@ from repro.report import opening
 from repro.report.markdown import code, text
 from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
 from repro.sharing.forms.environment import environment
-from repro.sharing.forms.first import Releases, first_lines
+from repro.sharing.forms.first import Releases, first_lines, has_border
 from repro.sharing.forms.forms import Field, Form, body, boxes
 from repro.sharing.forms.sections import (
     Quoted,
@@ -29,7 +29,6 @@ from repro.sharing.forms.sections import (
     printed,
     script,
     sections,
-    tried,
 )
 from repro.sharing.tried import Tried
 
@@ -152,6 +151,13 @@ class _Draft:
         attached_first = () if self.whole or not self.quoted else (self.quoted[0].path,)
         return self.texts(kept), (*attached_first, *missing)
 
+    def _search(self) -> str:
+        """What a search over releases found, where the first line does not say it."""
+        versions = self.answer.versions
+        if not versions or not versions.sentence or has_border(self.answer, self.form.package):
+            return ""
+        return text(opening.full_stop(versions.sentence))
+
     def _left_out(self, names: Sequence[str]) -> list[str]:
         if not names:
             return []
@@ -162,8 +168,8 @@ class _Draft:
         """The texts of all fields, with those pieces that are named."""
         answer, quoted = self.answer, self.quoted
         wanted = f"**Expected:** {expected(answer, quoted)}"
-        decide = [first_lines(answer, self.form.package, self.releases, self.latest), tried(answer, self.latest)]
-        shown = [*decide, *_scripts(answer, quoted, kept, whole=self.whole)]
+        decide = first_lines(answer, self.form.package, self.releases, self.latest)
+        shown = [decide, self._search(), *_scripts(answer, quoted, kept, whole=self.whole)]
         table = next((part for name in TABLES for part in self.report if part.heading == name), None)
         opened = [markdown(table)] if table and table.heading in kept else []
         rest = [opening.statement(answer)]

@@ -40,13 +40,20 @@ def first_lines(answer: Answer, package: str, tried: Releases, latest: Tried | N
     return "\n".join(f"- **{name}:** {words}" for name, words in said.items() if words)
 
 
+def has_border(answer: Answer, package: str) -> bool:
+    """Whether a search found between which releases of the package the fault came or went."""
+    found = answer.versions
+    return bool(found and found.package == package and found.last_good and found.first_bad)
+
+
 def _regression(answer: Answer, package: str, tried: Releases, latest: Tried | None) -> str:
     name, newest = named(package), _newest(package, latest)
     versions = answer.versions
-    if versions and versions.package == package and versions.last_good and versions.first_bad:
+    if versions and has_border(answer, package):
+        last_good, first_bad = text(str(versions.last_good)), text(str(versions.first_bad))
         if versions.direction == "fix":
-            return f"no: bad up to {name} {text(versions.first_bad)}, good from {text(versions.last_good)} on{newest}"
-        return f"good in {name} {text(versions.last_good)}, bad in {text(versions.first_bad)}{newest}"
+            return f"no: bad up to {name} {first_bad}, good from {last_good} on{newest}"
+        return f"good in {name} {last_good}, bad in {first_bad}{newest}"
     good = [release for release, verdicts in tried.items() if verdicts == {Outcome.GOOD}]
     bad = [release for release, verdicts in tried.items() if verdicts == {Outcome.BAD}]
     order = list(tried)
@@ -68,10 +75,9 @@ def _some(releases: list[str]) -> str:
 def _newest(package: str, latest: Tried | None) -> str:
     if latest is None:
         return f". The newest release of {named(package)} was not tried"
-    return (
-        f". The newest release, {text(latest.version)}, {'is ' if latest.verdict is not Outcome.SKIP else ''}"
-        + (VERDICTS[latest.verdict])
-    )
+    seen = f"{'' if latest.verdict is Outcome.SKIP else 'is '}{VERDICTS[latest.verdict]}"
+    nightly = " No nightly build was tried." if package == "torch" else ""
+    return f". The newest release, {text(latest.version)}, {seen}: {text(full_stop(latest.reason))}{nightly}"
 
 
 def _loudness(answer: Answer) -> str:

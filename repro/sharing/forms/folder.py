@@ -8,7 +8,6 @@ from typing import Any
 
 from repro.core.answer import NAME as VERDICT
 from repro.core.answer import Answer, ScriptRecord, read
-from repro.core.encoding import replace
 from repro.core.errors import RecordError, ReproError, UsageError
 from repro.core.paths import sha256
 from repro.core.records import Outcome
@@ -65,22 +64,6 @@ def open_run(place: Path) -> Run:
         return Run(path.parent, read(path))
     except RecordError as error:
         raise UsageError(f"{path} cannot be used: {error}. Give the folder of a run.") from None
-
-
-def with_search(run: Run, search: Run) -> Run:
-    """The run together with what a search over releases found for the same model or script.
-
-    Raises:
-        UsageError: the other folder is no such search, or is one of something else.
-    """
-    found = search.answer
-    if found.versions is None:
-        raise UsageError(f"{search.folder} is no search over releases. Give the folder of `repro versions`.")
-    one, other = (Path(answer.case.model).name for answer in (run.answer, found))
-    hashes = {answer.script.script_sha256 for answer in (run.answer, found) if answer.script}
-    if one != other or len(hashes) > 1:
-        raise UsageError(f"{search.folder} is a search with {other}, and {run.folder} a run of {one}. Give one of it.")
-    return Run(run.folder, replace(run.answer, versions=found.versions))
 
 
 def form_for(run: Run, project: str) -> Form:

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
-from repro.core.records import Kind, Outcome
+from repro.core.records import Kind
 from repro.core.sentences import listed, plain, sentence
 from repro.report.markdown import block, code, text
-from repro.report.opening import full_stop
 from repro.report.render import Part, parts
 from repro.report.section import LAST, names
 from repro.report.section import named as section_of
 from repro.sharing.forms.forms import named
-from repro.sharing.tried import Tried
 
 EXPECTED = {
     Kind.NONFINITE: "A finite output.",
@@ -96,21 +94,6 @@ def _verification(answer: Answer, quoted: Quoted) -> str:
     how = "in a clean interpreter (`python -I`, an empty folder, no network)"
     times = TIMES.get(record.runs, f"{record.runs} times")
     return f"It was run {times} {how} with {text(', '.join(versions))}: exit status {seen}."
-
-
-def tried(answer: Answer, latest: Tried | None) -> str:
-    """Whether the fault is still there in the latest release, and between which releases it came; empty where neither
-    was asked.
-    """
-    said = []
-    if answer.versions and answer.versions.sentence:
-        said.append(full_stop(answer.versions.sentence))
-    if latest is not None:
-        word = {Outcome.BAD: "Still there in", Outcome.GOOD: "Gone in", Outcome.SKIP: "Could not be tested in"}
-        release = f"{named(latest.package)} {latest.version}, the latest release when it was tried"
-        said.append(f"{word[latest.verdict]} {release}: {full_stop(latest.reason)}")
-        said += ["No nightly build was tried."] if latest.package == "torch" else []
-    return " ".join(text(line) for line in said)
 
 
 def expected(answer: Answer, quoted: Sequence[Quoted]) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +20,6 @@ from typing import Any, Callable, Optional
 import torch
 
 from .alike import Pair, Shapes, apart, told
-
-try:
-    import resource
-except ImportError:  # Windows has none
-    resource = None  # type: ignore[assignment]
 
 CONFINED = "listing.runs.confined:confined"
 Access = tuple[str, ...]
@@ -49,7 +45,7 @@ class Confinement:
     root: where it may write. folder: the current one. temporary: for files of a moment. cache: for compiled code, which
     all share.
     seed: of every generator. allowed: what else it may do; None for anything. threads: of PyTorch; None as it comes.
-    most: whole seconds of a processor behind which the system ends it; None for any number.
+    most: seconds of a processor behind which the system ends it; None for any number.
     alike: arguments of a module that are of one shape.
     """
 
@@ -60,7 +56,7 @@ class Confinement:
     seed: int
     allowed: Optional[frozenset[Access]]
     threads: Optional[int] = None
-    most: Optional[int] = None
+    most: Optional[float] = None
     alike: frozenset[Pair] = frozenset()
 
 
@@ -82,8 +78,8 @@ def _around(given: Confinement) -> Iterator[None]:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(given.seed)
-    if given.most is not None and resource is not None:
-        resource.setrlimit(resource.RLIMIT_CPU, (given.most, given.most + 1))
+    if given.most is not None and hasattr(signal, "setitimer"):  # Windows has none
+        signal.setitimer(signal.ITIMER_PROF, given.most)  # a limit of the system has whole seconds only
     if given.alike:
         told(functools.partial(_refuse, given.alike))
     if given.allowed is not None:

@@ -23,6 +23,7 @@ from .confined import CONFINED, Confinement
 Place = Any
 """Where an operator is called from: the statements of the original (a frozenset), or "file.py:line" of other code."""
 MADE_HERE, CORRECTED, COMPILED, FUSED, SEARCHED = "made here", "corrected", "compiled", "fused", "searched"
+GLANCED = (MADE_HERE, SEARCHED)  # of which a part of the experiments tells nearly as much
 FURTHER = (3, 4, 5)  # seeds under which the version that is offered must be bad as well
 WATCHED = 3.0  # times the seconds of a plain run that a watched one may take
 NARROW = ("op", "mechanism", "phase", "layer", "forward_op")
@@ -125,7 +126,8 @@ class Question:
 
     path: where it lies. places: of its lines. confinement: of its runs. folder: where these report. seconds: that each
     may take. most: seconds of a processor that the plain one may take. whole: whether its origin is searched for as
-    that of a new script, else the known operator alone is looked at.
+    that of a new script, else the known operator alone is looked at. glance: whether it is enough that this operator
+    makes a bad value there; that the script is bad for it, and by the same mechanism, is asked later.
     """
 
     path: str
@@ -134,15 +136,14 @@ class Question:
     folder: str
     seconds: float
     most: Optional[float]
-    whole: bool
+    whole: bool = False
+    glance: bool = False
 
 
 def shows(asked: Question, fault: Fault) -> tuple[bool, float]:
     """Whether the candidate shows the fault, and how many seconds of a processor its plain run took."""
     before = _spent()
-    confinement = dataclasses.replace(
-        asked.confinement, seed=1, most=None if asked.most is None else int(asked.most) + 1
-    )
+    confinement = dataclasses.replace(asked.confinement, seed=1, most=asked.most)
     plain = run_script(Job(asked.path, around=_around(asked, confinement, asked.seconds)))
     spent = _spent() - before
     if (asked.most is not None and spent > asked.most) or not is_bad(plain, fault.raised):
@@ -163,6 +164,8 @@ def _spent() -> float:
 def _is_the_same(asked: Question, fault: Fault, plain: Ran) -> bool:
     other = dataclasses.replace(asked.confinement, seed=2)  # one draw of random numbers is not enough
     runs = Runs(asked.path, plain, around=_around(asked, other, WATCHED * asked.seconds))
+    if asked.glance and fault.how in GLANCED:
+        return _is_made(asked, fault, runs)
     if asked.whole or fault.how == SEARCHED:
         return _searched(asked, fault, runs)
     tests = {MADE_HERE: _made_here, CORRECTED: _corrected, COMPILED: _compiled, FUSED: _fused}
@@ -200,8 +203,21 @@ def _made_here(asked: Question, fault: Fault, runs: Runs) -> bool:
     return any(_captured(asked, fault, runs, item) for item in _ends(made))
 
 
+def _is_made(asked: Question, fault: Fault, runs: Runs) -> bool:
+    """Whether the known operator gives a bad value on its known line."""
+    runs = runs.with_settings(*fault.settings)
+    watched = runs.look(fault.rule)
+    if watched.found is None or not runs.same(watched):
+        return False
+    return any(_is_there(item, asked, fault) for item in watched.found.candidates)
+
+
 def _is_wanted(item: Candidate, asked: Question, fault: Fault) -> bool:
-    if item.kind != MADE or item.address.base_name != fault.op:
+    return item.kind == MADE and _is_there(item, asked, fault)
+
+
+def _is_there(item: Candidate, asked: Question, fault: Fault) -> bool:
+    if item.address.base_name != fault.op:
         return False
     return _same_place(place_of(item.source, asked.path, asked.places), fault.at)
 

@@ -69,6 +69,7 @@ class Try:
     seconds: float
     most: Optional[float] = None
     whole: bool = False
+    glance: bool = False
 
 
 class Worker:
@@ -101,7 +102,7 @@ class Worker:
             mirror.root, folder, mirror.temporary, self._cache, 1, setting.allowed, setting.threads, alike=setting.alike
         )
         if isinstance(asked, Try):
-            limits = self._reports, asked.seconds, asked.most, asked.whole
+            limits = self._reports, asked.seconds, asked.most, asked.whole, asked.glance
             return shows(Question(path, asked.places, confinement, *limits), asked.fault)
         within = CONFINED, dataclasses.replace(confinement, seed=asked.seed)
         around = Around(within, asked.seconds, self._reports)
@@ -124,6 +125,7 @@ class Pool:
             self._lines.append(line)
             self._pids.append(pid)
         self._free = list(range(self.count))
+        self._left: set[int] = set()
         self._answers: dict[int, Any] = {}
 
     def _begun(self, number: int) -> tuple[Connection, int]:
@@ -144,7 +146,9 @@ class Pool:
         return ours, pid
 
     def ask(self, setting: Setting, asked: Any) -> int:
-        """Begin with a question; the number under which its answer is had. One worker must be free."""
+        """Begin with a question; the number under which its answer is had. One worker must be free, or left."""
+        if not self.free:
+            self.answer(next(iter(self._left)))
         number = self._free.pop()
         if self._here is not None:
             self._answers[number] = self._here.do(setting, asked)
@@ -155,11 +159,18 @@ class Pool:
     @property
     def free(self) -> int:
         """How many workers have nothing to do."""
+        for number in [number for number in self._left if self._here is not None or self._lines[number].poll()]:
+            self.answer(number)
         return len(self._free)
+
+    def leave(self, number: int) -> None:
+        """Nobody wants this answer any more; its worker is free again once it has it."""
+        self._left.add(number)
 
     def answer(self, number: int) -> Any:
         """Wait for an answer; None where its worker was killed, or could not answer."""
         found = self._answers.pop(number, None)
+        self._left.discard(number)
         if self._here is None:
             try:
                 found = self._lines[number].recv()
