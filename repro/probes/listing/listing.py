@@ -345,13 +345,16 @@ def _shrunk(
     if recorded is None:
         trials.notes.append("the script could not be run in a folder of its own, so it was not made smaller")
         return None
-    # A compiled module is entered by a way of its own.
+    conduct, alike = recorded.conduct, recorded.alike.pairs
+    if "compile" in text:  # a compiled module is entered by a way of its own
+        conduct, alike = dataclasses.replace(conduct, parameters=0, modules=0), frozenset()
     setting = dataclasses.replace(
         setting,
         allowed=frozenset(recorded.access),
         written=_files(recorded.access, setting),
         imported=recorded.imported,
-        alike=frozenset() if "compile" in text else recorded.alike.pairs,
+        alike=alike,
+        conduct=conduct,
     )
     trials.begin("making the script smaller")
     begin = time.monotonic()

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...script.child import LIBRARIES
 from ...values.figures import is_bad
 from .alike import Alike, told
+from .conduct import Conduct, Seen, observed
 from .confined import Access, heard
 
 RECORD = "listing.runs.recorded:record"
@@ -34,7 +35,7 @@ class Recorded:
     which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
     and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
     arguments and other records. access: what the script wrote, started and connected to. imported: the modules of large
-    libraries that it needed. alike: arguments of a module that are of one shape.
+    libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a smaller one is held to.
     """
 
     lines: set[int] = field(default_factory=set)
@@ -45,6 +46,7 @@ class Recorded:
     access: set[Access] = field(default_factory=set)
     alike: Alike = field(default_factory=Alike)
     imported: frozenset[str] = frozenset()
+    conduct: Conduct = field(default_factory=Conduct)
 
 
 def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
@@ -90,11 +92,14 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
 
     heard(made.access.add)
     told(made.alike.look)
-    sys.settrace(outside)
+    doing = Seen()
     try:
-        yield
+        with observed(doing):
+            sys.settrace(outside)
+            yield
     finally:
         sys.settrace(None)
+        made.conduct = doing.conduct
         names = {name for name in list(sys.modules) if name.split(".")[0] in LIBRARIES}
         made.imported = frozenset(name for name in names if not name.startswith(COMPILER))
 
