@@ -18,7 +18,7 @@ from ..script.child import preload
 from .change import change
 from .edits.data import Shapes, options, replaced
 from .edits.edit import Edit, parts
-from .edits.endings import assertions, bound, instead_of
+from .edits.endings import Bad, assertions, bound, instead_of
 from .edits.expressions import items, simpler
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
@@ -59,7 +59,7 @@ class Seen:
     """
 
     ran: frozenset[int]
-    bad: Sequence[tuple[frozenset[int], str]]
+    bad: Sequence[Bad]
     shapes: Shapes
     modules: frozenset[str]
     options: Mapping[str, Mapping[str, Any]]
@@ -93,6 +93,7 @@ class Shrinking:
     def run(self, seen: Seen) -> None:
         """Every kind of change, again as long as one of them is kept."""
         self._sweep([not_run(self.state.tree, seen.ran)])
+        self._asserting()
         self._ending(seen.bad)
         for number in range(ROUNDS):
             before, glanced = self.state, self._glance
@@ -112,9 +113,16 @@ class Shrinking:
             self._settle()
             if (self.state is before and self._glance == glanced) or self._trials.over:
                 break
-        if self._fault.raised is not None:
-            self._sweep([instead_of(self._fault.raised)])
         self._settle()
+
+    def _asserting(self) -> None:
+        """An assertion in place of an exception, and from then on no version that ends with that by itself."""
+        if self._fault.raised is None:
+            return
+        before = self.state
+        self._sweep([instead_of(self._fault.raised)])
+        if self.state is not before:
+            self._fault = dataclasses.replace(self._fault, raised=None)
 
     def _settle(self) -> None:
         """Ask all of what was kept at a glance. Where it does not hold, go back to the last version that does; from
@@ -135,7 +143,7 @@ class Shrinking:
         numbers = [whose(node) for last in body[-1:] for node in walk(last)]
         return frozenset().union(*numbers)
 
-    def _ending(self, bad: Sequence[tuple[frozenset[int], str]]) -> None:
+    def _ending(self, bad: Sequence[Bad]) -> None:
         """The first assertion that tells the fault; then the others have nothing to do. Where there is an assertion by
         now, another one has to leave more of the script out.
         """
@@ -382,7 +390,7 @@ def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
     """What was recorded of lines, by the statements that they stand for."""
     return Seen(
         frozenset().union(*(places.get(line, frozenset()) for line in recorded.lines)),
-        [(places[line], shown) for line, shown in recorded.bad if line in places],
+        [(places[line], shown, kind) for line, shown, kind in recorded.bad if line in places],
         {(places[line], name): shape for (line, name), shape in recorded.tensors.items() if line in places},
         frozenset(recorded.modules),
         recorded.options,
