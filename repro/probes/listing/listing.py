@@ -18,7 +18,7 @@ from ..script.child import preload
 from .change import change
 from .edits.data import Shapes, options, replaced
 from .edits.edit import Edit, parts
-from .edits.endings import assertions, bound, instead_of
+from .edits.endings import Bad, assertions, bound, instead_of
 from .edits.expressions import items, simpler
 from .edits.folding import folded
 from .edits.numbers import smaller_numbers
@@ -60,7 +60,7 @@ class Seen:
     """
 
     ran: frozenset[int]
-    bad: Sequence[tuple[frozenset[int], str]]
+    bad: Sequence[Bad]
     shapes: Shapes
     modules: frozenset[str]
     options: Mapping[str, Mapping[str, Any]]
@@ -94,6 +94,7 @@ class Shrinking:
     def run(self, seen: Seen) -> None:
         """Every kind of change, again as long as one of them is kept."""
         self._sweep([not_run(self.state.tree, seen.ran)])
+        self._asserting()
         self._ending(seen.bad)
         for number in range(ROUNDS):
             before, glanced = self.state, self._glance
@@ -113,9 +114,16 @@ class Shrinking:
             self._settle()
             if (self.state is before and self._glance == glanced) or self._trials.over:
                 break
-        if self._fault.raised is not None:
-            self._sweep([instead_of(self._fault.raised)])
         self._settle()
+
+    def _asserting(self) -> None:
+        """An assertion in place of an exception, and from then on no version that ends with that by itself."""
+        if self._fault.raised is None:
+            return
+        before = self.state
+        self._sweep([instead_of(self._fault.raised)])
+        if self.state is not before:
+            self._fault = dataclasses.replace(self._fault, raised=None)
 
     def _settle(self) -> None:
         """Ask all of what was kept at a glance. Where it does not hold, go back to the last version that does; from
@@ -136,7 +144,7 @@ class Shrinking:
         numbers = [whose(node) for last in body[-1:] for node in walk(last)]
         return frozenset().union(*numbers)
 
-    def _ending(self, bad: Sequence[tuple[frozenset[int], str]]) -> None:
+    def _ending(self, bad: Sequence[Bad]) -> None:
         """The first assertion that tells the fault; then the others have nothing to do. Where there is an assertion by
         now, another one has to leave more of the script out.
         """
@@ -346,13 +354,16 @@ def _shrunk(
     if recorded is None:
         trials.notes.append("the script could not be run in a folder of its own, so it was not made smaller")
         return None
-    # A compiled module is entered by a way of its own.
+    conduct, alike = recorded.conduct, recorded.alike.pairs
+    if "compile" in text:  # a compiled module is entered by a way of its own
+        conduct, alike = dataclasses.replace(conduct, parameters=0, modules=0), frozenset()
     setting = dataclasses.replace(
         setting,
         allowed=frozenset(recorded.access),
         written=_files(recorded.access, setting),
         imported=recorded.imported,
-        alike=frozenset() if "compile" in text else recorded.alike.pairs,
+        alike=alike,
+        conduct=conduct,
     )
     trials.begin("making the script smaller")
     begin = time.monotonic()
@@ -380,7 +391,7 @@ def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
     """What was recorded of lines, by the statements that they stand for."""
     return Seen(
         frozenset().union(*(places.get(line, frozenset()) for line in recorded.lines)),
-        [(places[line], shown) for line, shown in recorded.bad if line in places],
+        [(places[line], shown, kind) for line, shown, kind in recorded.bad if line in places],
         {(places[line], name): shape for (line, name), shape in recorded.tensors.items() if line in places},
         frozenset(recorded.modules),
         recorded.options,

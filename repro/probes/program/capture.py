@@ -35,6 +35,7 @@ from .around import (
     stored_bad,
     variable_of,
 )
+from .kinds import Kinds, kinds_of
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
 
 PLACE = ("module", "module_class", "call_index", "occurrence")
@@ -54,7 +55,8 @@ class Wanted:
 class Found:
     """The origin's record, and the operators that show it by themselves, where they can be taken out.
 
-    fused: whether one of PyTorch's own layers did by itself what its inner layers are there for.
+    fused: whether one of PyTorch's own layers did by itself what its inner layers are there for. kinds: of the
+    operator's inputs, where that is known.
     """
 
     address: Address
@@ -62,6 +64,7 @@ class Found:
     origin: dict[str, Any]
     program: Optional[Program] = None
     fused: bool = False
+    kinds: Optional[Kinds] = None
 
 
 class Capture(Look):
@@ -252,7 +255,7 @@ class Capture(Look):
             "note": "; ".join(notes) or None,
             "decided_by": self._decided_by(step),
         }
-        return Found(step.op.address, MADE, record, program_of(self._tape, step.op))
+        return Found(step.op.address, MADE, record, program_of(self._tape, step.op), kinds=kinds_of(step))
 
     def _updated(self, step: Step) -> Optional[str]:
         """Of an operator of an optimizer: whose step it is."""

@@ -143,7 +143,7 @@ def test_parts_come_the_largest_first_and_from_the_end():
 
 def test_an_assertion_stands_behind_what_binds_the_bad_value():
     tree = parsed("a = f()\nb = g(a)\nprint(b)\nsys.exit(1)\n")
-    made = [edit.make(tree) for edit in assertions(tree, [(whose(tree.module.body[1]), "b")])]
+    made = [edit.make(tree) for edit in assertions(tree, [(whose(tree.module.body[1]), "b", "NaN or Inf")])]
     texts = [written(item).text for item in made if item is not None]
     assert texts == ['a = f()\nb = g(a)\nassert b.isfinite().all(), "b has NaN or Inf"\n']
 
@@ -153,7 +153,7 @@ def test_an_assertion_in_a_function_ends_what_called_it():
     text += "if b:\n    z = main()\nprint(z)\n"
     tree = parsed(text)
     (inner,) = [node for node in tree.statements() if ast.unparse(node) == "y = f(x)"]
-    first = next(iter(assertions(tree, [(whose(inner), "y")])))
+    first = next(iter(assertions(tree, [(whose(inner), "y", "NaN or Inf")])))
     shown = '        assert y.isfinite().all(), "y has NaN or Inf"\n'
     assert written(first.make(tree)).text == (
         f"def main():\n    for x in a:\n        y = f(x)\n{shown}\n\nif b:\n    z = main()\n"

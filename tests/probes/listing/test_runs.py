@@ -171,7 +171,7 @@ def test_lines_bad_values_and_shapes_are_recorded(run):
     bound = {6: ("a",), 7: ("b",), 8: ("net",)}
     seen = run(text, allowed=None, watch=RECORD, given=bound).found
     assert seen.lines == {1, 2, 3, 4, 6, 7, 8}
-    assert seen.bad == [(7, "b")]
+    assert seen.bad == [(7, "b", "Inf")]
     assert seen.tensors[6, "a"] == ((2, 3), "torch.float32")
     assert seen.modules == {"net"}
 

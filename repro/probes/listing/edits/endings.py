@@ -11,6 +11,10 @@ CHECKS = ("isfinite", "isnan", "isinf", "has_nan", "nansum")
 ENDS = ("exit", "quit", "SystemExit", "_exit")
 LIBRARIES = ("torch", "math", "np", "numpy")
 MOST = 12  # values that are tried
+JOIN = " or "
+
+Bad = tuple[frozenset[int], str, str]
+"""The statements of the original that bind a bad value, the expression that gives it, and "NaN", "Inf" or both."""
 
 
 def bound(tree: Tree, places: dict[int, frozenset[int]]) -> dict[int, tuple[str, ...]]:
@@ -32,16 +36,20 @@ def _targets(node: ast.stmt) -> Iterator[str]:
         yield from (item.id for item in walk(target) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store))
 
 
-def assertions(tree: Tree, bad: Sequence[tuple[frozenset[int], str]]) -> Iterator[Edit]:
-    """Assertions behind what binds a value that is bad, and in place of what ends the script.
+def assertions(tree: Tree, bad: Sequence[Bad]) -> Iterator[Edit]:
+    """Assertions behind what binds a value that is bad, and in place of what ends the script. A script that ends with a
+    NaN still does so: not each is told by an Inf on the way to it.
 
-    bad: the statements of the original that bind such a value, and the expression, in the order in which it was seen.
+    bad: what binds such a value, in the order in which it was seen.
     """
-    outside = [(numbers, shown) for numbers, shown in bad if _depth(tree, numbers) == 0]
-    inside = [(numbers, shown) for numbers, shown in bad if _depth(tree, numbers) > 0]
-    for numbers, shown in outside[:MOST]:
+    end = set(bad[-1][2].split(JOIN)) if bad else set()
+    alike = [(numbers, shown, [kind for kind in held.split(JOIN) if kind in end]) for numbers, shown, held in bad]
+    known = [(numbers, _line(shown, JOIN.join(kinds)), shown) for numbers, shown, kinds in alike if kinds]
+    outside = [item for item in known if _depth(tree, item[0]) == 0]
+    inside = [item for item in known if _depth(tree, item[0]) > 0]
+    for numbers, line, shown in outside[:MOST]:
         for outward in (True, False):
-            yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown), outward))
+            yield Edit(f"an assertion on {shown}", _behind(numbers, line, outward))
     for shown in dict.fromkeys(_checked(tree)):
         yield Edit(f"an assertion on {shown} at the end", _at_the_end(_line(shown)))
     for owner in dict.fromkeys(_owners(tree)):
@@ -50,9 +58,9 @@ def assertions(tree: Tree, bad: Sequence[tuple[frozenset[int], str]]) -> Iterato
             line = f'assert {finite}, "a gradient has NaN or Inf"'
             for outward in (True, False):
                 yield Edit(f"an assertion on the gradients of {owner}", _behind_backward(line, outward))
-    for numbers, shown in inside[:MOST]:
+    for numbers, line, shown in inside[:MOST]:
         for outward in (True, False):
-            yield Edit(f"an assertion on {shown}", _behind(numbers, _line(shown), outward))
+            yield Edit(f"an assertion on {shown}", _behind(numbers, line, outward))
 
 
 def instead_of(raised: str) -> Edit:
@@ -68,8 +76,10 @@ def instead_of(raised: str) -> Edit:
     return Edit("an assertion in place of the exception", make)
 
 
-def _line(shown: str) -> str:
-    return f'assert {shown}.isfinite().all(), "{shown} has NaN or Inf"'
+def _line(shown: str, kind: str = "NaN or Inf") -> str:
+    """kind: what it must not hold."""
+    asked = {"NaN": f"not {shown}.isnan().any()", "Inf": f"not {shown}.isinf().any()"}
+    return f'assert {asked.get(kind, f"{shown}.isfinite().all()")}, "{shown} has {kind}"'
 
 
 def _ours(line: str) -> list[ast.stmt]:

@@ -20,6 +20,7 @@ from typing import Any, Callable, Optional
 import torch
 
 from .alike import Pair, Shapes, apart, told
+from .conduct import Conduct, held_to
 
 CONFINED = "listing.runs.confined:confined"
 Access = tuple[str, ...]
@@ -46,7 +47,7 @@ class Confinement:
     all share.
     seed: of every generator. allowed: what else it may do; None for anything. threads: of PyTorch; None as it comes.
     most: seconds of a processor behind which the system ends it; None for any number.
-    alike: arguments of a module that are of one shape.
+    alike: arguments of a module that are of one shape. conduct: the original's, which it is held to; None for any.
     """
 
     root: str
@@ -58,6 +59,7 @@ class Confinement:
     threads: Optional[int] = None
     most: Optional[float] = None
     alike: frozenset[Pair] = frozenset()
+    conduct: Optional[Conduct] = None
 
 
 def confined(given: Confinement) -> tuple[Any, Callable[[], None]]:
@@ -84,7 +86,8 @@ def _around(given: Confinement) -> Iterator[None]:
         told(functools.partial(_refuse, given.alike))
     if given.allowed is not None:
         heard(_Refusing((os.path.realpath(given.root), os.path.realpath(given.cache)), given.allowed))
-    yield
+    with contextlib.nullcontext() if given.conduct is None else held_to(given.conduct):
+        yield
 
 
 def _refuse(alike: frozenset[Pair], shapes: Shapes) -> None:

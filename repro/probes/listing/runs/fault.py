@@ -5,13 +5,15 @@ The cheap question comes first: does the candidate end as bad when it is run pla
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
 from ...observe.watch import base_name
-from ...program.capture import WINDOW, Wanted
+from ...program.capture import WINDOW, Found, Wanted
+from ...program.kinds import Kinds
 from ...program.makers import MADE, Candidate, Rule
 from ...program.search import FAST_PATH, STAND_INS
 from ...script.answer import ROUNDING, Script, begun, bisect
@@ -36,7 +38,8 @@ class Fault:
     op, mechanism, phase, layer, forward_op: as in the origin's record, operators by their base name. at, forward_at:
     the places of the operator and of the forward operator behind it. raised: the type of the exception that ended the
     script, where that was its answer. how: by which experiments it is told from others. rule, settings: of a watched
-    run.
+    run. values: the kinds of bad values that the operator gave. dtypes: of what it was given. kinds: of that, where it
+    is known.
     """
 
     op: str
@@ -50,6 +53,9 @@ class Fault:
     how: str
     rule: Rule = dataclasses.field(default_factory=Rule)
     settings: tuple[str, ...] = ()
+    values: frozenset[str] = frozenset()
+    dtypes: frozenset[str] = frozenset()
+    kinds: Optional[Kinds] = None
 
     @classmethod
     def of(cls, script: Script, origin: Mapping[str, Any], places: Mapping[int, frozenset[int]]) -> "Fault":
@@ -70,7 +76,9 @@ class Fault:
         elif found is not None and found.kind == MADE:
             how = MADE_HERE
         at, forward_at = _places(origin, script.runs.path, places)
-        return cls(*_narrow(origin), at, forward_at, raised, how, rule)
+        kinds = None if found is None else found.kinds
+        given = _values(origin), _dtypes(origin), kinds
+        return cls(*_narrow(origin), at, forward_at, raised, how, rule, (), *given)
 
     def ways(self) -> "Iterator[Fault]":
         """The same fault by each way of telling it, the quickest first. One of them must hold of the original."""
@@ -80,11 +88,21 @@ class Fault:
         if self.how != SEARCHED:
             yield dataclasses.replace(self, how=SEARCHED)
 
-    def is_in(self, origin: Mapping[str, Any], path: str, places: Mapping[int, frozenset[int]]) -> bool:
-        """Whether an origin's record tells of the same fault."""
+    def is_in(
+        self,
+        origin: Mapping[str, Any],
+        found: Optional[Found],
+        path: str,
+        places: Mapping[int, frozenset[int]],
+    ) -> bool:
+        """Whether an origin's record tells of the same fault. found: what the record was made of, where that is known."""
         wanted = (self.op, self.mechanism, self.phase, self.layer, self.forward_op)
         both = zip(_places(origin, path, places), (self.at, self.forward_at))
-        return _narrow(origin) == wanted and all(_same_place(one, two) for one, two in both)
+        if _narrow(origin) != wanted or not all(_same_place(one, two) for one, two in both):
+            return False
+        if _dtypes(origin) != self.dtypes or not (_values(origin) & self.values or _values(origin) == self.values):
+            return False
+        return found is None or found.kinds == self.kinds
 
     @property
     def kept(self) -> frozenset[int]:
@@ -100,6 +118,20 @@ def _narrow(origin: Mapping[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
     values["forward_op"] = None if values["forward_op"] is None else base_name(values["forward_op"])
     op, mechanism, phase, layer, forward_op = values.values()
     return op, mechanism, phase, layer, forward_op
+
+
+def _values(origin: Mapping[str, Any]) -> frozenset[str]:
+    """The kinds of bad values: that of the element, and the others beside it."""
+    output = origin.get("output") or {}
+    found = {name for name, key in (("nan", "nan"), ("inf", "posinf"), ("-inf", "neginf")) if output.get(key)}
+    value = origin.get("value")
+    if isinstance(value, float) and not math.isfinite(value):
+        found.add(str(value))
+    return frozenset(found)
+
+
+def _dtypes(origin: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(item["dtype"] for item in origin.get("inputs") or ())
 
 
 def _places(origin: Mapping[str, Any], path: str, places: Mapping[int, frozenset[int]]) -> tuple[Place, Place]:
@@ -141,13 +173,16 @@ class Question:
 
 
 def shows(asked: Question, fault: Fault) -> tuple[bool, float]:
-    """Whether the candidate shows the fault, and how many seconds of a processor its plain run took."""
+    """Whether the candidate shows the fault, and how many seconds of a processor its plain run took. That one is held
+    to the original's conduct; the others do the same.
+    """
     before = _spent()
     confinement = dataclasses.replace(asked.confinement, seed=1, most=asked.most)
     plain = run_script(Job(asked.path, around=_around(asked, confinement, asked.seconds)))
     spent = _spent() - before
     if (asked.most is not None and spent > asked.most) or not is_bad(plain, fault.raised):
         return False, spent
+    asked = dataclasses.replace(asked, confinement=dataclasses.replace(asked.confinement, conduct=None))
     for seed in FURTHER if asked.whole else ():
         other = dataclasses.replace(asked.confinement, seed=seed)
         if not is_bad(run_script(Job(asked.path, around=_around(asked, other, asked.seconds))), fault.raised):
@@ -183,9 +218,11 @@ def is_bad(plain: Ran, raised: Optional[str]) -> bool:
 
 def _searched(asked: Question, fault: Fault, runs: Runs) -> bool:
     """The whole search, as for the original."""
-    verdict, _, payload = bisect(begun(runs))
+    script = begun(runs)
+    verdict, _, payload = bisect(script)
     origin = (payload or {}).get("origin")
-    return verdict == "bad" and origin is not None and fault.is_in(origin, asked.path, asked.places)
+    found = None if script.found is None else script.found.found
+    return verdict == "bad" and origin is not None and fault.is_in(origin, found, asked.path, asked.places)
 
 
 def _made_here(asked: Question, fault: Fault, runs: Runs) -> bool:
@@ -231,7 +268,7 @@ def _ends(made: list[Candidate]) -> Iterator[Candidate]:
 
 def _captured(asked: Question, fault: Fault, runs: Runs, item: Candidate) -> bool:
     found = runs.capture(Wanted(item.name, fault.rule, max(0, item.place - WINDOW)))
-    return found is not None and fault.is_in(found.origin, asked.path, asked.places)
+    return found is not None and fault.is_in(found.origin, found, asked.path, asked.places)
 
 
 def _corrected(asked: Question, fault: Fault, runs: Runs) -> bool:
@@ -239,7 +276,7 @@ def _corrected(asked: Question, fault: Fault, runs: Runs) -> bool:
     rounding = runs.run(watch=ROUNDING).found
     if rounding is None or rounding.farthest is None or rounding.is_within:
         return False
-    if not fault.is_in({**rounding.origin(), "phase": fault.phase}, asked.path, asked.places):
+    if not fault.is_in({**rounding.origin(), "phase": fault.phase}, None, asked.path, asked.places):
         return False
     return runs.well(runs.run(watch=ROUNDING, given=rounding.farthest.address))
 

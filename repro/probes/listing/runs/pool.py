@@ -23,6 +23,7 @@ from ...script.child import Around, Job
 from ...script.folder import own_folder
 from ...script.run import run_script
 from .alike import Pair
+from .conduct import Conduct
 from .confined import CONFINED, Access, Confinement
 from .fault import Fault, Question, shows
 from .mirror import Mirror
@@ -37,6 +38,7 @@ class Setting:
     path: the script. folder: the one in which it was started. written: files that it writes itself. allowed: what it
     does beside computing; None where that is not known yet. imported: modules that are imported before a process is
     copied. threads: of PyTorch in each run; None as it comes. alike: arguments of a module that are of one shape.
+    conduct: of the original, which candidates are held to; None where that is not known yet.
     """
 
     path: str
@@ -46,6 +48,7 @@ class Setting:
     imported: frozenset[str] = frozenset()
     threads: Optional[int] = None
     alike: frozenset[Pair] = frozenset()
+    conduct: Optional[Conduct] = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Worker:
         )
         if isinstance(asked, Try):
             limits = self._reports, asked.seconds, asked.most, asked.whole, asked.glance
-            return shows(Question(path, asked.places, confinement, *limits), asked.fault)
+            held = dataclasses.replace(confinement, conduct=setting.conduct)
+            return shows(Question(path, asked.places, held, *limits), asked.fault)
         within = CONFINED, dataclasses.replace(confinement, seed=asked.seed)
         around = Around(within, asked.seconds, self._reports)
         return run_script(Job(path, (), asked.watch, asked.given, around))

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...script.child import LIBRARIES
 from ...values.figures import is_bad
 from .alike import Alike, told
+from .conduct import Conduct, Seen, observed
 from .confined import Access, heard
 
 RECORD = "listing.runs.recorded:record"
@@ -30,21 +31,22 @@ LOOKS = 200  # times that a variable is looked at on one line: a loop may run fo
 
 @dataclass
 class Recorded:
-    """lines: those that ran. bad: (line, expression) of what was bound there and holds a NaN or Inf, in the order in
-    which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
+    """lines: those that ran. bad: (line, expression, "NaN", "Inf" or both) of what was bound there and is not finite, in
+    the order in which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
     and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
     arguments and other records. access: what the script wrote, started and connected to. imported: the modules of large
-    libraries that it needed. alike: arguments of a module that are of one shape.
+    libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a smaller one is held to.
     """
 
     lines: set[int] = field(default_factory=set)
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    bad: list[tuple[int, str, str]] = field(default_factory=list)
     tensors: dict[tuple[int, str], tuple[tuple[int, ...], str]] = field(default_factory=dict)
     modules: set[str] = field(default_factory=set)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     access: set[Access] = field(default_factory=set)
     alike: Alike = field(default_factory=Alike)
     imported: frozenset[str] = frozenset()
+    conduct: Conduct = field(default_factory=Conduct)
 
 
 def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
@@ -57,6 +59,7 @@ def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Reco
 def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[None]:
     path = sys.modules["__main__"].__file__
     seen: Counter[tuple[int, str]] = Counter()
+    met: set[tuple[int, str]] = set()
     last: dict[int, int] = {}  # the line that each frame ran before
 
     def look(frame: FrameType) -> None:
@@ -72,9 +75,10 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
                 elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
                     plain = {key: item for key, item in vars(value).items() if isinstance(item, PLAIN)}
                     made.options.setdefault(name, plain)
-                for shown in _bad_in(name, value):
-                    if (line, shown) not in made.bad:
-                        made.bad.append((line, shown))
+                for shown, kind in _bad_in(name, value):
+                    if (line, shown) not in met:
+                        met.add((line, shown))
+                        made.bad.append((line, shown, kind))
 
     def inside(frame: FrameType, event: str, given: Any) -> Any:
         look(frame)
@@ -90,11 +94,14 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
 
     heard(made.access.add)
     told(made.alike.look)
-    sys.settrace(outside)
+    doing = Seen()
     try:
-        yield
+        with observed(doing):
+            sys.settrace(outside)
+            yield
     finally:
         sys.settrace(None)
+        made.conduct = doing.conduct
         names = {name for name in list(sys.modules) if name.split(".")[0] in LIBRARIES}
         made.imported = frozenset(name for name in names if not name.startswith(COMPILER))
 
@@ -103,18 +110,24 @@ def _is_record(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, (type, dict)) and hasattr(value, "__dict__")
 
 
-def _bad_in(name: str, value: Any) -> Iterator[str]:
-    """The expressions that give a bad tensor: the name itself, or an attribute of a model's output."""
-    if isinstance(value, Tensor):
-        if _is_bad(value):
-            yield name
-    elif isinstance(value, dict) and hasattr(value, "to_tuple"):
-        yield from (f"{name}.{key}" for key, item in value.items() if isinstance(item, Tensor) and _is_bad(item))
+def _bad_in(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The expressions that give a bad tensor, and what it holds: the name itself, or an attribute of a model's output."""
+    held = {name: value} if isinstance(value, Tensor) else {}
+    if isinstance(value, dict) and hasattr(value, "to_tuple"):
+        held = {f"{name}.{key}": item for key, item in value.items() if isinstance(item, Tensor)}
+    for shown, tensor in held.items():
+        kind = _kind(tensor)
+        if kind is not None:
+            yield shown, kind
 
 
-def _is_bad(tensor: Tensor) -> bool:
+def _kind(tensor: Tensor) -> Optional[str]:
+    """What it holds that is not finite; None where there is nothing."""
     try:
         plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided and not tensor.is_nested
-        return plain and tensor.is_floating_point() and tensor.numel() > 0 and is_bad(tensor.detach())
+        if not (plain and tensor.is_floating_point() and tensor.numel() > 0 and is_bad(tensor.detach())):
+            return None
+        found = [("NaN", tensor.isnan()), ("Inf", tensor.isinf())]
+        return " or ".join(name for name, there in found if bool(there.any()))
     except Exception:  # noqa: BLE001 - a tensor without numbers (meta, of a transform) is not bad
-        return False
+        return None
