@@ -169,8 +169,7 @@ class _Draft:
         answer, quoted = self.answer, self.quoted
         wanted = f"**Expected:** {expected(answer, quoted)}"
         first = [not_theirs(answer, self.form), first_lines(answer, self.form.package, self.releases, self.latest)]
-        decide = "
-".join(filter(None, first))
+        decide = "\n".join(filter(None, first))
         shown = [decide, self._search(), *_scripts(answer, quoted, kept, whole=self.whole)]
         table = next((part for name in TABLES for part in self.report if part.heading == name), None)
         opened = [markdown(table)] if table and table.heading in kept else []

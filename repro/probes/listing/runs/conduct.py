@@ -174,7 +174,9 @@ def _drawing(name: str, state: Callable[[], Any], seen: Seen) -> Callable[[], No
     for holder, setter in _seeding(name):
         _wrap(holder, setter, by)
     if name == "numpy":
-        _wrap(sys.modules["numpy"].random, "default_rng", lambda *given, **named: _own_generator(given, named, seen, name))
+        _wrap(
+            sys.modules["numpy"].random, "default_rng", lambda *given, **named: _own_generator(given, named, seen, name)
+        )
     return check
 
 
