@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 BACKENDS = ("eager", "aot_eager")  # the layers in front of the backend that a program asks for
+NOT_NARROW = "the script asks PyTorch for nothing narrower than float32"
+NOT_COMPILED = "the script compiles nothing"
+_applied: "set[str]" = set()  # sentences of IDLE that do not hold in this process
 
 
 class NotHere(Exception):
@@ -24,6 +27,13 @@ def applied(names: tuple[str, ...]) -> Iterator[None]:
         for name in names:
             stack.enter_context(SETTINGS[name]())
         yield
+
+
+def idle(names: tuple[str, ...]) -> "list[str]":
+    """Why those of these settings that can tell it changed nothing in this process. Where all of them did not, the
+    program ran as it does without them, and its end says nothing of them.
+    """
+    return [IDLE[name] for name in names if name in IDLE and IDLE[name] not in _applied]
 
 
 @contextlib.contextmanager
@@ -103,11 +113,16 @@ def in_float32() -> Iterator[None]:
     methods = {torch.Tensor.half: torch.Tensor.float, torch.Tensor.bfloat16: torch.Tensor.float}
 
     def wide(item: Any) -> Any:
-        return torch.float32 if isinstance(item, torch.dtype) and item in narrow else item
+        if not (isinstance(item, torch.dtype) and item in narrow):
+            return item
+        _applied.add(NOT_NARROW)
+        return torch.float32
 
     class Widen(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             given = {key: wide(item) for key, item in (kwargs or {}).items()}
+            if func in methods:
+                _applied.add(NOT_NARROW)
             return methods.get(func, func)(*map(wide, args), **given)
 
     default = torch.set_default_dtype
@@ -115,6 +130,8 @@ def in_float32() -> Iterator[None]:
     enter = autocast.__enter__
 
     def off(self: Any) -> Any:
+        if self._enabled:
+            _applied.add(NOT_NARROW)
         self._enabled = False
         return enter(self)
 
@@ -163,7 +180,13 @@ def _compile_is(other: Callable[..., Any]) -> Iterator[None]:
     import torch
 
     before = torch.compile
-    torch.compile = other
+
+    @functools.wraps(before)
+    def noted(*args: Any, **given: Any) -> Any:
+        _applied.add(NOT_COMPILED)
+        return other(*args, **given)
+
+    torch.compile = noted
     try:
         yield
     finally:
@@ -184,3 +207,9 @@ SETTINGS: dict[str, Callable[[], "contextlib.AbstractContextManager[None]"]] = {
     "mkldnn=off": no_onednn,
     **{f"compile={name}": functools.partial(compiled_with, functools.partial(_always, name)) for name in BACKENDS},
 }
+IDLE = {
+    "dtype=float32": NOT_NARROW,
+    "compile=off": NOT_COMPILED,
+    **{f"compile={name}": NOT_COMPILED for name in BACKENDS},
+}
+"""Settings that know whether they changed anything, and what is so where they did not."""

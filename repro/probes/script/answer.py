@@ -157,7 +157,7 @@ def ablation(script: Script, name: str) -> Outcome:
     if runs.well(ran) and not script.chance.same(runs, name):
         return "skip", "good, but not under each seed, and the script sets none", change
     if runs.same(ran):
-        return "bad", ran.reason, change
+        return ("skip", ran.idle[0], change) if ran.idle else ("bad", ran.reason, change)
     if runs.well(ran) and ran.verdict == "good":
         return "good", ran.reason, change
     return "skip", ran.reason, change

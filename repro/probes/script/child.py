@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from ..machine.family import LINUX, die_with_parent, nothing_left_behind
-from ..program.settings import applied
+from ..program.settings import applied, idle
 from ..protocol import wire
 from .folder import own_folder
 
@@ -78,9 +78,9 @@ class Ended:
     """How a run ended.
 
     status: the operating system's; minus the signal's number where a signal ended it. how: what the script's code did
-    last: {"how": "ended"}, {"how": "exit"}, or {"how": "raised", ...}; None where the process was gone
-    before that was known. lines: the last on standard output. errors: the last on standard error. traceback:
-    whether one was printed there. found: what the watch found; None where it could not say.
+    last: {"how": "ended"}, {"how": "exit"}, or {"how": "raised", ...}, each with "idle": why settings changed nothing;
+    None where the process was gone before that was known. lines: the last on standard output. errors: the last on
+    standard error. traceback: whether one was printed there. found: what the watch found; None where it could not say.
     """
 
     status: int
@@ -316,7 +316,7 @@ def _launch(job: Job, report: str) -> None:
     def tell() -> None:
         if not done:
             done.append(True)
-            _write(report, how, found)
+            _write(report, {**how, "idle": idle(job.settings)}, found)
 
     try:
         telling = _telling_before_exit(tell) if job.watch else contextlib.nullcontext()

@@ -29,7 +29,7 @@ class Ran:
 
     ``exit_status`` is the operating system's. ``lines``: the last that it printed. ``key``: what makes two runs end
     alike: the status, or what was raised and on which line. ``raised``: whether an exception ended it that is no answer
-    of the script's own. ``found``: what the watch found.
+    of the script's own. ``found``: what the watch found. ``idle``: why settings changed nothing, where they did not.
     """
 
     verdict: str
@@ -41,6 +41,7 @@ class Ran:
     key: Key
     raised: bool
     found: Any
+    idle: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> tuple[str, str, dict[str, Any]]:
@@ -114,7 +115,7 @@ def _ran(ended: Ended, path: str, sha256: str) -> Ran:
     key: Key = (how["type"], how["line"]) if raised else (ended.status,)
     return Ran(
         verdict, reason, ended.status, ended.lines, ended.errors, sha256, key, raised and verdict == "skip",
-        ended.found,
+        ended.found, tuple(how.get("idle", ())),
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from support.handmade import case_of
 
 from repro.probes.checkpoint.resolve import CannotResolve
 from repro.probes.main import run_plan
+from repro.probes.program.settings import IDLE
 from repro.probes.protocol.wire import Emitter
-from repro.probes.script.answer import asked
+from repro.probes.script.answer import ablation, asked
 from repro.probes.script.child import LINES, Job, Tail
 from repro.probes.script.run import run_plainly, run_script
 
@@ -320,3 +321,22 @@ def test_a_warning_is_no_reason(tmp_path):
     )
     ran = run_plainly(str(path))
     assert (ran.verdict, ran.reason) == ("bad", "the error itself")
+
+
+@pytest.mark.parametrize(
+    ("lines", "narrow", "compiled"),
+    [
+        (["x = torch.zeros(1)"], False, False),
+        (["x = torch.zeros(1).half().float()"], True, False),
+        (["x = torch.zeros(1, dtype=torch.bfloat16).float()"], True, False),
+        (["with torch.autocast('cpu'):", "    x = torch.zeros(1)"], True, False),
+        (["x = torch.compile(torch.zeros_like, backend='eager')(torch.ones(1))"], False, True),
+    ],
+)
+def test_a_change_that_changes_nothing_does_not_apply(lines, narrow, compiled, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text("\n".join(["import torch", *lines, "assert (x / x).isfinite().all()"]), "utf-8")
+    found = asked(str(path))
+    for name, applies in (("dtype=float32", narrow), ("compile=off", compiled)):
+        verdict, reason, _ = ablation(found, name)
+        assert (verdict, reason in IDLE.values()) == (("bad", False) if applies else ("skip", True))
