@@ -38,7 +38,8 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    parts = (_phase(origin), element_words(origin), _came_in(origin), _against_reference(origin, bisect))
+    held = "" if origin.held is None else f"{origin.held.tensor} holds {origin.held.value} at {list(origin.held.index)}"
+    parts = (_phase(origin), element_words(origin), held, _came_in(origin), _against_reference(origin, bisect))
     details = [part for part in parts if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)

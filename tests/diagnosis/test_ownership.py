@@ -15,6 +15,7 @@ from repro.core.payloads import (
     Cause,
     Figures,
     Files,
+    Held,
     Largest,
     Load,
     Misplaced,
@@ -269,3 +270,11 @@ def test_what_is_rounding_alone_is_nobodys(not_judged, is_it):
     found = answered("divergent", bisect=Bisect(rounding=rounding))
     assert is_rounding(found) is is_it
     assert (owner(found).project, "not a bug" in owner(found).reason) == (None, is_it)
+
+
+@pytest.mark.parametrize(("in_file", "project"), [(True, "checkpoint"), (False, None)])
+def test_a_number_that_decides_whatever_the_module_is_given_is_the_files(in_file, project):
+    number = Held(tensor="norm.running_var", index=(5,), value=-0.7, instead=0.7, in_file=in_file)
+    found = owner(born(mechanism="invalid", code="transformers", held=number))
+    assert found.project == project
+    assert "norm.running_var holds -0.7 at [5]. With 0.7 in its place" in found.reason
