@@ -38,8 +38,7 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     operator = ", ".join(part for part in (origin.op, origin.source) if part)
     if operator:
         where += f" ({operator})"
-    held = "" if origin.held is None else f"{origin.held.tensor} holds {origin.held.value} at {list(origin.held.index)}"
-    parts = (_phase(origin), element_words(origin), held, _came_in(origin), _against_reference(origin, bisect))
+    parts = (_phase(origin), element_words(origin), _held(origin), _came_in(origin), _against_reference(origin, bisect))
     details = [part for part in parts if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
@@ -83,6 +82,12 @@ def _phase(origin: Origin) -> str:
     step = "" if origin.train_step is None else f" of step {origin.train_step}"
     step += "" if origin.micro_batch is None else f", micro batch {origin.micro_batch}"
     return f"in the {origin.phase} phase{step}" if step or origin.phase not in (None, "forward") else ""
+
+
+def _held(origin: Origin) -> str:
+    """The number of the model that decides."""
+    held, value = origin.held, None if origin.held is None else number(origin.held.value)
+    return "" if held is None or value is None else f"{held.tensor} holds {plain(value)} at {list(held.index)}"
 
 
 def element_words(origin: Origin) -> str:

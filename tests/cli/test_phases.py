@@ -157,6 +157,8 @@ def test_a_factory_that_raises_is_no_answer(tmp_path: Path) -> None:
         (("x.txt", "--factory", "voice.py:f"), "the weights for --factory"),
         (("--generate", "0"), "0 is not in the range"),
         (("--factory", "voice.py:f", "--weights", "random:0"), "is of a configuration"),
+        (("--factory", "voice.py:f", "--inputs", "x.npz", "--prompt", "a"), "so --prompt would not be used"),
+        (("--factory", "voice.py:f", "--inputs", "x.npz", "--image", "a.png"), "so --image would not be used"),
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path: Path, args: tuple[str, ...], words: str) -> None:
