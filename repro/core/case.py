@@ -88,6 +88,8 @@ def case_from(
             "--keep-float32 asks what must not be in the dtype of the rest: add --dtype float16 or bfloat16."
         )
     seeded = _seeded(weights)
+    if inputs is not None:
+        _refuse_beside_inputs({"--prompt": prompts, "--image": image, "--audio": audio})
     if factory is not None:
         if seeded:
             raise UsageError(f"--weights {weights} is of a configuration; --factory gives a module with its weights.")
@@ -121,8 +123,6 @@ def case_from(
         _refuse_settings(model, {"--generate": generate is not None, "--train-step": train_step is not None})
         _refuse_settings(model, {"--keep-float32": keep_float32})
         _refuse_settings(model, {"--image": image, "--audio": audio, "--inputs": inputs})
-    if inputs is not None:
-        _refuse_beside_inputs({"--prompt": prompts, "--image": image, "--audio": audio})
     if seeded and place is not None and place.is_file():
         raise UsageError(f"--weights {weights} needs a configuration: give a folder or a Hub id, not {model}.")
     return Case(

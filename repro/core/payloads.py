@@ -399,6 +399,18 @@ class Excerpt(Record, frozen=True, kw_only=True):
     lines: tuple[str, ...] = ()
 
 
+class Held(Record, frozen=True, kw_only=True):
+    """A number of the model that makes the origin bad whatever its module is given; with ``instead`` in its place that
+    is finite there. ``in_file``: whether it is as the file has it.
+    """
+
+    tensor: str
+    index: tuple[int, ...]
+    value: Number
+    instead: Number
+    in_file: bool
+
+
 class Origin(Record, frozen=True, kw_only=True):
     """Where the first bad value is born.
 
@@ -417,8 +429,8 @@ class Origin(Record, frozen=True, kw_only=True):
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
     "epsilon" where the module's epsilon is 0.
     ``ratio``: of a finite number, how many times farther from float64 it is than rounding allows.
-    ``largest_weight`` is the largest parameter of the modules that ran. ``excerpt`` shows ``cause_source``, where there
-    is none ``forward_source``, else ``source``.
+    ``held`` is the number of the model that decides. ``largest_weight`` is the largest parameter of the modules that
+    ran. ``excerpt`` shows ``cause_source``, where there is none ``forward_source``, else ``source``.
     """
 
     module: str | None = None
@@ -461,6 +473,7 @@ class Origin(Record, frozen=True, kw_only=True):
     cause_source: str | None = None
     decided_by: str | None = None
     ratio: Number | None = None
+    held: Held | None = None
     largest_weight: Largest | None = None
     excerpt: Excerpt | None = None
 

@@ -35,10 +35,10 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
     if origin.tensor:
         where += f": {origin.tensor}" + (f" ({origin.stored_as} in the file)" if origin.stored_as else "")
         where += f" at {list(origin.tensor_index)}" if origin.tensor_index else ""
-    operator = ", ".join(part for part in (origin.op, origin.source) if part)
+    operator = ", ".join(part for part in (origin.op, _source(origin)) if part)
     if operator:
         where += f" ({operator})"
-    parts = (_phase(origin), element_words(origin), _came_in(origin), _against_reference(origin, bisect))
+    parts = (_phase(origin), element_words(origin), _held(origin), _came_in(origin), _against_reference(origin, bisect))
     details = [part for part in parts if part]
     if details:
         where += ("; " if origin.tensor else ": ") + "; ".join(details)
@@ -82,6 +82,22 @@ def _phase(origin: Origin) -> str:
     step = "" if origin.train_step is None else f" of step {origin.train_step}"
     step += "" if origin.micro_batch is None else f", micro batch {origin.micro_batch}"
     return f"in the {origin.phase} phase{step}" if step or origin.phase not in (None, "forward") else ""
+
+
+def _source(origin: Origin) -> str | None:
+    """The source line; of a notebook's cell with its text, since there is no file to look it up in."""
+    shown = origin.excerpt
+    if origin.source is None or not origin.source.startswith("In [") or shown is None or shown.source != origin.source:
+        return origin.source
+    place = int(origin.source.rpartition(":")[2]) - shown.first
+    text = shown.lines[place].strip() if 0 <= place < len(shown.lines) else ""
+    return f"{origin.source}: {text}" if text else origin.source
+
+
+def _held(origin: Origin) -> str:
+    """The number of the model that decides."""
+    held, value = origin.held, None if origin.held is None else number(origin.held.value)
+    return "" if held is None or value is None else f"{held.tensor} holds {plain(value)} at {list(held.index)}"
 
 
 def element_words(origin: Origin) -> str:

@@ -203,7 +203,22 @@ def _data(answer: Answer) -> Owner | None:
             f"{origin.op} is correct for these inputs: with other labels or lengths the loss is finite.",
             "Leave out examples without a label, or with a target that does not fit its input.",
         )
-    return _epsilon(answer, origin) or _large_weight(answer, origin)
+    return _held(origin) or _epsilon(answer, origin) or _large_weight(answer, origin)
+
+
+def _held(origin: Origin) -> Owner | None:
+    """The checkpoint's, where one number of it makes the operator bad whatever the module is given."""
+    held = origin.held
+    if held is None:
+        return None
+    value, instead = (plain(number(item) or 0.0) for item in (held.value, held.instead))
+    reason = (
+        f"{held.tensor} holds {value} at {list(held.index)}. With {instead} in its place {origin.op} gives a finite "
+        "number there, and with other inputs of the module it gives none."
+    )
+    if not held.in_file:
+        return Owner(None, f"{reason} No file that was read holds it; who set it so is not known.")
+    return Owner("checkpoint", reason)
 
 
 def _epsilon(answer: Answer, origin: Origin) -> Owner | None:

@@ -160,7 +160,8 @@ class Guard:
         self.out = None
         try:
             folder = paths.make(_free(out))  # another process of the same training may have taken it since
-            save(str(paths.make(folder / STEP)), self._model, self._guarding.calls, bad, self.step)
+            optimizer = next(iter(self._optimizers), None)
+            save(str(paths.make(folder / STEP)), self._model, self._guarding.calls, bad, self.step, optimizer)
             self.out = folder
             finding.report(folder)
         except Exception as error:  # noqa: BLE001 - the finding is there all the same, and so is the training

@@ -24,7 +24,8 @@ def replay(step: str | Path, model: nn.Module) -> Finding:
 
     Args:
         step: The folder ``step`` of a guard's report.
-        model: A model of the same class. It gets the step's weights and mode.
+        model: A model of the same class. It gets the step's weights and mode, and for a step of the optimizer's own
+            its gradients.
 
     Returns:
         The finding; "good" where the step is good here.
@@ -34,10 +35,10 @@ def replay(step: str | Path, model: nn.Module) -> Finding:
     """
     module = inside(model)
     try:
-        said, calls, bad = read(str(step), module)
+        said, calls, bad, optimizer = read(str(step), module)
     except NoStep as error:
         raise UsageError(str(error)) from error
-    told = Again(module, calls).look_into(bad)
+    told = Again(module, calls, optimizer).look_into(bad)
     number = said.get("step")
     bisected = bisect_of_step(told)
     watched = guard_outcome(told, number if isinstance(number, int) else None)

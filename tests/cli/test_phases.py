@@ -11,6 +11,7 @@ import torch
 from corpus import families
 from safetensors.torch import save_file
 from support.hosting import repro
+from transformers import ResNetConfig, ResNetForImageClassification
 
 VOICE = """
 import torch
@@ -159,6 +160,8 @@ def test_a_factory_that_raises_is_no_answer(tmp_path: Path) -> None:
         (("x.txt", "--factory", "voice.py:f"), "the weights for --factory"),
         (("--generate", "0"), "0 is not in the range"),
         (("--factory", "voice.py:f", "--weights", "random:0"), "is of a configuration"),
+        (("--factory", "voice.py:f", "--inputs", "x.npz", "--prompt", "a"), "so --prompt would not be used"),
+        (("--factory", "voice.py:f", "--inputs", "x.npz", "--image", "a.png"), "so --image would not be used"),
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path: Path, args: tuple[str, ...], words: str) -> None:
@@ -258,6 +261,26 @@ def test_two_files_of_weights_are_compared_in_one_module(tmp_path: Path) -> None
     answer = json.loads((tmp_path / "o" / "verdict.json").read_text())
     models = {one["name"]: one["verdict"] for one in answer["comparison"]["models"]}
     assert (ran.returncode, models) == (1, {"small.safetensors": "good", "large.safetensors": "bad"})
+
+
+@pytest.mark.parametrize(("value", "project"), [(-0.7, "checkpoint"), (0.7, None)])
+def test_a_negative_variance_in_the_file_is_the_files(tmp_path: Path, value: float, project: str | None) -> None:
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3, image_size=32
+    )
+    model = ResNetForImageClassification(config).eval()
+    tensor = "resnet.encoder.stages.1.layers.0.layer.0.normalization.running_var"
+    dict(model.named_buffers())[tensor][5] = value
+    model.save_pretrained(tmp_path / "model")
+    _, answer = asked(tmp_path, "model", "--no-ablations", "--no-reduce")
+    assert (answer["verdict"] == "bad", answer["owner"] and answer["owner"]["project"]) == (value < 0, project)
+    if project is not None:
+        held = answer["origin"]["held"]
+        assert (held["tensor"], held["index"], held["in_file"]) == (tensor, [5], True)
+        assert (held["value"], held["instead"]) == (pytest.approx(-0.7), pytest.approx(0.7))
+        assert "normalization.running_var holds -0.7 at [5]" in answer["owner"]["reason"]
+        assert "| decided by | `resnet." in (tmp_path / "o" / "report.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from repro.core.payloads import (
     Cause,
     Figures,
     Files,
+    Held,
     Largest,
     Load,
     Misplaced,
@@ -25,6 +26,7 @@ from repro.core.payloads import (
     Weights,
 )
 from repro.core.records import Case, Kind, Outcome
+from repro.core.sentences import origin_sentence
 from repro.diagnosis.known import Exclusion
 from repro.diagnosis.owner import owner
 
@@ -295,3 +297,12 @@ def test_what_goes_away_by_chance_is_nobodys(unseeded, advice):
     found = owner(bad)
     assert (found.project, "Not deterministic: 3 of 5" in found.reason) == (None, True)
     assert found.advice.startswith(advice)
+
+
+@pytest.mark.parametrize(("in_file", "project"), [(True, "checkpoint"), (False, None)])
+def test_a_number_that_decides_whatever_the_module_is_given_is_the_files(in_file, project):
+    number = Held(tensor="norm.running_var", index=(5,), value=-0.7, instead=0.7, in_file=in_file)
+    found = owner(born(mechanism="invalid", code="transformers", held=number))
+    assert "; norm.running_var holds -0.7 at [5]" in origin_sentence(replace(ORIGIN, held=number), None)
+    assert found.project == project
+    assert "norm.running_var holds -0.7 at [5]. With 0.7 in its place" in found.reason

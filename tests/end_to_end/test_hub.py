@@ -145,6 +145,45 @@ def test_a_cut_connection_is_taken_up_again(hub: Hub, cache: Path, folder: Path)
     assert blob.read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
+CHUNK = constants.DOWNLOAD_CHUNK_SIZE
+"""What huggingface_hub writes at once: of a cut download it keeps whole chunks, and asks for the rest by a range."""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose file is larger than two chunks."""
+    place = tmp_path_factory.mktemp("large")
+    sizes = {"n_layer": 1, "n_head": 2, "n_embd": 32, "vocab_size": 5 * CHUNK // 256, "n_positions": 32}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).save_pretrained(place)
+    return place
+
+
+def test_a_cut_download_is_taken_up_by_a_range(hub: Hub, cache: Path, large: Path) -> None:
+    """No chunk that was kept goes out again."""
+    hub.add("org/large", large)
+    data, cut = (large / WEIGHTS).read_bytes(), 2 * CHUNK + 20_000
+    hub.cut[WEIGHTS] = cut
+    assert step_files("org/large")[0] == "good"
+    (wanted,) = (words for words in hub.ranges if words.startswith(WEIGHTS))
+    assert wanted.startswith(f"{WEIGHTS} bytes={2 * CHUNK}-")
+    assert hub.served[WEIGHTS] == cut + len(data) - 2 * CHUNK
+    (blob,) = cache.glob(f"*/blobs/{etag(WEIGHTS, data)}")
+    assert blob.read_bytes() == data
+
+
+def test_another_run_completes_what_a_network_that_went_away_has_left(hub: Hub, tmp_path: Path, large: Path) -> None:
+    """Whether it asks for all of the file or for the rest is huggingface_hub's own choice."""
+    hub.add("org/large", large)
+    data, cut = (large / WEIGHTS).read_bytes(), CHUNK + 20_000
+    hub.cut[WEIGHTS], hub.down_after_cut = cut, True
+    assert asked(hub, tmp_path, "weights", "org/large").returncode == 125
+    hub.down = False
+    assert asked(hub, tmp_path, "weights", "org/large").returncode == 0
+    assert cut + len(data) - CHUNK <= hub.served[WEIGHTS] <= cut + len(data)
+    (blob,) = (tmp_path / "home" / "hub").glob(f"*/blobs/{etag(WEIGHTS, data)}")
+    assert blob.read_bytes() == data
+
+
 def test_a_snapshot_without_all_of_its_shards_is_completed(
     hub: Hub, cache: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,3 +54,8 @@ def test_findings_are_shown_as_tables_and_the_report_is_written(page):
     assert shown[0].data["text/plain"].startswith("BAD  float32 invalid operation")
     assert notebook.cells[3].outputs[0].text.strip() == "report.md"
     assert (out / "reproducer.py").exists()
+    number = 1 + next(at for at, line in enumerate(MODEL.strip().split("\n")) if "size / size" in line)
+    first = f"In [1]:{number}: return size / size"
+    assert all(f"(aten.div.Tensor, {first})" in output.data["text/plain"] for output in shown)
+    assert f"| source | `In [1]:{number}` |" in (out / "report.md").read_text("utf-8")
+    assert "ipykernel" not in shown[0].data["text/plain"] + shown[0].data["text/html"]

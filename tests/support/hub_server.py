@@ -37,7 +37,8 @@ class Hub:
     """The repositories, what goes wrong, and what was asked.
 
     ``cut``: of a file, after how many bytes its next answer ends. ``wrong``: of a file, what is sent in its place.
-    ``down``: every connection is closed without an answer.
+    ``down``: every connection is closed without an answer. ``served``: how many bytes of each file went out, and
+    ``ranges`` what was asked for by a range.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Hub:
     down_after_cut: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     ranges: list[str] = field(default_factory=list)
+    served: Counter[str] = field(default_factory=Counter)
     address: str = ""
 
     def add(self, identifier: str, folder: Path, revision: str = "main", **more: Any) -> str:
@@ -151,7 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(wanted.removeprefix("bytes=").split("-")[0])
             status = 206
             heads["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._send(status, data[start:], heads, self.hub.cut.pop(name, None) if self.command == "GET" else None)
+        cut = self.hub.cut.pop(name, None) if self.command == "GET" else None
+        if self.command == "GET":
+            self.hub.served[name] += len(data[start:] if cut is None else data[start:][:cut])
+        self._send(status, data[start:], heads, cut)
 
     def _error(self, status: int, code: str, said: str, sha: str | None = None) -> None:
         heads = {"X-Error-Code": code, "X-Error-Message": said} | ({"X-Repo-Commit": sha} if sha else {})

@@ -1,4 +1,6 @@
-"""A step that went bad, on disk: its batches, the random state and the weights, so that it can be made again."""
+"""A step that went bad, on disk: its batches, the random state, the weights, and for a fault of the optimizer's own
+step its state and gradients, so that it can be made again.
+"""
 
 import json
 import os
@@ -15,17 +17,19 @@ from ..machine.chance import Chance
 from ..model.lent import PLAIN
 from ..model.ready import ready
 from ..protocol.failures import one_line
-from ..values.figures import digest, dtype_name
+from ..values.figures import digest, dtype_name, tensors_in
 from ..values.nest import rebuild
 from .again import Bad, Call
 
-STEP, DATA, WEIGHTS = "step.json", "step.pt", "weights.pt"
-LARGEST = 8 << 30  # bytes of weights that are saved; of larger ones only the digest is
+STEP, DATA, WEIGHTS, OPTIMIZER = "step.json", "step.pt", "weights.pt", "optimizer.pt"
+LARGEST = 8 << 30  # bytes of weights that are saved; of larger ones only the digest is; the same of an optimizer
 
 
-def save(folder: str, model: nn.Module, calls: Iterable[Call], bad: Bad, number: Optional[int]) -> None:
+def save(
+    folder: str, model: nn.Module, calls: Iterable[Call], bad: Bad, number: Optional[int], optimizer: Any = None
+) -> None:
     """Write ``step.json`` (what and when), ``step.pt`` (inputs, the gradients that came back, the random state of each
-    call) and ``weights.pt`` into ``folder``, which exists.
+    call), ``weights.pt`` and, for a fault of the optimizer's own step, ``optimizer.pt`` into ``folder``, which exists.
 
     All of it can be read by ``torch.load(weights_only=True)``.
 
@@ -53,9 +57,65 @@ def save(folder: str, model: nn.Module, calls: Iterable[Call], bad: Bad, number:
         "left_out": sorted(left_out),
         "weights": {name: _of(tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)},
         "torch": torch.__version__,
+        "optimizer": None if bad.phase != "optimizer" else _keep_optimizer(folder, model, optimizer),
     }
     with open(os.path.join(folder, STEP), "w", encoding="utf-8") as opened:
         json.dump(told, opened, indent=1)
+
+
+def _keep_optimizer(folder: str, model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    """Write the optimizer's state and the gradients; what is said of it, with the reason where it is not written."""
+    if optimizer is None:
+        return {"saved": False, "why": "the guard was given no optimizer"}
+    named = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kind = type(optimizer)
+    told: dict[str, Any] = {"saved": False, "class": kind.__name__}
+    tensors = list(tensors_in([list(optimizer.state.values()), [parameter.grad for parameter in parameters]]))
+    told["bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if getattr(torch.optim, kind.__name__, None) is not kind:
+        return {**told, "why": f"{kind.__module__}.{kind.__name__} is none of torch.optim's own optimizers"}
+    if not all(id(parameter) in named for parameter in parameters):
+        return {**told, "why": "it has parameters that the model does not hold"}
+    if told["bytes"] > LARGEST:
+        return {**told, "why": f"state and gradients have {told['bytes']:,} bytes, and {LARGEST:,} are saved at most"}
+    plain = {
+        "groups": [
+            {**group, "params": [named[id(parameter)] for parameter in group["params"]]}
+            for group in optimizer.param_groups
+        ],
+        "state": {named[id(key)]: _on_cpu(dict(values)) for key, values in optimizer.state.items()},
+        "gradients": {named[id(item)]: _on_cpu(item.grad) for item in parameters if item.grad is not None},
+    }
+    torch.save(plain, os.path.join(folder, OPTIMIZER))
+    return {**told, "saved": True}
+
+
+def _optimizer_of(folder: str, model: nn.Module, told: dict[str, Any]) -> Any:
+    """The optimizer as it was saved, on the model's parameters, which get their gradients.
+
+    Raises:
+        NoStep: it was not saved; the message says why.
+    """
+    if not told.get("saved"):
+        raise NoStep(f"{folder} has no state of the optimizer, so its step cannot be made again: {told.get('why')}.")
+    kind = getattr(torch.optim, str(told["class"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise NoStep(f"{folder}: this PyTorch has no optimizer of the name {told['class']!r}.")
+    held, plain = dict(model.named_parameters()), _loaded(os.path.join(folder, OPTIMIZER))
+    groups = [{**group, "params": [held[name] for name in group["params"]]} for group in plain["groups"]]
+    making: Any = kind
+    optimizer = making(groups, lr=groups[0]["lr"])
+    for name, values in plain["state"].items():
+        optimizer.state[held[name]] = _beside(held[name], values)
+    for name, gradient in plain["gradients"].items():
+        held[name].grad = gradient.to(held[name].device)
+    return optimizer
+
+
+def _beside(parameter: Tensor, values: Any) -> Any:
+    """The state of a parameter, where that is; a count of steps stays on the CPU, as optimizers keep it."""
+    return rebuild(values, Tensor, lambda item: item.to(parameter.device) if item.dim() else item)
 
 
 def _call(call: Call, left_out: set[str]) -> dict[str, Any]:
@@ -88,9 +148,9 @@ class NoStep(Exception):
     """The folder holds no step that can be made again. The message says why."""
 
 
-def read(folder: str, model: nn.Module) -> tuple[dict[str, Any], list[Call], Bad]:
-    """What ``save`` wrote: what it says of the step, its calls, and what was bad. The model has the step's weights and
-    mode afterwards.
+def read(folder: str, model: nn.Module) -> tuple[dict[str, Any], list[Call], Bad, Any]:
+    """What ``save`` wrote: what it says of the step, its calls, what was bad, and the optimizer where its own step is
+    at fault. The model has the step's weights and mode afterwards, and the gradients where there is an optimizer.
 
     Raises:
         NoStep: a file is missing or of another shape, or the weights are not the model's.
@@ -108,13 +168,15 @@ def read(folder: str, model: nn.Module) -> tuple[dict[str, Any], list[Call], Bad
             _check_weights(model, told["weights"])
         model.train(training)
         calls = [_call_of(model, row) for row in rows]
+        kept = told.get("optimizer") if phase == "optimizer" else None
+        optimizer = None if kept is None else _optimizer_of(folder, model, kept)
     except NoStep:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
         raise NoStep(f"{folder}: {type(error).__name__}: {one_line(str(error), 500)}") from error
-    if not calls:
+    if not calls and optimizer is None:
         raise NoStep(f"{folder} holds no call of the model, so there is nothing to make again.")
-    return told, calls, Bad(what, phase, calls[-1], told.get("parameter"))
+    return told, calls, Bad(what, phase, calls[-1] if calls else None, told.get("parameter")), optimizer
 
 
 def _loaded(path: str) -> Any:

@@ -2,6 +2,7 @@
 
 import linecache
 import os
+import re
 import sys
 from dataclasses import dataclass
 from types import FrameType
@@ -12,6 +13,7 @@ import torch
 _LAYERS = f"{os.sep}nn{os.sep}modules{os.sep}"
 # Code that decides what a step of a training computes beside the layers: clipping, loss scaling, optimizers.
 _STEPS = tuple(name.replace("/", os.sep) for name in ("/nn/utils/clip_grad.py", "/amp/grad_scaler.py", "/optim/"))
+_NUMBERED = re.compile(r"<ipython-input-(\d+)")  # as older releases of IPython name a cell
 AROUND = 3  # lines of code before and behind the one that runs an operator
 WIDEST = 200  # characters of such a line
 _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")  # not torchvision, which is beside it
@@ -27,8 +29,21 @@ class Place:
 
 
 def short(place: Optional[Place]) -> Optional[str]:
-    """ "file.py:line"."""
-    return None if place is None else f"{os.path.basename(place.path)}:{place.line}"
+    """ "file.py:line"; of a notebook's cell, "In [3]:line"."""
+    return None if place is None else f"{_cell(place.path) or os.path.basename(place.path)}:{place.line}"
+
+
+def _cell(path: str) -> Optional[str]:
+    """The cell of a notebook, or the line of a session of IPython, by the number that stands beside it; None for any
+    other file. IPython knows under which name it compiled which cell last.
+    """
+    numbered = _NUMBERED.match(path)
+    if numbered:
+        return f"In [{numbered[1]}]"
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    told = getattr(getattr(shell, "compile", None), "format_code_name", lambda name: None)(path)
+    return None if not told else str(told[1]).replace("In[", "In [")
 
 
 def excerpt(place: Optional[Place]) -> Optional[dict[str, Any]]:

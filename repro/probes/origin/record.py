@@ -15,6 +15,8 @@ from ..values.figures import describe, first_bad_index, is_bad, scalar
 from .arithmetic import Again, limit_of, same_memory
 from .counterfactual import CASTS, Kin, finite_or_none, kin_of, value_at
 from .dimensions import locate
+from .held import MECHANISMS as HELD
+from .held import decisive
 from .mechanism import Answer, classify
 from .outside import DATA, Leaf, came_in, mechanism_of
 from .passes import Place
@@ -54,6 +56,9 @@ def describe_origin(
     else:  # the value is what the file holds, where it is another number than what was loaded
         reference = None if value is None else {"value": value, "dtype": "the file", "scope": "file"}
     model = loaded.model
+    held = None
+    if own and where is not None and mechanism in HELD:
+        held = decisive(loaded, lambda: run(model, seen.inputs), step.op.address, where)
     located = locate(model, seen.inputs, where)
     if leaf is not None and leaf.kind == DATA and leaf.name:  # the element of the input itself is known
         located = {**located, "place": in_input(leaf.name, leaf.tensor, leaf.index) or located["place"]}
@@ -79,6 +84,7 @@ def describe_origin(
         "reference": reference,
         "limit": limit_of(step.output.dtype),
         "note": note,
+        "held": held,
         "came_in": came_in(leaf.kind, leaf.tensor) if leaf else None,
     }
 

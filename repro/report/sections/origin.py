@@ -3,7 +3,7 @@
 from repro.core.answer import Answer
 from repro.core.encoding import Number, number
 from repro.core.mechanisms import mechanism
-from repro.core.payloads import Bisect, CameIn, Figures, InputPlace, Origin
+from repro.core.payloads import Bisect, CameIn, Figures, Held, InputPlace, Origin
 from repro.core.records import Outcome
 from repro.core.sentences import many, named_mechanism, named_module, origin_dtype, place_words
 from repro.report.markdown import Row, cell, shown_number, text
@@ -78,6 +78,7 @@ def _rows(origin: Origin, bisect: Bisect, run: str | None = None) -> list[Row]:
         "mechanism": cell(_mechanism(origin)),
         "dtype": _code(origin_dtype(origin, bisect)),
         "tensor": _code(origin.tensor),
+        "decided by": _held(origin.held) if origin.held else None,
         "tensor in the file": _code(origin.stored_as),
         "tensor index": _code(origin.tensor_index and list(origin.tensor_index)),
         "came in": _came_in(origin.came_in) if origin.came_in else None,
@@ -116,6 +117,11 @@ def _times(ratio: Number) -> str:
 def _is_place(origin: Origin) -> bool:
     """Whether the number of the token is a place in an input that is no text."""
     return origin.place is not None and not origin.place.kind.endswith("token")
+
+
+def _held(held: Held) -> str:
+    where, value, instead = _code(held.tensor), shown_number(held.value), shown_number(held.instead)
+    return f"{where} at {text(list(held.index))}, which holds {value}; finite with {instead} in its place"
 
 
 def _place(place: InputPlace) -> str:

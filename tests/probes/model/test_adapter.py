@@ -121,6 +121,20 @@ def test_a_nan_of_the_adapter_is_named(base, tmp_path):
     assert found["ablation:adapter=merged"]["verdict"] == "bad"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("part", ["mlp.c_proj", "attn.c_proj"])  # with an adapter on it, and without
+def test_an_infinity_of_the_base_is_the_same_tensor_in_the_weights_and_in_the_origin(tmp_path, part, dtype):
+    model, name = families.build("gpt2"), f"transformer.h.2.{part}.weight"
+    with torch.no_grad():
+        dict(model.named_parameters())[name][3, 2] = float("inf")
+    model.save_pretrained(tmp_path / "base")
+    write(tmp_path / "adapter", tmp_path / "base", "gpt2")
+    found = ends(tmp_path / "adapter", *STEPS[:5], dtype=dtype)
+    origin = found["bisect"]["payload"]["origin"]
+    assert f"the first is {name}: 0 NaN, 1 +inf, 0 -inf, first at [3, 2]" in found["weights"]["reason"]
+    assert (origin["tensor"], origin["tensor_index"], origin["mechanism"]) == (name, [3, 2], "bad_weights")
+
+
 def test_an_adapter_that_overflows_goes_away_with_it(base, tmp_path):
     def change(held):
         for name in held:

@@ -38,7 +38,8 @@ def test_long_lines_are_cut(tmp_path):
 def test_a_cell_of_a_notebook_has_its_lines():
     name = "<ipython-input-1>"
     linecache.cache[name] = (4, None, ["a = 1\n"], name)
-    assert excerpt(Place(name, 1, "__main__"))["lines"] == ["a = 1"]
+    found = excerpt(Place(name, 1, "__main__"))
+    assert (found["source"], found["lines"]) == ("In [1]:1", ["a = 1"])
     del linecache.cache[name]
 
 
