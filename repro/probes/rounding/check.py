@@ -28,6 +28,9 @@ right on the next."""
 SWEEP = float(1 << 24)
 """Elements of a call that are taken whole where nothing is sampled."""
 
+PYTORCHS = ("aten", "prims")
+"""Namespaces of PyTorch's own operators."""
+
 FREE = {"_linalg_svd": (0, 2), "_linalg_eigh": (1,), "linalg_qr": (0, 1), "geqrf": (0, 1)}
 """Results that the inputs leave open, by number: the sign of a singular vector or an eigenvector, or any rotation of
 those of equal values. Float64 has another one, and neither is wrong. What is made of them answers for itself."""
@@ -85,6 +88,8 @@ class Rounding:
         self.sampled = 0
         self.departed = 0
         self.not_judged: collections.Counter[str] = collections.Counter()
+        self.of_float64: collections.Counter[str] = collections.Counter()  # in float64 by themselves
+        self.of_libraries: collections.Counter[str] = collections.Counter()  # whose float64 is their own
         self.departures: list[Departure] = []
         self.born: list[Born] = []
         self.worst: dict[tuple[str, str], tuple[float, float, int]] = {}
@@ -166,6 +171,10 @@ class Rounding:
                     self.departures.append(departure)
             if call.address == self._corrected and reference.shape == floats[number].shape:
                 floats[number].copy_(reference)
+        if seen and all(tensor.dtype in (torch.float64, torch.complex128) for tensor in floats):
+            self.of_float64[call.address.op] += 1
+        elif seen and not part.formula and call.address.op.partition(".")[0] not in PYTORCHS:
+            self.of_libraries[call.address.op] += 1
         self.judged += seen
         self.sampled += seen and not part.is_whole
         if not seen:

@@ -151,3 +151,24 @@ def test_sound_architectures_are_sound(name, dtype):
     rounding = rounding_of(model, **given)
     assert rounding.departures == []
     assert rounding.judged > 20
+
+
+def test_a_model_in_float64_is_said_to_be_held_against_itself():
+    (verdict, reason, payload), _ = hold(*of_a_module(nn.Linear(4, 4).double(), torch.ones(1, 4).double()))
+    assert verdict == "good"
+    assert "; all of them are in float64 by themselves, so nothing independent was compared there" in reason
+    assert payload["alone"] == {"aten.addmm.default": 1}
+
+
+def test_an_operator_of_a_library_is_said_to_be_held_against_itself():
+    torch.manual_seed(1)
+    network = wrong_kernels.Network("gelu", 1).eval()
+    (verdict, reason, payload), _ = hold(*of_a_module(network, torch.randint(100, (2, 12))))
+    assert verdict == "good"
+    assert "held against its own float64: nothing independent was compared there" in reason
+    assert set(payload["alone"]) == {"wrong.gelu.default"}
+
+
+def test_pytorchs_own_are_held_against_something():
+    (_, reason, payload), _ = hold(*of_a_module(nn.Linear(4, 4), torch.ones(1, 4)))
+    assert (payload["alone"], "independent" in reason) == ({}, False)
