@@ -28,9 +28,6 @@ right on the next."""
 SWEEP = float(1 << 24)
 """Elements of a call that are taken whole where nothing is sampled."""
 
-PYTORCHS = ("aten", "prims")
-"""Namespaces of PyTorch's own operators."""
-
 FREE = {"_linalg_svd": (0, 2), "_linalg_eigh": (1,), "linalg_qr": (0, 1), "geqrf": (0, 1)}
 """Results that the inputs leave open, by number: the sign of a singular vector or an eigenvector, or any rotation of
 those of equal values. Float64 has another one, and neither is wrong. What is made of them answers for itself."""
@@ -173,7 +170,7 @@ class Rounding:
                 floats[number].copy_(reference)
         if seen and all(tensor.dtype in (torch.float64, torch.complex128) for tensor in floats):
             self.of_float64[call.address.op] += 1
-        elif seen and not part.formula and call.address.op.partition(".")[0] not in PYTORCHS:
+        elif seen and part.is_foreign:
             self.of_libraries[call.address.op] += 1
         self.judged += seen
         self.sampled += seen and not part.is_whole
