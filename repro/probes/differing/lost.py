@@ -28,7 +28,8 @@ stay below 4 (docs/diff.md)."""
 MOST_ASKED = 8
 """Modules that are asked of float64, those that are off first."""
 PART = 4.0
-"""The operator that is named makes this part of the loss at least."""
+"""The operator that is named makes this part of the loss at least; of one that is larger than the result, of all of
+it: what stands behind may make more of it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _operator(
             continue
         size = float(wide(twin.result).square().mean().sqrt())
         found = apart(twin.result, ran.result).whole / size if size else 0.0
-        if found > error / PART and not ran.is_view:
+        if found > min(error, 1.0) / PART and not ran.is_view:
             return ran, found / before
         before = max(before, found)
     return None, None

@@ -48,6 +48,11 @@ def variance(x):
     return (x * x).mean(-1, keepdim=True) - x.mean(-1, keepdim=True) ** 2 + 0 * x
 
 
+def normed(x):
+    spread = (x * x).mean(-1, keepdim=True) - x.mean(-1, keepdim=True) ** 2
+    return (x - x.mean(-1, keepdim=True)) * torch.rsqrt(spread.clamp(min=0) + 1e-3)
+
+
 def two_passes(x):
     return (x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True) + 0 * x
 
@@ -108,6 +113,11 @@ def test_a_formula_that_loses_its_digits_is_named(function, kind, op, dtype):
 def test_a_stable_formula_and_badly_conditioned_inputs_are_good(function, kind, dtype):
     verdict, reason, payload = told(function, numbers(kind), dtype)
     assert (verdict, payload["departure"]) == ("good", None), reason
+
+
+def test_the_first_operator_is_named_not_the_one_that_makes_the_most_of_it():
+    verdict, _, payload = told(normed, numbers("offset"), torch.float16)
+    assert (verdict, payload["departure"]["op"]) == ("bad", "aten.sub.Tensor")
 
 
 def test_in_float32_against_float64_too():
