@@ -28,6 +28,9 @@ right on the next."""
 SWEEP = float(1 << 24)
 """Elements of a call that are taken whole where nothing is sampled."""
 
+SUMMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Dtypes that have a sum, which is the quickest look for a NaN or Inf."""
+
 FREE = {"_linalg_svd": (0, 2), "_linalg_eigh": (1,), "linalg_qr": (0, 1), "geqrf": (0, 1)}
 """Results that the inputs leave open, by number: the sign of a singular vector or an eigenvector, or any rotation of
 those of equal values. Float64 has another one, and neither is wrong. What is made of them answers for itself."""
@@ -123,7 +126,9 @@ class Rounding:
     def _look_for_birth(self, call: OpCall, args: tuple[Any, ...], floats: list[Tensor]) -> None:
         """Kept where all that the operator is given is finite, numbers included: a mask of -inf is written as one."""
         for number, tensor in enumerate(floats):
-            if len(self.born) == self._first or not is_bad(tensor) or _is_given_bad((args, call.kwargs)):
+            if len(self.born) == self._first or tensor.dtype not in SUMMED or bool(torch.isfinite(tensor.sum())):
+                continue  # a sum of numbers may overflow, and one with a NaN or Inf in it is never finite
+            if not is_bad(tensor) or _is_given_bad((args, call.kwargs)):
                 continue
             place = unravel(int((~torch.isfinite(tensor)).reshape(-1).to(torch.uint8).argmax()), tuple(tensor.shape))
             value = scalar(tensor, place)
