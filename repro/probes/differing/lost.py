@@ -23,8 +23,8 @@ LEAST = 1e-3
 UNITS = 32.0
 """The same in roundings of the dtype."""
 BEYOND = 16.0
-"""How many times more than its own movement by one rounding of the inputs a stable formula may be off. Sound models
-stay below 4 (docs/diff.md)."""
+"""How many times more than the exact function moves by one rounding of the inputs a formula may be off. No module of 45
+sound runs was even asked (docs/diff.md)."""
 MOST_ASKED = 8
 """Modules that are asked of float64, those that are off first."""
 PART = 4.0
