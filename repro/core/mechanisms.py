@@ -204,6 +204,16 @@ TABLE = (
         of_dtype=True,
     ),
     Mechanism(
+        "cancellation",
+        "cancellation",
+        "numbers that are nearly equal are subtracted, and the digits that are left are rounding",
+        (CODE,),
+        "float64 of the same inputs gives another result, and hardly moves with these inputs",
+        of_dtype=True,
+        correct=BY_DEFINITION,
+        cause="its result is what rounding leaves of numbers that are nearly equal",
+    ),
+    Mechanism(
         "differing_weight",
         "a weight or buffer that is another one in the other way",
         "a weight is not that of the other model",

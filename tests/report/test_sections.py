@@ -301,3 +301,10 @@ def test_the_origin_of_a_swallowed_overflow_says_that_it_is_swallowed():
     said = origin_sentence(replace(origin, confirmed_by="widened"), None)
     assert said.endswith("the reference has 70000 there, the limit is 65504; it is swallowed inside.")
     assert "swallowed" not in origin_sentence(origin, None)
+
+
+def test_what_was_held_against_itself_is_named():
+    kinds = (OperatorKind(op="rot", dtype="float32", calls=2, ratio=0.5, rms=0.2),)
+    found = Reference(operators=2, kinds=kinds, alone={"mine.rot.default": 2})
+    text = section(replace(answer(), reference=found), "Held against float64")
+    assert "Held against nothing independent, being in float64 or another library's: `mine.rot.default` (2)." in text

@@ -52,7 +52,9 @@ class Departure(Beside, frozen=True, kw_only=True):
     ``path`` is the argument or the place in the output. ``this`` and ``other`` are the values at ``element``.
     ``operators`` are those that the module itself ran since the last one that agreed, on either side. ``side`` is the
     way that is farther from float64: "this" or "other"; "different" where the two are different formulas in float64
-    too (``exact_apart``), so that float64 cannot tell; None where it could not be asked.
+    too (``exact_apart``), so that float64 cannot tell; None where it could not be asked. ``mechanism`` is
+    "cancellation" where the formula loses digits that its inputs have; ``condition`` is how many times larger ``op``
+    makes the error.
     """
 
     module_class: str | None = None
@@ -82,6 +84,8 @@ class Departure(Beside, frozen=True, kw_only=True):
     error_other: Number | None = None
     exact_apart: Number | None = None
     weights: tuple[Differing, ...] = ()
+    mechanism: str | None = None
+    condition: Number | None = None
     note: str | None = None
 
 
@@ -177,5 +181,5 @@ class Diff(Section, frozen=True, kw_only=True):
             reference_value=found.other,
             note=found.note,
             phase="forward",
-            mechanism="differing_weight" if found.weights else "unknown",
+            mechanism=found.mechanism or ("differing_weight" if found.weights else "unknown"),
         )

@@ -48,6 +48,7 @@ class Reference(Section, frozen=True, kw_only=True):
 
     ``not_judged`` counts calls by operator, ``departed`` those farther than rounding explains. ``kinds`` has the
     farthest kinds first. ``prompt`` is the number of the input in which ``origin`` lies, the first that departs;
+    ``alone`` counts calls that were held against nothing independent: in float64 by themselves, or of another library.
     ``others`` follow it. ``swallowed`` has the first operator of each input and dtype that gave no finite number.
     """
 
@@ -55,6 +56,7 @@ class Reference(Section, frozen=True, kw_only=True):
     sampled: int = 0
     not_judged: dict[str, int] = field(default_factory=dict)
     departed: int = 0
+    alone: dict[str, int] = field(default_factory=dict)
     kinds: tuple[OperatorKind, ...] = ()
     prompt: int | None = None
     origin: Origin | None = None

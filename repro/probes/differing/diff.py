@@ -21,6 +21,7 @@ from .held.deviation import Ratio, apart, farthest, wide
 from .held.hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
 from .held.store import Store
 from .inside import blamed, draws, parting, sides
+from .lost import LEAST, UNITS, Lost, lost, said
 
 SEEDS = (1, 2, 3, 4)
 MOST_MODULES = 20  # that part are named
@@ -117,8 +118,11 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
         "departure": None,
         "modules": list(dict.fromkeys(blamed(pair)[0].module for pair, _ in departing))[:MOST_MODULES],
     }
+    found = lost(against.model, this, against.way, against.made.recording, against.pairs) if this is not None else None
     if departing:
         departure = _departure(against, *departing[0], this)
+        if this is not None and found is not None and found.pair is departing[0][0]:
+            departure.update(said(found))
         payload["departure"] = departure
         if draws(departure.get("op")):
             where = departure["module"] or "the model's own code"
@@ -127,6 +131,11 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
         if this is not None and end is not None:
             end.update(_same(against, this))
         return "bad", _departs(departure, against.way.words), payload
+    if found is not None and _shows(against, found):
+        departure = _of_lost(against.made, found)
+        payload.update(departure=departure, modules=[departure["module"]])
+        where = departure["module"] or "the model's own code"
+        return "bad", f"against {against.way.words}: {where} loses its digits: {departure['note']}", payload
     nearest = payload["nearest"]
     most = "" if nearest is None else f"; the farthest is at {_share(nearest):.2g} of what rounding allows"
     agree = f"{payload['places']:,} inputs and outputs of {payload['calls']:,} module calls agree within rounding{most}"
@@ -138,6 +147,20 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
     if end is None and not _ends_compared(against):
         return "skip", "nothing parts, but what the two ways end with could not be compared", payload
     return "good", agree + _end_words(end), payload
+
+
+def _of_lost(made: Made, found: Lost) -> dict[str, Any]:
+    ours = made.recording.tensor(found.pair.this)
+    at = farthest(ours, found.exact)
+    return {**_place(made, found.pair, found.ratio, ours, found.exact, at), **said(found)}
+
+
+def _shows(against: Against, found: Lost) -> bool:
+    """Whether what the two ways end with is as far apart as that asks for."""
+    ends = [pair for pair in against.free.pairs if pair.this.side == GAVE and pair.this.call.module == ""]
+    sizes = [(pair.found.whole, float(pair.found.scale.square().mean().sqrt())) for pair in ends]
+    least = max(LEAST, UNITS * found.ratio.unit)
+    return any(whole > 0 and whole >= least * size for whole, size in sizes)
 
 
 def _ends_compared(against: Against) -> bool:
@@ -271,10 +294,24 @@ def _values(recording: Recording, other: Recording, pair: Pair) -> tuple[Tensor,
 def _departure(against: Against, pair: Pair, ratio: Ratio, this: Optional[Way]) -> dict[str, Any]:
     """Where the two ways part first: the call that answers for it, the element, the operator, the wrong side."""
     made, way = against.made, against.way
-    call = blamed(pair)[0]
     assert against.kept is not None  # held_against keeps the values where something parts
     ours, theirs = _values(made.recording, against.kept, pair)
     at = _worst(ours, theirs, pair, ratio)
+    found = _place(made, pair, ratio, ours, theirs, at)
+    if this is not None:
+        try:
+            found.update(parting(against.model, this, way, made.recording, pair, SEEDS[0]))
+        except Exception as error:  # noqa: BLE001 - the module stands without its operator
+            found["note"] = f"its operators could not be held side by side: {in_words(error)}"
+        found.update(_side(sides(against.model, this, way, made.recording, pair), pair, ours, theirs, at))
+    elif made.weights:
+        found["weights"] = _differing(against.model, made.weights, found["module"], pair.this.side == GIVEN)
+    return found
+
+
+def _place(made: Made, pair: Pair, ratio: Ratio, ours: Tensor, theirs: Tensor, at: tuple[int, ...]) -> dict[str, Any]:
+    """The record of a place at which the two are apart, with what is to be told yet as None."""
+    call = blamed(pair)[0]
     begins = [cut[0] if cut is not None else 0 for cut in pair.cut.this]
     whole = [place + begin for place, begin in zip(at, begins)]
     shape = made.recording.tensor(pair.this).shape
@@ -282,7 +319,7 @@ def _departure(against: Against, pair: Pair, ratio: Ratio, this: Optional[Way]) 
     dims = range(len(shape) - 1 if is_float(ours) else len(shape))
     token = next((whole[dim] for dim in dims if shape[dim] == inputs.length > 1), None)
     words = inputs.tokens if token is not None else None
-    found: dict[str, Any] = {
+    return {
         "module": call.module,
         "module_class": made.recording.classes.get(call.module),
         "call_index": call.index,
@@ -306,15 +343,6 @@ def _departure(against: Against, pair: Pair, ratio: Ratio, this: Optional[Way]) 
         "weights": [],
         "note": None,
     }
-    if this is not None:
-        try:
-            found.update(parting(against.model, this, way, made.recording, pair, SEEDS[0]))
-        except Exception as error:  # noqa: BLE001 - the module stands without its operator
-            found["note"] = f"its operators could not be held side by side: {in_words(error)}"
-        found.update(_side(sides(against.model, this, way, made.recording, pair), pair, ours, theirs, at))
-    elif made.weights:
-        found["weights"] = _differing(against.model, made.weights, call.module, pair.this.side == GIVEN)
-    return found
 
 
 def _worst(ours: Tensor, theirs: Tensor, pair: Pair, ratio: Ratio) -> tuple[int, ...]:
@@ -375,4 +403,5 @@ def _departs(found: dict[str, Any], way: str) -> str:
         how = f"{found['mismatched']:,} values of which one alone is a number, or integers that differ"
     else:
         how = f"{_share(found):.3g} times what rounding allows"
-    return f"against {way}: the first difference is made in {place}: {how}"
+    lost_digits = f"; {found['note']}" if found.get("mechanism") == "cancellation" else ""
+    return f"against {way}: the first difference is made in {place}: {how}{lost_digits}"

@@ -160,8 +160,12 @@ def blamed(pair: Pair) -> tuple[Call, Call]:
 class _Wider(Held):
     """As Held, with the blamed call and all inside of it in float64."""
 
-    def __init__(self, source: Recording, way: Way, target: Call, wanted: Point, calls: list[Calls]) -> None:
+    def __init__(
+        self, source: Recording, way: Way, target: Call, wanted: Point, calls: list[Calls], unit: float
+    ) -> None:
         super().__init__(source, way, forced=True, paired=False)
+        self._unit = unit
+        self._generator = torch.Generator().manual_seed(0)
         self._target, self._wanted, self._calls = target, wanted, calls
         self.value: Optional[Tensor] = None
 
@@ -171,14 +175,24 @@ class _Wider(Held):
             raise StopPass
         new = super().see(point, caller, tensor)
         is_inside = self._target in self._calls[0].stack
-        return new.to(torch.float64) if point.side == GIVEN and is_inside and is_float(new) else new
+        return self._moved(new.to(torch.float64)) if point.side == GIVEN and is_inside and is_float(new) else new
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        if not self._unit or tensor.is_complex():
+            return tensor
+        signs = torch.randint(2, tensor.shape, generator=self._generator).mul_(2).sub_(1).to(tensor.device)
+        return tensor * (1 + self._unit / 2 * signs)
 
 
-def exact(model: nn.Module, way: Way, source: Recording, target: Call, wanted: Point) -> Optional[Tensor]:
-    """What a way gives at a point with the call that answers for it in float64, from the same inputs and weights."""
+def exact(
+    model: nn.Module, way: Way, source: Recording, target: Call, wanted: Point, unit: float = 0.0
+) -> Optional[Tensor]:
+    """What a way gives at a point with the call that answers for it in float64, from the same inputs and weights; or
+    from inputs that are moved by a rounding of this unit.
+    """
     module = dict(model.named_modules())[target.module]
     box: list[Calls] = []
-    held = _Wider(source, way, target, wanted, box)
+    held = _Wider(source, way, target, wanted, box, unit)
     calls = Calls(held.see)
     box.append(calls)
     with contextlib.ExitStack() as stack:

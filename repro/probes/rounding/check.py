@@ -28,6 +28,9 @@ right on the next."""
 SWEEP = float(1 << 24)
 """Elements of a call that are taken whole where nothing is sampled."""
 
+SUMMED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Dtypes that have a sum, which is the quickest look for a NaN or Inf."""
+
 FREE = {"_linalg_svd": (0, 2), "_linalg_eigh": (1,), "linalg_qr": (0, 1), "geqrf": (0, 1)}
 """Results that the inputs leave open, by number: the sign of a singular vector or an eigenvector, or any rotation of
 those of equal values. Float64 has another one, and neither is wrong. What is made of them answers for itself."""
@@ -85,6 +88,8 @@ class Rounding:
         self.sampled = 0
         self.departed = 0
         self.not_judged: collections.Counter[str] = collections.Counter()
+        self.of_float64: collections.Counter[str] = collections.Counter()  # in float64 by themselves
+        self.of_libraries: collections.Counter[str] = collections.Counter()  # whose float64 is their own
         self.departures: list[Departure] = []
         self.born: list[Born] = []
         self.worst: dict[tuple[str, str], tuple[float, float, int]] = {}
@@ -121,7 +126,9 @@ class Rounding:
     def _look_for_birth(self, call: OpCall, args: tuple[Any, ...], floats: list[Tensor]) -> None:
         """Kept where all that the operator is given is finite, numbers included: a mask of -inf is written as one."""
         for number, tensor in enumerate(floats):
-            if len(self.born) == self._first or not is_bad(tensor) or _is_given_bad((args, call.kwargs)):
+            if len(self.born) == self._first or tensor.dtype not in SUMMED or bool(torch.isfinite(tensor.sum())):
+                continue  # a sum of numbers may overflow, and one with a NaN or Inf in it is never finite
+            if not is_bad(tensor) or _is_given_bad((args, call.kwargs)):
                 continue
             place = unravel(int((~torch.isfinite(tensor)).reshape(-1).to(torch.uint8).argmax()), tuple(tensor.shape))
             value = scalar(tensor, place)
@@ -166,6 +173,10 @@ class Rounding:
                     self.departures.append(departure)
             if call.address == self._corrected and reference.shape == floats[number].shape:
                 floats[number].copy_(reference)
+        if seen and all(tensor.dtype in (torch.float64, torch.complex128) for tensor in floats):
+            self.of_float64[call.address.op] += 1
+        elif seen and part.is_foreign:
+            self.of_libraries[call.address.op] += 1
         self.judged += seen
         self.sampled += seen and not part.is_whole
         if not seen:

@@ -11,6 +11,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from ..values.figures import tensors_in
 from .check import Departure
 from .part import PRODUCTS, Part
 from .reference import in_float64
@@ -50,7 +51,7 @@ def mechanism_of(departure: Departure) -> Found:
         actual, reference = torch.where(defined, actual, 0.0), torch.where(defined, reference, 0.0)
     finite = torch.isfinite(actual) & torch.isfinite(reference)
     actual, reference = torch.where(finite, actual, 0.0), torch.where(finite, reference, 0.0)
-    for rule in (_argument, _factor, _elsewhere, _saturated, _narrow):
+    for rule in (_strides, _argument, _factor, _elsewhere, _saturated, _narrow):
         found = rule(departure, actual, reference)
         if found is not None:
             return found
@@ -70,6 +71,18 @@ def _explains(departure: Departure, actual: Tensor, other: Optional[Tensor], ref
         if left <= EXPLAINED * error or left <= ROUNDED * min(epsilon * _norm(actual * each), 2 * error):
             return True
     return False
+
+
+def _strides(departure: Departure, actual: Tensor, reference: Tensor) -> Optional[Found]:
+    """What the operator gives of the same numbers where they lie in another order."""
+    part = departure.part
+    if not part.is_foreign or all(tensor.is_contiguous() for tensor in tensors_in((part.args, part.kwargs))):
+        return None
+    made = in_float64(part, as_it_lies=True)
+    other = None if made is None or departure.result >= len(made) else made[departure.result]
+    if not _explains(departure, actual, other, reference):
+        return None
+    return "wrong_position", "it ignores the strides of its inputs: of contiguous copies of them it gives other numbers"
 
 
 # --- another argument --------------------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ element. Any other may round inside: fused attention keeps its probabilities in 
 transformer layer each of its steps, the CPU's log-softmax its sum of exponentials (ATen/native/cpu/SoftMaxKernel.cpp),
 and what is added up in the result's own memory is rounded each time."""
 
+PYTORCHS = ("aten", "prims")
+"""Namespaces of PyTorch's own operators."""
+
 Index = tuple[int, ...]
 
 
@@ -68,6 +71,11 @@ class Part:
     def device(self) -> str:
         """Of its tensors."""
         return next((tensor.device.type for tensor in tensors_in((self.args, self.kwargs))), "cpu")
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the operator is of a library of its own."""
+        return not self.formula and str(self.func._schema.name).split("::")[0] not in PYTORCHS  # type: ignore[attr-defined]
 
     @property
     def rounds_once(self) -> bool:

@@ -15,13 +15,20 @@ Change = Callable[[Tensor], Tensor]
 TO_FLOAT = frozenset(("_softmax", "_log_softmax"))  # their last argument turns float16 into float32, and takes no other
 
 
-def in_float64(part: Part, change: Optional[Change] = None) -> Optional[list[Tensor]]:
+def in_float64(part: Part, change: Optional[Change] = None, as_it_lies: bool = False) -> Optional[list[Tensor]]:
     """The floating results of the part; None where the operator has no float64 kernel on the CPU, or where it does not
     compute in it.
 
-    change: applied to each floating input, in float64, first.
+    change: applied to each floating input, in float64, first. as_it_lies: an operator of another library is given
+    inputs with the strides that they have, and not contiguous copies: its float64 shares its code, and what that makes
+    of strides.
     """
-    made = run(part, lambda tensor: wide(tensor, change), torch.float64)
+
+    def make(tensor: Tensor) -> Tensor:
+        found = wide(tensor, change)
+        return found.contiguous() if part.is_foreign and not as_it_lies else found
+
+    made = run(part, make, torch.float64)
     if made is None or any(tensor.dtype not in (torch.float64, torch.complex128) for tensor in made):
         return None
     return made

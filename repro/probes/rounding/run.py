@@ -54,6 +54,7 @@ def hold(
         "sampled": rounding.sampled,
         "not_judged": dict(rounding.not_judged.most_common(SHOWN)),
         "departed": rounding.departed,
+        "alone": dict((rounding.of_float64 + rounding.of_libraries).most_common(SHOWN)),
         "kinds": _kinds(rounding),
         "prompt": prompt,
         "origin": None,
@@ -76,12 +77,27 @@ def words(rounding: Rounding) -> str:
     left = sum(rounding.not_judged.values())
     more = f"; {left} could not be judged" if left else ""
     of = f", {rounding.sampled} of them in part," if rounding.sampled else ""
+    more += _alone(rounding)
     if far.held.ratio > 1:
         more = f" on this one input, and within it on inputs near it{more}"
     return (
         f"each of {rounding.judged} operators{of} is within rounding of float64 on the same inputs; the farthest, "
         f"{far.address.op}, is at {far.held.ratio:.2g} of what rounding allows{more}"
     )
+
+
+def _alone(rounding: Rounding) -> str:
+    """What was held against nothing but itself."""
+    said = ""
+    in_float64, of_libraries = sum(rounding.of_float64.values()), sum(rounding.of_libraries.values())
+    if in_float64:
+        all_of_them = "all" if in_float64 == rounding.judged else f"{in_float64}"
+        said += f"; {all_of_them} of them are in float64 by themselves, so nothing independent was compared there"
+    if of_libraries:
+        named = ", ".join(op for op, _ in rounding.of_libraries.most_common(3))
+        said += f"; {of_libraries} are of a library of their own ({named}), held against its own float64: nothing "
+        said += "independent was compared there"
+    return said
 
 
 def origin_of(loaded: Loaded, seen: Pass, departure: Departure) -> dict[str, Any]:

@@ -46,6 +46,9 @@ def _notes(found: Reference) -> list[str]:
     if found.not_judged:
         named = ", ".join(f"{code(op)} ({count:,})" for op, count in list(found.not_judged.items())[:NAMED])
         notes.append(f"Not judged, for they draw random numbers or have no float64 counterpart: {named}.")
+    if found.alone:
+        named = ", ".join(f"{code(op)} ({count:,})" for op, count in list(found.alone.items())[:NAMED])
+        notes.append(f"Held against nothing independent, being in float64 or another library's: {named}.")
     for item in (row for row in found.swallowed if row.verdict in MATTERS):
         value = shown_number(number(item.value))
         what = f"{code(item.op)} in {code(item.module or 'the model')} gives {value} in {cell(item.dtype)}, of finite"

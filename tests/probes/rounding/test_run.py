@@ -151,3 +151,55 @@ def test_sound_architectures_are_sound(name, dtype):
     rounding = rounding_of(model, **given)
     assert rounding.departures == []
     assert rounding.judged > 20
+
+
+def test_a_model_in_float64_is_said_to_be_held_against_itself():
+    (verdict, reason, payload), _ = hold(*of_a_module(nn.Linear(4, 4).double(), torch.ones(1, 4).double()))
+    assert verdict == "good"
+    assert "; all of them are in float64 by themselves, so nothing independent was compared there" in reason
+    assert payload["alone"] == {"aten.addmm.default": 1}
+
+
+def test_an_operator_of_a_library_is_said_to_be_held_against_itself():
+    torch.manual_seed(1)
+    network = wrong_kernels.Network("gelu", 1).eval()
+    (verdict, reason, payload), _ = hold(*of_a_module(network, torch.randint(100, (2, 12))))
+    assert verdict == "good"
+    assert "held against its own float64: nothing independent was compared there" in reason
+    assert set(payload["alone"]) == {"wrong.gelu.default"}
+
+
+def test_pytorchs_own_are_held_against_something():
+    (_, reason, payload), _ = hold(*of_a_module(nn.Linear(4, 4), torch.ones(1, 4)))
+    assert (payload["alone"], "independent" in reason) == ({}, False)
+
+
+STRIDES = torch.library.Library("strides", "DEF")
+STRIDES.define("scaled(Tensor x, float factor) -> Tensor")
+STRIDES.impl(
+    "scaled",
+    lambda x, factor: torch.as_strided(x, x.shape, torch.empty(x.shape).stride()) * factor,
+    "CompositeExplicitAutograd",
+)
+
+
+class Strided(nn.Module):
+    """Gives an operator that reads memory in its order, whatever the strides, a transposed tensor or a plain one."""
+
+    def __init__(self, is_transposed):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.is_transposed = nn.Linear(8, 8), is_transposed
+
+    def forward(self, x):
+        hidden = self.layer(x)
+        return torch.ops.strides.scaled(hidden.transpose(0, 1) if self.is_transposed else hidden, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_an_operator_that_ignores_strides_is_found(dtype):
+    (verdict, reason, payload), _ = hold(*of_a_module(Strided(True).to(dtype), torch.randn(6, 8).to(dtype)))
+    assert verdict == "bad"
+    assert payload["origin"]["mechanism"] == "wrong_position"
+    assert "it ignores the strides of its inputs: of contiguous copies of them it gives other numbers" in reason
+    assert hold(*of_a_module(Strided(False).to(dtype), torch.randn(6, 8).to(dtype)))[0][0] == "good"
