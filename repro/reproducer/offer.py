@@ -41,8 +41,8 @@ fetch it, and behind it where not. The caller gets the lines to change, and the 
 imports it. Where there is no such script, it is the smallest."""
 
 OWN_CODE = ("script", "published", "model", "module")
-"""The same where the fault is in code that comes with the model. Its authors are no project, and know their own class: an
-operator and its inputs say nothing to them."""
+"""The same where the fault is in code that comes with the model. Its authors are no project, and know their own class:
+an operator and its inputs say nothing to them."""
 
 LIBRARIES = (None, "torch", "transformers", "__main__")
 """Whose code is none that comes with a model: nobody's, as far as is known, a library's, or the script's own."""

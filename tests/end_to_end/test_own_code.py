@@ -71,7 +71,7 @@ def test_its_authors_get_a_script_that_runs_their_class(mine, tmp_path):
     ran = repro(str(mine), "--trust-remote-code", "--out", str(tmp_path / "run"), cwd=tmp_path)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     found = json.loads((tmp_path / "run" / "verdict.json").read_text())
-    assert (found["origin"]["module_class"], found["origin"]["code"]) == ("MineNorm", "modeling_mine")
+    assert (found["origin"]["module_class"], found["origin"]["code"]) == ("MineNorm", "transformers_modules")
     assert found["owner"]["project"] is None
     assert "the model's own code" in found["owner"]["reason"]
     script = found["reproducer"]

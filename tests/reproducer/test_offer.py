@@ -70,7 +70,7 @@ def test_transformers_gets_a_script_that_imports_it_with_the_operator_beside_it(
 
 @pytest.mark.parametrize(
     ("code", "level"),
-    [("modeling_mine", "module"), ("diffusers", "module"), ("torch", "operator"), ("__main__", "operator"),
+    [("transformers_modules", "module"), ("diffusers", "module"), ("torch", "operator"), ("__main__", "operator"),
      (None, "operator"), ("transformers", "operator")],
 )  # fmt: skip
 def test_where_the_fault_is_in_code_that_comes_with_the_model_its_class_is_shown(tmp_path, code, level):
