@@ -23,7 +23,18 @@ from .edits.expressions import items, simpler
 from .edits.folding import folded
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
-from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
+from .edits.statements import (
+    blocks,
+    called_once,
+    drawn_anew,
+    listed,
+    not_needed,
+    not_run,
+    opened,
+    plain,
+    removal,
+    seeded,
+)
 from .edits.variables import inlined
 from .runs.confined import Access
 from .runs.fault import COMPILED, CORRECTED, GLANCED, Fault
@@ -115,7 +126,15 @@ class Shrinking:
                 break
         if self._fault.raised is not None:
             self._sweep([instead_of(self._fault.raised)])
+        self._without_draws()
         self._settle()
+
+    def _without_draws(self) -> None:
+        """What feeds nothing stays where it draws random numbers; with another seed the fault may do without."""
+        needless = not_needed(self.state.tree, self._ends() | self._fault.kept)
+        for edit in self._each([drawn_anew(needless, seed) for seed in SEEDS]):
+            if edit is not None:
+                return
 
     def _settle(self) -> None:
         """Ask all of what was kept at a glance. Where it does not hold, go back to the last version that does; from
