@@ -23,7 +23,18 @@ from .edits.expressions import items, simpler
 from .edits.folding import folded
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
-from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
+from .edits.statements import (
+    blocks,
+    called_once,
+    drawn_anew,
+    listed,
+    not_needed,
+    not_run,
+    opened,
+    plain,
+    removal,
+    seeded,
+)
 from .edits.variables import inlined
 from .runs.confined import Access
 from .runs.fault import COMPILED, CORRECTED, GLANCED, Fault
@@ -114,6 +125,7 @@ class Shrinking:
             self._settle()
             if (self.state is before and self._glance == glanced) or self._trials.over:
                 break
+        self._without_draws()
         self._settle()
 
     def _asserting(self) -> None:
@@ -124,6 +136,13 @@ class Shrinking:
         self._sweep([instead_of(self._fault.raised)])
         if self.state is not before:
             self._fault = dataclasses.replace(self._fault, raised=None)
+
+    def _without_draws(self) -> None:
+        """What feeds nothing stays where it draws random numbers; with another seed the fault may do without."""
+        needless = not_needed(self.state.tree, self._ends() | self._fault.kept)
+        for edit in self._each([drawn_anew(needless, seed) for seed in SEEDS]):
+            if edit is not None:
+                return
 
     def _settle(self) -> None:
         """Ask all of what was kept at a glance. Where it does not hold, go back to the last version that does; from

@@ -11,7 +11,7 @@ from repro.probes.listing.edits.expressions import items, simpler
 from repro.probes.listing.edits.folding import folded
 from repro.probes.listing.edits.numbers import smaller_numbers
 from repro.probes.listing.edits.parameters import defaults, unread
-from repro.probes.listing.edits.statements import called_once, not_needed, not_run, opened, plain, removal
+from repro.probes.listing.edits.statements import called_once, drawn_anew, not_needed, not_run, opened, plain, removal
 from repro.probes.listing.edits.variables import inlined
 from repro.probes.listing.text.tree import number_of, parsed, whose
 from repro.probes.listing.text.written import written
@@ -197,3 +197,23 @@ def test_an_exception_becomes_an_assertion():
     assert written(made).text == (
         "import torch\ntry:\n    x = f( 1 )\nexcept RuntimeError as error:\n    assert False, error\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import torch\ntorch.manual_seed(7)\nn = torch.randn(2)\nx = torch.randn(1)\nf(x)\n",
+         "import torch\ntorch.manual_seed(3)\nx = torch.randn(1)\nf(x)\n"),
+        ("import torch\nn = torch.randn(2)\nx = torch.randn(1)\nf(x)\n",
+         "import torch\ntorch.manual_seed(3)\nx = torch.randn(1)\nf(x)\n"),
+    ],
+)  # fmt: skip
+def test_what_only_draws_goes_with_another_seed(before, after):
+    tree = parsed(before)
+    edit = drawn_anew(not_needed(tree, whose(tree.module.body[-1])), 3)
+    assert ast.dump(ast.parse(written(edit.make(tree)).text)) == ast.dump(ast.parse(after))
+
+
+def test_where_nothing_is_needless_nothing_is_drawn_anew():
+    tree = parsed("import torch\nx = torch.randn(1)\nf(x)\n")
+    assert drawn_anew(not_needed(tree, whose(tree.module.body[-1])), 3).make(tree) is None
