@@ -226,7 +226,11 @@ class Cause(Record, frozen=True, kw_only=True):
 
 
 class Load(Section, frozen=True, kw_only=True):
-    """The load step. ``config`` holds the settings of the model's architecture, ``cause`` why most keys are missing."""
+    """The load step. ``config`` holds the settings of the model's architecture, ``cause`` why most keys are missing.
+
+    ``config_dtype`` and ``architectures`` are as the file of the configuration has them. ``beside_missing``: by missing
+    tensor, the same of another layer that the file has.
+    """
 
     class_: str | None = field(default=None, name="class")
     model_type: str | None = None
@@ -236,7 +240,10 @@ class Load(Section, frozen=True, kw_only=True):
     attn: str | None = None
     device: str | None = None
     random_seed: int | None = None
+    config_dtype: str | None = None
+    architectures: tuple[str, ...] = ()
     missing_keys: tuple[str, ...] = ()
+    beside_missing: dict[str, str] = field(default_factory=dict)
     unexpected_keys: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
     cause: Cause | None = None

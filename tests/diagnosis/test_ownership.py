@@ -5,7 +5,7 @@ import re
 import pytest
 from support.reduced import ANSWER, ORIGIN, call, leaf, program
 
-from repro.core.answer import ModelInfo, Reproducer
+from repro.core.answer import Ablation, ModelInfo, Reproducer
 from repro.core.encoding import replace
 from repro.core.finite.reference import Reference
 from repro.core.mechanisms import CODE, TABLE
@@ -287,3 +287,51 @@ def test_what_goes_away_by_chance_is_nobodys(unseeded, advice):
     found = owner(bad)
     assert (found.project, "Not deterministic: 3 of 5" in found.reason) == (None, True)
     assert found.advice.startswith(advice)
+
+
+WIDER_IS_BAD = Ablation(name="dtype=float32", verdict=BAD)
+WIDE = Weights(verdict=Outcome.GOOD, parameters=100, bytes=400)
+
+
+@pytest.mark.parametrize(
+    ("parts", "project"),
+    [
+        ({}, "caller"),
+        ({"load": Load(verdict=Outcome.GOOD, config_dtype="float32")}, "caller"),
+        ({"load": Load(verdict=Outcome.GOOD, config_dtype="bfloat16")}, "transformers"),
+        ({"load": Load(verdict=Outcome.GOOD, config_dtype="float16")}, "transformers"),
+        ({"weights": replace(WIDE, bytes=200)}, "transformers"),  # as Gemma 3 270M is published
+        ({"weights": replace(WIDE, bytes=60)}, "transformers"),  # quantised
+        ({"case": Case("gpt2")}, "transformers"),  # the dtype is not the caller's choice
+        ({"workarounds": ()}, "caller"),  # no ablation was asked for
+        ({"workarounds": (), "ablations": (WIDER_IS_BAD,)}, "transformers"),
+    ],
+)
+def test_who_asks_for_less_than_a_float32_checkpoint_is_published_in_owns_the_overflow(parts, project):
+    given = {"weights": WIDE, "load": Load(verdict=Outcome.GOOD), "workarounds": ("dtype=float32",), **parts}
+    found = owner(born(given))
+    assert found.project == project
+    assert ("float16 was asked for" in found.reason) is (project == "caller")
+
+
+Q, SIBLING = "encoder.block.1.q.weight", "encoder.block.0.q.weight"
+LACKING = Load(verdict=BAD, class_="T5", architectures=("T5",), missing_keys=(Q,), beside_missing={Q: SIBLING})
+
+
+@pytest.mark.parametrize(
+    ("changed", "more", "project"),
+    [
+        ({}, {}, "checkpoint"),
+        ({"missing_keys": ("head.weight",), "beside_missing": {}}, {}, "checkpoint"),
+        ({"beside_missing": {}}, {}, None),  # no layer of the file has it: the class may have got it since
+        ({"architectures": ("Other",)}, {}, None),
+        ({"unexpected_keys": ("encoder.block.1.query.weight",)}, {}, None),
+        ({}, {"case": Case("x", trust_remote_code=True)}, None),
+        ({}, {"case": Case("x", factory="make.py:model")}, None),
+    ],
+)
+def test_a_tensor_that_the_file_lacks_is_the_checkpoints_where_its_configuration_asks_for_it(changed, more, project):
+    found = owner(answered("load", load=replace(LACKING, **changed), **more))
+    assert found.project == project
+    if project is not None:
+        assert replace(LACKING, **changed).missing_keys[0] in found.reason
