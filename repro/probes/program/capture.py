@@ -289,8 +289,20 @@ class Capture(Look):
             limit=limit_of(tensor.dtype),
         )
         record.update(self._outside(record, kind))
+        record.update(self._before_it(record, kind))
         self.found = Found(self._address, self._kind, record)
         raise StopPass
+
+    def _before_it(self, record: dict[str, Any], kind: str) -> dict[str, Any]:
+        """Phase and step of a value that was there before a generation began: not those of its first reader, which need
+        not have looked at this very element.
+        """
+        at = self._unset_at if self._kind == UNSET else self._source[1] if self._source is not None else None
+        if record["generate_step"] is None or at is None:
+            return {}
+        if at["generate_step"] is not None and kind not in ("parameter", "buffer"):
+            return {}
+        return {"generate_step": None, "phase": "forward" if at["phase"] == "generate" else at["phase"]}
 
     def _index_of(self, name: Optional[str], first: list[int]) -> Optional[list[int]]:
         """The first bad element in the tensor of this name: what was read may be a view of it, transposed."""

@@ -171,3 +171,30 @@ def test_without_an_origin_nothing_is_reduced(tmp_path: Path) -> None:
     made, events = trials()
     verdict, _, payload = reduce(asked(script(tmp_path, "sys.exit(1)")), made)
     assert (verdict, payload, events) == ("skip", None, [])
+
+
+GENERATION = """
+from transformers import GPT2Config, GPT2LMHeadModel
+torch.manual_seed(0)
+config = GPT2Config(vocab_size=50, n_positions=32, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
+model = GPT2LMHeadModel(config).eval()
+NAN
+ids = torch.tensor([[5, 8, 9]])
+out = model.generate(ids, max_new_tokens=8, do_sample=True, pad_token_id=0)
+"""
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "model.transformer.wpe.weight.data[6, 3] = float('nan')",
+        "model.transformer.wpe.weight.data[6, 3] = torch.tensor(1.0).log() / 0",
+        "import numpy\nmodel.transformer.wpe.weight.data[6] = torch.from_numpy(numpy.full(8, numpy.nan))",
+    ],
+)
+def test_what_was_there_before_a_generation_is_in_no_step_of_it(tmp_path: Path, written: str) -> None:
+    path = script(tmp_path, GENERATION.replace("NAN", written))
+    line = next(number for number, text in enumerate(Path(path).read_text().split("\n"), 1) if "wpe" in text)
+    origin = origin_of(path)
+    assert (origin["phase"], origin["generate_step"]) == ("forward", None)
+    assert f"script.py:{line}" in f"{origin['source']} {origin['note']}"
