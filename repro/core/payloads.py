@@ -497,11 +497,17 @@ class RuledOut(Record, frozen=True, kw_only=True):
 
 
 class Rounding(Record, frozen=True, kw_only=True):
-    """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding."""
+    """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding.
+
+    ``drawn``: those of ``not_judged`` that draw random numbers. ``apart``: how far the two tensors that the script
+    compared last are from each other, in units of the coarsest dtype of the run.
+    """
 
     within: bool | None = None
     operators: int | None = None
     not_judged: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+    apart: float | None = None
     op: str | None = None
     module: str | None = None
     ratio: Number | None = None

@@ -36,6 +36,8 @@ ALONE = frozenset({"operator", "operators"})
 """Levels of a script that needs PyTorch alone."""
 NAMED = 3
 """Weights that are named."""
+ADDED = 4.0
+"""Units of rounding that one operator may add to what comes out: each is held to one, and may be read several times."""
 FARTHER = "is farther from float64 of the same inputs than rounding allows"
 WIDE = "float32"
 BYTES = 4
@@ -74,7 +76,7 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
         return Owner("caller", reason, exclusion.instead)
     if answer.model.weights == "random":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
-    return _rounding(answer) or _code(answer) or Owner(None, OPEN)
+    return _rounding(answer) or _right_for_its_inputs(answer) or _code(answer) or Owner(None, OPEN)
 
 
 def _chance(answer: Answer) -> Owner | None:
@@ -298,7 +300,38 @@ def is_rounding(answer: Answer) -> bool:
 
 def _all_within(answer: Answer) -> Rounding | None:
     found = None if answer.bisect is None else answer.bisect.rounding
-    return found if found is not None and found.within and not found.not_judged else None
+    if found is None or not found.within or found.not_judged:
+        return None
+    return None if _is_more_than_rounding(found) else found
+
+
+def _is_more_than_rounding(found: Rounding) -> bool:
+    """Whether what the script compared is farther apart than the roundings of all its operators add up to."""
+    return found.apart is not None and found.apart > ADDED * (found.operators or 1)
+
+
+def _right_for_its_inputs(answer: Answer) -> Owner | None:
+    """Open, where a check of the script fails and every operator is right for the inputs that it got."""
+    found = None if answer.bisect is None else answer.bisect.rounding
+    if found is None or not found.within or answer.origin is not None:
+        return None
+    unknown = [name for name in found.not_judged if name not in found.drawn]
+    reason = f"Each of {found.operators} operators is right for the inputs that it got, within rounding of float64."
+    if found.drawn:
+        reason += f" {listed(list(found.drawn))} draw{'s' if len(found.drawn) == 1 else ''} random numbers."
+    if _is_more_than_rounding(found):
+        units = plain(found.apart or 0.0, 2)
+        reason += f" What is compared last differs by {units} units of rounding, more than they add up to."
+    if unknown:
+        reason += f" Not judged: {listed(unknown)}."
+        return Owner(None, f"{reason} The difference comes from these, or from what the script passes in.")
+    if not _is_more_than_rounding(found):
+        return Owner(None, f"{reason} The difference comes from rounding, or from what the script passes to them.")
+    return Owner(
+        None,
+        f"{reason} So the difference comes from what the script passes to them, and from no operator.",
+        "Look at the arguments that differ between the two that are compared: masks, positions, order, padding.",
+    )
 
 
 def _files(answer: Answer) -> Owner | None:

@@ -335,3 +335,23 @@ def test_a_tensor_that_the_file_lacks_is_the_checkpoints_where_its_configuration
     assert found.project == project
     if project is not None:
         assert replace(LACKING, **changed).missing_keys[0] in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "rounding", "says"),
+    [
+        ({"apart": 3.0}, True, "This is not a bug"),
+        ({"apart": 5e6}, False, "comes from what the script passes to them, and from no operator."),
+        ({"apart": 5e6, "not_judged": ("aten.normal_.default",), "drawn": ("aten.normal_.default",)}, False,
+         "aten.normal_.default draws random numbers."),
+        ({"apart": 3.0, "not_judged": ("aten.normal_.default",), "drawn": ("aten.normal_.default",)}, False,
+         "comes from rounding, or from what the script passes to them."),
+        ({"apart": 5e6, "not_judged": ("mine.op.default",)}, False, "Not judged: mine.op.default."),
+    ],
+)  # fmt: skip
+def test_where_all_operators_are_right_it_is_said_where_the_difference_comes_from(changed, rounding, says):
+    found = Rounding(within=True, operators=119, op=ADD, ratio=0.16, allowed=1.0, **changed)
+    bad = answered(case=Case("/x/script.py"), bisect=Bisect(rounding=found), workarounds=())
+    assert is_rounding(bad) is rounding
+    assert says in owner(bad).reason
+    assert owner(bad).project is None
