@@ -422,7 +422,8 @@ class Origin(Record, frozen=True, kw_only=True):
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
-    "epsilon" where the module's epsilon is 0.
+    "epsilon" where the module's epsilon is 0; "constant" or "default constant" where one is 0 in the dtype, given to
+    the function in ``library`` or its default.
     ``ratio``: of a finite number, how many times farther from float64 it is than rounding allows.
     ``largest_weight`` is the largest parameter of the modules that ran. ``excerpt`` shows ``cause_source``, where there
     is none ``forward_source``, else ``source``.

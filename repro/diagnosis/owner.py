@@ -245,7 +245,19 @@ def _data(answer: Answer) -> Owner | None:
             f"{origin.op} is correct for these inputs: with other labels or lengths the loss is finite.",
             "Leave out examples without a label, or with a target that does not fit its input.",
         )
+    if origin.decided_by in ("constant", "default constant"):
+        return _vanished(origin)
     return _epsilon(answer, origin) or _large_weight(answer, origin)
+
+
+def _vanished(origin: Origin) -> Owner:
+    """PyTorch's, where its own function has a default that is 0 in the dtype that it is given; else that of the script
+    that gives it, or open.
+    """
+    why = f"A constant that keeps {origin.op} from dividing by 0 is 0 itself: {origin.note}."
+    torchs = origin.decided_by == "default constant" and str(origin.library).partition(".")[0] == "torch"
+    advice = "Give a constant that the dtype holds, such as eps=1e-6, or compute in float32."
+    return Owner("pytorch" if torchs else "caller" if origin.code == "__main__" else None, why, advice)
 
 
 def _epsilon(answer: Answer, origin: Origin) -> Owner | None:

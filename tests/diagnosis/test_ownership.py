@@ -355,3 +355,17 @@ def test_where_all_operators_are_right_it_is_said_where_the_difference_comes_fro
     assert is_rounding(bad) is rounding
     assert says in owner(bad).reason
     assert owner(bad).project is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "project"),
+    [
+        ({"decided_by": "default constant", "library": "torch.nn.functional"}, "pytorch"),
+        ({"decided_by": "default constant", "library": "__main__"}, "caller"),
+        ({"decided_by": "constant", "library": "torch.nn.functional"}, "caller"),
+        ({"decided_by": "constant", "library": "torch.nn.functional", "code": "transformers"}, None),
+    ],
+)
+def test_whose_constant_is_0_in_the_dtype(changed, project):
+    found = scripted(**{"mechanism": "invalid", "code": "__main__", "note": "eps=1e-12 is 0 in float16", **changed})
+    assert (found.project, "eps=1e-12 is 0 in float16" in found.reason) == (project, True)
