@@ -227,7 +227,11 @@ class Cause(Record, frozen=True, kw_only=True):
 
 
 class Load(Section, frozen=True, kw_only=True):
-    """The load step. ``config`` holds the settings of the model's architecture, ``cause`` why most keys are missing."""
+    """The load step. ``config`` holds the settings of the model's architecture, ``cause`` why most keys are missing.
+
+    ``config_dtype`` and ``architectures`` are as the file of the configuration has them. ``beside_missing``: by missing
+    tensor, the same of another layer that the file has.
+    """
 
     class_: str | None = field(default=None, name="class")
     model_type: str | None = None
@@ -237,7 +241,10 @@ class Load(Section, frozen=True, kw_only=True):
     attn: str | None = None
     device: str | None = None
     random_seed: int | None = None
+    config_dtype: str | None = None
+    architectures: tuple[str, ...] = ()
     missing_keys: tuple[str, ...] = ()
+    beside_missing: dict[str, str] = field(default_factory=dict)
     unexpected_keys: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
     cause: Cause | None = None
@@ -428,7 +435,8 @@ class Origin(Record, frozen=True, kw_only=True):
     ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
-    "epsilon" where the module's epsilon is 0.
+    "epsilon" where the module's epsilon is 0; "constant" or "default constant" where one is 0 in the dtype, given to
+    the function in ``library`` or its default.
     ``ratio``: of a finite number, how many times farther from float64 it is than rounding allows.
     ``held`` is the number of the model that decides. ``largest_weight`` is the largest parameter of the modules that
     ran. ``excerpt`` shows ``cause_source``, where there is none ``forward_source``, else ``source``.
@@ -504,12 +512,22 @@ class RuledOut(Record, frozen=True, kw_only=True):
     why: str | None = None
 
 
+ADDED = 4.0
+"""Units of rounding that one operator may add to what comes out: each is held to one, and may be read several times."""
+
+
 class Rounding(Record, frozen=True, kw_only=True):
-    """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding."""
+    """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding.
+
+    ``drawn``: those of ``not_judged`` that draw random numbers. ``apart``: how far the two tensors that the script
+    compared last are from each other, in units of the coarsest dtype of the run.
+    """
 
     within: bool | None = None
     operators: int | None = None
     not_judged: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+    apart: float | None = None
     op: str | None = None
     module: str | None = None
     ratio: Number | None = None
@@ -520,9 +538,14 @@ class Rounding(Record, frozen=True, kw_only=True):
     index: tuple[int, ...] = ()
 
     @property
+    def is_more(self) -> bool:
+        """Whether what the script compared is farther apart than the roundings of all its operators add up to."""
+        return self.apart is not None and self.apart > ADDED * (self.operators or 1)
+
+    @property
     def explains_all(self) -> bool:
-        """Whether every operator was held against float64, and is within what its dtype allows."""
-        return bool(self.within) and not self.not_judged
+        """Whether every operator was held against float64 and is within what its dtype allows, and that is enough."""
+        return bool(self.within) and not self.not_judged and not self.is_more
 
 
 class Bisect(Section, frozen=True, kw_only=True):

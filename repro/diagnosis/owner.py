@@ -37,6 +37,10 @@ ALONE = frozenset({"operator", "operators"})
 NAMED = 3
 """Weights that are named."""
 FARTHER = "is farther from float64 of the same inputs than rounding allows"
+WIDE = "float32"
+BYTES = 4
+"""Of a number in float32."""
+ADVICE = "Load the model in the dtype of its file, or in bfloat16 or float32."
 OPEN = "No step of this run tells who owns the fault. Comparing versions or reducing the case further may tell."
 
 
@@ -49,7 +53,19 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
     """
     if answer.verdict is not Outcome.BAD:
         return None
-    for rule in (_chance, _files, _weights, _load, _parted, _operator, _outside, _departed, _pytorch, _data):
+    for rule in (
+        _chance,
+        _files,
+        _weights,
+        _load,
+        _parted,
+        _operator,
+        _outside,
+        _departed,
+        _pytorch,
+        _asked_narrower,
+        _data,
+    ):
         found = rule(answer)
         if found is not None:
             return found
@@ -58,7 +74,7 @@ def owner(answer: Answer, exclusion: Exclusion | None = None) -> Owner | None:
         return Owner("caller", reason, exclusion.instead)
     if answer.model.weights == "random":
         return Owner(None, "The weights are random, so this says nothing about a checkpoint, and the cause is open.")
-    return _rounding(answer) or _code(answer) or Owner(None, OPEN)
+    return _rounding(answer) or _right_for_its_inputs(answer) or _code(answer) or Owner(None, OPEN)
 
 
 def _chance(answer: Answer) -> Owner | None:
@@ -190,6 +206,36 @@ def _departed(answer: Answer) -> Owner | None:
     return Owner(None, f"{said} It is no operator of PyTorch's own: the library that defines {space} owns it.")
 
 
+def _asked_narrower(answer: Answer) -> Owner | None:
+    """The caller's, where a checkpoint that is published in float32 was asked for in a narrower dtype, and what its
+    layers give is beyond that dtype and within float32.
+    """
+    origin, load, weights, dtype = answer.origin, answer.load, answer.weights, answer.case.dtype
+    if (
+        origin is None
+        or load is None
+        or weights is None
+        or origin.tensor
+        or not mechanism(origin.mechanism).beyond_limit
+    ):
+        return None
+    published = load.config_dtype in (None, WIDE) and (weights.bytes or 0) >= BYTES * (weights.parameters or 1)
+    value, limit = number(origin.reference_value), number(origin.limit)
+    asked = [item for item in answer.ablations if item.name == f"dtype={WIDE}"]
+    good = f"dtype={WIDE}" in answer.workarounds
+    if not published or dtype in (None, WIDE) or (asked and not good):
+        return None
+    if value is None or limit is None or is_in_range(value, limit) or not is_in_range(value, WIDEST):
+        return None
+    return Owner(
+        "caller",
+        f"The checkpoint is published in {WIDE}, by its file{' and its configuration' if load.config_dtype else ''}, "
+        f"and {dtype} was asked for. The result of {origin.op}, {plain(value)}, exceeds {plain(limit)}, the largest "
+        f"number of {dtype}{f'; with dtype={WIDE} the output is finite' if good else ''}.",
+        ADVICE,
+    )
+
+
 def _data(answer: Answer) -> Owner | None:
     """The caller's, where other labels or lengths in the same call give a finite loss; open where a weight is so large
     that any use of it overflows.
@@ -203,6 +249,8 @@ def _data(answer: Answer) -> Owner | None:
             f"{origin.op} is correct for these inputs: with other labels or lengths the loss is finite.",
             "Leave out examples without a label, or with a target that does not fit its input.",
         )
+    if origin.decided_by in ("constant", "default constant"):
+        return _vanished(origin)
     return _held(origin) or _epsilon(answer, origin) or _large_weight(answer, origin)
 
 
@@ -219,6 +267,16 @@ def _held(origin: Origin) -> Owner | None:
     if not held.in_file:
         return Owner(None, f"{reason} No file that was read holds it; who set it so is not known.")
     return Owner("checkpoint", reason)
+
+
+def _vanished(origin: Origin) -> Owner:
+    """PyTorch's, where its own function has a default that is 0 in the dtype that it is given; else that of the script
+    that gives it, or open.
+    """
+    why = f"A constant that keeps {origin.op} from dividing by 0 is 0 itself: {origin.note}."
+    torchs = origin.decided_by == "default constant" and str(origin.library).partition(".")[0] == "torch"
+    advice = "Give a constant that the dtype holds, such as eps=1e-6, or compute in float32."
+    return Owner("pytorch" if torchs else "caller" if origin.code == "__main__" else None, why, advice)
 
 
 def _epsilon(answer: Answer, origin: Origin) -> Owner | None:
@@ -270,6 +328,30 @@ def _all_within(answer: Answer) -> Rounding | None:
     return answer.bisect.rounding if answer.bisect is not None and answer.bisect.is_rounding else None
 
 
+def _right_for_its_inputs(answer: Answer) -> Owner | None:
+    """Open, where a check of the script fails and every operator is right for the inputs that it got."""
+    found = None if answer.bisect is None else answer.bisect.rounding
+    if found is None or not found.within or answer.origin is not None:
+        return None
+    unknown = [name for name in found.not_judged if name not in found.drawn]
+    reason = f"Each of {found.operators} operators is right for the inputs that it got, within rounding of float64."
+    if found.drawn:
+        reason += f" {listed(list(found.drawn))} draw{'s' if len(found.drawn) == 1 else ''} random numbers."
+    if found.is_more:
+        units = plain(found.apart or 0.0, 2)
+        reason += f" What is compared last differs by {units} units of rounding, more than they add up to."
+    if unknown:
+        reason += f" Not judged: {listed(unknown)}."
+        return Owner(None, f"{reason} The difference comes from these, or from what the script passes in.")
+    if not found.is_more:
+        return Owner(None, f"{reason} The difference comes from rounding, or from what the script passes to them.")
+    return Owner(
+        None,
+        f"{reason} So the difference comes from what the script passes to them, and from no operator.",
+        "Look at the arguments that differ between the two that are compared: masks, positions, order, padding.",
+    )
+
+
 def _files(answer: Answer) -> Owner | None:
     if answer.kind is not Kind.FILES or answer.files is None:
         return None
@@ -294,7 +376,8 @@ def _weights(answer: Answer) -> Owner | None:
 def _load(answer: Answer) -> Owner | None:
     if answer.kind is not Kind.LOAD or answer.load is None:
         return None
-    return _keys(answer.load) or _misplaced(answer, answer.load) or _unset(answer, answer.load)
+    load = answer.load
+    return _keys(load) or _misplaced(answer, load) or _unset(answer, load) or _missing(answer, load)
 
 
 def _keys(load: Load) -> Owner | None:
@@ -339,6 +422,28 @@ def _unset(answer: Answer, load: Load) -> Owner | None:
     if answer.case.trust_remote_code:
         return Owner(None, "A buffer is left as unset memory, and the model's own code was allowed to run.")
     return Owner("transformers", "from_pretrained leaves a buffer of one of its own model classes as unset memory.")
+
+
+def _missing(answer: Answer, load: Load) -> Owner | None:
+    """The checkpoint's, where its own configuration names the class, and the tensors are no novelty of that class: the
+    file has the same of another layer, or they belong to no numbered layer.
+    """
+    case, missing = answer.case, load.missing_keys
+    if not missing or load.unexpected_keys or load.mismatched or load.class_ not in load.architectures:
+        return None
+    if case.trust_remote_code or case.factory is not None or case.config is not None:
+        return None
+    numbered = [name for name in missing if any(part.isdigit() for part in name.split("."))]
+    if any(name not in load.beside_missing for name in numbered):
+        return None
+    named = listed(list(missing[:NAMED])) + (f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else "")
+    beside = load.beside_missing.get(missing[0])
+    has = f" It has {beside}, the same of another layer." if beside else ""
+    return Owner(
+        "checkpoint",
+        f"The file does not have {named}, and the class that its configuration names, {load.class_}, does.{has}",
+        "Save the model again with all of its tensors.",
+    )
 
 
 def _operator(answer: Answer) -> Owner | None:
@@ -428,7 +533,7 @@ def _cast(answer: Answer, origin: Origin, tensor: str) -> Owner | None:
         "caller",
         f"The file holds {plain(value)} in {tensor}, and the largest number of {dtype}, which was asked for, is "
         f"{plain(limit)}.",
-        "Load the model in the dtype of its file, or in bfloat16 or float32.",
+        ADVICE,
     )
 
 
@@ -447,3 +552,9 @@ def _verified(answer: Answer, levels: frozenset[str]) -> ScriptRecord | None:
     first = answer.reproducer
     scripts = () if first is None else (first, *first.others)
     return next((script for script in scripts if script.verified and script.level in levels), None)
+
+
+RULES = (
+    _chance, _files, _weights, _load, _parted, _operator, _outside, _departed, _pytorch, _asked_narrower, _data
+)  # fmt: skip
+"""The first that answers is taken."""

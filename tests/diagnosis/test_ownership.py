@@ -5,7 +5,7 @@ import re
 import pytest
 from support.reduced import ANSWER, ORIGIN, call, leaf, program
 
-from repro.core.answer import ModelInfo, Reproducer
+from repro.core.answer import Ablation, ModelInfo, Reproducer
 from repro.core.encoding import replace
 from repro.core.finite.reference import Reference
 from repro.core.mechanisms import CODE, TABLE
@@ -321,3 +321,85 @@ def test_a_number_that_decides_whatever_the_module_is_given_is_the_files(in_file
     assert "; norm.running_var holds -0.7 at [5]" in origin_sentence(replace(ORIGIN, held=number), None)
     assert found.project == project
     assert "norm.running_var holds -0.7 at [5]. With 0.7 in its place" in found.reason
+
+
+WIDER_IS_BAD = Ablation(name="dtype=float32", verdict=BAD)
+WIDE = Weights(verdict=Outcome.GOOD, parameters=100, bytes=400)
+
+
+@pytest.mark.parametrize(
+    ("parts", "project"),
+    [
+        ({}, "caller"),
+        ({"load": Load(verdict=Outcome.GOOD, config_dtype="float32")}, "caller"),
+        ({"load": Load(verdict=Outcome.GOOD, config_dtype="bfloat16")}, "transformers"),
+        ({"load": Load(verdict=Outcome.GOOD, config_dtype="float16")}, "transformers"),
+        ({"weights": replace(WIDE, bytes=200)}, "transformers"),  # as Gemma 3 270M is published
+        ({"weights": replace(WIDE, bytes=60)}, "transformers"),  # quantised
+        ({"case": Case("gpt2")}, "transformers"),  # the dtype is not the caller's choice
+        ({"workarounds": ()}, "caller"),  # no ablation was asked for
+        ({"workarounds": (), "ablations": (WIDER_IS_BAD,)}, "transformers"),
+    ],
+)
+def test_who_asks_for_less_than_a_float32_checkpoint_is_published_in_owns_the_overflow(parts, project):
+    given = {"weights": WIDE, "load": Load(verdict=Outcome.GOOD), "workarounds": ("dtype=float32",), **parts}
+    found = owner(born(given))
+    assert found.project == project
+    assert ("float16 was asked for" in found.reason) is (project == "caller")
+
+
+Q, SIBLING = "encoder.block.1.q.weight", "encoder.block.0.q.weight"
+LACKING = Load(verdict=BAD, class_="T5", architectures=("T5",), missing_keys=(Q,), beside_missing={Q: SIBLING})
+
+
+@pytest.mark.parametrize(
+    ("changed", "more", "project"),
+    [
+        ({}, {}, "checkpoint"),
+        ({"missing_keys": ("head.weight",), "beside_missing": {}}, {}, "checkpoint"),
+        ({"beside_missing": {}}, {}, None),  # no layer of the file has it: the class may have got it since
+        ({"architectures": ("Other",)}, {}, None),
+        ({"unexpected_keys": ("encoder.block.1.query.weight",)}, {}, None),
+        ({}, {"case": Case("x", trust_remote_code=True)}, None),
+        ({}, {"case": Case("x", factory="make.py:model")}, None),
+    ],
+)
+def test_a_tensor_that_the_file_lacks_is_the_checkpoints_where_its_configuration_asks_for_it(changed, more, project):
+    found = owner(answered("load", load=replace(LACKING, **changed), **more))
+    assert found.project == project
+    if project is not None:
+        assert replace(LACKING, **changed).missing_keys[0] in found.reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "rounding", "says"),
+    [
+        ({"apart": 3.0}, True, "This is not a bug"),
+        ({"apart": 5e6}, False, "comes from what the script passes to them, and from no operator."),
+        ({"apart": 5e6, "not_judged": ("aten.normal_.default",), "drawn": ("aten.normal_.default",)}, False,
+         "aten.normal_.default draws random numbers."),
+        ({"apart": 3.0, "not_judged": ("aten.normal_.default",), "drawn": ("aten.normal_.default",)}, False,
+         "comes from rounding, or from what the script passes to them."),
+        ({"apart": 5e6, "not_judged": ("mine.op.default",)}, False, "Not judged: mine.op.default."),
+    ],
+)  # fmt: skip
+def test_where_all_operators_are_right_it_is_said_where_the_difference_comes_from(changed, rounding, says):
+    found = Rounding(within=True, operators=119, op=ADD, ratio=0.16, allowed=1.0, **changed)
+    bad = answered(case=Case("/x/script.py"), bisect=Bisect(rounding=found), workarounds=())
+    assert bad.bisect.is_rounding is rounding
+    assert says in owner(bad).reason
+    assert owner(bad).project is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "project"),
+    [
+        ({"decided_by": "default constant", "library": "torch.nn.functional"}, "pytorch"),
+        ({"decided_by": "default constant", "library": "__main__"}, "caller"),
+        ({"decided_by": "constant", "library": "torch.nn.functional"}, "caller"),
+        ({"decided_by": "constant", "library": "torch.nn.functional", "code": "transformers"}, None),
+    ],
+)
+def test_whose_constant_is_0_in_the_dtype(changed, project):
+    found = scripted(**{"mechanism": "invalid", "code": "__main__", "note": "eps=1e-12 is 0 in float16", **changed})
+    assert (found.project, "eps=1e-12 is 0 in float16" in found.reason) == (project, True)

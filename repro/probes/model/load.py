@@ -17,7 +17,7 @@ from ..checkpoint.resolve import Source
 from ..checkpoint.weights import DTYPES
 from ..machine.environment import has_mps
 from ..protocol.failures import in_words
-from ..values.figures import is_float
+from ..values.figures import dtype_name, is_float
 from .before.room import check_fits, free_memory
 from .compared.quantised import is_narrow, method_in, settings_in
 from .compat import (
@@ -44,7 +44,7 @@ class Loaded:
     maps a state-dict name to the (path, key) where its value was found unchanged, so that an ablation in another dtype
     can begin from the file's own digits; unset_buffers are those that differ between two loads; quantised is the first
     weight that is held quantised in memory, where there is one: such a model has no other dtype. quantisation is the
-    configuration's quantization_config.
+    configuration's quantization_config; config_dtype and architectures are as its file has them.
     """
 
     model: nn.Module
@@ -59,6 +59,8 @@ class Loaded:
     misaligned: int = 0
     quantised: Optional[str] = None
     quantisation: dict[str, Any] = field(default_factory=dict)
+    config_dtype: Optional[str] = None
+    architectures: tuple[str, ...] = ()
     adapter: Any = None  # of model/folders/lora.py, where there is one
 
     @property
@@ -80,6 +82,7 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else None
     attn = case.get("attn")
     chosen = model_class(config, trust)
+    said, named = _config_dtype(config), getattr(config, "architectures", None) or ()
     if source.kind == "random":
         model, info = _random(chosen, config, source.config or "", source.seed or 0, dtype, attn, trust), {}
     else:
@@ -113,6 +116,8 @@ def load(case: dict[str, Any], source: Source) -> Loaded:
         attn=attention_of(model),
         info={key: list(value) for key, value in dict(info).items() if isinstance(value, (list, set, tuple))},
         quantisation=quantisation,
+        config_dtype=None if said is None else dtype_name(said),
+        architectures=tuple(map(str, named)),
     )
 
 

@@ -3,7 +3,8 @@ tied weights.
 """
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
 import torch
@@ -17,6 +18,7 @@ from .compat import attn_argument, dtype_argument, quiet, skeleton
 from .load import Loaded, named_tensors
 from .settings import settings_of
 
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, in a name
 LISTED = 50  # names in a list of findings; the counts are whole
 
 
@@ -50,7 +52,10 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
         "attn": loaded.attn,
         "device": str(loaded.device),
         "random_seed": loaded.source.seed,
+        "config_dtype": loaded.config_dtype,
+        "architectures": list(loaded.architectures),
         "missing_keys": missing,
+        "beside_missing": _beside(missing, found.equal),
         "unexpected_keys": unexpected,
         "mismatched": mismatched,
         "cause": _cause(loaded, missing, mismatched, why, found),
@@ -88,6 +93,15 @@ def check(loaded: Loaded) -> tuple[str, str, dict[str, Any]]:
     if faults:
         return "bad", "; ".join(short for short, _, _ in faults), payload
     return "good", _sound(loaded, found, payload), payload
+
+
+def _beside(missing: list[str], there: Iterable[str]) -> dict[str, str]:
+    """By missing tensor, the same of another layer that the file does have: it shows that such layers have one."""
+    first: dict[str, str] = {}
+    for name in there:
+        first.setdefault(NUMBER.sub("*", name), name)
+    alike = {name: first.get(NUMBER.sub("*", name)) for name in missing[:LISTED] if NUMBER.search(name)}
+    return {name: other for name, other in alike.items() if other is not None}
 
 
 def _sound(loaded: Loaded, found: Comparison, payload: dict[str, Any]) -> str:

@@ -37,6 +37,7 @@ from .around import (
 )
 from .kinds import Kinds, kinds_of
 from .makers import CAME_IN, MADE, UNSET, Look, Rule, is_readable, readable_in
+from .vanishing import Vanishing, is_zero_for_it, vanishing_here
 
 PLACE = ("module", "module_class", "call_index", "occurrence")
 WINDOW = 600  # operators before the one at fault that are kept, to walk back to what made its inputs so
@@ -82,6 +83,7 @@ class Capture(Look):
         self._source: Optional[tuple[Tensor, dict[str, Any]]] = None
         self._unset_at: Optional[dict[str, Any]] = None
         self._handed: set[int] = set()
+        self._vanishing: dict[int, Vanishing] = {}
         self.found: Optional[Found] = None
 
     def note_forward(self, call: OpCall) -> Any:
@@ -112,6 +114,9 @@ class Capture(Look):
             try:
                 self._tape.visit(call)
                 self._around[len(self._tape.ops) - 1] = (described(node_here()), phase_here())
+                constant = vanishing_here(call)
+                if constant is not None:
+                    self._vanishing[len(self._tape.ops) - 1] = constant
             except Exception as error:
                 if error is call.raised:
                     raise
@@ -233,7 +238,8 @@ class Capture(Look):
             }  # fmt: skip
         if place.get("phase") == "optimizer":
             place["note"] = self._updated(step) or place.get("note")
-        notes = [text for text in (place.get("note"), note) if text]
+        constant = self._vanished(step) if mechanism in ("divide_by_zero", "invalid") else None
+        notes = [text for text in (place.get("note"), note, constant and constant.words) if text]
         if mechanism == "masked_row":
             masked = next((at for at in reversed(origin.path) if at.op is not step.op and at.op.source), None)
             if masked is not None:
@@ -255,7 +261,20 @@ class Capture(Look):
             "note": "; ".join(notes) or None,
             "decided_by": self._decided_by(step),
         }
+        if constant is not None:
+            own = "default constant" if constant.is_default else "constant"
+            record.update(decided_by=own, library=constant.library)
         return Found(step.op.address, MADE, record, program_of(self._tape, step.op), kinds=kinds_of(step))
+
+    def _vanished(self, step: Step) -> Optional[Vanishing]:
+        """The constant that was to keep an input of the operator from being 0, and is 0 itself."""
+        given = {ref.store.storage.data_ptr() for ref in step.op.inputs()}
+        for op in reversed(self._tape.ops[: step.op.index]):
+            constant = self._vanishing.get(op.index)
+            made = {ref.store.storage.data_ptr() for ref in op.outputs}
+            if constant is not None and made & given and is_zero_for_it(op):
+                return constant
+        return None
 
     def _updated(self, step: Step) -> Optional[str]:
         """Of an operator of an optimizer: whose step it is."""
@@ -292,8 +311,20 @@ class Capture(Look):
             limit=limit_of(tensor.dtype),
         )
         record.update(self._outside(record, kind))
+        record.update(self._before_it(record, kind))
         self.found = Found(self._address, self._kind, record)
         raise StopPass
+
+    def _before_it(self, record: dict[str, Any], kind: str) -> dict[str, Any]:
+        """Phase and step of a value that was there before a generation began: not those of its first reader, which need
+        not have looked at this very element.
+        """
+        at = self._unset_at if self._kind == UNSET else self._source[1] if self._source is not None else None
+        if record["generate_step"] is None or at is None:
+            return {}
+        if at["generate_step"] is not None and kind not in ("parameter", "buffer"):
+            return {}
+        return {"generate_step": None, "phase": "forward" if at["phase"] == "generate" else at["phase"]}
 
     def _index_of(self, name: Optional[str], first: list[int]) -> Optional[list[int]]:
         """The first bad element in the tensor of this name: what was read may be a view of it, transposed."""

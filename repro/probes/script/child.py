@@ -34,6 +34,8 @@ from .folder import own_folder
 
 LINES = 40  # of what it printed are kept
 LINE = 4000  # characters of each
+COMPARING = frozenset({"testing", "unittest", "_pytest"})  # parts of the names of modules whose calls are assertions
+DECORATING = ("contextlib", "functools")
 TRACEBACK = b"Traceback (most recent call last)"
 DRAIN_SECONDS = 0.3  # how long a pipe that a grandchild holds open is read after the script has ended
 LIBRARIES = ("torch", "transformers", "numpy", "safetensors")  # that a script's copies of this process need not import
@@ -360,6 +362,7 @@ def _described(raised: Optional[BaseException], path: str) -> dict[str, Any]:
     frames = traceback.extract_tb(raised.__traceback__ if raised is not None else None)
     inner = frames[-1] if frames else None
     own = next((frame for frame in reversed(frames) if frame.filename == path), None)
+    called = _called_by(raised, path)
     return {
         "type": type(raised).__name__,
         "text": _text_of(raised)[:LINE],
@@ -367,7 +370,21 @@ def _described(raised: Optional[BaseException], path: str) -> dict[str, Any]:
         "inner_line": None if inner is None else inner.lineno,
         "code": None if inner is None else inner.line,
         "line": None if own is None else own.lineno,
+        "compares": called is not None and not COMPARING.isdisjoint(called.split(".")),
     }
+
+
+def _called_by(raised: Optional[BaseException], path: str) -> Optional[str]:
+    """The module of what the script's own innermost line calls, behind decorators; None where it calls nothing."""
+    called, frame = None, None if raised is None else raised.__traceback__
+    while frame is not None:
+        name = str(frame.tb_frame.f_globals.get("__name__"))
+        if frame.tb_frame.f_code.co_filename == path:
+            called = None
+        elif called is None and name not in DECORATING:
+            called = name
+        frame = frame.tb_next
+    return called
 
 
 def _text_of(raised: Optional[BaseException]) -> str:

@@ -3,13 +3,21 @@
 What is left where all of them are within it is the sum of roundings, and no fault of an operator.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ..observe.watch import OUTSIDE, Address, Names, Watch, watched_everywhere
+import torch
+
+from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
 from ..program.capture import blank
+from ..program.makers import readable_in
 from ..rounding.check import Rounding
 from ..rounding.mechanism import mechanism_of
+from ..values.figures import widen
+
+COMPARISONS = frozenset({"sub", "rsub", "equal", "eq", "isclose", "allclose"})
+"""Operators that hold two tensors against each other; the last of them in a run is taken for the script's own."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,14 @@ class Far:
 @dataclass(frozen=True)
 class Rounded:
     """What holding each operator of a script against float64 came to. ``beyond``: whether rounding does not explain
-    ``far``.
+    ``far``. drawn: those of ``not_judged`` that draw random numbers. apart: how far the two tensors that were compared
+    last are from each other, in units of the coarsest dtype of the run.
     """
 
     judged: int = 0
     not_judged: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+    apart: Optional[float] = None
     beyond: bool = False
     farthest: Optional[Far] = None
 
@@ -52,6 +63,8 @@ class Rounded:
             "within": self.is_within,
             "operators": self.judged,
             "not_judged": list(self.not_judged),
+            "drawn": list(self.drawn),
+            "apart": self.apart,
             "op": far.address.op,
             "module": far.address.module,
             "ratio": far.ratio,
@@ -103,8 +116,41 @@ def watched_rounding(corrected: Optional[Address]) -> tuple[Any, Any]:
 
     corrected: an operator whose result is replaced by float64's, rounded to its dtype.
     """
-    made = Rounding(whole=True, corrected=corrected)
-    return watched_everywhere(Watch(made.visit, OUTSIDE), Names()), lambda: _rounded(made)
+    made = Compared(Rounding(whole=True, corrected=corrected))
+    return watched_everywhere(Watch(made.visit, OUTSIDE), Names()), made.rounded
+
+
+class Compared:
+    """Holds each operator against float64, and remembers how far the two tensors are apart that were compared last."""
+
+    def __init__(self, made: Rounding) -> None:
+        self._made = made
+        self._drawn: set[str] = set()
+        self._apart: Optional[tuple[float, float]] = None  # the difference, and the largest magnitude
+        self._coarsest = 0.0
+
+    def visit(self, call: OpCall) -> Any:
+        pair = list(readable_in(call.args)) if call.address.base_name in COMPARISONS else []
+        if len(pair) == 2 and pair[0].shape == pair[1].shape and not any(item.is_complex() for item in pair):
+            one, two = (widen(item.detach()).double() for item in pair)
+            both = torch.isfinite(one) & torch.isfinite(two)
+            if bool(both.any()):
+                largest = float(torch.maximum(one[both].abs(), two[both].abs()).max())
+                self._apart = float((one[both] - two[both]).abs().max()), largest
+        if torch.Tag.nondeterministic_seeded in getattr(call.func, "tags", ()):
+            self._drawn.add(call.address.op)
+        result = self._made.visit(call)
+        for tensor in readable_in([result]):
+            self._coarsest = max(self._coarsest, torch.finfo(tensor.dtype).eps)
+        return result
+
+    def rounded(self) -> Rounded:
+        """What was found."""
+        found, apart = _rounded(self._made), None
+        if self._apart is not None and self._apart[1] > 0 and self._coarsest > 0:
+            apart = self._apart[0] / (self._apart[1] * self._coarsest)
+        drawn = tuple(name for name in found.not_judged if name in self._drawn)
+        return dataclasses.replace(found, drawn=drawn, apart=apart)
 
 
 def _rounded(made: Rounding) -> Rounded:
@@ -119,4 +165,4 @@ def _rounded(made: Rounding) -> Rounded:
         shown.address, shown.source, shown.code, held.ratio, shown.dtype, held.value, held.reference, shown.index,
         mechanism, note,
     )  # fmt: skip
-    return Rounded(made.judged, not_judged, blamed is not None, far)
+    return Rounded(made.judged, not_judged, beyond=blamed is not None, farthest=far)

@@ -3,6 +3,7 @@
 Ending normally or with status 0 is good; status 1 is bad, and so is an AssertionError that the script itself raises.
 Status 125, any other status and any other exception are "could not tell": a script that fails on the way has not
 answered. PyTorch raises AssertionError as well ("Torch not compiled with CUDA enabled"); that is none of the script's.
+What torch.testing, numpy.testing, unittest and pytest raise where the script calls them is its own comparison.
 """
 
 import dataclasses
@@ -20,7 +21,9 @@ from .child import Ended, Job
 
 Key = tuple[Any, ...]
 WARNING = re.compile(r"\S.*:\d+: \w*Warning: |\[W[\d:. ]+ ")  # Python's own, and those of PyTorch's C++
-UNPLACED = ("inner", "inner_line", "code", "line")
+DECORATING = ("contextlib.py", "functools.py")
+UNPLACED = ("inner", "inner_line", "code", "line", "compares")
+COMPARING = re.compile(r"(site-packages|dist-packages|python3\.\d+)/([\w.]+/)*(testing|unittest|_pytest)/")
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,18 @@ def _printed(errors: tuple[str, ...], path: str) -> Optional[dict[str, Any]]:
     found = {"how": "raised", "type": name.rpartition(".")[2], "text": text, **dict.fromkeys(UNPLACED)}
     places = [re.match(r'  File "(.+)", line (\d+)', line) for line in errors]
     inner = next((place for place in reversed(places) if place is not None), None)
-    own = next((int(place[2]) for place in reversed(places) if place is not None and place[1] == path), None)
-    return found if inner is None else {**found, "inner": inner[1], "inner_line": int(inner[2]), "line": own}
+    if inner is None:
+        return found
+    told = [place for place in places if place is not None]
+    own = next((at for at in reversed(range(len(told))) if told[at][1] == path), None)
+    behind = [] if own is None else [place[1] for place in told[own + 1 :] if not place[1].endswith(DECORATING)]
+    return {
+        **found,
+        "inner": inner[1],
+        "inner_line": int(inner[2]),
+        "line": None if own is None else int(told[own][2]),
+        "compares": bool(behind) and COMPARING.search(behind[0].replace(os.sep, "/")) is not None,
+    }
 
 
 def run_script(job: Job) -> Ran:
@@ -152,8 +165,8 @@ def judge_exception(how: dict[str, Any], path: str) -> tuple[str, str]:
     said = words_of(how["type"], how["text"])
     if how["type"] != "AssertionError":
         return "skip", said
-    if how["inner"] == path:
+    if how["inner"] == path or how["compares"]:
         what = " ".join(how["text"].split())[:500] or how["code"] or ""
-        return "bad", f"{os.path.basename(path)}:{how['inner_line']}: AssertionError: {what}"
+        return "bad", f"{os.path.basename(path)}:{how['line']}: AssertionError: {what}"
     where = f"{os.path.basename(how['inner'])}:{how['inner_line']}" if how["inner"] else "outside of the script"
     return "skip", f"{said} (raised in {where}, not by the script; a script says bad with sys.exit(1))"

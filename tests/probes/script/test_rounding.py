@@ -1,6 +1,7 @@
 """Scripts that are bad without any NaN: what is rounding is said to be, and an operator that is wrong is found."""
 
 import pytest
+import torch
 
 from repro.probes.script.answer import asked, bisect
 
@@ -83,3 +84,19 @@ def test_the_infinity_of_an_additive_mask_is_judged_with_the_rest(tmp_path):
 def test_an_operator_that_could_not_be_held_is_not_counted_as_judged(tmp_path):
     rounding = look(tmp_path, TWO)[2]["rounding"]
     assert (rounding["operators"], rounding["not_judged"]) == (3, ["aten.complex.default", "aten.mul.Tensor"])
+
+
+@pytest.mark.parametrize(
+    ("check", "apart"),
+    [
+        ("assert torch.allclose(a, b)", 1.0),
+        ("torch.testing.assert_close(a, b)", 1.0),
+        ("assert torch.equal(a, b)", 1.0),
+        ("assert (a - b).abs().max() < 1e-3", 1.0),
+    ],
+)
+def test_how_far_the_two_are_apart_that_are_compared_is_measured(tmp_path, check, apart):
+    text = f"import torch\na = torch.tensor([1.0, 4.0])\nb = a + apart\n{check}\n".replace("apart", str(apart))
+    payload = look(tmp_path, text)[2]
+    expected = apart / (5.0 * torch.finfo(torch.float32).eps)
+    assert payload["rounding"]["apart"] == pytest.approx(expected)

@@ -82,7 +82,24 @@ def test_an_assertion_without_words_is_told_by_its_line(script):
     "text",
     [
         "import torch\ntorch.testing.assert_close(torch.zeros(1), torch.ones(1))",
+        "import torch\ndef f(a):\n    torch.testing.assert_close(a, a + 1)\nf(torch.ones(1))",
+        "import numpy as np\nnp.testing.assert_allclose(np.zeros(1), np.ones(1))",
+        "import numpy as np\nnp.testing.assert_array_equal(np.zeros(1), np.ones(1))",
+        "import unittest\nunittest.TestCase().assertAlmostEqual(0.1, 0.2)",
+    ],
+)
+def test_a_comparison_that_the_script_calls_is_its_own(script, text):
+    ran = script(text)
+    line = next(at for at, one in enumerate(text.split("\n"), 1) if "ssert" in one)
+    assert (ran.verdict, ran.raised, ran.key) == ("bad", False, ("AssertionError", line))
+    assert ran.reason.startswith(f"asks.py:{line}: AssertionError: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "import torch\ntorch._assert(False, 'raised in torch')",
+        "import torch\ndef f(x):\n    torch._assert(x is None, 'x')\nf(torch.ones(1))",
     ],
 )
 def test_an_assertion_of_torch_is_not_the_scripts(script, text):

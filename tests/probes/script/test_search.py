@@ -180,3 +180,52 @@ def test_the_dtype_of_the_largest_parameter_is_told_whatever_the_operator_comput
     assert origin["op"] == "aten.div.Tensor"
     assert origin["output"]["dtype"] == "float32"
     assert origin["largest_weight"]["dtype"] == "float16"
+
+
+GENERATION = """
+from transformers import GPT2Config, GPT2LMHeadModel
+torch.manual_seed(0)
+config = GPT2Config(vocab_size=50, n_positions=32, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
+model = GPT2LMHeadModel(config).eval()
+NAN
+ids = torch.tensor([[5, 8, 9]])
+out = model.generate(ids, max_new_tokens=8, do_sample=True, pad_token_id=0)
+"""
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "model.transformer.wpe.weight.data[6, 3] = float('nan')",
+        "model.transformer.wpe.weight.data[6, 3] = torch.tensor(1.0).log() / 0",
+        "import numpy\nmodel.transformer.wpe.weight.data[6] = torch.from_numpy(numpy.full(8, numpy.nan))",
+    ],
+)
+def test_what_was_there_before_a_generation_is_in_no_step_of_it(tmp_path: Path, written: str) -> None:
+    path = script(tmp_path, GENERATION.replace("NAN", written))
+    line = next(number for number, text in enumerate(Path(path).read_text().split("\n"), 1) if "wpe" in text)
+    origin = origin_of(path)
+    assert (origin["phase"], origin["generate_step"]) == ("forward", None)
+    assert f"script.py:{line}" in f"{origin['source']} {origin['note']}"
+
+
+VANISHING = [
+    ("y = F.normalize(x)", "default constant",
+     "eps=1e-12 is 0 in float16 (the default of torch.nn.functional.normalize)"),
+    ("y = F.normalize(x, eps=1e-10)", "constant", "eps=1e-10 is 0 in float16 (given to torch.nn.functional.normalize)"),
+    ("def unit(v, tiny=1e-9):\n    return v / (v.norm() + tiny)\ny = unit(x)", "default constant",
+     "tiny=1e-09 is 0 in float16 (the default of __main__.unit)"),
+    ("y = x / x.norm().clamp_min(0.0)", None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "decided_by", "says"), VANISHING)
+def test_a_constant_that_is_0_in_the_dtype_is_named(
+    tmp_path: Path, lines: str, decided_by: str | None, says: str | None
+) -> None:
+    x = torch.zeros(1, 4, dtype=torch.float16)
+    assert torch.tensor(1e-9, dtype=x.dtype) == 0, "the oracle"
+    path = script(tmp_path, "import torch.nn.functional as F", "x = torch.zeros(1, 4).half()", lines, BAD_IF)
+    origin = origin_of(path)
+    assert (origin["decided_by"], origin["mechanism"]) == (decided_by, "invalid")
+    assert origin["note"] == says

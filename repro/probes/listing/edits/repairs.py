@@ -1,31 +1,35 @@
-"""One change of the caller's own lines that may make the script good: a guard, another number, a wider dtype.
+"""One change of the caller's own lines that may make the script good: another number, a wider dtype, another label.
 
 None of them knows the fault. Which one is tried first follows from the mechanism; whether it helps is asked by a run.
 """
 
 import ast
-import itertools
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from ..text.tree import Tree, copied, expression, number_of, walk, whose
+from ..text.tree import Tree, expression, number_of, whose
 from .edit import Edit
 from .expressions import changeable
+from .guards import guarded
+from .wrapping import wrapped
 
-GUARDS = ("({}).clamp(min=1e-6)", "({}) + 1e-6", "({}).clamp(-0.999, 0.999)", "({}).clamp(max=10.0)")
 # What is a bound, and what is a rate, is shown by a run: a smaller number, the nearest first; for none at all a little.
 DIVIDED = (10, 100, 1_000, 10_000, 1_000_000, 100_000_000)
 LITTLE, FAR = 1e-6, -1e4
-MODULES = ("torch", "F", "nn", "np", "math", "self")
 NARROW = ("float16", "half", "bfloat16")
 WIDER = ("float32", "bfloat16")
 FIRST = {
-    "overflow": ("dtype", "number", "guard"),
+    "overflow": ("dtype", "number"),
     "bad_input": ("number", "data"),
     "literal": ("number",),
-    "masked_row": ("number",),  # a guard in front of the softmax would lose the scores
+    "masked_row": ("number",),
 }
-ORDER = ("guard", "number", "dtype")
+ORDER = ("epsilon", "dtype")
+
+
+def guard_comes(mechanism: str) -> str:
+    """When a guard is tried: "first", "last" or "never". In front of a softmax it would lose the scores."""
+    return "first" if mechanism not in FIRST else "last" if mechanism == "overflow" else "never"
 
 
 def repairs(tree: Tree, at: frozenset[int], mechanism: str, by_integers: bool = False) -> Iterator[Edit]:
@@ -34,79 +38,40 @@ def repairs(tree: Tree, at: frozenset[int], mechanism: str, by_integers: bool = 
     at: the statements of the original in which the fault is born. by_integers: whether other integers in the same call,
     such as labels, were seen to help.
     """
-    kinds = {"dtype": _wider(tree), "number": _numbers(tree), "guard": _guards(tree, at), "data": _finite(tree, at)}
-    kinds["label"] = _labels(tree)
+    elsewhere = at if mechanism == "overflow" else frozenset()
+    kinds = {"dtype": _wider(tree), "number": _numbers(tree, elsewhere), "data": _finite(tree, at)}
+    kinds.update(label=_labels(tree), epsilon=_epsilons(tree))
     for kind in ("label",) if by_integers else FIRST.get(mechanism, ORDER):
         yield from kinds[kind]
 
 
-def _wrapped(node: ast.AST, form: str) -> Edit:
-    number = number_of(node)
-
-    def make(tree: Tree) -> Optional[Tree]:
-        inner = tree.nodes.get(number)
-        if not isinstance(inner, ast.expr):
-            return None
-        outer = expression(form.format("_"))
-        (hole,) = (part for part in ast.walk(outer) if isinstance(part, ast.Name) and part.id == "_")
-        # The inner node keeps its number, so that it stands for what it stood for.
-        return tree.changed({number: (_filled(outer, hole, inner),)})
-
-    return Edit(form.format(ast.unparse(node)), make, form)
-
-
-def _filled(outer: ast.AST, hole: ast.AST, inner: ast.expr) -> Any:
-    fields: dict[str, Any] = {}
-    for name in outer._fields:
-        value = getattr(outer, name, None)
-        if value is hole:
-            fields[name] = inner
-        elif isinstance(value, list):
-            fields[name] = [inner if item is hole else item for item in value]
-        elif isinstance(value, ast.AST) and any(part is hole for part in ast.walk(value)):
-            fields[name] = _filled(value, hole, inner)
-    return copied(outer, **fields)
-
-
-def _expressions(tree: Tree, at: frozenset[int]) -> Iterator[ast.expr]:
-    """What the statement hands to a division, then what it hands to its calls, the innermost last."""
-    here = [node for node in changeable(tree) if isinstance(node, ast.stmt) and whose(node) & at]
-    # Of a compound statement the innermost one is meant.
-    inner = [node for node in here if not any(one is not node and one in here for one in walk(node))]
-    nodes = [part for node in inner for part in walk(node)]
-    yield from (node.right for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
-    for node in nodes:
-        if isinstance(node, ast.Call) and not isinstance(tree.above.get(number_of(node)), ast.Expr):
-            receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
-            given = [receiver] if receiver is not None else []
-            yield from (item for item in [*given, *node.args] if _is_value(item))
-
-
-def _is_value(node: ast.expr) -> bool:
-    """Whether it may be a tensor: no plain constant, no module, no function."""
-    if isinstance(node, (ast.Constant, ast.Starred)):
-        return False
-    own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
-    return own or isinstance(node, ast.Call) or ast.unparse(node).split(".")[0] not in MODULES
-
-
-def _guards(tree: Tree, at: frozenset[int]) -> Iterator[Edit]:
-    for node, form in itertools.product(_expressions(tree, at), GUARDS):
-        yield _wrapped(node, form)
-
-
 def _finite(tree: Tree, at: frozenset[int]) -> Iterator[Edit]:
-    for node in _expressions(tree, at):
-        yield _wrapped(node, "torch.nan_to_num({})")
+    for node in guarded(tree, at):
+        yield wrapped(node, "torch.nan_to_num({})")
 
 
-def _numbers(tree: Tree) -> Iterator[Edit]:
-    """Every number that is no size: named arguments first, as rates and bounds have names."""
+def _numbers(tree: Tree, elsewhere: frozenset[int]) -> Iterator[Edit]:
+    """Every number that is no size: named arguments first, as rates and bounds have names. None that is part of a
+    formula in one of the statements ``elsewhere``: with another number there, what it gives is another quantity.
+    """
     found = [node for node in changeable(tree) if _is_rate(tree, node)]
-    named = [node for node in found if isinstance(tree.above.get(number_of(node)), ast.keyword)]
-    for node in [*named, *(node for node in found if node not in named)]:
+    named = [node for node in found if _name_of(tree, node)]
+    there = {number_of(node) for node in found if whose(tree.statement(number_of(node)) or node) & elsewhere}
+    for node in [*named, *(node for node in found if node not in named and number_of(node) not in there)]:
         for value in _values(node):
             yield _replaced(node, value)
+
+
+def _epsilons(tree: Tree) -> Iterator[Edit]:
+    """A little in place of an epsilon that is 0."""
+    for node in changeable(tree):
+        if isinstance(node, ast.Constant) and node.value == 0 and "eps" in (_name_of(tree, node) or ""):
+            yield _replaced(node, repr(LITTLE))
+
+
+def _name_of(tree: Tree, node: ast.AST) -> Optional[str]:
+    above = tree.above.get(number_of(node))
+    return above.arg if isinstance(above, ast.keyword) else None
 
 
 def _is_rate(tree: Tree, node: ast.AST) -> bool:
