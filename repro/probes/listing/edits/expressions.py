@@ -5,7 +5,7 @@ import builtins
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from ..text.tree import Tree, children, copied, head_of, is_ours, number_of, walk
+from ..text.tree import Tree, children, copied, head_of, is_held, is_ours, number_of, walk
 from .edit import Edit, parts
 
 # What is said to the system stays as it is, or goes as a whole.
@@ -33,7 +33,9 @@ def _changeable(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Assert) and is_ours(node):
         return
     own = (part for child in children(node) if not isinstance(child, ast.stmt) for part in walk(child))
-    if isinstance(node, ast.stmt) and any(isinstance(item, ast.Name) and item.id in SYSTEM for item in own):
+    if isinstance(node, ast.stmt) and (
+        is_held(node) or any(isinstance(item, ast.Name) and item.id in SYSTEM for item in own)
+    ):
         for child in children(node):
             if isinstance(child, ast.stmt):
                 yield from _changeable(child)

@@ -6,10 +6,12 @@ What is recorded orders the questions that are asked later; it answers none of t
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
+import sysconfig
 import types
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Callable, Optional
@@ -22,6 +24,7 @@ from ...values.figures import is_bad
 from .alike import Alike, told
 from .conduct import Conduct, Seen, observed
 from .confined import Access, heard
+from .literals import literals
 
 RECORD = "listing.runs.recorded:record"
 COMPILER = "torch._inductor"  # it starts processes of its own when it is imported
@@ -36,6 +39,8 @@ class Recorded:
     and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
     arguments and other records. access: what the script wrote, started and connected to. imported: the modules of large
     libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a smaller one is held to.
+    own: where the modules lie that the script imports and that no package has brought; packages: which are such.
+    reading: the lines that read a file and make no module of it. written: of what these bind, the literals.
     """
 
     lines: set[int] = field(default_factory=set)
@@ -47,6 +52,10 @@ class Recorded:
     alike: Alike = field(default_factory=Alike)
     imported: frozenset[str] = frozenset()
     conduct: Conduct = field(default_factory=Conduct)
+    own: dict[str, str] = field(default_factory=dict)
+    reading: set[int] = field(default_factory=set)
+    written: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
+    packages: frozenset[str] = frozenset()
 
 
 def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
@@ -68,8 +77,11 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
             seen[line, name] += 1
             if seen[line, name] <= LOOKS:
                 value = (frame.f_locals if name in frame.f_locals else frame.f_globals).get(name)
+                if line in made.reading:
+                    made.written.setdefault((line, name), literals(value, frame.f_globals))
                 if isinstance(value, torch.nn.Module):
                     made.modules.add(name)
+                    made.reading.discard(line)
                 elif isinstance(value, Tensor) and not value.requires_grad:
                     made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
                 elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
@@ -92,9 +104,11 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
     def outside(frame: FrameType, event: str, given: Any) -> Optional[Callable[..., Any]]:
         return inside if frame.f_code.co_filename == path else None
 
+    _hear_of_reading(path, made.reading)
     heard(made.access.add)
     told(made.alike.look)
     doing = Seen()
+    before = set(sys.modules)
     try:
         with observed(doing):
             sys.settrace(outside)
@@ -102,8 +116,42 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
     finally:
         sys.settrace(None)
         made.conduct = doing.conduct
+        made.own = dict(_own_modules(set(sys.modules) - before))
+        made.packages = frozenset(name for name in made.own if hasattr(sys.modules[name], "__path__"))
         names = {name for name in list(sys.modules) if name.split(".")[0] in LIBRARIES}
         made.imported = frozenset(name for name in names if not name.startswith(COMPILER))
+
+
+def _hear_of_reading(script: Optional[str], lines: set[int]) -> None:
+    """The lines of the script that open a file of data, whichever code opens it for them."""
+    folders = tuple(os.path.join(path, "") for path in {sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev"})
+
+    def hook(event: str, given: tuple[Any, ...]) -> None:
+        if event != "open" or not isinstance(given[0], (str, bytes)) or (given[1] or "r").strip("bt") not in ("r", ""):
+            return
+        path = os.path.abspath(os.fsdecode(given[0]))
+        if path.startswith(folders) or path.endswith((".py", ".pyc", ".so")) or "site-packages" in path:
+            return
+        frame: Optional[FrameType] = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename != script:
+            frame = frame.f_back
+        if frame is not None:
+            lines.add(frame.f_lineno)
+
+    sys.addaudithook(hook)
+
+
+def _own_modules(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of these modules that are Python files outside of the interpreter's folders and of this kit."""
+    kit = __name__.partition(".")[0]
+    folders = [os.path.realpath(path) for path in {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}]
+    for name in sorted(names):
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if not isinstance(path, str) or not path.endswith(".py") or name.partition(".")[0] == kit:
+            continue
+        path = os.path.realpath(path)
+        if not any(path.startswith(os.path.join(folder, "")) for folder in folders) and "site-packages" not in path:
+            yield name, path
 
 
 def _is_record(value: Any) -> bool:
