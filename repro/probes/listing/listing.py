@@ -24,6 +24,7 @@ from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
 from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
 from .edits.variables import inlined
+from .runs.conduct import CONDUCT
 from .runs.confined import Access
 from .runs.fault import COMPILED, CORRECTED, GLANCED, Fault
 from .runs.pool import Pool, Run, Setting, Try
@@ -292,16 +293,26 @@ class Shrinking:
         seed of its own; or an earlier one. None where that is the original.
         """
         later = self.history[1:]
-        for state in (*later[-1:], *self._seeded(later[-1:])):
+        last = later[-1:] or [self.state]
+        drawing = self._unseeded(last[0])
+        seeded = self._seeded(last, drawing or frozenset(("torch",)))
+        for state in itertools.chain(seeded, later[-1:]) if drawing else itertools.chain(later[-1:], seeded):
             if self._is_confirmed(state):
                 self.state = state
                 return state
         kept = _last(later, self._is_confirmed)
         return self.history[kept] if kept else None
 
-    def _seeded(self, states: Sequence[State]) -> Iterator[State]:
+    def _unseeded(self, state: State) -> frozenset[str]:
+        """The generators that a version draws from without a seed, which it may where the original does."""
+        if self.setting.conduct is None or not self.setting.conduct.unseeded:
+            return frozenset()
+        ran = self._pool.answer(self._pool.ask(self.setting, Run(state.text.text, CONDUCT, seconds=self._seconds)))
+        return frozenset() if ran is None or ran.found is None else ran.found.unseeded
+
+    def _seeded(self, states: Sequence[State], generators: frozenset[str]) -> Iterator[State]:
         for state in states:
-            trees = (edit.make(state.tree) for edit in map(seeded, SEEDS))
+            trees = (seeded(seed, generators).make(state.tree) for seed in SEEDS)
             yield from (State(tree, written(tree)) for tree in trees if tree is not None)
 
     def _is_confirmed(self, state: State) -> bool:
@@ -332,18 +343,20 @@ def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials,
         text = opened.read()
     base = _Base(text, origin)
     found = None
+    recorded = _recorded(script, text, pool)
     if origin is not None:
-        recorded = _recorded(script, text, pool)
         base = base if recorded is None else _with_own_modules(script, base, recorded, trials, pool)
         if base.text != text:
-            found = _shrunk(script, base.origin or origin, base.text, _recorded(script, base.text, pool), trials, pool)
+            again = _recorded(script, base.text, pool)
+            found = _shrunk(script, base.origin or origin, base.text, again, trials, pool)
         if found is None:
             if base.text != text:
                 trials.notes.append("with the modules beside it in its text, the script does not show its fault")
             base = _Base(text, origin)
             found = _shrunk(script, origin, text, recorded, trials, pool)
     lines = code_lines(base.text)
-    told = {"text": text, "lines_before": lines, "lines": lines, "whole": True, "complete": found is not None}
+    told: dict[str, Any] = {"text": text, "lines_before": lines, "lines": lines, "whole": True}
+    told["complete"] = found is not None
     state, complete, changed = found or (None, False, None)
     told["change"] = changed
     if state is None and found is not None and base.text != text:
@@ -352,6 +365,9 @@ def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials,
         base.text != text or state.text.lines < lines or len(state.text.text) < SHORTER * len(text)
     ):
         told.update(text=state.text.text, lines=state.text.lines, whole=False, complete=complete)
+    final = recorded if told["text"] == text else _recorded(script, told["text"], pool)
+    if final is not None:
+        told.update(unseeded=sorted(final.conduct.unseeded), reads=sorted(set(final.files)))
     return {**told, "trials": trials.asked - asked, "seconds": time.monotonic() - began}
 
 
@@ -383,7 +399,9 @@ def _with_own_modules(script: Script, base: _Base, recorded: Recorded, trials: T
         lines = joined(base.text, texts, recorded.packages)
     except (CannotJoin, OSError, SyntaxError, UnicodeDecodeError) as error:
         names = ", ".join(sorted(recorded.own)[:4])
-        trials.notes.append(f"the script needs modules that lie beside it ({names}), which were not put into it: {error}")
+        trials.notes.append(
+            f"the script needs modules that lie beside it ({names}), which were not put into it: {error}"
+        )
         return base
     files = {name: os.path.basename(path) for name, path in recorded.own.items()}
     files[HERE] = os.path.basename(script.runs.path)

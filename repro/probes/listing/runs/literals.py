@@ -13,8 +13,8 @@ ROWS = (1, 2, 4)  # that are tried before all of them
 
 
 def literals(value: Any, names: Mapping[str, Any]) -> tuple[str, ...]:
-    """A tensor, an array or lists of numbers as expressions: the first rows with a bad value and those behind them, then
-    all of it; none where it is too large. names: of the script, for what it calls NumPy.
+    """A tensor, an array or lists of numbers as expressions: first the rows from a bad value on, then all
+    of it; none where it is too large. names: of the script, for what it calls NumPy.
     """
     return tuple(dict.fromkeys(_texts(value, names)))
 
@@ -23,23 +23,22 @@ def _texts(value: Any, names: Mapping[str, Any]) -> Iterator[str]:
     numpy = sys.modules.get("numpy")
     form: Optional[str] = None
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.requires_grad:
-        usual = (torch.float32, torch.int64, torch.bool)
-        form = "torch.tensor({})" if value.dtype in usual else f"torch.tensor({{}}, dtype={value.dtype})"
+        plain = value.dtype in (torch.float32, torch.int64, torch.bool)
+        form = "torch.tensor({})" if plain else f"torch.tensor({{}}, dtype={value.dtype})"
         if next((name for name, held in names.items() if held is torch), None) != "torch":
             return
     elif numpy is not None and type(value) is numpy.ndarray and value.dtype.kind in "fiub":
         name = next((name for name, held in names.items() if held is numpy), None)
         if name is None:
             return
-        usual = ("float64", "int64", "bool")
-        form = f"{name}.array({{}})" if str(value.dtype) in usual else f"{name}.array({{}}, dtype={str(value.dtype)!r})"
+        plain = str(value.dtype) in ("float64", "int64", "bool")
+        form = f"{name}.array({{}})" if plain else f"{name}.array({{}}, dtype={str(value.dtype)!r})"
     elif isinstance(value, list):
         form = "{}"
     if form is None:
         return
     for rows in _rows(value):
-        plain = rows if isinstance(rows, list) else rows.tolist()
-        text = _text(plain)
+        text = _text(rows if isinstance(rows, list) else rows.tolist())
         if text is not None and text.count(",") < MOST:
             yield form.format(text)
 

@@ -34,13 +34,16 @@ LOOKS = 200  # times that a variable is looked at on one line: a loop may run fo
 
 @dataclass
 class Recorded:
-    """lines: those that ran. bad: (line, expression, "NaN", "Inf" or both) of what was bound there and is not finite, in
-    the order in which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
-    and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
-    arguments and other records. access: what the script wrote, started and connected to. imported: the modules of large
-    libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a smaller one is held to.
-    own: where the modules lie that the script imports and that no package has brought; packages: which are such.
-    reading: the lines that read a file and make no module of it. written: of what these bind, the literals.
+    """What was seen.
+
+    lines: those that ran. bad: (line, expression, "NaN", "Inf" or both) of what was bound there and is not finite, in
+    the order in which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient,
+    with its shape and dtype. modules: names of what is a module. options: by name, the plain values of the attributes
+    of parsed arguments and other records. access: what the script wrote, started and connected to. imported: the
+    modules of large libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a
+    smaller one is held to. own: where the modules lie that the script imports and that no package has brought.
+    packages: which of them are packages. reading: the lines that read a file and make no module of it. files: names of
+    what they read. written: of what these lines bind, the literals.
     """
 
     lines: set[int] = field(default_factory=set)
@@ -54,6 +57,7 @@ class Recorded:
     conduct: Conduct = field(default_factory=Conduct)
     own: dict[str, str] = field(default_factory=dict)
     reading: set[int] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
     written: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
     packages: frozenset[str] = frozenset()
 
@@ -77,16 +81,7 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
             seen[line, name] += 1
             if seen[line, name] <= LOOKS:
                 value = (frame.f_locals if name in frame.f_locals else frame.f_globals).get(name)
-                if line in made.reading:
-                    made.written.setdefault((line, name), literals(value, frame.f_globals))
-                if isinstance(value, torch.nn.Module):
-                    made.modules.add(name)
-                    made.reading.discard(line)
-                elif isinstance(value, Tensor) and not value.requires_grad:
-                    made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
-                elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
-                    plain = {key: item for key, item in vars(value).items() if isinstance(item, PLAIN)}
-                    made.options.setdefault(name, plain)
+                _look(made, line, name, value, frame)
                 for shown, kind in _bad_in(name, value):
                     if (line, shown) not in met:
                         met.add((line, shown))
@@ -104,7 +99,7 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
     def outside(frame: FrameType, event: str, given: Any) -> Optional[Callable[..., Any]]:
         return inside if frame.f_code.co_filename == path else None
 
-    _hear_of_reading(path, made.reading)
+    _hear_of_reading(path, made)
     heard(made.access.add)
     told(made.alike.look)
     doing = Seen()
@@ -122,7 +117,21 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
         made.imported = frozenset(name for name in names if not name.startswith(COMPILER))
 
 
-def _hear_of_reading(script: Optional[str], lines: set[int]) -> None:
+def _look(made: Recorded, line: int, name: str, value: Any, frame: FrameType) -> None:
+    """At what a line binds to a name."""
+    if line in made.reading and (line, name) not in made.written:
+        made.written[line, name] = literals(value, frame.f_globals)
+    if isinstance(value, torch.nn.Module):
+        made.modules.add(name)
+        made.reading.discard(line)
+    elif isinstance(value, Tensor) and not value.requires_grad:
+        made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
+    elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
+        plain = {key: item for key, item in vars(value).items() if isinstance(item, PLAIN)}
+        made.options.setdefault(name, plain)
+
+
+def _hear_of_reading(script: Optional[str], made: Recorded) -> None:
     """The lines of the script that open a file of data, whichever code opens it for them."""
     folders = tuple(os.path.join(path, "") for path in {sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev"})
 
@@ -136,7 +145,8 @@ def _hear_of_reading(script: Optional[str], lines: set[int]) -> None:
         while frame is not None and frame.f_code.co_filename != script:
             frame = frame.f_back
         if frame is not None:
-            lines.add(frame.f_lineno)
+            made.reading.add(frame.f_lineno)
+            made.files.append(os.path.basename(path))
 
     sys.addaudithook(hook)
 
@@ -159,7 +169,7 @@ def _is_record(value: Any) -> bool:
 
 
 def _bad_in(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The expressions that give a bad tensor, and what it holds: the name itself, or an attribute of a model's output."""
+    """Expressions that give a bad tensor, and what it holds: the name itself, or an attribute of a model's output."""
     held = {name: value} if isinstance(value, Tensor) else {}
     if isinstance(value, dict) and hasattr(value, "to_tuple"):
         held = {f"{name}.{key}": item for key, item in value.items() if isinstance(item, Tensor)}

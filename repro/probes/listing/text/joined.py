@@ -181,9 +181,10 @@ class _Joining:
             end = node.end_col_offset or 0
             file.cut.setdefault(node.lineno, []).append((node.col_offset, end, node.attr.encode()))
         for node in ast.walk(file.module):
-            if isinstance(node, ast.Name) and node.id in file.aliases and id(node) not in taken:
-                if node.lineno not in skipped:
-                    raise CannotJoin(f"{node.id} is used as an object")
+            if not isinstance(node, ast.Name) or id(node) in taken or node.lineno in skipped:
+                continue
+            if node.id in file.aliases:
+                raise CannotJoin(f"{node.id} is used as an object")
 
     def _module_of(self, file: _File, node: ast.AST) -> Optional[str]:
         """The module of ours that an expression stands for."""
@@ -198,9 +199,7 @@ def _rows(node: ast.stmt) -> set[int]:
     return set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
 
 
-def _written(
-    file: _File, rows: Sequence[str], gone: Mapping[int, list[Line]], skipped: set[int]
-) -> Iterator[Line]:
+def _written(file: _File, rows: Sequence[str], gone: Mapping[int, list[Line]], skipped: set[int]) -> Iterator[Line]:
     for number, row in enumerate(rows, 1):
         yield from gone.get(number, ())
         if number in skipped:
