@@ -55,6 +55,7 @@ class _Joining:
         self._bound: dict[str, tuple[str, str]] = {}
         self._future: list[Line] = []
         self._imports: set[str] = set()
+        self._aliases: dict[str, dict[str, str]] = {}
 
     def lines(self, script: str) -> list[Line]:
         found = self._of(HERE, script)
@@ -67,6 +68,7 @@ class _Joining:
             raise CannotJoin(f"{name} is no Python of this interpreter: {error.msg}") from None
         package = name if name in self._packages else name.rpartition(".")[0]
         file = _File(name, text, package, module)
+        self._aliases[name] = file.aliases
         rows = text.split("\n")
         gone: dict[int, list[Line]] = {}  # by the first line of a statement, what stands in its place
         skipped: set[int] = set()
@@ -191,8 +193,10 @@ class _Joining:
         if isinstance(node, ast.Name):
             return file.aliases.get(node.id)
         left = self._module_of(file, node.value) if isinstance(node, ast.Attribute) else None
-        name = None if left is None else f"{left}.{node.attr}"  # type: ignore[attr-defined] # an attribute
-        return name if name in self._texts else None
+        if left is None or not isinstance(node, ast.Attribute):
+            return None
+        name = f"{left}.{node.attr}"
+        return name if name in self._texts else self._aliases.get(left, {}).get(node.attr)
 
 
 def _rows(node: ast.stmt) -> set[int]:
