@@ -102,7 +102,7 @@ class Fault:
             return False
         if _dtypes(origin) != self.dtypes or not (_values(origin) & self.values or _values(origin) == self.values):
             return False
-        return found is None or found.kinds == self.kinds
+        return found is None or self.kinds is None or found.kinds == self.kinds
 
     @property
     def kept(self) -> frozenset[int]:
