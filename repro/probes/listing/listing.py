@@ -118,6 +118,7 @@ class Shrinking:
             self._settle()
             if (self.state is before and self._glance == glanced) or self._trials.over:
                 break
+        self._sweep([not_needed(self.state.tree, self._ends() | self._fault.kept)])
         self._settle()
 
     def _asserting(self) -> None:
