@@ -139,10 +139,11 @@ class Tensor(Record, frozen=True, kw_only=True):
 
 
 class Largest(Record, frozen=True, kw_only=True):
-    """The tensor with the largest magnitude, and that."""
+    """The tensor with the largest magnitude, that, and its dtype where the step says it."""
 
     tensor: str
     value: Number
+    dtype: str | None = None
 
 
 class Weights(Section, frozen=True, kw_only=True):

@@ -372,7 +372,8 @@ def _code(answer: Answer) -> Owner | None:
 
 def _is_installed(answer: Answer, origin: Origin) -> bool:
     """Whether the code belongs to a package that the run's environment lists, and not to a file of somebody's own."""
-    packages = () if answer.environment is None else answer.environment.packages
+    environment = answer.environment
+    packages = {} if environment is None else {**environment.distributions, **environment.packages}
     return str(origin.code).replace("_", "-").lower() in {name.replace("_", "-").lower() for name in packages}
 
 

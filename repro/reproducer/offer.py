@@ -45,6 +45,14 @@ UNSEEDED_RUNS = 20
 73 % of all cases, and twenty in 12 %."""
 FILES = 4
 """How many of the files that a script reads are named."""
+
+OWN_CODE = ("script", "published", "model", "module")
+"""The same where the fault is in code that comes with the model. Its authors are no project, and know their own class:
+an operator and its inputs say nothing to them."""
+
+LIBRARIES = (None, "torch", "transformers", "__main__")
+"""Whose code is none that comes with a model: nobody's, as far as is known, a library's, or the script's own."""
+
 PUT_BACK = "Private words are masked in its file. It was run with them, and does not show the fault without."
 
 R = TypeVar("R", bound=ScriptRecord)
@@ -194,7 +202,10 @@ def offer(
     project = project_of(replace(answer, reproducer=best.record(Reproducer, NAME, "")))
     if smallest is not None:
         own = _own_script(pairs, tried, ask)
-        best = _addressed(project, pairs, tried, ask) or min((smallest, *own), key=lambda item: item.script.lines)
+        own_code = answer.origin is not None and answer.origin.code not in LIBRARIES
+        best = _addressed(project, own_code, pairs, tried, ask) or min(
+            (smallest, *own), key=lambda item: item.script.lines
+        )
     hand.write(folder / NAME, best.script.text)
     others = [item for item in tried if item.script.level != best.script.level]
     failed = [item for item in others if best.result.verified and not item.result.verified]
@@ -237,10 +248,18 @@ def _own_script(
 
 
 def _addressed(
-    project: str | None, pairs: Sequence[tuple[Script, str]], tried: list[Tried], ask: Callable[[Script, str], Tried]
+    project: str | None,
+    own_code: bool,
+    pairs: Sequence[tuple[Script, str]],
+    tried: list[Tried],
+    ask: Callable[[Script, str], Tried],
 ) -> Tried | None:
-    """The first script that the owner can act on and that shows the fault; None where there is none."""
-    wanted: list[Callable[[Script], bool]] = [functools.partial(_is_for, kind) for kind in ADDRESSED.get(project, ())]
+    """The first script that the owner can act on and that shows the fault; None where there is none.
+
+    own_code: whether the fault is in code that is neither a library's nor the script's own.
+    """
+    kinds = OWN_CODE if project is None and own_code else ADDRESSED.get(project, ())
+    wanted: list[Callable[[Script], bool]] = [functools.partial(_is_for, kind) for kind in kinds]
     if project is not None and project not in (*ADDRESSED, "checkpoint"):  # another package's: a script that imports it
         wanted = [lambda script: distribution(project) in script.needs]
     for is_wanted in wanted:

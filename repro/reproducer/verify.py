@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core.errors import CellError
+from repro.core.locks.scratch import scratch_folder
 from repro.engine.process import death
 
+PREFIX = "repro-verify-"
 RUNS = 3
 TOGETHER = 4
 """How many runs there are at the same time at most."""
@@ -108,8 +110,7 @@ def verify(
     Raises:
         CellError: the interpreter cannot be started.
     """
-    with tempfile.TemporaryDirectory(prefix="repro-verify-", ignore_cleanup_errors=True) as scratch:
-        place = Path(scratch)
+    with scratch_folder(PREFIX) as place:
         script = place / "script" / name
         script.parent.mkdir()
         script.write_text(text, encoding="utf-8", newline="\n")

@@ -10,7 +10,7 @@ import pytest
 from repro.core.answer import Ablation, Answer, CellInfo, ModelInfo, StepRow
 from repro.core.encoding import replace
 from repro.core.errors import RecordError
-from repro.core.payloads import Environment, Figures, Finding, Inputs, Load, Origin, Reduction, Weights
+from repro.core.payloads import Environment, Figures, Finding, Inputs, Largest, Load, Origin, Reduction, Weights
 from repro.core.records import Case, Kind, Outcome
 from repro.core.sweep_answers import CellRow, Release, Versions
 from repro.diagnosis.known import catalogue, excluded, looks_like
@@ -736,6 +736,16 @@ def test_the_dtype_of_a_script_is_that_of_its_operator():
         "float32",
     )
     assert facts(replace(script, origin=Origin(inputs=(whole,))))["dtype"] == ()
+
+
+def test_a_script_whose_model_is_in_float16_is_recognised_where_its_softmax_is_in_float32():
+    """Transformers computes the softmax of a model in float16 in float32."""
+    script = run(dtype=None, **MASKED, op=SOFTMAX, module_class="OPTAttention")
+    wide = Figures(dtype="float32")
+    for dtype, known in (("float16", True), ("float32", False)):
+        largest = Largest(tensor="w", value=1.0, dtype=dtype)
+        ran = replace(script, origin=replace(script.origin, inputs=(wide,), output=wide, largest_weight=largest))
+        assert ("transformers-17433" in ids(ran)) is known
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from repro.core.payloads import (
     Bisect,
     CameIn,
     Cause,
+    Environment,
     Figures,
     Files,
     Largest,
@@ -134,6 +135,20 @@ WHY += "the output is finite with dtype=bfloat16. The cause is in "
 def test_the_code_that_calls_a_correct_operator_owns_it(code, project, reason):
     found = owner(born({"bisect": Bisect(dtype="float16")}, code=code))
     assert (found.project, found.reason) == (project, reason)
+
+
+@pytest.mark.parametrize(
+    ("environment", "project"),
+    [
+        (Environment(packages={"my-adapters": "1.0"}), "my_adapters"),
+        (Environment(distributions={"My_Adapters": "1.0"}), "my_adapters"),
+        (Environment(distributions={"other": "1.0"}), None),
+        (None, None),
+    ],
+)
+def test_the_code_of_any_installed_package_is_that_packages(environment, project):
+    found = owner(born({"bisect": Bisect(dtype="float16"), "environment": environment}, code="my_adapters"))
+    assert found.project == project
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

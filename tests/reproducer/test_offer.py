@@ -68,6 +68,18 @@ def test_transformers_gets_a_script_that_imports_it_with_the_operator_beside_it(
         assert item.sha256 == hashlib.sha256((tmp_path / item.path).read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("code", "level"),
+    [("transformers_modules", "module"), ("diffusers", "module"), ("torch", "operator"), ("__main__", "operator"),
+     (None, "operator"), ("transformers", "operator")],
+)  # fmt: skip
+def test_where_the_fault_is_in_code_that_comes_with_the_model_its_class_is_shown(tmp_path, code, level):
+    made = reduced(ADD, MODULE)
+    made = replace(made, origin=replace(made.origin, code=code))
+    found = offer(made, sys.executable, tmp_path, Mask(Private()), run=in_process)
+    assert (found.level, found.verified) == (level, True)
+
+
 SMALL = Configuration(
     model_class="LlamaForCausalLM", config_class="LlamaConfig", dtype="float16", attn="eager", ids=(3, 4),
     config={"vocab_size": 8, "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 1,

@@ -1,12 +1,16 @@
 """Running a script in a clean interpreter: what each way to end is called."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+import tempfile
 
 import pytest
 
 from repro.core.errors import CellError
+from repro.core.locks.scratch import scratch_folder
 from repro.reproducer.verify import verify
 
 
@@ -112,3 +116,25 @@ def test_where_it_ran_does_not_stand_in_what_it_said():
 def test_an_interpreter_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(CellError, match="cannot be started"):
         verify(str(tmp_path / "python"), "")
+
+
+KILLED = """
+import os, sys
+from repro.reproducer.verify import verify
+verify(sys.executable, f"import os; os.kill({os.getpid()}, 9)", runs=1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals end no process there")
+def test_what_a_killed_host_left_is_removed_by_the_next_and_nothing_else(tmp_path, monkeypatch):
+    ran = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    assert ran.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert (left / "script" / "reproducer.py").is_file()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "repro-verify-of-another").mkdir()
+    (tmp_path / "repro-verify-link").symlink_to(tmp_path / "repro-verify-of-another")
+    with scratch_folder("repro-verify-") as held:
+        run("pass")
+        assert held.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"repro-verify-of-another", "repro-verify-link"}

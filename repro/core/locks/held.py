@@ -42,7 +42,7 @@ def folder_held(folder: Path, command: str, say: Say) -> Iterator[None]:
         UsageError: another process is writing there; the message says which.
         EvidenceError: nothing can be written there.
     """
-    lock = _lock(folder / NAME)
+    lock = file_lock(folder / NAME)
     try:
         if not _taken(lock, folder, say, wait=False):
             raise UsageError(
@@ -53,7 +53,7 @@ def folder_held(folder: Path, command: str, say: Say) -> Iterator[None]:
         raise EvidenceError(
             f"could not write in {folder}: {error.strerror or error}. Give another folder with --out."
         ) from error
-    with _released(lock), named(folder / HOLDER, command):
+    with released(lock), named(folder / HOLDER, command):
         yield
 
 
@@ -70,11 +70,11 @@ def waited_for(path: Path, command: str, what: str, say: Say) -> Iterator[None]:
     Raises:
         OSError: nothing can be written there.
     """
-    lock, holder = _lock(path), path.with_name(f"{path.name}.json")
+    lock, holder = file_lock(path), path.with_name(f"{path.name}.json")
     if not _taken(lock, path.parent, say, wait=False):
         say(f"waiting for {what}, which another process is making ({holder_of(holder)})")
         _taken(lock, path.parent, say, wait=True)
-    with _released(lock), named(holder, command):
+    with released(lock), named(holder, command):
         yield
 
 
@@ -103,7 +103,7 @@ def remove_unused(folder: Path, *others: str) -> None:
             shutil.rmtree(folder)
 
 
-def _lock(path: Path) -> "BaseFileLock":
+def file_lock(path: Path) -> "BaseFileLock":
     from filelock import FileLock
 
     try:
@@ -129,7 +129,7 @@ def _taken(lock: "BaseFileLock", folder: Path, say: Say, *, wait: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _released(lock: "BaseFileLock") -> Iterator[None]:
+def released(lock: "BaseFileLock") -> Iterator[None]:
     try:
         yield
     finally:

@@ -28,8 +28,9 @@ def facts(answer: Answer) -> dict[str, tuple[str, ...]]:
     """The values of one run that conditions are about; none where the run does not say.
 
     ``token`` is "padding", "special" or "text"; ``unset`` and ``missing`` are names of buffers and weights; ``finding``
-    is every sentence in which a step says what it found. A script has no dtype, so its operator's stands for it; and no
-    device, which is the CPU where PyTorch has nothing else.
+    is every sentence in which a step says what it found. A script has no dtype, so its operator's stands for it, and
+    that of the parameters, for a model in float16 computes its softmax in float32. It has no device, which is the CPU
+    where PyTorch has nothing else.
     """
     cell, origin = answer.cell, answer.origin
     load, files = answer.load or Load(), answer.files or Files()
@@ -38,7 +39,6 @@ def facts(answer: Answer) -> dict[str, tuple[str, ...]]:
     single: dict[str, str | None] = {
         **{key: getattr(origin, key, None) for key in OF_ORIGIN},
         **{key: getattr(cell, key) for key in ("attn", "platform", *RANGES)},
-        "dtype": cell.dtype or _dtype_of(origin),
         "device": cell.device or _only_device(answer),
         "verdict": answer.verdict.value,
         "kind": None if answer.kind is None else answer.kind.value,
@@ -50,14 +50,20 @@ def facts(answer: Answer) -> dict[str, tuple[str, ...]]:
         "signal": next((step.signal for step in answer.steps if step.signal), None),
         "misaligned": "yes" if load.misaligned else None,
     }
-    lists = {"unset": load.unset_buffers, "missing": load.missing_keys, "finding": tuple(found)}
+    dtypes = (cell.dtype,) if cell.dtype else _dtypes_of(origin)
+    lists = {"dtype": dtypes, "unset": load.unset_buffers, "missing": load.missing_keys, "finding": tuple(found)}
     return {**{key: () if value is None else (value,) for key, value in single.items()}, **lists}
 
 
-def _dtype_of(origin: Origin | None) -> str | None:
-    """The dtype that the operator computed in: of its output, else of its first input of floating point."""
+def _dtypes_of(origin: Origin | None) -> tuple[str, ...]:
+    """The dtype that the operator computed in, of its output or else of its first input of floating point; and that of
+    the model's largest parameter.
+    """
     tensors = () if origin is None else (origin.output, *origin.inputs)
-    return next((one.dtype for one in tensors if one and one.dtype and "float" in one.dtype), None)
+    computed = next((one.dtype for one in tensors if one and one.dtype and "float" in one.dtype), None)
+    largest = origin.largest_weight if origin else None
+    held = largest.dtype if largest else None
+    return tuple(dict.fromkeys(dtype for dtype in (computed, held) if dtype))
 
 
 def _only_device(answer: Answer) -> str | None:

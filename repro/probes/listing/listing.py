@@ -20,9 +20,21 @@ from .edits.data import Literals, Shapes, options, replaced, written_down
 from .edits.edit import Edit, parts
 from .edits.endings import Bad, assertions, bound, instead_of
 from .edits.expressions import items, simpler
+from .edits.folding import folded
 from .edits.numbers import smaller_numbers
 from .edits.parameters import defaults, unread
-from .edits.statements import blocks, called_once, listed, not_needed, not_run, opened, plain, removal, seeded
+from .edits.statements import (
+    blocks,
+    called_once,
+    drawn_anew,
+    listed,
+    not_needed,
+    not_run,
+    opened,
+    plain,
+    removal,
+    seeded,
+)
 from .edits.variables import inlined
 from .runs.conduct import CONDUCT
 from .runs.confined import Access
@@ -113,12 +125,13 @@ class Shrinking:
             self._sweep(options(self.state.tree, seen.options))
             self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
             self._sweep(written_down(self.state.tree, seen.written))
-            for edits in (smaller_numbers, items, simpler, inlined, defaults, unread, plain):
+            for edits in (folded, smaller_numbers, items, simpler, inlined, defaults, unread, plain):
                 self._sweep(self._new(edits(self.state.tree)))
             self._settle()
             if (self.state is before and self._glance == glanced) or self._trials.over:
                 break
         self._sweep([not_needed(self.state.tree, self._ends() | self._fault.kept)])
+        self._without_draws()
         self._settle()
 
     def _asserting(self) -> None:
@@ -127,8 +140,16 @@ class Shrinking:
             return
         before = self.state
         self._sweep([instead_of(self._fault.raised)])
+        self._settle()
         if self.state is not before:
             self._fault = dataclasses.replace(self._fault, raised=None)
+
+    def _without_draws(self) -> None:
+        """What feeds nothing stays where it draws random numbers; with another seed the fault may do without."""
+        needless = not_needed(self.state.tree, self._ends() | self._fault.kept)
+        for edit in self._each([drawn_anew(needless, seed) for seed in SEEDS]):
+            if edit is not None:
+                return
 
     def _settle(self) -> None:
         """Ask all of what was kept at a glance. Where it does not hold, go back to the last version that does; from

@@ -21,7 +21,7 @@ from ..origin.outside import came_in, written_in_source
 from ..origin.walk import LIFTS, End, Origin, Step, chosen, trace
 from ..reduce.program import Program, program_of
 from ..reduce.seen import first_of_each_kind
-from ..values.figures import describe, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
+from ..values.figures import describe, dtype_name, first_bad_index, is_bad, same_values, scalar, tensors_in, widen
 from ..values.nest import rebuild
 from .around import (
     Threads,
@@ -200,7 +200,7 @@ class Capture(Look):
                 continue
             value = float(widen(tensor.detach()).abs().max())
             if found is None or value > found["value"]:
-                found = {"tensor": name, "value": value}
+                found = {"tensor": name, "value": value, "dtype": dtype_name(tensor.dtype)}
         return found
 
     def _explained(self, place: dict[str, Any], op: Op) -> Optional[Found]:

@@ -17,7 +17,7 @@ from ..values.figures import widen
 from .layout import laid_out, layout_of
 from .operators import fewer_calls
 from .patterns import Rule
-from .program import Call, Fault, Leaf, Program, argument
+from .program import Call, Fault, Leaf, Program, argument, look
 from .trials import Trials
 from .values import described, make, simplest
 
@@ -26,7 +26,8 @@ LETTERS = {"self": "x", "mat2": "y", "other": "y"}
 LINKED = 3  # dimensions that are cut together, where not all of a size are
 ROUNDS = 4
 AROUND = 4096  # elements of zeros before and behind an input
-FINEST = 64  # parts into which a dimension is cut at most: one position at a time would take a trial for each
+PARTS = 8  # into which positions are cut behind the halves and quarters; more of them as long as some can go
+FINEST = 32  # at most: one position at a time would take a trial for each
 
 
 @dataclass(frozen=True)
@@ -109,25 +110,48 @@ def _cut(program: Program, dims: tuple[Dim, ...], fault: Fault, trials: Trials) 
         cut = taken(positions)
         return trials.ask(words, lambda: fault.shown_by(cut) and fault.shown_by(_among_zeros(cut)))
 
+    if size > 2 and not _go_together(taken, size, trials):
+        return program
     for at in _candidates(program, dims, fault):
         if holds([at]):
             return taken([at])
     kept = list(range(size))
-    part = (size + 1) // 2
-    while part >= max(1, size // FINEST):
-        if part < size // 4:
-            kept = _shortest(kept, holds)
-        begin = 0
-        while begin < len(kept) and len(kept) > 1:
-            rest = kept[:begin] + kept[begin + part :]
-            if rest and holds(rest):
-                kept = rest
-            elif len(kept) == size and part < size // 4:
-                return program  # a quarter cannot be done without anywhere: these dimensions do not belong together
-            else:
-                begin += part
-        part //= 2
-    return program if len(kept) == size else taken(kept)
+    for part in ((size + 1) // 2, (size + 3) // 4):
+        kept = _without_parts(kept, part, holds)
+    kept = _shortest(kept, holds)
+    if len(kept) == size:
+        return program  # a quarter cannot be done without anywhere: these dimensions do not belong together
+    part = len(kept) // PARTS or 1
+    while part > len(kept) // FINEST:
+        fewer = _without_parts(kept, part, holds)
+        part = part // 2 if len(fewer) < len(kept) else 0  # what goes nowhere in large parts rarely goes in small ones
+        kept = fewer
+    return taken(kept)
+
+
+def _without_parts(kept: list[int], part: int, holds: Callable[[list[int]], bool]) -> list[int]:
+    """Without those parts of this length that the fault does not need."""
+    begin = 0
+    while begin < len(kept) and len(kept) > 1:
+        rest = kept[:begin] + kept[begin + part :]
+        if rest and holds(rest):
+            kept = rest
+        else:
+            begin += part
+    return kept
+
+
+def _go_together(taken: Callable[[list[int]], Program], size: int, trials: Trials) -> bool:
+    """Whether the program runs at all with fewer positions along these dimensions, which is one question where it does
+    not; each smaller shape would be one. Half of them, or two where half of them are odd: an operator may need pairs.
+    """
+
+    def runs(count: int) -> bool:
+        look(taken([*range(count)]))
+        return True
+
+    counts = (size // 2, 2) if size % 4 > 1 else (size // 2,)
+    return any(trials.ask(f"run with {count} of {size} positions", functools.partial(runs, count)) for count in counts)
 
 
 def _among_zeros(program: Program) -> Program:

@@ -8,9 +8,10 @@ from repro.probes.listing.edits.data import options, replaced
 from repro.probes.listing.edits.edit import parts
 from repro.probes.listing.edits.endings import assertions, instead_of
 from repro.probes.listing.edits.expressions import items, simpler
+from repro.probes.listing.edits.folding import folded
 from repro.probes.listing.edits.numbers import smaller_numbers
 from repro.probes.listing.edits.parameters import defaults, unread
-from repro.probes.listing.edits.statements import called_once, not_needed, not_run, opened, plain, removal
+from repro.probes.listing.edits.statements import called_once, drawn_anew, not_needed, not_run, opened, plain, removal
 from repro.probes.listing.edits.variables import inlined
 from repro.probes.listing.text.tree import number_of, parsed, whose
 from repro.probes.listing.text.written import written
@@ -69,6 +70,16 @@ def results(text, kind):
         (plain, "if a:\n    import b\n    b.c()", "import b\nif a:\n    b.c()"),
         (plain, "x: int = 3", "x = 3"),
         (plain, '"""doc"""\na', "a"),
+        (
+            folded,
+            "a, b = [5, 6, 7], [8, 9, 10, 11]\nc = [1] * (len(b) - len(a)) + a",
+            "a, b = [5, 6, 7], [8, 9, 10, 11]\nc = [1, 5, 6, 7]",
+        ),
+        (folded, "f([[0] * 2 + [1] * 3])", "f([[0, 0, 1, 1, 1]])"),
+        (folded, "width = 4\nf(width * 3, 2)", "width = 4\nf(12, 2)"),
+        (folded, "f(list(range(5)))", "f([0, 1, 2, 3, 4])"),
+        (folded, "f(-(2 + 3) * 1.5)", "f(-7.5)"),
+        (folded, "f(g(1 + 1))", "f(g(2))"),
         (plain, "@torch.no_grad()\ndef f():\n    a", "def f():\n    a"),
     ],
 )
@@ -91,6 +102,14 @@ def test_what_it_makes(kind, before, after):
         (defaults, "def f(a, b=g()):\n    return b"),
         (defaults, "def f(a=1):\n    a = 2"),
         (inlined, "x = 1\nx = 2\nf(x, x)"),
+        (folded, "f([1] * 64)"),
+        (folded, "f([1] * 10 ** 12)"),
+        (folded, "f([1] * 999999999999)"),
+        (folded, "n = 1\nn += 1\nf(n * 3)"),
+        (folded, "a = [1]\na.append(2)\nf(a + a)"),
+        (folded, "def f(n):\n    return n * 3"),
+        (folded, "f(1 / 0, 1 // 3, x + 1, 'a' * 3, 1e308 * 10)".replace("1 // 3, ", "")),
+        (folded, "x = [1, 2]\nf(-1, x)"),
     ],
 )
 def test_what_it_leaves_alone(kind, before):
@@ -178,3 +197,23 @@ def test_an_exception_becomes_an_assertion():
     assert written(made).text == (
         "import torch\ntry:\n    x = f( 1 )\nexcept RuntimeError as error:\n    assert False, error\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import torch\ntorch.manual_seed(7)\nn = torch.randn(2)\nx = torch.randn(1)\nf(x)\n",
+         "import torch\ntorch.manual_seed(3)\nx = torch.randn(1)\nf(x)\n"),
+        ("import torch\nn = torch.randn(2)\nx = torch.randn(1)\nf(x)\n",
+         "import torch\ntorch.manual_seed(3)\nx = torch.randn(1)\nf(x)\n"),
+    ],
+)  # fmt: skip
+def test_what_only_draws_goes_with_another_seed(before, after):
+    tree = parsed(before)
+    edit = drawn_anew(not_needed(tree, whose(tree.module.body[-1])), 3)
+    assert ast.dump(ast.parse(written(edit.make(tree)).text)) == ast.dump(ast.parse(after))
+
+
+def test_where_nothing_is_needless_nothing_is_drawn_anew():
+    tree = parsed("import torch\nx = torch.randn(1)\nf(x)\n")
+    assert drawn_anew(not_needed(tree, whose(tree.module.body[-1])), 3).make(tree) is None

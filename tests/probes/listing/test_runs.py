@@ -1,16 +1,19 @@
 """Candidates run where they find the files of the original, and can do no harm."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from repro.probes.listing.runs.confined import Confinement, confined
+from repro.probes.listing.runs.confined import CONFINED, Confinement, confined
 from repro.probes.listing.runs.mirror import Mirror
 from repro.probes.listing.runs.pool import Pool, Run, Setting, Worker
 from repro.probes.listing.runs.recorded import RECORD
+from repro.probes.script.child import Around, Job
 from repro.probes.script.folder import own_folder
+from repro.probes.script.run import run_script
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux alone")
 
@@ -190,3 +193,27 @@ def test_a_worker_that_is_killed_is_made_again(place):
             assert said(pool.answer(pool.ask(setting, Run("print(5)")))) == "5"
         finally:
             pool.close()
+
+
+@linux
+def test_what_nobody_waits_for_any_more_does_not_hold_up_the_next_question(place):
+    setting = Setting(str(place / "asks.py"), str(place), allowed=frozenset())
+    with own_folder() as root:
+        pool = Pool(2, os.path.realpath(root))
+        try:
+            sleeping = pool.ask(setting, Run("import time; time.sleep(600)"))
+            pool.leave(sleeping)
+            assert pool.free == 1
+            assert said(pool.answer(pool.ask(setting, Run("print(4)")))) == "4"
+            pool.leave(pool.ask(setting, Run("print(5)")))
+            assert said(pool.answer(pool.ask(setting, Run("print(6)")))) == "6"  # it has the one that is done first
+        finally:
+            pool.close()
+
+
+@linux
+def test_a_part_of_a_second_of_a_processor_is_a_limit(place, tmp_path):
+    (place / "asks.py").write_text("while True: pass\n")
+    confinement = Confinement(*[str(tmp_path)] * 4, 1, frozenset(), most=0.2)
+    ran = run_script(Job(str(place / "asks.py"), around=Around((CONFINED, confinement), 300.0)))
+    assert ran.exit_status == -signal.SIGPROF

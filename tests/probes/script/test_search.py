@@ -171,3 +171,12 @@ def test_without_an_origin_nothing_is_reduced(tmp_path: Path) -> None:
     made, events = trials()
     verdict, _, payload = reduce(asked(script(tmp_path, "sys.exit(1)")), made)
     assert (verdict, payload, events) == ("skip", None, [])
+
+
+def test_the_dtype_of_the_largest_parameter_is_told_whatever_the_operator_computes_in(tmp_path: Path) -> None:
+    net = "net = torch.nn.Linear(2, 2).half()"
+    path = script(tmp_path, net, "with torch.no_grad():", "    y = net(torch.ones(1, 2).half()).float() / 0", BAD_IF)
+    origin = origin_of(path)
+    assert origin["op"] == "aten.div.Tensor"
+    assert origin["output"]["dtype"] == "float32"
+    assert origin["largest_weight"]["dtype"] == "float16"

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from ..text.tree import Tree, copied, made, number_of, put, rewritten, walk, whose
+from ..text.tree import Tree, copied, expression, made, number_of, put, rewritten, walk, whose
 from .edit import Edit
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -75,6 +75,9 @@ def not_needed(tree: Tree, wanted: frozenset[int]) -> Edit:
     original.
     """
     body = tree.module.body
+    modules = {
+        name.asname or name.name.split(".")[0] for node in body if isinstance(node, ast.Import) for name in node.names
+    }
     needed: set[str] = set()
     kept: set[int] = set()
     while True:
@@ -83,7 +86,8 @@ def not_needed(tree: Tree, wanted: frozenset[int]) -> Edit:
             for node in body
             if number_of(node) not in kept
             and (
-                _bound(node) & needed or any(whose(item) & wanted for item in walk(node) if isinstance(item, ast.stmt))
+                (_bound(node) - (modules if isinstance(node, ast.Assign) else set())) & needed
+                or any(whose(item) & wanted for item in walk(node) if isinstance(item, ast.stmt))
             )
         ]
         if not new:
@@ -283,6 +287,25 @@ def seeded(seed: int, generators: frozenset[str] = frozenset(("torch",))) -> Edi
         return tree.changed({number_of(first): [*made("\n".join(lines)), first]})
 
     return Edit("with a seed", make)
+
+
+def drawn_anew(edit: Edit, seed: int) -> Edit:
+    """An edit, and with it another seed: what is left out may have drawn random numbers, and nothing else."""
+
+    def make(tree: Tree) -> Optional[Tree]:
+        changed = edit.make(tree)
+        if changed is None:
+            return None
+        calls = [node for node in walk(changed.module) if isinstance(node, ast.Call) and _is_seeding(node)]
+        if not calls:
+            return seeded(seed).make(changed)
+        return changed.changed({number_of(call.args[0]): (expression(str(seed)),) for call in calls})
+
+    return Edit(f"{edit.what}, with seed {seed}", make)
+
+
+def _is_seeding(node: ast.Call) -> bool:
+    return ast.unparse(node.func) == "torch.manual_seed" and len(node.args) == 1
 
 
 def dropped(number: int, what: str) -> Edit:

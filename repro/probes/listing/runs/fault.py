@@ -139,11 +139,11 @@ def _places(origin: Mapping[str, Any], path: str, places: Mapping[int, frozenset
 
 
 def place_of(source: Optional[str], path: str, places: Mapping[int, frozenset[int]]) -> Place:
-    """A place from "file.py:line"."""
+    """A place from "file.py:line". A library may have a file of the script's name, in which other lines hold code."""
     file, _, line = (source or "").rpartition(":")
     if file != os.path.basename(path) or not line.isdigit():
         return source
-    return places.get(int(line), frozenset())
+    return places.get(int(line), source)
 
 
 def _same_place(one: Place, two: Place) -> bool:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any, Optional
 
 from ...machine.family import die_with_parent
@@ -151,8 +151,8 @@ class Pool:
 
     def ask(self, setting: Setting, asked: Any) -> int:
         """Begin with a question; the number under which its answer is had. One worker must be free, or left."""
-        if not self.free:
-            self.answer(next(iter(self._left)))
+        while not self.free:
+            wait([self._lines[number] for number in self._left])
         number = self._free.pop()
         if self._here is not None:
             self._answers[number] = self._here.do(setting, asked)
