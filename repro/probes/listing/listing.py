@@ -381,10 +381,11 @@ def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials,
     told["complete"] = found is not None
     state, complete, changed = found or (None, False, None)
     told["change"] = changed
+    useless_alone = base.text != text or script.nonfinite  # it needs its modules, or ends with an exception
     if state is None and found is not None and base.text != text:
         told.update(text=base.text, whole=False)
     elif state is not None and (
-        base.text != text or state.text.lines < lines or len(state.text.text) < SHORTER * len(text)
+        useless_alone or state.text.lines < lines or len(state.text.text) < SHORTER * len(text)
     ):
         told.update(text=state.text.text, lines=state.text.lines, whole=False, complete=complete)
     final = recorded if told["text"] == text else _recorded(script, told["text"], pool)
