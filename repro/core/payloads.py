@@ -761,7 +761,8 @@ class Listing(Record, frozen=True, kw_only=True):
 
     ``lines_before`` and ``lines`` count lines of code. ``whole``: it is the script as it is. ``complete``: nothing more
     can be left out by what was tried, rather than that the time was up. ``change``: with which it is good; None where
-    no such change was found.
+    no such change was found. ``unseeded``: the generators that it draws from without a seed. ``reads``: the names of
+    the files of data that it reads.
     """
 
     text: str
@@ -772,6 +773,8 @@ class Listing(Record, frozen=True, kw_only=True):
     whole: bool = False
     complete: bool = False
     change: ScriptChange | None = None
+    unseeded: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 class Configuration(Record, frozen=True, kw_only=True):

@@ -31,6 +31,8 @@ class Script:
         seen: What it must print behind "seen", so that another fault is not taken for this one; None for anything.
         last: Whether it is only offered where no other shows the fault.
         change: The lines that make it good, before and after; with the changed script, where that is one of its own.
+        unseeded: The generators of random numbers that it draws from without a seed.
+        reads: The names of files that lie beside it, and are not handed on with it.
     """
 
     level: str
@@ -43,6 +45,8 @@ class Script:
     seen: str | None = None
     last: bool = False
     change: ScriptChange | None = None
+    unseeded: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:

@@ -18,6 +18,8 @@ from repro.engine.process import death
 
 PREFIX = "repro-verify-"
 RUNS = 3
+TOGETHER = 4
+"""How many runs there are at the same time at most."""
 TIMEOUT_SECONDS = 900.0
 OUTPUT = 8_000
 """How many characters of what a script prints are kept, from its end."""
@@ -127,7 +129,7 @@ def verify(
 
         ended = [once(0)]
         if ended[0][0] in (GOOD, BAD) and runs > 1:
-            with concurrent.futures.ThreadPoolExecutor(runs - 1 if together else 1) as pool:
+            with concurrent.futures.ThreadPoolExecutor(min(runs - 1, TOGETHER) if together else 1) as pool:
                 ended += pool.map(once, range(1, runs))
         statuses = [status for status, _, _ in ended]
         output, errors = (said.replace(str(script.parent) + os.sep, "") for said in ended[-1][1:])

@@ -6,12 +6,14 @@ import pytest
 from support.reduced import ADD, SOUND, reduced
 from support.running import in_process
 
+from repro.core.encoding import replace
 from repro.core.payloads import Listing, Reduction
 from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
-from repro.reproducer.offer import offer
+from repro.reproducer.offer import UNSEEDED_RUNS, offer
 from repro.reproducer.script import LEVELS
 from repro.reproducer.scripts.listing import listing_script, needs_of
+from repro.reproducer.verify import Verification
 
 SMALL = "import torch\nx = torch.zeros(1).log()\nassert x.isfinite(), 'x'\n"
 LONG = "import torch\n" + "x = torch.zeros(1)\n" * 30 + "assert x.log().isfinite(), 'x'\n"
@@ -92,3 +94,32 @@ def test_the_script_as_it_is_is_offered_where_nothing_smaller_shows_the_fault(tm
 def test_the_script_as_it_is_is_not_run_where_the_operator_shows_the_fault(tmp_path):
     found = offered(tmp_path, ADD, listing(LONG, whole=True))
     assert (found.level, found.others) == ("operator", ())
+
+
+def asked_how_often(folder, found, ended):
+    """The numbers of runs that were asked for, and the reason."""
+    asked = []
+
+    def run(python, text, argv, *, together, runs=3):
+        asked.append(runs)
+        return Verification((ended,) * runs, "", ended == 1, "Said.")
+
+    answer = reduced(reduction=Reduction(listing=found))
+    made = offer(answer, sys.executable, folder, Mask(Private()), run=run)
+    return asked, made.reason
+
+
+def test_a_script_that_draws_without_a_seed_is_run_more_often_and_that_is_said(tmp_path):
+    asked, reason = asked_how_often(tmp_path, replace(listing(SMALL), unseeded=("torch",)), 1)
+    assert asked == [UNSEEDED_RUNS]
+    assert "without a seed (torch)" in reason
+    asked, reason = asked_how_often(tmp_path, listing(SMALL), 1)
+    assert asked == [3]
+    assert "seed" not in reason
+
+
+def test_a_file_that_is_not_handed_on_is_named_where_the_script_fails_without_it(tmp_path):
+    _, reason = asked_how_often(tmp_path, replace(listing(SMALL), reads=("people.csv",)), 70)
+    assert "It reads people.csv, not handed on with it." in reason
+    _, reason = asked_how_often(tmp_path, replace(listing(SMALL), reads=("people.csv",)), 1)
+    assert "people.csv" not in reason

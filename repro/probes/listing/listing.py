@@ -16,7 +16,7 @@ from ..reduce.trials import Trials
 from ..script.answer import Script
 from ..script.child import preload
 from .change import change
-from .edits.data import Shapes, options, replaced
+from .edits.data import Literals, Shapes, options, replaced, written_down
 from .edits.edit import Edit, parts
 from .edits.endings import Bad, assertions, bound, instead_of
 from .edits.expressions import items, simpler
@@ -36,12 +36,14 @@ from .edits.statements import (
     seeded,
 )
 from .edits.variables import inlined
+from .runs.conduct import CONDUCT
 from .runs.confined import Access
 from .runs.fault import COMPILED, CORRECTED, GLANCED, Fault
 from .runs.pool import Pool, Run, Setting, Try
 from .runs.recorded import RECORD, Recorded
+from .text.joined import HERE, CannotJoin, joined
 from .text.names import unbound
-from .text.tree import Tree, parsed, walk, whose
+from .text.tree import Tree, hold, parsed, walk, whose
 from .text.written import Text, code_lines, written
 
 ROUNDS = 4
@@ -67,7 +69,8 @@ class Seen:
     """What was seen in one run of the script, which orders the questions.
 
     ran, bad, shapes: the statements that ran, those that bind a bad value, and tensors that they bind. modules: names
-    of modules. options: by name, the values of parsed arguments and of other records.
+    of modules. options: by name, the values of parsed arguments and of other records. written: as literals, what
+    statements bind that read a file.
     """
 
     ran: frozenset[int]
@@ -75,6 +78,7 @@ class Seen:
     shapes: Shapes
     modules: frozenset[str]
     options: Mapping[str, Mapping[str, Any]]
+    written: Literals
 
 
 Asked = tuple[Optional[State], Optional[int]]
@@ -120,11 +124,13 @@ class Shrinking:
                 self._ending(seen.bad)
             self._sweep(options(self.state.tree, seen.options))
             self._sweep(replaced(self.state.tree, seen.shapes, seen.modules))
+            self._sweep(written_down(self.state.tree, seen.written))
             for edits in (folded, smaller_numbers, items, simpler, inlined, defaults, unread, plain):
                 self._sweep(self._new(edits(self.state.tree)))
             self._settle()
             if (self.state is before and self._glance == glanced) or self._trials.over:
                 break
+        self._sweep([not_needed(self.state.tree, self._ends() | self._fault.kept)])
         self._without_draws()
         self._settle()
 
@@ -134,6 +140,7 @@ class Shrinking:
             return
         before = self.state
         self._sweep([instead_of(self._fault.raised)])
+        self._settle()
         if self.state is not before:
             self._fault = dataclasses.replace(self._fault, raised=None)
 
@@ -308,16 +315,26 @@ class Shrinking:
         seed of its own; or an earlier one. None where that is the original.
         """
         later = self.history[1:]
-        for state in (*later[-1:], *self._seeded(later[-1:])):
+        last = later[-1:] or [self.state]
+        drawing = self._unseeded(last[0])
+        seeded = self._seeded(last, drawing or frozenset(("torch",)))
+        for state in itertools.chain(seeded, later[-1:]) if drawing else itertools.chain(later[-1:], seeded):
             if self._is_confirmed(state):
                 self.state = state
                 return state
         kept = _last(later, self._is_confirmed)
         return self.history[kept] if kept else None
 
-    def _seeded(self, states: Sequence[State]) -> Iterator[State]:
+    def _unseeded(self, state: State) -> frozenset[str]:
+        """The generators that a version draws from without a seed, which it may where the original does."""
+        if self.setting.conduct is None or not self.setting.conduct.unseeded:
+            return frozenset()
+        ran = self._pool.answer(self._pool.ask(self.setting, Run(state.text.text, CONDUCT, seconds=self._seconds)))
+        return frozenset() if ran is None or ran.found is None else ran.found.unseeded
+
+    def _seeded(self, states: Sequence[State], generators: frozenset[str]) -> Iterator[State]:
         for state in states:
-            trees = (edit.make(state.tree) for edit in map(seeded, SEEDS))
+            trees = (seeded(seed, generators).make(state.tree) for seed in SEEDS)
             yield from (State(tree, written(tree)) for tree in trees if tree is not None)
 
     def _is_confirmed(self, state: State) -> bool:
@@ -346,18 +363,86 @@ def smaller(script: Script, origin: Optional[Mapping[str, Any]], trials: Trials,
     path = script.runs.path
     with tokenize.open(path) as opened:
         text = opened.read()
-    found = None if origin is None else _shrunk(script, origin, text, trials, pool)
-    lines = code_lines(text)
-    told = {"text": text, "lines_before": lines, "lines": lines, "whole": True, "complete": found is not None}
+    base = _Base(text, origin)
+    found = None
+    recorded = _recorded(script, text, pool)
+    if origin is not None:
+        base = base if recorded is None else _with_own_modules(script, base, recorded, trials, pool)
+        if base.text != text:
+            again = _recorded(script, base.text, pool)
+            found = _shrunk(script, base.origin or origin, base.text, again, trials, pool)
+        if found is None:
+            if base.text != text:
+                trials.notes.append("with the modules beside it in its text, the script does not show its fault")
+            base = _Base(text, origin)
+            found = _shrunk(script, origin, text, recorded, trials, pool)
+    lines = code_lines(base.text)
+    told: dict[str, Any] = {"text": text, "lines_before": lines, "lines": lines, "whole": True}
+    told["complete"] = found is not None
     state, complete, changed = found or (None, False, None)
     told["change"] = changed
-    if state is not None and (state.text.lines < lines or len(state.text.text) < SHORTER * len(text)):
+    useless_alone = base.text != text or script.nonfinite  # it needs its modules, or ends with an exception
+    if state is None and found is not None and base.text != text:
+        told.update(text=base.text, whole=False)
+    elif state is not None and (
+        useless_alone or state.text.lines < lines or len(state.text.text) < SHORTER * len(text)
+    ):
         told.update(text=state.text.text, lines=state.text.lines, whole=False, complete=complete)
+    final = recorded if told["text"] == text else _recorded(script, told["text"], pool)
+    if final is not None:
+        told.update(unseeded=sorted(final.conduct.unseeded), reads=sorted(set(final.files)))
     return {**told, "trials": trials.asked - asked, "seconds": time.monotonic() - began}
 
 
+@dataclass(frozen=True)
+class _Base:
+    """What is made smaller: the script's text, and the origin with the lines of that."""
+
+    text: str
+    origin: Optional[Mapping[str, Any]]
+
+
+def _recorded(script: Script, text: str, pool: Pool) -> Optional[Recorded]:
+    """One run of a text in place of the script; None where it cannot be run so."""
+    tree = parsed(text)
+    whole = written(tree)
+    preload(script.runs.path)
+    setting = Setting(script.runs.path, os.getcwd())
+    ran = pool.answer(pool.ask(setting, Run(whole.text, RECORD, bound(tree, whole.places))))
+    found: Optional[Recorded] = None if ran is None else ran.found
+    return found
+
+
+def _with_own_modules(script: Script, base: _Base, recorded: Recorded, trials: Trials, pool: Pool) -> _Base:
+    """With the modules that lie beside the script in its text, so that it can be handed on without them."""
+    if not recorded.own:
+        return base
+    try:
+        texts = {name: _text_of(path) for name, path in recorded.own.items()}
+        lines = joined(base.text, texts, recorded.packages)
+    except (CannotJoin, OSError, SyntaxError, UnicodeDecodeError) as error:
+        names = ", ".join(sorted(recorded.own)[:4])
+        trials.notes.append(
+            f"the script needs modules that lie beside it ({names}), which were not put into it: {error}"
+        )
+        return base
+    files = {name: os.path.basename(path) for name, path in recorded.own.items()}
+    files[HERE] = os.path.basename(script.runs.path)
+    rows = {f"{files.get(at[0])}:{at[1]}": row for row, (_, at) in enumerate(lines, 1) if at is not None}
+    moved = dict(base.origin or {})
+    for key in ("source", "forward_source"):
+        if moved.get(key) in rows:
+            moved[key] = f"{files[HERE]}:{rows[moved[key]]}"
+    return _Base("\n".join(line for line, _ in lines), moved)
+
+
+def _text_of(path: str) -> str:
+    with tokenize.open(path) as opened:
+        return opened.read()
+
+
 def _shrunk(
-    script: Script, origin: Mapping[str, Any], text: str, trials: Trials, pool: Pool
+    script: Script, origin: Mapping[str, Any], text: str, recorded: Optional[Recorded], trials: Trials, pool: Pool
 ) -> Optional[tuple[Optional[State], bool, Optional[dict[str, Any]]]]:
     """The smallest version, if there is a smaller one; whether nothing was left untried; and what its author may change
     so that it is good. None where the script itself does not hold.
@@ -367,9 +452,8 @@ def _shrunk(
     fault = Fault.of(script, origin, _places(tree))
     whole = written(tree)
     setting = Setting(path, os.getcwd())
-    preload(path)
-    seen = pool.answer(pool.ask(setting, Run(whole.text, RECORD, bound(tree, whole.places))))
-    recorded = None if seen is None else seen.found
+    if recorded is not None:
+        hold(tree, _numbers(recorded.reading, whole.places))
     if recorded is None:
         trials.notes.append("the script could not be run in a folder of its own, so it was not made smaller")
         return None
@@ -406,14 +490,19 @@ def _shrunk(
     return confirmed, complete, changed
 
 
+def _numbers(lines: Iterable[int], places: Mapping[int, frozenset[int]]) -> frozenset[int]:
+    return frozenset().union(*(places.get(line, frozenset()) for line in lines))
+
+
 def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
     """What was recorded of lines, by the statements that they stand for."""
     return Seen(
-        frozenset().union(*(places.get(line, frozenset()) for line in recorded.lines)),
+        _numbers(recorded.lines, places),
         [(places[line], shown, kind) for line, shown, kind in recorded.bad if line in places],
         {(places[line], name): shape for (line, name), shape in recorded.tensors.items() if line in places},
         frozenset(recorded.modules),
         recorded.options,
+        {(places[line], name): texts for (line, name), texts in recorded.written.items() if line in places},
     )
 
 

@@ -25,7 +25,16 @@ def listing_script(answer: Answer, listing: Listing) -> Script:
     needs = needs_of(listing.text)
     if listing.whole:
         does = "is the script that was examined, as it is"
-        return Script(level="script", text=listing.text, needs=needs, does=does, last=True, change=listing.change)
+        return Script(
+            level="script",
+            text=listing.text,
+            needs=needs,
+            does=does,
+            last=True,
+            change=listing.change,
+            unseeded=listing.unseeded,
+            reads=listing.reads,
+        )
     before = many(listing.lines_before, "line")
     about = [f"Made smaller from a script of {before}, with the same fault.", found_in(answer), generated(answer)]
     lines = [*header(answer, needs), *docstring(" ".join(about)), ""]
@@ -38,6 +47,8 @@ def listing_script(answer: Answer, listing: Listing) -> Script:
         needs=needs,
         does=f"is the script made smaller, from {listing.lines_before} lines to {listing.lines}",
         change=change,
+        unseeded=listing.unseeded,
+        reads=listing.reads,
     )
 
 

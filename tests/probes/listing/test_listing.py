@@ -179,7 +179,106 @@ def test_where_chance_decides_a_seed_is_kept(reduced, tmp_path):
     assert [ends(told["listing"]["text"], tmp_path)[0] for _ in range(8)] == [1] * 8
 
 
+def test_a_script_that_draws_without_a_seed_gets_one(reduced, tmp_path):
+    _, told = reduced(
+        "import torch\nx = torch.randn(200)\ny = torch.sqrt(x)\nw = y * 2 + 1\nassert not w.isnan().any()\n"
+    )
+    assert told["listing"]["unseeded"] == []
+    assert "manual_seed" in calls(told["listing"]["text"])
+    assert ends(told["listing"]["text"], tmp_path)[0] == 1
+
+
+def test_each_generator_is_seeded_by_the_scripts_own_name_for_it():
+    made = seeded(3, frozenset(("numpy", "random"))).make(parsed("import random, numpy as np\nx = 1\n"))
+    assert written(made).text == "import random, numpy as np\nrandom.seed(3)\nnp.random.seed(3)\nx = 1\n"
+
+
 def test_a_seed_stands_behind_the_imports():
     made = seeded(3).make(parsed("import torch\nfrom torch import nn\nx = 1\n"))
     assert written(made).text == "import torch\nfrom torch import nn\ntorch.manual_seed(3)\nx = 1\n"
     assert seeded(3).make(parsed("from torch import nn\nx = 1\n")) is None
+
+
+# --- the same fault, and all that it needs ---------------------------------------------------------------------------
+
+ROUNDED = """
+import math, random, torch
+random.seed(8); torch.manual_seed(8)
+n = 0
+for trial in range(60):
+    a = torch.randn(3)
+    b = a * random.uniform(0.5, 3) if random.random() < 0.3 else torch.randn(3)
+    cos = (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
+    n += math.isnan(torch.acos(cos).item())
+assert n == 0
+"""
+
+
+def test_a_number_that_was_rounded_over_the_edge_is_not_replaced_by_one_far_beyond(reduced, tmp_path):
+    _, told = reduced(ROUNDED)
+    small = told["listing"]["text"]
+    assert "manual_seed" in small
+    assert told["listing"]["unseeded"] == []
+    watch = "import torch\nreal = torch.acos\ndef acos(x):\n    print('GIVEN', x.tolist())\n    return real(x)\n"
+    watch += "torch.acos = acos\n"
+    (tmp_path / "watched.py").write_text(watch + small)
+    ran = subprocess.run(
+        [sys.executable, "-I", "watched.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    given = [ast.literal_eval(line[6:]) for line in ran.stdout.splitlines() if line.startswith("GIVEN")]
+    beyond = [abs(value) for value in given if isinstance(value, float) and abs(value) > 1]
+    assert beyond
+    assert max(beyond) < 1.00001
+    assert {ends(small, tmp_path)[0] for _ in range(3)} == {1}
+
+
+def test_what_is_read_of_a_file_is_the_same_element_and_stands_in_the_script(reduced, tmp_path):
+    text = (
+        "import numpy as np, torch\nrows = np.genfromtxt('people.csv', delimiter=',', skip_header=1)\n"
+        "x = torch.from_numpy(rows[:, 1:]).float()\nx = (x - x.mean(0)) / x.std(0)\n"
+        "assert not torch.isnan(x * 2).any()\n"
+    )
+    _, told = reduced(text, people_csv="id,age\n1,34\n2,\n3,28\n")
+    small = told["listing"]["text"]
+    (tmp_path / "people.csv").unlink()
+    assert "genfromtxt" not in calls(small)
+    assert told["listing"]["reads"] == []
+    assert '[2.0, float("nan")]' in small
+    assert ends(small, tmp_path)[0] == 1
+
+
+def test_modules_beside_the_script_are_put_into_it(reduced, tmp_path):
+    helpers = "import torch\n\n\ndef unit(x):\n    return x / x.norm()\n\n\ndef other(x):\n    return x\n"
+    text = "import torch\nimport helpers\nx = torch.zeros(4)\ny = helpers.unit(helpers.other(x))\n"
+    text += "assert not y.isnan().any()\n"
+    _, told = reduced(text, helpers_py=helpers)
+    small = told["listing"]["text"]
+    (tmp_path / "helpers.py").unlink()
+    assert "helpers" not in small
+    assert "norm" in calls(small)
+    assert ends(small, tmp_path)[0] == 1
+
+
+def test_an_exception_becomes_an_assertion_and_the_model_does_not_grow(reduced, tmp_path):
+    text = (
+        "import torch\ntorch.manual_seed(0)\n\n\nclass Net(torch.nn.Module):\n    def __init__(self, width=256):\n"
+        "        super().__init__()\n        self.one = torch.nn.Linear(width, 4)\n\n    def forward(self, x):\n"
+        "        return torch.log(self.one(x))\n\n\nnet = Net(width=6)\n"
+        "p = net(torch.ones(2, net.one.in_features)).softmax(-1)\nprint(torch.multinomial(p, 1))\n"
+    )
+    _, told = reduced(text)
+    small = told["listing"]["text"]
+    assert ends(small, tmp_path)[1].startswith("AssertionError")
+    assert "256" not in small
+
+
+def test_a_loss_that_is_nan_stays_one(reduced, tmp_path):
+    text = (
+        "import torch\nz = torch.tensor([[0.0, 2.0], [1.0, 3.0]])\np = z / z.sum(-1, keepdim=True)\n"
+        "entropy = -(p * torch.log(p)).sum(-1).mean()\nprint(entropy)\nif entropy.isnan():\n    raise SystemExit(1)\n"
+    )
+    _, told = reduced(text)
+    small = told["listing"]["text"]
+    assert "isnan" in calls(small)
+    assert "isfinite" not in calls(small)
+    assert ends(small, tmp_path)[0] == 1

@@ -12,6 +12,7 @@ from .edit import Edit
 OWN = ("torch", "transformers", "math", "sys", "typing", "dataclasses", "functools", "itertools", "collections")
 READING = ("open", "DataLoader", "Dataset", "TensorDataset", "load_dataset")
 FILLS = {"float": ("randn", "ones", "zeros"), "int": ("ones", "zeros"), "bool": ("ones", "zeros")}
+Literals = Mapping[tuple[frozenset[int], str], tuple[str, ...]]
 Shapes = Mapping[tuple[frozenset[int], str], tuple[tuple[int, ...], str]]
 
 
@@ -34,6 +35,18 @@ def replaced(tree: Tree, shapes: Shapes, modules: frozenset[str]) -> Iterator[Ed
         for number in range(3):
             lines = [f"{name} = {_fill(*shape, number)}" for name, shape in zip(names, known)]
             yield Edit("plain tensors in place of data", _putting(number_of(node), "\n".join(lines)))
+
+
+def written_down(tree: Tree, literals: Literals) -> Iterator[Edit]:
+    """What a statement reads of a file, as literals: the fewest rows first, so that the script needs no file."""
+    for node in tree.statements():
+        target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+        if not isinstance(target, ast.Name):
+            continue
+        for (numbers, name), texts in literals.items():
+            if name == target.id and numbers & whose(node):
+                for text in texts:
+                    yield Edit("what was read as a literal", _putting(number_of(node), f"{name} = {text}"))
 
 
 def _foreign(tree: Tree, tensors: set[str]) -> set[str]:

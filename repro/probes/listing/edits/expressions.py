@@ -5,8 +5,9 @@ import builtins
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from ..text.tree import Tree, children, copied, head_of, is_ours, number_of, walk
+from ..text.tree import Tree, children, copied, head_of, is_held, is_ours, number_of, walk
 from .edit import Edit, parts
+from .endings import CHECKS
 
 # What is said to the system stays as it is, or goes as a whole.
 SYSTEM = ("ctypes", "os", "shutil", "signal", "socket", "subprocess")
@@ -29,11 +30,17 @@ def _of(tree: Tree, node: ast.AST, part: ast.AST) -> str:
     return f"{'' if statement is None else head_of(statement)} / {number_of(node)} / {number_of(part)}"
 
 
+def _checks(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in CHECKS
+
+
 def _changeable(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.Assert) and is_ours(node):
-        return
+    if isinstance(node, ast.Assert) and (is_ours(node) or any(map(_checks, walk(node.test)))):
+        return  # "not x" in place of "not x.isnan().any()" would fail of sound numbers too
     own = (part for child in children(node) if not isinstance(child, ast.stmt) for part in walk(child))
-    if isinstance(node, ast.stmt) and any(isinstance(item, ast.Name) and item.id in SYSTEM for item in own):
+    if isinstance(node, ast.stmt) and (
+        is_held(node) or any(isinstance(item, ast.Name) and item.id in SYSTEM for item in own)
+    ):
         for child in children(node):
             if isinstance(child, ast.stmt):
                 yield from _changeable(child)

@@ -269,15 +269,22 @@ def _stays_first(node: ast.stmt) -> bool:
     return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
-def seeded(seed: int) -> Edit:
-    """With a seed behind the imports."""
+def seeded(seed: int, generators: frozenset[str] = frozenset(("torch",))) -> Edit:
+    """With a seed of each of these generators behind the imports, as far as the script has a name for it."""
 
     def make(tree: Tree) -> Optional[Tree]:
-        names = {name.asname or name.name for node in tree.module.body for name in getattr(node, "names", ())}
+        names = {
+            name.name: name.asname or name.name for item in tree.module.body for name in getattr(item, "names", ())
+        }
         first = next((node for node in tree.module.body if not isinstance(node, (ast.Import, ast.ImportFrom))), None)
-        if first is None or "torch" not in names:
+        lines = [
+            f"{names[name]}.{setter}({seed})"
+            for name, setter in (("torch", "manual_seed"), ("random", "seed"), ("numpy", "random.seed"))
+            if name in generators and name in names
+        ]
+        if first is None or not lines:
             return None
-        return tree.changed({number_of(first): [*made(f"torch.manual_seed({seed})"), first]})
+        return tree.changed({number_of(first): [*made("\n".join(lines)), first]})
 
     return Edit("with a seed", make)
 

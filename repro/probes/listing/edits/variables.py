@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from ..text.tree import Tree, copied, expression, head_of, made, number_of, put, walk, whose
+from ..text.tree import Tree, copied, expression, head_of, is_held, made, number_of, put, walk, whose
 from .edit import Edit
 
 READABLE = 100  # characters of a statement that a variable may be put into
@@ -62,7 +62,7 @@ def _inlining(number: int, name: str) -> Any:
             after = None if statement is None else new.nodes.get(number_of(statement))
             if after is None or len(head_of(after)) > READABLE:
                 return None
-            put(after, whose=whose(after) | whose(node))
+            put(after, whose=whose(after) | whose(node), held=is_held(after) or is_held(node))
         return new
 
     return make
@@ -91,7 +91,7 @@ def _forward(number: int, name: str) -> Any:
         changed = new.nodes[number_of(after)]
         if len(head_of(changed)) > READABLE:
             return None
-        put(changed, whose=whose(changed) | whose(node))
+        put(changed, whose=whose(changed) | whose(node), held=is_held(changed) or is_held(node))
         return new
 
     return make

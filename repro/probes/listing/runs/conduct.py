@@ -88,7 +88,8 @@ class Seen:
 
     def begun(self, loss: Tensor) -> None:
         """A backward pass."""
-        node, names = loss.grad_fn, []
+        node: Any = loss.grad_fn
+        names: list[str] = []
         while node is not None and len(names) < DEPTH:
             names.append(node.name())
             node = next((item for item, _ in node.next_functions if item is not None), None)
@@ -102,9 +103,10 @@ def _is_there(gradient: Optional[Tensor]) -> bool:
 
 def _leaves(loss: Tensor) -> Iterator[Tensor]:
     """The tensors that a backward pass gives gradients to, as far as its graph is looked at."""
-    waiting, met = [loss.grad_fn], set()
+    waiting: list[Any] = [loss.grad_fn]
+    met: set[Any] = set()
     while waiting and len(met) < NODES:
-        node: Any = waiting.pop()
+        node = waiting.pop()
         if node is None or node in met:
             continue
         met.add(node)

@@ -95,14 +95,14 @@ class Fault:
         path: str,
         places: Mapping[int, frozenset[int]],
     ) -> bool:
-        """Whether an origin's record tells of the same fault. found: what the record was made of, where that is known."""
+        """Whether an origin's record tells of the same fault. found: what it was made of, where that is known."""
         wanted = (self.op, self.mechanism, self.phase, self.layer, self.forward_op)
         both = zip(_places(origin, path, places), (self.at, self.forward_at))
         if _narrow(origin) != wanted or not all(_same_place(one, two) for one, two in both):
             return False
         if _dtypes(origin) != self.dtypes or not (_values(origin) & self.values or _values(origin) == self.values):
             return False
-        return found is None or found.kinds == self.kinds
+        return found is None or self.kinds is None or found.kinds == self.kinds
 
     @property
     def kept(self) -> frozenset[int]:

@@ -6,10 +6,12 @@ What is recorded orders the questions that are asked later; it answers none of t
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
+import sysconfig
 import types
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Callable, Optional
@@ -22,6 +24,7 @@ from ...values.figures import is_bad
 from .alike import Alike, told
 from .conduct import Conduct, Seen, observed
 from .confined import Access, heard
+from .literals import literals
 
 RECORD = "listing.runs.recorded:record"
 COMPILER = "torch._inductor"  # it starts processes of its own when it is imported
@@ -31,11 +34,16 @@ LOOKS = 200  # times that a variable is looked at on one line: a loop may run fo
 
 @dataclass
 class Recorded:
-    """lines: those that ran. bad: (line, expression, "NaN", "Inf" or both) of what was bound there and is not finite, in
-    the order in which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient, with its shape
-    and dtype. modules: names of what is a module. options: by name, the plain values of the attributes of parsed
-    arguments and other records. access: what the script wrote, started and connected to. imported: the modules of large
-    libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a smaller one is held to.
+    """What was seen.
+
+    lines: those that ran. bad: (line, expression, "NaN", "Inf" or both) of what was bound there and is not finite, in
+    the order in which it was seen first. tensors: (line, name) of each tensor that was bound and follows no gradient,
+    with its shape and dtype. modules: names of what is a module. options: by name, the plain values of the attributes
+    of parsed arguments and other records. access: what the script wrote, started and connected to. imported: the
+    modules of large libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a
+    smaller one is held to. own: where the modules lie that the script imports and that no package has brought.
+    packages: which of them are packages. reading: the lines that read a file and make no module of it. files: names of
+    what they read. written: of what these lines bind, the literals.
     """
 
     lines: set[int] = field(default_factory=set)
@@ -47,6 +55,11 @@ class Recorded:
     alike: Alike = field(default_factory=Alike)
     imported: frozenset[str] = frozenset()
     conduct: Conduct = field(default_factory=Conduct)
+    own: dict[str, str] = field(default_factory=dict)
+    reading: set[int] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
+    written: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
+    packages: frozenset[str] = frozenset()
 
 
 def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
@@ -68,13 +81,7 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
             seen[line, name] += 1
             if seen[line, name] <= LOOKS:
                 value = (frame.f_locals if name in frame.f_locals else frame.f_globals).get(name)
-                if isinstance(value, torch.nn.Module):
-                    made.modules.add(name)
-                elif isinstance(value, Tensor) and not value.requires_grad:
-                    made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
-                elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
-                    plain = {key: item for key, item in vars(value).items() if isinstance(item, PLAIN)}
-                    made.options.setdefault(name, plain)
+                _look(made, line, name, value, frame)
                 for shown, kind in _bad_in(name, value):
                     if (line, shown) not in met:
                         met.add((line, shown))
@@ -92,9 +99,11 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
     def outside(frame: FrameType, event: str, given: Any) -> Optional[Callable[..., Any]]:
         return inside if frame.f_code.co_filename == path else None
 
+    _hear_of_reading(path, made)
     heard(made.access.add)
     told(made.alike.look)
     doing = Seen()
+    before = set(sys.modules)
     try:
         with observed(doing):
             sys.settrace(outside)
@@ -102,8 +111,57 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
     finally:
         sys.settrace(None)
         made.conduct = doing.conduct
+        made.own = dict(_own_modules(set(sys.modules) - before))
+        made.packages = frozenset(name for name in made.own if hasattr(sys.modules[name], "__path__"))
         names = {name for name in list(sys.modules) if name.split(".")[0] in LIBRARIES}
         made.imported = frozenset(name for name in names if not name.startswith(COMPILER))
+
+
+def _look(made: Recorded, line: int, name: str, value: Any, frame: FrameType) -> None:
+    """At what a line binds to a name."""
+    if line in made.reading and (line, name) not in made.written:
+        made.written[line, name] = literals(value, frame.f_globals)
+    if isinstance(value, torch.nn.Module):
+        made.modules.add(name)
+        made.reading.discard(line)
+    elif isinstance(value, Tensor) and not value.requires_grad:
+        made.tensors.setdefault((line, name), (tuple(value.shape), str(value.dtype)))
+    elif isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or _is_record(value):
+        plain = {key: item for key, item in vars(value).items() if isinstance(item, PLAIN)}
+        made.options.setdefault(name, plain)
+
+
+def _hear_of_reading(script: Optional[str], made: Recorded) -> None:
+    """The lines of the script that open a file of data, whichever code opens it for them."""
+    folders = tuple(os.path.join(path, "") for path in {sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev"})
+
+    def hook(event: str, given: tuple[Any, ...]) -> None:
+        if event != "open" or not isinstance(given[0], (str, bytes)) or (given[1] or "r").strip("bt") not in ("r", ""):
+            return
+        path = os.path.abspath(os.fsdecode(given[0]))
+        if path.startswith(folders) or path.endswith((".py", ".pyc", ".so")) or "site-packages" in path:
+            return
+        frame: Optional[FrameType] = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename != script:
+            frame = frame.f_back
+        if frame is not None:
+            made.reading.add(frame.f_lineno)
+            made.files.append(os.path.basename(path))
+
+    sys.addaudithook(hook)
+
+
+def _own_modules(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of these modules that are Python files outside of the interpreter's folders and of this kit."""
+    kit = __name__.partition(".")[0]
+    folders = [os.path.realpath(path) for path in {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}]
+    for name in sorted(names):
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if not isinstance(path, str) or not path.endswith(".py") or name.partition(".")[0] == kit:
+            continue
+        path = os.path.realpath(path)
+        if not any(path.startswith(os.path.join(folder, "")) for folder in folders) and "site-packages" not in path:
+            yield name, path
 
 
 def _is_record(value: Any) -> bool:
@@ -111,7 +169,7 @@ def _is_record(value: Any) -> bool:
 
 
 def _bad_in(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The expressions that give a bad tensor, and what it holds: the name itself, or an attribute of a model's output."""
+    """Expressions that give a bad tensor, and what it holds: the name itself, or an attribute of a model's output."""
     held = {name: value} if isinstance(value, Tensor) else {}
     if isinstance(value, dict) and hasattr(value, "to_tuple"):
         held = {f"{name}.{key}": item for key, item in value.items() if isinstance(item, Tensor)}

@@ -105,6 +105,17 @@ def is_ours(node: ast.AST) -> bool:
     return bool(vars(node).get("ours"))
 
 
+def hold(tree: Tree, numbers: frozenset[int]) -> None:
+    """These statements of the original stay as they are, or go as a whole."""
+    for node in tree.statements():
+        if whose(node) & numbers:
+            put(node, held=True)
+
+
+def is_held(node: ast.AST) -> bool:
+    return bool(vars(node).get("held"))
+
+
 def own_text(node: ast.AST) -> Optional[Own]:
     found: Optional[Own] = vars(node).get("own")
     return found
