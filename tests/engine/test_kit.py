@@ -79,7 +79,9 @@ def test_the_real_kit_reduces_a_script_by_itself_and_takes_answers_that_are_know
     assert [call["op"] for call in events[-2]["payload"]["program"]["calls"]] == ["aten.mul.Tensor"]
     known = run_kit(path, tmp_path, {**plan, "trials": trials})
     assert known[-2]["payload"]["program"] == events[-2]["payload"]["program"]
-    assert not [event for event in known if event["event"] == "trial"]
+    # Which versions are asked ahead of time hangs on the machine, so a few may be new.
+    again = {event["trial"] for event in known if event["event"] == "trial"}
+    assert len(again - set(trials)) == len(again) < len(trials) / 2
     died = run_kit(path, tmp_path, {**plan, "trials": {first: None}})
     assert (died[-2]["verdict"], died[-2]["payload"]["crashed_trials"]) == ("bad", 1)
 

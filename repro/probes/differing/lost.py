@@ -16,7 +16,7 @@ from ..values.figures import is_float
 from .held.calls import GAVE
 from .held.deviation import Ratio, apart, wide
 from .held.hold import Pair, Recording, Way
-from .inside import Ran, exact, operators
+from .inside import Ran, blamed, draws, exact, operators
 
 LEAST = 1e-3
 """Of a result's size: an error below it is not called a loss."""
@@ -70,6 +70,8 @@ def lost(
             continue
         found = _measured(model, this, recording, pair, ours, unit)
         if found is not None and found[1] > BEYOND * (found[2] + unit):
+            if any(draws(ran.op) for ran in operators(model, this, recording, blamed(pair)[0])):
+                return None  # float64 draws other numbers: what comes behind differs for that alone
             ran, condition = _operator(model, this, other, recording, pair, found[1], unit)
             return Lost(pair, ratio, *found, ran, condition)
         asked += 1

@@ -9,7 +9,7 @@ from repro.probes.listing.text.tree import parsed
 from repro.probes.reduce.trials import Trials
 
 TEXT = "".join(f"v{number} = print()\n" for number in range(12))
-SEEN = Seen(frozenset(range(10_000)), [], {}, frozenset(), {})
+SEEN = Seen(frozenset(range(10_000)), [], {}, frozenset(), {}, {})
 
 
 class Told:
