@@ -303,9 +303,9 @@ def test_a_real_run_gives_a_report_in_which_every_required_field_is_filled(real,
     (real / "words.md").write_text("I ran it in half precision.", encoding="utf-8")
     assert run(report, real, "--for", project).exit_code == 0
     problems = json.loads(run(lint, real, "--for", project, "--json").output)["problems"]
-    # Its environment has whatever releases this test runs in, none of which is the newest of this registry. The caller
-    # asks for float16 of a file of float32: no project's fault, and no script for PyTorch, whose operator is correct for
-    # numbers that are near the limit of float16.
+    # Its environment has whatever releases this test runs in, none of which is the newest of this registry. The
+    # caller asks for float16 of a file of float32: no project's fault, and no script for PyTorch, whose operator is
+    # correct for numbers that are near the limit of float16.
     refused = [problem["what"] for problem in problems if problem["kind"] == "refused"]
     of_pytorch = forms()[project].package == "torch" and forms()[project].rules is not None
     assert refused == [*(["script"] if of_pytorch else []), "latest release", "owner"]
