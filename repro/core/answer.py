@@ -222,6 +222,12 @@ class Answer(Record, frozen=True, kw_only=True):
     differences: Differences | None = None
     comparison: Comparison | None = None
 
+    @property
+    def is_rounding(self) -> bool:
+        """Whether what a script calls bad is its dtype's own rounding, added up."""
+        found = None if self.bisect is None else self.bisect.rounding
+        return found is not None and found.explains_all
+
 
 def read(path: Path) -> Answer:
     """The answer in a file.

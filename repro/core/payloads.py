@@ -564,11 +564,6 @@ class Bisect(Section, frozen=True, kw_only=True):
     rounding: Rounding | None = None
     watching: str | None = None
 
-    @property
-    def is_rounding(self) -> bool:
-        """Whether what a script calls bad is its dtype's own rounding, added up."""
-        return self.rounding is not None and self.rounding.explains_all
-
 
 # --- generate, train -------------------------------------------------------------------------------------------------
 

@@ -325,7 +325,7 @@ def _rounding(answer: Answer) -> Owner | None:
 
 
 def _all_within(answer: Answer) -> Rounding | None:
-    return answer.bisect.rounding if answer.bisect is not None and answer.bisect.is_rounding else None
+    return answer.bisect.rounding if answer.bisect is not None and answer.is_rounding else None
 
 
 def _right_for_its_inputs(answer: Answer) -> Owner | None:

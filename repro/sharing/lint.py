@@ -153,7 +153,7 @@ def _latest(run: Run, form: Form) -> Iterator[Problem]:
 
 def _no_bug(run: Run) -> Iterator[Problem]:
     """What the run itself says is none."""
-    if run.answer.bisect is not None and run.answer.bisect.is_rounding:
+    if run.answer.is_rounding:
         found = "every operator is within its dtype's own rounding of float64"
         yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
     for fault in run.answer.looks_like:

@@ -301,7 +301,7 @@ def test_bad_bytes_are_the_checkpoints_whatever_the_documentation_says():
 def test_what_is_rounding_alone_is_nobodys(not_judged, is_it):
     rounding = Rounding(within=True, operators=7, not_judged=not_judged, op=ADD, ratio=0.5, allowed=2.0)
     found = answered("divergent", bisect=Bisect(rounding=rounding))
-    assert found.bisect.is_rounding is is_it
+    assert found.is_rounding is is_it
     assert (owner(found).project, "not a bug" in owner(found).reason) == (None, is_it)
 
 
@@ -386,7 +386,7 @@ def test_a_tensor_that_the_file_lacks_is_the_checkpoints_where_its_configuration
 def test_where_all_operators_are_right_it_is_said_where_the_difference_comes_from(changed, rounding, says):
     found = Rounding(within=True, operators=119, op=ADD, ratio=0.16, allowed=1.0, **changed)
     bad = answered(case=Case("/x/script.py"), bisect=Bisect(rounding=found), workarounds=())
-    assert bad.bisect.is_rounding is rounding
+    assert bad.is_rounding is rounding
     assert says in owner(bad).reason
     assert owner(bad).project is None
 

@@ -173,7 +173,7 @@ def _handed_on(result: "Result") -> Iterator[str]:
     if answer.workarounds:
         yield f"workarounds: {', '.join(answer.workarounds)}"
     if answer.owner is not None:
-        none = "nobody" if answer.bisect is not None and answer.bisect.is_rounding else "not known"
+        none = "nobody" if answer.is_rounding else "not known"
         yield f"owner: {answer.owner.project or none}. {answer.owner.reason}"
         if answer.owner.advice:
             yield f"to mend the call: {answer.owner.advice}"

@@ -25,9 +25,7 @@ def fill(shown: Shown) -> Variables | None:
     if owner is None:
         return None
     advice = text(full_stop(owner.advice)) if owner.advice else None
-    bisect = shown.answer.bisect
-    none = "Nobody" if bisect is not None and bisect.is_rounding else "Not known"
-    project = owner.project or none
+    project = owner.project or ("Nobody" if shown.answer.is_rounding else "Not known")
     return {"owner": owner_name(project), "reason": text(owner.reason), "advice": advice}
 
 

@@ -46,9 +46,7 @@ def not_theirs(answer: Answer, form: Form) -> str:
     before anything else.
     """
     owner = answer.owner
-    if owner is None or (owner.project is None and not (answer.bisect and answer.bisect.is_rounding)):
-        return ""
-    if form.is_for(owner.project):
+    if owner is None or form.is_for(owner.project) or (owner.project is None and not answer.is_rounding):
         return ""
     whose = f"{owner_name(owner.project)}, by this run. " if owner.project else ""
     return f"- **Owner:** {whose}{text(full_stop(owner.reason))}"
