@@ -17,6 +17,7 @@ from torch import Tensor
 from ..model.forward import run
 from ..model.inputs import Inputs
 from ..model.load import Loaded
+from ..observe.memory import memory_of
 from ..observe.source import source_line
 from ..observe.tape import unreadable, written_by
 from ..observe.watch import Address, OpCall, Watch, watched
@@ -218,10 +219,6 @@ def _gives_view(call: OpCall) -> bool:
     schema = getattr(call.func, "_schema", None)
     returns = () if schema is None or schema.is_mutable else schema.returns
     return any(given.alias_info is not None for given in returns)
-
-
-def memory_of(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage().data_ptr())
 
 
 def _largest(made: list[Tensor]) -> Largest:

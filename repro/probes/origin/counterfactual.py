@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
+from ..observe.memory import ByMemory, memory_of
 from ..observe.source import source_line
 from ..observe.tape import Op, Ref, plain, unreadable, written_by
 from ..observe.watch import Address, OpCall, StopPass, Visitor, Watch, watched
@@ -43,8 +44,8 @@ class _Kinship:
     """Knows the Kin of each operator as a pass goes on."""
 
     def __init__(self) -> None:
-        self._wrote: dict[int, tuple[Any, ...]] = {}
-        self._makers: dict[int, Kin] = {}
+        self._wrote: ByMemory[tuple[Any, ...]] = ByMemory()
+        self._makers: ByMemory[Kin] = ByMemory()
         self._counts: dict[tuple[Any, ...], int] = {}
 
     def of(self, call: OpCall) -> Kin:
@@ -56,29 +57,25 @@ class _Kinship:
 
     def wrote(self, call: OpCall, kin: Kin, result: Any) -> None:
         """Note what the operator wrote. A view says nothing new of its memory."""
-        given = {_memory(tensor) for tensor in tensors_in((call.args, call.kwargs))}
-        fresh = [tensor for tensor in tensors_in(result) if _memory(tensor) not in given]
+        given = {memory_of(tensor) for tensor in tensors_in((call.args, call.kwargs))}
+        fresh = [tensor for tensor in tensors_in(result) if memory_of(tensor) not in given]
         grandparents = tuple(fed[:2] for fed in kin.producers)
         label = (kin.op, kin.source, grandparents)
         if kin.op in CASTS and kin.producers:
             label = kin.producers[-1] if kin.op.startswith("aten.copy_") else kin.producers[0]
         maker = self.cast_from(call) if kin.op in CASTS else kin
         for tensor in (*fresh, *written_by(call.func, call.args, call.kwargs)):
-            self._wrote[_memory(tensor)] = label
+            self._wrote.put(tensor, label)
             if maker is not None:
-                self._makers[_memory(tensor)] = maker
+                self._makers.put(tensor, maker)
 
     def cast_from(self, call: OpCall) -> Optional[Kin]:
         """The operator that made the values that a cast or a copy is given, through other such ones."""
         given = list(tensors_in((call.args, call.kwargs)))
-        return self._makers.get(_memory(given[-1])) if given else None
+        return self._makers.get(given[-1]) if given else None
 
     def _of(self, tensor: Tensor) -> tuple[Any, ...]:
-        return self._wrote.get(_memory(tensor), ("outside", None, ()))
-
-
-def _memory(tensor: Tensor) -> int:
-    return id(tensor) if unreadable(tensor) else tensor.untyped_storage().data_ptr()
+        return self._wrote.get(tensor) or ("outside", None, ())
 
 
 def kin_of(model: nn.Module, run: Callable[[], Any], address: Address, through_casts: bool = False) -> Optional[Kin]:

@@ -12,8 +12,8 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
+from ..observe.memory import ByMemory
 from ..observe.source import source_line
 from ..observe.tape import written_by
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
@@ -76,44 +76,30 @@ class Rule:
 class Memory:
     """What is known of each piece of memory: whether an operator that was seen put a bad value there.
 
-    A piece that no operator gave is from outside. An address is used again for other memory; a weak reference to the
-    storage tells.
+    A piece that no operator gave is from outside.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, bool]] = {}
-        self._outside: dict[int, tuple[Any, Address]] = {}
-
-    @staticmethod
-    def _ref(tensor: Tensor) -> tuple[int, Any]:
-        storage = tensor.untyped_storage()
-        return storage.data_ptr(), StorageWeakRef(storage)
+        self._known: ByMemory[bool] = ByMemory()
+        self._outside: ByMemory[Address] = ByMemory()
 
     def wrote(self, tensor: Tensor, bad: bool) -> None:
         """An operator gave or wrote it."""
-        place, ref = self._ref(tensor)
-        known = self._known.get(place)
-        if known is not None and known[0] == ref and not known[0].expired():
-            bad = bad or known[1]
-        self._known[place] = (ref, bad)
+        self._known.put(tensor, bad or self._known.get(tensor) is True)
 
     def repaired(self, tensor: Tensor) -> None:
-        place, ref = self._ref(tensor)
-        self._known[place] = (ref, False)
+        self._known.put(tensor, False)
 
     def state(self, tensor: Tensor) -> Optional[bool]:
         """Whether a bad value was put there; None for memory that no operator gave."""
-        place, ref = self._ref(tensor)
-        known = self._known.get(place)
-        return None if known is None or known[0].expired() or known[0] != ref else known[1]
+        return self._known.get(tensor)
 
     def reader(self, tensor: Tensor, address: Address) -> Address:
         """Who first read this piece of memory with a bad value in it that no operator put there."""
-        place, ref = self._ref(tensor)
-        known = self._outside.get(place)
-        if known is None or known[0].expired() or known[0] != ref:
-            known = self._outside[place] = (ref, address)
-        return known[1]
+        known = self._outside.get(tensor)
+        if known is None:
+            self._outside.put(tensor, address)
+        return known or address
 
 
 class Look:
