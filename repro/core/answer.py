@@ -223,6 +223,11 @@ class Answer(Record, frozen=True, kw_only=True):
     comparison: Comparison | None = None
 
     @property
+    def is_made(self) -> bool:
+        """Whether something else than Transformers' ``from_pretrained`` gives the model: a factory, another package."""
+        return self.case.factory is not None or (self.files is not None and self.files.package is not None)
+
+    @property
     def is_rounding(self) -> bool:
         """Whether what a script calls bad is its dtype's own rounding, added up."""
         found = None if self.bisect is None else self.bisect.rounding

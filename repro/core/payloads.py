@@ -103,10 +103,11 @@ class Finding(Record, frozen=True, kw_only=True):
 
 class Files(Section, frozen=True, kw_only=True):
     """The files step. ``format`` is "safetensors", "pickle" or "none"; ``adapter`` is the folder of an adapter, and
-    ``folder`` then that of its base model.
+    ``folder`` then that of its base model. ``package`` runs the folder, where that is not Transformers.
     """
 
     source: str | None = None
+    package: str | None = None
     folder: str | None = None
     adapter: str | None = None
     revision: str | None = None

@@ -431,7 +431,7 @@ def _missing(answer: Answer, load: Load) -> Owner | None:
     case, missing = answer.case, load.missing_keys
     if not missing or load.unexpected_keys or load.mismatched or load.class_ not in load.architectures:
         return None
-    if case.trust_remote_code or case.factory is not None or case.config is not None:
+    if case.trust_remote_code or answer.is_made or case.config is not None:
         return None
     numbered = [name for name in missing if any(part.isdigit() for part in name.split("."))]
     if any(name not in load.beside_missing for name in numbered):

@@ -16,9 +16,11 @@ from . import limits, pickled
 from .header import BadHeader, Header, read_header
 from .limits import OverLimit
 from .opening import BadJson, open_foreign, read_json, shown
+from .others import PIPELINE, parts_of
 from .resolve import Source
 
 CHUNK = 1 << 22
+SAFE = ".safetensors"
 OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 LONGEST_NAME = 255  # of a file, on all common systems
 MOST_FOUND = 20  # findings of one kind; more would bury the others
@@ -48,20 +50,29 @@ class WeightFiles:
         return any(finding["severity"] == "bad" for finding in self.findings)
 
 
+FORMS = (
+    ("safetensors", "model.safetensors", "model.safetensors.index.json"),
+    ("safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+    ("pickle", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ("pickle", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json"),
+)
+"""Format, the name of a file with all weights, and that of an index of shards; those of diffusers' parts too."""
+
+
 def list_weights(folder: str) -> WeightFiles:
     """Which weight files a folder has, in from_pretrained's own order of preference, each header read and checked.
 
     Raises:
         OverLimit: a file asks for more work than is done without being asked.
     """
+    parts = parts_of(folder)
+    if parts:
+        return _of_parts(folder, parts)
     if not os.path.isfile(os.path.join(folder, "config.json")):
         found = WeightFiles("none")
         found.find("config.json", f"it is not in {folder}: this is no model folder")
         return found
-    for kind, whole, index in (
-        ("safetensors", "model.safetensors", "model.safetensors.index.json"),
-        ("pickle", "pytorch_model.bin", "pytorch_model.bin.index.json"),
-    ):
+    for kind, whole, index in FORMS:
         found = WeightFiles(kind)
         if os.path.lexists(os.path.join(folder, whole)):
             found.names = [whole]
@@ -82,6 +93,21 @@ def list_weights(folder: str) -> WeightFiles:
     found = WeightFiles("none")
     found.find("model.safetensors", f"there is no weight file in {folder}{_instead(folder)}")
     return found
+
+
+def _of_parts(folder: str, parts: list[str]) -> WeightFiles:
+    """The weight files of a pipeline: those of each of its parts that has a configuration and weights."""
+    each = [(part, list_weights(os.path.join(folder, part))) for part in parts]
+    each = [(part, found) for part, found in each if found.format != "none"]
+    kinds = {found.format for _, found in each}
+    whole = WeightFiles("pickle" if "pickle" in kinds else "safetensors" if kinds else "none")
+    for part, found in each:
+        whole.names += [f"{part}/{name}" for name in found.names]
+        whole.headers += found.headers
+        whole.findings += [{**finding, "file": f"{part}/{finding['file']}"} for finding in found.findings]
+    if not each:
+        whole.find(PIPELINE, f"none of its parts in {folder} has a weight file")
+    return whole
 
 
 def adapter_weights(folder: str) -> WeightFiles:
@@ -258,6 +284,7 @@ def check(source: Source, progress: Progress) -> tuple[str, str, dict[str, Any]]
 def _payload(source: Source, found: WeightFiles, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "source": source.kind,
+        "package": source.package,
         "folder": source.folder,
         "adapter": source.adapter,
         "revision": source.revision,
@@ -270,7 +297,7 @@ def _payload(source: Source, found: WeightFiles, rows: list[dict[str, Any]]) -> 
 
 def _row(folder: str, name: str, found: WeightFiles, verdict: Optional[str]) -> dict[str, Any]:
     path = os.path.join(folder, name)
-    header = next((h for h in found.headers if os.path.basename(h.path) == name), None)
+    header = next((h for h in found.headers if os.path.relpath(h.path, folder) == os.path.normpath(name)), None)
     return {
         "name": name,
         "bytes": os.path.getsize(path) if _there(path) else None,
@@ -322,7 +349,7 @@ def check_pickles(folder: str, found: WeightFiles) -> Optional[str]:
     """
     for name in found.names:
         path = os.path.join(folder, name)
-        if not _there(path):
+        if name.endswith(SAFE) or not _there(path):
             continue
         found.find(
             name, "a pickle file: untrusted by nature, opened with weights_only; safetensors cannot carry code", "note"

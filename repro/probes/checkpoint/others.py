@@ -3,46 +3,75 @@
 import importlib.util
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from . import limits
 from .opening import read_json
 
 MOST = 6  # parts that are named
+DIFFUSERS, TIMM = "diffusers", "timm"
+PIPELINE = "model_index.json"
+RUN_HERE = (DIFFUSERS,)
+"""The packages whose folders are run here where they are installed."""
 
 
-def needs_another_package(folder: str) -> Optional[str]:
-    """What a folder is and what it needs, in words; None for one that Transformers may run."""
-    pipeline = _object(os.path.join(folder, "model_index.json"))
+@dataclass(frozen=True)
+class Other:
+    """A folder that another package than Transformers runs.
+
+    package: its name. what: what the folder is, in words. more: what else can be done with it.
+    """
+
+    package: str
+    what: str
+    more: str = ""
+
+    @property
+    def can_run(self) -> bool:
+        return self.package in RUN_HERE and importlib.util.find_spec(self.package) is not None
+
+    def refusal(self, folder: str) -> str:
+        """Why it is not run here, and what can be done."""
+        there = importlib.util.find_spec(self.package) is not None
+        said = f"{folder} is {self.what}, which the package {self.package} runs"
+        script = "a script (.py) that loads it and runs what fails, such as one step"
+        if there:
+            return f"{said}. Give {script}.{self.more}"
+        lacks = f"{sys.executable} does not have it (pip install {self.package})"
+        what = "--python the interpreter that has it" if self.package in RUN_HERE else script
+        return f"{said}, and {lacks}. Or give {what}.{self.more}"
+
+
+def of_another_package(folder: str) -> Optional[Other]:
+    """What a folder is that Transformers does not run; None for any other."""
+    pipeline = _object(os.path.join(folder, PIPELINE))
     config = _object(os.path.join(folder, "config.json"))
     if pipeline is not None:
-        parts = sorted(name for name in pipeline if os.path.isdir(os.path.join(folder, name)))
+        parts = parts_of(folder)
         listed = ", ".join(parts[:MOST]) + (", ..." if len(parts) > MOST else "")
         what = f"a pipeline of diffusers ({_word(pipeline.get('_class_name'))}: {listed})"
-        return _said(folder, what, "diffusers", _own_parts(folder, parts))
+        return Other(DIFFUSERS, what, _own_parts(folder, parts))
     if config is None or "model_type" in config:
         return None
     if "_diffusers_version" in config or "_class_name" in config:
-        what = f"a part of a diffusers pipeline ({_word(config.get('_class_name'))})"
-        return _said(folder, what, "diffusers", "")
+        return Other(DIFFUSERS, f"a part of a diffusers pipeline ({_word(config.get('_class_name'))})")
     if "pretrained_cfg" in config or ("architecture" in config and "num_classes" in config):
-        return _said(folder, f"a model of timm ({_word(config.get('architecture'))})", "timm", "")
+        return Other(TIMM, f"a model of timm ({_word(config.get('architecture'))})")
     return None
+
+
+def parts_of(folder: str) -> list[str]:
+    """The parts of a pipeline that are in its folder, by name; none for any other folder."""
+    pipeline = _object(os.path.join(folder, PIPELINE)) or {}
+    plain = (name for name in pipeline if os.path.basename(name) == name)  # no path that leads elsewhere
+    return sorted(name for name in plain if os.path.isdir(os.path.join(folder, name)))
 
 
 def _own_parts(folder: str, parts: list[str]) -> str:
     """Which of a pipeline's parts can be given by themselves."""
     known = [name for name in parts if "model_type" in (_object(os.path.join(folder, name, "config.json")) or {})]
     return f" Its parts of Transformers can be given as they are: {', '.join(known)}." if known else ""
-
-
-def _said(folder: str, what: str, package: str, more: str) -> str:
-    there = importlib.util.find_spec(package) is not None
-    lacks = f", which {sys.executable} does not have (pip install {package})" if not there else ""
-    return (
-        f"{folder} is {what}, which the package {package} runs{lacks}. Give a script (.py) that loads it and runs what"
-        f" fails, such as one step.{more}"
-    )
 
 
 def _object(path: str) -> Optional[dict[str, Any]]:

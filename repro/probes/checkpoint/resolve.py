@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from . import limits
 from .opening import check_is_file, read_json
-from .others import needs_another_package
+from .others import of_another_package
 
 Progress = Callable[[int, int, str], None]
 TOLD_EVERY = 0.5  # seconds between two reports of a download
@@ -46,7 +46,8 @@ class Source:
     note: what was done to get there, if anything was.
     folder: what from_pretrained is given; for "gguf" it is set once the file is converted.
     adapter: a folder with a LoRA adapter; ``folder`` is then that of its base model. encoder: a folder with the modules
-    of a sentence encoder; ``folder`` is then that of its transformer.
+    of a sentence encoder; ``folder`` is then that of its transformer. package: the package that runs the folder, where
+    that is not Transformers.
     stored_as: for "gguf", the name that the file itself has for each of the folder's tensors, where it is known.
     """
 
@@ -59,6 +60,7 @@ class Source:
     note: Optional[str] = None
     adapter: Optional[str] = None
     encoder: Optional[str] = None
+    package: Optional[str] = None
     stored_as: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,9 +100,11 @@ def resolve(case: dict[str, Any], progress: Progress = _silent) -> Source:
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         place = os.path.abspath(path)
-        other = needs_another_package(place)
+        other = of_another_package(place)
+        if other is not None and not other.can_run:
+            raise CannotResolve(other.refusal(place))
         if other is not None:
-            raise CannotResolve(other)
+            return Source("folder", place, package=other.package, note=other.what)
         return _adapted(place) or _encoder(place) or Source("folder", place)
     if os.path.isfile(path):
         if not path.endswith(".gguf"):

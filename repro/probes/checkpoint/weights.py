@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
 from ..values.figures import dtype_name, is_float, unravel
-from .files import WeightFiles, adapter_weights, list_weights, load_pickle
+from .files import SAFE, WeightFiles, adapter_weights, list_weights, load_pickle
 from .header import Entry
 from .opening import open_foreign, shown
 
@@ -253,21 +253,30 @@ def scan(folder: str, found: WeightFiles, progress: Progress) -> Iterator[Tally]
     Raises:
         OSError: a file cannot be read.
     """
-    if found.format == "safetensors":
-        total = sum(len(header.entries) for header in found.headers)
-        done = 0
-        for header in found.headers:
-            for tally in scan_file(header.path, list(header.entries)):
-                done += 1
-                progress(done, total, "tensors")
-                yield tally
-    elif found.format == "pickle":
-        for name in found.names:
-            tensors = load_pickle(os.path.join(folder, name), "cpu")
-            for done, (key, tensor) in enumerate(tensors.items(), 1):
-                progress(done, len(tensors), "tensors")
-                if is_float(tensor) and tensor.numel():
-                    yield scan_tensor(key, name, torch.view_as_real(tensor) if tensor.is_complex() else tensor)
+    total = sum(len(header.entries) for header in found.headers)
+    done = 0
+    for header in found.headers:
+        part = os.path.dirname(os.path.relpath(header.path, folder))
+        for tally in scan_file(header.path, list(header.entries)):
+            done += 1
+            progress(done, total, "tensors")
+            yield _of_part(part, tally)
+    for name in found.names if found.format == "pickle" else ():
+        if name.endswith(SAFE):
+            continue  # a part of a pipeline; its header was read
+        tensors = load_pickle(os.path.join(folder, name), "cpu")
+        part, file = os.path.split(name)
+        for done, (key, tensor) in enumerate(tensors.items(), 1):
+            progress(done, len(tensors), "tensors")
+            if is_float(tensor) and tensor.numel():
+                yield _of_part(
+                    part, scan_tensor(key, file, torch.view_as_real(tensor) if tensor.is_complex() else tensor)
+                )
+
+
+def _of_part(part: str, tally: Tally) -> Tally:
+    """The same, under the name that a tensor has in a pipeline: that of its part before its own."""
+    return replace(tally, name=f"{part}.{tally.name}", file=f"{part}/{tally.file}") if part else tally
 
 
 def check(

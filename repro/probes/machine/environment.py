@@ -18,7 +18,7 @@ from .packages import closure, installed
 
 PACKAGES = (
     "torch", "transformers", "safetensors", "tokenizers", "accelerate", "huggingface-hub", "numpy", "gguf",
-    "bitsandbytes", "peft", "flash-attn", "kernels", "triton", "deepspeed",
+    "bitsandbytes", "peft", "diffusers", "timm", "flash-attn", "kernels", "triton", "deepspeed",
 )  # fmt: skip
 
 # Each is documented to change kernels, threads, precision or memory of PyTorch, of a BLAS beneath it, or of

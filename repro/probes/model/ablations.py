@@ -60,8 +60,10 @@ def attention_ablation(name: str) -> Ablation:
         before = loaded.attn
         if before == name:
             raise SameAsCase
+        if before is None:
+            raise NotApplicable(f"{loaded.class_name} names no attention implementation")
         switch = getattr(loaded.model, "set_attn_implementation", None)
-        if switch is None or before is None:
+        if switch is None:
             import transformers
 
             raise NotApplicable(

@@ -253,7 +253,7 @@ def file_tensors(folder: str) -> Iterator[tuple[str, str, Tensor]]:
     found = list_weights(folder)
     for name in found.names:
         path = os.path.join(folder, name)
-        if found.format == "safetensors":
+        if path.endswith(".safetensors"):
             with safe_open(path, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118 - not a dict
                     yield path, key, opened.get_tensor(key)

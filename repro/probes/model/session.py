@@ -116,12 +116,23 @@ class Session:
         narrow = self.case.get("dtype") in ("float16", "bfloat16")
         return {**self.case, "dtype": "float32"} if narrow and self.case.get("train_step") is not None else self.case
 
+    @property
+    def _is_made(self) -> bool:
+        """Whether the model and its inputs come together: from a factory, or as another package than Transformers runs
+        the folder.
+        """
+        return self.has_factory or self.source().package is not None
+
     def made(self) -> Any:
-        """What the factory gives, asked once."""
-        if self._made is None:
+        """What the factory gives, or the other package, asked once."""
+        if self._made is None and self.has_factory:
             from .given.factory import make
 
             self._made = make(self._to_load)
+        elif self._made is None:
+            from .folders import diffused
+
+            self._made = diffused.make(self._to_load, self._checked_source(), self.prompts())
         return self._made
 
     def loaded(self) -> Any:
@@ -134,7 +145,10 @@ class Session:
 
             try:
                 source = None if self.has_factory else self._checked_source()
-                loaded = self.made().loaded if source is None else load(self._to_load, source)
+                if source is None or source.package is not None:
+                    loaded = self.made().loaded
+                else:
+                    loaded = load(self._to_load, source)
             except Exception as error:
                 self._load_failed = error
                 raise
@@ -203,7 +217,7 @@ class Session:
 
                 files = case.get("image"), case.get("audio")
                 self._inputs = processed_inputs(loaded, *files, self.prompts(), self.trusted, self.withheld)
-            elif self.has_factory and self.made().inputs is not None:
+            elif self._is_made and self.made().inputs is not None:
                 self._inputs = [self.made().inputs]
             else:
                 from .inputs import make_inputs

@@ -21,7 +21,7 @@ CHANGES = ("dtype=bfloat16", "dtype=float32", "dtype=float64", "attn=sdpa", "att
 def change_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     """Both lines, run; None where no argument of from_pretrained was seen to make the output finite."""
     inputs, further, forward = inputs_of(answer), further_of(answer), answer.forward
-    if answer.case.factory is not None or forward is None or forward.verdict is not Outcome.BAD:
+    if answer.is_made or forward is None or forward.verdict is not Outcome.BAD:
         return None
     if not (inputs or further) or not can_be_written(further):
         return None

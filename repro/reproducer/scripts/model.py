@@ -27,8 +27,8 @@ MADE_UP = 8
 def model_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     """The whole model on the reduced input; None where the run has no input that was bad."""
     inputs, further, forward = inputs_of(answer), further_of(answer), answer.forward
-    if answer.case.factory is not None:
-        return None  # somebody's own code gives model and inputs
+    if answer.is_made:
+        return None  # somebody's own code gives model and inputs, or another package
     if not (inputs or further) or forward is None or forward.verdict is not Outcome.BAD:
         return None
     if not can_be_written(further):
@@ -77,7 +77,7 @@ def crash_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
     """The call that killed the process, in a child process; None where no step of the case itself crashed."""
     crashed = (row for row in answer.steps if row.step in ("load", "forward") and row.ending is Ending.CRASHED)
     step = next(crashed, None)
-    if step is None or step.signal is None or answer.case.factory is not None:
+    if step is None or step.signal is None or answer.is_made:
         return None
     how, signal = loading(answer, checkpoint), step.signal
     work = how.lines()

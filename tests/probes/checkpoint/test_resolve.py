@@ -190,7 +190,12 @@ def test_the_first_line_of_an_error():
 # --- folders of other packages ---------------------------------------------------------------------------------------
 
 
-def test_a_pipeline_of_diffusers_names_its_parts_and_the_package(tmp_path):
+@pytest.fixture
+def lacks_both(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+
+def test_a_pipeline_of_diffusers_names_its_parts_and_the_package(tmp_path, lacks_both):
     index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"text_encoder": ["transformers", "CLIPTextModel"]}))
     for part, config in (("unet", {"_class_name": "UNet2DConditionModel"}), ("text_encoder", {"model_type": "clip"})):
@@ -200,7 +205,8 @@ def test_a_pipeline_of_diffusers_names_its_parts_and_the_package(tmp_path):
         resolve({"model": str(tmp_path)})
     said = str(caught.value)
     assert "is a pipeline of diffusers (StableDiffusionPipeline: text_encoder, unet)" in said
-    assert "the package diffusers runs" in said
+    assert "the package diffusers runs, and" in said
+    assert "does not have it (pip install diffusers). Or give --python the interpreter that has it." in said
     assert "Its parts of Transformers can be given as they are: text_encoder." in said
 
 
@@ -211,7 +217,7 @@ def test_a_pipeline_of_diffusers_names_its_parts_and_the_package(tmp_path):
         ({"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": {}}, "a model of timm (resnet18)", "timm"),
     ],
 )  # fmt: skip
-def test_a_model_of_another_package_names_it(tmp_path, config, what, package):
+def test_a_model_of_another_package_names_it(tmp_path, lacks_both, config, what, package):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CannotResolve) as caught:
         resolve({"model": str(tmp_path)})
