@@ -146,7 +146,7 @@ def _adapted(folder: str) -> Optional[Source]:
             f"{folder} is an adapter on {base}, which is not here. Put its folder there, or correct"
             f" base_model_name_or_path in {ADAPTER}. ({error})"
         ) from None
-    return replace(found, adapter=folder, note=f"an adapter (LoRA) on {base}")
+    return replace(found, adapter=folder, note=f"an adapter on {base}")
 
 
 def _content(path: str) -> Any:

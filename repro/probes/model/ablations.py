@@ -9,7 +9,6 @@ import torch
 
 from ..values.figures import dtype_name
 from .compared.quantised import is_plain
-from .folders.lora import merged, off
 from .inputs import Inputs, accepts, second_inputs, without_first
 from .kinds.changed import CHANGES, NoneThere
 from .load import Loaded
@@ -157,14 +156,14 @@ def inputs_ablation(name: str) -> Ablation:
     return ablation
 
 
-def adapter_ablation(change: Callable[[Loaded, Any], "contextlib.AbstractContextManager[None]"]) -> Ablation:
+def adapter_ablation(change: Callable[[Loaded], "contextlib.AbstractContextManager[None]"]) -> Ablation:
     """The adapter in another way; of no interest where there is none."""
 
     @contextlib.contextmanager
     def ablation(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
         if loaded.adapter is None:
             raise SameAsCase("the model has no adapter")
-        with change(loaded, loaded.adapter):
+        with change(loaded):
             yield Setting(inputs)
 
     return ablation
@@ -182,8 +181,8 @@ ABLATIONS: dict[str, tuple[dict[str, Any], Ablation]] = {
     "use_cache=false": ({"use_cache": False}, no_cache),
     "no_first_special_token": ({"first_special_token": False}, no_first_special_token),
     "threads=1": ({"threads": 1}, one_thread),
-    "adapter=merged": ({"adapter": "merged"}, adapter_ablation(merged)),
-    "adapter=off": ({"adapter": "off"}, adapter_ablation(lambda _, adapter: off(adapter))),
+    "adapter=merged": ({"adapter": "merged"}, adapter_ablation(lambda loaded: loaded.adapter.merged(loaded))),
+    "adapter=off": ({"adapter": "off"}, adapter_ablation(lambda loaded: loaded.adapter.off())),
     **{name: (dict([name.split("=")]), inputs_ablation(name)) for name in CHANGES},
     "second_prompt": ({"prompt": "another"}, second_prompt),
 }

@@ -147,6 +147,8 @@ def _frozen_adapters(phase: Phase) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _frozen(loaded: Loaded) -> Iterator[None]:
+    if loaded.adapter is not None:
+        raise NotApplicable("nothing but the adapter is trained")
     adapters = getattr(loaded.model, "peft_config", None)
     if not isinstance(adapters, dict):
         raise NotApplicable("the model has no adapters")

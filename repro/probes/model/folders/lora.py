@@ -9,9 +9,10 @@ import contextlib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from ...checkpoint.files import adapter_weights
 from ...checkpoint.opening import read_json, shown
 from ..compat import CannotLoad
 from ..load import Loaded, opened
+from . import tuned
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
@@ -64,6 +66,34 @@ class Adapter:
                 " refuses such an adapter. Here it is computed with the matrices' own"
             )
 
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """The base model alone. What the adapter has as a whole stays."""
+        before = self.active
+        self.active = False
+        try:
+            yield
+        finally:
+            self.active = before
+
+    @contextlib.contextmanager
+    def merged(self, loaded: Loaded) -> Iterator[None]:
+        """The adapter's product added to the weights themselves, rounded to their dtype."""
+        modules: dict[str, Any] = dict(loaded.model.named_modules())
+        kept = [(modules[layer].weight, modules[layer].weight.data) for layer in self.layers]
+        try:
+            for layer, (a, b, scale) in self.layers.items():
+                module = modules[layer]
+                product = (b.detach().float() @ a.detach().float()) * scale
+                turned = type(module).__name__ == "Conv1D" or isinstance(module, nn.Embedding)
+                weight = module.weight.data
+                module.weight.data = (weight.float() + (product.T if turned else product)).to(weight.dtype)
+            with self.off():
+                yield
+        finally:
+            for parameter, data in kept:
+                parameter.data = data
+
 
 def _other_half(key: str) -> str:
     """The key of the matrix that belongs to this one."""
@@ -71,8 +101,9 @@ def _other_half(key: str) -> str:
     return head + ("lora_B" if part == "lora_A" else "lora_A") + tail
 
 
-def put_on(loaded: Loaded, folder: str) -> Adapter:
-    """The adapter of a folder on the model; ``loaded.adapter`` has it from then on.
+def put_on(loaded: Loaded, folder: str) -> Union[Adapter, tuned.Tuned]:
+    """The adapter of a folder on the model; ``loaded.adapter`` has it from then on. A plain LoRA is computed by its
+    formula, any other kind by PEFT.
 
     Raises:
         CannotLoad: it is of a kind that only PEFT knows, or fits no layer of the model.
@@ -80,12 +111,20 @@ def put_on(loaded: Loaded, folder: str) -> Adapter:
     settings = read_json(os.path.join(folder, CONFIG), limits.CONFIG_BYTES)
     if not isinstance(settings, dict):
         raise CannotLoad(f"{CONFIG} holds {shown(settings)}: expected an object of settings.")
-    _refuse_other_kinds(settings)
+    kind = _other_kind(settings)
+    if kind is not None and not tuned.is_here():
+        raise CannotLoad(
+            f"The adapter is {kind}, which needs the package peft:"
+            f" {sys.executable} does not have it (pip install peft)."
+            " Or give the model with the adapter merged into it (merge_and_unload(), save_pretrained())."
+        )
     found = adapter_weights(folder)
     if not found.names:
         raise CannotLoad(
             f"The adapter has no weights: {folder} holds no adapter_model.safetensors or adapter_model.bin."
         )
+    if kind is not None:
+        return tuned.put_on(loaded, folder, kind)
     path = os.path.join(folder, found.names[0])
     keys = [entry.name for header in found.headers for entry in header.entries]
     if found.format == "pickle":
@@ -98,19 +137,25 @@ def put_on(loaded: Loaded, folder: str) -> Adapter:
             f"The adapter fits no layer of {loaded.class_name}: it has {', '.join(map(shown, keys[:FIRST]))}."
             f" Its base model is said to be {shown(settings.get('base_model_name_or_path'))}."
         )
+    _train_alone(loaded, adapter)
     loaded.adapter = adapter
     return adapter
 
 
-def _refuse_other_kinds(settings: dict[str, Any]) -> None:
+def _train_alone(loaded: Loaded, adapter: Adapter) -> None:
+    """What a training of an adapter changes, as PEFT has it: its own parts, and not the base model."""
+    matrices = {id(matrix) for a, b, _ in adapter.layers.values() for matrix in (a, b)}
+    for name, parameter in loaded.model.named_parameters():
+        parameter.requires_grad_(id(parameter) in matrices or name in adapter.replaced)
+
+
+def _other_kind(settings: dict[str, Any]) -> Optional[str]:
+    """What kind of adapter it is, in words, where it is no plain LoRA."""
     kind = str(settings.get("peft_type", "LORA")).upper()
     odd = next((name for name in OTHER_KINDS if settings.get(name)), None)
-    if kind != "LORA" or odd is not None:
-        what = f"of kind {kind}" if kind != "LORA" else f"with {odd}"
-        raise CannotLoad(
-            f"The adapter is {what}, which needs the package peft; only plain LoRA is computed here."
-            " Give the model with the adapter merged into it (merge_and_unload(), save_pretrained())."
-        )
+    if kind == "LORA" and odd is None:
+        return None
+    return f"of kind {kind}" if kind != "LORA" else f"with {odd}"
 
 
 def _read(loaded: Loaded, settings: dict[str, Any], path: str, keys: list[str]) -> Adapter:
@@ -163,7 +208,7 @@ class Matrix(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight)
@@ -210,33 +255,3 @@ def _add(
         return (output + owner.lora_B(rows) * scale).to(output.dtype)
 
     module.register_forward_hook(beside)
-
-
-@contextlib.contextmanager
-def off(adapter: Adapter) -> Iterator[None]:
-    """The base model alone. What the adapter has as a whole stays."""
-    before = adapter.active
-    adapter.active = False
-    try:
-        yield
-    finally:
-        adapter.active = before
-
-
-@contextlib.contextmanager
-def merged(loaded: Loaded, adapter: Adapter) -> Iterator[None]:
-    """The adapter's product added to the weights themselves, rounded to their dtype."""
-    modules: dict[str, Any] = dict(loaded.model.named_modules())
-    kept = [(modules[layer].weight, modules[layer].weight.data) for layer in adapter.layers]
-    try:
-        for layer, (a, b, scale) in adapter.layers.items():
-            module = modules[layer]
-            product = (b.detach().float() @ a.detach().float()) * scale
-            turned = type(module).__name__ == "Conv1D" or isinstance(module, nn.Embedding)
-            weight = module.weight.data
-            module.weight.data = (weight.float() + (product.T if turned else product)).to(weight.dtype)
-        with off(adapter):
-            yield
-    finally:
-        for parameter, data in kept:
-            parameter.data = data
