@@ -252,3 +252,26 @@ def test_another_id_with_the_same_bytes_and_a_fresh_download_are_the_same(
     assert {blob.name for blob in blobs} == {etag(WEIGHTS, (folder / WEIGHTS).read_bytes())}
     assert found[0].revision == found[2].revision != found[1].revision
     assert {files.check(one, lambda *_: None)[0] for one in found} == {"good"}
+
+
+def test_a_pipeline_of_diffusers_comes_with_the_weights_of_its_parts_and_nothing_else(
+    hub: Hub, cache: Path, tmp_path: Path
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    part = diffusers.UNet2DModel(
+        sample_size=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    whole = tmp_path / "whole"
+    diffusers.DDPMPipeline(unet=part, scheduler=diffusers.DDPMScheduler()).save_pretrained(whole)
+    weights = "diffusion_pytorch_model.safetensors"
+    for other in ("unet/diffusion_pytorch_model.fp16.safetensors", "single.safetensors"):
+        (whole / other).write_bytes((whole / "unet" / weights).read_bytes())
+    hub.add("org/pipeline", whole)
+    verdict, reason = step_files("org/pipeline")
+    assert (verdict, sorted(brought(hub))) == (
+        "good", sorted(["model_index.json", "config.json", "scheduler_config.json", weights]),
+    ), reason  # fmt: skip
+    assert "4 cached files have the hash of their name" in reason
+    hub.down = True
+    assert step_files("org/pipeline") == (verdict, reason)

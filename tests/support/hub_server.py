@@ -53,7 +53,8 @@ class Hub:
 
     def add(self, identifier: str, folder: Path, revision: str = "main", **more: Any) -> str:
         """Serve a folder's files under a name; its commit's hash."""
-        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         sha = hashlib.sha1(f"{identifier}@{revision}".encode()).hexdigest()
         held = self.repositories.setdefault(identifier, Repository({}, {}, **more))
         held.commits[sha], held.names[revision] = files, sha

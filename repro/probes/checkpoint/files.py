@@ -315,7 +315,8 @@ def _check_blobs(folder: str, found: WeightFiles, progress: Progress) -> dict[st
     Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     """
     blobs: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)):
+    inside = [f"{part}/{name}" for part in parts_of(folder) for name in os.listdir(os.path.join(folder, part))]
+    for name in sorted([*os.listdir(folder), *inside]):
         real = os.path.realpath(os.path.join(folder, name))
         named_by_hash = re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", os.path.basename(real))
         if named_by_hash and os.path.basename(os.path.dirname(real)) == "blobs" and os.path.isfile(real):

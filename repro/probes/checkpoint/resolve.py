@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from . import limits
 from .opening import check_is_file, read_json
-from .others import of_another_package
+from .others import PIPELINE, of_another_package, parts_of
 
 Progress = Callable[[int, int, str], None]
 TOLD_EVERY = 0.5  # seconds between two reports of a download
@@ -24,12 +24,19 @@ WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
 )
 ADAPTER, MODULES = "adapter_config.json", "modules.json"
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")  # of what libraries open
 WEIGHTS = (".safetensors", ".bin", ".index.json")
 # Files that a folder of the same name would hide.
 MAIN = (*WEIGHT_FILES, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+# The weights of a pipeline's parts, with their shards; not the same once more in another precision, or in one file.
+OF_PART = re.compile(r"(?P<part>[^/]+)/(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors")
+CHECKER = "safety_checker"  # of pictures; it is not run
 # What a forward pass needs; the same model in ONNX, TensorFlow or Flax form would only cost time.
 SUPPORT_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.py")
 
@@ -100,12 +107,7 @@ def resolve(case: dict[str, Any], progress: Progress = _silent) -> Source:
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         place = os.path.abspath(path)
-        other = of_another_package(place)
-        if other is not None and not other.can_run:
-            raise CannotResolve(other.refusal(place))
-        if other is not None:
-            return Source("folder", place, package=other.package, note=other.what)
-        return _adapted(place) or _encoder(place) or Source("folder", place)
+        return _packaged(Source("folder", place)) or _adapted(place) or _encoder(place) or Source("folder", place)
     if os.path.isfile(path):
         if not path.endswith(".gguf"):
             raise CannotResolve(
@@ -116,7 +118,21 @@ def resolve(case: dict[str, Any], progress: Progress = _silent) -> Source:
     if not HUB_ID.match(identifier) or model.endswith(".gguf"):
         raise CannotResolve(f"There is no file or folder {model}. Check the path, or give a Hub id such as gpt2.")
     folder, sha = _hub_folder(identifier, revision, progress)
-    return Source("hub", folder, revision=sha)
+    found = Source("hub", folder, revision=sha)
+    return _packaged(found) or found
+
+
+def _packaged(source: Source) -> Optional[Source]:
+    """The same for a folder that another package runs; None for any other.
+
+    Raises:
+        CannotResolve: the package is not here, or its folders are not run.
+    """
+    folder = str(source.folder)
+    other = of_another_package(folder)
+    if other is not None and not other.can_run:
+        raise CannotResolve(other.refusal(folder))
+    return None if other is None else replace(source, package=other.package, note=other.what)
 
 
 def _adapted(folder: str) -> Optional[Source]:
@@ -366,6 +382,9 @@ def _tell(bars: list[Any], progress: Progress) -> None:
 
 def _has_all_shards(folder: str) -> bool:
     """Whether each shard that an index names is there; an index that cannot be read is the files step's finding."""
+    parts = [os.path.join(folder, part) for part in parts_of(folder)]
+    if parts:
+        return all(map(_has_all_shards, parts))
     for name in WEIGHT_FILES:
         path = os.path.join(folder, name)
         if not name.endswith(".index.json") or not os.path.isfile(path):
@@ -387,12 +406,17 @@ def _patterns(identifier: str, revision: Optional[str], weights: bool) -> list[s
     from huggingface_hub import HfApi
 
     names = HfApi().list_repo_files(identifier, revision=revision)
+    if PIPELINE in names:
+        of_parts = [match for match in map(OF_PART.fullmatch, names) if match and match["part"] != CHECKER]
+        return [PIPELINE, *SUPPORT_PATTERNS, *(match[0] for match in of_parts)]
     safetensors = [name for name in names if name.endswith(".safetensors") and "/" not in name]
     return list(SUPPORT_PATTERNS) + (safetensors or ["pytorch_model*.bin"])
 
 
 def _usable(folder: str, weights: bool) -> bool:
     has = set(os.listdir(folder))
+    if PIPELINE in has:
+        return not weights or any(_usable(os.path.join(folder, part), True) for part in parts_of(folder))
     return "config.json" in has and (not weights or any(name in has for name in WEIGHT_FILES))
 
 
