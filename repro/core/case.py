@@ -26,7 +26,9 @@ PIPELINE = "model_index.json"
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 """Suffixes of what is read in a model's folder."""
 MAIN = (CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors",
-        "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
+        "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+        "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json",
+        "diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json")  # fmt: skip
 """Files that a folder of the same name would hide."""
 
 NARROW = ("float16", "bfloat16")
