@@ -20,10 +20,10 @@ STATUS = {"good": 0, "bad": 1, "skip": 125}
 
 
 def replay(step: str | Path, model: nn.Module) -> Finding:
-    """Make a step again that a guard has saved.
+    """Make a step again that a guard has saved, or a call that ``Finding.save_step`` has.
 
     Args:
-        step: The folder ``step`` of a guard's report.
+        step: The folder ``step`` of a guard's report, or that of ``save_step``.
         model: A model of the same class. It gets the step's weights and mode, and for a step of the optimizer's own
             its gradients.
 

@@ -171,18 +171,23 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
 def of_watched(watching: Watching, model: nn.Module | None) -> Finding:
     """The finding of what was watched."""
     bisected = bisect_outcome(watching) or ("good", "nothing bad arrived: there is nothing to find", None)
-    program = None if watching.sighting is None else watching.sighting.program
-    return of_operators(model, watch_outcome(watching), bisected, program)
+    seen = watching.sighting
+    program, call = (None, None) if seen is None else (seen.program, seen.call)
+    return of_operators(model, watch_outcome(watching), bisected, program, call)
 
 
-def of_operators(model: nn.Module | None, watched: Told, bisected: Told, program: Program | None) -> Finding:
-    """The finding of code that is over, of which the operators are left that show the fault."""
+def of_operators(
+    model: nn.Module | None, watched: Told, bisected: Told, program: Program | None, call: Found | None = None
+) -> Finding:
+    """The finding of code that is over, of which the operators are left that show the fault; and the call of the model
+    that gave it, where it was one.
+    """
     parameter = None if model is None else next(model.parameters(), None)
     recording = Recording(
         command="watch",
         name=CODE if model is None else type(model).__name__,
         told={"watch": watched, "bisect": bisected},
-        session=OfOperators(bisected, program, str(paths.cache_folder()), Emitter(io.StringIO())),
+        session=OfOperators(bisected, program, str(paths.cache_folder()), Emitter(io.StringIO()), call),
         device=None if parameter is None else parameter.device.type,
         dtype=None if parameter is None else dtype_name(parameter.dtype),
     )

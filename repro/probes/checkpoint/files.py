@@ -19,6 +19,8 @@ from .opening import BadJson, open_foreign, read_json, shown
 from .resolve import Source
 
 CHUNK = 1 << 22
+PART = "diffusion_pytorch_model"  # of a pipeline of diffusers
+ENDS_OF_A_PART = (("safetensors", "safetensors"), ("pickle", "bin"))
 OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 LONGEST_NAME = 255  # of a file, on all common systems
 MOST_FOUND = 20  # findings of one kind; more would bury the others
@@ -61,6 +63,7 @@ def list_weights(folder: str) -> WeightFiles:
     for kind, whole, index in (
         ("safetensors", "model.safetensors", "model.safetensors.index.json"),
         ("pickle", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+        *((kind, f"{PART}.{end}", f"{PART}.{end}.index.json") for kind, end in ENDS_OF_A_PART),
     ):
         found = WeightFiles(kind)
         if os.path.lexists(os.path.join(folder, whole)):

@@ -61,7 +61,7 @@ class Loaded:
     quantisation: dict[str, Any] = field(default_factory=dict)
     config_dtype: Optional[str] = None
     architectures: tuple[str, ...] = ()
-    adapter: Any = None  # of model/folders/lora.py, where there is one
+    adapter: Any = None  # of model/folders, where there is one
 
     @property
     def config(self) -> Any:
@@ -237,6 +237,11 @@ def _in_memory(source: Source, dtype: Optional[torch.dtype]) -> tuple[Optional[t
     if dtype is None and stored:
         dtype = stored.most_common(1)[0][0]
     return dtype, stored[dtype] if dtype is not None else 0
+
+
+def stored_dtype(source: Source) -> Optional[torch.dtype]:
+    """The dtype of most of what the files hold; None where they do not tell it without being read."""
+    return _in_memory(source, None)[0]
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

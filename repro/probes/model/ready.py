@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.resolve import Source
+from ..machine.autocast import Autocast
 from ..machine.chance import Chance
 from ..values.figures import describe, is_float, tensors_in
 from ..values.nest import rebuild
@@ -24,11 +25,12 @@ MEMORY = "memory"  # the kind of a source that is no file, and of inputs that no
 
 class Beginning:
     """What a pass of a module in memory draws from and may change: the random state, the module's buffers and its
-    inputs, as they were. Each pass begins with ``put``, so that one is as the other.
+    inputs, as they were, and the autocast that it is in. Each pass begins with ``put``, so that one is as the other.
     """
 
     def __init__(self, model: nn.Module, tensors: Iterable[Tensor] = ()) -> None:
         self.chance = Chance.taken()
+        self.autocast = Autocast.taken()
         self.lent = Lent(tensors)
         self._model, self._own = model, dtype_of(model)
         self._buffers = [
@@ -105,13 +107,14 @@ class Given(Inputs):
 
     def call(self, model: nn.Module, given: Mapping[str, Any]) -> Any:
         lent = Lent(()) if self.beginning is None else self.beginning.lent
+        autocast = Autocast() if self.beginning is None else self.beginning.autocast
         if self.beginning is not None:
             self.beginning.put()
         positional, named = lent.to_a_pass((self.positional, dict(given)))
         placed = list(itertools.takewhile(named.__contains__, self.by_place))
         positional = (*positional, *map(named.pop, placed))
         try:
-            with torch.set_grad_enabled(self.gradients):
+            with torch.set_grad_enabled(self.gradients), autocast.again():
                 return model(*positional, **named)
         finally:
             lent.put_back()

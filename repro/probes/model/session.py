@@ -129,12 +129,17 @@ class Session:
         if self._load_failed is not None:
             raise self._load_failed  # the answer would be the same, and may have taken long
         if self._loaded is None:
+            from .folders.part import is_part
+            from .folders.part import load as load_part
             from .load import load
             from .loadcheck import check
 
             try:
                 source = None if self.has_factory else self._checked_source()
-                loaded = self.made().loaded if source is None else load(self._to_load, source)
+                if source is None:
+                    loaded = self.made().loaded
+                else:
+                    loaded = (load_part if is_part(source) else load)(self._to_load, source)
             except Exception as error:
                 self._load_failed = error
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,8 @@ def test_a_rank_of_0_is_said_and_not_repeated(base, tmp_path):
         ({"use_dora": True}, r"The adapter is with use_dora, which needs the package peft"),
     ],
 )
-def test_what_only_peft_knows_could_not_be_told(base, tmp_path, settings, said):
+def test_what_only_peft_knows_could_not_be_told_without_it(base, tmp_path, settings, said, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)  # as where it is not installed
     write(tmp_path / "adapter", base["llama"], "llama", **settings)
     with pytest.raises(CannotLoad, match=said):
         logits_of(tmp_path / "adapter")

@@ -9,9 +9,10 @@ import contextlib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,17 @@ from ...checkpoint.files import adapter_weights
 from ...checkpoint.opening import read_json, shown
 from ..compat import CannotLoad
 from ..load import Loaded, opened
+from . import by_peft
+from .by_peft import ByPeft
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 PARTS = re.compile(r"(?P<layer>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(\.[\w-]+)?(\.weight)?")
-OTHER_KINDS = ("use_dora", "use_qalora", "use_bdlora", "megatron_config")  # settings that make it no plain LoRA
+# Settings that make it no plain LoRA.
+OTHER_KINDS = (
+    "use_dora", "use_qalora", "use_bdlora", "megatron_config", "lora_bias", "target_parameters", "layer_replication",
+    "trainable_token_indices", "alora_invocation_tokens", "arrow_config",
+)  # fmt: skip
 RANK = 8  # PEFT's own, where the settings name none
 FIRST, NAMED = 3, 5  # names in a message
 
@@ -43,6 +50,34 @@ class Adapter:
     strange: list[str] = field(default_factory=list)
     halved: list[str] = field(default_factory=list)
     active: bool = True
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """The base model alone. What the adapter has as a whole stays."""
+        before = self.active
+        self.active = False
+        try:
+            yield
+        finally:
+            self.active = before
+
+    @contextlib.contextmanager
+    def merged(self, loaded: Loaded) -> Iterator[None]:
+        """The adapter's product added to the weights themselves, rounded to their dtype."""
+        modules: dict[str, Any] = dict(loaded.model.named_modules())
+        kept = [(modules[layer].weight, modules[layer].weight.data) for layer in self.layers]
+        try:
+            for layer, (a, b, scale) in self.layers.items():
+                module = modules[layer]
+                product = (b.detach().float() @ a.detach().float()) * scale
+                turned = type(module).__name__ == "Conv1D" or isinstance(module, nn.Embedding)
+                weight = module.weight.data
+                module.weight.data = (weight.float() + (product.T if turned else product)).to(weight.dtype)
+            with self.off():
+                yield
+        finally:
+            for parameter, data in kept:
+                parameter.data = data
 
     @property
     def words(self) -> str:
@@ -71,16 +106,25 @@ def _other_half(key: str) -> str:
     return head + ("lora_B" if part == "lora_A" else "lora_A") + tail
 
 
-def put_on(loaded: Loaded, folder: str) -> Adapter:
+def put_on(loaded: Loaded, folder: str) -> "Union[Adapter, ByPeft]":
     """The adapter of a folder on the model; ``loaded.adapter`` has it from then on.
 
     Raises:
-        CannotLoad: it is of a kind that only PEFT knows, or fits no layer of the model.
+        CannotLoad: it is of a kind that only PEFT knows, which is not here, or fits no layer of the model.
     """
     settings = read_json(os.path.join(folder, CONFIG), limits.CONFIG_BYTES)
     if not isinstance(settings, dict):
         raise CannotLoad(f"{CONFIG} holds {shown(settings)}: expected an object of settings.")
-    _refuse_other_kinds(settings)
+    other = _other_kind(settings)
+    if other is not None and by_peft.is_there():
+        loaded.adapter = by_peft.put_on(loaded, folder, other)
+        return loaded.adapter
+    if other is not None:
+        raise CannotLoad(
+            f"The adapter is {other}, which needs the package peft, and {sys.executable} does not have it (pip install"
+            " peft); only plain LoRA is computed here. Or give the model with the adapter merged into it"
+            " (merge_and_unload(), save_pretrained())."
+        )
     found = adapter_weights(folder)
     if not found.names:
         raise CannotLoad(
@@ -92,6 +136,7 @@ def put_on(loaded: Loaded, folder: str) -> Adapter:
         from ...checkpoint.files import load_pickle
 
         keys = list(load_pickle(path, "cpu"))
+    loaded.model.requires_grad_(False)  # as PEFT does: what is trained is the adapter
     adapter = _read(loaded, settings, path, keys)
     if not adapter.layers and not adapter.replaced:
         raise CannotLoad(
@@ -102,15 +147,11 @@ def put_on(loaded: Loaded, folder: str) -> Adapter:
     return adapter
 
 
-def _refuse_other_kinds(settings: dict[str, Any]) -> None:
+def _other_kind(settings: dict[str, Any]) -> Optional[str]:
+    """What makes it no plain LoRA, in words."""
     kind = str(settings.get("peft_type", "LORA")).upper()
     odd = next((name for name in OTHER_KINDS if settings.get(name)), None)
-    if kind != "LORA" or odd is not None:
-        what = f"of kind {kind}" if kind != "LORA" else f"with {odd}"
-        raise CannotLoad(
-            f"The adapter is {what}, which needs the package peft; only plain LoRA is computed here."
-            " Give the model with the adapter merged into it (merge_and_unload(), save_pretrained())."
-        )
+    return f"of kind {kind}" if kind != "LORA" else None if odd is None else f"with {odd}"
 
 
 def _read(loaded: Loaded, settings: dict[str, Any], path: str, keys: list[str]) -> Adapter:
@@ -141,6 +182,7 @@ def _read(loaded: Loaded, settings: dict[str, Any], path: str, keys: list[str]) 
     with torch.no_grad():
         for name, value in adapter.replaced.items():
             parameters[name].data = value.to(parameters[name])
+            parameters[name].requires_grad_(True)
     return adapter
 
 
@@ -163,7 +205,7 @@ class Matrix(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.weight)
@@ -210,33 +252,3 @@ def _add(
         return (output + owner.lora_B(rows) * scale).to(output.dtype)
 
     module.register_forward_hook(beside)
-
-
-@contextlib.contextmanager
-def off(adapter: Adapter) -> Iterator[None]:
-    """The base model alone. What the adapter has as a whole stays."""
-    before = adapter.active
-    adapter.active = False
-    try:
-        yield
-    finally:
-        adapter.active = before
-
-
-@contextlib.contextmanager
-def merged(loaded: Loaded, adapter: Adapter) -> Iterator[None]:
-    """The adapter's product added to the weights themselves, rounded to their dtype."""
-    modules: dict[str, Any] = dict(loaded.model.named_modules())
-    kept = [(modules[layer].weight, modules[layer].weight.data) for layer in adapter.layers]
-    try:
-        for layer, (a, b, scale) in adapter.layers.items():
-            module = modules[layer]
-            product = (b.detach().float() @ a.detach().float()) * scale
-            turned = type(module).__name__ == "Conv1D" or isinstance(module, nn.Embedding)
-            weight = module.weight.data
-            module.weight.data = (weight.float() + (product.T if turned else product)).to(weight.dtype)
-        with off(adapter):
-            yield
-    finally:
-        for parameter, data in kept:
-            parameter.data = data

@@ -22,6 +22,7 @@ ADAPTERS: tuple[tuple[tuple[str, ...], Adapter], ...] = (
     (places.POINTS, places.points),
     (pictures.VIDEOS, pictures.videos),
     (sounds.SPOKEN, sounds.spoken),
+    (pictures.LATENTS, pictures.latents),
 )
 """The inputs that each adapter is asked for, and the adapter; in the order in which they are tried."""
 TYPES = ("mm_token_type_ids", "token_type_ids")
@@ -43,7 +44,8 @@ def choose(facts: Facts, class_name: str, runs: Callable[[Takes], Optional[str]]
         CannotLoad: it needs something that cannot be made here, or runs with none of what can.
     """
     known = possible(facts)
-    offers = {names: adapter(facts) for names, adapter in ADAPTERS if facts.parameters.intersection(names)}
+    asked = {names: adapter(facts) for names, adapter in ADAPTERS if facts.parameters.intersection(names)}
+    offers = {names: parts for names, parts in asked.items() if parts}
     _refuse_strange(facts, class_name, known, offers)
     if not offers:
         return Takes()

@@ -10,11 +10,16 @@ from .marks import PICTURE, VIDEO, marks_for
 
 NAMES = ("pixel_values", "flattened_patches", "visual_feats", "visual_embeds", "image")
 VIDEOS = ("pixel_values_videos",)
+LATENTS = ("sample", "hidden_states")
 PIXELS = 224  # where no size is configured: convolutional models take any, and this is ImageNet's
 CHANNELS = 3
 FRAMES = 4  # of a video where the model takes any number
 REGIONS = 7  # of a picture whose features another model has made
 VISION = ("vision_config", "image_config", "backbone_config", "encoder")
+WORDS = 77  # of the text beside a picture in the making, as CLIP counts them
+# Along a side, where a larger one is configured: a pass of 1024 takes minutes.
+LARGEST_PICTURE, LARGEST_LATENT = 256, 64
+STEP = 500  # of 1000, from the noise to the picture
 MOST_CROPS = 4  # layouts of one picture in crops that are tried
 
 
@@ -48,6 +53,37 @@ def videos(facts: Facts) -> list[Part]:
     else:
         layouts = [(Draw("pixel_values_videos", (1, frames, channels, height, width)),) for frames in (FRAMES, 1)]
     return [Part(draws, marks) for draws in layouts for marks in marks_for(facts, VIDEO, draws)]
+
+
+def latents(facts: Facts) -> list[Part]:
+    """What a part of a diffusion pipeline takes: a picture, or one in the making with its step and the text's vectors;
+    in a size that is soon computed, then in that of the configuration.
+    """
+    if not facts.is_foreign:  # no whole model of Transformers takes such
+        return []
+    name = next(name for name in LATENTS if name in facts.parameters)
+    own: Any = facts.setting("sample_size")
+    side = own[0] if isinstance(own, (list, tuple)) else own
+    side = side if isinstance(side, int) else LARGEST_LATENT
+    most = LARGEST_LATENT if "timestep" in facts.parameters else LARGEST_PICTURE
+    channels = facts.number("in_channels", default=CHANNELS)
+    wide = facts.number("cross_attention_dim", "joint_attention_dim", "caption_channels", default=768)
+    pooled = facts.number("pooled_projection_dim", default=768)
+    classes = facts.number("num_embeds_ada_norm", "num_class_embeds", default=1)
+    beside = (
+        Draw("timestep", (1,), EXACT, values=[STEP], dtype=torch.int64),
+        Draw("encoder_hidden_states", (1, WORDS, wide)),
+        Draw("pooled_projections", (1, pooled)),
+        Draw("class_labels", (1,), WHOLE, classes),
+    )
+    wanted = {*facts.needed, "timestep", *(["pooled_projections"] if facts.setting("pooled_projection_dim") else [])}
+    if facts.setting("num_embeds_ada_norm", "num_class_embeds"):
+        wanted.add("class_labels")
+    if facts.setting("cross_attention_dim", "joint_attention_dim"):
+        wanted.add("encoder_hidden_states")
+    given = tuple(draw for draw in beside if draw.name in wanted & facts.parameters)
+    sides = dict.fromkeys((min(side, most), side))
+    return [Part((Draw(name, (1, channels, length, length)), *given)) for length in sides]
 
 
 def _layouts(facts: Facts) -> list[tuple[Draw, ...]]:
