@@ -11,10 +11,10 @@ from repro.inprocess.watching import of_operators
 from repro.probes.checkpoint.resolve import CannotResolve
 from repro.probes.live.again import Again
 from repro.probes.live.answers import bisect_of_step, guard_outcome
-from repro.probes.live.compiled import inside
 from repro.probes.live.saved import NoStep, read
 from repro.probes.model.compat import CannotLoad
 from repro.probes.model.given.factory import module_of
+from repro.probes.observe.watch import inside
 
 STATUS = {"good": 0, "bad": 1, "skip": 125}
 

@@ -14,10 +14,10 @@ from repro.core import paths
 from repro.inprocess.finding import Finding
 from repro.inprocess.recording import Recording, Told
 from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
-from repro.probes.live.compiled import inside
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
 from repro.probes.live.watching import Watching
+from repro.probes.observe.watch import inside
 from repro.probes.protocol.wire import Emitter
 from repro.probes.reduce.program import Program
 from repro.probes.values.figures import dtype_name

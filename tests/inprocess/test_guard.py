@@ -61,6 +61,49 @@ def test_step_example_phase_and_line_are_named(fault, own_loss):
     assert (origin.forward_source if fault == "backward" else origin.source) == line_of(fault)
 
 
+class Heads(nn.Module):
+    """Two results and what both are made of; the second head has the fault, where an example is zeros."""
+
+    def __init__(self, fault, chained=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.mean, self.spread = nn.Linear(8, 8, bias=False), nn.Linear(8, 4), nn.Linear(8, 4)
+        self.fault, self.chained = fault, chained
+
+    def forward(self, x, labels=None):
+        h = self.body(x)
+        size = h.square().sum(-1, keepdim=True)
+        spread = self.spread(h) + (size.sqrt() if self.fault else size)
+        if labels is not None:
+            return {"loss": self.mean(h).square().mean(), "logits": spread}
+        return (self.mean(h), spread, h) if not self.chained else (h, spread)
+
+
+def heads_trained(fault, chained, labelled):
+    model = Heads(fault, chained)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with repro.Guard(model, optimizer, then="note") as guard:
+        for x, labels in batches(3, zeros_in=1):
+            if labelled:
+                loss = F.cross_entropy(model(x, labels)["logits"], labels)
+            else:
+                loss = sum(output.square().mean() for output in model(x))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return guard
+
+
+@pytest.mark.parametrize(("chained", "labelled"), [(False, False), (True, False), (False, True)])
+def test_a_gradient_is_followed_from_whichever_output_the_loss_is_made_of(chained, labelled):
+    """The first output is not the one at fault; one may be made of another; the model's own loss may go unused."""
+    guard = heads_trained(True, chained, labelled)
+    assert (guard.finding.origin.phase, guard.finding.origin.op) == ("backward", "aten.div.Tensor")
+    assert guard.finding.origin.forward_source == f"test_guard.py:{Heads.forward.__code__.co_firstlineno + 3}"
+    assert guard.finding.answer.watch.examples == (2,)
+    assert heads_trained(False, chained, labelled).finding is None
+
+
 def test_a_loss_that_is_made_behind_the_model_is_not_blamed_on_it():
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -268,6 +268,16 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
         yield
 
 
+def inside(model: nn.Module) -> nn.Module:
+    """The module that torch.compile or DistributedDataParallel wraps: its own code is what can be looked into, and a
+    step of it can be made again by this process alone.
+    """
+    inner = getattr(model, COMPILED, None)
+    if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+        inner = getattr(model, "module", None)
+    return inside(inner) if isinstance(inner, nn.Module) else model
+
+
 class Names:
     """The path of each module that runs: below the outermost module that is being called.
 
