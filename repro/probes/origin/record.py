@@ -59,7 +59,7 @@ def describe_origin(
     held = None
     if own and where is not None and mechanism in HELD:
         again = in_a_pass(model, lambda: run(model, seen.inputs), step.op.address, where)
-        held = decisive(loaded, step.op.address.module, again)
+        held = decisive(loaded, step.op.address.module, step.op.address.call_index, again)
     located = locate(model, seen.inputs, where)
     if leaf is not None and leaf.kind == DATA and leaf.name:  # the element of the input itself is known
         located = {**located, "place": in_input(leaf.name, leaf.tensor, leaf.index) or located["place"]}

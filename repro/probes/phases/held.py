@@ -32,4 +32,5 @@ def held_in(loaded: Loaded, program: Program, found: Found) -> Optional[dict[str
         program.within((around(), lambda: None))
         return seen[0] if seen else None
 
-    return decisive(loaded, origin["module"], value)
+    call = address.call_index if origin["forward_op"] is None else None
+    return decisive(loaded, origin["module"], call, value)
