@@ -54,7 +54,7 @@ OTHERS = 3
     click.option(
         "--factory",
         metavar="FILE.py:FUNCTION",
-        help="The function that gives the model, for a step that repro.Guard has saved.",
+        help="The function that gives the model, for a step or a call that was saved.",
     ),
     click.option("--yes", is_flag=True, help="Run without asking."),
     out("repro-runs/NAME-replay-STAMP/"),
@@ -84,7 +84,8 @@ def replay(
     Every file is checked against the bundle's manifest first. Then you see what would be run, and nothing runs before
     you agree: the scripts of the bundle and, where it is on this machine, the model.
 
-    A training step that repro.Guard has saved (the folder `step` of its report) is made again with your own model.
+    A training step that repro.Guard has saved (the folder `step` of its report), or a call that a finding's save_step
+    has, is made again with your own model.
     """
     if (place / STEP).is_file():
         sys.exit(_step(place, factory, out, {"--python": python, "--model": model, "--json": as_json}))

@@ -108,6 +108,14 @@ def _outside(answer: Answer) -> Owner | None:
             f"The parameter {named} held the value in memory before this pass. A guard on the training loop tells "
             "which step put it there (repro.Guard), and `repro weights` whether a file holds it.",
         )
+    if origin.mechanism == "bad_weights" and answer.case.factory not in (None, answer.case.model):
+        return Owner("checkpoint", f"{named} holds the value once the weights that were given are loaded.")
+    if origin.mechanism == "bad_weights" and answer.case.factory is not None:
+        return Owner(
+            None,
+            f"{named} holds the value when the factory gives the module. `repro weights FILE` tells whether a file that"
+            " it reads does.",
+        )
     if origin.mechanism == "bad_weights" and came is not None:
         return Owner("checkpoint", f"The value is in the file: {named} holds it when it is loaded.")
     if origin.mechanism == "bad_input" and came is not None and came.kind == "data":

@@ -5,11 +5,17 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
+from repro.core import paths
 from repro.core.answer import Answer
+from repro.core.errors import UsageError
+from repro.core.folders import check_unused
 from repro.core.payloads import Origin
 from repro.core.records import Observation, Outcome
 from repro.core.sentences import plain
 from repro.inprocess.recording import Recording
+from repro.probes.live.answers import OfCall, OfOperators
+from repro.probes.live.find import Found
+from repro.probes.live.saved import save_call
 
 LABELS = (
     ("module", "module"), ("op", "operator"), ("source", "line"), ("phase", "phase"), ("forward_op", "backward of"),
@@ -18,6 +24,12 @@ LABELS = (
     ("limit", "limit"), ("confirmed_by", "confirmed by"),
 )  # fmt: skip
 """Fields of an origin that are shown, and their names for people."""
+
+
+GUARD = (
+    "repro.Guard(model, optimizer, out=FOLDER) around the loop saves the step that goes bad; repro.watch(model) knows "
+    "the calls of that model."
+)
 
 
 class Finding:
@@ -69,6 +81,47 @@ class Finding:
         self._folder = result.folder
         return result.folder / "report.md"
 
+    def save_step(self, folder: str | Path) -> Path:
+        """Save the bad call of the module: its inputs, the random state, the autocast and the weights. It is made again
+        elsewhere by ``repro replay FOLDER --factory FILE.py:function``, or ``repro.replay(FOLDER, model)``.
+
+        Args:
+            folder: A new or empty folder.
+
+        Returns:
+            The folder.
+
+        Raises:
+            repro.core.errors.UsageError: there is no such call, or the module has changed since; the message says what
+                to do. Or the folder holds something.
+            OSError: it cannot be written.
+        """
+        call = self._call
+        if call is None:
+            raise UsageError(self._no_step)
+        if not call.is_as_it_was:
+            raise UsageError(
+                f"The module's weights or mode were changed after the bad call, so it cannot be saved. {GUARD}"
+            )
+        made = paths.make(Path(folder))
+        check_unused(made)
+        save_call(str(made), call)
+        return made
+
+    @property
+    def _call(self) -> Found | None:
+        """The bad call of a module; None where the fault is none of one call's, or it is not known how it was made."""
+        session = self._recording.session
+        known = isinstance(session, (OfCall, OfOperators))
+        return session.call if self and known else None
+
+    @property
+    def _no_step(self) -> str:
+        """Why there is nothing to save, and what saves it."""
+        if not self:
+            return "There is no bad call of the module, so there is nothing to save."
+        return f"This is not known to be the fault of one call of a module that was named, so no step is kept. {GUARD}"
+
     @property
     def text(self) -> str:
         """The answer in words."""
@@ -80,6 +133,8 @@ class Finding:
         if origin is not None:
             width = max(len(label) for _, label in LABELS)
             lines += [f"  {label:<{width}}  {value}" for label, value in _rows(origin)]
+        if self._call is not None:
+            lines.append("  .save_step(FOLDER) saves the call for `repro replay`.")
         if self and self._folder is None:
             lines.append("  .report(FOLDER) writes the report and the script that shows it.")
         elif self._folder is not None:

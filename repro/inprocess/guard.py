@@ -16,9 +16,9 @@ from repro.inprocess.finding import Finding
 from repro.inprocess.watching import check_is_module, of_operators, optimizers_of
 from repro.probes.live.again import Bad
 from repro.probes.live.answers import bisect_of_step, guard_outcome
-from repro.probes.live.compiled import inside
 from repro.probes.live.guarding import Guarding
 from repro.probes.live.saved import save
+from repro.probes.observe.watch import inside
 from repro.probes.protocol.failures import in_words
 
 Then = Literal["raise", "skip", "note"]

@@ -11,19 +11,19 @@ from repro.inprocess.watching import of_operators
 from repro.probes.checkpoint.resolve import CannotResolve
 from repro.probes.live.again import Again
 from repro.probes.live.answers import bisect_of_step, guard_outcome
-from repro.probes.live.compiled import inside
 from repro.probes.live.saved import NoStep, read
 from repro.probes.model.compat import CannotLoad
 from repro.probes.model.given.factory import module_of
+from repro.probes.observe.watch import inside
 
 STATUS = {"good": 0, "bad": 1, "skip": 125}
 
 
 def replay(step: str | Path, model: nn.Module) -> Finding:
-    """Make a step again that a guard has saved.
+    """Make a step again that a guard has saved, or a call that ``Finding.save_step`` has.
 
     Args:
-        step: The folder ``step`` of a guard's report.
+        step: The folder ``step`` of a guard's report, or that of ``save_step``.
         model: A model of the same class. It gets the step's weights and mode, and for a step of the optimizer's own
             its gradients.
 

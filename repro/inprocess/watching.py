@@ -14,10 +14,11 @@ from repro.core import paths
 from repro.inprocess.finding import Finding
 from repro.inprocess.recording import Recording, Told
 from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
-from repro.probes.live.compiled import inside
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
 from repro.probes.live.watching import Watching
+from repro.probes.observe.source import is_inner
+from repro.probes.observe.watch import inside
 from repro.probes.protocol.wire import Emitter
 from repro.probes.reduce.program import Program
 from repro.probes.values.figures import dtype_name
@@ -148,6 +149,10 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        while trace is not None:  # what the code that raised was looking at counts as well
+            frame, trace = trace.tb_frame, trace.tb_next
+            if not is_inner(frame.f_code.co_filename):
+                self.kept(frame.f_locals)
         self.stop()
 
     def stop(self) -> None:
@@ -171,18 +176,23 @@ class watch:  # noqa: N801 - it is used as a function is: with repro.watch(model
 def of_watched(watching: Watching, model: nn.Module | None) -> Finding:
     """The finding of what was watched."""
     bisected = bisect_outcome(watching) or ("good", "nothing bad arrived: there is nothing to find", None)
-    program = None if watching.sighting is None else watching.sighting.program
-    return of_operators(model, watch_outcome(watching), bisected, program)
+    seen = watching.sighting
+    program, call = (None, None) if seen is None else (seen.program, seen.call)
+    return of_operators(model, watch_outcome(watching), bisected, program, call)
 
 
-def of_operators(model: nn.Module | None, watched: Told, bisected: Told, program: Program | None) -> Finding:
-    """The finding of code that is over, of which the operators are left that show the fault."""
+def of_operators(
+    model: nn.Module | None, watched: Told, bisected: Told, program: Program | None, call: Found | None = None
+) -> Finding:
+    """The finding of code that is over, of which the operators are left that show the fault; and the call of the model
+    that gave it, where it was one.
+    """
     parameter = None if model is None else next(model.parameters(), None)
     recording = Recording(
         command="watch",
         name=CODE if model is None else type(model).__name__,
         told={"watch": watched, "bisect": bisected},
-        session=OfOperators(bisected, program, str(paths.cache_folder()), Emitter(io.StringIO())),
+        session=OfOperators(bisected, program, str(paths.cache_folder()), Emitter(io.StringIO()), call),
         device=None if parameter is None else parameter.device.type,
         dtype=None if parameter is None else dtype_name(parameter.dtype),
     )

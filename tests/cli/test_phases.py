@@ -283,6 +283,37 @@ def test_a_negative_variance_in_the_file_is_the_files(tmp_path: Path, value: flo
         assert "| decided by | `resnet." in (tmp_path / "o" / "report.md").read_text("utf-8")
 
 
+ROOTED = """
+import torch
+from torch import nn
+
+class Rooted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(4, 4), nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return {"loss": (self.layer(x) * self.scale.sqrt()).square().mean()}
+
+def make(): return Rooted(), {"x": torch.ones(2, 4)}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_scale_of_0_in_the_file_that_spoils_its_gradient_is_the_files(tmp_path: Path, value: float) -> None:
+    (tmp_path / "net.py").write_text(ROOTED)
+    state = {"layer.weight": torch.ones(4, 4), "layer.bias": torch.ones(4), "scale": torch.ones(4)}
+    state["scale"][3] = value
+    save_file(state, tmp_path / "net.safetensors")
+    words = ("net.safetensors", "--factory", "net.py:make", "--train-step", "--no-ablations", "--no-reduce")
+    status, answer = asked(tmp_path, *words)
+    assert status == int(value == 0.0)
+    if status:
+        assert (answer["origin"]["phase"], answer["owner"]["project"]) == ("backward", "checkpoint")
+        assert "scale holds 0 at [3]" in answer["owner"]["reason"]
+
+
 @pytest.mark.parametrize(
     ("phase", "verdict", "last"),
     [((), "good", "aten.mean.default"), (("--train-step", "2"), "bad", "aten.addcdiv_.default")],

@@ -61,6 +61,49 @@ def test_step_example_phase_and_line_are_named(fault, own_loss):
     assert (origin.forward_source if fault == "backward" else origin.source) == line_of(fault)
 
 
+class Heads(nn.Module):
+    """Two results and what both are made of; the second head has the fault, where an example is zeros."""
+
+    def __init__(self, fault, chained=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.mean, self.spread = nn.Linear(8, 8, bias=False), nn.Linear(8, 4), nn.Linear(8, 4)
+        self.fault, self.chained = fault, chained
+
+    def forward(self, x, labels=None):
+        h = self.body(x)
+        size = h.square().sum(-1, keepdim=True)
+        spread = self.spread(h) + (size.sqrt() if self.fault else size)
+        if labels is not None:
+            return {"loss": self.mean(h).square().mean(), "logits": spread}
+        return (self.mean(h), spread, h) if not self.chained else (h, spread)
+
+
+def heads_trained(fault, chained, labelled):
+    model = Heads(fault, chained)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with repro.Guard(model, optimizer, then="note") as guard:
+        for x, labels in batches(3, zeros_in=1):
+            if labelled:
+                loss = F.cross_entropy(model(x, labels)["logits"], labels)
+            else:
+                loss = sum(output.square().mean() for output in model(x))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return guard
+
+
+@pytest.mark.parametrize(("chained", "labelled"), [(False, False), (True, False), (False, True)])
+def test_a_gradient_is_followed_from_whichever_output_the_loss_is_made_of(chained, labelled):
+    """The first output is not the one at fault; one may be made of another; the model's own loss may go unused."""
+    guard = heads_trained(True, chained, labelled)
+    assert (guard.finding.origin.phase, guard.finding.origin.op) == ("backward", "aten.div.Tensor")
+    assert guard.finding.origin.forward_source == f"test_guard.py:{Heads.forward.__code__.co_firstlineno + 3}"
+    assert guard.finding.answer.watch.examples == (2,)
+    assert heads_trained(False, chained, labelled).finding is None
+
+
 def test_a_loss_that_is_made_behind_the_model_is_not_blamed_on_it():
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -209,6 +252,45 @@ def test_a_sharded_model_is_screened_and_says_that_it_cannot_repeat_a_step(tmp_p
         assert "sharded" in guard.finding.text
     finally:
         dist.destroy_process_group()
+
+
+def test_a_watch_of_a_sharded_model_disturbs_nothing_and_names_the_line(tmp_path):
+    """In a process of its own: what PyTorch has once worked out about a sharded operator it does not ask again."""
+    (tmp_path / "run.py").write_text(SHARDED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "run.py"]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stdout.split() == ["good", "bad", "aten.div.Tensor", "run.py:13"], ran.stderr
+
+
+SHARDED = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+import repro
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+    def forward(self, x):
+        size = self.layer(x).square().sum() * x.abs().max()
+        return size.sqrt()
+
+dist.init_process_group("gloo", init_method="file://" + __file__ + ".store", rank=0, world_size=1)
+for x in (torch.ones(2, 4), torch.zeros(2, 4)):
+    torch.manual_seed(0)
+    model = Net()
+    fully_shard(model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with repro.watch(model, optimizer) as seen:
+        for _ in range(2):
+            model(x).backward()
+            optimizer.step()
+    print(seen.finding.verdict)
+print(seen.finding.origin.op, seen.finding.origin.forward_source)
+dist.destroy_process_group()
+"""
 
 
 def trainer(model, data, folder, callbacks, **options):

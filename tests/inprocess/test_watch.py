@@ -109,6 +109,19 @@ def test_gradients_that_a_scaler_throws_away_are_no_fault():
     assert seen.finding.answer.watch.scaled > 0
 
 
+def test_a_gradient_that_is_bad_at_any_scale_is_one_under_a_scaler_too():
+    """A division by 0 in the backward pass: the scaler leaves the step out, and will leave it out each time."""
+    model = net("backward")
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, labels = batches(1, zeros_in=0)[0]
+    with repro.watch(model, optimizer) as seen:
+        scaler.scale(model(x, labels)["loss"]).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert seen.finding.origin.forward_source == line_of("backward")
+
+
 def test_a_forward_fault_under_a_scaler_is_one():
     model = net("forward")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)

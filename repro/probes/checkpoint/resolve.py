@@ -103,11 +103,14 @@ def resolve(case: dict[str, Any], progress: Progress = _silent) -> Source:
     seed = seed_of(str(case.get("weights") or "checkpoint"))
     if seed is not None:
         config = case.get("config") or _config_of(model, case.get("revision"), progress)
-        return Source("random", None, config=str(config), seed=seed)
+        found = Source("random", None, config=str(config), seed=seed)
+        return _packaged(found, str(config)) or found
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         place = os.path.abspath(path)
-        return _packaged(Source("folder", place)) or _adapted(place) or _encoder(place) or Source("folder", place)
+        return (
+            _packaged(Source("folder", place), place) or _adapted(place) or _encoder(place) or Source("folder", place)
+        )
     if os.path.isfile(path):
         if not path.endswith(".gguf"):
             raise CannotResolve(
@@ -119,16 +122,15 @@ def resolve(case: dict[str, Any], progress: Progress = _silent) -> Source:
         raise CannotResolve(f"There is no file or folder {model}. Check the path, or give a Hub id such as gpt2.")
     folder, sha = _hub_folder(identifier, revision, progress)
     found = Source("hub", folder, revision=sha)
-    return _packaged(found) or found
+    return _packaged(found, folder) or found
 
 
-def _packaged(source: Source) -> Optional[Source]:
+def _packaged(source: Source, folder: str) -> Optional[Source]:
     """The same for a folder that another package runs; None for any other.
 
     Raises:
         CannotResolve: the package is not here, or its folders are not run.
     """
-    folder = str(source.folder)
     other = of_another_package(folder)
     if other is not None and not other.can_run:
         raise CannotResolve(other.refusal(folder))

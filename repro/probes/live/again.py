@@ -128,10 +128,10 @@ class Again:
 
     def _backward_again(self, bad: Bad) -> Told:
         for call in self._calls:
-            for name, gradient in call.back.items():
-                if is_bad(gradient):
-                    why = f"the gradient that came back to {name} was bad: it was made behind the model, in the loss"
-                    return Told(bad, why=why)
+            name = _bad_behind(call)
+            if name is not None:
+                why = f"the gradient that came back to {name} was bad: it was made behind the model, in the loss"
+                return Told(bad, why=why)
         self._drop_gradients()
         watching = Watching(self._model, judges_masks=False)
         with _watched(watching):
@@ -224,9 +224,38 @@ def _watched(watching: Watching) -> Iterator[None]:
 def _backward(call: Call, given: Given, cut: Cut) -> None:
     """A call and its backward pass, from the gradients that came back to its outputs, cut as the inputs are."""
     outputs = named_outputs(given.call(call.loaded.model, given.arguments()))
-    pairs = [(outputs[name], cut(gradient)) for name, gradient in call.back.items() if name in outputs]
+    pairs = [(outputs[name], cut(call.back[name])) for name in _last(call, outputs)]
     if pairs:
         torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
+
+
+def _bad_behind(call: Call) -> Optional[str]:
+    """The output to which a bad gradient came back from what the program does behind the model."""
+    if not any(map(is_bad, call.back.values())):
+        return None
+    outputs = named_outputs(call.given.call(call.loaded.model, call.given.arguments()))
+    return next((name for name in _last(call, outputs) if is_bad(call.back[name])), None)
+
+
+def _last(call: Call, outputs: dict[str, Tensor]) -> list[str]:
+    """The outputs to which a gradient came back and of which no other such one is made: what comes back to the rest
+    comes through these, as far as it can be told.
+    """
+    back = [name for name in call.back if name in outputs]
+    before = {name: _nodes_before(outputs[name]) for name in back}
+    return [name for name in back if not any(outputs[name].grad_fn in before[other] for other in back)]
+
+
+def _nodes_before(tensor: Tensor) -> set[Any]:
+    """The autograd nodes that a tensor's own is fed by."""
+    found: set[Any] = set()
+    left = [tensor.grad_fn]
+    while left:
+        for node, _ in getattr(left.pop(), "next_functions", ()):
+            if node is not None and node not in found:
+                found.add(node)
+                left.append(node)
+    return found
 
 
 def _is_bad_call(loaded: Loaded, given: Given, cut: Cut) -> bool:

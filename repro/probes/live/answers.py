@@ -1,16 +1,11 @@
 """What was found in the user's own process, as the answers of the steps that a command would have run."""
 
-from collections.abc import Iterator
 from typing import Any, Optional
-
-from torch import nn
-from torch.nn.parameter import is_lazy
 
 from ..model.compat import CannotLoad
 from ..model.load import Loaded
 from ..model.ready import MEMORY
 from ..model.session import Session
-from ..observe.screen import version_of
 from ..origin.search import sentence
 from ..protocol.wire import Emitter, Outcome
 from ..reduce.program import Program
@@ -85,35 +80,34 @@ class OfCall(Session):
         self._source, self._loaded = call.loaded.source, call.loaded
         self._inputs, self._passes = [call.given], None if call.seen is None else [call.seen]
         self.bisected = call.bisected
-        self._versions = _versions(call.loaded.model)
+        self.call: Optional[Found] = call
 
     def loaded(self) -> Loaded:
         """
         Raises:
             CannotLoad: the module is no longer what it was when it was called.
         """
-        if _versions(self._loaded.model) != self._versions:
-            raise CannotLoad("the module's weights were changed after the call, so it cannot be asked any more")
+        assert self.call is not None  # given to it
+        if not self.call.is_as_it_was:
+            raise CannotLoad("the module's weights or mode were changed after the call: it cannot be asked any more")
         found: Loaded = super().loaded()
         return found
 
 
 class OfOperators(Session):
-    """A session about code that is over: of what ran, only the operators that show the fault are left."""
+    """A session about code that is over: of what ran, only the operators that show the fault are left, and the call of
+    the model that gave it, where it was one.
+    """
 
-    def __init__(self, bisected: Outcome, program: Optional[Program], cache: str, emitter: Emitter) -> None:
+    def __init__(
+        self, bisected: Outcome, program: Optional[Program], cache: str, emitter: Emitter, call: Optional[Found] = None
+    ) -> None:
         super().__init__({"model": "", "weights": MEMORY}, cache, emitter)
-        self.bisected, self.program = bisected, program
+        self.bisected, self.program, self.call = bisected, program, call
 
     @property
     def is_whole(self) -> bool:
         return False
-
-
-def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    """What changes when a parameter is replaced or written to."""
-    named: Iterator[Any] = model.parameters()
-    return [(tensor.data_ptr(), version_of(tensor)) for tensor in named if not is_lazy(tensor)]
 
 
 def guard_outcome(told: Told, step: Optional[int]) -> Outcome:

@@ -16,6 +16,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import nn
 
+from ..observe.watch import inside
+
 FRAMES = "torch._dynamo.eval_frame"
 _compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
 
@@ -25,16 +27,6 @@ def is_tracing() -> bool:
     leaves nothing in the graph.
     """
     return _compiling is not None and _compiling()
-
-
-def inside(model: nn.Module) -> nn.Module:
-    """The module that torch.compile or DistributedDataParallel wraps: its own code is what can be looked into, and a
-    step of it can be made again by this process alone.
-    """
-    inner = getattr(model, "_orig_mod", None)
-    if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-        inner = getattr(model, "module", None)
-    return inside(inner) if isinstance(inner, nn.Module) else model
 
 
 def wrappers_of(model: nn.Module) -> list[nn.Module]:

@@ -13,6 +13,7 @@ from ..checkpoint.resolve import Source
 from ..model.forward import Pass, judge, look, main_output, named_outputs, run
 from ..model.load import Loaded
 from ..model.ready import MEMORY, Given, left_alone, ready
+from ..observe.screen import version_of
 from ..observe.watch import aside
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
@@ -22,7 +23,7 @@ from ..values.figures import widen
 @dataclass(frozen=True)
 class Found:
     """What one call showed, and with what it can be asked again: the passes of a bad one (None where it is good), and
-    the answers of the forward and the bisect step (None where it is good).
+    the answers of the forward and the bisect step (None where it is good). before: the module as it was then.
     """
 
     loaded: Loaded
@@ -30,6 +31,19 @@ class Found:
     seen: Optional[Pass]
     forward: Outcome
     bisected: Optional[Outcome]
+    before: "tuple[Any, ...]" = ()
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether nothing has changed the module's weights or mode since."""
+        return self.before == state_of(self.loaded.model)
+
+
+def state_of(model: nn.Module) -> "tuple[Any, ...]":
+    """What changes when a parameter is replaced or written to, or a module has another mode."""
+    named: Iterator[Any] = model.parameters()
+    held = [(tensor.data_ptr(), version_of(tensor)) for tensor in named if not is_lazy(tensor)]
+    return (*held, *(module.training for module in model.modules()))
 
 
 def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[str, Any]] = None) -> Found:
@@ -53,14 +67,15 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
     with aside(), left_alone(loaded.model):
+        before = state_of(loaded.model)
         told = _told_at_once(loaded, given)
         if told is not None:
-            return Found(loaded, given, None, told, None)
+            return Found(loaded, given, None, told, None, before)
         seen = look(loaded.model, given, repeats_good=False)
         if not seen.bad:
             why = "a first pass gave a NaN or Inf, and the same pass made again does not"
-            return Found(loaded, given, None, ("skip", why, None), None)
-        return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]))
+            return Found(loaded, given, None, ("skip", why, None), None, before)
+        return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]), before)
 
 
 def _told_at_once(loaded: Loaded, given: Given) -> Optional[Outcome]:

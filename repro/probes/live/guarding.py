@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from ..machine.chance import Chance
-from ..model.forward import main_output, named_outputs
+from ..model.forward import named_outputs
 from ..model.ready import ready
 from ..observe.watch import ALWAYS, aside, depth
 from ..protocol.failures import in_words
@@ -23,6 +23,7 @@ from .again import Again, Bad, Call, Told, local_parts
 from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_of
 
 LOSS = "loss"
+OUTPUTS = 8  # of one call, whose gradients are kept
 CALLS = 64  # of the model, between two steps of the optimiser, that are kept
 UNSEEN = "the model ran inside of compiled code only, where its inputs cannot be kept: compile the model by itself"
 BEFORE = "it held that before the guard began: what made or loaded the weights put it there"
@@ -158,7 +159,7 @@ class Guarding:
         call, outputs = self._current, named_outputs(output)
         seen = {LOSS: outputs[LOSS]} if LOSS in outputs else outputs
         if call is not None:
-            self._wait_for_gradients(call, seen, output)
+            self._wait_for_gradients(call, outputs)
         for name, tensor in seen.items():
             if not tensor.numel():
                 continue
@@ -167,17 +168,21 @@ class Guarding:
             self._waiting.append((name, call, low, high, name == LOSS))
 
     @staticmethod
-    def _wait_for_gradients(call: Call, seen: dict[str, Tensor], output: Any) -> None:
-        name = LOSS if LOSS in seen else main_output(output)[0] if seen else None
-        tensor = None if name is None else seen[name]
-        if name is None or tensor is None or not tensor.requires_grad:
-            return
+    def _wait_for_gradients(call: Call, outputs: dict[str, Tensor]) -> None:
+        """Of the model's own loss where the program uses that, and of what else it may use where it does not."""
+        met: set[int] = set()
 
-        def keep(gradient: Tensor, name: str = name) -> None:
+        def keep(gradient: Tensor, name: str) -> None:
+            if name != LOSS and LOSS in call.back:  # it has come through the loss
+                return
             before = call.back.get(name)
             call.back[name] = gradient if before is None else before + gradient
 
-        tensor.register_hook(keep)
+        for name in sorted(outputs, key=lambda name: name != LOSS)[:OUTPUTS]:
+            tensor = outputs[name]
+            if tensor.requires_grad and id(tensor) not in met:
+                met.add(id(tensor))
+                tensor.register_hook(functools.partial(keep, name=name))
 
     def _read(self) -> None:
         """Look at what was measured: on an accelerator, the one time in a step that it is waited for."""

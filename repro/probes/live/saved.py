@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.opening import check_is_file, open_foreign
+from ..machine.autocast import Autocast
 from ..machine.chance import Chance
 from ..model.lent import PLAIN
-from ..model.ready import ready
+from ..model.ready import left_alone, ready
 from ..protocol.failures import one_line
 from ..values.figures import digest, dtype_name, tensors_in
 from ..values.nest import rebuild
 from .again import Bad, Call
+from .find import Found
 
 STEP, DATA, WEIGHTS, OPTIMIZER = "step.json", "step.pt", "weights.pt", "optimizer.pt"
 LARGEST = 8 << 30  # bytes of weights that are saved; of larger ones only the digest is; the same of an optimizer
@@ -61,6 +63,20 @@ def save(
     }
     with open(os.path.join(folder, STEP), "w", encoding="utf-8") as opened:
         json.dump(told, opened, indent=1)
+
+
+def save_call(folder: str, found: Found) -> None:
+    """A bad call of a module, as a step with one call: its buffers are those with which it began.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    model, given = found.loaded.model, found.given.settled()
+    call = Call(found.loaded, given)
+    with left_alone(model):
+        if given.beginning is not None:
+            given.beginning.put()
+        save(folder, model, [call], Bad(f"the output of {found.loaded.class_name}", "forward", call), None)
 
 
 def _keep_optimizer(folder: str, model: nn.Module, optimizer: Any) -> dict[str, Any]:
@@ -133,6 +149,7 @@ def _call(call: Call, left_out: set[str]) -> dict[str, Any]:
         "back": _on_cpu(call.back),
         "gradients": given.gradients,
         "chance": None if given.beginning is None else given.beginning.chance.plain(),
+        "autocast": None if given.beginning is None else given.beginning.autocast.plain(),
     }
 
 
@@ -203,4 +220,6 @@ def _call_of(model: nn.Module, row: dict[str, Any]) -> Call:
     loaded, given = ready(model, args, named)
     if given.beginning is not None and row["chance"] is not None:
         given.beginning.chance = Chance.read(row["chance"])
+    if given.beginning is not None and row.get("autocast") is not None:
+        given.beginning.autocast = Autocast.read(row["autocast"])
     return Call(loaded, replace(given, gradients=bool(row["gradients"])), there(row["back"]))

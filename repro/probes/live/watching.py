@@ -43,6 +43,7 @@ from .held import held_in, is_odd, is_returning
 KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
 UNSCALE = "_amp_foreach_non_finite_check_and_unscale_"
 BACKWARD = os.path.join("torch", "autograd", "__init__.py")
+AT_ANY_SCALE = ("divide_by_zero", "invalid")  # of finite inputs, whatever their size
 COMPUTED = ("overflow", "divide_by_zero", "kernel")  # of -inf that nobody wrote down
 READ_OUT = "_local_scalar_dense"  # a tensor's one element as a number of Python's
 NOTHING = ("nothing", Address("", -1, "", -1))
@@ -201,10 +202,13 @@ class Live(Capture):
                 self._pending.origin["gradient"] = name
 
     def _after_backward(self, call: OpCall) -> None:
-        """The first operators behind a backward pass that gave a bad gradient: a loss scaler may throw it away."""
+        """The first operators behind a backward pass that gave a bad gradient: a loss scaler may throw it away. One
+        that is bad in any scale, as by a division by 0, is none of its doing, and stays so in each step.
+        """
         assert self._pending is not None
         if UNSCALE in call.address.op:
-            if (self._pending.origin or {}).get("phase") == "backward":
+            origin = self._pending.origin or {}
+            if origin.get("phase") == "backward" and origin.get("mechanism") not in AT_ANY_SCALE:
                 self.scaled += 1
                 self._pending = None
             else:
@@ -255,7 +259,8 @@ class Live(Capture):
         named = {f"the parameter {name}": held for kind, name, held in self._owner.held() if kind == "parameter"}
         held = list(held_in(variables))
         named.update((f"the variable {path}", thing) for path, thing in held if isinstance(thing, Tensor))
-        for words, tensor in named.items():
+        parts = [(words, part) for words, tensor in named.items() for part in readable_in(tensor)]
+        for words, tensor in parts:
             if self.sighting is None and self._is_made_here(tensor):
                 seen = self._sighted(tensor, Arrival(words, phase_here()["phase"]), None)
                 self.sighting = None if seen is None or seen.written_down else seen

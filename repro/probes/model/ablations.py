@@ -13,6 +13,7 @@ from .inputs import Inputs, accepts, second_inputs, without_first
 from .kinds.changed import CHANGES, NoneThere
 from .load import Loaded
 from .precision import DigitsLost, in_dtype
+from .ready import Given
 
 
 class NotApplicable(Exception):
@@ -134,6 +135,22 @@ def one_thread(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any])
 
 
 @contextlib.contextmanager
+def no_autocast(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
+    """Of a call in the user's own process, which may have been made under autocast."""
+    begun = [made.beginning for made in inputs if isinstance(made, Given) and made.beginning is not None]
+    if not any(one.autocast.is_on for one in begun):
+        raise SameAsCase
+    before = [one.autocast for one in begun]
+    try:
+        for one in begun:
+            one.autocast = one.autocast.off
+        yield Setting(inputs)
+    finally:
+        for one, autocast in zip(begun, before):
+            one.autocast = autocast
+
+
+@contextlib.contextmanager
 def second_prompt(loaded: Loaded, inputs: tuple[Inputs, ...], case: dict[str, Any]) -> Iterator[Setting]:
     if inputs[0].source == "memory":
         raise NotApplicable("the inputs are those that the program gave")
@@ -181,6 +198,7 @@ ABLATIONS: dict[str, tuple[dict[str, Any], Ablation]] = {
     "use_cache=false": ({"use_cache": False}, no_cache),
     "no_first_special_token": ({"first_special_token": False}, no_first_special_token),
     "threads=1": ({"threads": 1}, one_thread),
+    "autocast=off": ({"autocast": False}, no_autocast),
     "adapter=merged": ({"adapter": "merged"}, adapter_ablation(lambda loaded: loaded.adapter.merged(loaded))),
     "adapter=off": ({"adapter": "off"}, adapter_ablation(lambda loaded: loaded.adapter.off())),
     **{name: (dict([name.split("=")]), inputs_ablation(name)) for name in CHANGES},

@@ -127,8 +127,11 @@ def unvalidated() -> Iterator[None]:
 
 
 def accepts(model: nn.Module, argument: str) -> bool:
-    """Whether the model's forward has an argument of this name."""
-    return argument in inspect.signature(type(model).forward).parameters
+    """Whether the model's forward has an argument of this name; not where that cannot be told, as of TorchScript."""
+    try:
+        return argument in inspect.signature(type(model).forward).parameters
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 @functools.lru_cache(maxsize=1)  # a large tokenizer takes seconds, and an ablation wants it again

@@ -1,14 +1,15 @@
-"""What a call was given, kept as it was: a module may work in place on its inputs, and the pass that is made again must
-be given what the first one was.
+"""What a call was given and what it begins with, kept as it was: a module may work in place on its inputs, and keep a
+state in its attributes; the pass that is made again must be given what the first one was.
 """
 
 import copy
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PLAIN = (Tensor, bool, int, float, str, bytes, list, tuple, dict, torch.dtype, torch.device, type(None))
 NESTS = (list, tuple, dict)  # exactly these: what is built on them may do more than hold
@@ -101,3 +102,92 @@ def _own(value: Any) -> Any:
         return copy.deepcopy(value)
     except Exception:  # noqa: BLE001 - an object of the program's own, which may refuse for any reason
         return value
+
+
+OWN = frozenset(vars(nn.Module()))  # of every module: its parameters, buffers, modules, hooks and mode
+MOST = 10_000  # items of a container that is kept
+ATTRIBUTE = re.compile(r"self\.(\w+)")
+
+
+class Standing:
+    """What modules keep in plain attributes from one call to the next: the state of a recurrent network, a counter, a
+    list that grows. Names, switches and objects are left alone: these are settings.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._held = [
+            (vars(module), {name: value for name, value in vars(module).items() if name not in OWN and _stands(value)})
+            for module in model.modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+        ]
+        self._scripted = list(_scripted(model))
+        self._copies: list[Any] = _copies([[values for _, values in self._held], [row[2] for row in self._scripted]])
+
+    def put(self, cast: Callable[[Tensor], Tensor]) -> None:
+        """They hold what they held, in memory of their own. cast: brings a tensor to the dtype that the model has by
+        now.
+        """
+        plain, scripted = _copies(self._copies, cast)
+        for (now, _), values in zip(self._held, plain):
+            _put(now, values)
+        for (module, name, _), value in zip(self._scripted, scripted):
+            module._c.setattr(name, value)
+
+    def put_back(self) -> None:
+        """They have the very objects again that they had."""
+        for now, values in self._held:
+            _put(now, values)
+        for module, name, value in self._scripted:
+            module._c.setattr(name, value)
+
+
+def _stands(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not isinstance(value, nn.Parameter)
+    if type(value) in NESTS:
+        return len(value) <= MOST
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _put(now: dict[str, Any], values: dict[str, Any]) -> None:
+    """Where another value stands in an attribute, or one in an attribute that there was not, put that right."""
+    for name in [name for name, value in now.items() if name not in OWN and name not in values and _stands(value)]:
+        del now[name]
+    for name, value in values.items():
+        if name not in now or (now[name] is not value and _stands(now[name])):
+            now[name] = value
+
+
+def _copies(nest: Any, cast: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
+    """Containers and tensors anew; what stands at several places stays one."""
+    made: dict[int, Any] = {}
+
+    def copied(item: Any) -> Any:
+        if id(item) in made:
+            return made[id(item)]
+        if isinstance(item, Tensor):
+            found: Any = item if isinstance(item, nn.Parameter) else _copy(cast(item))
+        elif type(item) is dict:
+            found = {key: copied(value) for key, value in item.items()}
+        elif type(item) in NESTS:
+            found = type(item)(copied(value) for value in item)
+        else:
+            return item
+        made[id(item)] = found
+        return found
+
+    return copied(nest)
+
+
+def _scripted(model: nn.Module) -> Iterator[tuple[Any, str, Tensor]]:
+    """(module, name, value) of the tensors that TorchScript modules keep beside their parameters and buffers."""
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            continue
+        inner: Any = module
+        known = {name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
+        code = "".join(inner._c._get_method(name).code for name in inner._c._method_names())
+        for name in dict.fromkeys(ATTRIBUTE.findall(code)):
+            value = inner._c.getattr(name) if name not in known and inner._c.hasattr(name) else None
+            if isinstance(value, Tensor):
+                yield module, name, value

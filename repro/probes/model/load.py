@@ -61,7 +61,7 @@ class Loaded:
     quantisation: dict[str, Any] = field(default_factory=dict)
     config_dtype: Optional[str] = None
     architectures: tuple[str, ...] = ()
-    adapter: Any = None  # of model/folders/lora.py or tuned.py, where there is one
+    adapter: Any = None  # of model/folders, where there is one
 
     @property
     def config(self) -> Any:

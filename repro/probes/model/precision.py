@@ -65,6 +65,15 @@ class DigitsLost(Exception):
     """The wider values of a parameter are not to be had from what was loaded. The message says of which."""
 
 
+def check_takes_a_dtype(model: nn.Module) -> None:
+    """
+    Raises:
+        DigitsLost: a part of it is TorchScript, whose code has the dtype written in it.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise DigitsLost("a TorchScript module keeps the dtype that it was made with")
+
+
 @contextlib.contextmanager
 def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
     """The model as from_pretrained loads it in ``dtype``, while the context lasts.
@@ -75,6 +84,7 @@ def in_dtype(loaded: Loaded, dtype: torch.dtype) -> Iterator[int]:
         DigitsLost: a weight is quantised in memory, or its digits are lost.
     """
     model = loaded.model
+    check_takes_a_dtype(model)
     if loaded.quantised is not None:
         method = method_in(loaded.quantisation) or "by the model's own code"
         raise DigitsLost(f"{loaded.quantised} is quantised in memory ({method}): it has no other dtype")

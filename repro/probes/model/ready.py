@@ -11,26 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint.resolve import Source
+from ..machine.autocast import Autocast
 from ..machine.chance import Chance
 from ..values.figures import describe, is_float, tensors_in
 from ..values.nest import rebuild
 from .inputs import MASK, Inputs
 from .kinds.facts import IDS
-from .lent import Lent
+from .lent import Lent, Standing
 from .load import Loaded, dtype_of
 
 MEMORY = "memory"  # the kind of a source that is no file, and of inputs that nobody made
 
 
 class Beginning:
-    """What a pass of a module in memory draws from and may change: the random state, the module's buffers and its
-    inputs, as they were. Each pass begins with ``put``, so that one is as the other.
+    """What a pass of a module in memory draws from and may change: the random state, the module's buffers, attributes
+    and inputs, as they were, and the autocast that it is in. Each pass begins with ``put``, so that all are alike.
     """
 
     def __init__(self, model: nn.Module, tensors: Iterable[Tensor] = ()) -> None:
         self.chance = Chance.taken()
+        self.autocast = Autocast.taken()
         self.lent = Lent(tensors)
         self._model, self._own = model, dtype_of(model)
+        self._standing = Standing(model)
         self._buffers = [
             (module._buffers, name, buffer.detach().clone())
             for module in model.modules()
@@ -47,6 +50,7 @@ class Beginning:
         now = dtype_of(self._model)  # another one in an ablation: what had the module's goes along
         for held, name, values in self._buffers:
             held[name] = values.to(now, copy=True) if values.dtype == self._own else values.clone()
+        self._standing.put(lambda tensor: tensor.to(now) if tensor.dtype == self._own else tensor)
 
     def put_buffers_back(self) -> None:
         """The module's own buffers hold again what they held."""
@@ -59,12 +63,16 @@ class Beginning:
 
 @contextlib.contextmanager
 def left_alone(model: nn.Module) -> Iterator[None]:
-    """Whatever passes are made inside, the module has its own buffers afterwards, and the random state is as it was."""
+    """Whatever passes are made inside, the module has its own buffers and what stood in its attributes afterwards, and
+    the random state is as it was.
+    """
     chance = Chance.taken()
     held = [(module._buffers, dict(module._buffers.items())) for module in model.modules()]
+    standing = Standing(model)
     try:
         yield
     finally:
+        standing.put_back()
         for buffers, before in held:
             for name, buffer in before.items():  # TorchScript's are no dict
                 buffers[name] = buffer
@@ -105,13 +113,14 @@ class Given(Inputs):
 
     def call(self, model: nn.Module, given: Mapping[str, Any]) -> Any:
         lent = Lent(()) if self.beginning is None else self.beginning.lent
+        autocast = Autocast() if self.beginning is None else self.beginning.autocast
         if self.beginning is not None:
             self.beginning.put()
         positional, named = lent.to_a_pass((self.positional, dict(given)))
         placed = list(itertools.takewhile(named.__contains__, self.by_place))
         positional = (*positional, *map(named.pop, placed))
         try:
-            with torch.set_grad_enabled(self.gradients):
+            with torch.set_grad_enabled(self.gradients), autocast.again():
                 return model(*positional, **named)
         finally:
             lent.put_back()

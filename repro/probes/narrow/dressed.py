@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..model.compat import kept_in_float32
 from ..model.load import Loaded
-from ..model.precision import buffers_in, restored, set_config_dtype
+from ..model.precision import buffers_in, check_takes_a_dtype, restored, set_config_dtype
 from ..model.ready import MEMORY
 from .shadow import Shadow
 
@@ -21,6 +21,7 @@ def as_shadows(loaded: Loaded, narrow: torch.dtype, rounded: bool = False) -> It
 
     rounded: they have the numbers that the narrow dtype holds.
     """
+    check_takes_a_dtype(loaded.model)
     model = loaded.model
     made = _parameters(loaded, narrow, rounded)
     buffers = _buffers(loaded, narrow)

@@ -227,7 +227,18 @@ def unreadable(tensor: Tensor) -> Optional[str]:
         return str(tensor.layout).replace("torch.", "")
     if tensor.is_quantized:
         return "quantised"
-    return "meta" if tensor.is_meta else None
+    if tensor.is_meta:
+        return "meta"
+    return None if type(tensor) in PLAIN or _has_memory(tensor) else type(tensor).__name__
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether there is any behind it: a tensor of a class of its own may only stand for others, as a sharded one."""
+    try:
+        tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ PLAIN = (
     Tensor, nn.Parameter, nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer,
     *([nn.Buffer] if hasattr(nn, "Buffer") else []),
 )  # fmt: skip
+FAKE = "FakeTensor"
 COMPILED = "_orig_mod"  # how torch.compile's wrapper holds what it wraps: no level of the program's own
 OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
 
@@ -146,7 +147,12 @@ class _Mode(TorchDispatchMode):
         self._watch = watch
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(kind not in PLAIN and kind is not self._watch.own for kind in types):
+        other = [kind for kind in types if kind not in PLAIN and kind is not self._watch.own]
+        if any(kind.__name__ == FAKE for kind in other):
+            # Shapes without numbers, as sharded tensors ask for them. The mode that computes them stands behind this
+            # one, and is not asked where NotImplemented is returned.
+            return func(*args, **(kwargs or {}))
+        if other:
             # A subclass with operators of its own takes itself apart, and its parts come here.
             return NotImplemented
         return self._watch.operator(func, args, kwargs or {})
@@ -244,6 +250,23 @@ def _running(watch: Watch, handles: Iterator[Any]) -> Iterator[None]:
             handle.remove()
 
 
+def _around_calls(scripted: dict[int, tuple[str, nn.Module]], watch: Watch) -> Iterator[Any]:
+    """Hooks of the whole process, for TorchScript modules: these take none of their own. Those inside one are not
+    called by Python, and none tells of them. scripted: by their ids.
+    """
+
+    def before(module: nn.Module, args: Any) -> None:
+        if id(module) in scripted:
+            watch.enter(scripted[id(module)][0])
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in scripted:
+            watch.leave(scripted[id(module)][0], output)
+
+    yield register_module_forward_pre_hook(before)
+    yield register_module_forward_hook(after, **ALWAYS)
+
+
 @contextlib.contextmanager
 def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
     """``model`` under ``watch``; a StopPass from inside ends the block quietly, and the hooks are gone afterwards.
@@ -258,14 +281,28 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
         return lambda module, args, output: watch.leave(name, output)
 
     def handles() -> Iterator[Any]:
+        scripted: dict[int, tuple[str, nn.Module]] = {}
         for name, module in model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
-                continue  # takes no hooks
+                scripted.setdefault(id(module), (name, module))
+                continue
             yield module.register_forward_pre_hook(before(name))
             yield module.register_forward_hook(after(name), **ALWAYS)
+        if scripted:
+            yield from _around_calls(scripted, watch)
 
     with _running(watch, handles()):
         yield
+
+
+def inside(model: nn.Module) -> nn.Module:
+    """The module that torch.compile or DistributedDataParallel wraps: its own code is what can be looked into, and a
+    step of it can be made again by this process alone.
+    """
+    inner = getattr(model, COMPILED, None)
+    if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+        inner = getattr(model, "module", None)
+    return inside(inner) if isinstance(inner, nn.Module) else model
 
 
 class Names:

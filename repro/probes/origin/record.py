@@ -16,7 +16,7 @@ from .arithmetic import Again, limit_of, same_memory
 from .counterfactual import CASTS, Kin, finite_or_none, kin_of, value_at
 from .dimensions import locate
 from .held import MECHANISMS as HELD
-from .held import decisive
+from .held import decisive, in_a_pass
 from .mechanism import Answer, classify
 from .outside import DATA, Leaf, came_in, mechanism_of
 from .passes import Place
@@ -58,7 +58,8 @@ def describe_origin(
     model = loaded.model
     held = None
     if own and where is not None and mechanism in HELD:
-        held = decisive(loaded, lambda: run(model, seen.inputs), step.op.address, where)
+        again = in_a_pass(model, lambda: run(model, seen.inputs), step.op.address, where)
+        held = decisive(loaded, step.op.address.module, step.op.address.call_index, again)
     located = locate(model, seen.inputs, where)
     if leaf is not None and leaf.kind == DATA and leaf.name:  # the element of the input itself is known
         located = {**located, "place": in_input(leaf.name, leaf.tensor, leaf.index) or located["place"]}

@@ -147,15 +147,13 @@ def _frozen_adapters(phase: Phase) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _frozen(loaded: Loaded) -> Iterator[None]:
-    if loaded.adapter is not None:
-        raise NotApplicable("nothing but the adapter is trained")
     adapters = getattr(loaded.model, "peft_config", None)
-    if not isinstance(adapters, dict):
+    if loaded.adapter is None and not isinstance(adapters, dict):
         raise NotApplicable("the model has no adapters")
     frozen = [
         parameter
         for name, parameter in loaded.model.named_parameters()
-        if parameter.requires_grad and set(adapters) & set(name.split("."))
+        if parameter.requires_grad and (loaded.adapter is not None or set(adapters or ()) & set(name.split(".")))
     ]
     try:
         for parameter in frozen:

@@ -12,6 +12,7 @@ from ..program.answer import Asked
 from ..program.callable import Program
 from ..protocol.wire import Outcome
 from .generation import Generation
+from .held import held_in
 from .training import Training, batch_of, settings_for
 
 NOTHING_JUDGED = "generate() gave no scores, so nothing could be judged"
@@ -180,6 +181,8 @@ def bisect(phase: Phase, trusted: bool) -> Outcome:
     origin = (payload or {}).get("origin")
     if origin is None or payload is None:
         return verdict, reason, payload
+    if phase.asked.found is not None and phase.asked.found.found is not None:
+        origin["held"] = held_in(phase.what.loaded, phase.program, phase.asked.found.found)
     if isinstance(phase.what, Generation):
         payload["prompt"] = phase.inputs
         origin.update(_token(phase.what, origin, trusted))

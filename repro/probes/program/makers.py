@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..observe.memory import ByMemory
 from ..observe.source import source_line
-from ..observe.tape import written_by
-from ..observe.watch import OUTSIDE, Address, Names, OpCall, Watch, watched_everywhere
+from ..observe.tape import unreadable, written_by
+from ..observe.watch import OUTSIDE, PLAIN, Address, Names, OpCall, Watch, watched_everywhere
 from ..origin.counterfactual import repair
 from ..origin.walk import LITERAL, UNWRITTEN
 from ..reduce.seen import MASK, kinds_in
@@ -278,7 +278,9 @@ def readable_in(nest: Any) -> Iterator[Tensor]:
         if tensor.is_nested:
             yield from readable_in(list(tensor.unbind()))
         elif tensor.layout == torch.strided:
-            if tensor.numel():
+            if type(tensor) not in PLAIN and unreadable(tensor) is not None:  # of a sharded one, the part that is here
+                yield from readable_in(tensor.to_local() if hasattr(tensor, "to_local") else ())
+            elif tensor.numel():
                 yield tensor
         elif tensor.layout == torch.sparse_coo:
             yield from readable_in(tensor._values())

@@ -27,9 +27,10 @@ def run(session: Any, step: str) -> Outcome:
         if origin and phase is not None:
             placed(phase, origin)
         if origin and origin.get("tensor"):
-            origin["stored_as"] = session.source().stored_as.get(origin["tensor"])
-            if ".lora_" in origin["tensor"]:
-                origin["stored_as"] = session.loaded().from_file.get(origin["tensor"], (None, None))[1]
+            source, place = session.source(), session.loaded().from_file.get(origin["tensor"])
+            origin["stored_as"] = source.stored_as.get(origin["tensor"])
+            if source.adapter is not None and place is not None and place[0].startswith(source.adapter):
+                origin["stored_as"] = place[1]
     found: Outcome = session.bisected
     return found
 

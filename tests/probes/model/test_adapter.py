@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,8 @@ from torch import Tensor
 from repro.probes.checkpoint.resolve import CannotResolve, resolve
 from repro.probes.main import run_plan
 from repro.probes.model.compat import CannotLoad
-from repro.probes.model.folders import tuned
 from repro.probes.model.session import Session
 from repro.probes.protocol.wire import Emitter
-from repro.probes.steps import registry
 
 RANK, ALPHA = 4, 8
 LAYERS = {
@@ -102,7 +100,7 @@ def test_a_sound_adapter_is_good_in_each_way(base, tmp_path):
     write(tmp_path / "adapter", base["llama"], "llama")
     found = ends(tmp_path / "adapter", *STEPS)
     assert {step: end["verdict"] for step, end in found.items()} == dict.fromkeys(STEPS, "good")
-    assert found["files"]["reason"].endswith(f"an adapter on {base['llama']}")
+    assert found["files"]["reason"].endswith(f"an adapter (LoRA) on {base['llama']}")
     assert "with a LoRA adapter of rank 4 on 2 layers, not merged" in found["load"]["reason"]
     tensors = found["weights"]["payload"]["tensors"]
     assert tensors == len(families.build("llama").state_dict()) + 4
@@ -192,8 +190,8 @@ def test_a_rank_of_0_is_said_and_not_repeated(base, tmp_path):
         ({"use_dora": True}, r"The adapter is with use_dora, which needs the package peft"),
     ],
 )
-def test_what_only_peft_knows_could_not_be_told(base, tmp_path, monkeypatch, settings, said):
-    monkeypatch.setattr(tuned, "is_here", lambda: False)
+def test_what_only_peft_knows_could_not_be_told_without_it(base, tmp_path, settings, said, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)  # as where it is not installed
     write(tmp_path / "adapter", base["llama"], "llama", **settings)
     with pytest.raises(CannotLoad, match=said):
         logits_of(tmp_path / "adapter")
@@ -217,82 +215,3 @@ def test_a_base_model_beside_the_adapter(base, tmp_path):
     write(tmp_path / "adapter", Path("../base"), "llama")
     found = resolve({"model": str(tmp_path / "adapter")})
     assert (Path(found.folder).resolve(), found.adapter) == (base["llama"].resolve(), str(tmp_path / "adapter"))
-
-
-def test_a_training_changes_the_adapter_alone(base, tmp_path):
-    write(tmp_path / "adapter", base["llama"], "llama")
-    case = {
-        "model": str(tmp_path / "adapter"),
-        "weights": "checkpoint",
-        "device": "cpu",
-        "prompts": [],
-        "train_step": 1,
-    }
-    session = Session(case, str(tmp_path / "cache"), Emitter(io.StringIO()))
-    before = {name: value.clone() for name, value in session.loaded().model.named_parameters()}
-    verdict, reason, _ = registry.run(session, "train", scripted=False)
-    assert verdict == "good", reason
-    changed = {
-        name for name, value in session.loaded().model.named_parameters() if not torch.equal(value, before[name])
-    }
-    assert changed <= {f"{layer}.lora_{part}.weight" for layer in LAYERS["llama"] for part in "AB"}
-
-
-# --- other kinds, by the package itself ------------------------------------------------------------------------------
-
-KINDS = {
-    "DoRA": lambda peft: peft.LoraConfig(r=RANK, target_modules=["q_proj", "down_proj"], use_dora=True),
-    "IA3": lambda peft: peft.IA3Config(target_modules=["q_proj", "down_proj"], feedforward_modules=["down_proj"]),
-    "LoHa": lambda peft: peft.LoHaConfig(r=RANK, target_modules=["q_proj", "down_proj"]),
-    "OFT": lambda peft: peft.OFTConfig(oft_block_size=4, r=0, target_modules=["q_proj"]),
-}
-
-
-def by_peft(base: Path, folder: Path, kind: str, change: Any = None) -> Tensor:
-    """An adapter of random values as PEFT itself saves it, and the logits that PEFT itself gives."""
-    peft = pytest.importorskip("peft")
-    model = peft.get_peft_model(type(families.build("llama")).from_pretrained(base).eval(), KINDS[kind](peft))
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += torch.randn(parameter.shape, generator=generator) * 0.05
-        if change is not None:
-            change(dict(model.named_parameters()))
-        model.save_pretrained(folder)
-        return model.eval()(torch.tensor([families.DEFAULT_IDS])).logits
-
-
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT still asks it
-@pytest.mark.parametrize("kind", KINDS)
-def test_another_kind_gives_what_peft_gives(base, tmp_path, kind):
-    wanted = by_peft(base["llama"], tmp_path / "adapter", kind)
-    assert torch.equal(logits_of(tmp_path / "adapter"), wanted)
-    found = ends(tmp_path / "adapter", *STEPS)
-    assert {step: row["verdict"] for step, row in found.items()} == dict.fromkeys(STEPS, "good")
-    assert "by PEFT, not merged" in found["load"]["reason"]
-
-
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT still asks it
-def test_a_fault_in_a_dora_is_the_adapters(base, tmp_path):
-    def plant(parameters: dict[str, Tensor]) -> None:
-        name = next(name for name in parameters if "layers.2.mlp.down_proj.lora_magnitude" in name)
-        parameters[name][5] = float("inf")
-
-    by_peft(base["llama"], tmp_path / "adapter", "DoRA", plant)
-    found = ends(tmp_path / "adapter", *STEPS)
-    assert found["weights"]["verdict"] == found["bisect"]["verdict"] == "bad"
-    assert found["bisect"]["payload"]["origin"]["module"].startswith("model.layers.2.mlp.down_proj")
-    assert {row: found[f"ablation:adapter={row}"]["verdict"] for row in ("merged", "off")} == {
-        "merged": "bad", "off": "good",
-    }  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT still asks it
-def test_what_stands_before_the_prompt_could_not_be_told(base, tmp_path):
-    peft = pytest.importorskip("peft")
-    model = type(families.build("llama")).from_pretrained(base["llama"])
-    settings = peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
-    peft.get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(CannotLoad, match="which puts tokens before the prompt"):
-        logits_of(tmp_path / "adapter")

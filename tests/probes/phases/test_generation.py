@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.handmade import load_folder
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from repro.probes.model.inputs import make_inputs
@@ -146,3 +146,31 @@ def test_a_model_that_does_not_generate_is_not_judged(checkpoints: dict[str, Pat
     loaded = load_folder(checkpoints["bert"], "float32")
     with pytest.raises(CannotLoad, match="does not generate"):
         generation(loaded)
+
+
+class Paced(nn.Module):
+    """A norm whose result is divided by numbers of its own in each pass behind the prefill."""
+
+    def __init__(self, norm: nn.Module, width: int) -> None:
+        super().__init__()
+        self.norm = norm
+        self.register_buffer("pace", torch.linspace(0.5, 1.5, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.norm(x)
+        return found if x.shape[1] > 1 else found / self.pace
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_a_number_of_the_model_that_decides_in_a_decoding_step_is_named(loaded: Loaded, bad: bool) -> None:
+    paced = Paced(loaded.model.model.norm, 32)
+    loaded.model.model.norm = paced
+    if bad:
+        paced.pace[5] = 0.0
+    phase = generation(loaded)
+    assert phase.verdict == ("bad" if bad else "good")
+    if bad:
+        origin = origin_of(phase)
+        assert (origin["generate_step"], origin["module"]) == (1, "model.norm")
+        held = origin["held"]
+        assert (held["tensor"], held["index"], held["instead"]) == ("model.norm.pace", [5], 1.0)

@@ -241,3 +241,49 @@ def test_an_overflow_under_autocast_goes_away_without_it(checkpoints: dict[str, 
     assert (origin["phase"], origin["module"]) == ("forward", "model.layers.1.mlp.up_proj")
     assert check("autocast=off", phase, loaded, inputs, case)[0] == "good"
     assert check("loss_scale=1", phase, loaded, inputs, case)[0] == "bad"
+
+
+class Scaled(nn.Module):
+    """A layer that scales its inputs by the roots of its own numbers, or by those of its inputs."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.of = of
+        self.own = nn.Parameter(torch.linspace(0.5, 1.5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (self.own if self.of == "its own" else x * self.own).sqrt()
+
+
+class Trained(nn.Module):
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.scaled, self.last = nn.Linear(4, 4), Scaled(of), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = self.first(x) if self.scaled.of == "its own" else self.first(x).relu()
+        return {"loss": self.last(self.scaled(h)).square().mean()}
+
+
+def held_by(model: nn.Module) -> Any:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    loaded, inputs = ready(model, (), {"x": torch.linspace(-1, 1, 12).reshape(3, 4)})
+    phase = training(loaded, [inputs], TWO_STEPS)
+    origin = origin_of(phase)
+    assert (origin["phase"], origin["module"]) == ("backward", "scaled")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    return origin["held"]
+
+
+def test_a_number_of_the_module_that_decides_in_the_backward_pass_is_named() -> None:
+    model = Trained("its own")
+    with torch.no_grad():
+        model.scaled.own[2] = 0.0
+    held = held_by(model)
+    assert (held["tensor"], held["index"], held["value"], held["instead"]) == ("scaled.own", [2], 0.0, 1.0)
+    assert held["in_file"] is False
+
+
+def test_where_the_inputs_have_a_part_in_it_no_number_is_blamed() -> None:
+    assert held_by(Trained("its inputs")) is None

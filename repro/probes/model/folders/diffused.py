@@ -41,7 +41,9 @@ def make(case: dict[str, Any], source: Source, prompts: list[str]) -> Made:
     device = pick_device(case.get("device"))
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else torch.float32  # the library's own default
     trust = bool(case.get("trust_remote_code"))
-    folder = str(source.folder)
+    folder = str(source.folder or source.config)
+    if case.get("attn"):
+        raise CannotLoad("A model of diffusers does not choose its attention by --attn: leave it out.")
     torch.manual_seed(SEED)  # keys that the files lack are drawn: the same way in every run
     is_pipeline = bool(parts_of(folder))
     module: nn.Module
@@ -49,9 +51,11 @@ def make(case: dict[str, Any], source: Source, prompts: list[str]) -> Made:
     with quiet():
         library: Any = importlib.import_module("diffusers")
         if is_pipeline:
+            if source.seed is not None:
+                raise CannotLoad("A pipeline has no random weights: give one of its parts with --weights random:SEED.")
             module = _pipeline(library, folder, dtype, trust, prompts)
         else:
-            module, info = _part(library, folder, dtype)
+            module, info = _part(library, folder, dtype, source.seed)
     module.eval().to(device)
     if case.get("inputs"):
         loaded, given = ready_alone(module), None
@@ -69,13 +73,16 @@ def _named(loaded: Loaded, source: Source, is_pipeline: bool) -> Loaded:
     return replace(loaded, source=replace(loaded.source, package=source.package) if is_pipeline else source)
 
 
-def _part(library: Any, folder: str, dtype: torch.dtype) -> tuple[nn.Module, dict[str, list[Any]]]:
+def _part(library: Any, folder: str, dtype: torch.dtype, seed: Optional[int]) -> tuple[nn.Module, dict[str, list[Any]]]:
     name = str(_object(folder, "config.json").get("_class_name"))
     chosen: Any = getattr(library, name, None)
     is_model = isinstance(chosen, type) and issubclass(chosen, library.ModelMixin)
     if not is_model:
         version = library.__version__
         raise CannotLoad(f"diffusers {version} has no model {name}, which the folder's configuration names.")
+    if seed is not None:
+        torch.manual_seed(seed)
+        return chosen.from_config(_object(folder, "config.json")).to(dtype), {}
     try:
         module, info = chosen.from_pretrained(
             folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True,

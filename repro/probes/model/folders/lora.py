@@ -22,12 +22,17 @@ from ...checkpoint.files import adapter_weights
 from ...checkpoint.opening import read_json, shown
 from ..compat import CannotLoad
 from ..load import Loaded, opened
-from . import tuned
+from . import by_peft
+from .by_peft import ByPeft
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 PARTS = re.compile(r"(?P<layer>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(\.[\w-]+)?(\.weight)?")
-OTHER_KINDS = ("use_dora", "use_qalora", "use_bdlora", "megatron_config")  # settings that make it no plain LoRA
+# Settings that make it no plain LoRA.
+OTHER_KINDS = (
+    "use_dora", "use_qalora", "use_bdlora", "megatron_config", "lora_bias", "target_parameters", "layer_replication",
+    "trainable_token_indices", "alora_invocation_tokens", "arrow_config",
+)  # fmt: skip
 RANK = 8  # PEFT's own, where the settings name none
 FIRST, NAMED = 3, 5  # names in a message
 
@@ -45,26 +50,6 @@ class Adapter:
     strange: list[str] = field(default_factory=list)
     halved: list[str] = field(default_factory=list)
     active: bool = True
-
-    @property
-    def words(self) -> str:
-        count = len(self.layers)
-        rank = f" of rank {self.rank}" if self.rank > 0 else ""
-        return f"with a LoRA adapter{rank} on {count} layer{'' if count == 1 else 's'}, not merged"
-
-    def faults(self) -> Iterator[str]:
-        """What is wrong with its file or its settings, in words."""
-        if self.strange:
-            yield f"the adapter has keys that the model does not: {', '.join(self.strange[:NAMED])}"
-        if self.halved:
-            missing = [_other_half(key) for key in self.halved]
-            yield f"the adapter lacks one of the two matrices of a layer: there is no {', '.join(missing[:NAMED])}"
-        ranks = sorted({int(a.shape[0]) for a, _, _ in self.layers.values()})
-        if self.layers and self.rank < 1:
-            yield (
-                f"{CONFIG} says r={self.rank}, and the matrices have the rank {', '.join(map(str, ranks))}: PEFT"
-                " refuses such an adapter. Here it is computed with the matrices' own"
-            )
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
@@ -94,6 +79,26 @@ class Adapter:
             for parameter, data in kept:
                 parameter.data = data
 
+    @property
+    def words(self) -> str:
+        count = len(self.layers)
+        rank = f" of rank {self.rank}" if self.rank > 0 else ""
+        return f"with a LoRA adapter{rank} on {count} layer{'' if count == 1 else 's'}, not merged"
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with its file or its settings, in words."""
+        if self.strange:
+            yield f"the adapter has keys that the model does not: {', '.join(self.strange[:NAMED])}"
+        if self.halved:
+            missing = [_other_half(key) for key in self.halved]
+            yield f"the adapter lacks one of the two matrices of a layer: there is no {', '.join(missing[:NAMED])}"
+        ranks = sorted({int(a.shape[0]) for a, _, _ in self.layers.values()})
+        if self.layers and self.rank < 1:
+            yield (
+                f"{CONFIG} says r={self.rank}, and the matrices have the rank {', '.join(map(str, ranks))}: PEFT"
+                " refuses such an adapter. Here it is computed with the matrices' own"
+            )
+
 
 def _other_half(key: str) -> str:
     """The key of the matrix that belongs to this one."""
@@ -101,61 +106,52 @@ def _other_half(key: str) -> str:
     return head + ("lora_B" if part == "lora_A" else "lora_A") + tail
 
 
-def put_on(loaded: Loaded, folder: str) -> Union[Adapter, tuned.Tuned]:
-    """The adapter of a folder on the model; ``loaded.adapter`` has it from then on. A plain LoRA is computed by its
-    formula, any other kind by PEFT.
+def put_on(loaded: Loaded, folder: str) -> "Union[Adapter, ByPeft]":
+    """The adapter of a folder on the model; ``loaded.adapter`` has it from then on.
 
     Raises:
-        CannotLoad: it is of a kind that only PEFT knows, or fits no layer of the model.
+        CannotLoad: it is of a kind that only PEFT knows, which is not here, or fits no layer of the model.
     """
     settings = read_json(os.path.join(folder, CONFIG), limits.CONFIG_BYTES)
     if not isinstance(settings, dict):
         raise CannotLoad(f"{CONFIG} holds {shown(settings)}: expected an object of settings.")
-    kind = _other_kind(settings)
-    if kind is not None and not tuned.is_here():
+    other = _other_kind(settings)
+    if other is not None and by_peft.is_there():
+        loaded.adapter = by_peft.put_on(loaded, folder, other)
+        return loaded.adapter
+    if other is not None:
         raise CannotLoad(
-            f"The adapter is {kind}, which needs the package peft:"
-            f" {sys.executable} does not have it (pip install peft)."
-            " Or give the model with the adapter merged into it (merge_and_unload(), save_pretrained())."
+            f"The adapter is {other}, which needs the package peft, and {sys.executable} does not have it (pip install"
+            " peft); only plain LoRA is computed here. Or give the model with the adapter merged into it"
+            " (merge_and_unload(), save_pretrained())."
         )
     found = adapter_weights(folder)
     if not found.names:
         raise CannotLoad(
             f"The adapter has no weights: {folder} holds no adapter_model.safetensors or adapter_model.bin."
         )
-    if kind is not None:
-        return tuned.put_on(loaded, folder, kind)
     path = os.path.join(folder, found.names[0])
     keys = [entry.name for header in found.headers for entry in header.entries]
     if found.format == "pickle":
         from ...checkpoint.files import load_pickle
 
         keys = list(load_pickle(path, "cpu"))
+    loaded.model.requires_grad_(False)  # as PEFT does: what is trained is the adapter
     adapter = _read(loaded, settings, path, keys)
     if not adapter.layers and not adapter.replaced:
         raise CannotLoad(
             f"The adapter fits no layer of {loaded.class_name}: it has {', '.join(map(shown, keys[:FIRST]))}."
             f" Its base model is said to be {shown(settings.get('base_model_name_or_path'))}."
         )
-    _train_alone(loaded, adapter)
     loaded.adapter = adapter
     return adapter
 
 
-def _train_alone(loaded: Loaded, adapter: Adapter) -> None:
-    """What a training of an adapter changes, as PEFT has it: its own parts, and not the base model."""
-    matrices = {id(matrix) for a, b, _ in adapter.layers.values() for matrix in (a, b)}
-    for name, parameter in loaded.model.named_parameters():
-        parameter.requires_grad_(id(parameter) in matrices or name in adapter.replaced)
-
-
 def _other_kind(settings: dict[str, Any]) -> Optional[str]:
-    """What kind of adapter it is, in words, where it is no plain LoRA."""
+    """What makes it no plain LoRA, in words."""
     kind = str(settings.get("peft_type", "LORA")).upper()
     odd = next((name for name in OTHER_KINDS if settings.get(name)), None)
-    if kind == "LORA" and odd is None:
-        return None
-    return f"of kind {kind}" if kind != "LORA" else f"with {odd}"
+    return f"of kind {kind}" if kind != "LORA" else None if odd is None else f"with {odd}"
 
 
 def _read(loaded: Loaded, settings: dict[str, Any], path: str, keys: list[str]) -> Adapter:
@@ -186,6 +182,7 @@ def _read(loaded: Loaded, settings: dict[str, Any], path: str, keys: list[str]) 
     with torch.no_grad():
         for name, value in adapter.replaced.items():
             parameters[name].data = value.to(parameters[name])
+            parameters[name].requires_grad_(True)
     return adapter
 
 

@@ -21,6 +21,7 @@ from ...checkpoint import pickled
 from ...checkpoint.files import list_weights
 from ...checkpoint.resolve import CannotResolve
 from ...observe.source import is_inner
+from ...observe.watch import inside
 from ...protocol.failures import in_words
 from ...values.figures import same_values
 from ...values.nest import rebuild
@@ -52,6 +53,7 @@ def make(case: dict[str, Any]) -> Made:
     """
     name = os.path.basename(str(case["factory"]))
     module, inputs, optimizer = _given(str(case["factory"]))
+    module = inside(module)
     kinds, rows = _weights(module, case)
     device = pick_device(case.get("device")) if case.get("device") else None
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else None
@@ -60,11 +62,11 @@ def make(case: dict[str, Any]) -> Made:
     if device is not None or dtype is not None:
         module.to(device=device, dtype=dtype)
         inputs = rebuild(inputs, Tensor, lambda item: _moved(item, device, dtype, own))
-    if inputs is None and getattr(module, "config", None) is None:
+    if inputs is None and getattr(module, "config", None) is None and not case.get("inputs"):
         kind = type(module).__name__
         raise CannotLoad(
             f"{name} gives a {kind} alone, and what it takes is not known. Return its inputs beside it: "
-            "(module, tensor), (module, (tensor, ...)) or (module, {'argument': tensor, ...})."
+            "(module, tensor), (module, (tensor, ...)) or (module, {'argument': tensor, ...}), or give --inputs."
         )
     args, kwargs = _call(inputs)
     try:
