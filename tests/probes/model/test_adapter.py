@@ -100,7 +100,7 @@ def test_a_sound_adapter_is_good_in_each_way(base, tmp_path):
     write(tmp_path / "adapter", base["llama"], "llama")
     found = ends(tmp_path / "adapter", *STEPS)
     assert {step: end["verdict"] for step, end in found.items()} == dict.fromkeys(STEPS, "good")
-    assert found["files"]["reason"].endswith(f"an adapter (LoRA) on {base['llama']}")
+    assert found["files"]["reason"].endswith(f"an adapter on {base['llama']}")
     assert "with a LoRA adapter of rank 4 on 2 layers, not merged" in found["load"]["reason"]
     tensors = found["weights"]["payload"]["tensors"]
     assert tensors == len(families.build("llama").state_dict()) + 4
