@@ -30,6 +30,8 @@ WIDEST = 3.38e38
 """Below the largest numbers of bfloat16 and float32: no dtype that a model is loaded in reaches further."""
 FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
+ATTENTION = "torch.nn.functional.multi_head_attention_forward"
+"""PyTorch's own attention in Python, which is given the mask and does the softmax."""
 COMES_WITH = "transformers_modules"
 """The package under which Transformers imports code that comes with a model: its authors are not known."""
 ALONE = frozenset({"operator", "operators"})
@@ -159,6 +161,13 @@ def _pytorch(answer: Answer) -> Owner | None:
         return Owner(
             "pytorch",
             f"{origin.op} gives {origin.value} from finite inputs where float64 arithmetic gives {plain(value)}.",
+        )
+    if origin.library == ATTENTION and origin.mechanism == "masked_row":
+        return Owner(
+            "pytorch",
+            f"{ATTENTION} gives {origin.value} for a query whose mask leaves no key, by a softmax of its own. "
+            "scaled_dot_product_attention, which it takes with need_weights=False, gives zero there since PyTorch 2.5 "
+            "(pytorch#103749).",
         )
     if origin.library == "torch.nn.init":
         return Owner("pytorch", f"{origin.library} computes it, from arguments that are finite.")

@@ -17,6 +17,7 @@ from repro.report.render import LIMIT
 from repro.sharing.forms.fill import BUNDLE, PLACEHOLDER, TITLE_LIMIT
 from repro.sharing.forms.folder import BLOCKS_TITLE, WORDS, Run, chosen, report_path, script_path
 from repro.sharing.forms.forms import Form, forms, parse
+from repro.sharing.forms.sections import FILES
 from repro.sharing.latest import newest, same, tried
 from repro.sharing.problem import Problem
 from repro.sharing.rules import of_body, of_script
@@ -93,6 +94,10 @@ def _script(run: Run, form: Form) -> Iterator[Problem]:
     if form.self_contained and script.checkpoint:
         found = f"{script.path} reads a checkpoint, and {form.repository} accepts no script that needs a download"
         yield Problem("refused", "script", found, "Find a smaller one, or say why none shows the fault.")
+    if script.reads:
+        found = f"{script.path} reads {listed(list(script.reads[:FILES]))}, which nobody else has"
+        to_do = "Write what it needs of them into the script, or make it from a seed."
+        yield Problem("refused", "script", found, to_do)
     yield from of_script(form, script, _read(script_path(run, script)))
 
 

@@ -29,7 +29,7 @@ from repro.core.payloads import (
 from repro.core.records import Case, Kind, Outcome
 from repro.core.sentences import origin_sentence
 from repro.diagnosis.known import Exclusion
-from repro.diagnosis.owner import owner
+from repro.diagnosis.owner import ATTENTION, owner
 
 BAD = Outcome.BAD
 ADD, TANH, FLASH = "aten.add.Tensor", "aten.tanh.default", "aten._scaled_dot_product_flash_attention_for_cpu.default"
@@ -242,6 +242,12 @@ def test_an_operator_that_is_wrong_by_itself_is_pytorchs(op, mechanism, expected
 def test_without_a_verified_script_of_torch_alone_nothing_is_called_pytorchs(more):
     assert owner(born(alone("kernel", 0.5, **more), mechanism="kernel")).project is None
     assert owner(born({**alone("kernel", 0.5), "reproducer": None}, mechanism="kernel")).project is None
+
+
+@pytest.mark.parametrize(("library", "project"), [(ATTENTION, "pytorch"), (None, "caller")])
+def test_a_masked_row_in_pytorchs_own_attention_is_pytorchs(library, project):
+    row = {"op": "aten._softmax.default", "mechanism": "masked_row", "code": "__main__", "library": library}
+    assert owner(born(alone("masked_row", None), **row)).project == project
 
 
 def departed(op, script):

@@ -83,6 +83,12 @@ def test_a_script_that_is_not_verified_is_refused(tmp_path, project):
     assert problem.found == "reproducer.py is not verified (it ended with 0)"
 
 
+def test_a_script_that_reads_a_file_of_the_users_is_refused(tmp_path):
+    run = filed(tmp_path, "pytorch", reproducer={"reads": ["data/x.npz"]})
+    assert "reads data/x.npz, which nobody else has" in refused(run, "pytorch")[0].found
+    assert "It reads `data/x.npz`, not handed on with it." in (run.folder / "report-pytorch.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("project", FORMS)
 @pytest.mark.parametrize("gone", ["text", "heading"])
 def test_a_required_field_that_is_empty_or_missing_is_refused(tmp_path, project, gone):

@@ -27,6 +27,7 @@ from .edits.statements import (
     blocks,
     called_once,
     drawn_anew,
+    fewer_rounds,
     listed,
     not_needed,
     not_run,
@@ -34,6 +35,7 @@ from .edits.statements import (
     plain,
     removal,
     seeded,
+    uncompiled,
 )
 from .edits.variables import inlined
 from .runs.conduct import CONDUCT
@@ -69,8 +71,8 @@ class Seen:
     """What was seen in one run of the script, which orders the questions.
 
     ran, bad, shapes: the statements that ran, those that bind a bad value, and tensors that they bind. modules: names
-    of modules. options: by name, the values of parsed arguments and of other records. written: as literals, what
-    statements bind that read a file.
+    of modules. options: by name, the values of parsed arguments and of other records. written: what statements bind
+    that read a file, without it. rounds: of loops, until values went bad.
     """
 
     ran: frozenset[int]
@@ -79,6 +81,7 @@ class Seen:
     modules: frozenset[str]
     options: Mapping[str, Mapping[str, Any]]
     written: Literals
+    rounds: Mapping[frozenset[int], tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 Asked = tuple[Optional[State], Optional[int]]
@@ -108,6 +111,9 @@ class Shrinking:
 
     def run(self, seen: Seen) -> None:
         """Every kind of change, again as long as one of them is kept."""
+        if self._fault.how != COMPILED:  # what is compiled takes seconds in each run
+            self._sweep(uncompiled(self.state.tree))
+        self._sweep(fewer_rounds(self.state.tree, seen.rounds))
         self._sweep([not_run(self.state.tree, seen.ran)])
         self._asserting()
         self._ending(seen.bad)
@@ -503,6 +509,7 @@ def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
         frozenset(recorded.modules),
         recorded.options,
         {(places[line], name): texts for (line, name), texts in recorded.written.items() if line in places},
+        {places[line]: counts for line, counts in recorded.rounds.items() if line in places},
     )
 
 

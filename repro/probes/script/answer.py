@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from ..origin.search import sentence
 from ..program.answer import smallest
-from ..program.search import Answer, Watched, inside_the_fast_path, payload, search, watch
+from ..program.search import FAST_PATH, Answer, Watched, inside_the_fast_path, payload, search, watch
 from ..program.settings import SETTINGS
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
@@ -19,6 +19,7 @@ from .run import run_plainly
 from .runs import Runs
 
 ROUNDING = "script.rounding:watched_rounding"
+PLAIN_ATTENTION = "attn=math"
 
 
 @dataclass
@@ -152,6 +153,9 @@ def ablation(script: Script, name: str) -> Outcome:
         return "skip", f"there is no such change for a script; known: {', '.join(SETTINGS)}", change
     if script.by_chance:
         return "skip", f"{script.chance.words}; so this says nothing", change
+    nothing = _nothing_to_change(script, name)
+    if nothing is not None:
+        return "skip", nothing, change
     runs = script.runs
     ran = runs.unwatched(name)
     if runs.well(ran) and not script.chance.same(runs, name):
@@ -161,6 +165,18 @@ def ablation(script: Script, name: str) -> Outcome:
     if runs.well(ran) and ran.verdict == "good":
         return "good", ran.reason, change
     return "skip", ran.reason, change
+
+
+def _nothing_to_change(script: Script, name: str) -> Optional[str]:
+    """Why the script has nothing that this changes, as far as its watched run tells; None where it may have."""
+    watched = script.watch()
+    if not watched.same or watched.seen is None:
+        return None
+    if name == FAST_PATH and not watched.seen.fast_path:
+        return "the script calls none of PyTorch's transformer layers"
+    if name == PLAIN_ATTENTION and not (watched.seen.attention or watched.seen.fast_path):
+        return "the script runs no fused attention"
+    return None
 
 
 def reduce(script: Script, trials: Trials) -> Outcome:

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from repro.core.answer import Answer
 from repro.core.encoding import replace
-from repro.core.sentences import listed
+from repro.core.sentences import listed, named_mechanism, sentence
 from repro.report import opening
 from repro.report.markdown import code, text
 from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
@@ -221,7 +221,16 @@ def _generated(answer: Answer, parts: Sequence[str], folded: Sequence[str]) -> s
 
 
 def _title(form: Form, answer: Answer) -> str:
-    title = " ".join(f"{form.title}{opening.title(answer)}".split())
+    """Of a user's script, whose name tells nobody anything, the fault and the release; else that of the report."""
+    origin, package = answer.origin, form.package
+    said = opening.title(answer)
+    if answer.script is not None and origin is not None:
+        place = origin.op if package == "torch" else origin.module_class or origin.op
+        what = sentence(named_mechanism(origin, answer.bisect).partition(" (")[0])
+        version = {"torch": answer.cell.torch, "transformers": answer.cell.transformers}.get(package)
+        release = f" ({package} {version}, {answer.cell.device or 'cpu'})" if version else ""
+        said = f"{what} in {place}{release}"
+    title = " ".join(f"{form.title}{said}".split())
     return title if len(title) <= TITLE_LIMIT else title[: TITLE_LIMIT - 4] + " ..."
 
 

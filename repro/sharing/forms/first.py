@@ -97,6 +97,8 @@ def _loudness(answer: Answer) -> str:
         return "loud: the process is killed"
     if answer.kind is Kind.NONFINITE:
         return "silent: the call returns, and no exception says that the numbers are not finite"
+    if answer.kind is Kind.DIVERGENT:
+        return "silent: the call returns finite numbers that rounding does not explain"
     if answer.kind is Kind.LOAD:
         return "silent: from_pretrained returns a model"
     return ""

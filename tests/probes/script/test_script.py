@@ -357,3 +357,23 @@ def test_a_change_that_changes_nothing_does_not_apply(lines, narrow, compiled, t
     for name, applies in (("dtype=float32", narrow), ("compile=off", compiled)):
         verdict, reason, _ = ablation(found, name)
         assert (verdict, reason in IDLE.values()) == (("bad", False) if applies else ("skip", True))
+
+
+@pytest.mark.parametrize(
+    ("lines", "attention", "layers"),
+    [
+        (["x = torch.zeros(1)"], False, False),
+        (["q = torch.zeros(1, 1, 2, 4)", "x = torch.nn.functional.scaled_dot_product_attention(q, q, q)"], True, False),
+        (
+            ["net = torch.nn.MultiheadAttention(4, 2)", "x = net(*[torch.ones(2, 1, 4)] * 3)[0] * 0"],
+            True,
+            True,
+        ),
+    ],
+)
+def test_without_attention_no_other_way_of_it_is_tried(lines, attention, layers, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text("\n".join(["import torch", *lines, "assert (x / x).isfinite().all()"]), "utf-8")
+    found = asked(str(path))
+    tried = {name: ablation(found, name)[0] for name in ("attn=math", "fast_path=off")}
+    assert tried == {"attn=math": "bad" if attention else "skip", "fast_path=off": "bad" if layers else "skip"}
