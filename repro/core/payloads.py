@@ -521,7 +521,8 @@ class Rounding(Record, frozen=True, kw_only=True):
     """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding.
 
     ``drawn``: those of ``not_judged`` that draw random numbers. ``apart``: how far the two tensors that the script
-    compared last are from each other, in units of the coarsest dtype of the run.
+    compared last are from each other, in units of the coarsest dtype of the run. ``nonfinite``: whether an operator
+    got or gave a NaN or Inf, of which float64 of the same operator is no judge.
     """
 
     within: bool | None = None
@@ -537,6 +538,7 @@ class Rounding(Record, frozen=True, kw_only=True):
     value: Number | None = None
     reference_value: Number | None = None
     index: tuple[int, ...] = ()
+    nonfinite: bool = False
 
     @property
     def is_more(self) -> bool:
@@ -546,7 +548,7 @@ class Rounding(Record, frozen=True, kw_only=True):
     @property
     def explains_all(self) -> bool:
         """Whether every operator was held against float64 and is within what its dtype allows, and that is enough."""
-        return bool(self.within) and not self.not_judged and not self.is_more
+        return bool(self.within) and not self.not_judged and not self.is_more and not self.nonfinite
 
 
 class Bisect(Section, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,7 +200,10 @@ def offer(
     def ask(script: Script, handed: str) -> Tried:
         if listener is not None:
             listener.note(f"verifying the reproducer that {script.does}")
-        tried.append(_tried(script, handed, python, _run_of(script, answer, run)))
+        found = _tried(script, handed, python, _run_of(script, answer, run))
+        if found.result.verified and not _beside_it(script, answer):  # it does without what it looks for
+            found = dataclasses.replace(found, script=dataclasses.replace(found.script, reads=()))
+        tried.append(dataclasses.replace(found, result=_qualified(found.script, found.result)))
         return tried[-1]
 
     for_all = [pair for pair in pairs if pair[0].level != "change"]
@@ -340,15 +344,21 @@ def _masked(candidates: Sequence[Script], answer: Answer, hashes: Mapping[str, s
 
 
 def _run_of(script: Script, answer: Answer, run: Run) -> Callable[..., Verification]:
-    """Runs a user's script where it finds what it reads below its own folder or the current one: the file or folder
-    that each of these paths begins with.
+    """Runs a script where it finds what it reads."""
+    beside = _beside_it(script, answer)
+    return functools.partial(run, beside=beside) if beside else run
+
+
+def _beside_it(script: Script, answer: Answer) -> dict[str, Path]:
+    """What a user's script reads below its own folder or the current one: the file or folder that each of these paths
+    begins with.
     """
     found: dict[str, Path] = {}
     for name in dict.fromkeys(path.partition("/")[0] for path in script.reads):
         for folder in (Path(answer.case.model).parent, Path.cwd()):
             if (folder / name).exists():
                 found.setdefault(name, (folder / name).absolute())
-    return functools.partial(run, beside=found) if found else run
+    return found
 
 
 def _tried(script: Script, text: str, python: str, run: Callable[..., Verification]) -> Tried:
@@ -357,16 +367,15 @@ def _tried(script: Script, text: str, python: str, run: Callable[..., Verificati
     # Where each run loads a whole model, the memory is for one.
     together = script.checkpoint is None
     ask = functools.partial(run, runs=UNSEEDED_RUNS) if script.unseeded else run
-    result = _qualified(script, ask(python, handed.text, script.argv, together=together))
+    result = _same_fault(script, ask(python, handed.text, script.argv, together=together))
     if result.verified or handed.text == script.text:
         return Tried(handed, result)
-    whole = _qualified(script, ask(python, script.text, script.argv, together=together))
+    whole = _same_fault(script, ask(python, script.text, script.argv, together=together))
     return Tried(handed, whole, masked=True) if whole.verified else Tried(handed, result)
 
 
 def _qualified(script: Script, result: Verification) -> Verification:
     """With what chance, or a file that is not handed on, has to do with it."""
-    result = _same_fault(script, result)
     words = ""
     if script.unseeded:
         words += f" It draws random numbers without a seed ({', '.join(script.unseeded)}), so chance has a part in it."
@@ -378,6 +387,8 @@ def _qualified(script: Script, result: Verification) -> Verification:
 def _same_fault(script: Script, result: Verification) -> Verification:
     """A script that shows another bad value than the reduction saw shows another fault."""
     if not result.verified or script.seen is None or f"seen {script.seen} " in result.output:
+        return result
+    if any(script.seen in pair for pair in re.findall(r"seen (\(\S*j\)) ", result.output)):  # a complex number
         return result
     reason = f"It shows another fault, with a value other than {script.seen}: {result.output.splitlines()[-1]}"
     return dataclasses.replace(result, verified=False, reason=reason)

@@ -162,6 +162,9 @@ def _no_bug(run: Run) -> Iterator[Problem]:
         found = "every operator is within its dtype's own rounding of float64"
         yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
     for fault in run.answer.looks_like:
+        if fault.result == "not run" and fault.outcome == "bug":
+            found = f"whether it is {fault.issue} ({fault.title or fault.what}) is not known"
+            yield Problem("unknown", "duplicate", found, f"What tells: {fault.question}. If it is, add to that issue.")
         if fault.result != "agrees":
             continue
         if fault.outcome != "bug":

@@ -158,10 +158,12 @@ def ablation(script: Script, name: str) -> Outcome:
         return "skip", nothing, change
     runs = script.runs
     ran = runs.unwatched(name)
+    if ran.idle:  # how it ends then says nothing of the change: a mode that watches for it takes a fast path away
+        return "skip", ran.idle[0], change
     if runs.well(ran) and not script.chance.same(runs, name):
         return "skip", "good, but not under each seed, and the script sets none", change
     if runs.same(ran):
-        return ("skip", ran.idle[0], change) if ran.idle else ("bad", ran.reason, change)
+        return "bad", ran.reason, change
     if runs.well(ran) and ran.verdict == "good":
         return "good", ran.reason, change
     return "skip", ran.reason, change

@@ -19,7 +19,7 @@ from repro.report import opening
 from repro.report.markdown import code, text
 from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
 from repro.sharing.forms.environment import environment
-from repro.sharing.forms.first import Releases, first_lines, has_border, not_theirs
+from repro.sharing.forms.first import Releases, first_lines, has_border, whose
 from repro.sharing.forms.forms import Field, Form, body, boxes
 from repro.sharing.forms.sections import (
     Quoted,
@@ -168,7 +168,12 @@ class _Draft:
         """The texts of all fields, with those pieces that are named."""
         answer, quoted = self.answer, self.quoted
         wanted = f"**Expected:** {expected(answer, quoted)}"
-        first = [not_theirs(answer, self.form), first_lines(answer, self.form.package, self.releases, self.latest)]
+        theirs, said_first = (
+            whose(answer, self.form),
+            first_lines(answer, self.form.package, self.releases, self.latest),
+        )
+        own = answer.owner is not None and self.form.is_for(answer.owner.project)
+        first = [said_first, theirs] if own else [theirs, said_first]
         decide = "\n".join(filter(None, first))
         shown = [decide, self._search(), *_scripts(answer, quoted, kept, whole=self.whole)]
         table = next((part for name in TABLES for part in self.report if part.heading == name), None)

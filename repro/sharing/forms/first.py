@@ -41,15 +41,17 @@ def first_lines(answer: Answer, package: str, tried: Releases, latest: Tried | N
     return "\n".join(f"- **{name}:** {words}" for name, words in said.items() if words)
 
 
-def not_theirs(answer: Answer, form: Form) -> str:
-    """A line of the same list, where the run says that the fault is another's, or none: who reads the form learns it
-    before anything else.
+def whose(answer: Answer, form: Form) -> str:
+    """A line of the same list: why the run says that the fault is theirs; or that it is another's, or none: who reads
+    the form learns it before anything else.
     """
     owner = answer.owner
-    if owner is None or form.is_for(owner.project) or (owner.project is None and not answer.is_rounding):
+    if owner is None or (owner.project is None and not answer.is_rounding):
         return ""
-    whose = f"{owner_name(owner.project)}, by this run. " if owner.project else ""
-    return f"- **Owner:** {whose}{text(full_stop(owner.reason))}"
+    if form.is_for(owner.project):
+        return f"- **Why here:** {text(full_stop(owner.reason))}"
+    name = f"{owner_name(owner.project)}, by this run. " if owner.project else ""
+    return f"- **Owner:** {name}{text(full_stop(owner.reason))}"
 
 
 def has_border(answer: Answer, package: str) -> bool:
