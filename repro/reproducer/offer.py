@@ -33,13 +33,13 @@ OTHER = "reproducer_{level}.py"
 CHANGED = "reproducer_changed.py"
 ADDRESSED: Mapping[str | None, tuple[str, ...]] = {
     "pytorch": ("operator", "operators", "script of torch"),
-    "caller": ("change",),
+    "caller": ("change", "script"),
     "transformers": ("configuration", "script of transformers", "load", "published", "module", "model"),
 }
 """Which scripts the owner of a fault can act on, the most telling first: PyTorch wants PyTorch alone, and a script that
 does not import Transformers is no report to Transformers. A whole model is before one of its layers where anybody can
-fetch it, and behind it where not. The caller gets the lines to change, and the makers of another package a script that
-imports it. Where there is no such script, it is the smallest."""
+fetch it, and behind it where not. The caller gets the lines to change, else the own script made smaller, and the makers
+of another package a script that imports it. Where there is no such script, it is the smallest."""
 
 UNSEEDED_RUNS = 20
 """Of a script that draws random numbers without a seed: one that shows its fault nine times of ten passes three runs in

@@ -170,9 +170,11 @@ def ablation(script: Script, name: str) -> Outcome:
 
 
 def _nothing_to_change(script: Script, name: str) -> Optional[str]:
-    """Why the script has nothing that this changes, as far as its watched run tells; None where it may have."""
+    """Why the script has nothing that this changes, as far as its watched run tells, which need not end in the same
+    way; None where it may have.
+    """
     watched = script.watch()
-    if not watched.same or watched.seen is None:
+    if watched.seen is None or (watched.ran.verdict == "skip" and not watched.same):
         return None
     if name == FAST_PATH and not watched.seen.fast_path:
         return "the script calls none of PyTorch's transformer layers"
