@@ -103,7 +103,8 @@ class ScriptRecord(Record, frozen=True, kw_only=True):
     """One script that was run. ``level``: operator, module, model, file, crash, ... ; ``path`` is None if not kept.
 
     ``seconds``: what the longest of its runs took. ``masked``: it shows the fault only with the private words that are
-    masked in its file.
+    masked in its file. ``reads``: files that it reads and that are not handed on with it; they lay beside it where it
+    was run.
     """
 
     level: str
@@ -120,6 +121,7 @@ class ScriptRecord(Record, frozen=True, kw_only=True):
     reason: str = ""
     masked: bool = False
     seconds: float | None = None
+    reads: tuple[str, ...] = ()
 
 
 class Change(Record, frozen=True, kw_only=True):

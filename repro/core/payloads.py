@@ -433,7 +433,8 @@ class Origin(Record, frozen=True, kw_only=True):
     parameter whose gradient went bad first. ``generate_step`` counts the passes of a generation from 0, ``train_step``
     the steps of a training, ``micro_batch`` the parts of such a step. ``came_in`` is of a value that came in from
     outside. ``layer`` is the one that a fault needs: "inductor", "aot_eager", "fast path".
-    ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init".
+    ``library`` is the module of PyTorch's own Python code that runs the operator, such as "torch.nn.init", or the
+    function that does a whole attention.
     ``cause_source`` is the line that made its inputs what they are: of a mask, the line that wrote it.
     ``decided_by`` is "integers" where other integers in the same call (labels, lengths) give a finite result, and
     "epsilon" where the module's epsilon is 0; "constant" or "default constant" where one is 0 in the dtype, given to
@@ -521,7 +522,8 @@ class Rounding(Record, frozen=True, kw_only=True):
     """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding.
 
     ``drawn``: those of ``not_judged`` that draw random numbers. ``apart``: how far the two tensors that the script
-    compared last are from each other, in units of the coarsest dtype of the run.
+    compared last are from each other, in units of the coarsest dtype of the run. ``nonfinite``: whether an operator
+    got or gave a NaN or Inf, of which float64 of the same operator is no judge.
     """
 
     within: bool | None = None
@@ -537,6 +539,7 @@ class Rounding(Record, frozen=True, kw_only=True):
     value: Number | None = None
     reference_value: Number | None = None
     index: tuple[int, ...] = ()
+    nonfinite: bool = False
 
     @property
     def is_more(self) -> bool:
@@ -546,7 +549,7 @@ class Rounding(Record, frozen=True, kw_only=True):
     @property
     def explains_all(self) -> bool:
         """Whether every operator was held against float64 and is within what its dtype allows, and that is enough."""
-        return bool(self.within) and not self.not_judged and not self.is_more
+        return bool(self.within) and not self.not_judged and not self.is_more and not self.nonfinite
 
 
 class Bisect(Section, frozen=True, kw_only=True):
@@ -757,8 +760,8 @@ class Listing(Record, frozen=True, kw_only=True):
 
     ``lines_before`` and ``lines`` count lines of code. ``whole``: it is the script as it is. ``complete``: nothing more
     can be left out by what was tried, rather than that the time was up. ``change``: with which it is good; None where
-    no such change was found. ``unseeded``: the generators that it draws from without a seed. ``reads``: the names of
-    the files of data that it reads.
+    no such change was found. ``unseeded``: the generators that it draws from without a seed. ``reads``: the files of
+    data that it reads, as paths below its folder or the current one, else by name.
     """
 
     text: str

@@ -20,7 +20,8 @@ from repro.core.payloads import (
     Watch,
     Weights,
 )
-from repro.core.records import Header, Observation
+from repro.core.records import Header, Observation, Outcome
+from repro.core.sentences import many
 from repro.core.sweep_answers import Prompts
 from repro.diagnosis.sections import payload, section
 from repro.diagnosis.verdict import Judgement
@@ -47,7 +48,7 @@ def answer(
     return Answer(
         verdict=judgement.verdict.outcome,
         reason=judgement.verdict.reason,
-        headline=judgement.verdict.reason,
+        headline=_headline(judgement, section(observations, "script", Script)),
         kind=judgement.kind,
         model=ModelInfo(
             id=case.model,
@@ -93,6 +94,19 @@ def answer(
         kit_sha256=header.kit_sha256,
         evidence_sha256=evidence_sha256,
     )
+
+
+def _headline(judgement: Judgement, script: Script | None) -> str:
+    """The answer in one sentence; of a good script what was asked of it, for what it printed last need not say that."""
+    reason = judgement.verdict.reason
+    if script is None or judgement.verdict.outcome is not Outcome.GOOD or script.verdict is not Outcome.GOOD:
+        return reason
+    runs = 1 + script.further_runs
+    well = runs - script.otherwise
+    ended = f"in {well} of {many(runs, 'run')}" if runs > 1 else "in one run"
+    printed = f" It ended with: {reason}" if any(map(str.strip, script.lines)) or script.unseeded else ""
+    verdict = "That is its own verdict: its numbers were not looked at."
+    return f"The script ended with exit status 0 {ended}. {verdict}{printed}"
 
 
 def _step(observation: Observation) -> StepRow:

@@ -6,6 +6,8 @@ excludes, or that cannot hold what the file holds, is the caller's, with advice 
 is open, and the reason says what is missing.
 """
 
+import math
+
 from repro.core.answer import Answer, ScriptRecord
 from repro.core.encoding import number
 from repro.core.finite.diff import SIDES
@@ -30,6 +32,8 @@ WIDEST = 3.38e38
 """Below the largest numbers of bfloat16 and float32: no dtype that a model is loaded in reaches further."""
 FUSED = "scaled_dot_product"
 """Part of the name of each operator that does a whole attention, mask included."""
+ATTENTION = "torch.nn.functional.multi_head_attention_forward"
+"""PyTorch's own attention in Python, which is given the mask and does the softmax."""
 COMES_WITH = "transformers_modules"
 """The package under which Transformers imports code that comes with a model: its authors are not known."""
 ALONE = frozenset({"operator", "operators"})
@@ -167,6 +171,13 @@ def _pytorch(answer: Answer) -> Owner | None:
         return Owner(
             "pytorch",
             f"{origin.op} gives {origin.value} from finite inputs where float64 arithmetic gives {plain(value)}.",
+        )
+    if origin.library == ATTENTION and origin.mechanism == "masked_row":
+        return Owner(
+            "pytorch",
+            f"{ATTENTION} gives {origin.value} for a query whose mask leaves no key, by a softmax of its own. "
+            "scaled_dot_product_attention, which it takes with need_weights=False, gives zero there since PyTorch 2.5 "
+            "(pytorch#103749).",
         )
     if origin.library == "torch.nn.init":
         return Owner("pytorch", f"{origin.library} computes it, from arguments that are finite.")
@@ -351,6 +362,12 @@ def _right_for_its_inputs(answer: Answer) -> Owner | None:
     if unknown:
         reason += f" Not judged: {listed(unknown)}."
         return Owner(None, f"{reason} The difference comes from these, or from what the script passes in.")
+    if found.nonfinite:
+        return Owner(
+            None,
+            f"{reason} Some of these are NaN or Inf, or become so, and float64 of the same operator does not tell what "
+            "is right there.",
+        )
     if not found.is_more:
         return Owner(None, f"{reason} The difference comes from rounding, or from what the script passes to them.")
     return Owner(
@@ -471,12 +488,24 @@ def _operator(answer: Answer) -> Owner | None:
     value = None if program.expected is None else number(program.expected.value)
     if value is None or not is_in_range(value, number(program.limit) or 0.0):
         return None
-    if PYTORCH in row.owners or FUSED in op:
+    ordinary = row.beyond_limit and _ordinary(answer, value, number(program.limit))
+    if PYTORCH in row.owners or FUSED in op or ordinary:
         return Owner(
             "pytorch",
             f"{op} gives {program.seen} from finite inputs where float64 arithmetic gives {plain(value)} {shown}.",
         )
     return None
+
+
+def _ordinary(answer: Answer, value: float, limit: float | None) -> bool:
+    """Whether an operator was given numbers whose squares the dtype holds, and its result is far from the limit: then
+    what it computes on the way need not be beyond that.
+    """
+    origin = answer.origin
+    if origin is None or limit is None or not origin.inputs or abs(value) * NEAR > limit:
+        return False
+    ends = [number(end) for row in origin.inputs for end in (row.min, row.max)]
+    return all(end is not None and abs(end) < math.sqrt(limit) for end in ends)
 
 
 def _code(answer: Answer) -> Owner | None:
@@ -496,11 +525,18 @@ def _code(answer: Answer) -> Owner | None:
         return Owner(
             None,
             f"The result of {origin.op}, {plain(value)}, fits the dtype, and a partial result inside of it does not. "
-            "Whether its inputs are too large or the operator adds too narrowly is not known.",
+            "Whether its inputs are too large or the operator adds too narrowly is not known; PyTorch's triage takes "
+            "numbers near the limits of a dtype for an edge case.",
         )
     why = f"{origin.op} is correct for these inputs: {_cause(answer, origin)}."
     source = origin.forward_source or origin.cause_source or origin.source
     at = f" ({source})" if source else ""
+    if origin.code == "transformers" and row.beyond_limit and _draws_its_weights(answer):
+        return Owner(
+            None,
+            f"{why} The script draws the model's weights itself, so this says nothing of a checkpoint: with larger "
+            "weights any model leaves the dtype.",
+        )
     if origin.code == "transformers":
         return Owner("transformers", f"{why} The cause is in the modeling code of Transformers{at}.")
     if origin.code == "__main__":
@@ -511,6 +547,12 @@ def _code(answer: Answer) -> Owner | None:
     if origin.code not in (None, "torch"):
         return Owner(None, f"{why} The cause is in the model's own code{at}. Report it to the model's authors.")
     return None
+
+
+def _draws_its_weights(answer: Answer) -> bool:
+    """Whether a script makes its model without a file, so that nobody's weights are in it."""
+    listing = None if answer.reduction is None else answer.reduction.listing
+    return answer.case.is_script and listing is not None and not listing.reads and "from_pretrained" not in listing.text
 
 
 def _is_installed(answer: Answer, origin: Origin) -> bool:

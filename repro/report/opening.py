@@ -104,12 +104,16 @@ def second_sentence(answer: Answer) -> str:
         return f"This run does not show whether the {what} is sound."
     if answer.verdict is Outcome.GOOD:
         return _also_good(answer, ran)
-    return _of_script(answer) if answer.script else _of_model(answer, ran)
+    return _of_script(answer, ran) if answer.script else _of_model(answer, ran)
 
 
-def _of_script(answer: Answer) -> str:
+def _of_script(answer: Answer, ran: Mapping[str, Outcome]) -> str:
+    """What makes it go away, where the headline says where it is born; else whose verdict it is."""
     if answer.origin:
-        return origin_sentence(answer.origin, answer.bisect)
+        said = origin_sentence(answer.origin, answer.bisect)
+        return (
+            said if said not in answer.headline else _workarounds(answer.workarounds, ran, steady=True) if ran else ""
+        )
     status = answer.script and answer.script.exit_status
     return "" if status is None else f"This is the script's own verdict (exit status {status})."
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol, TypeVar
 from repro.core.answer import Answer, Change, Reproducer, ScriptRecord
 from repro.core.encoding import replace
 from repro.core.paths import sha256
-from repro.core.payloads import Reduction
+from repro.core.payloads import Origin, Reduction
 from repro.core.records import Outcome
 from repro.reproducer.frame import model_name
 from repro.reproducer.script import LEVELS, Script
@@ -25,20 +26,20 @@ from repro.reproducer.scripts.model import crash_script, model_script
 from repro.reproducer.scripts.module import module_script
 from repro.reproducer.scripts.operators import operator_scripts
 from repro.reproducer.scripts.weights import weight_script
-from repro.reproducer.verify import RUNS, Verification, verify
+from repro.reproducer.verify import NOTHING, RUNS, Verification, verify
 
 NAME = "reproducer.py"
 OTHER = "reproducer_{level}.py"
 CHANGED = "reproducer_changed.py"
 ADDRESSED: Mapping[str | None, tuple[str, ...]] = {
     "pytorch": ("operator", "operators", "script of torch"),
-    "caller": ("change",),
+    "caller": ("change", "script"),
     "transformers": ("configuration", "script of transformers", "load", "published", "module", "model"),
 }
 """Which scripts the owner of a fault can act on, the most telling first: PyTorch wants PyTorch alone, and a script that
 does not import Transformers is no report to Transformers. A whole model is before one of its layers where anybody can
-fetch it, and behind it where not. The caller gets the lines to change, and the makers of another package a script that
-imports it. Where there is no such script, it is the smallest."""
+fetch it, and behind it where not. The caller gets the lines to change, else the own script made smaller, and the makers
+of another package a script that imports it. Where there is no such script, it is the smallest."""
 
 UNSEEDED_RUNS = 20
 """Of a script that draws random numbers without a seed: one that shows its fault nine times of ten passes three runs in
@@ -62,7 +63,14 @@ class Run(Protocol):
     """Runs a script, as ``verify`` does."""
 
     def __call__(
-        self, python: str, text: str, argv: Sequence[str], *, together: bool, runs: int = RUNS
+        self,
+        python: str,
+        text: str,
+        argv: Sequence[str],
+        *,
+        together: bool,
+        runs: int = RUNS,
+        beside: Mapping[str, Path] = NOTHING,
     ) -> Verification: ...
 
 
@@ -113,6 +121,7 @@ class Tried:
             reason=f"{reason} {PUT_BACK}" if self.masked else reason,
             masked=self.masked,
             seconds=result.seconds,
+            reads=script.reads,
             **more,
         )
 
@@ -191,7 +200,10 @@ def offer(
     def ask(script: Script, handed: str) -> Tried:
         if listener is not None:
             listener.note(f"verifying the reproducer that {script.does}")
-        tried.append(_tried(script, handed, python, run))
+        found = _tried(script, handed, python, _run_of(script, answer, run))
+        if found.result.verified and not _beside_it(script, answer):  # it does without what it looks for
+            found = dataclasses.replace(found, script=dataclasses.replace(found.script, reads=()))
+        tried.append(dataclasses.replace(found, result=_qualified(found.script, found.result)))
         return tried[-1]
 
     for_all = [pair for pair in pairs if pair[0].level != "change"]
@@ -202,22 +214,29 @@ def offer(
     project = project_of(replace(answer, reproducer=best.record(Reproducer, NAME, "")))
     if smallest is not None:
         own = _own_script(pairs, tried, ask)
-        own_code = answer.origin is not None and answer.origin.code not in LIBRARIES
-        best = _addressed(project, own_code, pairs, tried, ask) or min(
+        best = _addressed(_kinds_for(project, answer.origin), project, pairs, tried, ask) or min(
             (smallest, *own), key=lambda item: item.script.lines
         )
     hand.write(folder / NAME, best.script.text)
     others = [item for item in tried if item.script.level != best.script.level]
     failed = [item for item in others if best.result.verified and not item.result.verified]
     beside = tuple(item.record(ScriptRecord, _beside(item, folder, hand), item.result.reason) for item in others)
-    change = _changed(best, python, folder, hand, run) if project == "caller" and best.result.verified else None
+    change = _changed(_changing(project, best, tried), answer, python, folder, hand, run)
     return best.record(Reproducer, NAME, _words(best, failed), others=beside, change=change)
 
 
-def _changed(best: Tried, python: str, folder: Path, hand: Hand, run: Run) -> Change | None:
+def _changing(project: str | None, best: Tried, tried: Sequence[Tried]) -> Tried | None:
+    """The script whose lines can be changed: what is offered to the caller, and to anybody else the caller's own made
+    smaller, which is how they get around a fault that is not theirs.
+    """
+    own = [best] if project == "caller" else [item for item in (best, *tried) if item.script.level == "script"]
+    return next((item for item in own if item.result.verified and item.script.change is not None), None)
+
+
+def _changed(of: Tried | None, answer: Answer, python: str, folder: Path, hand: Hand, run: Run) -> Change | None:
     """What the caller changes. A changed script of its own is run as well, and kept where it is good each time."""
-    change = best.script.change
-    if change is None:
+    change = None if of is None else of.script.change
+    if of is None or change is None:
         return None
     made = Change(
         before=tuple(map(hand.text, change.before)),
@@ -225,13 +244,13 @@ def _changed(best: Tried, python: str, folder: Path, hand: Hand, run: Run) -> Ch
         script_before=tuple(map(hand.text, change.script_before)),
         script_after=tuple(map(hand.text, change.script_after)),
         verified=True,
-        runs=len(best.result.exit_statuses),
+        runs=len(of.result.exit_statuses),
         reason="The script runs both.",
     )
     if not change.text:
         return made
     text = hand.script(change.text)
-    result = run(python, text, (), together=True)
+    result = _run_of(of.script, answer, run)(python, text, (), together=True)
     if set(result.exit_statuses) != {0}:
         return None
     hand.write(folder / CHANGED, text)
@@ -247,18 +266,24 @@ def _own_script(
     return _showing(pairs, tried, ask, lambda script: script.level == "script" and not script.last)
 
 
+def _kinds_for(project: str | None, origin: Origin | None) -> tuple[str, ...]:
+    """Which scripts the owner can act on, the most telling first."""
+    if project is None and origin is not None and origin.code not in LIBRARIES:
+        return OWN_CODE
+    kinds = ADDRESSED.get(project, ())
+    if project == "pytorch" and origin is not None and origin.library:
+        return kinds[::-1]  # its own Python code is at fault, and an operator by itself is right
+    return kinds
+
+
 def _addressed(
+    kinds: tuple[str, ...],
     project: str | None,
-    own_code: bool,
     pairs: Sequence[tuple[Script, str]],
     tried: list[Tried],
     ask: Callable[[Script, str], Tried],
 ) -> Tried | None:
-    """The first script that the owner can act on and that shows the fault; None where there is none.
-
-    own_code: whether the fault is in code that is neither a library's nor the script's own.
-    """
-    kinds = OWN_CODE if project is None and own_code else ADDRESSED.get(project, ())
+    """The first script of these kinds that shows the fault; None where there is none."""
     wanted: list[Callable[[Script], bool]] = [functools.partial(_is_for, kind) for kind in kinds]
     if project is not None and project not in (*ADDRESSED, "checkpoint"):  # another package's: a script that imports it
         wanted = [lambda script: distribution(project) in script.needs]
@@ -318,26 +343,43 @@ def _masked(candidates: Sequence[Script], answer: Answer, hashes: Mapping[str, s
     return [hand.script(script.text) for script in made]
 
 
-def _tried(script: Script, text: str, python: str, run: Run) -> Tried:
+def _run_of(script: Script, answer: Answer, run: Run) -> Callable[..., Verification]:
+    """Runs a script where it finds what it reads."""
+    beside = _beside_it(script, answer)
+    return functools.partial(run, beside=beside) if beside else run
+
+
+def _beside_it(script: Script, answer: Answer) -> dict[str, Path]:
+    """What a user's script reads below its own folder or the current one: the file or folder that each of these paths
+    begins with.
+    """
+    found: dict[str, Path] = {}
+    for name in dict.fromkeys(path.partition("/")[0] for path in script.reads):
+        for folder in (Path(answer.case.model).parent, Path.cwd()):
+            if (folder / name).exists():
+                found.setdefault(name, (folder / name).absolute())
+    return found
+
+
+def _tried(script: Script, text: str, python: str, run: Callable[..., Verification]) -> Tried:
     """A script run with the text that is handed on; and as it was made, where what is masked is needed to run."""
     handed = dataclasses.replace(script, text=text)
     # Where each run loads a whole model, the memory is for one.
     together = script.checkpoint is None
     ask = functools.partial(run, runs=UNSEEDED_RUNS) if script.unseeded else run
-    result = _qualified(script, ask(python, handed.text, script.argv, together=together))
+    result = _same_fault(script, ask(python, handed.text, script.argv, together=together))
     if result.verified or handed.text == script.text:
         return Tried(handed, result)
-    whole = _qualified(script, ask(python, script.text, script.argv, together=together))
+    whole = _same_fault(script, ask(python, script.text, script.argv, together=together))
     return Tried(handed, whole, masked=True) if whole.verified else Tried(handed, result)
 
 
 def _qualified(script: Script, result: Verification) -> Verification:
     """With what chance, or a file that is not handed on, has to do with it."""
-    result = _same_fault(script, result)
     words = ""
     if script.unseeded:
         words += f" It draws random numbers without a seed ({', '.join(script.unseeded)}), so chance has a part in it."
-    if script.reads and not result.verified:
+    if script.reads:
         words += f" It reads {', '.join(script.reads[:FILES])}, not handed on with it."
     return dataclasses.replace(result, reason=result.reason + words) if words else result
 
@@ -345,6 +387,8 @@ def _qualified(script: Script, result: Verification) -> Verification:
 def _same_fault(script: Script, result: Verification) -> Verification:
     """A script that shows another bad value than the reduction saw shows another fault."""
     if not result.verified or script.seen is None or f"seen {script.seen} " in result.output:
+        return result
+    if any(script.seen in pair for pair in re.findall(r"seen (\(\S*j\)) ", result.output)):  # a complex number
         return result
     reason = f"It shows another fault, with a value other than {script.seen}: {result.output.splitlines()[-1]}"
     return dataclasses.replace(result, verified=False, reason=reason)

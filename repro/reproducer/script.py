@@ -32,7 +32,7 @@ class Script:
         last: Whether it is only offered where no other shows the fault.
         change: The lines that make it good, before and after; with the changed script, where that is one of its own.
         unseeded: The generators of random numbers that it draws from without a seed.
-        reads: The names of files that lie beside it, and are not handed on with it.
+        reads: The files that it reads and that are not handed on with it, as paths below its folder or by name.
     """
 
     level: str

@@ -17,6 +17,7 @@ from repro.core.locks.scratch import scratch_folder
 from repro.engine.process import death
 
 PREFIX = "repro-verify-"
+NOTHING: Mapping[str, Path] = {}
 RUNS = 3
 TOGETHER = 4
 """How many runs there are at the same time at most."""
@@ -93,6 +94,7 @@ def verify(
     name: str = "reproducer.py",
     *,
     together: bool = True,
+    beside: Mapping[str, Path] = NOTHING,
 ) -> Verification:
     """Run a script with ``python -I`` in an empty folder, without network and with few environment variables.
 
@@ -106,6 +108,7 @@ def verify(
         timeout_seconds: For each run.
         name: The file's name, as tracebacks show it.
         together: Whether the runs behind the first may run at the same time; not where each loads a whole model.
+        beside: What lies in the empty folder and beside the script: links by their names.
 
     Raises:
         CellError: the interpreter cannot be started.
@@ -114,6 +117,7 @@ def verify(
         script = place / "script" / name
         script.parent.mkdir()
         script.write_text(text, encoding="utf-8", newline="\n")
+        _link(beside, script.parent)
         command = [python, "-I", "-B", "-X", "utf8", "-c", LAUNCHER, str(script), *argv]
 
         took: list[float] = []
@@ -122,6 +126,7 @@ def verify(
             empty, home = place / f"empty{number}", place / f"home{number}"
             empty.mkdir()
             home.mkdir()
+            _link(beside, empty)
             begin = time.monotonic()
             ended = _run(command, empty, _environment(home), timeout_seconds)
             took.append(time.monotonic() - begin)
@@ -136,6 +141,12 @@ def verify(
     verified = statuses == [BAD] * runs
     reason = _reason(statuses, runs, errors, timeout_seconds)
     return Verification(tuple(statuses), output, verified, reason, max(took))
+
+
+def _link(beside: Mapping[str, Path], folder: Path) -> None:
+    for name, path in beside.items():
+        with contextlib.suppress(OSError, NotImplementedError):  # without it the script says what it misses
+            (folder / name).symlink_to(path, target_is_directory=path.is_dir())
 
 
 def _environment(home: Path) -> Mapping[str, str]:

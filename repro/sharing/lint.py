@@ -17,6 +17,7 @@ from repro.report.render import LIMIT
 from repro.sharing.forms.fill import BUNDLE, PLACEHOLDER, TITLE_LIMIT
 from repro.sharing.forms.folder import BLOCKS_TITLE, WORDS, Run, chosen, report_path, script_path
 from repro.sharing.forms.forms import Form, forms, parse
+from repro.sharing.forms.sections import FILES
 from repro.sharing.latest import newest, same, tried
 from repro.sharing.problem import Problem
 from repro.sharing.rules import of_body, of_script
@@ -93,6 +94,10 @@ def _script(run: Run, form: Form) -> Iterator[Problem]:
     if form.self_contained and script.checkpoint:
         found = f"{script.path} reads a checkpoint, and {form.repository} accepts no script that needs a download"
         yield Problem("refused", "script", found, "Find a smaller one, or say why none shows the fault.")
+    if script.reads:
+        found = f"{script.path} reads {listed(list(script.reads[:FILES]))}, which nobody else has"
+        to_do = "Write what it needs of them into the script, or make it from a seed."
+        yield Problem("refused", "script", found, to_do)
     yield from of_script(form, script, _read(script_path(run, script)))
 
 
@@ -157,6 +162,9 @@ def _no_bug(run: Run) -> Iterator[Problem]:
         found = "every operator is within its dtype's own rounding of float64"
         yield Problem("refused", "no bug", found, "Compare with a tolerance that fits the dtype.")
     for fault in run.answer.looks_like:
+        if fault.result == "not run" and fault.outcome == "bug":
+            found = f"whether it is {fault.issue} ({fault.title or fault.what}) is not known"
+            yield Problem("unknown", "duplicate", found, f"What tells: {fault.question}. If it is, add to that issue.")
         if fault.result != "agrees":
             continue
         if fault.outcome != "bug":

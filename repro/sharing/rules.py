@@ -16,8 +16,8 @@ from repro.sharing.problem import Problem
 NARROWEST_FIRST = {**LIMITS, "float64": sys.float_info.max}
 """The largest number of each dtype that a script may name."""
 NEAR = 16.0
-"""A value within this factor of its dtype's largest number is near it: the square root of float16's range is 256, and
-sums of a few such values do not leave it."""
+"""A value within this factor of float16's largest number is near it: the square root of its range is 256, and sums of a
+few such values do not leave it. Of a wider dtype, a value whose square it does not hold is no ordinary one."""
 LINK = re.compile(r"https?://\S*(?:huggingface\.co|hf\.co)/\S+|\S+\.(?:zip|pt|pth|pkl|safetensors|onnx|bin)\b")
 """What PyTorch's triage takes out of a body: models of the Hub, and files to download."""
 
@@ -111,7 +111,8 @@ def _content(rules: Rules, tree: ast.AST, text: str) -> Iterator[tuple[str, str]
 
 def _extreme(tree: ast.AST, text: str) -> list[str]:
     """Numbers near the limits of the script's narrowest dtype, NaN, and +Inf; -inf is how a mask is written."""
-    limit = NARROWEST_FIRST[_dtype(text)] / NEAR
+    dtype = _dtype(text)
+    limit = NARROWEST_FIRST[dtype] / NEAR if dtype == "float16" else math.sqrt(NARROWEST_FIRST[dtype])
     found = [
         plain(abs(float(node.value)))
         for node in ast.walk(tree)

@@ -18,6 +18,7 @@ from repro.core.payloads import (
     Files,
     Held,
     Largest,
+    Listing,
     Load,
     Misplaced,
     Reduction,
@@ -29,7 +30,7 @@ from repro.core.payloads import (
 from repro.core.records import Case, Kind, Outcome
 from repro.core.sentences import origin_sentence
 from repro.diagnosis.known import Exclusion
-from repro.diagnosis.owner import owner
+from repro.diagnosis.owner import ATTENTION, owner
 
 BAD = Outcome.BAD
 ADD, TANH, FLASH = "aten.add.Tensor", "aten.tanh.default", "aten._scaled_dot_product_flash_attention_for_cpu.default"
@@ -238,10 +239,28 @@ def test_an_operator_that_is_wrong_by_itself_is_pytorchs(op, mechanism, expected
     assert (op in found.reason and "(reproducer.py, with PyTorch alone, run 3 times)" in found.reason) is bool(project)
 
 
+@pytest.mark.parametrize(
+    ("largest", "expected", "project"),
+    [(200.0, 0.5, "pytorch"), (200.0, 6e37, None), (1e30, 0.5, None), (None, 0.5, None), ("inf", 0.5, None)],
+)
+def test_an_overflow_within_an_operator_is_pytorchs_where_its_numbers_are_ordinary(largest, expected, project):
+    parts = alone("overflow", expected)
+    made = replace(parts["reduction"].program, limit=3.4e38)
+    given = (Figures(dtype="float32", min=-1.0, max=largest),)
+    row = {"mechanism": "overflow", "op": TANH, "inputs": given, "limit": 3.4e38, "reference_value": expected}
+    assert owner(born({**parts, "reduction": Reduction(program=made)}, code=None, **row)).project == project
+
+
 @pytest.mark.parametrize("more", [{"verified": False}, {"level": "model"}])
 def test_without_a_verified_script_of_torch_alone_nothing_is_called_pytorchs(more):
     assert owner(born(alone("kernel", 0.5, **more), mechanism="kernel")).project is None
     assert owner(born({**alone("kernel", 0.5), "reproducer": None}, mechanism="kernel")).project is None
+
+
+@pytest.mark.parametrize(("library", "project"), [(ATTENTION, "pytorch"), (None, "caller")])
+def test_a_masked_row_in_pytorchs_own_attention_is_pytorchs(library, project):
+    row = {"op": "aten._softmax.default", "mechanism": "masked_row", "code": "__main__", "library": library}
+    assert owner(born(alone("masked_row", None), **row)).project == project
 
 
 def departed(op, script):
@@ -303,6 +322,28 @@ def test_what_is_rounding_alone_is_nobodys(not_judged, is_it):
     found = answered("divergent", bisect=Bisect(rounding=rounding))
     assert found.is_rounding is is_it
     assert (owner(found).project, "not a bug" in owner(found).reason) == (None, is_it)
+
+
+def test_what_has_a_nan_in_it_is_not_called_rounding():
+    rounding = Rounding(within=True, operators=1, op=ADD, ratio=0.5, allowed=1.0, nonfinite=True)
+    found = answered("divergent", bisect=Bisect(rounding=rounding))
+    assert not found.is_rounding
+    assert "not a bug" not in owner(found).reason
+    assert "NaN or Inf" in owner(found).reason
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "text", "project"),
+    [
+        ("overflow", "model = A(B()).half()", None),
+        ("overflow", "model = A.from_pretrained('x').half()", "transformers"),
+        ("masked_row", "model = A(B()).half()", "transformers"),
+    ],
+)
+def test_an_overflow_by_weights_that_a_script_draws_is_nobodys(mechanism, text, project):
+    reduction = Reduction(listing=Listing(text=text))
+    parts = {"case": Case("/x/script.py"), "reduction": reduction}
+    assert owner(born(parts, mechanism=mechanism, limit=65504.0)).project == project
 
 
 @pytest.mark.parametrize(("unseeded", "advice"), [(("torch",), "Seed it"), ((), "Make it end")])

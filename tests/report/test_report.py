@@ -86,6 +86,33 @@ def test_a_good_run_says_what_else_was_good():
     )
 
 
+SCRIPT = Case("/x/script.py")
+
+
+def of_script(*steps):
+    steps = observed(*steps)
+    header = Header(SCRIPT, Cell("p"), "0" * 64, "0.1.0", (), "2026")
+    return answered(judge(steps, SCRIPT, "script"), steps, header)
+
+
+def test_a_good_script_is_said_to_be_what_was_asked_of_it():
+    told = {"exit_status": 0, "lines": ["loss 0.1"], "further_runs": 1}
+    found = of_script(observation("script", "good", "loss 0.1", told))
+    assert found.headline == (
+        "The script ended with exit status 0 in 2 of 2 runs. That is its own verdict: its numbers were not looked at. "
+        "It ended with: loss 0.1"
+    )
+    assert "No fault found: The script ended" in render(found)
+
+
+def test_the_origin_of_a_script_is_said_once_and_then_what_makes_it_go_away():
+    script = observation("script", "bad", "it is NaN", {"exit_status": 1, "lines": []})
+    said = [script, observation("bisect", "bad", payload=BISECT), *ablations(a="good", b="bad")]
+    text = render(of_script(*said)).partition("\n## ")[0]
+    assert text.count("float32 has 68394.9 there") == 1
+    assert "2 ablations: good with a; still bad with b." in text
+
+
 def test_the_origin_is_said_once_in_the_steps():
     assert "| `bisect` | **bad** | 0.5 | see Origin |" in render(answer())
 

@@ -6,9 +6,12 @@ import pytest
 from support.reduced import ADD, reduced
 from support.running import in_process
 
+from repro.core.encoding import replace
 from repro.core.payloads import Listing, Reduction, ScriptChange
+from repro.core.records import Owner
 from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
+from repro.report.render import render
 from repro.reproducer.offer import offer
 
 BAD = "import torch\nx = torch.zeros(1).log()\nassert x.isfinite(), 'x'\n"
@@ -37,6 +40,10 @@ def test_a_change_that_does_not_help_is_not_told(tmp_path):
     assert not (tmp_path / "reproducer_changed.py").exists()
 
 
-@pytest.mark.parametrize("project", ["pytorch", None])
-def test_only_the_caller_is_told_what_to_change(tmp_path, project):
-    assert offered(tmp_path, project, GOOD).change is None
+@pytest.mark.parametrize(("project", "title"), [("pytorch", "What gets around it"), ("caller", "What to change")])
+def test_whose_fault_is_another_ones_is_told_what_gets_around_it(tmp_path, project, title):
+    found = offered(tmp_path, project, GOOD)
+    assert (found.change.path, found.change.verified) == ("reproducer_changed.py", True)
+    report = render(replace(reduced(), reproducer=found, owner=Owner(project, "why")))
+    assert title in report
+    assert "- x = a\n+ x = b" in report

@@ -37,6 +37,15 @@ def test_a_tensor_is_made_value_for_value(tensor, expected):
     assert repr(made(tensor).tolist()) == repr(expected)
 
 
+@pytest.mark.parametrize("numbers", [[1.25 - 2j, 0.1 + 0j], [complex(-0.0, 1)], [complex(math.inf, 0)], [1j] * 9])
+def test_a_few_complex_numbers_are_written_down(numbers):
+    wanted = torch.tensor(numbers, dtype=torch.complex64)
+    packed = base64.b64encode(wanted.numpy().tobytes()).decode()
+    tensor = leaf("x", (len(numbers),), {"kind": "bytes", "base64": packed}, "complex64")
+    assert bytes(made(tensor).numpy().tobytes()) == wanted.numpy().tobytes()
+    assert ("base64" in tensor_lines([tensor])[0]) is (numbers[0] != 1.25 - 2j)
+
+
 def test_the_same_seed_gives_the_same_tensor():
     normal = leaf("x", (2, 3), {"kind": "normal", "seed": 5, "mean": 1.0, "std": 2.0}, "float32")
     drawn = torch.randn((2, 3), generator=torch.Generator().manual_seed(5))

@@ -8,6 +8,7 @@ from support.running import in_process
 
 from repro.core.encoding import replace
 from repro.core.payloads import Listing, Reduction
+from repro.core.records import Case
 from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
 from repro.reproducer.offer import UNSEEDED_RUNS, offer
@@ -123,3 +124,20 @@ def test_a_file_that_is_not_handed_on_is_named_where_the_script_fails_without_it
     assert "It reads people.csv, not handed on with it." in reason
     _, reason = asked_how_often(tmp_path, replace(listing(SMALL), reads=("people.csv",)), 1)
     assert "people.csv" not in reason
+
+
+READS = "import pathlib\nassert pathlib.Path('data/x.txt').read_text() != 'bad', 'x'\n"
+
+
+def test_a_script_that_reads_a_file_is_run_beside_it_and_that_is_said(tmp_path):
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    (tmp_path / "own" / "data" / "x.txt").write_text("bad")
+    out = tmp_path / "out"
+    out.mkdir()
+    found = replace(listing(READS), reads=("data/x.txt",))
+    answer = replace(reduced(reduction=Reduction(listing=found)), case=Case(str(tmp_path / "own" / "asks.py")))
+    made = offer(answer, sys.executable, out, Mask(Private()))
+    assert (made.verified, made.reads) == (True, ("data/x.txt",)), made.reason
+    assert made.reason.endswith("It reads data/x.txt, not handed on with it.")
+    (tmp_path / "own" / "data" / "x.txt").write_text("good")
+    assert not offer(answer, sys.executable, out, Mask(Private())).verified

@@ -1,11 +1,13 @@
 """Which script a run is offered: the smallest that shows the same fault, and what stands beside it."""
 
+import base64
 import hashlib
 import re
 import sys
 
+import numpy
 import pytest
-from support.reduced import ADD, MODULE, SOUND, reduced
+from support.reduced import ADD, MODULE, SOUND, call, leaf, program, reduced
 from support.running import in_process
 
 from repro.core.answer import Ablation, ModelInfo
@@ -132,6 +134,13 @@ def test_a_public_function_that_does_not_show_it_is_tried_by_the_operators_own_n
     monkeypatch.setitem(INFIX, "add", "-")
     assert offered(tmp_path, ADD).verified
     assert "torch.ops.aten.add.Tensor(a, b)" in (tmp_path / "reproducer.py").read_text()
+
+
+def test_a_complex_nan_is_the_nan_that_was_seen(tmp_path):
+    numbers = {"kind": "bytes", "base64": base64.b64encode(numpy.array([-200 - 1j], "complex64").tobytes()).decode()}
+    x = leaf("x", (1,), numbers, "complex64")
+    found = offered(tmp_path, program([x], call("aten.sigmoid.default", "x"), seen="nan", expected=1e-80))
+    assert found.verified, found.reason
 
 
 def test_another_bad_value_is_another_fault(tmp_path):

@@ -83,6 +83,12 @@ def test_a_script_that_is_not_verified_is_refused(tmp_path, project):
     assert problem.found == "reproducer.py is not verified (it ended with 0)"
 
 
+def test_a_script_that_reads_a_file_of_the_users_is_refused(tmp_path):
+    run = filed(tmp_path, "pytorch", reproducer={"reads": ["data/x.npz"]})
+    assert "reads data/x.npz, which nobody else has" in refused(run, "pytorch")[0].found
+    assert "It reads `data/x.npz`, not handed on with it." in (run.folder / "report-pytorch.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("project", FORMS)
 @pytest.mark.parametrize("gone", ["text", "heading"])
 def test_a_required_field_that_is_empty_or_missing_is_refused(tmp_path, project, gone):
@@ -415,6 +421,8 @@ FINE = "import torch\n\nx = torch.ones(3) * 300\nassert (x / 0.5).isfinite().all
         ("import numpy as np, requests\n" + FINE, ("imports numpy and requests", "uses requests")),
         (FINE + "x = 1\n" * 20, ("has 22 lines besides its imports, and 20 are read",)),
         (FINE.replace("300", "3e38"), ("has 3e+38, near the limits of float32",)),
+        (FINE.replace("300", "1e30"), ("has 1e+30, near the limits of float32",)),
+        (FINE.replace("300", "1e9"), ()),
         (FINE.replace("ones(3)", "ones(3, dtype=torch.float16)").replace("300", "30000"), ("has 30000, near the",)),
         (FINE.replace("300", 'float("nan")'), ("has nan, near the limits",)),
         (FINE.replace("300", 'float("-inf")'), ()),
@@ -466,10 +474,10 @@ def test_links_and_files_to_download_are_refused_where_they_would_be_taken_out(l
     assert not list(of_body(forms()["transformers"], "report-transformers.md", f"a\n{line}\nb"))
 
 
-@pytest.mark.parametrize(("result", "refused"), [("agrees", True), ("disagrees", False), ("not run", False)])
-def test_a_known_fault_is_added_to_and_not_reported_again(tmp_path, result, refused):
+@pytest.mark.parametrize(("result", "kinds"), [("agrees", ["refused"]), ("disagrees", []), ("not run", ["unknown"])])
+def test_a_known_fault_is_added_to_and_not_reported_again(tmp_path, result, kinds):
     known = {"id": "pytorch-1", "issue": "pytorch/pytorch#1", "title": "it", "outcome": "bug", "result": result}
     run = filed(tmp_path, "pytorch", looks_like=[known])
     found = [problem for problem in look(run, "pytorch") if problem.what == "duplicate"]
-    assert bool(found) is refused
+    assert [problem.kind for problem in found] == kinds
     assert all("pytorch/pytorch#1" in problem.found and "Add to that issue" in problem.to_do for problem in found)

@@ -183,7 +183,8 @@ def _handed_on(result: "Result") -> Iterator[str]:
             how = f"verified {script.runs} times" if script.verified else "not verified"
             yield f"reproducer: {folder / script.path} (needs {', '.join(script.needs) or 'Python alone'}; {how})"
     if first is not None and first.change is not None:
-        change, where = first.change, "" if first.change.script_before else f" ({first.path})"
+        own = next((item.path for item in (first, *first.others) if item.level == "script" and item.path), first.path)
+        change, where = first.change, "" if first.change.script_before else f" ({own})"
         before, after = change.script_before or change.before, change.script_after or change.after
         yield from (f"before{where}: {line.strip()}" for line in before)
         yield from (f"after{where}:  {line.strip()}" for line in after)

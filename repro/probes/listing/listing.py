@@ -27,6 +27,7 @@ from .edits.statements import (
     blocks,
     called_once,
     drawn_anew,
+    fewer_rounds,
     listed,
     not_needed,
     not_run,
@@ -34,6 +35,7 @@ from .edits.statements import (
     plain,
     removal,
     seeded,
+    uncompiled,
 )
 from .edits.variables import inlined
 from .runs.conduct import CONDUCT
@@ -42,7 +44,7 @@ from .runs.fault import COMPILED, CORRECTED, GLANCED, Fault
 from .runs.pool import Pool, Run, Setting, Try
 from .runs.recorded import RECORD, Recorded
 from .text.joined import HERE, CannotJoin, joined
-from .text.names import unbound
+from .text.names import alike_ids, unbound
 from .text.tree import Tree, hold, parsed, walk, whose
 from .text.written import Text, code_lines, written
 
@@ -69,8 +71,8 @@ class Seen:
     """What was seen in one run of the script, which orders the questions.
 
     ran, bad, shapes: the statements that ran, those that bind a bad value, and tensors that they bind. modules: names
-    of modules. options: by name, the values of parsed arguments and of other records. written: as literals, what
-    statements bind that read a file.
+    of modules. options: by name, the values of parsed arguments and of other records. written: what statements bind
+    that read a file, without it. rounds: of loops, until values went bad.
     """
 
     ran: frozenset[int]
@@ -79,6 +81,7 @@ class Seen:
     modules: frozenset[str]
     options: Mapping[str, Mapping[str, Any]]
     written: Literals
+    rounds: Mapping[frozenset[int], tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 Asked = tuple[Optional[State], Optional[int]]
@@ -101,6 +104,7 @@ class Shrinking:
         self._known: dict[str, bool] = {}
         self._failed: set[tuple[str, str]] = set()
         self._unbound = unbound(tree)
+        self._ids = alike_ids(tree)
         self.state = State(tree, written(tree))
         self.history = [self.state]
         self._sure = 0
@@ -108,6 +112,9 @@ class Shrinking:
 
     def run(self, seen: Seen) -> None:
         """Every kind of change, again as long as one of them is kept."""
+        if self._fault.how != COMPILED:  # what is compiled takes seconds in each run
+            self._sweep(uncompiled(self.state.tree))
+        self._sweep(fewer_rounds(self.state.tree, seen.rounds))
         self._sweep([not_run(self.state.tree, seen.ran)])
         self._asserting()
         self._ending(seen.bad)
@@ -275,7 +282,7 @@ class Shrinking:
         text = written(tree)
         if text.text == self.state.text.text or text.text in self._known:
             return None
-        if unbound(tree) - self._unbound:
+        if unbound(tree) - self._unbound or alike_ids(tree) - self._ids:
             return None
         there: frozenset[int] = frozenset().union(*text.places.values()) if text.places else frozenset()
         if not all(at & there for at in (self._fault.at, self._fault.forward_at) if isinstance(at, frozenset) and at):
@@ -484,7 +491,9 @@ def _shrunk(
     confirmed = shrinking.confirmed()
     complete = confirmed is not None and confirmed is shrinking.state and not trials.over
     changed = None
-    if origin.get("code") in OWN:
+    if (
+        origin.get("code") in OWN and fault.how != COMPILED
+    ):  # what helps there is not to compile, which an ablation says
         smallest = tree if confirmed is None else confirmed.tree
         changed = change(tree, smallest, fault.kept, origin, shrinking.setting, seconds, pool, trials)
     return confirmed, complete, changed
@@ -503,6 +512,7 @@ def _seen(recorded: Recorded, places: Mapping[int, frozenset[int]]) -> Seen:
         frozenset(recorded.modules),
         recorded.options,
         {(places[line], name): texts for (line, name), texts in recorded.written.items() if line in places},
+        {places[line]: counts for line, counts in recorded.rounds.items() if line in places},
     )
 
 

@@ -52,6 +52,7 @@ PLAIN = (
 )  # fmt: skip
 FAKE = "FakeTensor"
 COMPILED = "_orig_mod"  # how torch.compile's wrapper holds what it wraps: no level of the program's own
+WITH_FAST_PATH = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 OUTSIDE = ("", -1)  # an operator that runs while no module does: before, between and after calls
 
 
@@ -325,6 +326,7 @@ class Names:
         self._count = 0
         self._fused: set[str] = set()
         self.other_threads = 0  # calls of modules in threads that are not watched
+        self.has_fast_path = False  # whether a layer was called that PyTorch has a fast path for
         self._running: list[tuple[int, str]] = []
         for module in known:
             self._label(module)
@@ -362,6 +364,7 @@ class Names:
             self.classes[name] = type(module).__name__
             if type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is not None:
                 self._fused.add(name)
+            self.has_fast_path = self.has_fast_path or isinstance(module, WITH_FAST_PATH)
         return name
 
     def leave(self, module: nn.Module) -> str:

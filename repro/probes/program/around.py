@@ -59,6 +59,9 @@ _TORCH = os.path.join(os.path.dirname(os.path.abspath(torch.__file__)), "")
 # Code of PyTorch that decides what is computed, beyond passing a call on to one operator.
 ORDINARY = 1e4  # a mean, a deviation or a bound of an initialisation is far below
 DECIDING = ("nn/init.py", "optim/", "distributions/", "nn/utils/", "amp/")
+WHOLE = {
+    "nn/functional.py": ("multi_head_attention_forward",)
+}  # functions there that are given a mask, and see it kept
 
 
 def code_of(place: Optional[Place]) -> Optional[str]:
@@ -77,6 +80,8 @@ def library_here() -> Optional[str]:
         name = frame.f_code.co_filename
         if name.startswith(_TORCH):
             inside = name[len(_TORCH) :].replace(os.sep, "/")
+            if frame.f_code.co_name in WHOLE.get(inside, ()):
+                return f"torch.{inside[:-3].replace('/', '.')}.{frame.f_code.co_name}"
             if inside.startswith(DECIDING):
                 if any(isinstance(value, float) and not abs(value) < ORDINARY for value in frame.f_locals.values()):
                     return None  # what it was given is no ordinary number

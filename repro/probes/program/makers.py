@@ -111,10 +111,12 @@ class Look:
         self.candidates: dict[tuple[str, Address], Candidate] = {}
         self.place = 0
         self.left_out = 0
+        self.attention = False
 
     def visit(self, call: OpCall) -> Any:
         self.place += 1
         name = call.address.base_name
+        self.attention = self.attention or "attention" in name
         if name in UNWRITTEN:
             return self._unset(call)
         given = list(readable_in((call.args, call.kwargs)))
@@ -215,7 +217,8 @@ class Look:
 @dataclass(frozen=True)
 class Seen:
     """What one look found, and what it could not see. ``fused``: the first operator that made a bad value in a layer of
-    PyTorch's own that has inner layers: it did by itself what these are there for.
+    PyTorch's own that has inner layers: it did by itself what these are there for. attention: whether an operator ran
+    that is a whole attention. fast_path: whether a layer was called that PyTorch has a fast path for.
     """
 
     candidates: tuple[Candidate, ...]
@@ -224,6 +227,8 @@ class Seen:
     unseen: dict[str, int]
     other_threads: int
     fused: Optional[Candidate]
+    attention: bool = True
+    fast_path: bool = True
 
 
 def look(rule: Rule, names: Optional[Names] = None) -> tuple[Any, Any]:
@@ -235,7 +240,9 @@ def look(rule: Rule, names: Optional[Names] = None) -> tuple[Any, Any]:
         listed = tuple(made.candidates.values())
         fused = next((item for item in listed if item.kind == MADE and names.is_fused(item.address)), None)
         unseen, elsewhere = dict(watch.unseen), names.other_threads + threads.started
-        return Seen(listed, made.left_out, made.place, unseen, elsewhere, fused)
+        return Seen(
+            listed, made.left_out, made.place, unseen, elsewhere, fused, made.attention, names.has_fast_path
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def around() -> Iterator[Any]:

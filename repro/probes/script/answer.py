@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from ..origin.search import sentence
 from ..program.answer import smallest
-from ..program.search import Answer, Watched, inside_the_fast_path, payload, search, watch
+from ..program.search import FAST_PATH, Answer, Watched, inside_the_fast_path, payload, search, watch
 from ..program.settings import SETTINGS
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
@@ -19,6 +19,7 @@ from .run import run_plainly
 from .runs import Runs
 
 ROUNDING = "script.rounding:watched_rounding"
+PLAIN_ATTENTION = "attn=math"
 
 
 @dataclass
@@ -152,15 +153,34 @@ def ablation(script: Script, name: str) -> Outcome:
         return "skip", f"there is no such change for a script; known: {', '.join(SETTINGS)}", change
     if script.by_chance:
         return "skip", f"{script.chance.words}; so this says nothing", change
+    nothing = _nothing_to_change(script, name)
+    if nothing is not None:
+        return "skip", nothing, change
     runs = script.runs
     ran = runs.unwatched(name)
+    if ran.idle:  # how it ends then says nothing of the change: a mode that watches for it takes a fast path away
+        return "skip", ran.idle[0], change
     if runs.well(ran) and not script.chance.same(runs, name):
         return "skip", "good, but not under each seed, and the script sets none", change
     if runs.same(ran):
-        return ("skip", ran.idle[0], change) if ran.idle else ("bad", ran.reason, change)
+        return "bad", ran.reason, change
     if runs.well(ran) and ran.verdict == "good":
         return "good", ran.reason, change
     return "skip", ran.reason, change
+
+
+def _nothing_to_change(script: Script, name: str) -> Optional[str]:
+    """Why the script has nothing that this changes, as far as its watched run tells, which need not end in the same
+    way; None where it may have.
+    """
+    watched = script.watch()
+    if watched.seen is None or (watched.ran.verdict == "skip" and not watched.same):
+        return None
+    if name == FAST_PATH and not watched.seen.fast_path:
+        return "the script calls none of PyTorch's transformer layers"
+    if name == PLAIN_ATTENTION and not (watched.seen.attention or watched.seen.fast_path):
+        return "the script runs no fused attention"
+    return None
 
 
 def reduce(script: Script, trials: Trials) -> Outcome:

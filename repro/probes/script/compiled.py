@@ -25,7 +25,7 @@ from ..values.figures import describe, finite_mask, is_float, scalar, tensors_in
 from .runs import Runs
 
 NODES = "script.compiled:nodes"
-SECONDS = 240.0  # compiling nodes one by one: C++ or Triton code takes seconds each
+SECONDS = 90.0  # compiling nodes one by one: C++ or Triton code takes seconds each
 APART = 64.0  # units of the dtype's epsilon, times the largest magnitude, beyond which two results differ
 
 

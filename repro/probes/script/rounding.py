@@ -14,7 +14,7 @@ from ..program.capture import blank
 from ..program.makers import readable_in
 from ..rounding.check import Rounding
 from ..rounding.mechanism import mechanism_of
-from ..values.figures import widen
+from ..values.figures import is_bad, widen
 
 COMPARISONS = frozenset({"sub", "rsub", "equal", "eq", "isclose", "allclose"})
 """Operators that hold two tensors against each other; the last of them in a run is taken for the script's own."""
@@ -40,7 +40,8 @@ class Far:
 class Rounded:
     """What holding each operator of a script against float64 came to. ``beyond``: whether rounding does not explain
     ``far``. drawn: those of ``not_judged`` that draw random numbers. apart: how far the two tensors that were compared
-    last are from each other, in units of the coarsest dtype of the run.
+    last are from each other, in units of the coarsest dtype of the run. nonfinite: whether an operator got or gave a
+    NaN or Inf, of which float64 of the same operator is no judge.
     """
 
     judged: int = 0
@@ -49,6 +50,7 @@ class Rounded:
     apart: Optional[float] = None
     beyond: bool = False
     farthest: Optional[Far] = None
+    nonfinite: bool = False
 
     @property
     def is_within(self) -> bool:
@@ -65,6 +67,7 @@ class Rounded:
             "not_judged": list(self.not_judged),
             "drawn": list(self.drawn),
             "apart": self.apart,
+            "nonfinite": self.nonfinite,
             "op": far.address.op,
             "module": far.address.module,
             "ratio": far.ratio,
@@ -128,6 +131,7 @@ class Compared:
         self._drawn: set[str] = set()
         self._apart: Optional[tuple[float, float]] = None  # the difference, and the largest magnitude
         self._coarsest = 0.0
+        self._nonfinite = False
 
     def visit(self, call: OpCall) -> Any:
         pair = list(readable_in(call.args)) if call.address.base_name in COMPARISONS else []
@@ -142,6 +146,8 @@ class Compared:
         result = self._made.visit(call)
         for tensor in readable_in([result]):
             self._coarsest = max(self._coarsest, torch.finfo(tensor.dtype).eps)
+        given = readable_in([call.args, call.kwargs, result])
+        self._nonfinite = self._nonfinite or any(map(is_bad, given))
         return result
 
     def rounded(self) -> Rounded:
@@ -150,7 +156,7 @@ class Compared:
         if self._apart is not None and self._apart[1] > 0 and self._coarsest > 0:
             apart = self._apart[0] / (self._apart[1] * self._coarsest)
         drawn = tuple(name for name in found.not_judged if name in self._drawn)
-        return dataclasses.replace(found, drawn=drawn, apart=apart)
+        return dataclasses.replace(found, drawn=drawn, apart=apart, nonfinite=self._nonfinite)
 
 
 def _rounded(made: Rounding) -> Rounded:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from repro.core.answer import Change, CheckpointFiles, ScriptRecord
 from repro.core.payloads import Reduction
+from repro.core.records import Owner
 from repro.core.sentences import listed, many, sentence
 from repro.report.markdown import block, code, text
 from repro.report.opening import full_stop
@@ -44,14 +45,14 @@ def fill(shown: Shown) -> Variables | None:
     scripts = [(item, shown.scripts.get(item.path or "")) for item in (first, *first.others)]
     return {
         "reason": text(sentence(first.reason)),
-        "change": _change(first.change) if first.change else None,
+        "change": _change(first.change, shown.answer.owner) if first.change else None,
         "reduction": [text(line) for line in _reduction(shown.answer.reduction or Reduction())],
         "scripts": [_script(item, content) for item, content in scripts if content is not None],
     }
 
 
-def _change(change: Change) -> Mapping[str, str | None]:
-    """The lines before and after, as a difference."""
+def _change(change: Change, owner: Owner | None) -> Mapping[str, str | None]:
+    """The lines before and after, as a difference. Where the fault is not the caller's, they only get around it."""
 
     def lines(before: Sequence[str], after: Sequence[str]) -> str | None:
         shown = [*(f"- {line}" for line in before), *(f"+ {line}" for line in after)]
@@ -59,8 +60,10 @@ def _change(change: Change) -> Mapping[str, str | None]:
 
     kept = f" It is kept as {change.path}." if change.path else ""
     own = lines(change.script_before, change.script_after)
+    theirs = owner is not None and owner.project == "caller"
+    what = "What to change" if theirs else "What gets around it in the script's own lines"
     return {
-        "words": text(f"What to change: before, the fault is there; after, it is gone. {change.reason}{kept}"),
+        "words": text(f"{what}: before, the fault is there; after, it is gone. {change.reason}{kept}"),
         "lines": lines(change.before, change.after),
         "own_words": text("The same in the script as it is, which is good with it:") if own else None,
         "own_lines": own,

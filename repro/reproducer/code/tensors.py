@@ -1,7 +1,9 @@
 """Tensors of a reduced case as lines of Python that make them again, value for value."""
 
+import base64
 import json
 import math
+import struct
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +16,10 @@ WIDTH = 120
 Rule = Mapping[str, Any]
 """How a tensor's values are written down: a kind, and what that kind needs."""
 FLOATING = ("float", "bfloat", "complex")
+COMPLEX = {"torch.complex64": "f", "torch.complex128": "d"}
+"""The parts of a complex number, as the module struct names them."""
+FEW = 8
+"""How many complex numbers are written down."""
 
 
 def literal(value: object) -> str:
@@ -152,8 +158,25 @@ def _list(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]
 
 
 def _bytes(rule: Rule, shape: Sequence[int], dtype: str) -> tuple[str, list[str]]:
+    values = _numbers(rule["base64"], dtype)
+    if values is not None:
+        return _list({"values": values}, shape, dtype)
     packed = f"bytearray(base64.b64decode({quoted(rule['base64'])}))"
     return f"torch.frombuffer({packed}, dtype={dtype}).reshape{_call(shape)}", []
+
+
+def _numbers(packed: str, dtype: str) -> list[complex] | None:
+    """A few complex numbers as they are written; None for more of them, and for other dtypes, which are written so
+    already where they are few.
+    """
+    form = COMPLEX.get(dtype)
+    content = base64.b64decode(packed)
+    if form is None or len(content) > FEW * 2 * struct.calcsize(form):
+        return None
+    parts = struct.unpack(f"<{len(content) // struct.calcsize(form)}{form}", content)
+    if not all(map(math.isfinite, parts)) or any(part == 0 and math.copysign(1, part) < 0 for part in parts):
+        return None  # Python writes -0 in a complex number so that it is read as 0
+    return [complex(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
 
 
 KINDS: Mapping[str, Callable[[Rule, Sequence[int], str], tuple[str, list[str]]]] = {

@@ -14,12 +14,12 @@ from urllib.parse import urlencode
 
 from repro.core.answer import Answer
 from repro.core.encoding import replace
-from repro.core.sentences import listed
+from repro.core.sentences import listed, named_mechanism, sentence
 from repro.report import opening
 from repro.report.markdown import code, text
 from repro.report.render import LIMIT, NOTHING_PRIVATE, Part, render
 from repro.sharing.forms.environment import environment
-from repro.sharing.forms.first import Releases, first_lines, has_border, not_theirs
+from repro.sharing.forms.first import Releases, first_lines, has_border, whose
 from repro.sharing.forms.forms import Field, Form, body, boxes
 from repro.sharing.forms.sections import (
     Quoted,
@@ -168,7 +168,12 @@ class _Draft:
         """The texts of all fields, with those pieces that are named."""
         answer, quoted = self.answer, self.quoted
         wanted = f"**Expected:** {expected(answer, quoted)}"
-        first = [not_theirs(answer, self.form), first_lines(answer, self.form.package, self.releases, self.latest)]
+        theirs, said_first = (
+            whose(answer, self.form),
+            first_lines(answer, self.form.package, self.releases, self.latest),
+        )
+        own = answer.owner is not None and self.form.is_for(answer.owner.project)
+        first = [said_first, theirs] if own else [theirs, said_first]
         decide = "\n".join(filter(None, first))
         shown = [decide, self._search(), *_scripts(answer, quoted, kept, whole=self.whole)]
         table = next((part for name in TABLES for part in self.report if part.heading == name), None)
@@ -221,7 +226,16 @@ def _generated(answer: Answer, parts: Sequence[str], folded: Sequence[str]) -> s
 
 
 def _title(form: Form, answer: Answer) -> str:
-    title = " ".join(f"{form.title}{opening.title(answer)}".split())
+    """Of a user's script, whose name tells nobody anything, the fault and the release; else that of the report."""
+    origin, package = answer.origin, form.package
+    said = opening.title(answer)
+    if answer.script is not None and origin is not None:
+        place = origin.op if package == "torch" else origin.module_class or origin.op
+        what = sentence(named_mechanism(origin, answer.bisect).partition(" (")[0])
+        version = {"torch": answer.cell.torch, "transformers": answer.cell.transformers}.get(package)
+        release = f" ({package} {version}, {answer.cell.device or 'cpu'})" if version else ""
+        said = f"{what} in {place}{release}"
+    title = " ".join(f"{form.title}{said}".split())
     return title if len(title) <= TITLE_LIMIT else title[: TITLE_LIMIT - 4] + " ..."
 
 

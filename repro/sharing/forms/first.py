@@ -41,15 +41,17 @@ def first_lines(answer: Answer, package: str, tried: Releases, latest: Tried | N
     return "\n".join(f"- **{name}:** {words}" for name, words in said.items() if words)
 
 
-def not_theirs(answer: Answer, form: Form) -> str:
-    """A line of the same list, where the run says that the fault is another's, or none: who reads the form learns it
-    before anything else.
+def whose(answer: Answer, form: Form) -> str:
+    """A line of the same list: why the run says that the fault is theirs; or that it is another's, or none: who reads
+    the form learns it before anything else.
     """
     owner = answer.owner
-    if owner is None or form.is_for(owner.project) or (owner.project is None and not answer.is_rounding):
+    if owner is None or (owner.project is None and not answer.is_rounding):
         return ""
-    whose = f"{owner_name(owner.project)}, by this run. " if owner.project else ""
-    return f"- **Owner:** {whose}{text(full_stop(owner.reason))}"
+    if form.is_for(owner.project):
+        return f"- **Why here:** {text(full_stop(owner.reason))}"
+    name = f"{owner_name(owner.project)}, by this run. " if owner.project else ""
+    return f"- **Owner:** {name}{text(full_stop(owner.reason))}"
 
 
 def has_border(answer: Answer, package: str) -> bool:
@@ -97,6 +99,8 @@ def _loudness(answer: Answer) -> str:
         return "loud: the process is killed"
     if answer.kind is Kind.NONFINITE:
         return "silent: the call returns, and no exception says that the numbers are not finite"
+    if answer.kind is Kind.DIVERGENT:
+        return "silent: the call returns finite numbers that rounding does not explain"
     if answer.kind is Kind.LOAD:
         return "silent: from_pretrained returns a model"
     return ""

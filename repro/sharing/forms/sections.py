@@ -23,8 +23,11 @@ EXPECTED = {
     Kind.FILES: "Complete files that can be read to the end.",
     Kind.LOAD: "The model holds the file's values, and nothing of it is left unset.",
     Kind.CRASH: "The process runs to its end.",
+    Kind.DIVERGENT: "Numbers that differ from the reference by no more than rounding.",
 }
 """What was expected, in a word, by the kind of fault."""
+FILES = 4
+"""How many of the files that a script reads are named."""
 TIMES = {1: "once", 2: "twice", 3: "three times"}
 
 
@@ -73,6 +76,8 @@ def _introduction(quoted: Quoted) -> str:
         hashes = [f"{code(name)} {code(digest)}" for name, digest in checkpoint.sha256.items()]
         said += f". It reads the checkpoint {code(checkpoint.id)}{revision}"
         said += f", SHA-256 of {listed(hashes)}" if hashes else ""
+    elif record.reads:
+        said += f". It reads {listed([code(name) for name in record.reads[:FILES]])}, not handed on with it"
     elif needs:
         said += ", without a download"
     said += ". It exits with 1 while the fault is there, and with 0 once it is gone."

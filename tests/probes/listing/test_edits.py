@@ -11,7 +11,17 @@ from repro.probes.listing.edits.expressions import items, simpler
 from repro.probes.listing.edits.folding import folded
 from repro.probes.listing.edits.numbers import smaller_numbers
 from repro.probes.listing.edits.parameters import defaults, unread
-from repro.probes.listing.edits.statements import called_once, drawn_anew, not_needed, not_run, opened, plain, removal
+from repro.probes.listing.edits.statements import (
+    called_once,
+    drawn_anew,
+    fewer_rounds,
+    not_needed,
+    not_run,
+    opened,
+    plain,
+    removal,
+    uncompiled,
+)
 from repro.probes.listing.edits.variables import inlined
 from repro.probes.listing.text.tree import number_of, parsed, whose
 from repro.probes.listing.text.written import written
@@ -81,6 +91,11 @@ def results(text, kind):
         (folded, "f(-(2 + 3) * 1.5)", "f(-7.5)"),
         (folded, "f(g(1 + 1))", "f(g(2))"),
         (plain, "@torch.no_grad()\ndef f():\n    a", "def f():\n    a"),
+        (
+            uncompiled,
+            "@torch.compile(mode='a')\ndef f():\n    a\nn.compile()\ng = torch.compile(n, backend=b)\nre.compile(c)",
+            "def f():\n    a\ng = n\nre.compile(c)",
+        ),
     ],
 )
 def test_what_it_makes(kind, before, after):
@@ -114,6 +129,13 @@ def test_what_it_makes(kind, before, after):
 )
 def test_what_it_leaves_alone(kind, before):
     assert results(before, kind) == []
+
+
+@pytest.mark.parametrize(("loop", "counts"), [("range(40)", (3, 5)), ("range(steps)", (7,)), ("range(4)", (9,))])
+def test_a_loop_has_the_rounds_until_values_go_bad(loop, counts):
+    text = f"for i in {loop}:\n    f(i)"
+    made = results(text, lambda tree: fewer_rounds(tree, {whose(tree.module.body[0]): counts}))
+    assert made == [f"for i in range({count}):\n    f(i)" for count in counts if loop != "range(4)"]
 
 
 def test_an_empty_block_gets_a_pass():

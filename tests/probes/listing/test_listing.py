@@ -2,11 +2,17 @@
 
 import ast
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from repro.probes.listing.answer import reduce
 from repro.probes.listing.edits.statements import seeded
@@ -244,6 +250,73 @@ def test_what_is_read_of_a_file_is_the_same_element_and_stands_in_the_script(red
     assert "genfromtxt" not in calls(small)
     assert told["listing"]["reads"] == []
     assert '[2.0, float("nan")]' in small
+    assert ends(small, tmp_path)[0] == 1
+
+
+TRAINS = """
+import torch
+
+torch.manual_seed(0)
+net = torch.nn.Linear(3, 3)
+opt = torch.optim.SGD(net.parameters(), lr=0.1)
+for step in range(3000):
+    loss = (net(torch.ones(1, 3)) ** 2).sum()
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+    if step == 20:
+        with torch.no_grad():
+            net.weight[1, 1] = -1.0
+            net.weight.log_()
+print(loss.item())
+assert loss == loss, "nan"
+"""
+
+
+def test_a_training_goes_on_no_longer_than_until_the_value_is_bad(reduced, tmp_path):
+    _, told = reduced(TRAINS)
+    small = told["listing"]["text"]
+    assert "3000" not in small
+    assert all(int(number) <= 22 for number in re.findall(r"range\((\d+)\)", small)), small
+    assert ends(small, tmp_path)[0] == 1
+
+
+def test_a_model_that_is_loaded_from_a_folder_is_built_from_its_configuration(reduced, tmp_path):
+    config = GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=2, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "mine")
+    _, told = reduced(
+        "import torch\nfrom transformers import AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained('mine')\n"
+        "logits = model(torch.tensor([[3, 5]])).logits\n"
+        "assert not (logits - 1e9).sqrt().isnan().any(), 'nan'\n"
+    )
+    shutil.rmtree(tmp_path / "mine")
+    small = told["listing"]["text"]
+    assert (told["listing"]["reads"], "from_pretrained" in small) == ([], False), small
+    assert ends(small, tmp_path)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("reading", "files"),
+    [
+        ("with open('c.json') as f:\n    held = json.load(f)\nx, eps = torch.tensor(held['x']), held['eps']", "c.json"),
+        ("held = numpy.load('a.npz')\nx, eps = torch.from_numpy(held['x']), float(held['eps'])", "a.npz"),
+        ("held = torch.load('b.pt', weights_only=True)\nx, eps = held['x'], held['eps']", "b.pt"),
+        ("held = load_file('d.safetensors')\nx, eps = held['x'], float(held['eps'])", "d.safetensors"),
+    ],
+)
+def test_a_small_record_that_is_read_stands_in_the_script(reduced, tmp_path, reading, files):
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    (tmp_path / "c.json").write_text(json.dumps({"x": x.tolist(), "eps": 0.0, "name": "made here"}))
+    numpy.savez(tmp_path / "a.npz", x=x.numpy(), eps=0.0)
+    torch.save({"x": x, "eps": 0.0}, tmp_path / "b.pt")
+    save_file({"x": x, "eps": torch.tensor(0.0)}, tmp_path / "d.safetensors")
+    imports = "import json, numpy, torch\nfrom safetensors.torch import load_file\n"
+    end = "\ny = x / (x.norm(dim=-1, keepdim=True) + eps)\nassert not y.isnan().any(), 'nan'\n"
+    _, told = reduced(imports + reading + end)
+    (tmp_path / files).unlink()
+    small = told["listing"]["text"]
+    assert told["listing"]["reads"] == [], small
     assert ends(small, tmp_path)[0] == 1
 
 

@@ -340,6 +340,16 @@ def test_a_warning_is_no_reason(tmp_path):
     assert (ran.verdict, ran.reason) == ("bad", "the error itself")
 
 
+FAST = [
+    "layer = torch.nn.TransformerEncoderLayer(4, 2, 4, batch_first=True).eval()",
+    "mask = torch.zeros(2, 2)",
+    "mask[1] = -float('inf')",
+    "with torch.no_grad():",
+    "    x = layer(torch.ones(1, 2, 4), src_mask=mask)",
+]
+"""The fused layer gives NaN for a row without a key, and its Python code none: what only looks on changes the end."""
+
+
 @pytest.mark.parametrize(
     ("lines", "narrow", "compiled"),
     [
@@ -347,6 +357,7 @@ def test_a_warning_is_no_reason(tmp_path):
         (["x = torch.zeros(1).half().float()"], True, False),
         (["x = torch.zeros(1, dtype=torch.bfloat16).float()"], True, False),
         (["with torch.autocast('cpu'):", "    x = torch.zeros(1)"], True, False),
+        (FAST, False, False),
         (["x = torch.compile(torch.zeros_like, backend='eager')(torch.ones(1))"], False, True),
     ],
 )
@@ -357,3 +368,23 @@ def test_a_change_that_changes_nothing_does_not_apply(lines, narrow, compiled, t
     for name, applies in (("dtype=float32", narrow), ("compile=off", compiled)):
         verdict, reason, _ = ablation(found, name)
         assert (verdict, reason in IDLE.values()) == (("bad", False) if applies else ("skip", True))
+
+
+@pytest.mark.parametrize(
+    ("lines", "attention", "layers"),
+    [
+        (["x = torch.zeros(1)"], False, False),
+        (["q = torch.zeros(1, 1, 2, 4)", "x = torch.nn.functional.scaled_dot_product_attention(q, q, q)"], True, False),
+        (
+            ["net = torch.nn.MultiheadAttention(4, 2)", "x = net(*[torch.ones(2, 1, 4)] * 3)[0] * 0"],
+            True,
+            True,
+        ),
+    ],
+)
+def test_without_attention_no_other_way_of_it_is_tried(lines, attention, layers, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text("\n".join(["import torch", *lines, "assert (x / x).isfinite().all()"]), "utf-8")
+    found = asked(str(path))
+    tried = {name: ablation(found, name)[0] for name in ("attn=math", "fast_path=off")}
+    assert tried == {"attn=math": "bad" if attention else "skip", "fast_path=off": "bad" if layers else "skip"}

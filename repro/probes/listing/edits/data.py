@@ -38,7 +38,9 @@ def replaced(tree: Tree, shapes: Shapes, modules: frozenset[str]) -> Iterator[Ed
 
 
 def written_down(tree: Tree, literals: Literals) -> Iterator[Edit]:
-    """What a statement reads of a file, as literals: the fewest rows first, so that the script needs no file."""
+    """What a statement reads of a file, without it: numbers as literals, the fewest rows first; a model built from its
+    configuration. literals: statements that bind the same name.
+    """
     for node in tree.statements():
         target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         if not isinstance(target, ast.Name):
@@ -46,7 +48,7 @@ def written_down(tree: Tree, literals: Literals) -> Iterator[Edit]:
         for (numbers, name), texts in literals.items():
             if name == target.id and numbers & whose(node):
                 for text in texts:
-                    yield Edit("what was read as a literal", _putting(number_of(node), f"{name} = {text}"))
+                    yield Edit("what was read, without the file", _putting(number_of(node), text))
 
 
 def _foreign(tree: Tree, tensors: set[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """Statements left out, compound ones replaced by what is in them, and functions put where they are called."""
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ..text.tree import Tree, copied, expression, made, number_of, put, rewritten, walk, whose
@@ -263,6 +263,47 @@ def _imports_first(tree: Tree) -> Optional[Tree]:
     (changed,) = rewritten(ast.Module([first], []), {number_of(node): () for node in inner}).body or (None,)
     rest = {number_of(node): () for node in inner}
     return tree.changed({**rest, number_of(first): [*inner, *([changed] if changed is not None else [])]})
+
+
+def fewer_rounds(tree: Tree, rounds: Mapping[frozenset[int], tuple[int, ...]]) -> Iterator[Edit]:
+    """Loops over a range with as many rounds as it took until values went bad. rounds: by the loop's statements of the
+    original.
+    """
+    for node in tree.statements():
+        given = node.iter if isinstance(node, ast.For) else None
+        if not isinstance(given, ast.Call) or ast.unparse(given.func) != "range" or len(given.args) != 1:
+            continue
+        most = given.args[0].value if isinstance(given.args[0], ast.Constant) else None
+        for count in dict.fromkeys(item for at, found in rounds.items() if at & whose(node) for item in found if item):
+            if not isinstance(most, int) or count < most:  # of an inner loop, the rounds of all its runs are counted
+                yield Edit(f"{count} rounds of a loop", _with(number_of(given.args[0]), str(count)))
+
+
+def _with(number: int, text: str) -> Any:
+    return lambda tree: tree.changed({number: (expression(text),)}) if number in tree.nodes else None
+
+
+def uncompiled(tree: Tree) -> Iterator[Edit]:
+    """Without torch.compile: what it is given in its place, its decorators, and ``model.compile()``."""
+    yield Edit("without torch.compile", _without_compiling)
+
+
+def _without_compiling(tree: Tree) -> Optional[Tree]:
+    changes: dict[int, Sequence[ast.AST]] = {}
+    for node in walk(tree.module):
+        for decorator in getattr(node, "decorator_list", ()):
+            if _compiles(decorator.func if isinstance(decorator, ast.Call) else decorator):
+                changes[number_of(decorator)] = ()
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not node.value.args:
+            if isinstance(node.value.func, ast.Attribute) and node.value.func.attr == "compile":
+                changes[number_of(node)] = ()
+        elif isinstance(node, ast.Call) and node.args and _compiles(node.func):
+            changes[number_of(node)] = (node.args[0],)
+    return tree.changed(changes) if changes else None
+
+
+def _compiles(node: ast.expr) -> bool:
+    return ast.unparse(node) in ("torch.compile", "compile")
 
 
 def _stays_first(node: ast.stmt) -> bool:

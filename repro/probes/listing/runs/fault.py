@@ -85,7 +85,7 @@ class Fault:
         yield self
         if self.how == MADE_HERE:
             yield dataclasses.replace(self, settings=(FAST_PATH,))
-        if self.how != SEARCHED:
+        if self.how not in (SEARCHED, COMPILED):  # the search compiles its nodes one by one
             yield dataclasses.replace(self, how=SEARCHED)
 
     def is_in(
@@ -158,7 +158,8 @@ class Question:
 
     path: where it lies. places: of its lines. confinement: of its runs. folder: where these report. seconds: that each
     may take. most: seconds of a processor that the plain one may take. whole: whether its origin is searched for as
-    that of a new script, else the known operator alone is looked at. glance: whether it is enough that this operator
+    that of a new script, else the known operator alone is looked at; not of a fault of compiled code, where that takes
+    minutes. glance: whether it is enough that this operator
     makes a bad value there; that the script is bad for it, and by the same mechanism, is asked later.
     """
 
@@ -201,7 +202,7 @@ def _is_the_same(asked: Question, fault: Fault, plain: Ran) -> bool:
     runs = Runs(asked.path, plain, around=_around(asked, other, WATCHED * asked.seconds))
     if asked.glance and fault.how in GLANCED:
         return _is_made(asked, fault, runs)
-    if asked.whole or fault.how == SEARCHED:
+    if fault.how == SEARCHED or (asked.whole and fault.how != COMPILED):
         return _searched(asked, fault, runs)
     tests = {MADE_HERE: _made_here, CORRECTED: _corrected, COMPILED: _compiled, FUSED: _fused}
     return tests[fault.how](asked, fault, runs)

@@ -9,32 +9,67 @@ import torch
 from torch import Tensor
 
 MOST = 64  # numbers that a script may hold
+LONGEST = 60  # characters of a text that it may hold
 ROWS = (1, 2, 4)  # that are tried before all of them
 
 
 def literals(value: Any, names: Mapping[str, Any]) -> tuple[str, ...]:
     """A tensor, an array or lists of numbers as expressions: first the rows from a bad value on, then all
-    of it; none where it is too large. names: of the script, for what it calls NumPy.
+    of it; a record of such by name as a whole; none where it is too large. names: of the script, for what it calls
+    NumPy.
     """
+    if isinstance(value, (dict, Mapping)):
+        text = _whole(dict(value), names)
+        return () if text is None or text.count(",") >= MOST else (text,)
     return tuple(dict.fromkeys(_texts(value, names)))
 
 
-def _texts(value: Any, names: Mapping[str, Any]) -> Iterator[str]:
+def _whole(value: Any, names: Mapping[str, Any]) -> Optional[str]:
+    """All of what was read as one expression; None where a part of it cannot be written down."""
+    if isinstance(value, dict):
+        parts = [(key, _whole(item, names)) for key, item in list(value.items())[: MOST + 1]]
+        known = [f"{key!r}: {text}" for key, text in parts if text is not None and isinstance(key, (str, int))]
+        return f"{{{', '.join(known)}}}" if len(known) == len(value) else None
+    if isinstance(value, (list, tuple)):
+        items = [_whole(item, names) for item in value[: MOST + 1]]
+        if len(items) != len(value) or None in items:
+            return None
+        inside = ", ".join(map(str, items))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(items) == 1 else ''})"
+    if value is None or isinstance(value, (bool, int, float)):
+        return "None" if value is None else _text(value)
+    if isinstance(value, str):
+        return repr(value) if len(value) <= LONGEST else None
+    form = _form(value, names)
+    if form is None or _count(value) > MOST:
+        return None
+    return form.format(_text(value.tolist()))
+
+
+def _form(value: Any, names: Mapping[str, Any]) -> Optional[str]:
+    """What stands around the numbers of a value; None for what this does not write down."""
     numpy = sys.modules.get("numpy")
-    form: Optional[str] = None
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.requires_grad:
+        if names.get("torch") is not torch:
+            return None
         plain = value.dtype in (torch.float32, torch.int64, torch.bool)
-        form = "torch.tensor({})" if plain else f"torch.tensor({{}}, dtype={value.dtype})"
-        if next((name for name, held in names.items() if held is torch), None) != "torch":
-            return
-    elif numpy is not None and type(value) is numpy.ndarray and value.dtype.kind in "fiub":
+        return "torch.tensor({})" if plain else f"torch.tensor({{}}, dtype={value.dtype})"
+    if numpy is not None and type(value) is numpy.ndarray and value.dtype.kind in "fiub":
         name = next((name for name, held in names.items() if held is numpy), None)
         if name is None:
-            return
+            return None
         plain = str(value.dtype) in ("float64", "int64", "bool")
-        form = f"{name}.array({{}})" if plain else f"{name}.array({{}}, dtype={str(value.dtype)!r})"
-    elif isinstance(value, list):
-        form = "{}"
+        return f"{name}.array({{}})" if plain else f"{name}.array({{}}, dtype={str(value.dtype)!r})"
+    return "{}" if isinstance(value, list) else None
+
+
+def _count(value: Any) -> int:
+    """How many numbers a tensor or an array has."""
+    return int(value.numel() if isinstance(value, Tensor) else value.size)
+
+
+def _texts(value: Any, names: Mapping[str, Any]) -> Iterator[str]:
+    form = _form(value, names)
     if form is None:
         return
     for rows in _rows(value):
@@ -52,7 +87,7 @@ def _rows(value: Any) -> Iterator[Any]:
             if size < count:
                 begin = min(first, count - size)
                 yield value[begin : begin + size]
-    if isinstance(value, list) or (value.numel() if isinstance(value, Tensor) else value.size) <= MOST:
+    if isinstance(value, list) or _count(value) <= MOST:
         yield value
 
 

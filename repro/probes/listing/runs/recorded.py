@@ -4,6 +4,7 @@ What is recorded orders the questions that are asked later; it answers none of t
 """
 
 import argparse
+import ast
 import contextlib
 import dataclasses
 import os
@@ -22,6 +23,7 @@ from torch import Tensor
 from ...script.child import LIBRARIES
 from ...values.figures import is_bad
 from .alike import Alike, told
+from .built import built
 from .conduct import Conduct, Seen, observed
 from .confined import Access, heard
 from .literals import literals
@@ -42,8 +44,10 @@ class Recorded:
     of parsed arguments and other records. access: what the script wrote, started and connected to. imported: the
     modules of large libraries that it needed. alike: arguments of a module that are of one shape. conduct: what a
     smaller one is held to. own: where the modules lie that the script imports and that no package has brought.
-    packages: which of them are packages. reading: the lines that read a file and make no module of it. files: names of
-    what they read. written: of what these lines bind, the literals.
+    packages: which of them are packages. reading: the lines that read a file and make no module of it. files: what they
+    read, as a path below the script's folder or the current one, else as a name. written: of what these lines bind, and
+    those in a block that begins with one of them, statements that bind the same without a file. rounds: for the first
+    line of each loop, how many rounds had begun when the first value was bad, and when the last was that ever is.
     """
 
     lines: set[int] = field(default_factory=set)
@@ -60,6 +64,7 @@ class Recorded:
     files: list[str] = field(default_factory=list)
     written: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
     packages: frozenset[str] = frozenset()
+    rounds: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Recorded]]:
@@ -71,6 +76,8 @@ def record(bound: Mapping[int, tuple[str, ...]]) -> tuple[Any, Callable[[], Reco
 @contextlib.contextmanager
 def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[None]:
     path = sys.modules["__main__"].__file__
+    within, loops = _blocks(path)
+    begun: Counter[int] = Counter()
     seen: Counter[tuple[int, str]] = Counter()
     met: set[tuple[int, str]] = set()
     last: dict[int, int] = {}  # the line that each frame ran before
@@ -81,16 +88,21 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
             seen[line, name] += 1
             if seen[line, name] <= LOOKS:
                 value = (frame.f_locals if name in frame.f_locals else frame.f_globals).get(name)
-                _look(made, line, name, value, frame)
+                if made.reading.intersection((line, *within.get(line, ()))) and (line, name) not in made.written:
+                    made.written[line, name] = _without_files(name, value, frame.f_globals)
+                _look(made, line, name, value)
                 for shown, kind in _bad_in(name, value):
                     if (line, shown) not in met:
                         met.add((line, shown))
                         made.bad.append((line, shown, kind))
+                        for loop, first in loops.items():
+                            made.rounds[loop] = (*made.rounds.get(loop, ())[:1], begun[first])
 
     def inside(frame: FrameType, event: str, given: Any) -> Any:
         look(frame)
         if event == "line":
             made.lines.add(frame.f_lineno)
+            begun[frame.f_lineno] += 1
             last[id(frame)] = frame.f_lineno
         else:
             last.pop(id(frame), None)
@@ -117,10 +129,31 @@ def _around(made: Recorded, bound: Mapping[int, tuple[str, ...]]) -> Iterator[No
         made.imported = frozenset(name for name in names if not name.startswith(COMPILER))
 
 
-def _look(made: Recorded, line: int, name: str, value: Any, frame: FrameType) -> None:
+def _blocks(path: Optional[str]) -> tuple[dict[int, tuple[int, ...]], dict[int, int]]:
+    """Of a script: for each line in a ``with`` statement, the lines in which such statements around it begin; for the
+    line of each loop, that of the first statement in it.
+    """
+    within: dict[int, tuple[int, ...]] = {}
+    loops: dict[int, int] = {}
+    with contextlib.suppress(OSError, SyntaxError, ValueError), open(str(path), "rb") as opened:
+        for node in ast.walk(ast.parse(opened.read())):
+            if isinstance(node, (ast.With, ast.AsyncWith)):
+                for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+                    within[line] = (*within.get(line, ()), node.lineno)
+            elif isinstance(node, ast.For) and node.body[0].lineno > node.lineno:
+                loops[node.lineno] = node.body[0].lineno
+    return within, loops
+
+
+def _without_files(name: str, value: Any, names: Mapping[str, Any]) -> tuple[str, ...]:
+    """Statements that bind a name to what was read, without the file."""
+    if isinstance(value, torch.nn.Module):
+        return built(name, value) if names.get("torch") is torch else ()
+    return tuple(f"{name} = {text}" for text in literals(value, names))
+
+
+def _look(made: Recorded, line: int, name: str, value: Any) -> None:
     """At what a line binds to a name."""
-    if line in made.reading and (line, name) not in made.written:
-        made.written[line, name] = literals(value, frame.f_globals)
     if isinstance(value, torch.nn.Module):
         made.modules.add(name)
         made.reading.discard(line)
@@ -134,6 +167,7 @@ def _look(made: Recorded, line: int, name: str, value: Any, frame: FrameType) ->
 def _hear_of_reading(script: Optional[str], made: Recorded) -> None:
     """The lines of the script that open a file of data, whichever code opens it for them."""
     folders = tuple(os.path.join(path, "") for path in {sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev"})
+    own = [os.path.join(path, "") for path in (os.path.dirname(os.path.abspath(script or "")), os.getcwd())]
 
     def hook(event: str, given: tuple[Any, ...]) -> None:
         if event != "open" or not isinstance(given[0], (str, bytes)) or (given[1] or "r").strip("bt") not in ("r", ""):
@@ -146,7 +180,8 @@ def _hear_of_reading(script: Optional[str], made: Recorded) -> None:
             frame = frame.f_back
         if frame is not None:
             made.reading.add(frame.f_lineno)
-            made.files.append(os.path.basename(path))
+            base = next((base for base in own if path.startswith(base)), os.path.join(os.path.dirname(path), ""))
+            made.files.append(path[len(base) :].replace(os.sep, "/"))
 
     sys.addaudithook(hook)
 

@@ -26,3 +26,16 @@ def unbound(tree: Tree) -> frozenset[str]:
         elif type(node).__name__ in ("MatchAs", "MatchStar", "MatchMapping"):
             bound.update(filter(None, (getattr(node, "name", None), getattr(node, "rest", None))))
     return frozenset(read - bound - GIVEN - set(dir(builtins)))
+
+
+def alike_ids(tree: Tree) -> "frozenset[tuple[str, str]]":
+    """Pairs of special tokens that a call gives the same id, such as a mask that is the padding as well."""
+    found = set()
+    for node in walk(tree.module):
+        given = [(item.arg, item.value.value) for item in getattr(node, "keywords", ()) if _is_id(item)]
+        found |= {(one, two) for one, value in given for two, other in given if one < two and value == other}
+    return frozenset(found)
+
+
+def _is_id(item: ast.keyword) -> bool:
+    return str(item.arg).endswith("_token_id") and isinstance(item.value, ast.Constant)
