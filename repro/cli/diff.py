@@ -44,7 +44,7 @@ WHAT is one of
   eager sdpa                           another attention
   cache                                prefill and decoding, token by token
   batch batch:right                    all prompts in one batch, padded on the left or on the right
-  training training:checkpointing      training mode without dropout; with gradient checkpointing
+  training training:checkpointing      training mode without dropout, gradients too; with gradient checkpointing
   cpu cuda mps                         another device
   compile compile:BACKEND              torch.compile: eager, aot_eager, inductor in turn, or that one
   FOLDER or @REVISION                  another model of the same architecture

@@ -33,6 +33,7 @@ from repro.cli.options import (
     REFERENCE,
     RUN,
     SETTINGS,
+    SKETCH,
     conclude,
     refused,
     request_from,
@@ -143,8 +144,9 @@ def repro() -> None:
 
 @repro.command(context_settings=SETTINGS, epilog=EXAMPLES, short_help="All steps on MODEL; the default command.")
 @PASSES
-@KEEP
+@together(*KEEP)
 @REFERENCE
+@SKETCH
 @ABLATIONS
 @REDUCE
 @BUNDLE

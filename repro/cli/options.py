@@ -166,10 +166,17 @@ PHASES: tuple[Decorator, ...] = (
         help="With --train-step: split each step's batch into N micro batches, whose gradients are accumulated.",
     ),
 )
-KEEP = click.option(
-    "--keep-float32",
-    type=click.Choice(["auto"]),
-    help="Look for the smallest set of modules that must stay in float32 for the rest to be sound in --dtype.",
+KEEP: tuple[Decorator, ...] = (
+    click.option(
+        "--keep-float32",
+        type=click.Choice(["auto"]),
+        help="Look for the smallest set of modules that must stay in float32 for the rest to be sound in --dtype.",
+    ),
+    click.option(
+        "--keep-bfloat16",
+        type=click.Choice(["auto"]),
+        help="The same with these modules in bfloat16, which takes no more memory than float16.",
+    ),
 )
 DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), help="Device to run on.")
 CASE: tuple[Decorator, ...] = (
@@ -206,6 +213,7 @@ REFERENCE = click.option(
     default=True,
     help="Hold each operator of a finite pass against float64 of its own inputs; of large ones a part.",
 )
+SKETCH = click.option("--sketch", is_flag=True, hidden=True, help="Keep what a table of cells compares.")
 FILE_LIMITS = click.option(
     "--limits",
     metavar="FACTOR|none",
@@ -294,10 +302,9 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         attn=options["attn"],
         prompts=options["prompts"],
         trust_remote_code=options["trust_remote_code"],
-        **{
-            name: options.get(name)
-            for name in ("image", "audio", "inputs", "factory", "generate", "train_step", "accumulate", "keep_float32")
-        },
+        **{name: options.get(name) for name in ("image", "audio", "inputs", "factory")},
+        **{name: options.get(name) for name in ("generate", "train_step", "accumulate")},
+        **{name: options.get(name) for name in ("keep_float32", "keep_bfloat16")},
     )
     if case.inputs is not None and options.get("private_prompts"):
         raise UsageError("--private-prompts withholds texts, and --inputs holds token ids. Give one of them.")
@@ -315,6 +322,7 @@ def request_from(command: str, options: Mapping[str, Any]) -> "Request":
         python=options.get("python"),
         ablations=options.get("ablations", False),
         reference=options.get("reference", True),
+        sketch=options.get("sketch", False),
         reduce=options.get("reduce", True),
         deliver=options.get("deliver", True),
         private_prompts=options.get("private_prompts", False),

@@ -15,6 +15,7 @@ from repro.core.encoding import SCHEMA, Record, document
 from repro.core.finite.diff import Diff
 from repro.core.finite.narrow import Forecast, Keep
 from repro.core.finite.reference import Reference
+from repro.core.finite.sketch import Sketches
 from repro.core.paths import read_record
 from repro.core.payloads import (
     Bisect,
@@ -202,8 +203,10 @@ class Answer(Record, frozen=True, kw_only=True):
     prompts: Prompts | None = None
     origin: Origin | None = None
     bisect: Bisect | None = None
+    sketch: Sketches | None = None
     forecast: Forecast | None = None
     keep: Keep | None = None
+    keep_bfloat16: Keep | None = None
     ablations: tuple[Ablation, ...] = ()
     workarounds: tuple[str, ...] = ()
     reduction: Reduction | None = None

@@ -72,6 +72,7 @@ def case_from(
     train_step: int | None = None,
     accumulate: int | None = None,
     keep_float32: str | None = None,
+    keep_bfloat16: str | None = None,
     image: str | None = None,
     audio: str | None = None,
     inputs: str | None = None,
@@ -89,6 +90,8 @@ def case_from(
         raise UsageError(
             "--keep-float32 asks what must not be in the dtype of the rest: add --dtype float16 or bfloat16."
         )
+    if keep_bfloat16 is not None and dtype != "float16":
+        raise UsageError("--keep-bfloat16 asks what must not be in the dtype of the rest: add --dtype float16.")
     seeded = _seeded(weights)
     if inputs is not None:
         _refuse_beside_inputs({"--prompt": prompts, "--image": image, "--audio": audio})
@@ -109,6 +112,7 @@ def case_from(
             train_step=train_step,
             accumulate=accumulate,
             keep_float32=keep_float32,
+            keep_bfloat16=keep_bfloat16,
             image=_given("--image", image),
             audio=_given("--audio", audio),
             inputs=_given("--inputs", inputs, TENSORS),
@@ -123,7 +127,7 @@ def case_from(
         _refuse_settings(model, {"--weights": seeded, "--device": device, "--dtype": dtype, "--attn": attn})
         _refuse_settings(model, {"--prompt": prompts, "--trust-remote-code": trust_remote_code})
         _refuse_settings(model, {"--generate": generate is not None, "--train-step": train_step is not None})
-        _refuse_settings(model, {"--keep-float32": keep_float32})
+        _refuse_settings(model, {"--keep-float32": keep_float32, "--keep-bfloat16": keep_bfloat16})
         _refuse_settings(model, {"--image": image, "--audio": audio, "--inputs": inputs})
     if seeded and place is not None and place.is_file():
         raise UsageError(f"--weights {weights} needs a configuration: give a folder or a Hub id, not {model}.")
@@ -141,6 +145,7 @@ def case_from(
         train_step=train_step,
         accumulate=accumulate,
         keep_float32=keep_float32,
+        keep_bfloat16=keep_bfloat16,
         image=_given("--image", image),
         audio=_given("--audio", audio),
         inputs=_given("--inputs", inputs, TENSORS),

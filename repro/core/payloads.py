@@ -717,6 +717,11 @@ class Program(Record, frozen=True, kw_only=True):
     allowed: Number | None = None
     device: str | None = None
 
+    @property
+    def swallows(self) -> bool:
+        """Whether a number that overflowed inside ends as a finite one, by operators that are right each."""
+        return self.allowed is not None and self.mechanism == "overflow" and len(self.calls) > 1
+
 
 class Module(Record, frozen=True, kw_only=True):
     """A module built small from the model's configuration, that shows the fault by itself."""

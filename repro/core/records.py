@@ -65,8 +65,8 @@ class Case:
     gives the model; ``model`` is then the same, or the weights that are loaded into it. ``generate`` is the number of
     tokens of a generation, ``train_step`` that of the steps of a training, ``accumulate`` that of the micro batches of
     a step; None for a forward pass alone, and for a batch that is not split. ``against``
-    is another way of running the model, that it is held against. ``keep_float32`` is "auto" where it is asked which
-    modules must stay in float32.
+    is another way of running the model, that it is held against. ``keep_float32`` and ``keep_bfloat16`` are "auto"
+    where it is asked which modules must stay in that dtype.
     """
 
     model: str
@@ -84,6 +84,7 @@ class Case:
     train_step: int | None = None
     accumulate: int | None = None
     keep_float32: str | None = None
+    keep_bfloat16: str | None = None
     image: str | None = None
     audio: str | None = None
     inputs: str | None = None

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import field
 
 from repro.core.encoding import Number, Record
+from repro.core.finite.sketch import Sketch
 from repro.core.payloads import Environment, Origin, Section
 from repro.core.records import Kind, Outcome
 from repro.core.trace_answers import Changes
@@ -25,7 +26,7 @@ class CellRow(Record, frozen=True, kw_only=True):
     """One cell of a table. ``asked`` is what was to be installed; ``folder`` is its run, None where none was made.
 
     ``label`` is a name that no other cell of the table has. ``outputs`` are the digests of what a good cell's forward
-    pass gave, one for each input.
+    pass gave, one for each input; ``sketches`` say how far these are from another cell's.
     """
 
     id: str
@@ -51,6 +52,7 @@ class CellRow(Record, frozen=True, kw_only=True):
     folder: str | None = None
     label: str = ""
     outputs: tuple[str, ...] = ()
+    sketches: tuple[Sketch, ...] = ()
 
 
 class Difference(Record, frozen=True, kw_only=True):

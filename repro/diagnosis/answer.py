@@ -7,6 +7,7 @@ from repro.core.answer import Answer, CellInfo, ModelInfo, StepRow
 from repro.core.finite.diff import Diff
 from repro.core.finite.narrow import Forecast, Keep
 from repro.core.finite.reference import Reference
+from repro.core.finite.sketch import Sketches
 from repro.core.payloads import (
     Bisect,
     Environment,
@@ -82,8 +83,10 @@ def answer(
         prompts=section(observations, "prompts", Prompts),
         origin=judgement.origin,
         bisect=section(observations, "bisect", Bisect),
+        sketch=section(observations, "sketch", Sketches),
         forecast=section(observations, "forecast", Forecast),
         keep=section(observations, "keep", Keep),
+        keep_bfloat16=section(observations, "keep:bfloat16", Keep),
         ablations=judgement.ablations,
         workarounds=judgement.workarounds,
         reduction=section(observations, "reduce", Reduction),

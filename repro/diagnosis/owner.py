@@ -475,7 +475,7 @@ def _operator(answer: Answer) -> Owner | None:
     """PyTorch's, where its operator alone, from finite inputs, does not give what float64 arithmetic gives."""
     program = None if answer.reduction is None else answer.reduction.program
     script = _verified(answer, ALONE)
-    if program is None or script is None:
+    if program is None or script is None or program.swallows:
         return None
     op, row = str(answer.origin and answer.origin.op), mechanism(program.mechanism)
     shown = f"({script.path}, with PyTorch alone, run {script.runs} times)"

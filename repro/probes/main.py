@@ -124,7 +124,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         single.add_argument("--generate", type=int, metavar="N", help="a generation of N tokens")
         single.add_argument("--train-step", type=int, metavar="N", help="N steps of a training")
         single.add_argument("--accumulate", type=int, metavar="N", help="a step's batch as N micro batches")
-        single.add_argument("--keep-float32", choices=("auto",), help="which modules must stay in float32")
+        for kept in ("float32", "bfloat16"):
+            single.add_argument(f"--keep-{kept}", choices=("auto",), help=f"which modules must stay in {kept}")
         for option, of in (("--image", "picture"), ("--audio", "sound"), ("--inputs", "exact inputs")):
             single.add_argument(option, metavar="FILE", help=f"file with {of}")
         single.add_argument("--weights", default="checkpoint", type=weights_source, help="checkpoint or random:SEED")
@@ -171,7 +172,7 @@ def main(argv: Optional[list[str]] = None) -> int:
                 "trust_remote_code": given.trust_remote_code,
                 **{name: vars(given)[name] for name in ("image", "audio", "inputs")},
                 **{name: vars(given)[name] for name in ("factory", "generate", "train_step", "accumulate")},
-                "keep_float32": given.keep_float32,
+                **{name: vars(given)[name] for name in ("keep_float32", "keep_bfloat16")},
             }
             if given.model is None:
                 case["model"] = given.factory

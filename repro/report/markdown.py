@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from repro.core.encoding import number
+from repro.core.finite.diff import Grown
 from repro.core.records import Ending, Outcome
 from repro.core.sentences import plain, visible
 
@@ -112,6 +113,15 @@ def thinned(items: Sequence[T], rows: int, keep: set[int]) -> tuple[list[T], str
     wanted += [round(place * (len(items) - 1) / (rows - 1)) for place in range(rows)] if rows > 1 else []
     chosen = sorted(list(dict.fromkeys(wanted))[:rows])
     return [items[index] for index in chosen], f"{len(chosen)} of {len(items)} rows are shown; verdict.json has all."
+
+
+def grown(layers: Sequence[Grown], rows: int) -> tuple[list[Row], str | None]:
+    """How far two runs are apart behind each layer, what rounding does there, and how large the values are."""
+    chosen, note = thinned(layers, rows, {0, len(layers) - 1})
+    figures = ((layer, (layer.deviation, layer.drift, layer.scale)) for layer in chosen)
+    return [
+        [cell(layer.module) if layer.module else "the end", *map(shown_number, row)] for layer, row in figures
+    ], note
 
 
 def first_of(items: Sequence[T], rows: int, what: str) -> tuple[list[T], str | None]:

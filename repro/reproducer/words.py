@@ -24,6 +24,7 @@ class Shown:
         limit: The largest finite number of ``dtype``; None where it is not known.
         attention: Whether the operator is a whole attention, which takes the mask and so has to handle a masked row.
         sum_of: Two numbers and a sign, where the operator does nothing else: "55008 + 13376".
+        swallows: Whether an overflow inside ends as a finite number, by operators that are right each.
     """
 
     what: str
@@ -35,12 +36,20 @@ class Shown:
     limit: float | None = None
     attention: bool = False
     sum_of: str | None = None
+    swallows: bool = False
 
 
 def happened(shown: Shown) -> str:
     """The first sentence of a script: what can be seen in it."""
     row = mechanism(shown.mechanism)
-    gives = f"{shown.what} gives {shown.seen}"
+    gives = f"{shown.what[0].upper()}{shown.what[1:]}" if shown.swallows else shown.what
+    gives += f" gives {shown.seen}"
+    if shown.swallows and shown.expected is not None and shown.limit is not None:
+        return (
+            f"{gives} in {shown.dtype} where {shown.wide} gives {plain(shown.expected, 12)} from the same inputs: a "
+            f"number inside exceeds {plain(shown.limit, 12)}, the largest {shown.dtype} number, and what is made of it "
+            "is finite."
+        )
     if row.beyond_limit and shown.limit is not None:
         return _exceeded(shown, gives, shown.limit)
     if row.correct == BY_DEFINITION and shown.attention:
@@ -74,6 +83,8 @@ def is_correct(shown: Shown) -> bool:
 
 def correctness(shown: Shown) -> str:
     """That the operator is correct, where it is; empty where it is not, or where that is not known."""
+    if shown.swallows:
+        return "This is not a PyTorch bug. Each operator is correct for what it is given."
     if not is_correct(shown):
         return ""
     cause = mechanism(shown.mechanism).cause.format(dtype=shown.dtype)

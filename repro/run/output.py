@@ -12,12 +12,12 @@ from repro.run.bundle.write import NAME as BUNDLE
 from repro.run.bundle.write import bundle
 
 HTML = "report.html"
-KEPT = "keep_float32.py"
+KEPT = "keep_{}.py"
 
 
 def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
-    """Write verdict.json, report.md, and the code that keeps modules in float32 where there is any; where ``whole`` is
-    set also plots, report.html and bundle.zip.
+    """Write verdict.json, report.md, and the code that keeps modules in another dtype where there is any; where
+    ``whole`` is set also plots, report.html and bundle.zip.
 
     verdict.json stays whole, for it stays here. Everything that is made to be shared is masked.
 
@@ -31,8 +31,9 @@ def write(folder: Path, content: Answer, *, whole: bool) -> Answer:
     private = private_words()
     mask = Mask.of(document, private)
     paths.write(folder / NAME, encode(document, indent=1) + "\n")
-    if document.keep is not None and document.keep.code is not None:
-        paths.write(folder / KEPT, document.keep.code)
+    for keep in (document.keep, document.keep_bfloat16):
+        if keep is not None and keep.code is not None:
+            paths.write(folder / KEPT.format(keep.kept_in), keep.code)
     scripts = scripts_of(folder, document)
     mask.write(folder / "report.md", render(document, private, scripts))
     if whole:

@@ -37,7 +37,7 @@ from repro.run import output
 from repro.run.withheld import NAME as WITHHELD
 from repro.run.withheld import withheld
 
-REDUCE, REFERENCE = "reduce", "reference"
+REDUCE, REFERENCE, SKETCH = "reduce", "reference", "sketch"
 WHOLE = frozenset({"run", "find", "watch"})
 """Commands that look for a script and write the page and the bundle; the last two are calls in the user's process."""
 BEFORE = (WITHHELD, f"{WITHHELD}.part")
@@ -52,7 +52,8 @@ class Terminated(KeyboardInterrupt):
 class Request:
     """What the command line asks for. ``model`` is MODEL as it was written.
 
-    ``reference``: hold each operator against float64. ``reduce``: look for a smaller case and write the script that
+    ``reference``: hold each operator against float64. ``sketch``: keep what tells how far two environments' outputs
+    are apart. ``reduce``: look for a smaller case and write the script that
     shows it. ``deliver``: also write report.html and bundle.zip. ``private_prompts``: leave the texts of the prompts
     out of all of it. ``batches``: the file of prompts and how it is run; ``extra``: what of the command line says so.
     ``program``: the command of the user's own program, where it was asked in that one's process.
@@ -65,6 +66,7 @@ class Request:
     python: str | None = None
     ablations: bool = True
     reference: bool = True
+    sketch: bool = False
     reduce: bool = True
     deliver: bool = True
     private_prompts: bool = False
@@ -95,6 +97,8 @@ class Request:
             return self.ablations
         if step.name == REFERENCE:
             return self.reference
+        if step.name == SKETCH:
+            return self.sketch
         # What a script ends with is its whole answer: without a reduction nobody asks where it is born.
         return self.reduce or step.name not in ((REDUCE, "bisect") if self.case.is_script else (REDUCE,))
 
@@ -134,7 +138,7 @@ class Request:
         argv += [*([self.model] if self.model else []), *self.extra]
         named = {"--factory": self.case.factory, "--device": self.case.device, "--dtype": self.case.dtype}
         named["--attn"] = self.case.attn
-        named["--keep-float32"] = self.case.keep_float32
+        named["--keep-float32"], named["--keep-bfloat16"] = self.case.keep_float32, self.case.keep_bfloat16
         if self.case.weights.startswith("random"):
             named["--weights"] = self.case.weights
         if self.fault is not Fault.NONFINITE:
@@ -156,6 +160,7 @@ class Request:
         switches.update({"--no-reduce": self.reduce, "--no-bundle": self.deliver})
         known = {"run": tuple(switches), "prompts": ("--no-bundle",)}.get(self.command, ())
         argv += [switch for switch, on in switches.items() if not on and switch in known]
+        argv += ["--sketch"] if self.sketch else []
         return tuple(argv)
 
 

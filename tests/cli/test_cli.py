@@ -189,6 +189,7 @@ def test_the_plan_has_what_was_asked_for(place):
         "train_step": None,
         "accumulate": None,
         "keep_float32": None,
+        "keep_bfloat16": None,
         "against": None,
         "image": None,
         "audio": None,

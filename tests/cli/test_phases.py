@@ -204,11 +204,12 @@ def make(): return Stream(), {"x": torch.randn(2, 8, generator=torch.Generator()
 """
 
 
-def test_the_modules_that_must_stay_in_float32_and_the_code_that_keeps_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kept", "key"), [("float32", "keep"), ("bfloat16", "keep_bfloat16")])
+def test_the_modules_that_must_be_kept_and_the_code_that_keeps_them(kept: str, key: str, tmp_path: Path) -> None:
     (tmp_path / "narrow.py").write_text(NARROW.replace("FACTOR", "1e6"))
-    options = ("--dtype", "float16", "--keep-float32", "auto", "--no-ablations", "--no-reduce")
+    options = ("--dtype", "float16", f"--keep-{kept}", "auto", "--no-ablations", "--no-reduce")
     status, answer = asked(tmp_path, "--factory", "narrow.py:make", *options)
-    keep, code = answer["keep"], (tmp_path / "o" / "keep_float32.py").read_text()
+    keep, code = answer[key], (tmp_path / "o" / f"keep_{kept}.py").read_text()
     assert (status, keep["verdict"], keep["verified"]) == (1, "good", True)
     assert "layers.1" in keep["modules"]
     assert "norm" in keep["modules"]
@@ -216,9 +217,10 @@ def test_the_modules_that_must_stay_in_float32_and_the_code_that_keeps_them(tmp_
     assert keep["rmse"] <= keep["allowed"] * keep["noise"]
     assert code == keep["code"]
     report = (tmp_path / "o" / "report.md").read_text()
-    assert "## Kept in float32" in report
-    assert "def keep_in_float32" in report
-    assert "--keep-float32 auto" in answer["command"]
+    assert "## Kept in another dtype" in report
+    assert f"DTYPE = torch.{kept}" in report
+    assert f"--keep-{kept} auto" in answer["command"]
+    assert (keep["kept_in"], keep["bytes"] == 0) == (kept, kept == "bfloat16")
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [("1e6", "overflows"), ("1e3", "sound")])
@@ -230,9 +232,37 @@ def test_a_finite_run_tells_what_float16_would_do(factor: str, verdict: str, tmp
     assert "without a run in them" in (tmp_path / "o" / "report.md").read_text()
 
 
-def test_what_is_kept_wants_a_dtype_for_the_rest(tmp_path: Path) -> None:
-    ran = repro("gpt2", "--keep-float32", "auto", cwd=tmp_path)
-    assert (ran.returncode, "add --dtype float16 or bfloat16" in ran.stderr) == (2, True)
+SWALLOWING = """
+import torch
+class Norm(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(8))
+    def forward(self, x):
+        return self.weight * x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6)
+def make(): return Norm(), {"x": 800 * torch.randn(2, 8, generator=torch.Generator().manual_seed(1))}
+"""
+
+
+def test_an_overflow_that_is_swallowed_gets_a_script_of_torch_alone(tmp_path: Path) -> None:
+    (tmp_path / "norm.py").write_text(SWALLOWING)
+    status, answer = asked(tmp_path, "--factory", "norm.py:make", "--dtype", "float16", "--no-ablations")
+    script = answer["reproducer"]
+    assert (status, answer["kind"], answer["origin"]["mechanism"]) == (1, "divergent", "overflow")
+    assert (script["verified"], script["needs"], script["exit_statuses"]) == (True, ["torch"], [1, 1, 1])
+    text = (tmp_path / "o" / script["path"]).read_text()
+    assert "rounding allows" in text
+    assert "This is not a PyTorch bug." in text
+    assert answer["owner"]["project"] != "pytorch"
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (("--keep-float32", "auto"), "add --dtype float16 or bfloat16"),
+    (("--keep-bfloat16", "auto", "--dtype", "bfloat16"), "add --dtype float16."),
+])  # fmt: skip
+def test_what_is_kept_wants_a_dtype_for_the_rest(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    ran = repro("gpt2", *options, cwd=tmp_path)
+    assert (ran.returncode, said in ran.stderr) == (2, True)
 
 
 def test_two_factories_are_compared_in_a_training(tmp_path: Path) -> None:

@@ -109,5 +109,5 @@ def test_the_registry_is_the_kits_own_file():
 
 def test_a_step_of_an_option_names_a_field_of_the_case():
     asked = {step.name: step.option for step in every() if step.option is not None}
-    assert asked == {"keep": "keep_float32"}
+    assert asked == {"keep": "keep_float32", "keep:bfloat16": "keep_bfloat16"}
     assert set(asked.values()) <= {field.name for field in dataclasses.fields(Case)}

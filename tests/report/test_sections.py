@@ -255,9 +255,9 @@ def test_what_is_kept_is_told_with_its_cost_and_its_code(modules, said):
     payload |= {"bytes": 2000, "bytes_of_model": 200_000, "rmse": 0.01, "noise": 0.02, "verified": True}
     code = "KEEP = []" if modules else None
     text = section(
-        answer(observation("keep", reason="sound with 2", payload={**payload, "code": code})), "Kept in float32"
+        answer(observation("keep", reason="sound with 2", payload={**payload, "code": code})), "Kept in another dtype"
     )
-    assert "0.01; rounding alone makes 0.02" in text
+    assert "0.01; rounding to float16 alone makes 0.02" in text
     assert (said is None) or (said in text and "is sound as well" in text and "KEEP = []" in text)
 
 

@@ -252,6 +252,18 @@ def page(sweep: Sweep, rows: dict[str, Injected], alarms: list[str]) -> str:
             "that of the wide pass with the overflows put in, the run is bad, with the first overflow that shows as "
             "its origin. Where that does not fit together, it is good with a note that says so."
         ),
+        _wrapped(
+            "Its script has the operators from the overflow to the first that makes a finite number of it, as few as "
+            "show it, on plain finite inputs, and the same in float64. What it asserts is four times the largest of "
+            "eight runs in float64 whose results are moved by a rounding of the run's dtype, and a rounding of the "
+            "result. Where the overflow only changes a branch that the model takes, there is no such script."
+        ),
+        "## How an error grows",
+        _wrapped(
+            "Where the verdict is bad, the pass is also made freely in float64, on the very numbers that are loaded: "
+            "behind each layer the report has how far the run is from that, beside how far a run that is rounded at "
+            "random is. Not where the weights in float64 have no room."
+        ),
         _table("constant | value | what it is | source", _constants()),
         "## Sound models",
         _table("what | result", [

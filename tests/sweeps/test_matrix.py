@@ -98,6 +98,16 @@ def test_good_cells_that_generate_are_not_said_to_give_the_same(asked):
     assert [[row.outputs for row in answer.cells] for answer in (plain, generated)] == [[("d",)] * 2, [()] * 2]
 
 
+def test_cells_of_a_table_keep_a_sketch_of_what_they_end_with_and_a_cell_alone_none(asked):
+    forward = {"verdict": "good", "payload": {"logits": {}, "prompts": [{"index": 0, "digest": "d"}]}}
+    sketch = {"verdict": "good", "payload": {"passes": [{"output": "logits", "shape": [1, 2]}]}}
+    steps = {"forward": forward, "sketch": sketch}
+    several, _ = asked(recipe("a"), recipe("b"), steps=steps, out="several")
+    alone, _ = asked(recipe("a"), steps=steps)
+    assert [[kept.shape for kept in row.sketches] for row in several.cells] == [[(1, 2)], [(1, 2)]]
+    assert (alone.cells, "sketch" in {row.step for row in alone.steps}) == (None, False)
+
+
 def test_a_cell_that_cannot_be_built_is_skipped_with_its_reason_and_the_others_run(asked):
     answer, lines = asked(recipe("a"), recipe("b"), broken=["a"])
     assert verdicts(answer) == {"a": SKIP, "b": GOOD}

@@ -48,8 +48,9 @@ class Differing(Record, frozen=True, kw_only=True):
 class Departure(Beside, frozen=True, kw_only=True):
     """The first place whose inputs are the same on both sides, and what is made of them is not.
 
-    ``what`` is "output" (of the module) or "input": of ``of``, a module inside, which the module's own code feeds.
-    ``path`` is the argument or the place in the output. ``this`` and ``other`` are the values at ``element``.
+    ``what`` is "output" (of the module) or "input": of ``of``, a module inside, which the module's own code feeds; or
+    "gradient": of the parameter ``path``, or, where there is none, of what ``of`` gives, which is made behind it.
+    ``path`` is else the argument or the place in the output. ``this`` and ``other`` are the values at ``element``.
     ``operators`` are those that the module itself ran since the last one that agreed, on either side. ``side`` is the
     way that is farther from float64: "this" or "other"; "different" where the two are different formulas in float64
     too (``exact_apart``), so that float64 cannot tell; None where it could not be asked. ``mechanism`` is
@@ -89,8 +90,21 @@ class Departure(Beside, frozen=True, kw_only=True):
     note: str | None = None
 
 
+class Gradients(Record, frozen=True, kw_only=True):
+    """The gradients of ``parameters``, and of what modules give: ``places`` in all. ``nearest`` as of the values.
+    ``why_not``: why they were not compared.
+    """
+
+    parameters: int = 0
+    places: int = 0
+    nearest: Beside | None = None
+    why_not: str | None = None
+
+
 class Grown(Record, frozen=True, kw_only=True):
-    """How far the two ways are apart behind a layer when both run freely, and what rounding does there."""
+    """How far the two ways are apart behind a layer when both run freely, and what rounding does there. ``module`` is
+    empty for the end.
+    """
 
     module: str
     deviation: Number | None = None
@@ -151,6 +165,7 @@ class Diff(Section, frozen=True, kw_only=True):
     departure: Departure | None = None
     modules: tuple[str, ...] = ()
     growth: tuple[Grown, ...] = ()
+    gradients: Gradients | None = None
     end: End | None = None
     not_compared: tuple[NotCompared, ...] = ()
     prompts: tuple[Plain, ...] = ()
@@ -180,6 +195,6 @@ class Diff(Section, frozen=True, kw_only=True):
             value=found.this,
             reference_value=found.other,
             note=found.note,
-            phase="forward",
+            phase="backward" if found.what == "gradient" else "forward",
             mechanism=found.mechanism or ("differing_weight" if found.weights else "unknown"),
         )

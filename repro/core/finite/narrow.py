@@ -75,16 +75,18 @@ class Forecast(Section, frozen=True, kw_only=True):
 
 
 class Keep(Section, frozen=True, kw_only=True):
-    """The keep step: the smallest set of ``modules`` that must stay in float32 for the rest to be sound in ``dtype``;
-    None where no proper subset of the ``candidates`` helps, empty where nothing has to.
+    """The keep step: the smallest set of ``modules`` that must stay in ``kept_in`` for the rest to be sound in
+    ``dtype``; None where no proper subset of the ``candidates`` helps, empty where nothing has to.
 
     ``words``: the set in short. ``bytes``: what it takes more, of ``bytes_of_model``. ``rmse``: how far the output is
-    from float32, ``noise``: how far rounding brings it, of which ``allowed`` times are; ``flips``: rows whose largest
-    element is another. ``code``: what keeps it, ``verified``: whether that, run in a process of its own, is sound
-    as well. ``trials``: how many sets were asked.
+    from float32, ``noise``: how far rounding to ``rounded_to`` brings it, of which ``allowed`` times are; ``flips``:
+    rows whose largest element is another. ``code``: what keeps it, ``verified``: whether that, run in a process of its
+    own, is sound as well. ``trials``: how many sets were asked.
     """
 
     dtype: str | None = None
+    kept_in: str = "float32"
+    rounded_to: str | None = None
     modules: tuple[str, ...] | None = None
     words: str | None = None
     candidates: int | None = None

@@ -3,6 +3,7 @@
 from msgspec import field
 
 from repro.core.encoding import Number, Record
+from repro.core.finite.diff import Grown
 from repro.core.payloads import Origin, Section
 
 
@@ -50,6 +51,7 @@ class Reference(Section, frozen=True, kw_only=True):
     farthest kinds first. ``prompt`` is the number of the input in which ``origin`` lies, the first that departs;
     ``alone`` counts calls that were held against nothing independent: in float64 by themselves, or of another library.
     ``others`` follow it. ``swallowed`` has the first operator of each input and dtype that gave no finite number.
+    ``growth``: how far the run is from float64 behind each layer, where both run freely; of a bad one.
     """
 
     operators: int = 0
@@ -62,4 +64,5 @@ class Reference(Section, frozen=True, kw_only=True):
     origin: Origin | None = None
     others: tuple[Departed, ...] = ()
     swallowed: tuple[Swallowed, ...] = ()
+    growth: tuple[Grown, ...] = ()
     seconds: Number | None = None

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from ..model.inputs import Inputs
+from ..model.load import Loaded
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from .compiled import compiled
-from .diff import answer, held_against, make
+from .diff import Told, answer, held_against, make
 from .elsewhere import environment_beside, held_there, model_beside, recorded
 from .file import against_file
+from .gradients import with_gradients
+from .held.hold import Way
 from .ways import NoSuchWay, named, plain, several
 
 
@@ -38,19 +42,30 @@ def asked(session: Any) -> Outcome:
         if kind == "compile":
             outcome = compiled(loaded, inputs, rest, told)
         else:
-            other = named(loaded, inputs, session.case, against)
-            this = plain(inputs)
-            made = make(loaded.model, this, inputs, told)
-            try:
-                against_it = held_against(loaded.model, made, other, told)
-            except NoSuchWay:
-                raise
-            except Exception as error:  # noqa: BLE001 - of the model's own code, which ran in this way
-                return "skip", _does_not_run(other.words, error), None
-            outcome = answer(against_it, this)
+            outcome = _of_loaded(loaded, inputs, named(loaded, inputs, session.case, against), told)
     except NoSuchWay as error:
         return "skip", str(error), None
     return _said(against, session, outcome, inputs)
+
+
+def _of_loaded(loaded: Loaded, inputs: tuple[Inputs, ...], other: Way, told: Told) -> Outcome:
+    """Of two ways in this process; where the other one trains, the gradients too.
+
+    Raises:
+        NoSuchWay: found while it ran.
+    """
+    this = plain(inputs)
+    made = make(loaded.model, this, inputs, told)
+    try:
+        against_it = held_against(loaded.model, made, other, told)
+    except NoSuchWay:
+        raise
+    except Exception as error:  # noqa: BLE001 - of the model's own code, which ran in this way
+        return "skip", _does_not_run(other.words, error), None
+    outcome = answer(against_it, this)
+    if other.trains and outcome[0] == "good":
+        return with_gradients(loaded.model, this, other, inputs, made.main, outcome)
+    return outcome
 
 
 def _does_not_run(words: str, error: Exception) -> str:

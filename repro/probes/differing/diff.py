@@ -16,6 +16,7 @@ from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import digest, dtype_name, is_float, scalar, unravel
 from .ends import beside, same
+from .free import grown, has_no_room
 from .held.calls import GAVE, GIVEN
 from .held.deviation import Ratio, apart, farthest, wide
 from .held.hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
@@ -113,7 +114,7 @@ def answer(against: Against, this: Optional[Way] = None, end: Optional[dict[str,
         "calls": len({pair.this.call for pair, _ in against.pairs}),
         "not_compared": _not_compared(against),
         "nearest": _nearest(against.pairs),
-        "growth": _growth(against),
+        "growth": grown(against.free.pairs, against.made.recording),
         "end": end,
         "departure": None,
         "modules": list(dict.fromkeys(blamed(pair)[0].module for pair, _ in departing))[:MOST_MODULES],
@@ -215,26 +216,6 @@ def _ratio(pair: Pair, ratio: Ratio) -> dict[str, Any]:
     }
 
 
-def _growth(against: Against) -> list[dict[str, Any]]:
-    """Along the layers of the free run, in which deviations add up: deviation and drift, of the first pass."""
-    rows = []
-    for pair in against.free.pairs:
-        point = pair.this
-        if point.side != GAVE or point.call.pass_ or pair.other.call.pass_ or not point.call.module:
-            continue
-        if point.path == "0" and not point.call.index:
-            drift = against.made.recording.free.get(point)
-            rows.append(
-                {
-                    "module": point.call.module,
-                    "deviation": pair.found.whole,
-                    "drift": None if drift is None else drift.whole,
-                    "scale": float(pair.found.scale.square().mean().sqrt()),
-                }
-            )
-    return rows
-
-
 def end_of(against: Against) -> Optional[dict[str, Any]]:
     """What the free runs end with, held side by side; None where it cannot be."""
     made = against.made
@@ -264,7 +245,7 @@ def _same(against: Against, this: Way) -> dict[str, float]:
     """
     model, made = against.model, against.made
     room = free_memory()
-    if room is not None and sum(parameter.numel() for parameter in model.parameters()) * 8 > room // 2:
+    if room is not None and has_no_room(model, room):
         return {}
     try:
         with widened(model, torch.float64):

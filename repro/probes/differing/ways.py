@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..model.ablations import ABLATIONS, NotApplicable, SameAsCase
-from ..model.forward import main_output
+from ..model.compat import checkpoint
+from ..model.forward import arguments_of, main_output
 from ..model.forward import run as run_model
 from ..model.inputs import Inputs, accepts, second_inputs, unvalidated
 from ..model.load import Loaded
@@ -252,11 +253,11 @@ def training(loaded: Loaded, inputs: tuple[Inputs, ...], checkpointing: bool) ->
                 setattr(holder, name, 0.0)
             model.train()
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                checkpoint(model, True)
             yield
         finally:
             if checkpointing:
-                model.gradient_checkpointing_disable()
+                checkpoint(model, False)
             for holder, name, value in dropped:
                 setattr(holder, name, value)
             for module, was in before:
@@ -267,11 +268,11 @@ def training(loaded: Loaded, inputs: tuple[Inputs, ...], checkpointing: bool) ->
         for at, made in enumerate(inputs):
             begin(at)
             with torch.enable_grad(), unvalidated():
-                outputs.append(made.call(model, made.arguments()))
+                outputs.append(made.call(model, arguments_of(model, made)))
         return outputs
 
     words = "in training mode, without dropout" + (", with gradient checkpointing" if checkpointing else "")
-    return replace(plain(inputs), words=words, setting=setting, run=run)
+    return replace(plain(inputs), words=words, setting=setting, run=run, trains=True)
 
 
 def _dropouts(model: nn.Module) -> Iterator[tuple[Any, str, float]]:

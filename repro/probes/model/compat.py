@@ -186,6 +186,16 @@ def declared_type(place: str) -> Optional[str]:
     return None if found is None else str(found)
 
 
+def checkpoint(model: Any, on: bool) -> None:
+    """Gradient checkpointing on or off, by the newest name that the library has for it."""
+    verb = "enable" if on else "disable"
+    for name in ("activation", "gradient"):
+        method = getattr(model, f"{name}_checkpointing_{verb}", None)
+        if method is not None:
+            method()
+            return
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without Transformers' load report and progress bars: the load step reports the keys itself."""

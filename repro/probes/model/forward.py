@@ -57,10 +57,14 @@ def is_bad_figures(figures: dict[str, Any]) -> bool:
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
-    """One plain forward pass, without gradients, with pictures and sounds in the dtype that the weights have now."""
-    dtype = dtype_of(model) if inputs.is_cast else None
+    """One plain forward pass, without gradients."""
     with torch.no_grad(), unvalidated():
-        return inputs.call(model, inputs.arguments(dtype))
+        return inputs.call(model, arguments_of(model, inputs))
+
+
+def arguments_of(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+    """What the model is called with: pictures and sounds in the dtype that the weights have now."""
+    return inputs.arguments(dtype_of(model) if inputs.is_cast else None)
 
 
 def main_output(output: Any, name: Optional[str] = None) -> tuple[str, Tensor]:

@@ -13,8 +13,8 @@ class Session:
     """One case in one process. What it holds is made when the first step needs it.
 
     ``examples`` is the plan's file of prompts, ``files`` its files of tensors, ``trials`` the known answers of a
-    reduction. ``bisected`` and ``departure`` are what the bisect step and the
-    reference step left for the reduction.
+    reduction. ``bisected``, ``departure`` and ``swallowed`` are what the bisect and the reference step left for
+    the reduction.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Session:
         self._phase: Any = None
         self.bisected: Optional[Outcome] = None
         self.departure: Any = None
+        self.swallowed: Any = None
         self._script: Any = None
 
     @property

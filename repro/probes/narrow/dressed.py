@@ -15,11 +15,11 @@ from .shadow import Shadow
 
 
 @contextlib.contextmanager
-def as_shadows(loaded: Loaded, narrow: torch.dtype, rounded: bool = False) -> Iterator[list[Shadow]]:
+def as_shadows(loaded: Loaded, narrow: torch.dtype, rounded: Optional[torch.dtype] = None) -> Iterator[list[Shadow]]:
     """Its parameters and buffers that would be of the narrow dtype are Shadows while the context lasts. Gives the
     parameters.
 
-    rounded: they have the numbers that the narrow dtype holds.
+    rounded: they have the numbers that this dtype holds.
     """
     check_takes_a_dtype(loaded.model)
     model = loaded.model
@@ -37,7 +37,7 @@ def as_shadows(loaded: Loaded, narrow: torch.dtype, rounded: bool = False) -> It
         yield [tensor for tensor in made.values() if isinstance(tensor, Shadow)]
 
 
-def _parameters(loaded: Loaded, narrow: torch.dtype, rounded: bool) -> dict[int, Tensor]:
+def _parameters(loaded: Loaded, narrow: torch.dtype, rounded: Optional[torch.dtype]) -> dict[int, Tensor]:
     """What stands for each floating parameter, by the parameter's id: one that is shared stays so."""
     kept = kept_in_float32(loaded.model, narrow)
     made: dict[int, Tensor] = {}
@@ -47,7 +47,8 @@ def _parameters(loaded: Loaded, narrow: torch.dtype, rounded: bool) -> dict[int,
             if kept is not None and kept.search(name):
                 made[id(parameter)] = values.to(torch.float32)
             else:
-                made[id(parameter)] = Shadow((values.to(narrow) if rounded else values).to(loaded.dtype), narrow)
+                numbers = values if rounded is None else values.to(rounded)
+                made[id(parameter)] = Shadow(numbers.to(loaded.dtype), narrow)
     return made
 
 

@@ -1,9 +1,10 @@
-"""The smallest set of modules that must stay in float32 for a run in a narrower dtype to be sound.
+"""The smallest set of modules that must stay in float32, or in bfloat16, for a run in a narrower dtype to be sound.
 
-A run is sound where its output is finite and differs from float32 by what rounding explains (``noise``). What the
-forecast says orders the questions: the modules that are given or give numbers beyond the dtype, and the one that feeds
-the first sum beyond it, are tried first; then the repeated layers from there on, and what stands behind them. Which
-ones must stay is decided by runs without each of them.
+A run is sound where its output is finite and differs from float32 by what rounding explains (``noise``): rounding to
+bfloat16 where modules are kept in that, for it has fewer digits than float16. What the forecast says orders the
+questions: the modules that are given or give numbers beyond the dtype, and the one that feeds the first sum beyond it,
+are tried first; then the repeated layers from there on, and what stands behind them. Which ones must stay is decided by
+runs without each of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from ..observe.watch import ALWAYS
 from ..protocol.failures import in_words
 from ..values.figures import tensors_in
 from .forecast import Forecast, look_at, smallest_beyond
-from .keeping import keep_in_float32
+from .keeping import keep_in
 from .noise import Agreement, Noise, noise_of
 
 Names = tuple[str, ...]
@@ -54,18 +55,19 @@ class Wide:
 
 @dataclass
 class Search:
-    """Runs in the narrow dtype with some modules kept. ``trials``: the sets that were asked, in order."""
+    """Runs in the narrow dtype with some modules kept in ``dtype``. ``trials``: the sets that were asked, in order."""
 
     loaded: Loaded
     wide: Wide
+    dtype: torch.dtype = torch.float32
     trials: list[tuple[frozenset[str], bool]] = field(default_factory=list)
     agreements: dict[frozenset[str], list[Agreement]] = field(default_factory=dict)
 
     def is_sound(self, names: Sequence[str]) -> bool:
-        """Whether the run with these modules in float32 is sound, for each input; each set is run once."""
+        """Whether the run with these modules kept is sound, for each input; each set is run once."""
         key = frozenset(names)
         if key not in self.agreements:
-            found = agreements(self.loaded, tuple(names), self.wide.noises)
+            found = agreements(self.loaded, tuple(names), self.dtype, self.wide.noises)
             self.agreements[key] = found
             self.trials.append((key, all(one.sound for one in found)))
         return all(one.sound for one in self.agreements[key])
@@ -150,11 +152,11 @@ class Search:
                 needed.add(name)
 
 
-def agreements(loaded: Loaded, names: Names, noises: Sequence[Noise]) -> list[Agreement]:
-    """How the run with these modules in float32 agrees with float32, by input. A run that raises agrees in nothing."""
+def agreements(loaded: Loaded, names: Names, dtype: torch.dtype, noises: Sequence[Noise]) -> list[Agreement]:
+    """How the run with these modules in ``dtype`` agrees with float32, by input; one that raises agrees in nothing."""
     found = []
     with restored(loaded.model):
-        handles = keep_in_float32(loaded.model, list(names)) if names else []
+        handles = keep_in(loaded.model, list(names), dtype) if names else []
         try:
             for noise in noises:
                 try:
@@ -169,8 +171,8 @@ def agreements(loaded: Loaded, names: Names, noises: Sequence[Noise]) -> list[Ag
     return found
 
 
-def wide_run(loaded: Loaded, inputs: Sequence[Inputs], narrow: torch.dtype) -> Wide:
-    """``loaded`` is in float32.
+def wide_run(loaded: Loaded, inputs: Sequence[Inputs], narrow: torch.dtype, unit: Optional[torch.dtype] = None) -> Wide:
+    """``loaded`` is in float32. unit: the dtype whose rounding is allowed, where it is another than the narrow one.
 
     Raises:
         CannotFollow: the narrow run cannot be told from it.
@@ -183,7 +185,7 @@ def wide_run(loaded: Loaded, inputs: Sequence[Inputs], narrow: torch.dtype) -> W
         if seen.bad:
             raise NotSound("the run in float32 is bad too")
         looks.append(look_at(loaded, seen, narrow))
-        noises.append(noise_of(looks[-1].telling, seen.output_name, seen.output.to(torch.float32)))
+        noises.append(noise_of(looks[-1].telling, seen.output_name, seen.output.to(torch.float32), unit))
     limit = smallest_beyond(narrow)
     beyond = tuple(name for name in leaves.order if leaves.largest[name] >= limit)
     before, inside = _before_and_inside(looks, set(leaves.order), limit)
@@ -249,8 +251,9 @@ def _size(model: nn.Module, name: str) -> int:
     return sum(parameter.numel() for parameter in model.get_submodule(name).parameters())
 
 
-def cost(model: nn.Module, names: Names) -> tuple[int, int]:
-    """(bytes that the set takes more, bytes of all parameters)."""
+def cost(model: nn.Module, names: Names, dtype: torch.dtype = torch.float32) -> tuple[int, int]:
+    """(bytes that the set takes more in ``dtype``, bytes of all parameters)."""
     kept = {id(p): p for name in names for p in model.get_submodule(name).parameters() if p.is_floating_point()}
-    more = sum(p.numel() * (4 - p.element_size()) for p in kept.values())
+    size = torch.finfo(dtype).bits // 8
+    more = sum(p.numel() * (size - p.element_size()) for p in kept.values())
     return more, sum(p.numel() * p.element_size() for p in model.parameters())

@@ -25,19 +25,23 @@ SECONDS = 1800  # at most, for the process of its own: it loads the model again
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
-def keep(loaded: Loaded, inputs: list[Any], case: dict[str, Any], cache: str) -> tuple[str, dict[str, Any]]:
-    """(sentence, payload).
+def keep(
+    loaded: Loaded, inputs: list[Any], case: dict[str, Any], cache: str, dtype: torch.dtype = torch.float32
+) -> tuple[str, dict[str, Any]]:
+    """(sentence, payload); ``dtype`` is that of the modules that are kept, float32 or bfloat16.
 
     Raises:
         CannotFollow, NotSound, DigitsLost: there is no float32 run to hold it against; the message says why.
     """
-    narrow = loaded.dtype
+    narrow, rounded = loaded.dtype, dtype if dtype != torch.float32 else loaded.dtype
     with in_dtype(loaded, torch.float32):
-        wide = wide_run(replace(loaded, dtype=torch.float32), inputs, narrow)
-    search = Search(loaded, wide)
+        wide = wide_run(replace(loaded, dtype=torch.float32), inputs, narrow, rounded)
+    search = Search(loaded, wide, dtype)
     names = search.answer()
     payload: dict[str, Any] = {
         "dtype": dtype_name(narrow),
+        "kept_in": dtype_name(dtype),
+        "rounded_to": dtype_name(rounded),
         "modules": None if names is None else list(names),
         "candidates": len(wide.order),
         "trials": len(search.trials),
@@ -49,20 +53,20 @@ def keep(loaded: Loaded, inputs: list[Any], case: dict[str, Any], cache: str) ->
         "verified": None,
     }
     if names is None:
-        return f"no proper subset of the modules in float32 makes {dtype_name(narrow)} sound", payload
+        return f"no proper subset of the modules in {dtype_name(dtype)} makes {dtype_name(narrow)} sound", payload
     found = search.agreements[frozenset(names)]
     payload.update(
-        bytes=cost(loaded.model, names)[0],
+        bytes=cost(loaded.model, names, dtype)[0],
         rmse=max(one.rmse or 0.0 for one in found),
         flips=sum(one.flips for one in found),
         words=in_short(names),
     )
     if not names:
-        return f"nothing has to stay in float32: {_agrees(payload)}", payload
-    payload["code"] = code_of(names)
+        return f"nothing has to stay in {dtype_name(dtype)}: {_agrees(payload)}", payload
+    payload["code"] = code_of(names, dtype)
     payload["verified"], payload["verified_reason"] = verify(payload["code"], wide.noises, case, cache)
     share = payload["bytes"] / payload["bytes_of_model"]
-    sentence = f"sound with {len(names)} of {len(wide.order)} modules in float32 ({payload['words']})"
+    sentence = f"sound with {len(names)} of {len(wide.order)} modules in {dtype_name(dtype)} ({payload['words']})"
     sentence += (
         f", each of them needed: {payload['bytes']:,} bytes more, {share:.2g} of the weights; {_agrees(payload)}"
     )
@@ -72,7 +76,7 @@ def keep(loaded: Loaded, inputs: list[Any], case: dict[str, Any], cache: str) ->
 def _agrees(payload: dict[str, Any]) -> str:
     ratio = payload["rmse"] / payload["noise"] if payload["noise"] else 0.0
     return "the output differs from float32 by {:.3g} (RMSE), {:.2g} times what rounding to {} makes".format(
-        payload["rmse"], ratio, payload["dtype"]
+        payload["rmse"], ratio, payload["rounded_to"]
     )
 
 
@@ -97,11 +101,11 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def code_of(names: Names) -> str:
+def code_of(names: Names, dtype: torch.dtype) -> str:
     """A file to be imported, or to be pasted: the function, the names, and how it is called."""
     listed = "".join(f"    {name!r},\n" for name in names)
-    called = "# After loading the model: keep_in_float32(model, KEEP)"
-    return f"{inspect.getsource(keeping)}\n\nKEEP = [\n{listed}]\n\n{called}\n"
+    called = "# After loading the model: keep_in(model, KEEP, DTYPE)"
+    return f"{inspect.getsource(keeping)}\n\nDTYPE = {dtype}\nKEEP = [\n{listed}]\n\n{called}\n"
 
 
 CHILD = """
@@ -145,9 +149,9 @@ def in_this_process(given: dict[str, Any]) -> dict[str, Any]:
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         session = Session(given["case"], given["cache"], Emitter(nowhere))
         loaded, inputs = session.loaded(), session.inputs()
-        place: dict[str, Any] = {"__name__": "keep_float32"}
-        exec(compile(given["code"], "keep_float32.py", "exec"), place)
-        place["keep_in_float32"](loaded.model, place["KEEP"])
+        place: dict[str, Any] = {"__name__": "keep"}
+        exec(compile(given["code"], "keep.py", "exec"), place)
+        place["keep_in"](loaded.model, place["KEEP"], place["DTYPE"])
         wide = torch.load(given["wide"], weights_only=True)
         judges = [Noise(made, name, tensor, *rest) for made, (name, tensor, *rest) in zip(inputs, wide)]
         outputs = [main_output(run(loaded.model, judge.inputs), judge.name)[1].cpu() for judge in judges]

@@ -96,8 +96,8 @@ class Look:
     """The visitor of one such pass.
 
     narrow, wide: the dtype that the model is told it has, and that of the numbers. overflow: what overflows in the
-    pass; nothing where it is None. wanted: an operator whose largest element is looked up. noise: what rounding is
-    drawn from, in a pass that measures nothing. weights: the memory of the parameters, which are no activations.
+    pass; nothing where it is None. wanted: an operator whose largest element is looked up. noise: rounding that is
+    drawn at random, in a pass that measures nothing. weights: the memory of the parameters, which are no activations.
     dressed: what the model holds in ``narrow`` are Shadows.
     """
 
@@ -106,7 +106,7 @@ class Look:
     overflow: Optional[Overflow] = None
     wanted: Optional[Address] = None
     largest: Optional[Largest] = None
-    noise: Optional[torch.Generator] = None
+    noise: Optional["Rounding"] = None
     weights: frozenset[int] = frozenset()
     dressed: bool = True
     _rows: list[tuple[Address, list[int], list[int], Optional[Held]]] = field(default_factory=list)
@@ -124,7 +124,7 @@ class Look:
             self.largest = _largest(made)
         if self.noise is not None:
             for numbers in made:
-                _perturb(numbers, self.narrow, self.noise)
+                self.noise.moved(numbers)
             return result
         if self.overflow is not None:
             if self.overflow.among(call.address):
@@ -230,13 +230,20 @@ def _largest(made: list[Tensor]) -> Largest:
     return Largest(float(made[output][tuple(index)]), tuple(index), shape, output, source_line())
 
 
-def _perturb(numbers: Tensor, narrow: torch.dtype, noise: torch.Generator) -> None:
-    """Each number moved by at most half a unit in the last place that it would have in ``narrow``."""
-    info = torch.finfo(narrow)
-    _, exponents = torch.frexp(numbers)
-    unit = torch.ldexp(torch.full_like(numbers, info.eps), exponents - 1).clamp_(min=info.tiny * info.eps)
-    drawn = torch.rand(numbers.shape, generator=noise, device=numbers.device, dtype=numbers.dtype)
-    numbers.add_((drawn - 0.5) * unit.masked_fill_(numbers == 0, 0.0))
+@dataclass(frozen=True)
+class Rounding:
+    """Rounding to a dtype, drawn at random."""
+
+    dtype: torch.dtype
+    drawn: torch.Generator
+
+    def moved(self, numbers: Tensor) -> None:
+        """Moves each number by at most half a unit in the last place that it would have in the dtype."""
+        info = torch.finfo(self.dtype)
+        _, exponents = torch.frexp(numbers)
+        unit = torch.ldexp(torch.full_like(numbers, info.eps), exponents - 1).clamp_(min=info.tiny * info.eps)
+        drawn = torch.rand(numbers.shape, generator=self.drawn, device=numbers.device, dtype=numbers.dtype)
+        numbers.add_((drawn - 0.5) * unit.masked_fill_(numbers == 0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -257,7 +264,7 @@ class Telling:
         self,
         overflow: Optional[Overflow] = None,
         wanted: Optional[Address] = None,
-        noise: Optional[torch.Generator] = None,
+        noise: Optional[Rounding] = None,
     ) -> tuple[Any, Look]:
         """The model's output in such a pass, and what was looked at.
 
@@ -267,7 +274,7 @@ class Telling:
         """
         look = Look(self.narrow, self.wide, overflow, wanted, noise=noise, dressed=self.dressed)
         watch = Watch(look.visit, own=Shadow)
-        with self._weights(noise is not None) as weights:
+        with self._weights(noise) as weights:
             look.weights = frozenset(memory_of(weight.wide) for weight in weights)
             with watched(self.loaded.model, watch):
                 output = run(self.loaded.model, self.inputs)
@@ -275,5 +282,6 @@ class Telling:
             raise CannotFollow(watch.trouble)
         return output, look
 
-    def _weights(self, rounded: bool) -> Any:
+    def _weights(self, noise: Optional[Rounding]) -> Any:
+        rounded = None if noise is None else noise.dtype
         return as_shadows(self.loaded, self.narrow, rounded) if self.dressed else contextlib.nullcontext([])

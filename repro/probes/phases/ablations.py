@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from ..model.ablations import ABLATIONS, NotApplicable, SameAsCase
+from ..model.compat import checkpoint
 from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..protocol.wire import Outcome
@@ -123,11 +124,11 @@ def _checkpointed(phase: Phase) -> tuple[str, str]:
     model: Any = what.loaded.model
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise NotApplicable(f"{what.loaded.class_name} has no gradient checkpointing")
-    model.gradient_checkpointing_enable()
+    checkpoint(model, True)
     try:
         return _trained(what)
     finally:
-        model.gradient_checkpointing_disable()
+        checkpoint(model, False)
 
 
 def _without_accumulation(phase: Phase) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The step ``keep``: the smallest set of modules that must stay in float32."""
+"""The steps ``keep`` and ``keep:bfloat16``: the smallest set of modules that must stay in float32, or in bfloat16."""
 
 from typing import Any
 
@@ -14,17 +14,16 @@ def run(session: Any, step: str) -> Outcome:
     from ..narrow.keep import NotSound
     from ..narrow.kept import keep
     from ..narrow.shadow import CannotFollow
+    from ..values.figures import dtype_name
 
-    loaded = session.loaded()
+    loaded, dtype = session.loaded(), getattr(torch, step.partition(":")[2] or "float32")
     if loaded.dtype not in (torch.float16, torch.bfloat16):
-        return (
-            "skip",
-            "the case is in float32 or wider: --dtype float16 or bfloat16 says what the rest is to be in",
-            None,
-        )
+        return "skip", f"the case is in {dtype_name(loaded.dtype)}: --dtype says what the rest is to be in", None
+    if loaded.dtype == dtype:
+        return "skip", f"the case itself is in {dtype_name(dtype)}: --dtype float16 asks what float16 needs", None
     try:
         with quiet():
-            reason, payload = keep(loaded, session.inputs(), session.case, session.cache)
+            reason, payload = keep(loaded, session.inputs(), session.case, session.cache, dtype)
     except (CannotFollow, DigitsLost, NotSound) as error:
         return "skip", in_words(error) if not str(error) else str(error), None
     return "skip" if payload["modules"] is None else "good", reason, payload

@@ -25,6 +25,11 @@ def run(session: Any, step: str) -> Outcome:
         from ..rounding.smaller import reduce as reduce_departure
 
         return reduce_departure(session.loaded(), session.departure, trials)
+    if session.swallowed is not None and verdict == "good":
+        from ..narrow.smaller import reduce as reduce_swallowed
+
+        overflow, seen = session.swallowed
+        return reduce_swallowed(session.loaded(), overflow, seen, trials)
     phase = asked_phase(session)
     if phase is not None and phase.bisected:
         of_phase = None if phase.asked.found is None else phase.asked.found.found

@@ -1,9 +1,10 @@
 """The step ``reference``: each operator of the case's passes held against float64 of its own inputs; and of what
-overflows inside of a finite pass, whether it matters.
+overflows inside of a finite pass, whether it matters. Where it is bad, how the error grows in the free run.
 """
 
 from typing import Any
 
+from ..differing.free import free_run
 from ..model.compat import quiet
 from ..model.forward import Pass
 from ..narrow.swallowed import OPEN, WRONG, asked, origin_of
@@ -14,10 +15,14 @@ from ..values.figures import dtype_name
 
 
 def run(session: Any, step: str) -> Outcome:
-    """The first departure is kept in the session, for the reduction starts from it."""
+    """The first departure, or overflow that is swallowed, is kept in the session, for the reduction starts from it."""
     born: list[tuple[Pass, Born]] = []
     found, session.departure = hold(session.loaded(), session.passes(), born)
-    return _with_swallowed(session, found, born) if found[0] == "good" else found
+    found = _with_swallowed(session, found, born) if found[0] == "good" else found
+    if found[0] == "bad" and found[2] is not None:
+        with quiet():
+            found[2]["growth"] = free_run(session.loaded(), session.passes()[found[2]["prompt"]].inputs)
+    return found
 
 
 def _with_swallowed(session: Any, found: Outcome, born: list[tuple[Pass, Born]]) -> Outcome:
@@ -36,6 +41,7 @@ def _with_swallowed(session: Any, found: Outcome, born: list[tuple[Pass, Born]])
             said = asked(loaded, seen, each.dtype)
         rows.append({"prompt": prompt, "verdict": said.verdict, "reason": said.reason, **_words(each)})
         if said.verdict == WRONG:
+            session.swallowed = (said, seen)
             origin = origin_of(loaded, seen, said)
             payload.update(origin=origin, prompt=prompt)
             return "bad", f"{origin['op']} in {_where(origin)} overflows inside; {said.reason}", payload

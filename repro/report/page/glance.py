@@ -282,8 +282,9 @@ def _to_do(answer: Answer, folder: str) -> Iterator[Said]:
     if answer.workarounds and not rows and answer.comparison is None:
         was = "this was run" if len(answer.workarounds) == 1 else "each was run"
         yield Said("Good with", answer.workarounds, f"({was}).")
-    if answer.keep is not None and answer.keep.words:
-        yield Said("Sound with these modules in float32:", answer.keep.words, "(this was run).")
+    for keep in (answer.keep, answer.keep_bfloat16):
+        if keep is not None and keep.words:
+            yield Said(f"Sound with these modules in {keep.kept_in}:", keep.words, "(this was run).")
     if answer.owner is not None and answer.owner.advice:
         yield _line(answer.owner.advice)
     first = answer.reproducer

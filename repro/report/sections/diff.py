@@ -1,7 +1,7 @@
 """Two ways of running the model: where they part first, how the difference grows, and what both end with."""
 
-from repro.core.finite.diff import SIDES, Beside, Departure, Diff, End
-from repro.report.markdown import Row, cell, code, or_dash, shown_number, text, thinned
+from repro.core.finite.diff import SIDES, Beside, Departure, Diff, End, Gradients
+from repro.report.markdown import Row, code, grown, or_dash, shown_number, text
 from repro.report.section import Section, Shown, Variables
 
 TEMPLATE = """
@@ -24,15 +24,12 @@ def fill(shown: Shown) -> Variables | None:
     found = shown.answer.diff
     if found is None or not found.way:
         return None
-    growth, note = thinned(found.growth, min(shown.rows, ROWS), {0, len(found.growth) - 1})
+    growth, note = grown(found.growth, min(shown.rows, ROWS))
     return {
         "rows": [[name, value] for name, value in _facts(found).items() if value],
         "notes": [*_notes(found)],
         "end": [] if found.end is None else _end(found.end),
-        "growth": [
-            [cell(row.module), *(or_dash(n, shown_number) for n in (row.deviation, row.drift, row.scale))]
-            for row in growth
-        ],
+        "growth": growth,
         "thinned": note,
     }
 
@@ -42,12 +39,20 @@ def _facts(found: Diff) -> dict[str, str | None]:
         "held against": text(found.way),
         "compared": f"{found.places:,} inputs and outputs of {found.calls:,} module calls",
     }
+    if found.gradients is not None:
+        rows["gradients"] = _gradients(found.gradients)
     if found.departure is not None:
         return {**rows, **_departure(found.departure)}
     if found.nearest is not None:
         near = found.nearest
         rows["nearest to that"] = f"{code(near.module or 'the model itself')} ({text(near.what)}): {_times(near)}"
     return rows
+
+
+def _gradients(found: Gradients) -> str:
+    if found.why_not is not None:
+        return text(f"not compared: {found.why_not}")
+    return f"of {found.parameters:,} parameters, and of what modules give: {found.places:,} in all"
 
 
 def _times(row: Beside) -> str:
@@ -62,6 +67,8 @@ def _allowed(row: Beside) -> str:
 
 def _departure(found: Departure) -> dict[str, str | None]:
     what = "its output" if found.what == "output" else f"what it gives {found.of or 'the model'} as {found.path}"
+    if found.what == "gradient":
+        what = f"the gradient of {found.path}" if found.path else f"the gradient that comes back to {found.of}"
     element = [f"token {found.token_index}" if found.token_index is not None else ""]
     element += [f"({found.token!r})" if found.token is not None else ""]
     element += [f"channel {found.channel_index}" if found.channel_index is not None else ""]

@@ -3,7 +3,7 @@
 from repro.core.encoding import number
 from repro.core.finite.reference import OperatorKind, Reference
 from repro.core.sentences import many
-from repro.report.markdown import Row, cell, code, shown_number, text
+from repro.report.markdown import Row, cell, code, grown, shown_number, text
 from repro.report.section import Section, Shown, Variables
 
 TEMPLATE = """
@@ -12,8 +12,15 @@ TEMPLATE = """
 {{ table(["operator", "dtype", "calls", "farthest, of what rounding allows", "RMS error, in epsilons"], rows) }}
 
 {{ bullets(notes) }}
+
+{{ "How the error grows, in a pass beside the same pass in float64:" if growth }}
+
+{{ table(["behind", "apart from float64", "by rounding alone", "size of the values"], growth) }}
+
+{{ thinned }}
 """
 ROWS = 8
+GROWN = 14
 NAMED = 5
 # Of one that is wrong the origin tells, which need not be the first.
 MATTERS = {
@@ -29,7 +36,9 @@ def fill(shown: Shown) -> Variables | None:
         return None
     calls, in_part = many(found.operators, "call"), f", {found.sampled:,} of them in part" if found.sampled else ""
     said = f"{calls} of operators{in_part}, each held against float64 on the CPU, on the same inputs."
-    return {"said": said, "rows": [_row(kind) for kind in found.kinds[:ROWS]], "notes": _notes(found)}
+    rows = [_row(kind) for kind in found.kinds[:ROWS]]
+    growth, note = grown(found.growth, min(shown.rows, GROWN))
+    return {"said": said, "rows": rows, "notes": _notes(found), "growth": growth, "thinned": note}
 
 
 def _row(kind: OperatorKind) -> Row:

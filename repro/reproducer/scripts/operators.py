@@ -40,7 +40,9 @@ def _script(answer: Answer, program: Program, own_name: bool) -> Script:
         text=frame(answer, NEEDS, about, code),
         needs=NEEDS,
         does=f"runs {what} without the {'rest of the script' if answer.script else 'model'}",
-        seen=str(program.seen),
+        seen=str(program.seen)
+        if program.allowed is None
+        else None,  # the assertion says which finite numbers are wrong
     )
 
 
@@ -178,7 +180,7 @@ def _shown(program: Program, own_name: bool) -> Shown:
     call = program.calls[-1]
     expected, wide = value_of(program.expected)
     return Shown(
-        what=_called(call, own_name),
+        what="this formula" if program.swallows else _called(call, own_name),
         mechanism=program.mechanism or "unknown",
         seen=str(program.seen),
         dtype=_dtype(program),
@@ -187,6 +189,7 @@ def _shown(program: Program, own_name: bool) -> Shown:
         limit=number(program.limit),
         attention=is_attention(call),
         sum_of=_sum_of(program),
+        swallows=program.swallows,
     )
 
 

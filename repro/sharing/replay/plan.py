@@ -165,6 +165,7 @@ def _request(
         train_step=asked.train_step,
         accumulate=asked.accumulate,
         keep_float32=asked.keep_float32,
+        keep_bfloat16=asked.keep_bfloat16,
     )
     if model is None and case.model != asked.model:
         notes.append(

@@ -42,6 +42,7 @@ def answered(recipe: Recipe, answer: Answer, seconds: float, command: str) -> Ce
         command=command,
         folder=recipe.id,
         outputs=_outputs(answer),
+        sketches=answer.sketch.passes if answer.sketch is not None and _outputs(answer) else (),
     )
 
 

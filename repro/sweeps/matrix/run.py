@@ -208,7 +208,7 @@ class _Asking:
 
     def request(self, recipe: Recipe) -> Request:
         """What is asked in this cell. A script chooses its device by itself."""
-        request = self.matrix.request
+        request = dataclasses.replace(self.matrix.request, sketch=not self.alone)
         if request.case.is_script:
             return request
         return dataclasses.replace(request, case=dataclasses.replace(request.case, device=recipe.device))

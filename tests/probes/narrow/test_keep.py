@@ -12,7 +12,7 @@ from repro.probes.model.forward import look
 from repro.probes.model.precision import in_dtype
 from repro.probes.model.ready import ready
 from repro.probes.narrow.keep import NotSound, Search, cost, wide_run
-from repro.probes.narrow.keeping import keep_in_float32
+from repro.probes.narrow.keeping import keep_in
 from repro.probes.narrow.kept import code_of, in_short
 from repro.probes.narrow.noise import TIMES, noise_of
 from repro.probes.narrow.passes import Telling
@@ -77,19 +77,21 @@ def numbers():
     return torch.randn(1, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(1))
 
 
-def searched(model, x=None):
+def searched(model, x=None, dtype=torch.float32):
     with torch.no_grad():
         loaded, given = ready(model.half(), (numbers().half() if x is None else x.half(),))
     with in_dtype(loaded, torch.float32):
-        wide = wide_run(replace(loaded, dtype=torch.float32), [given], torch.float16)
-    return Search(loaded, wide)
+        wide = wide_run(
+            replace(loaded, dtype=torch.float32), [given], torch.float16, None if dtype == torch.float32 else dtype
+        )
+    return Search(loaded, wide, dtype)
 
 
-def is_sound(make, names):
+def is_sound(make, names, dtype=torch.float32):
     """By hand: finite, and within 2 % of the largest logit in float32."""
     narrow, wide = make().half(), make().half().float()
     if names:
-        keep_in_float32(narrow, list(names))
+        keep_in(narrow, list(names), dtype)
     with torch.no_grad():
         actual, expected = narrow(numbers().half())["logits"].float(), wide(numbers().half().float())["logits"]
     return bool(torch.isfinite(actual).all()) and bool((actual - expected).abs().max() < 0.02 * expected.abs().max())
@@ -99,13 +101,14 @@ def leaves(model):
     return [name for name, part in model.named_modules() if any(True for _ in part.parameters(recurse=False))]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("sizes", [(1.0, 1.0), (60_000.0, 1.0), (30_000.0, 60_000.0), (1.0, 60_000.0)])
-def test_no_smaller_set_of_modules_will_do(sizes):
-    found = searched(Model(sizes)).answer()
+def test_no_smaller_set_of_modules_will_do(sizes, dtype):
+    found = searched(Model(sizes), dtype=dtype).answer()
     every = leaves(Model(sizes))
     smaller = (names for size in range(len(found)) for names in itertools.combinations(every, size))
-    assert is_sound(lambda: Model(sizes), found)
-    assert not any(is_sound(lambda: Model(sizes), names) for names in smaller)
+    assert is_sound(lambda: Model(sizes), found, dtype)
+    assert not any(is_sound(lambda: Model(sizes), names, dtype) for names in smaller)
 
 
 def test_nothing_has_to_be_kept_where_the_run_is_sound():
@@ -167,14 +170,15 @@ def test_the_model_is_as_it_was():
     assert not any(part._forward_pre_hooks or part._forward_hooks for part in model.modules())
 
 
-def test_the_code_needs_nothing_but_torch_and_does_it():
-    names = searched(Model((60_000.0, 1.0))).answer()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_code_needs_nothing_but_torch_and_does_it(dtype):
+    names = searched(Model((60_000.0, 1.0)), dtype=dtype).answer()
     place = {"__name__": "pasted"}
-    exec(compile(code_of(names), "keep_float32.py", "exec"), place)
+    exec(compile(code_of(names, dtype), "keep.py", "exec"), place)
     model = Model((60_000.0, 1.0)).half()
     with torch.no_grad():
         assert not torch.isfinite(model(numbers().half())["logits"]).all()
-        place["keep_in_float32"](model, place["KEEP"])
+        place["keep_in"](model, place["KEEP"], place["DTYPE"])
         assert torch.isfinite(model(numbers().half())["logits"]).all()
 
 
@@ -183,6 +187,7 @@ def test_the_cost_counts_a_weight_that_two_modules_share_once():
     model.layers[1].out.weight = model.layers[0].out.weight
     more, whole = cost(model, ("layers.0.out", "layers.1.out", "norm"))
     assert more == 2 * (CHANNELS * CHANNELS + CHANNELS)
+    assert cost(model, ("layers.0.out",), torch.bfloat16)[0] == 0
     assert whole == 2 * sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -192,7 +197,7 @@ def test_a_kept_module_takes_and_gives_float32_and_the_others_their_own():
         model.get_submodule(name).register_forward_hook(
             lambda part, args, output, name=name: seen.update({name: (args[0].dtype, output.dtype)})
         )
-    handles = keep_in_float32(model, ["layers.0.out"])
+    handles = keep_in(model, ["layers.0.out"], torch.float32)
     with torch.no_grad():
         model(numbers().half())
     wide, narrow = torch.float32, torch.float16

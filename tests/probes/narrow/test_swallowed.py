@@ -8,7 +8,9 @@ from torch import nn
 
 from repro.probes.model.forward import look
 from repro.probes.model.ready import ready
+from repro.probes.narrow.smaller import reduce
 from repro.probes.narrow.swallowed import OPEN, SOUND, WRONG, asked, origin_of
+from repro.probes.reduce.trials import Trials
 from repro.probes.rounding.run import hold
 
 CHANNELS = 16
@@ -133,6 +135,33 @@ def test_an_overflow_that_shows_in_the_output_is_wrong_with_its_origin(function,
     assert "test_swallowed.py" in origin["source"]
     assert origin["confirmed_by"] == "widened"
     assert "where rounding makes" in origin["note"]
+
+
+@pytest.mark.parametrize(
+    ("function", "ops"),
+    [
+        (norm, ["aten.mul.Tensor", "aten.rsqrt.default"]),
+        (quotient, ["aten.mul.Tensor", "aten.reciprocal.default"]),
+        (zeroed, ["aten.mul.Tensor", "aten.nan_to_num.default"]),
+        (attention, ["aten.bmm.default", "aten.nan_to_num.default"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_operators_from_the_overflow_to_the_finite_number_show_it_alone(function, ops):
+    loaded, seen, _, found = told(function, size=800.0)
+    verdict, _, payload = reduce(loaded, found, seen, Trials(lambda *_, **__: None, {}))
+    program = payload["program"]
+    assert (verdict, [call["op"] for call in program["calls"]]) == ("bad", ops)
+    assert all(leaf["values"]["kind"] == "constant" for leaf in program["leaves"])
+    assert (program["mechanism"], program["limit"]) == ("overflow", 65504.0)
+    assert math.isfinite(program["seen"])
+    assert abs(program["seen"] - program["expected"]["value"]) > 2 * program["allowed"] > 0
+
+
+def test_what_changes_a_branch_has_no_such_operators():
+    loaded, seen, _, found = told(clamped, size=800.0)
+    verdict, reason, payload = reduce(loaded, found, seen, Trials(lambda *_, **__: None, {}))
+    assert (verdict, payload["program"], "a branch" in reason) == ("skip", None, True)
 
 
 @pytest.mark.parametrize(

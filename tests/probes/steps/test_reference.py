@@ -14,7 +14,7 @@ class Session:
         made = [ready(module.half().eval(), (x.half(),)) for x in inputs]
         self.model = made[0][0]
         self.seen = [look(self.model.model, given) for _, given in made]
-        self.departure = None
+        self.departure = self.swallowed = None
 
     def loaded(self):
         return self.model
@@ -57,6 +57,25 @@ def test_a_swallowed_overflow_is_bad_and_of_its_own_input():
     assert (payload["prompt"], payload["origin"]["module"], payload["origin"]["mechanism"]) == (1, "0", "overflow")
     assert [row["verdict"] for row in payload["swallowed"]] == ["wrong"]
     assert session.departure is None
+
+
+def test_a_bad_one_tells_how_the_error_grows_in_the_free_run():
+    """Behind the layer with the fault it is beyond rounding, before it not; the same in plain PyTorch."""
+    model = nn.Sequential(nn.Linear(8, 8), Norm(), nn.Linear(8, 8)).half()
+    with torch.no_grad():
+        model[0].weight.mul_(300)
+    x = numbers(1.0).half()
+    with torch.no_grad():
+        inner, wide = model[1](model[0](x)), model.double()[1](model[0](x.double()))
+    apart = float((inner.double() - wide).square().mean().sqrt())
+    session = Session(model.half(), x)
+    _, _, payload = run(session, "reference")
+    first, norm, last, end = payload["growth"]
+    assert [row["module"] for row in payload["growth"]] == ["0", "1", "2", ""]
+    assert first["deviation"] < 5 * first["drift"]
+    assert norm["deviation"] == pytest.approx(apart, rel=1e-3)
+    assert norm["deviation"] > 20 * norm["drift"]
+    assert last["deviation"] == end["deviation"]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ class Way:
     passes: for each pass, the passes of this way that it stands for, and by which part. run: makes the passes in order
     and tells before each. setting: what is changed while they are made. modules: those that can be looked at; None for
     all of them. is_watchable: whether its operators can be; compiled ones run as others while they are watched.
+    trains: whether gradients are made in it.
     """
 
     words: str
@@ -65,6 +66,7 @@ class Way:
     setting: Callable[[], Any] = contextlib.nullcontext
     modules: Optional[tuple[str, ...]] = None
     is_watchable: bool = True
+    trains: bool = False
 
 
 @dataclass(frozen=True)
