@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,21 @@ def test_a_class_that_diffusers_lacks_could_not_be_told(denoiser, tmp_path):
     (tmp_path / "part/config.json").write_text(json.dumps({**config, "_class_name": "UNetOfTomorrow"}))
     with pytest.raises(CannotLoad, match=r"diffusers .* has no model UNetOfTomorrow"):
         asked(tmp_path / "part", ["files", "load"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"unet": ["this", "Zen"]}, r".unet. of the pipeline is to be imported from .this., which is neither"),
+        ({"_class_name": ["mine", "Pipeline"]}, r"The pipeline's class is \[.*: code of its own only runs with"),
+    ],
+)
+def test_nothing_that_a_file_names_is_imported(pipeline, tmp_path, change, said):
+    folder = changed(pipeline, tmp_path / "other", "vae", diffusers.AutoencoderKL, lambda coder: None)
+    index = json.loads((pipeline / "model_index.json").read_text("utf-8"))
+    (folder / "model_index.json").unlink()
+    (folder / "model_index.json").write_text(json.dumps({**index, **change}))
+    sys.modules.pop("this", None)
+    with pytest.raises(CannotLoad, match=said):
+        asked(folder, ["files", "load"])
+    assert "this" not in sys.modules

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoint import limits
-from ...checkpoint.opening import read_json
+from ...checkpoint.opening import read_json, shown
 from ...checkpoint.others import PIPELINE, parts_of
 from ...checkpoint.resolve import Source
 from ...protocol.failures import in_words
@@ -28,6 +28,7 @@ from ..ready import ready
 from .noised import inputs_for
 
 SEED = 0
+LIBRARIES = ("diffusers", "transformers")
 STEPS = 2  # the first and the last of a schedule are made unlike the others, and one alone may divide by zero
 SIDE = 256  # of the picture; what a pipeline makes by itself takes minutes on a processor
 
@@ -95,7 +96,10 @@ def _part(library: Any, folder: str, dtype: torch.dtype, seed: Optional[int]) ->
 
 def _pipeline(library: Any, folder: str, dtype: torch.dtype, trust: bool, prompts: list[str]) -> "Pipeline":
     # A checker of pictures paints those over that it does not like, and with that what is wrong with them.
-    checked = "safety_checker" in _object(folder, PIPELINE)
+    index = _object(folder, PIPELINE)
+    if not trust:
+        _refuse_other_code(library, index)
+    checked = "safety_checker" in index
     without: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
     try:
         pipeline = library.DiffusionPipeline.from_pretrained(
@@ -105,6 +109,24 @@ def _pipeline(library: Any, folder: str, dtype: torch.dtype, trust: bool, prompt
         version = library.__version__
         raise CannotLoad(f"diffusers {version} does not load this pipeline: {in_words(error)}") from error
     return Pipeline(pipeline, prompts or [DEFAULT_PROMPT])
+
+
+def _refuse_other_code(library: Any, index: dict[str, Any]) -> None:
+    """Raises:
+    CannotLoad: the pipeline names a class of its own, or a module to import that is none of the two libraries': the
+        name comes from somebody else's file.
+    """
+    if not isinstance(index.get("_class_name"), str):
+        named = shown(index.get("_class_name"))
+        raise CannotLoad(f"The pipeline's class is {named}: code of its own only runs with --trust-remote-code.")
+    for part, value in index.items():
+        named = value[0] if isinstance(value, list) and value else None
+        if named in (None, *LIBRARIES) or (isinstance(named, str) and hasattr(library.pipelines, named)):
+            continue
+        raise CannotLoad(
+            f"{shown(part)} of the pipeline is to be imported from {shown(named)}, which is neither diffusers nor"
+            " transformers. Add --trust-remote-code if you trust it, or give one of the pipeline's parts."
+        )
 
 
 def _object(folder: str, name: str) -> dict[str, Any]:
