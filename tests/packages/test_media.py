@@ -82,14 +82,15 @@ def asked(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("bad", [True, False])
 def test_a_picture_through_the_command(tmp_path: Path, bad: bool) -> None:
-    """The blue channel of the patches overflows in float16: it is the lower half of the picture that does."""
+    """The patches add up their blue and a bias beyond float16's limit: the lower half of the picture does."""
     folder = vit(tmp_path / "vit")
     if bad:
         path = folder / "model.safetensors"
         held = load_file(path)
         (name,) = (name for name in held if name.endswith("patch_embeddings.projection.weight"))
         held[name][:, 2] = 0.0
-        held[name][3, 2] = 4e3
+        held[name][3, 2] = 600.0  # of 64 pixels
+        held[name.replace("weight", "bias")][3] = 4e4
         save_file(held, path, metadata={"format": "pt"})
     picture(tmp_path / "a.png")
     status, answer = asked(tmp_path, "vit", "--image", "a.png", "--dtype", "float16", "--no-ablations")
@@ -98,7 +99,8 @@ def test_a_picture_through_the_command(tmp_path: Path, bad: bool) -> None:
         origin = answer["origin"]
         assert origin["mechanism"] == "overflow"
         assert origin["module"].endswith("patch_embeddings.projection")
-        assert origin["place"]["kind"] == "patch"
+        assert origin["place"]["kind"] == "map"
+        assert origin["place"]["shape"] == [4, 4]
         assert origin["place"]["index"][0] >= 2  # rows 2 and 3 of 4 are blue
 
 

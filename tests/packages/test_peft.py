@@ -16,6 +16,8 @@ from repro.probes.model.session import Session
 from repro.probes.protocol.wire import Emitter
 
 peft = pytest.importorskip("peft", reason="the package peft is not installed here")
+# PEFT asks Transformers by names that this one calls old; what it warns of is not ours.
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 IDS = torch.tensor([families.DEFAULT_IDS])
 LINEAR = ["q_proj", "down_proj"]
@@ -37,8 +39,8 @@ KINDS = {
     "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=4, **LM),
     "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=4, **LM),
 }
-BEFORE_IT = ("prompt", "prefix")
-"""Kinds that work on the inputs, and so cannot be merged."""
+NOT_MERGED = ("prompt", "prefix", "bias")
+"""Kinds that PEFT does not merge: they work on the inputs, or the layer has no bias that would take theirs."""
 
 
 @pytest.fixture
@@ -83,13 +85,13 @@ def test_the_numbers_are_those_of_peft_and_other_ones_than_the_base_model_has(ba
         got = loaded.model(input_ids=IDS).logits
         assert torch.allclose(got, by_peft(base, folder), atol=1e-5)
         plain = fresh(base)(IDS).logits
-        assert not torch.allclose(got, plain, atol=1e-3)
+        assert not torch.allclose(got[:, -IDS.shape[1] :], plain, atol=1e-3)  # behind the tokens of a learned prompt
         with loaded.adapter.off():
             # what the adapter has as a whole stays
             assert kind in ("head", "new tokens") or torch.allclose(
                 loaded.model(input_ids=IDS).logits, plain, atol=1e-5
             )
-        if kind not in BEFORE_IT:
+        if kind not in NOT_MERGED:
             with loaded.adapter.merged(loaded):
                 assert torch.allclose(loaded.model(input_ids=IDS).logits, got, atol=1e-3)
         assert torch.equal(loaded.model(input_ids=IDS).logits, got)
@@ -104,7 +106,7 @@ def asked(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 PLANTED = {
-    "dora": "model.layers.1.self_attn.q_proj.lora_magnitude_vector.default.weight",
+    "dora": "model.layers.1.mlp.down_proj.lora_magnitude_vector.default.weight",
     "ia3": "model.layers.1.mlp.down_proj.ia3_l.default",
     "prompt": "prompt_encoder.default.embedding.weight",
 }

@@ -35,6 +35,7 @@ PATCH, MAP, PIXEL, FRAME, SAMPLE, STEP, STRETCH, SPECIAL = (
 MOST_SPECIAL = 8  # tokens beside the patches: of the class, of distillation, registers
 MOST_WAYS = 12  # ways that are put to the test
 MOST_PLACES, FEWEST_PLACES = 8, 5  # places that are asked of one way
+CORNERS = 4
 CLEARLY = 1.5  # times what is seen crosswise
 
 
@@ -218,7 +219,8 @@ def _clearness(passes: Passes, way: Way, before: Tensor, least: float) -> float:
     cells: list[tuple[int, ...]] = []
     seen: list[Tensor] = []
     clear = math.inf
-    for cell in _asked(way, passes.place.index):
+    asked = _asked(way, passes.place.index)
+    for cell in asked:
         if len(cells) == MOST_PLACES:
             break
         if not bool(finite[cell]):
@@ -236,7 +238,10 @@ def _clearness(passes: Passes, way: Way, before: Tensor, least: float) -> float:
             clear = min(clear, own * float(theirs[other]) / across if across else math.inf)
         if clear <= least:
             return 0.0
-    return clear if len(cells) >= min(FEWEST_PLACES, math.prod(way.sizes)) else 0.0
+    needed = min(FEWEST_PLACES, math.prod(way.sizes))
+    if CORNERS <= len(asked) < needed:  # a small map has no more that lie far from each other
+        needed = len(asked)
+    return clear if len(cells) >= needed else 0.0
 
 
 def _asked(way: Way, index: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -18,6 +18,7 @@ from ..compat import CannotLoad, quiet
 from ..load import Loaded, named_tensors, opened
 
 PACKAGE = "peft"
+WEIGHT = ".weight"
 
 
 def is_there() -> bool:
@@ -80,14 +81,15 @@ def put_on(loaded: Loaded, folder: str, kind: str) -> ByPeft:
     peft: Any = importlib.import_module(PACKAGE)
     try:
         with quiet():
-            wrapper = peft.PeftModel.from_pretrained(loaded.model, folder, is_trainable=True).eval()
+            is_before_it = bool(peft.PeftConfig.from_pretrained(folder).is_prompt_learning)
+            wrapper = peft.PeftModel.from_pretrained(loaded.model, folder, is_trainable=not is_before_it).eval()
     except Exception as error:
         raise CannotLoad(
             f"The adapter is {kind}, and peft {peft.__version__} does not put it on the model: {in_words(error)}"
         ) from error
-    is_before_it = bool(wrapper.active_peft_config.is_prompt_learning)
     if is_before_it:
         loaded.model = wrapper
+        wrapper.prompt_encoder.requires_grad_(True)  # what is trained, as of the others; PEFT has it so at first alone
     _name_again(loaded, folder, "base_model." if is_before_it else "")
     return ByPeft(wrapper, kind, str(peft.__version__))
 
@@ -125,5 +127,8 @@ def _stored(folder: str) -> Iterator[tuple[str, tuple[str, str, Tensor]]]:
 
 
 def _plain(name: str) -> str:
-    """Without what PEFT has around a model, and the adapter's own name, which its file leaves out."""
-    return re.sub(r"\.default(?=\.|$)", "", name).replace("base_model.model.", "")
+    """Without what PEFT has around a model, and the adapter's own name and what else its file leaves out."""
+    if name == "prompt_embeddings":
+        return "prompt_encoder.embedding"
+    found = re.sub(r"\.default(?=\.|$)", "", name).replace("base_model.model.", "")
+    return found[: -len(WEIGHT)] if found.endswith(WEIGHT) else found
