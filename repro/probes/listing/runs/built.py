@@ -14,7 +14,8 @@ def built(name: str, model: Any) -> tuple[str, ...]:
     """Statements that make such a model in place of the one that was loaded; none for a module that is no model of
     Transformers' own, or whose configuration cannot be written down.
     """
-    kind, config = type(model), getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
+    kind = type(model)
     library = sys.modules.get("transformers")
     if library is None or not hasattr(config, "to_diff_dict"):
         return ()

@@ -117,10 +117,10 @@ def _refuse_other_code(library: Any, index: dict[str, Any]) -> None:
         name comes from somebody else's file.
     """
     if not isinstance(index.get("_class_name"), str):
-        named = shown(index.get("_class_name"))
-        raise CannotLoad(f"The pipeline's class is {named}: code of its own only runs with --trust-remote-code.")
+        own = shown(index.get("_class_name"))
+        raise CannotLoad(f"The pipeline's class is {own}: code of its own only runs with --trust-remote-code.")
     for part, value in index.items():
-        named = value[0] if isinstance(value, list) and value else None
+        named: Any = value[0] if isinstance(value, list) and value else None
         if named in (None, *LIBRARIES) or (isinstance(named, str) and hasattr(library.pipelines, named)):
             continue
         raise CannotLoad(
