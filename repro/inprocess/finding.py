@@ -112,8 +112,7 @@ class Finding:
     def _call(self) -> Found | None:
         """The bad call of a module; None where the fault is none of one call's, or it is not known how it was made."""
         session = self._recording.session
-        known = isinstance(session, (OfCall, OfOperators))
-        return session.call if self and known else None
+        return session.call if self and isinstance(session, (OfCall, OfOperators)) else None
 
     @property
     def _no_step(self) -> str:
