@@ -112,7 +112,7 @@ class Finding:
     def _call(self) -> Found | None:
         """The bad call of a module; None where the fault is none of one call's, or it is not known how it was made."""
         session = self._recording.session
-        return session.call if isinstance(session, (OfCall, OfOperators)) and self else None
+        return session.call if self and isinstance(session, (OfCall, OfOperators)) else None
 
     @property
     def _no_step(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from repro.probes.model.forward import look
 from repro.probes.model.given.factory import Made, make
 from repro.probes.model.loadcheck import check
 from repro.probes.model.precision import in_dtype
+from repro.probes.model.session import Session
+from repro.probes.protocol.wire import Emitter
 
 SOURCE = """
 import torch
@@ -41,6 +44,9 @@ def alone(): return Net()
 def with_optimizer():
     net = Net()
     return net, torch.randn(4, 3), torch.optim.SGD(net.parameters())
+def lazy(): return nn.Sequential(nn.LazyLinear(2), nn.LazyBatchNorm1d()), torch.randn(4, 3)
+def lazy_alone(): return nn.Sequential(nn.LazyLinear(2))
+def compiled(): return torch.compile(Net(), backend="eager"), torch.randn(4, 3)
 def raises(): raise ValueError("no such checkpoint")
 def nothing(): return None
 def wrong_inputs(): return Net(), 7
@@ -74,6 +80,23 @@ def test_each_form_of_inputs_is_taken(factory: Path, name: str) -> None:
     assert found.loaded.model.training is False
 
 
+def test_a_lazy_module_is_called_once_and_a_compiled_one_is_its_own_code(factory: Path) -> None:
+    lazy = made(factory, "lazy")
+    assert lazy.inputs is not None
+    assert tuple(lazy.loaded.model[0].weight.shape) == (2, 3)  # type: ignore[index, union-attr]
+    assert int(lazy.loaded.model[1].num_batches_tracked) == 0  # type: ignore[index, union-attr]
+    assert check(lazy.loaded)[0] == "good"
+    assert made(factory, "compiled").loaded.class_name == "Net"
+
+
+def test_a_module_alone_is_given_the_inputs_of_a_file(factory: Path, tmp_path: Path) -> None:
+    save_file({"x": torch.ones(4, 3)}, tmp_path / "in.safetensors")
+    case = {"factory": f"{factory}:alone", "model": f"{factory}:alone", "inputs": str(tmp_path / "in.safetensors")}
+    session = Session({**case, "weights": "checkpoint", "prompts": []}, str(tmp_path / "cache"), Emitter(io.StringIO()))
+    (seen,) = session.passes()
+    assert tuple(seen.output.shape) == (4, 2)
+
+
 def test_two_calls_give_the_same_module(factory: Path) -> None:
     one, two = made(factory, "by_name"), made(factory, "by_name")
     assert torch.equal(one.loaded.model.layer.weight, two.loaded.model.layer.weight)
@@ -91,6 +114,7 @@ def test_a_dtype_is_that_of_module_and_inputs_and_an_ablation_has_another(factor
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
+        ("lazy_alone", CannotLoad, r"0\.weight is made at its first call. Return its inputs beside it"),
         ("missing", CannotResolve, r"has no function 'missing' \(it has: Net, by_name"),
         ("VALUE", CannotResolve, "has no function 'VALUE'"),
         ("raises", CannotLoad, r"raised ValueError: no such checkpoint \(made_here.py:\d+\)"),

@@ -10,12 +10,13 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ...checkpoint import pickled
 from ...checkpoint.files import list_weights
@@ -54,6 +55,7 @@ def make(case: dict[str, Any]) -> Made:
     name = os.path.basename(str(case["factory"]))
     module, inputs, optimizer = _given(str(case["factory"]))
     module = inside(module)
+    _first_call(module, inputs, name)
     kinds, rows = _weights(module, case)
     device = pick_device(case.get("device")) if case.get("device") else None
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else None
@@ -76,6 +78,30 @@ def make(case: dict[str, Any]) -> Made:
     loaded.info.update(kinds)
     loaded.from_file.update(rows)
     return Made(loaded, made, optimizer)
+
+
+def _first_call(module: nn.Module, inputs: Any, name: str) -> None:
+    """Call a lazily initialised module once, as its program would: its parameters have no shape before.
+
+    Raises:
+        CannotLoad: its inputs are not known, or it refuses them.
+    """
+    named: Iterator[tuple[str, Any]] = module.named_parameters()
+    lazy = [key for key, parameter in named if is_lazy(parameter)]
+    if not lazy:
+        return
+    if inputs is None:
+        raise CannotLoad(
+            f"{name} gives a module whose {lazy[0]} is made at its first call. Return its inputs beside it."
+        )
+    args, kwargs = _call(rebuild(inputs, Tensor, Tensor.clone))
+    try:
+        with torch.no_grad():
+            module.eval()(*args, **kwargs)
+    except Exception as error:
+        raise CannotLoad(
+            f"The first call of the module of {name}, which makes {lazy[0]}, raised {_placed(error)}"
+        ) from error
 
 
 def module_of(name: str) -> nn.Module:
