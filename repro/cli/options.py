@@ -213,7 +213,7 @@ REFERENCE = click.option(
     default=True,
     help="Hold each operator of a finite pass against float64 of its own inputs; of large ones a part.",
 )
-SKETCH = click.option("--sketch", is_flag=True, hidden=True, help="Keep what a table of cells compares.")
+SKETCH = click.option("--sketch", is_flag=True, help="Keep what `repro matrix` compares the outputs of cells by.")
 FILE_LIMITS = click.option(
     "--limits",
     metavar="FACTOR|none",

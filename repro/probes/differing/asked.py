@@ -57,7 +57,7 @@ def _of_loaded(loaded: Loaded, inputs: tuple[Inputs, ...], other: Way, told: Tol
     this = plain(inputs)
     made = make(loaded.model, this, inputs, told)
     try:
-        against_it = held_against(loaded.model, made, other, told)
+        against_it = held_against(loaded.model, made, other, told, again=True)
     except NoSuchWay:
         raise
     except Exception as error:  # noqa: BLE001 - of the model's own code, which ran in this way

@@ -155,6 +155,20 @@ class Drift:
             columns = (columns.square() + other.columns.square()).sqrt()
         return Drift(whole, rows, columns, self.scale, self.mismatched + other.mismatched)
 
+    def or_more(self, other: Optional["Drift"]) -> "Drift":
+        """The larger of two draws of one way. Where few numbers are near an edge, as acos(1) is, most draws move none
+        of them.
+        """
+        if other is None or other.rows.shape != self.rows.shape or other.columns.shape != self.columns.shape:
+            return self
+        return Drift(
+            max(self.whole, other.whole),
+            torch.maximum(self.rows, other.rows),
+            torch.maximum(self.columns, other.columns),
+            self.scale,
+            self.mismatched + other.mismatched,
+        )
+
 
 def drift_of(found: Apart) -> Drift:
     return Drift(found.whole, found.rows, found.columns, found.scale, found.mismatched)
