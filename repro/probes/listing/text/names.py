@@ -32,7 +32,8 @@ def ids(tree: Tree) -> "tuple[frozenset[tuple[str, str]], frozenset[tuple[str, s
     """Pairs of special tokens to which a call gives one id, and those to which it gives two: a mask that is the padding
     as well is another model.
     """
-    alike, unlike = set(), set()
+    alike: set[tuple[str, str]] = set()
+    unlike: set[tuple[str, str]] = set()
     for node in walk(tree.module):
         given = [(item.arg, item.value.value) for item in getattr(node, "keywords", ()) if _is_id(item)]
         for one, value in given:
