@@ -34,12 +34,14 @@ CHANGED = "reproducer_changed.py"
 ADDRESSED: Mapping[str | None, tuple[str, ...]] = {
     "pytorch": ("operator", "operators", "script of torch"),
     "caller": ("change", "script"),
+    "checkpoint": ("weights", "files"),
     "transformers": ("configuration", "script of transformers", "load", "published", "module", "model"),
 }
 """Which scripts the owner of a fault can act on, the most telling first: PyTorch wants PyTorch alone, and a script that
 does not import Transformers is no report to Transformers. A whole model is before one of its layers where anybody can
 fetch it, and behind it where not. The caller gets the lines to change, else the own script made smaller, and the makers
-of another package a script that imports it. Where there is no such script, it is the smallest."""
+of another package a script that imports it. A checkpoint's authors get what reads the tensor, or the files. Where there
+is no such script, it is the smallest."""
 
 UNSEEDED_RUNS = 20
 """Of a script that draws random numbers without a seed: one that shows its fault nine times of ten passes three runs in
@@ -285,7 +287,7 @@ def _addressed(
 ) -> Tried | None:
     """The first script of these kinds that shows the fault; None where there is none."""
     wanted: list[Callable[[Script], bool]] = [functools.partial(_is_for, kind) for kind in kinds]
-    if project is not None and project not in (*ADDRESSED, "checkpoint"):  # another package's: a script that imports it
+    if project is not None and project not in ADDRESSED:  # another package's: a script that imports it
         wanted = [lambda script: distribution(project) in script.needs]
     for is_wanted in wanted:
         shown = _showing(pairs, tried, ask, is_wanted)

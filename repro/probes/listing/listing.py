@@ -44,7 +44,7 @@ from .runs.fault import COMPILED, CORRECTED, GLANCED, Fault
 from .runs.pool import Pool, Run, Setting, Try
 from .runs.recorded import RECORD, Recorded
 from .text.joined import HERE, CannotJoin, joined
-from .text.names import alike_ids, unbound
+from .text.names import ids, unbound
 from .text.tree import Tree, hold, parsed, walk, whose
 from .text.written import Text, code_lines, written
 
@@ -104,7 +104,6 @@ class Shrinking:
         self._known: dict[str, bool] = {}
         self._failed: set[tuple[str, str]] = set()
         self._unbound = unbound(tree)
-        self._ids = alike_ids(tree)
         self.state = State(tree, written(tree))
         self.history = [self.state]
         self._sure = 0
@@ -282,7 +281,7 @@ class Shrinking:
         text = written(tree)
         if text.text == self.state.text.text or text.text in self._known:
             return None
-        if unbound(tree) - self._unbound or alike_ids(tree) - self._ids:
+        if unbound(tree) - self._unbound or ids(tree)[0] & ids(self.state.tree)[1]:
             return None
         there: frozenset[int] = frozenset().union(*text.places.values()) if text.places else frozenset()
         if not all(at & there for at in (self._fault.at, self._fault.forward_at) if isinstance(at, frozenset) and at):

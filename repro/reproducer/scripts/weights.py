@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from repro.core.answer import Answer
 from repro.core.encoding import number
 from repro.core.mechanisms import mechanism
-from repro.core.payloads import Origin, Tensor
+from repro.core.payloads import Held, Origin, Tensor
 from repro.core.sentences import plain
 from repro.reproducer.code.calls import index_of
 from repro.reproducer.code.tensors import literal
@@ -27,6 +27,8 @@ def weight_script(answer: Answer, checkpoint: Checkpoint) -> Script | None:
         return None
     if weights.findings:
         return _bad_tensor(answer, checkpoint, weights.findings)
+    if origin is not None and origin.held is not None and origin.held.in_file:
+        return _held(answer, checkpoint, origin, origin.held)
     dtype = answer.cell.dtype or ""
     names = weights.overflows_in.get(dtype)
     if origin is None or not origin.tensor or not names or not mechanism(origin.mechanism).beyond_limit:
@@ -57,6 +59,31 @@ def _bad_tensor(answer: Answer, checkpoint: Checkpoint, findings: Sequence[Tenso
         "The fault is in the file, not in any code.", needs_checkpoint(checkpoint), generated(answer),
     ]  # fmt: skip
     return reading_script(answer, checkpoint, "weights", _reader(str(row.file)), about, code, DOES)
+
+
+def _held(answer: Answer, checkpoint: Checkpoint, origin: Origin, held: Held) -> Script | None:
+    """The one number that makes an operator bad, whatever the module is given."""
+    files = [] if answer.files is None else [row.name for row in answer.files.files]
+    value, instead = number(held.value), number(held.instead)
+    if not files or value is None or instead is None:
+        return None
+    negative = value < 0 <= instead
+    right = "a number that is not negative" if negative else f"another number, such as {plain(instead)}"
+    code = [
+        *_tensor(checkpoint, files, held.tensor),
+        f"seen = values{index_of(held.index)}.item()",
+        *ending(
+            f"seen {{seen}} at {list(held.index)}, right is {right}",
+            "seen >= 0" if negative else f"seen != {literal(value)}",
+            f"{origin.op} gives {origin.value} with this number",
+        ),
+    ]
+    about = [
+        f"{held.tensor} holds {plain(value)} at {list(held.index)}. With it {origin.op} gives {origin.value},",
+        f"whatever the module is given; with {plain(instead)} in its place a finite number.",
+        "The fault is in the file, not in any code.", needs_checkpoint(checkpoint), generated(answer),
+    ]  # fmt: skip
+    return reading_script(answer, checkpoint, "weights", _reader(files[0]), about, code, DOES)
 
 
 def _too_large(answer: Answer, checkpoint: Checkpoint, name: str, dtype: str, origin: Origin) -> Script | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from repro.probes.listing.text.names import alike_ids, unbound
+from repro.probes.listing.text.names import ids, unbound
 from repro.probes.listing.text.tree import made, number_of, own_text, parsed, put, whose
 from repro.probes.listing.text.written import WIDTH, code_lines, written
 
@@ -115,14 +115,17 @@ def test_a_tree_is_not_written_to():
     assert own_text(second) is not None
 
 
+PAIR = {("mask_token_id", "pad_token_id")}
+
+
 @pytest.mark.parametrize(
-    ("text", "pairs"),
+    ("text", "alike", "unlike"),
     [
-        ("A(mask_token_id=1, pad_token_id=1)", {("mask_token_id", "pad_token_id")}),
-        ("A(mask_token_id=1, pad_token_id=2)", set()),
-        ("A(mask_token_id=1)\nB(pad_token_id=1)", set()),
-        ("A(mask_token_id=a, pad_token_id=a, width=1, depth=1)", set()),
+        ("A(mask_token_id=1, pad_token_id=1)", PAIR, set()),
+        ("A(mask_token_id=1, pad_token_id=2)", set(), PAIR),
+        ("A(mask_token_id=1)\nB(pad_token_id=1)", set(), set()),
+        ("A(mask_token_id=a, pad_token_id=a, width=1, depth=1)", set(), set()),
     ],
 )
-def test_special_tokens_of_one_id_are_seen(text, pairs):
-    assert alike_ids(parsed(text)) == pairs
+def test_special_tokens_of_one_id_are_told_from_others(text, alike, unlike):
+    assert ids(parsed(text)) == (alike, unlike)

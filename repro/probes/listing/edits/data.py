@@ -38,8 +38,9 @@ def replaced(tree: Tree, shapes: Shapes, modules: frozenset[str]) -> Iterator[Ed
 
 
 def written_down(tree: Tree, literals: Literals) -> Iterator[Edit]:
-    """What a statement reads of a file, without it: numbers as literals, the fewest rows first; a model built from its
-    configuration. literals: statements that bind the same name.
+    """What a statement reads of a file, without it: numbers as literals, the fewest rows first.
+
+    literals: by the statements of the original and the name that they bind, statements that bind the same.
     """
     for node in tree.statements():
         target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None

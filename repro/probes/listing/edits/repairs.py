@@ -152,7 +152,7 @@ def _in_dtype(node: Any, wider: str) -> Optional[str]:
         return repr(wider)
     is_plain = isinstance(node, ast.Call) and not node.args and not node.keywords
     if is_plain and isinstance(node.func, ast.Attribute) and node.func.attr in narrow:
-        return f"{ast.unparse(node.func.value)}.{'float' if wider == 'float32' else wider}()"
+        return f"({ast.unparse(node.func.value)}).{'float' if wider == 'float32' else wider}()"
     return None
 
 

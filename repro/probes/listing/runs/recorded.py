@@ -23,7 +23,6 @@ from torch import Tensor
 from ...script.child import LIBRARIES
 from ...values.figures import is_bad
 from .alike import Alike, told
-from .built import built
 from .conduct import Conduct, Seen, observed
 from .confined import Access, heard
 from .literals import literals
@@ -147,8 +146,6 @@ def _blocks(path: Optional[str]) -> tuple[dict[int, tuple[int, ...]], dict[int, 
 
 def _without_files(name: str, value: Any, names: Mapping[str, Any]) -> tuple[str, ...]:
     """Statements that bind a name to what was read, without the file."""
-    if isinstance(value, torch.nn.Module):
-        return built(name, value) if names.get("torch") is torch else ()
     return tuple(f"{name} = {text}" for text in literals(value, names))
 
 

@@ -28,13 +28,19 @@ def unbound(tree: Tree) -> frozenset[str]:
     return frozenset(read - bound - GIVEN - set(dir(builtins)))
 
 
-def alike_ids(tree: Tree) -> "frozenset[tuple[str, str]]":
-    """Pairs of special tokens that a call gives the same id, such as a mask that is the padding as well."""
-    found = set()
+def ids(tree: Tree) -> "tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]":
+    """Pairs of special tokens to which a call gives one id, and those to which it gives two: a mask that is the padding
+    as well is another model.
+    """
+    alike: set[tuple[str, str]] = set()
+    unlike: set[tuple[str, str]] = set()
     for node in walk(tree.module):
         given = [(item.arg, item.value.value) for item in getattr(node, "keywords", ()) if _is_id(item)]
-        found |= {(one, two) for one, value in given for two, other in given if one < two and value == other}
-    return frozenset(found)
+        for one, value in given:
+            for two, other in given:
+                if one < two:
+                    (alike if value == other else unlike).add((one, two))
+    return frozenset(alike), frozenset(unlike)
 
 
 def _is_id(item: ast.keyword) -> bool:
