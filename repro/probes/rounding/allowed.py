@@ -39,6 +39,9 @@ ADDS = {"gelu": lambda x: x.abs(), "erf": torch.ones_like, "logit": torch.ones_l
 """Functions that add up numbers far larger than their result, with how large these are: gelu is x / 2 (1 + erf), whose
 sum is next to nothing where x is low; the CPU's vectorised erf is a formula with an absolute error (Abramowitz and
 Stegun, 7.1.26); logit is the logarithm of a quotient near one."""
+BY_PRODUCTS = "_euclidean_dist"
+"""What torch.cdist runs by default for more than 25 points.
+Source: https://docs.pytorch.org/docs/stable/generated/torch.cdist.html (compute_mode)."""
 COMPOSED = frozenset(("logit",))  # rounded to the result's dtype inside
 WORST = 4.0
 """How far beyond it one element may be before it counts."""
@@ -109,6 +112,8 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
         units = float(limit.eps) if part.name in COMPOSED else inside
         room += ADDS[part.name](wide_of(part.args[0])).mul_(FUNCTION * units)
     rms = _rms(error) / (limit.eps * scale + limit.tiny)
+    if part.name == BY_PRODUCTS:
+        room += _of_products(part, reference, inside)
     coarse = room + COARSE * math.sqrt(part.length) * inside * scale
     if not exact and bool((error <= coarse).all()):
         return _told(error, coarse, wide, reference, rms)
@@ -119,6 +124,17 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     if moved is not None:
         room += moved.mul_(INSIDE * math.sqrt(part.length))
     return _told(error, room, wide, reference, rms)
+
+
+def _of_products(part: Part, reference: Tensor, unit: float) -> Tensor:
+    """What a distance may be off that is the root of |x|^2 + |y|^2 - 2 x y: the terms are rounded, and those of points
+    that are near each other are far larger than what is left of them.
+    """
+    x, y = (wide_of(tensor).square().sum(-1) for tensor in part.args[:2])
+    terms = FUNCTION * unit * math.sqrt(part.length) * (x.unsqueeze(-1) + y.unsqueeze(-2)).cpu()
+    square = reference.square()
+    below = reference - (square - terms).clamp(min=0.0).sqrt()
+    return torch.maximum(below, (square + terms).sqrt() - reference)
 
 
 def _vanishes(part: Part, dtype: torch.dtype) -> float:

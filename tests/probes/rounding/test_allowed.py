@@ -242,3 +242,22 @@ def test_a_gelu_of_another_formula_is_beyond(dtype):
     if dtype == torch.float32:
         assert judged(func, x, actual=func(x, approximate="tanh")).is_beyond
     assert judged(func, x, actual=(x.double() * torch.sigmoid(1.702 * x.double())).to(dtype)).is_beyond
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("apart", [1e-3, 1e-6, 0.0])
+def test_distances_of_near_points_by_products_are_sound(apart, dtype):
+    """As torch.cdist documents it; that they are far from the truth is shown by the way without products."""
+    x = drawn(2, 30, 64).to(dtype)
+    func = ATEN._euclidean_dist.default
+    assert not judged(func, x, x + apart).is_beyond
+    exact = torch.cdist(x.double(), (x + apart).double(), compute_mode="donot_use_mm_for_euclid_dist")
+    if dtype == torch.float32 and apart < 1e-4:
+        assert float((func(x, x + apart) - exact).abs().max()) > 1e-4
+
+
+def test_distances_that_are_off_by_a_factor_are_beyond():
+    x, y = drawn(2, 30, 64).float(), drawn(2, 40, 64, seed=1).float()
+    func = ATEN._euclidean_dist.default
+    assert not judged(func, x, y).is_beyond
+    assert judged(func, x, y, actual=func(x, y) * 1.0005).is_beyond
