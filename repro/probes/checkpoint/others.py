@@ -12,8 +12,6 @@ from .opening import read_json
 MOST = 6  # parts that are named
 DIFFUSERS, TIMM = "diffusers", "timm"
 PIPELINE = "model_index.json"
-RUN_HERE = (DIFFUSERS,)
-"""The packages whose folders are run here where they are installed."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,14 @@ class Other:
 
     @property
     def can_run(self) -> bool:
-        return self.package in RUN_HERE and importlib.util.find_spec(self.package) is not None
+        return importlib.util.find_spec(self.package) is not None
 
     def refusal(self, folder: str) -> str:
-        """Why it is not run here, and what can be done."""
-        there = importlib.util.find_spec(self.package) is not None
-        said = f"{folder} is {self.what}, which the package {self.package} runs"
-        script = "a script (.py) that loads it and runs what fails, such as one step"
-        if there:
-            return f"{said}. Give {script}.{self.more}"
-        lacks = f"{sys.executable} does not have it (pip install {self.package})"
-        what = "--python the interpreter that has it" if self.package in RUN_HERE else script
-        return f"{said}, and {lacks}. Or give {what}.{self.more}"
+        """Why it is not run, and what can be done."""
+        return (
+            f"{folder} is {self.what}, which the package {self.package} runs, and {sys.executable} does not have it"
+            f" (pip install {self.package}). Or give --python the interpreter that has it.{self.more}"
+        )
 
 
 def of_another_package(folder: str) -> Optional[Other]:

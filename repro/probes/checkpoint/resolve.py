@@ -129,7 +129,7 @@ def _packaged(source: Source, folder: str) -> Optional[Source]:
     """The same for a folder that another package runs; None for any other.
 
     Raises:
-        CannotResolve: the package is not here, or its folders are not run.
+        CannotResolve: the interpreter does not have that package.
     """
     other = of_another_package(folder)
     if other is not None and not other.can_run:

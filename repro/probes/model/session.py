@@ -4,6 +4,7 @@ import json
 from typing import Any, Optional
 
 from ..checkpoint import files
+from ..checkpoint.others import DIFFUSERS, TIMM
 from ..checkpoint.resolve import CannotResolve, Source, is_script, refuse_odd_files, resolve
 from ..protocol.wire import Emitter, Outcome
 from .compat import CannotLoad
@@ -131,9 +132,11 @@ class Session:
 
             self._made = make(self._to_load)
         elif self._made is None:
-            from .folders import diffused
+            from .folders import diffused, pictured
 
-            self._made = diffused.make(self._to_load, self._checked_source(), self.prompts())
+            source = self._checked_source()
+            by = {DIFFUSERS: diffused.make, TIMM: pictured.make}[str(source.package)]
+            self._made = by(self._to_load, source, self.prompts())
         return self._made
 
     def loaded(self) -> Any:
