@@ -14,7 +14,7 @@ from support.hosting import BISECT, NAN_FORWARD, answers, command, environment, 
 from repro.environments.cells import recipes
 from repro.environments.store import STAMP
 
-ALL_STEPS = 27
+ALL_STEPS = 28
 NOTE = "note: resuming in out: {} of 9 steps are recorded there\n"
 
 
@@ -101,7 +101,7 @@ def test_what_the_progress_said_is_not_said_again_in_the_same_place(place):
 
 def test_steps_that_were_not_run_are_told_in_few_words(place):
     ran = ask(place, load={"verdict": "skip", "reason": "no such device"})
-    assert "not run: forward, reference, bisect, forecast, reduce and 18 ablations\n" in ran.stdout
+    assert "not run: forward, reference, bisect, forecast, reduce and 19 ablations\n" in ran.stdout
 
 
 def test_a_prompt_that_no_tokenizer_could_read_is_said_to_be_unused(place):

@@ -493,8 +493,9 @@ class Watching:
         finally:
             self._watch.active = before
 
-    def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._hears:
+    def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: Optional[dict[str, Any]] = None) -> None:
+        # PyTorch leaves the keywords out where another thread takes this hook away while the module is called.
+        if self._hears and kwargs is not None:
             self._live.call_begins()
             self._call = None
             with self.aside(), contextlib.suppress(Exception):  # of the program's own objects: it is not made again

@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
@@ -108,6 +109,10 @@ class Inputs:
         }
 
 
+_LOCK = threading.Lock()
+_INSIDE: list[bool] = []  # whether distributions were validated before, once for each thread that is inside
+
+
 @contextlib.contextmanager
 def unvalidated() -> Iterator[None]:
     """Distributions take the numbers that they are given: a forecast that ends in one of NaN gives it, where it would
@@ -118,12 +123,16 @@ def unvalidated() -> Iterator[None]:
     if kind is None:
         yield
         return
-    before = kind._validate_args
-    kind.set_default_validate_args(False)
+    with _LOCK:
+        _INSIDE.append(kind._validate_args if not _INSIDE else _INSIDE[0])
+        kind.set_default_validate_args(False)
     try:
         yield
     finally:
-        kind.set_default_validate_args(before)
+        with _LOCK:
+            before = _INSIDE.pop()
+            if not _INSIDE:  # the last of several threads: what was set before the first
+                kind.set_default_validate_args(before)
 
 
 def accepts(model: nn.Module, argument: str) -> bool:

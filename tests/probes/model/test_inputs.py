@@ -1,5 +1,6 @@
 """Prompts and seeded ids, as the forward pass gets them."""
 
+import contextlib
 import json
 import shutil
 
@@ -17,6 +18,7 @@ from repro.probes.model.inputs import (
     make_inputs,
     second_inputs,
     seeded,
+    unvalidated,
     vocabulary,
     without_first,
 )
@@ -232,3 +234,15 @@ def test_a_model_that_runs_with_nothing_that_can_be_made_is_refused(tmp_path):
 def test_the_seeded_length_is_a_prime_that_is_no_size_of_a_layer():
     assert families.LENGTH == 13
     assert families.LENGTH not in {families.HIDDEN, families.INNER, families.HEADS, families.KV_HEADS, families.VOCAB}
+
+
+def test_distributions_are_validated_again_once_the_last_of_several_threads_is_through():
+    kind = torch.distributions.Distribution
+    assert kind._validate_args is True
+    one, two = unvalidated(), unvalidated()
+    with contextlib.ExitStack() as around:
+        around.enter_context(one)
+        two.__enter__()
+    assert kind._validate_args is False  # the other one is still inside
+    two.__exit__(None, None, None)
+    assert kind._validate_args is True
