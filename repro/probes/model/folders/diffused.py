@@ -62,9 +62,8 @@ def make(case: dict[str, Any], source: Source, prompts: list[str]) -> Made:
         loaded, given = ready_alone(module), None
     else:
         inputs = {"latents": module.noise()} if isinstance(module, Pipeline) else inputs_for(module, dtype)
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
         with torch.no_grad():
-            loaded, given = ready(module, (), moved)
+            loaded, given = ready(module, (), inputs)
     loaded.info.update(info)
     return Made(_named(loaded, source, is_pipeline), given, None)
 
@@ -182,14 +181,14 @@ class Pipeline(nn.Module):
         return {"decoded": self._decoded, "images": images}
 
     def noise(self) -> Tensor:
-        """Noise of the shape that the pipeline would draw, from a seed, the same in every dtype."""
+        """Noise of the shape that the pipeline would draw, where it would be, from a seed: the same in every dtype."""
         found: list[Tensor] = []
         with _met(self._pipeline, found), contextlib.suppress(_Met), torch.no_grad():
             self._pipeline(**self._call)
         if not found:
             raise CannotLoad(f"{type(self._pipeline).__name__} draws no latents. Give one of its parts.")
         drawn = torch.randn(found[0].shape, generator=torch.Generator().manual_seed(SEED))
-        return drawn.to(found[0].dtype)
+        return drawn.to(found[0])
 
 
 class _Met(Exception):

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
+from ...values.nest import rebuild
 from ..compat import CannotLoad
 
 SEED = 0
@@ -30,6 +31,9 @@ def inputs_for(part: nn.Module, dtype: torch.dtype) -> dict[str, Any]:
             (batch, places, channels); a time; embeddings of (batch, words, width).
         dtype: That of the floating ones.
 
+    Returns:
+        The arguments by name, on the part's device.
+
     Raises:
         CannotLoad: it runs in none of them.
     """
@@ -38,9 +42,11 @@ def inputs_for(part: nn.Module, dtype: torch.dtype) -> dict[str, Any]:
         for name, one in inspect.signature(part.forward).parameters.items()
         if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and name not in NOT_DATA
     }
+    device = next(part.parameters(), torch.empty(0)).device
     raised = "nothing"
     for layout in _layouts(part.config):
-        given = _Drawn(part.config, layout, dtype).all(names)
+        drawn = _Drawn(part.config, layout, dtype).all(names)
+        given: dict[str, Any] = rebuild(drawn, Tensor, lambda tensor: tensor.to(device))
         missing = [name for name, one in names.items() if one.default is one.empty and name not in given]
         if missing:
             raised = f"a missing {', '.join(missing)}"
@@ -66,7 +72,7 @@ def _layouts(config: Any) -> Iterator[tuple[str, bool]]:
 
 
 class _Drawn:
-    """The arguments of one layout, each drawn from the same seed by its name."""
+    """The arguments of one layout, each drawn from the same seed."""
 
     def __init__(self, config: Any, layout: tuple[str, bool], dtype: torch.dtype) -> None:
         self._config, (self._layout, self._whole), self._dtype = config, layout, dtype
