@@ -19,7 +19,7 @@ from .ends import beside, same
 from .free import grown, has_no_room
 from .held.calls import GAVE, GIVEN, Point
 from .held.deviation import Drift, Ratio, apart, farthest, wide
-from .held.hold import Held, Pair, Recording, Way, beyond, degree, hold, limits, measure, record
+from .held.hold import Held, Pair, Recording, Way, beyond, degree, figures_of, hold, limits, measure, record
 from .held.store import Store
 from .inside import blamed, draws, parting, sides
 from .lost import LEAST, UNITS, Lost, lost, said
@@ -211,19 +211,10 @@ def _nearest(pairs: list[tuple[Pair, Ratio]]) -> Optional[dict[str, Any]]:
     if not pairs:
         return None
     pair, ratio = max(pairs, key=lambda row: degree(row[1]))
-    return {"module": blamed(pair)[0].module, "what": f"{pair.this.side} {pair.this.path}", **_ratio(pair, ratio)}
-
-
-def _ratio(pair: Pair, ratio: Ratio) -> dict[str, Any]:
-    most = limits(ratio.unit)
     return {
-        "deviation": pair.found.whole,
-        "drift": ratio.drift,
-        "whole": ratio.whole,
-        "row": ratio.row,
-        "column": ratio.column,
-        "limits": [most.whole, most.row, most.column],
-        "mismatched": ratio.mismatched,
+        "module": blamed(pair)[0].module,
+        "what": f"{pair.this.side} {pair.this.path}",
+        **figures_of(pair.found, ratio),
     }
 
 
@@ -247,7 +238,7 @@ def end_of(against: Against) -> Optional[dict[str, Any]]:
         ratios = [pair.ratio(made.recording.free.get(pair.this), theirs.get(pair.other)) for pair in pairs]
     worst = max(zip(pairs, ratios), key=lambda row: degree(row[1]))
     figures = beside(values, [pair.found for pair in pairs], made.main.endswith("logits"))
-    return {"output": made.main, **figures, **_ratio(*worst), "degree": degree(worst[1])}
+    return {"output": made.main, **figures, **figures_of(worst[0].found, worst[1]), "degree": degree(worst[1])}
 
 
 def _same(against: Against, this: Way) -> dict[str, float]:
@@ -327,7 +318,7 @@ def _place(made: Made, pair: Pair, ratio: Ratio, ours: Tensor, theirs: Tensor, a
         "other": scalar(theirs, at) if ours.numel() else None,
         "dtype": dtype_name(ours.dtype),
         "other_dtype": dtype_name(theirs.dtype),
-        **_ratio(pair, ratio),
+        **figures_of(pair.found, ratio),
         "side": None,
         "error_this": None,
         "error_other": None,

@@ -22,7 +22,7 @@ from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import dtype_name, is_float, scalar, tensors_in
 from .held.deviation import Apart, Ratio, apart, drift_of, farthest, held_against
-from .held.hold import Way, beyond, degree, limits
+from .held.hold import Way, beyond, degree, figures_of
 from .held.noise import Noise
 from .held.store import Store
 
@@ -289,18 +289,7 @@ def _is_alone(place: Place, ours: Kept, met: dict[Place, None]) -> bool:
 
 
 def _beside(backward: Backward, place: Place, found: Apart, ratio: Ratio) -> dict[str, Any]:
-    most = limits(ratio.unit)
-    return {
-        "module": backward.blamed(place),
-        "what": "gradient",
-        "deviation": found.whole,
-        "drift": ratio.drift,
-        "whole": ratio.whole,
-        "row": ratio.row,
-        "column": ratio.column,
-        "limits": [most.whole, most.row, most.column],
-        "mismatched": ratio.mismatched,
-    }
+    return {"module": backward.blamed(place), "what": "gradient", **figures_of(found, ratio)}
 
 
 def _record(backward: Backward, place: Place) -> dict[str, Any]:

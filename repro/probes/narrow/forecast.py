@@ -267,11 +267,7 @@ def magnitude(seen: Seen) -> float:
 def _operator(loaded: Loaded, seen: Seen, limit: float) -> dict[str, Any]:
     size, address = magnitude(seen), seen.address
     return {
-        "module": address.module,
-        "module_class": type(loaded.model.get_submodule(address.module)).__name__,
-        "op": address.op,
-        "call_index": address.call_index,
-        "occurrence": address.occurrence,
+        **address.record(loaded.model),
         "absmax": size,
         "ratio": limit / size if size > 0 else None,
         "partial_sum": seen.held is not None,

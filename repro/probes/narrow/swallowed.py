@@ -125,11 +125,7 @@ def origin_of(loaded: Loaded, seen: Pass, found: Swallowed) -> dict[str, Any]:
     place = None if kin is None else Place(kin, largest.output, largest.shape, largest.index)
     wide = dtype_name(WIDER[found.dtype])
     return {
-        "module": address.module,
-        "module_class": type(loaded.model.get_submodule(address.module)).__name__,
-        "op": address.op,
-        "call_index": address.call_index,
-        "occurrence": address.occurrence,
+        **address.record(loaded.model),
         "mechanism": "overflow",
         **locate(loaded.model, seen.inputs, place),
         "source": largest.source,

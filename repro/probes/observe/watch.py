@@ -37,6 +37,16 @@ class Address:
         """ "add" of "aten.add_.Tensor"."""
         return base_name(self.op)
 
+    def record(self, model: nn.Module) -> dict[str, Any]:
+        """What the record of an operator of this model begins with."""
+        return {
+            "module": self.module,
+            "module_class": type(model.get_submodule(self.module)).__name__,
+            "op": self.op,
+            "call_index": self.call_index,
+            "occurrence": self.occurrence,
+        }
+
 
 def base_name(op: str) -> str:
     """ "add" of "aten.add_.Tensor"."""

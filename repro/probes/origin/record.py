@@ -64,11 +64,7 @@ def describe_origin(
     if leaf is not None and leaf.kind == DATA and leaf.name:  # the element of the input itself is known
         located = {**located, "place": in_input(leaf.name, leaf.tensor, leaf.index) or located["place"]}
     return {
-        "module": step.op.address.module,
-        "module_class": type(dict(model.named_modules())[step.op.address.module]).__name__,
-        "op": step.op.address.op,
-        "call_index": step.op.address.call_index,
-        "occurrence": step.op.address.occurrence,
+        **step.op.address.record(model),
         "mechanism": mechanism,
         **located,
         "source": step.op.source,

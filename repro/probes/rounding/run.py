@@ -108,13 +108,8 @@ def origin_of(loaded: Loaded, seen: Pass, departure: Departure) -> dict[str, Any
     kin = kin_of(loaded.model, again, address)
     place = None if kin is None else Place(kin, departure.result, departure.shape, departure.index)
     mechanism, note = mechanism_of(departure)
-    classes = dict(loaded.model.named_modules())
     return {
-        "module": address.module,
-        "module_class": type(classes[address.module]).__name__,
-        "op": address.op,
-        "call_index": address.call_index,
-        "occurrence": address.occurrence,
+        **address.record(loaded.model),
         "mechanism": mechanism,
         **locate(loaded.model, seen.inputs, place),
         "source": departure.source,

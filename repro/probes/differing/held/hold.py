@@ -46,6 +46,20 @@ def limits(unit: float) -> Limits:
     return NARROW if unit > torch.finfo(torch.float32).eps else WIDE
 
 
+def figures_of(found: Apart, ratio: Ratio) -> dict[str, Any]:
+    """How far two ways are apart, and how far they may be, for a record."""
+    most = limits(ratio.unit)
+    return {
+        "deviation": found.whole,
+        "drift": ratio.drift,
+        "whole": ratio.whole,
+        "row": ratio.row,
+        "column": ratio.column,
+        "limits": [most.whole, most.row, most.column],
+        "mismatched": ratio.mismatched,
+    }
+
+
 Parts = tuple[tuple[int, Optional[Region]], ...]
 Run = Callable[[nn.Module, Callable[[int], None]], list[Any]]
 
