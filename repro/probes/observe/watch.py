@@ -41,7 +41,7 @@ class Address:
         """What the record of an operator of this model begins with."""
         return {
             "module": self.module,
-            "module_class": type(model.get_submodule(self.module)).__name__,
+            "module_class": type(dict(model.named_modules())[self.module]).__name__,
             "op": self.op,
             "call_index": self.call_index,
             "occurrence": self.occurrence,
