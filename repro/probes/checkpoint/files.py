@@ -17,7 +17,7 @@ from .header import BadHeader, Header, read_header
 from .limits import OverLimit
 from .opening import BadJson, open_foreign, read_json, shown
 from .others import PIPELINE, parts_of
-from .resolve import Source
+from .resolve import FORMS, Source
 
 CHUNK = 1 << 22
 SAFE = ".safetensors"
@@ -48,15 +48,6 @@ class WeightFiles:
     @property
     def broken(self) -> bool:
         return any(finding["severity"] == "bad" for finding in self.findings)
-
-
-FORMS = (
-    ("safetensors", "model.safetensors", "model.safetensors.index.json"),
-    ("safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
-    ("pickle", "pytorch_model.bin", "pytorch_model.bin.index.json"),
-    ("pickle", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json"),
-)
-"""Format, the name of a file with all weights, and that of an index of shards; those of diffusers' parts too."""
 
 
 def list_weights(folder: str) -> WeightFiles:

@@ -19,16 +19,14 @@ from .others import PIPELINE, of_another_package, parts_of
 Progress = Callable[[int, int, str], None]
 TOLD_EVERY = 0.5  # seconds between two reports of a download
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?$")
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.bin",
-    "diffusion_pytorch_model.bin.index.json",
+FORMS = (
+    ("safetensors", "model.safetensors", "model.safetensors.index.json"),
+    ("safetensors", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+    ("pickle", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ("pickle", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json"),
 )
+"""Format, the name of a file with all weights, and that of an index of shards; those of diffusers' parts too."""
+WEIGHT_FILES = tuple(name for _, *names in FORMS for name in names)
 ADAPTER, MODULES = "adapter_config.json", "modules.json"
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".tiktoken", ".py")  # of what libraries open
 WEIGHTS = (".safetensors", ".bin", ".index.json")
