@@ -386,9 +386,10 @@ class CameIn(Record, frozen=True, kw_only=True):
 class InputPlace(Record, frozen=True, kw_only=True):
     """A place in an input that is no text: ``index`` of ``shape`` places in the input ``of``.
 
-    ``kind``: "patch" or "map" (row, column; of a video frame, row, column), "pixel" (row, column), "frame", "sample",
-    "step" or "stretch" (of a series; of several, series and step), "picture token", "video token" or "sound token" (the
-    number among those that stand for it), or "special": a token beside the patches.
+    ``kind``: "patch" or "map" (row, column; of a video frame, row, column), "spectrogram patch" (which along the
+    frequencies, and which in time), "pixel" (row, column), "frame", "sample", "step" or "stretch" (of a series; of
+    several, series and step), "picture token", "video token" or "sound token" (the number among those that stand for
+    it), or "special": a token beside the patches.
     """
 
     kind: str

@@ -15,6 +15,7 @@ OUTSIDE = -1
 OUTPUT = "output"
 AXES: dict[str, dict[int, tuple[str, ...]]] = {
     "patch": {2: ("row", "column"), 3: ("frame", "row", "column")},
+    "spectrogram patch": {2: ("band", "time")},
     "step": {2: ("series", "step")},
     "stretch": {2: ("series", "stretch")},
 }

@@ -153,6 +153,7 @@ def test_inputs_beside_token_ids():
         (("patch", (1, 3, 1), (2, 4, 4)), "patch (frame 1, row 3, column 1)", "of 2 x 4 x 4 in"),
         (("map", (3, 1), (7, 7)), "place (row 3, column 1)", "of 7 x 7 in"),
         (("pixel", (3, 1), (32, 32)), "pixel (row 3, column 1)", "of 32 x 32 in"),
+        (("spectrogram patch", (1, 3), (4, 7)), "spectrogram patch (band 1, time 3)", "of 4 x 7 in"),
         (("stretch", (1, 3), (2, 4)), "stretch (series 1, stretch 3)", "of 2 x 4 in"),
         (("frame", (12,), (47,)), "frame 12", "frame 12, of 47 in"),
         (("special", (0,), (4, 4)), "token 0 beside the patches", "token 0 beside the patches"),

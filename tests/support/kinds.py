@@ -130,6 +130,11 @@ KINDS: dict[str, Kind] = {
         "input_features" + SPOKEN,
     ),
     "wav2vec2": _kind("Wav2Vec2ForCTC", "Wav2Vec2Config", WAVE, "input_values"),
+    "ast": _kind(
+        "ASTForAudioClassification", "ASTConfig",
+        {**TINY, "patch_size": 8, "frequency_stride": 6, "time_stride": 6, "max_length": 44, "num_mel_bins": 26},
+        "input_values",
+    ),
     "qwen2_audio": _kind(
         "Qwen2AudioForConditionalGeneration", "Qwen2AudioConfig",
         {"text_config": {**GROUPED, "model_type": "qwen2"}, "audio_config": QWEN_SOUND, "audio_token_index": 90},

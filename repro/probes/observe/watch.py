@@ -92,6 +92,19 @@ def aside() -> Iterator[None]:
         _here.depth -= 1
 
 
+def of_this_thread() -> Callable[[], bool]:
+    """Whether a call is the program's in this thread, to be asked where it is made: a module may be called by several
+    threads of Python's at once, and none of their calls is one of a pass that another began. A thread of autograd's own
+    works for whoever waits for it, as where a layer runs again in the backward pass.
+    """
+    here = threading.get_ident()
+
+    def is_here() -> bool:
+        return threading.get_ident() == here or isinstance(threading.current_thread(), threading._DummyThread)
+
+    return is_here
+
+
 class OpCall:
     """One operator as the program calls it: where, what, with which arguments.
 
@@ -265,13 +278,14 @@ def _around_calls(scripted: dict[int, tuple[str, nn.Module]], watch: Watch) -> I
     """Hooks of the whole process, for TorchScript modules: these take none of their own. Those inside one are not
     called by Python, and none tells of them. scripted: by their ids.
     """
+    is_here = of_this_thread()
 
     def before(module: nn.Module, args: Any) -> None:
-        if id(module) in scripted:
+        if id(module) in scripted and is_here():
             watch.enter(scripted[id(module)][0])
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
-        if id(module) in scripted:
+        if id(module) in scripted and is_here():
             watch.leave(scripted[id(module)][0], output)
 
     yield register_module_forward_pre_hook(before)
@@ -282,14 +296,15 @@ def _around_calls(scripted: dict[int, tuple[str, nn.Module]], watch: Watch) -> I
 def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
     """``model`` under ``watch``; a StopPass from inside ends the block quietly, and the hooks are gone afterwards.
 
-    The hooks stand behind the model's own ones, so that what those change is seen.
+    The hooks stand behind the model's own ones, so that what those change is seen. Calls of other threads are let be.
     """
+    is_here = of_this_thread()
 
     def before(name: str) -> Any:
-        return lambda module, args: watch.enter(name)
+        return lambda module, args: watch.enter(name) if is_here() else None
 
     def after(name: str) -> Any:
-        return lambda module, args, output: watch.leave(name, output)
+        return lambda module, args, output: watch.leave(name, output) if is_here() else None
 
     def handles() -> Iterator[Any]:
         scripted: dict[int, tuple[str, nn.Module]] = {}

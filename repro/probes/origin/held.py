@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..model.load import Loaded
 from ..observe.tape import plain, written_by
-from ..observe.watch import Address, OpCall, StopPass, Visitor, Watch, aside, watched
+from ..observe.watch import Address, OpCall, StopPass, Visitor, Watch, aside, of_this_thread, watched
 from ..values.figures import is_float, scalar, tensors_in
 from ..values.nest import rebuild
 from .passes import Place
@@ -112,7 +112,7 @@ def _given(module: nn.Module, call: Optional[int], other: Other, changed: list[b
     """The module is given other numbers in this call, or in all; token ids and the like in another order. ``changed``
     stays empty where it is given no tensor.
     """
-    calls = itertools.count()
+    calls, is_here = itertools.count(), of_this_thread()
 
     def change(tensor: Tensor) -> Tensor:
         if tensor.dtype == torch.bool or not tensor.numel():
@@ -121,7 +121,7 @@ def _given(module: nn.Module, call: Optional[int], other: Other, changed: list[b
         return other(tensor) if is_float(tensor) else _shuffled(tensor)
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
-        if call is not None and next(calls) != call:
+        if not is_here() or (call is not None and next(calls) != call):
             return None
         with aside():
             return rebuild(args, Tensor, change), rebuild(kwargs, Tensor, change)

@@ -22,8 +22,9 @@ from ..model.kinds.marks import TYPES, token_of
 from ..values.figures import finite_mask, is_float, widen
 from .passes import Passes, Place
 
-PATCH, MAP, PIXEL, FRAME, SAMPLE, STEP, STRETCH, SPECIAL = (
+PATCH, SPECTRUM, MAP, PIXEL, FRAME, SAMPLE, STEP, STRETCH, SPECIAL = (
     "patch",
+    "spectrogram patch",
     "map",
     "pixel",
     "frame",
@@ -141,6 +142,8 @@ def _ways(model: nn.Module, name: str, value: Any, shape: tuple[int, ...]) -> It
         else:  # patches in rows already
             yield from _along(name, PATCH, value, shape)
     elif name in ("flattened_patches", "input_features", "input_values", "past_values", "decoder_input_values"):
+        if name.startswith("input_") and value.dim() == 3:
+            yield from _of_a_spectrogram(model, name, value, shape)
         yield from _along(name, _kind_of(name) or PATCH, value, shape)
 
 
@@ -159,6 +162,20 @@ def _patches(model: nn.Module, name: str, value: Tensor, shape: tuple[int, ...])
                 if 0 <= more <= MOST_SPECIAL and count - more > 3:
                     for offset in dict.fromkeys((more, 0)):
                         yield Way(name, PATCH, axes, (dim,), offset)
+
+
+def _of_a_spectrogram(model: nn.Module, name: str, value: Tensor, shape: tuple[int, ...]) -> Iterator[Way]:
+    """Patches of (1, frames, bands), which may overlap, band after band, as audio spectrogram transformers have them."""
+    frames, bands = int(value.shape[1]), int(value.shape[2])
+    sizes, strides = _sizes(model, "patch_size"), (_sizes(model, "frequency_stride"), _sizes(model, "time_stride"))
+    for size, high, wide in zip(sizes, *strides):
+        if not (0 < size <= min(frames, bands) and high > 0 and wide > 0):
+            continue
+        axes = ((2, (bands - size) // high + 1), (1, (frames - size) // wide + 1))
+        for dim, count in enumerate(shape):
+            more = count - math.prod(number for _, number in axes)
+            if 0 <= more <= MOST_SPECIAL:
+                yield Way(name, SPECTRUM, axes, (dim,), more)
 
 
 def _grids(model: nn.Module, height: int, width: int) -> Iterator[tuple[int, int]]:

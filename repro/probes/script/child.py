@@ -27,7 +27,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
-from ..machine.family import LINUX, die_with_parent, nothing_left_behind
+from ..machine.family import LINUX, die_with_parent, end_at_once, nothing_left_behind
 from ..program.settings import applied, idle
 from ..protocol import wire
 from .folder import own_folder
@@ -196,7 +196,7 @@ def _fork(job: Job, report: str, out: int, err: int) -> Started:
         try:
             status = _as_child(job, report, out, err)
         finally:
-            os._exit(status)
+            end_at_once(status)
 
     def wait(block: bool) -> Optional[int]:
         done, status = os.waitpid(pid, 0 if block else os.WNOHANG)
@@ -252,6 +252,7 @@ def _as_child(job: Job, report: str, out: int, err: int) -> int:
         signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
     atexit._clear()
     _reset_warnings()
+    _validate_distributions()
     status = 0
     try:
         _launch(job, report)
@@ -283,6 +284,13 @@ def _reset_warnings() -> None:
     for category in (ResourceWarning, ImportWarning, PendingDeprecationWarning, DeprecationWarning):
         warnings.simplefilter("ignore", category, append=True)
     warnings.filterwarnings("default", category=DeprecationWarning, module="__main__")
+
+
+def _validate_distributions() -> None:
+    """As a fresh interpreter does: PyTorch's compiler ends that for the rest of a process in which it was used."""
+    module = sys.modules.get("torch.distributions.distribution")
+    if module is not None:
+        module.Distribution.set_default_validate_args(__debug__)
 
 
 def _status_of(ended: SystemExit) -> int:

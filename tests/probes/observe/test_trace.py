@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+import threading
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.modules.module as modules
 from support.handmade import INF, NAN, Function, Small, as_loaded, bytes_of, hooks_of, inputs_of
 from torch import nn
 
-from repro.probes.observe.watch import OUTSIDE, Names, Watch, watched_everywhere
+from repro.probes.observe.watch import OUTSIDE, Names, StopPass, Watch, watched, watched_everywhere
 from repro.probes.script.run import run_plainly
 from repro.probes.steps import trace
 from repro.probes.steps.trace import COLUMNS, Trace, figures_of, of_model, of_script
@@ -342,3 +343,26 @@ def test_operators_afterwards_are_not_seen():
         pass
     Model()(torch.ones(1))
     assert (found.rows, names.classes) == ([], {})
+
+
+def test_a_call_in_another_thread_is_none_of_the_pass_that_is_watched():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    watch, heard, ended = Watch(lambda call: call.run()), [], []
+
+    def left(name, index, output):
+        heard.append((name, index, threading.get_ident()))
+        if name == "0":
+            worker.start()
+            worker.join()
+        if name == "":
+            raise StopPass
+
+    def elsewhere():
+        ended.append(tuple(model(torch.ones(1, 4)).shape))
+
+    worker = threading.Thread(target=elsewhere)
+    watch.left = left
+    with watched(model, watch):
+        model(torch.ones(2, 4))
+    assert ended == [(1, 4)]
+    assert heard == [(name, 0, threading.get_ident()) for name in ("0", "1", "")]

@@ -84,6 +84,12 @@ def row_and_column(count: int, wide: int, special: int = 0) -> Any:
     return place
 
 
+def in_a_spectrogram(element: tuple[int, ...], part: str) -> dict[str, Any]:
+    """Of 4 x 7 patches: (26 - 8) // 6 + 1 along the frequencies, (44 - 8) // 6 + 1 in time, behind two tokens."""
+    at = element[1] - 2
+    return {"kind": "spectrogram patch", "of": part, "index": [at // 7, at % 7], "shape": [4, 7]}
+
+
 def along(kind: str, count: int, dim: int = 1) -> Any:
     return lambda element, part: {"kind": kind, "of": part, "index": [element[dim]], "shape": [count]}
 
@@ -107,6 +113,7 @@ FAULTS: dict[str, tuple[str, str, Any, int]] = {
     "sam": ("vision_encoder.layers.1.mlp.lin1", "pixel_values", on_patches, 3),
     "whisper": ("model.encoder.layers.0.self_attn.v_proj", "input_features", along("frame", 30), 2),
     "wav2vec2": ("wav2vec2.encoder.layers.0.attention.v_proj", "input_values", along("frame", 47), 2),
+    "ast": ("audio_spectrogram_transformer.layers.0.attention.v_proj", "input_values", in_a_spectrogram, 2),
 }
 TEXT: dict[str, str] = {
     "qwen2_vl": "model.language_model.layers.1.mlp.down_proj",

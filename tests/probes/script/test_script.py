@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from support.handmade import case_of
 
 from repro.probes.checkpoint.resolve import CannotResolve
@@ -214,6 +215,19 @@ def test_a_neighbour_is_run_again_in_the_next_run(script, tmp_path):
         (tmp_path / "injected_neighbour.py").write_text(f"VALUE = {value!r}")
         assert script("import injected_neighbour\nprint(injected_neighbour.VALUE)").lines == (value,)
     assert "injected_neighbour" not in sys.modules
+
+
+def test_distributions_refuse_a_nan_in_it_whatever_this_process_has_compiled(tmp_path):
+    path = tmp_path / "asks.py"
+    path.write_text("import torch\ntorch.distributions.Normal(torch.tensor(float('nan')), 1.0)")
+    kind = torch.distributions.Distribution
+    before = kind._validate_args
+    kind.set_default_validate_args(False)  # as PyTorch's compiler does
+    try:
+        ran = run_script(Job(str(path)))
+    finally:
+        kind.set_default_validate_args(before)
+    assert (ran.verdict, ran.key[0]) == ("skip", "ValueError")
 
 
 def test_the_payload_knows_the_file(script, tmp_path):

@@ -17,7 +17,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Optional
 
-from ...machine.family import die_with_parent
+from ...machine.family import die_with_parent, end_at_once
 from ...protocol import wire
 from ...script.child import Around, Job
 from ...script.folder import own_folder
@@ -145,7 +145,7 @@ class Pool:
                         os.close(private)
                 _serve(theirs, Worker(os.path.join(self._folder, str(number))))
             finally:
-                os._exit(0)
+                end_at_once(0)
         theirs.close()
         return ours, pid
 
