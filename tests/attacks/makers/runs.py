@@ -251,8 +251,9 @@ def _cell(cache: Path, recipe: Any, python: Path) -> None:
 def _run(place: Path, step: str, real: bool) -> Scene:
     """A run of one prompt. Words of the progress stand for what the host does by itself."""
     shared = ("model", "--no-bundle")
-    if real:
-        words = shared if step in ("reduce", "verifying") else (*shared, "--no-reduce")
+    if real:  # what the signal does not meet is left out
+        reduces, changes = step in ("reduce", "verifying"), step.startswith("ablation:")
+        words = (*shared, *(() if reduces else ("--no-reduce",)), *(() if changes else ("--no-ablations",)))
         return Scene(place, words, _environment(), lambda said: f"{step} ..." in said or f"note: {step}" in said)
     python = _fake(place / "fake-python", step)
     return Scene(place, (*shared, "--python", f"./{python.name}"), _environment(), _met(place))

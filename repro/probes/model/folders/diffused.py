@@ -20,6 +20,7 @@ from ...checkpoint.opening import read_json, shown
 from ...checkpoint.others import PIPELINE, parts_of
 from ...checkpoint.resolve import Source
 from ...protocol.failures import in_words
+from ...values.figures import is_bad, tensors_in
 from ..compat import CannotLoad, quiet
 from ..given.factory import Made, ready_alone
 from ..inputs import DEFAULT_PROMPT
@@ -31,6 +32,7 @@ SEED = 0
 LIBRARIES = ("diffusers", "transformers")
 STEPS = 2  # the first and the last of a schedule are made unlike the others, and one alone may divide by zero
 SIDE = 256  # of the picture; what a pipeline makes by itself takes minutes on a processor
+FRAMES = 9  # of a video; coders that take 4 or 8 frames together want a multiple of these and one more
 
 
 def make(case: dict[str, Any], source: Source, prompts: list[str]) -> Made:
@@ -142,16 +144,17 @@ def _object(folder: str, name: str) -> dict[str, Any]:
 
 
 class Pipeline(nn.Module):
-    """A pipeline that makes pictures from prompts, as one module of its parts.
+    """A pipeline that makes pictures or videos from prompts, as one module of its parts.
 
-    A pass gives the pictures, (batch, 3, height, width) in 0 to 1, and what the decoder gave before it was brought
-    into that range, where an Inf would be lost.
+    A pass gives the pictures, (batch, 3, height, width) in 0 to 1, or the videos, (batch, frames, 3, height, width),
+    and what the decoder gave before it was brought into that range, where an Inf would be lost. Of a decoder that is
+    called piece by piece it is the first piece with a NaN or Inf, else the last.
     """
 
     def __init__(self, pipeline: Any, prompts: list[str]) -> None:
         super().__init__()
         self._pipeline = pipeline
-        self._decoded: Optional[Tensor] = None
+        self._decoded: Any = None
         for name, part in pipeline.components.items():
             if isinstance(part, nn.Module):
                 self.add_module(name, part)
@@ -166,19 +169,23 @@ class Pipeline(nn.Module):
         if "height" in takes and "width" in takes:
             side = min(_side(pipeline), SIDE)
             self._call.update(height=side, width=side)
+        if "num_frames" in takes:
+            self._call["num_frames"] = FRAMES
         pipeline.set_progress_bar_config(disable=True)
         decoder = getattr(getattr(pipeline, "vae", None), "decoder", None)
         if isinstance(decoder, nn.Module):
             decoder.register_forward_hook(self._note)
 
     def _note(self, _owner: nn.Module, _given: Any, output: Any) -> None:
-        self._decoded = output
+        if self._decoded is None or not any(is_bad(tensor) for tensor in tensors_in(self._decoded)):
+            self._decoded = output
 
     def forward(self, latents: Tensor) -> dict[str, Any]:
         """latents: the noise that is denoised, in the layout that the pipeline itself draws."""
         self._decoded = None
-        images = self._pipeline(**self._call, latents=latents).images
-        return {"decoded": self._decoded, "images": images}
+        made = self._pipeline(**self._call, latents=latents)
+        kind = "frames" if hasattr(made, "frames") else "images"
+        return {"decoded": self._decoded, kind: getattr(made, kind)}
 
     def noise(self) -> Tensor:
         """Noise of the shape that the pipeline would draw, where it would be, from a seed: the same in every dtype."""
