@@ -3,8 +3,8 @@
 Three things add up for each element. The result is rounded to its dtype. What is computed inside is rounded too, and
 that moves the result as much as a rounding of the inputs does: this is measured, with the inputs moved at random by one
 rounding (Monte Carlo arithmetic; Parker, "Monte Carlo Arithmetic", 1997), and grows with the square root of how many
-numbers are added up (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019). And a number
-far smaller than its neighbours may be off by a rounding of theirs.
+numbers are added up (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019), or, where these
+are equal, with how many they are. And a number far smaller than its neighbours may be off by a rounding of theirs.
 """
 
 import functools
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..values.figures import unravel
 from ..values.nest import items_in, rebuild
+from .ordered import one_by_one
 from .part import Part
 from .reference import Change, in_float64
 from .reference import wide as wide_of
@@ -123,7 +124,9 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     moved = _moved(part, number, reference, inside)
     if moved is not None:
         room += moved.mul_(INSIDE * math.sqrt(part.length))
-    return _told(error, room, wide, reference, rms)
+    told = _told(error, room, wide, reference, rms)
+    plain = _one_way(part, actual.dtype, reference) if told.is_beyond else None
+    return told if plain is None else _told(error, room.add_(plain), wide, reference, rms)
 
 
 def _of_products(part: Part, reference: Tensor, unit: float) -> Tensor:
@@ -135,6 +138,16 @@ def _of_products(part: Part, reference: Tensor, unit: float) -> Tensor:
     square = reference.square()
     below = reference - (square - terms).clamp(min=0.0).sqrt()
     return torch.maximum(below, (square + terms).sqrt() - reference)
+
+
+def _one_way(part: Part, dtype: torch.dtype, reference: Tensor) -> Optional[Tensor]:
+    """What a product may be off whose roundings all go one way, as they do where many of its terms are equal."""
+    computed = torch.float32 if torch.finfo(dtype).bits < 32 and part.device in PRECISE else dtype
+    plain = one_by_one(part, computed)
+    if plain is None or plain.shape != reference.shape:
+        return None
+    off = (plain.to(torch.float64) - reference).nan_to_num_(0.0, 0.0, 0.0).abs_()
+    return off.clamp_(min=_rms(off)).mul_(INSIDE)
 
 
 def _vanishes(part: Part, dtype: torch.dtype) -> float:

@@ -65,12 +65,14 @@ def formula(
     is_causal: bool,
     scale: Optional[float],
     jitter: Optional[Callable[[Tensor], Tensor]] = None,
+    product: Callable[[Tensor, Tensor], Tensor] = torch.matmul,
 ) -> Tensor:
-    """The result, in the dtype of the query; ``jitter`` is applied to the probabilities.
+    """The result, in the dtype of the query; ``jitter`` is applied to the probabilities, and ``product`` multiplies.
 
     A row of which every place is masked is NaN here; kernels that write zeros there do so by their definition.
     """
-    scores = query @ key.transpose(-1, -2) * (1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale))
+    scores = product(query, key.transpose(-1, -2))
+    scores = scores * (1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale))
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -math.inf)
     elif mask is not None:
@@ -79,7 +81,7 @@ def formula(
         rows, columns = scores.shape[-2:]
         scores = scores.masked_fill(torch.ones(rows, columns, dtype=torch.bool).triu(1), -math.inf)
     weights = torch.softmax(scores, -1)
-    return (weights if jitter is None else jitter(weights)) @ value
+    return product(weights if jitter is None else jitter(weights), value)
 
 
 def as_mask(mask: Optional[Tensor]) -> Optional[Tensor]:

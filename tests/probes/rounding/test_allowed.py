@@ -55,6 +55,14 @@ def attention(dtype, length=48, large=1.0):
     return [tensor.to(dtype) for tensor in (query, key, value)]
 
 
+def padded(dtype, length=512, real=7):
+    """Attention over a text whose places behind the first ones all hold the same, and are not masked."""
+    query, key, value = attention(dtype, length)
+    for tensor in (key, value):
+        tensor[:, :, real:] = tensor[:, :, real - 1 : real].clone()
+    return query[:, :, :256], key, value
+
+
 HARD = {
     "a sum that cancels": lambda dtype: (ATEN.sum.dim_IntList, cancelling(512).to(dtype), [-1]),
     "a mean that cancels": lambda dtype: (ATEN.mean.dim, cancelling(512).to(dtype), [-1]),
@@ -108,7 +116,11 @@ HARD = {
         ATEN.convolution.default, (100 + drawn(1, 64, 32)).to(dtype), (drawn(32, 64, 3) * 0.05).to(dtype), None,
         [1], [1], [1], False, [0], 1,
     ),
+    "a product of equal numbers": lambda dtype: (
+        ATEN.mm.default, torch.full((8, 4096), 0.1, dtype=dtype), torch.full((4096, 8), 0.3, dtype=dtype),
+    ),
     "attention": lambda dtype: (FUSED, *attention(dtype)),
+    "attention over padding": lambda dtype: (FUSED, *padded(dtype)),
     "attention of scores of 100": lambda dtype: (FUSED, *attention(dtype, large=5.0)),
 }  # fmt: skip
 
@@ -163,6 +175,19 @@ def test_a_product_with_a_narrow_accumulator_is_beyond(dtype):
     kept = torch.float16 if dtype == torch.float32 else dtype
     products = left[:, None, :].float() * right.t()[None].float()
     assert judged(ATEN.mm.default, left, right, actual=narrow_sum(products, kept).to(dtype)).is_beyond
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_equal_numbers_excuse_no_wrong_result(dtype):
+    left, right = torch.full((8, 4096), 0.1, dtype=dtype), torch.full((4096, 8), 0.3, dtype=dtype)
+    products = left[:, None, :].float() * right.t()[None].float()
+    kept = torch.bfloat16 if dtype == torch.float32 else dtype
+    assert judged(ATEN.mm.default, left, right, actual=narrow_sum(products, kept).to(dtype)).is_beyond
+    query, key, value = padded(dtype)
+    made = FUSED(query, key, value)[0]
+    dropped = FUSED(query, key[:, :, :16], value[:, :, :16])[0]
+    assert judged(FUSED, query, key, value, actual=dropped).is_beyond
+    assert judged(FUSED, query, key, value, actual=(made.double() * 1.25).to(dtype)).is_beyond
 
 
 def test_inputs_rounded_to_tensor_float_are_beyond_in_float32():
