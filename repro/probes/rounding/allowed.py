@@ -15,7 +15,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ..values.figures import unravel
+from ..values.figures import is_float, tensors_in, unravel
 from ..values.nest import items_in, rebuild
 from .ordered import one_by_one
 from .part import Part
@@ -125,7 +125,7 @@ def held(part: Part, number: int, actual: Tensor, reference: Tensor, exact: bool
     if moved is not None:
         room += moved.mul_(INSIDE * math.sqrt(part.length))
     told = _told(error, room, wide, reference, rms)
-    plain = _one_way(part, actual.dtype, reference) if told.is_beyond else None
+    plain = _one_way(part, actual.dtype, reference, inside) if told.is_beyond else None
     return told if plain is None else _told(error, room.add_(plain), wide, reference, rms)
 
 
@@ -140,14 +140,35 @@ def _of_products(part: Part, reference: Tensor, unit: float) -> Tensor:
     return torch.maximum(below, (square + terms).sqrt() - reference)
 
 
-def _one_way(part: Part, dtype: torch.dtype, reference: Tensor) -> Optional[Tensor]:
-    """What a product may be off whose roundings all go one way, as they do where many of its terms are equal."""
+def _one_way(part: Part, dtype: torch.dtype, reference: Tensor, unit: float) -> Optional[Tensor]:
+    """What a result may be off whose roundings all go one way, as they do where many of its terms are equal: of a
+    product it is measured, of another sum of mostly equal numbers it is half a rounding for each. None where neither is.
+    """
     computed = torch.float32 if torch.finfo(dtype).bits < 32 and part.device in PRECISE else dtype
     plain = one_by_one(part, computed)
-    if plain is None or plain.shape != reference.shape:
-        return None
-    off = (plain.to(torch.float64) - reference).nan_to_num_(0.0, 0.0, 0.0).abs_()
-    return off.clamp_(min=_rms(off)).mul_(INSIDE)
+    if plain is not None and plain.shape == reference.shape:
+        off = (plain.to(torch.float64) - reference).nan_to_num_(0.0, 0.0, 0.0).abs_()
+        return off.clamp_(min=_rms(off)).mul_(INSIDE)
+    if part.length > 1 and any(map(_is_of_equal_numbers, tensors_in((part.args, part.kwargs)))):
+        unit = unit if computed == dtype else torch.finfo(computed).eps
+        return reference.abs().mul_(unit * max(part.length, _weights_of_each(part)) / 2)
+    return None
+
+
+def _weights_of_each(part: Part) -> int:
+    """How many weights of a convolution each of its results meets, at most; 0 for any other operator."""
+    if "convolution" not in part.name or len(part.args) < 7:
+        return 0
+    weight: Tensor = part.args[1]
+    return weight.numel() // max(1, weight.shape[1 if part.args[6] else 0])
+
+
+def _is_of_equal_numbers(tensor: Tensor) -> bool:
+    """Whether more than half of it, zeros apart, is one number: that is then the median."""
+    if not is_float(tensor) or tensor.is_complex():
+        return False
+    numbers = tensor.detach()[tensor.detach() != 0]
+    return numbers.numel() > MANY and int((numbers == numbers.median()).sum()) > numbers.numel() // 2
 
 
 def _vanishes(part: Part, dtype: torch.dtype) -> float:

@@ -119,6 +119,13 @@ HARD = {
     "a product of equal numbers": lambda dtype: (
         ATEN.mm.default, torch.full((8, 4096), 0.1, dtype=dtype), torch.full((4096, 8), 0.3, dtype=dtype),
     ),
+    "a pool of equal numbers": lambda dtype: (
+        ATEN._adaptive_avg_pool2d.default, torch.full((2, 8, 224, 224), 0.1, dtype=dtype), [1, 1],
+    ),
+    "a transposed convolution of equal numbers": lambda dtype: (
+        ATEN.convolution.default, torch.full((1, 512, 16, 16), 0.1, dtype=dtype),
+        torch.full((512, 8, 4, 4), 0.3, dtype=dtype), None, [2, 2], [1, 1], [1, 1], True, [0, 0], 1,
+    ),
     "attention": lambda dtype: (FUSED, *attention(dtype)),
     "attention over padding": lambda dtype: (FUSED, *padded(dtype)),
     "attention of scores of 100": lambda dtype: (FUSED, *attention(dtype, large=5.0)),
@@ -188,6 +195,12 @@ def test_equal_numbers_excuse_no_wrong_result(dtype):
     dropped = FUSED(query, key[:, :, :16], value[:, :, :16])[0]
     assert judged(FUSED, query, key, value, actual=dropped).is_beyond
     assert judged(FUSED, query, key, value, actual=(made.double() * 1.25).to(dtype)).is_beyond
+
+
+def test_a_pool_of_equal_numbers_with_a_wrong_factor_is_beyond():
+    pool = ATEN._adaptive_avg_pool2d.default
+    given = torch.full((2, 8, 224, 224), 0.1)
+    assert judged(pool, given, [1, 1], actual=pool(given, [1, 1]) * 1.02).is_beyond
 
 
 def test_inputs_rounded_to_tensor_float_are_beyond_in_float32():
