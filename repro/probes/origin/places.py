@@ -165,7 +165,7 @@ def _patches(model: nn.Module, name: str, value: Tensor, shape: tuple[int, ...])
 
 
 def _of_a_spectrogram(model: nn.Module, name: str, value: Tensor, shape: tuple[int, ...]) -> Iterator[Way]:
-    """Patches of (1, frames, bands), which may overlap, band after band, as audio spectrogram transformers have them."""
+    """Patches of (1, frames, bands), which may overlap, band after band: an audio spectrogram transformer's."""
     frames, bands = int(value.shape[1]), int(value.shape[2])
     sizes, strides = _sizes(model, "patch_size"), (_sizes(model, "frequency_stride"), _sizes(model, "time_stride"))
     for size, high, wide in zip(sizes, *strides):

@@ -141,8 +141,8 @@ def _of_products(part: Part, reference: Tensor, unit: float) -> Tensor:
 
 
 def _one_way(part: Part, dtype: torch.dtype, reference: Tensor, unit: float) -> Optional[Tensor]:
-    """What a result may be off whose roundings all go one way, as they do where many of its terms are equal: of a
-    product it is measured, of another sum of mostly equal numbers it is half a rounding for each. None where neither is.
+    """What a result may be off whose roundings all go one way, as they do where many of its terms are equal: of
+    a product it is measured, of another sum of mostly equal numbers half a rounding for each. None where neither is.
     """
     computed = torch.float32 if torch.finfo(dtype).bits < 32 and part.device in PRECISE else dtype
     plain = one_by_one(part, computed)

@@ -1,8 +1,8 @@
 """Products whose terms are added up one by one, in the precision of the kernel.
 
-Rounding errors are as likely up as down where the numbers differ, and add up with the square root of how many there are.
-Where the terms are equal, as of padding that nobody masks or of constant weights, each step rounds the same way, and
-they add up with the count itself. What that comes to is measured, in the plainest order there is.
+Rounding errors are as likely up as down where the numbers differ, and add up with the square root of how many there
+are. Where the terms are equal, as of padding that nobody masks or of constant weights, each step rounds the same way,
+and they add up with the count itself. What that comes to is measured, in the plainest order there is.
 """
 
 from dataclasses import replace
