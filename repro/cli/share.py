@@ -139,14 +139,24 @@ def _told(filed: "Filed") -> list[str]:
         if filled.left_out_of_url:
             lines.append(f"not in the URL, for want of room: {listed(filled.left_out_of_url)}{attach}")
     else:
-        where = f"https://github.com/{filled.form.repository}/issues/new/choose"
-        why = "no URL can prefill this form" if filled.form.prefill == "nothing" else "the report is too long for a URL"
-        lines.append(f"{why}: paste each file of {filed.blocks} into its field of {filled.form.template} at {where}")
+        lines.append(_where_to_paste(filed))
     if filled.left_out:
         lines.append(f"not in the report, for want of room: {listed(filled.left_out)}{attach}")
     lines += [f"tick: {box}" for box in filled.to_tick]
     lines += [f"the project asks: {line}" for line in filled.form.asks]
     return lines
+
+
+def _where_to_paste(filed: "Filed") -> str:
+    form = filed.filled.form
+    if not form.template:
+        return (
+            f"there is no form of {form.package} here: open an issue where its makers take them (`pip show --verbose "
+            f"{form.package}` names its pages), with the title in {filed.blocks}/00-title.md and the report as its text"
+        )
+    where = f"https://github.com/{form.repository}/issues/new/choose"
+    why = "no URL can prefill this form" if form.prefill == "nothing" else "the report is too long for a URL"
+    return f"{why}: paste each file of {filed.blocks} into its field of {form.template} at {where}"
 
 
 @click.command(

@@ -4,6 +4,7 @@ A field that a step did not fill has its default. ``Number`` fields hold floats;
 strings "nan", "inf" and "-inf", as they travel.
 """
 
+import re
 from typing import Any
 
 from msgspec import field
@@ -42,7 +43,9 @@ class Figures(Record, frozen=True, kw_only=True):
 
 
 class Environment(Record, frozen=True, kw_only=True):
-    """The interpreter that ran the kit, and what in it changes numbers. Sizes are in bytes."""
+    """The interpreter that ran the kit, and what in it changes numbers. Sizes are in bytes. ``modules`` has the
+    distribution of each importable module that bears another name than it.
+    """
 
     python: str | None = None
     executable: str | None = None
@@ -51,6 +54,7 @@ class Environment(Record, frozen=True, kw_only=True):
     transformers: str | None = None
     packages: dict[str, str] = field(default_factory=dict)
     distributions: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
     closures: dict[str, tuple[str, ...]] = field(default_factory=dict)
     python_build: str | None = None
     build: Plain = field(default_factory=dict)
@@ -74,6 +78,20 @@ class Environment(Record, frozen=True, kw_only=True):
     accelerate_config: Plain | None = None
     allocator: Plain = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
+
+    def distribution(self, module: str) -> str:
+        """The name under which the package of a top-level module is installed, as registries compare it."""
+        return self.modules.get(module) or canonical(module)
+
+    def version(self, package: str) -> str | None:
+        """The release of an installed package, by that name; None where it is not installed."""
+        known = {canonical(name): version for name, version in {**self.distributions, **self.packages}.items()}
+        return known.get(canonical(package))
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as registries compare it: "typing-extensions" of "typing_extensions"."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 # --- files, weights, load --------------------------------------------------------------------------------------------

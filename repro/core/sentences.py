@@ -47,12 +47,16 @@ def origin_sentence(origin: Origin, bisect: Bisect | None) -> str:
 
 
 def named_module(origin: Origin) -> str:
-    """The module of an origin; one outside of all modules is the model's own, or that of what runs the model."""
+    """The module of an origin; one outside of all modules is the model's own, or that of what runs the model: of a
+    script, whatever code its line belongs to.
+    """
     if origin.module or origin.call_index != OUTSIDE:
         return origin.module or "the model itself"
     if origin.train_step is not None:
         return "the training itself"
-    return "the script itself" if origin.generate_step is None else "the generation itself"
+    if origin.generate_step is not None:
+        return "the generation itself"
+    return "the script itself" if origin.code in (None, "torch", "__main__") else f"the code of {origin.code}"
 
 
 def named_mechanism(origin: Origin, bisect: Bisect | None) -> str:

@@ -541,9 +541,9 @@ def _code(answer: Answer) -> Owner | None:
         return Owner("transformers", f"{why} The cause is in the modeling code of Transformers{at}.")
     if origin.code == "__main__":
         return Owner("caller", f"{why} The cause is in the script's own code{at}.")
-    own = origin.code != COMES_WITH and not answer.case.trust_remote_code
-    if origin.code not in (None, "torch") and own and _is_installed(answer, origin):
-        return Owner(origin.code, f"{why} The cause is in the code of the package {origin.code}{at}.")
+    package = None if answer.case.trust_remote_code else _package(answer, origin)
+    if package is not None:
+        return Owner(package, f"{why} The cause is in the code of the package {package}{at}.")
     if origin.code not in (None, "torch"):
         return Owner(None, f"{why} The cause is in the model's own code{at}. Report it to the model's authors.")
     return None
@@ -555,11 +555,14 @@ def _draws_its_weights(answer: Answer) -> bool:
     return answer.case.is_script and listing is not None and not listing.reads and "from_pretrained" not in listing.text
 
 
-def _is_installed(answer: Answer, origin: Origin) -> bool:
-    """Whether the code belongs to a package that the run's environment lists, and not to a file of somebody's own."""
-    environment = answer.environment
-    packages = {} if environment is None else {**environment.distributions, **environment.packages}
-    return str(origin.code).replace("_", "-").lower() in {name.replace("_", "-").lower() for name in packages}
+def _package(answer: Answer, origin: Origin) -> str | None:
+    """The package that the code belongs to, by the name under which it is installed; None where the run's environment
+    lists none, as for a file of somebody's own.
+    """
+    if origin.code in (None, "torch", COMES_WITH) or answer.environment is None:
+        return None
+    name = answer.environment.distribution(origin.code)
+    return name if answer.environment.version(name) else None
 
 
 def _cause(answer: Answer, origin: Origin) -> str:

@@ -130,7 +130,7 @@ def _excerpt(answer: Answer, mask: Mask) -> Excerpt | None:
     lines = highlight.python_lines("\n".join(map(visible, text.split("\n"))))
     here = found.source.rpartition(":")[2]
     code, environment = found.package or "", answer.environment
-    version = environment.packages.get(code) or environment.distributions.get(code) if environment else None
+    version = environment.version(environment.distribution(code)) if environment else None
     package = f" of {code} {version}" if version else ""
     numbered = [(number, line, str(number) == here) for number, line in enumerate(lines, found.first)]
     while numbered and not numbered[0][1].strip():

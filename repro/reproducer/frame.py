@@ -68,8 +68,8 @@ def header(answer: Answer, needs: Sequence[str]) -> list[str]:
 def version_of(answer: Answer, package: str) -> str | None:
     """The release of a package in the run's environment, without a local part such as ``+cpu``."""
     cell = {"torch": answer.cell.torch, "transformers": answer.cell.transformers}
-    packages = {} if answer.environment is None else answer.environment.packages
-    match = VERSION.match(cell.get(package) or packages.get(package) or "")
+    installed = None if answer.environment is None else answer.environment.version(package)
+    match = VERSION.match(cell.get(package) or installed or "")
     return match[0] if match else None
 
 

@@ -20,7 +20,7 @@ from repro.reproducer.scripts.change import change_script
 from repro.reproducer.scripts.checkpoint import NO_HASHES, checkpoint_of
 from repro.reproducer.scripts.configuration import configuration_script
 from repro.reproducer.scripts.files import file_script
-from repro.reproducer.scripts.listing import distribution, listing_script
+from repro.reproducer.scripts.listing import listing_script
 from repro.reproducer.scripts.load import load_script
 from repro.reproducer.scripts.model import crash_script, model_script
 from repro.reproducer.scripts.module import module_script
@@ -288,7 +288,7 @@ def _addressed(
     """The first script of these kinds that shows the fault; None where there is none."""
     wanted: list[Callable[[Script], bool]] = [functools.partial(_is_for, kind) for kind in kinds]
     if project is not None and project not in ADDRESSED:  # another package's: a script that imports it
-        wanted = [lambda script: distribution(project) in script.needs]
+        wanted = [lambda script: project in script.needs]
     for is_wanted in wanted:
         shown = _showing(pairs, tried, ask, is_wanted)
         if shown:

@@ -16,18 +16,16 @@ from repro.report.privacy.mask import Mask
 from repro.report.render import LIMIT
 from repro.sharing.forms.fill import BUNDLE, PLACEHOLDER, TITLE_LIMIT
 from repro.sharing.forms.folder import BLOCKS_TITLE, WORDS, Run, chosen, report_path, script_path
-from repro.sharing.forms.forms import Form, forms, parse
+from repro.sharing.forms.forms import OF_NO_PROJECT, Form, form_of, forms, parse
 from repro.sharing.forms.sections import FILES
 from repro.sharing.latest import newest, same, tried
 from repro.sharing.problem import Problem
-from repro.sharing.rules import of_body, of_script
+from repro.sharing.rules import of_body, of_result, of_script
 
 ATTACHMENT_LIMIT = 25_000_000
 """The largest file that GitHub takes with an issue, in bytes (25 MB)."""
 POSTED = ("report-*.md", "report-*/*.md", "report.md", "report.html", "reproducer*.py")
 """What of a run's folder is made to be posted, besides the bundle."""
-OF_NO_PROJECT = ("caller", "checkpoint")
-"""Owners that no form is for."""
 SHOWN = 100
 """How many characters of a line with something private are shown, masked."""
 RUN_AGAIN = "Run the model again to the end, which writes and verifies a script."
@@ -35,7 +33,9 @@ RUN_AGAIN = "Run the model again to the end, which writes and verifies a script.
 
 def lint(run: Run, projects: tuple[Form, ...], private: Private) -> tuple[Problem, ...]:
     """Every problem of the reports for these projects; with no project, of those that the folder holds."""
-    chosen_forms = projects or tuple(form for form in forms().values() if report_path(run, form).is_file())
+    own = form_of(run.answer.owner.project if run.answer.owner else None)
+    known = {**forms(), **({own.project: own} if own else {})}
+    chosen_forms = projects or tuple(form for form in known.values() if report_path(run, form).is_file())
     found = [*_verdict(run)]
     if not chosen_forms:
         found.append(Problem("refused", *_not_filled(run)))
@@ -99,6 +99,7 @@ def _script(run: Run, form: Form) -> Iterator[Problem]:
         to_do = "Write what it needs of them into the script, or make it from a seed."
         yield Problem("refused", "script", found, to_do)
     yield from of_script(form, script, _read(script_path(run, script)))
+    yield from of_result(form, script, run.answer)
 
 
 def _report(run: Run, form: Form) -> Iterator[Problem]:

@@ -6,7 +6,8 @@ import re
 import sys
 from collections.abc import Iterator
 
-from repro.core.answer import ScriptRecord
+from repro.core.answer import Answer, ScriptRecord
+from repro.core.encoding import number
 from repro.core.mechanisms import LIMITS
 from repro.core.sentences import listed, many, plain
 from repro.reproducer.script import code_lines
@@ -38,8 +39,33 @@ def of_script(form: Form, record: ScriptRecord, text: str) -> Iterator[Problem]:
     except (SyntaxError, ValueError) as error:
         yield Problem("refused", "script", f"{record.path} cannot be read as Python ({error})", "Make the run again.")
         return
+    if rules.own and form.package not in record.needs:
+        found = f"{record.path} does not import {form.package}, so it shows nothing of that package"
+        yield Problem("refused", "script", found, "Show it with the package, or report it to whose fault it is.")
     for found, to_do in (*_size(rules, record, text), *_imports(rules, tree), *_content(rules, tree, text)):
         yield Problem("refused", "script", f"{record.path} {found} ({form.repository}, {rules.date})", to_do)
+
+
+def of_result(form: Form, record: ScriptRecord, answer: Answer) -> Iterator[Problem]:
+    """A result that is right near the largest number of its dtype, or beyond it, where the project takes none: the
+    script's inputs need not show it.
+    """
+    program = answer.reduction.program if answer.reduction else None
+    origin = answer.origin
+    if form.rules is None or not form.rules.normal_range:
+        return
+    if program is not None and program.expected is not None and record.level.startswith("operator"):
+        value, limit = number(program.expected.value), number(program.limit)
+    else:
+        value, limit = (number(origin.reference_value), number(origin.limit)) if origin else (None, None)
+    if value is None or limit is None or not abs(value) * NEAR > limit:
+        return
+    near = "near" if abs(value) <= limit else "beyond"
+    found = (
+        f"the right result of {record.path}, {plain(value)}, is {near} the largest number of its dtype, {plain(limit)}"
+    )
+    to_do = "Find inputs with an ordinary result that show it, or say why this one is ordinary."
+    yield Problem("refused", "script", f"{found} ({form.repository}, {form.rules.date})", to_do)
 
 
 def of_body(form: Form, path: str, body: str) -> Iterator[Problem]:

@@ -299,6 +299,13 @@ RUNS |= {
     "glide-finetune-5": run(
         mechanism="invalid", op="aten.addcdiv_.default", phase="optimizer", library="torch.optim.adam", dtype="float16"
     ),
+    "pytorch-32137": run(
+        mechanism="invalid",
+        op="aten.div.Tensor",
+        library="torch.nn.functional",
+        decided_by="default constant",
+        dtype="float16",
+    ),
     "pytorch-183605": run(mechanism="divide_by_zero", op="aten.rsqrt.default", phase="forward", dtype="float16"),
     "transformers-12225": run(
         **HALF, op=ADD, module="model.encoder.layers.10", module_class="PegasusEncoderLayer", model_type="pegasus"

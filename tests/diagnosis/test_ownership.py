@@ -144,8 +144,9 @@ def test_the_code_that_calls_a_correct_operator_owns_it(code, project, reason):
 @pytest.mark.parametrize(
     ("environment", "project"),
     [
-        (Environment(packages={"my-adapters": "1.0"}), "my_adapters"),
-        (Environment(distributions={"My_Adapters": "1.0"}), "my_adapters"),
+        (Environment(packages={"my-adapters": "1.0"}), "my-adapters"),
+        (Environment(distributions={"My_Adapters": "1.0"}), "my-adapters"),
+        (Environment(distributions={"adapters-ng": "1.0"}, modules={"my_adapters": "adapters-ng"}), "adapters-ng"),
         (Environment(distributions={"other": "1.0"}), None),
         (None, None),
     ],

@@ -7,7 +7,7 @@ from support.reduced import ADD, SOUND, reduced
 from support.running import in_process
 
 from repro.core.encoding import replace
-from repro.core.payloads import Listing, Reduction
+from repro.core.payloads import Environment, Listing, Reduction
 from repro.core.records import Case
 from repro.report.privacy.machine import Private
 from repro.report.privacy.mask import Mask
@@ -58,7 +58,15 @@ def test_a_script_as_it_is_is_not_touched():
     ],
 )
 def test_what_it_needs_is_read_from_its_imports(text, needs):
-    assert needs_of(text) == needs
+    assert needs_of(text, None) == needs
+
+
+def test_a_package_is_named_as_it_is_installed_and_pinned():
+    known = Environment(distributions={"pyro-ppl": "1.9.1", "torch-geometric": "2.8.0"}, modules={"pyro": "pyro-ppl"})
+    text = "import pyro\nimport torch_geometric.nn\nfrom cv2 import imread\n"
+    script = listing_script(replace(reduced(), environment=known), listing(text))
+    assert script.needs == ("opencv-python", "pyro-ppl", "torch-geometric")
+    assert '# dependencies = ["opencv-python", "pyro-ppl==1.9.1", "torch-geometric==2.8.0"]' in script.text
 
 
 def test_of_an_operator_and_a_smaller_script_the_shorter_is_the_reproducer(tmp_path):

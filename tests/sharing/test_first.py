@@ -29,7 +29,7 @@ def newest(outcome):
         ({"2.0.1": BAD, "2.5.0": GOOD}, newest(Outcome.GOOD),
          "no: bad in torch 2.0.1, good in 2.5.0. " + BAD_NOW.replace("bad", "good")),
         ({"2.5.0": BAD}, None,
-         "not known. Bad in torch 2.5.0; no older release was tried. The newest release of torch was not tried"),
+         "not known. Bad in torch 2.5.0; no older release was tried. No newer release of torch was tried"),
         ({"2.3.0": GOOD, "2.4.0": GOOD, "2.5.0": BAD, "2.6.0": BAD, "2.7.0": GOOD}, newest(Outcome.SKIP),
          "good in torch 2.4.0, bad in 2.5.0 and 2.6.0. " + BAD_NOW.replace("is bad", "could not be tested")),
         ({"2.4.0": GOOD | BAD}, None, "not known: no release of torch was tried"),
@@ -49,6 +49,9 @@ def test_where_it_is_born_and_what_makes_it_go_away():
     assert found["Goes away with"] == "`dtype=float32`"
     assert "Goes away with" not in lines(workarounds=())
     assert "Where" not in lines(origin=None)
+    behind = replace(verdict().origin, op="aten.div.Tensor", forward_op="aten.hypot.default", forward_source="a.py:8")
+    where = lines(origin=behind)["Where"]
+    assert "in `aten.div.Tensor`, in the backward of `aten.hypot.default`" in where
 
 
 @pytest.mark.parametrize(

@@ -514,6 +514,24 @@ def test_without_a_project_to_report_to_none_is_chosen(tmp_path, owner, words):
     assert form_for(run, "transformers").project == "transformers"
 
 
+def test_any_other_package_gets_a_plain_report_with_its_release(tmp_path):
+    folder = run_folder(tmp_path, owner="idna", reproducer={"needs": ["torch", "idna"]})
+    run = open_run(folder)
+    form = form_for(run, "auto")
+    assert (form.project, form.package, form.rules.own) == ("idna", "idna", True)
+    made = file(run, form, PRIVATE)
+    assert made.report == folder / "report-idna.md"
+    found = sections(made.report.read_text("utf-8"))
+    assert FAULT in found["Describe the bug"]
+    assert "idna: 3.20\n" in found["Environment"]
+
+
+@pytest.mark.parametrize("name", ["../idna", "-r", "a/b", "", "UPPER", "a b", ".idna", "idna."])
+def test_what_is_no_packages_name_gets_no_report(tmp_path, name):
+    with pytest.raises(ReproError, match="no form was chosen"):
+        form_for(open_run(run_folder(tmp_path, owner=name)), "auto")
+
+
 def test_how_to_fix_the_call_is_said_instead(tmp_path):
     run = open_run(run_folder(tmp_path))
     owner = Owner("caller", "float16 is excluded", "load it in bfloat16")

@@ -5,6 +5,7 @@ import re
 import zipfile
 
 import pytest
+from support.hosting import BISECT, observation
 from support.injected_run import FAULT, MODULE, NEWEST, change, run_folder, verdict
 
 from repro.core.answer import ScriptRecord
@@ -16,7 +17,7 @@ from repro.report.privacy.machine import Private
 from repro.sharing import lint as lint_module
 from repro.sharing.forms.fill import PLACEHOLDER
 from repro.sharing.forms.folder import file, open_run
-from repro.sharing.forms.forms import forms
+from repro.sharing.forms.forms import form_of, forms
 from repro.sharing.lint import lint
 from repro.sharing.lint import verdict as verdict_of
 from repro.sharing.rules import of_body, of_script
@@ -39,10 +40,19 @@ def filed(folder, project, **options):
     options = {"owner": forms()[project].owner or project, **options}
     if project == "transformers":
         options = {"module": MODULE, **options}
+    rules = forms()[project].rules
+    if rules and rules.normal_range:
+        options = {"answer": result(4.5), **options}
     run = open_run(run_folder(folder / "run", **options))
     (run.folder / "words.md").write_text("I was trying it out.", encoding="utf-8")
     file(run, forms()[project], PRIVATE)
     return run
+
+
+def result(value):
+    """The answer of the run, whose operator has this right result in float16."""
+    origin = {**BISECT["origin"], "reference_value": value}
+    return verdict(observation("bisect", "bad", payload={**BISECT, "origin": origin}))
 
 
 def look(run, project=None):
@@ -304,7 +314,7 @@ def test_a_file_that_is_not_posted_may_hold_anything(tmp_path):
 
 
 def test_a_place_for_own_words_that_is_still_empty_is_refused(tmp_path):
-    run = open_run(run_folder(tmp_path, owner="pytorch"))
+    run = open_run(run_folder(tmp_path, owner="pytorch", answer=result(4.5)))
     file(run, forms()["pytorch"], PRIVATE)
     assert PLACEHOLDER in (run.folder / "report-pytorch.md").read_text(encoding="utf-8")
     (problem,) = look(run, "pytorch")
@@ -355,6 +365,15 @@ def test_a_fault_of_another_is_refused_with_the_reason_and_the_form_says_it_firs
 def test_who_is_to_fill_a_form_has_a_project_to_report_to(tmp_path, named, what, to_do):
     (problem,) = look(open_run(run_folder(tmp_path / "run", owner=named)))
     assert (problem.kind, problem.what, to_do in problem.to_do) == ("refused", what, True)
+
+
+@pytest.mark.parametrize(("needs", "words"), [(["torch", "idna"], []), (["torch"], ["does not import idna, so"])])
+def test_a_report_to_a_package_without_a_form_is_checked_like_any_other(tmp_path, needs, words):
+    run = open_run(run_folder(tmp_path / "run", owner="idna", reproducer={"needs": needs}))
+    (run.folder / "words.md").write_text("I was trying it out.", encoding="utf-8")
+    file(run, form_of("idna"), PRIVATE)
+    problems = look(run)
+    assert [word in problem.found for word, problem in zip(words, problems, strict=True)] == [True] * len(words)
 
 
 def test_where_the_run_names_no_owner_that_is_noted(tmp_path):
@@ -440,6 +459,21 @@ def test_a_script_is_held_against_pytorchs_rules(text, found):
         assert problem.kind == "refused"
         assert words in problem.found
         assert problem.to_do
+
+
+@pytest.mark.parametrize(
+    ("value", "project", "words"),
+    [
+        (60_000.0, "pytorch", "60000, is near the largest number of its dtype, 65504"),
+        (-5_000.0, "pytorch", "-5000, is near the"),
+        (70_000.0, "pytorch", "70000, is beyond the"),
+        (300.0, "pytorch", None),
+        (60_000.0, "transformers", None),
+    ],
+)
+def test_pytorch_takes_no_result_near_the_limit_whatever_the_inputs_are(tmp_path, value, project, words):
+    found = [problem.found for problem in refused(filed(tmp_path, project, answer=result(value)), project)]
+    assert [words in text for text in found] == ([True] if words else [])
 
 
 def test_a_script_that_a_trial_has_no_time_for_is_refused():

@@ -342,7 +342,7 @@ class Live(Capture):
         outside = (op.address.module, op.address.call_index) == OUTSIDE
         return {
             "module": "" if outside else op.address.module,
-            "module_class": self._names.classes.get(op.address.module, ""),
+            "module_class": self._names.class_at(op.address),
             "op": op.address.op, "call_index": op.address.call_index, "occurrence": op.address.occurrence,
             "source": op.source, "code": code_of(op.place), "excerpt": excerpt(op.place), "library": None,
             "largest_weight": self._largest_weight(),

@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import torch
 
-from .packages import closure, installed
+from .packages import closure, installed, modules
 
 PACKAGES = (
     "torch", "transformers", "safetensors", "tokenizers", "accelerate", "huggingface-hub", "numpy", "gguf",
@@ -201,6 +201,7 @@ def measure() -> dict[str, Any]:
         "transformers": packages.get("transformers"),
         "packages": packages,
         "distributions": {name: distribution.version for name, distribution in found.items()},
+        "modules": modules(found),
         "closures": {name: closure(name, found) for name in ("torch", "transformers")},
         "python_build": f"{sys.version} ({sys.maxsize.bit_length() + 1}-bit runtime)".replace("\n", " "),
         "build": build(),

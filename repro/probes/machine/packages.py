@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\]]*)\])?")
 TOKEN = re.compile(r"\s*(?:(\(|\))|(<=|>=|===|==|~=|!=|<|>)|('[^']*'|\"[^\"]*\")|([A-Za-z_][A-Za-z0-9_.]*))")
+TOP = re.compile(r"^(\w+)(?:/[^,\n]*)?\.py,", re.MULTILINE)
 RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)((?:a|b|rc)\d+)?(?:\+.*)?$")
 
 
@@ -29,6 +30,23 @@ def installed() -> dict[str, Any]:
         if name:  # a folder that an interrupted installation left has none
             found.setdefault(canonical(name), distribution)
     return dict(sorted(found.items()))
+
+
+def modules(distributions: dict[str, Any]) -> dict[str, str]:
+    """Top-level module -> distribution, where their names differ; without modules that several distributions share."""
+    found: dict[str, set[str]] = {}
+    for name, distribution in distributions.items():
+        for module in _top_level(distribution):
+            found.setdefault(module, set()).add(name)
+    alone = {module: next(iter(names)) for module, names in found.items() if len(names) == 1}
+    return {module: name for module, name in sorted(alone.items()) if canonical(module) != name}
+
+
+def _top_level(distribution: Any) -> set[str]:
+    """What of a distribution can be imported: as it says itself, else by the files that it lists."""
+    said = (distribution.read_text("top_level.txt") or "").split()
+    names = said or TOP.findall(distribution.read_text("RECORD") or "")
+    return {name for name in names if not name.startswith("_")}
 
 
 def closure(package: str, distributions: dict[str, Any]) -> list[str]:

@@ -356,6 +356,10 @@ class Names:
         for module in known:
             self._label(module)
 
+    def class_at(self, address: Address) -> str:
+        """The class of the module that an operator belongs to; empty outside of all modules."""
+        return "" if (address.module, address.call_index) == OUTSIDE else self.classes.get(address.module, "")
+
     def held(self) -> Iterator[tuple[str, str, Tensor]]:
         """("parameter" or "buffer", its whole name, the tensor) of all that these modules hold."""
         for label, root in self.roots():

@@ -289,6 +289,8 @@ def headroom(loaded: Loaded, seen: Pass) -> list[dict[str, Any]]:
 def sentence(origin: dict[str, Any], noun: str = "the script") -> str:
     """The origin in one line. noun: what ran the operators that no module did."""
     outside = f"{noun} itself" if origin["call_index"] == OUTSIDE[1] else "the model itself"
+    if noun == "the script" and outside != "the model itself" and origin.get("code") not in (None, "torch", "__main__"):
+        outside = f"the code of {origin['code']}"
     where = ", ".join(filter(None, (origin["op"], origin["source"])))  # an operator of the C++ code has no line
     text = "{} in {} ({})".format(origin["mechanism"], origin["module"] or outside, where)
     if origin["tensor"]:

@@ -154,7 +154,7 @@ class Capture(Look):
         here = source_place()
         place: dict[str, Any] = {
             "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
-            "module_class": self._names.classes.get(address.module, ""),
+            "module_class": self._names.class_at(address),
             "op": address.op,
             "call_index": address.call_index,
             "occurrence": address.occurrence,
@@ -230,7 +230,7 @@ class Capture(Look):
             place = {
                 **place,
                 "module": "" if (address.module, address.call_index) == OUTSIDE else address.module,
-                "module_class": self._names.classes.get(address.module, ""),
+                "module_class": self._names.class_at(address),
                 "op": address.op, "call_index": address.call_index, "occurrence": address.occurrence,
                 "source": step.op.source, "code": code_of(step.op.place), "excerpt": excerpt(step.op.place),
                 **dict.fromkeys(("forward_op", "forward_source", "note")), **phase, **self._backward(node),

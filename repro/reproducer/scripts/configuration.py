@@ -51,7 +51,7 @@ def configuration_script(answer: Answer, found: Configuration) -> Script | None:
     ]
     said = f"{found.model_class} gives {name} that are not all finite for {count_words(inputs, found.further)}"
     about = [f"{said}, with the random weights of a small configuration.", right.words, found_in(answer)]
-    own = {distribution(module.split(".")[0]) for module in (found.model_from, found.config_from)}
+    own = {distribution(module.split(".")[0], answer.environment) for module in (found.model_from, found.config_from)}
     needs = (*NEEDS, *sorted(own - set(NEEDS)))
     return Script(
         level="configuration",

@@ -5,7 +5,7 @@ import sys
 
 from repro.core.answer import Answer
 from repro.core.encoding import replace
-from repro.core.payloads import Listing
+from repro.core.payloads import Environment, Listing
 from repro.core.sentences import many
 from repro.reproducer.frame import docstring, header
 from repro.reproducer.script import Script
@@ -17,12 +17,13 @@ DISTRIBUTIONS = {
     "huggingface_hub": "huggingface-hub", "torch_geometric": "torch-geometric", "bs4": "beautifulsoup4",
     "google": "protobuf", "attr": "attrs", "dateutil": "python-dateutil",
 }  # fmt: skip
-"""The names of packages whose modules have others. Source: their pages on https://pypi.org"""
+"""The names of packages whose modules have others, where the run's environment does not list them. Source: their pages
+on https://pypi.org"""
 
 
 def listing_script(answer: Answer, listing: Listing) -> Script:
     """The script; of one that is as its author wrote it, the text is not touched."""
-    needs = needs_of(listing.text)
+    needs = needs_of(listing.text, answer.environment)
     if listing.whole:
         does = "is the script that was examined, as it is"
         return Script(
@@ -40,7 +41,9 @@ def listing_script(answer: Answer, listing: Listing) -> Script:
     lines = [*header(answer, needs), *docstring(" ".join(about)), ""]
     change = listing.change
     if change is not None:
-        change = replace(change, text="\n".join([*header(answer, needs_of(change.text)), ""]) + change.text)
+        change = replace(
+            change, text="\n".join([*header(answer, needs_of(change.text, answer.environment)), ""]) + change.text
+        )
     return Script(
         level="script",
         text="\n".join(lines) + listing.text,
@@ -52,12 +55,14 @@ def listing_script(answer: Answer, listing: Listing) -> Script:
     )
 
 
-def distribution(module: str) -> str:
-    """The name under which the package of a module is installed."""
-    return DISTRIBUTIONS.get(module, module)
+def distribution(module: str, environment: Environment | None) -> str:
+    """The name under which the package of a module is installed: where the run has it, as it is there."""
+    found = environment or Environment()
+    name = found.distribution(module)
+    return name if found.version(name) else DISTRIBUTIONS.get(module, name)
 
 
-def needs_of(text: str) -> tuple[str, ...]:
+def needs_of(text: str, environment: Environment | None) -> tuple[str, ...]:
     """The packages that a script imports, by the names under which they are installed; none of what is no Python, as a
     script may be with private words masked.
     """
@@ -73,6 +78,6 @@ def needs_of(text: str) -> tuple[str, ...]:
         for name in names:
             top = name.split(".")[0]
             if top not in sys.stdlib_module_names:
-                found[distribution(top)] = None
+                found[distribution(top, environment)] = None
     first = ("torch", "transformers")
     return tuple(sorted(found, key=lambda name: (first.index(name) if name in first else len(first), name)))

@@ -37,7 +37,8 @@ def environment(answer: Answer, name: str) -> str:
     """The environment block ``name``, and below it what changes numbers; empty where no environment was recorded."""
     if answer.environment is None:
         return ""
-    known, shape = facts(answer.environment, answer.cell), block(name)
+    known = {**facts(answer.environment, answer.cell), "needed": _needed(answer, answer.environment)}
+    shape = block(name)
     label = f"Read by repro {answer.tool} inside the process that ran the model."
     lines, numbers = _lines(shape, known), _lines(block(NUMBERS), known)
     if shape.language == "Shell":  # GitHub puts the fence around it
@@ -50,6 +51,14 @@ def facts(found: Environment, cell: CellInfo) -> Facts:
     """Every fact that a line may ask for, as text; None for what was not recorded."""
     plain = {name: _text(getattr(found, name)) for name in AS_RECORDED}
     return {**plain, **_versions(found), **_build(found), **_device(found, cell.device), **_numbers(found, cell)}
+
+
+def _needed(answer: Answer, found: Environment) -> str | None:
+    """The releases of the owner's package and of what the scripts import, a line each, without PyTorch's."""
+    scripts = () if answer.reproducer is None else (answer.reproducer, *answer.reproducer.others)
+    names = [answer.owner.project if answer.owner else None, *(name for script in scripts for name in script.needs)]
+    known = {name: found.version(name) for name in names if name not in (None, "torch")}
+    return "\n".join(f"{name}: {version}" for name, version in known.items() if version) or None
 
 
 def _versions(found: Environment) -> Facts:

@@ -230,9 +230,11 @@ def _title(form: Form, answer: Answer) -> str:
     origin, package = answer.origin, form.package
     said = opening.title(answer)
     if answer.script is not None and origin is not None:
-        place = origin.op if package == "torch" else origin.module_class or origin.op
+        op = f"the backward of {origin.forward_op}" if origin.forward_op else origin.op
+        place = op if package == "torch" else origin.module_class or origin.source or op
         what = sentence(named_mechanism(origin, answer.bisect).partition(" (")[0])
-        version = {"torch": answer.cell.torch, "transformers": answer.cell.transformers}.get(package)
+        cell = {"torch": answer.cell.torch, "transformers": answer.cell.transformers}
+        version = cell.get(package) or (answer.environment and answer.environment.version(package))
         release = f" ({package} {version}, {answer.cell.device or 'cpu'})" if version else ""
         said = f"{what} in {place}{release}"
     title = " ".join(f"{form.title}{said}".split())

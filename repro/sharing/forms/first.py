@@ -88,7 +88,7 @@ def _some(releases: list[str]) -> str:
 
 def _newest(package: str, latest: Tried | None) -> str:
     if latest is None:
-        return f". The newest release of {named(package)} was not tried"
+        return f". No newer release of {named(package)} was tried"
     seen = f"{'' if latest.verdict is Outcome.SKIP else 'is '}{VERDICTS[latest.verdict]}"
     nightly = " No nightly build was tried." if package == "torch" else ""
     return f". The newest release, {text(latest.version)}, {seen}: {text(full_stop(latest.reason))}{nightly}"
@@ -112,6 +112,7 @@ def _where(answer: Answer) -> str:
         return ""
     what = named_mechanism(origin, answer.bisect).partition(" (")[0]
     said = f"{text(what)} in {code(origin.op)}"
+    said += f", in the backward of {code(origin.forward_op)}" if origin.forward_op else ""
     if origin.module:
         said += f", called by {code(origin.module)}"
         said += f" ({code(origin.module_class)})" if origin.module_class else ""

@@ -16,7 +16,7 @@ from repro.report.privacy.mask import Mask
 from repro.run.bundle.manifest import wrong_name
 from repro.sharing.forms.fill import Filled, fill
 from repro.sharing.forms.first import Releases
-from repro.sharing.forms.forms import Form, forms
+from repro.sharing.forms.forms import Form, form_of
 from repro.sharing.forms.sections import Quoted
 from repro.sharing.tried import Tried, answers
 
@@ -77,10 +77,11 @@ def form_for(run: Run, project: str) -> Form:
     if answer.verdict is Outcome.GOOD:
         raise UsageError(f"{run.folder} is good, so there is no fault to report: {answer.reason}")
     owner = answer.owner
-    name = project if project != "auto" else str(owner and owner.project)
-    if name in forms():
-        return forms()[name]
-    why = NOWHERE.get(name, "the run names no owner")
+    name = project if project != "auto" else owner.project if owner else None
+    form = form_of(name)
+    if form is not None:
+        return form
+    why = NOWHERE.get(name or "", "the run names no owner")
     said = " ".join(part for part in (owner.reason, owner.advice) if part).rstrip(".") if owner else ""
     raise ReproError(
         f"no form was chosen: {why}{f' ({said})' if said else ''}. Name a project with --for to fill its form."

@@ -3,19 +3,24 @@
 A submitted form becomes ``### LABEL``, a blank line and the text, for each field in order.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from repro.core.encoding import Record, decode
+from repro.core.encoding import Record, decode, replace
 from repro.core.errors import RecordError, UsageError
 from repro.report.markdown import outside_code
 from repro.sharing.forms import FOLDER, projects
 
 R = TypeVar("R")
 
+OF_NO_PROJECT = ("caller", "checkpoint")
+"""Owners that no form is for."""
+PACKAGE = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
+"""A package's name as registries compare it. It becomes a file's name and an argument of pip."""
 NO_RESPONSE = "_No response_"
 """What GitHub writes for a field that was left empty."""
 
@@ -41,9 +46,11 @@ class Rules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a project's triage asks of a script, and where and when that was read.
 
     ``lines`` and ``seconds`` are the most that it reads and waits for; ``packages`` all that it may import beside the
-    standard library, where it says so; ``imports`` one that it must import. ``avoids`` are modules and functions at
-    which its triage stops. ``assertion``: it wants one that fails while the fault is there. ``normal_range``: it takes
-    no values near the limits of their dtype. ``links``: whether the body may name files and models to download.
+    standard library, where it says so; ``imports`` one that it must import, and ``own`` whether that is the form's own
+    package, whatever its modules are called. ``avoids`` are modules and functions at which its triage stops.
+    ``assertion``: it wants one that fails while the fault is there. ``normal_range``: it takes no values near the
+    limits of their dtype, neither given nor as the right result. ``links``: whether the body may name files and models
+    to download.
     """
 
     source: str
@@ -52,6 +59,7 @@ class Rules(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seconds: float | None = None
     packages: tuple[str, ...] | None = None
     imports: str | None = None
+    own: bool = False
     avoids: tuple[str, ...] = ()
     assertion: bool = False
     normal_range: bool = False
@@ -66,7 +74,8 @@ class Form(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fill: fields by their ids, a plain issue's body, or nothing. ``own_words`` is the label of the field that begins
     with the reporter's own words, ``environment`` the block in ``data/blocks`` that describes the environment, and
     ``asks`` what the project asks for besides. A form that is ``self_contained`` takes no script that downloads.
-    ``rules`` are what `repro lint` holds the script against.
+    ``rules`` are what `repro lint` holds the script against. One without a ``template`` is for any package: a plain
+    issue wherever its makers take one.
     """
 
     project: str
@@ -125,6 +134,20 @@ def read_form(path: Path) -> Form:
     if form.own_words not in {field.label for field in form.fields}:
         raise UsageError(f"{path}: own_words names {form.own_words!r}, and no field has that label.")
     return form
+
+
+def form_of(owner: str | None) -> Form | None:
+    """The form for a fault of this owner: its own, else that of any package for what may be one's name."""
+    if owner in forms() or owner is None:
+        return None if owner is None else forms()[owner]
+    if owner in OF_NO_PROJECT or not PACKAGE.fullmatch(owner):
+        return None
+    return replace(_of_any_package(), project=owner, package=owner, repository=owner)
+
+
+@cache
+def _of_any_package() -> Form:
+    return read_form(FOLDER / "any" / "package.toml")
 
 
 def named(package: str) -> str:

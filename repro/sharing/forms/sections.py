@@ -95,6 +95,8 @@ def _verification(answer: Answer, quoted: Quoted) -> str:
         reason = text(sentence(record.reason or "it was not run by itself").rstrip("."))
         return f"**The script is not verified.** {reason}." + (f" Exit status: {seen}." if seen else "")
     used = {"python": where.python, "torch": where.torch, "transformers": where.transformers}
+    if answer.environment is not None:
+        used |= {name: used.get(name) or answer.environment.version(name) for name in record.needs}
     versions = [f"{name} {version}" for name, version in used.items() if version and name in ("python", *record.needs)]
     how = "in a clean interpreter (`python -I`, an empty folder, no network)"
     times = TIMES.get(record.runs, f"{record.runs} times")

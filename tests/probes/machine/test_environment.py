@@ -51,6 +51,14 @@ def test_every_distribution_is_there_with_its_version():
     assert measure()["distributions"] == {name: metadata.version(name) for name in sorted(names)}
 
 
+def test_a_module_of_another_name_leads_to_its_distribution():
+    found, expected = measure()["modules"], metadata.packages_distributions()
+    assert (found["yaml"], found["PIL"]) == ("pyyaml", "pillow")
+    for module, name in found.items():
+        assert {canonicalize_name(other) for other in expected[module]} == {name}
+        assert canonicalize_name(module) != name
+
+
 @pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_the_closure_is_the_one_that_packaging_gives(package):
     expected = closure_by_packaging(package)

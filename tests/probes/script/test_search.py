@@ -167,6 +167,17 @@ def test_a_script_is_not_called_a_model(tmp_path: Path) -> None:
     assert (verdict, " in the script itself (aten.div.Tensor" in reason) == ("bad", True)
 
 
+def test_the_code_of_a_library_is_neither_the_scripts_nor_that_of_a_module_that_ran_before(tmp_path: Path) -> None:
+    folder = tmp_path / "site-packages"
+    (folder / "halves").mkdir(parents=True)
+    (folder / "halves" / "__init__.py").write_text("def half(x):\n    return x / x.sum()\n", encoding="utf-8")
+    head = f"import sys; sys.path.insert(0, {str(folder)!r}); import halves"
+    ran = "torch.nn.Linear(2, 2)(torch.ones(2))"
+    verdict, reason, payload = bisect(asked(script(tmp_path, head, ran, "y = halves.half(torch.zeros(2))", BAD_IF)))
+    assert (verdict, " in the code of halves (aten.div.Tensor" in reason) == ("bad", True)
+    assert [payload["origin"][key] for key in ("code", "module", "module_class")] == ["halves", "", ""]
+
+
 def test_without_an_origin_nothing_is_reduced(tmp_path: Path) -> None:
     made, events = trials()
     verdict, _, payload = reduce(asked(script(tmp_path, "sys.exit(1)")), made)
