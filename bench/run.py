@@ -1,7 +1,7 @@
 """The project's promises about speed and memory, each measured as a ratio inside one run: `nox -s bench`.
 
     python bench/run.py [screen] [weights] [start] [whole] [cells] [diff] [prompts] [script] [inprocess] [narrow]
-                        [reference]
+                        [reference] [memory] [gradients]
 
 Two things that are compared run in turn (A B A B ...), and the figure is the median of the pairwise ratios, so that a
 machine whose speed drifts, or that others share, does not decide the answer. Exit status 1 where a limit is passed.
@@ -45,6 +45,29 @@ if status.exists():
     print(int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) * 1024)
 else:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+# Peak memory of a plain pass and of the same held against float64, in a process of its own whose peak is begun anew
+# before each of the two, with what is free given back; after a round that is not counted, in which the libraries take
+# their own. Linux alone has it.
+HOLDING = """
+import ctypes, pathlib, re, sys, torch
+from repro.probes.model.forward import look, run
+from repro.probes.model.ready import ready
+from repro.probes.rounding.run import hold
+sys.path.insert(0, sys.argv[1])
+from run import build
+model = build(sys.argv[2]).to(getattr(torch, sys.argv[3]))
+ids = torch.randint(0, 50_000, (1, 32), generator=torch.Generator().manual_seed(0))
+loaded, given = ready(model, (ids,))
+seen = look(loaded.model, given)
+print(8 * max(sum(part.numel() for part in module.parameters(recurse=False)) for module in model.modules()))
+for call in 2 * (lambda: run(loaded.model, seen.inputs), lambda: hold(loaded, [seen])):
+    ctypes.CDLL(None).malloc_trim(0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    call()
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
 
@@ -425,6 +448,53 @@ def bench_reference() -> list[Figure]:
     return figures
 
 
+def bench_memory() -> list[Figure]:
+    """What the check against float64 takes beside the plain pass, in units of the largest module in float64."""
+    if not Path("/proc/self/clear_refs").exists():
+        return []
+    figures = []
+    for name in ("gpt2", "gemma-3-270m"):
+        for dtype in ("float32", "bfloat16"):
+            command = [sys.executable, "-c", HOLDING, str(Path(__file__).parent), name, dtype]
+            largest, *_, plain, held = map(int, subprocess.check_output(command, text=True).split())
+            what = f"peak of the check - of a plain pass, {name}, {dtype}"
+            figures.append(Figure(f"{what} / largest module", (held - plain) / largest, 1.0))
+            figures.append(Figure(f"{what} (for comparison)", (held - plain) / 1e6, None, "MB"))
+    return figures
+
+
+def bench_gradients() -> list[Figure]:
+    """The gradients of two ways held against each other, against both of their plain passes forward and backward."""
+    import torch
+
+    from repro.probes.checkpoint.resolve import Source
+    from repro.probes.differing.gradients import Backward, held
+    from repro.probes.differing.ways import named, plain
+    from repro.probes.model.inputs import Inputs
+    from repro.probes.model.load import Loaded
+
+    figures = []
+    for name, tokens in (("gpt2", 256), ("gemma-3-270m", 64)):
+        model = build(name).float()
+        ids = torch.randint(5, 1000, (1, tokens), generator=torch.Generator().manual_seed(0))
+        inputs = (Inputs(None, "seeded", ids, torch.ones_like(ids)),)
+        loaded = Loaded(model, "", Source("random", None), torch.float32, torch.device("cpu"), "sdpa", {})
+        this, other = plain(inputs), named(loaded, inputs, {}, "training")
+        backward = Backward(model, inputs, "logits")
+        begun = torch.ones(1, tokens, model.config.vocab_size)
+
+        def both(model: Any = model, ids: Any = ids, begun: Any = begun, ways: Any = (this, other)) -> None:
+            for way in ways:
+                with way.setting():
+                    model(input_ids=ids).logits.backward(begun)
+                model.zero_grad()
+
+        ratio = paired(lambda: held(backward, this, other), both, 3)  # noqa: B023
+        words = f"gradients against training / both passes, {name}, {tokens} tokens"
+        figures.append(Figure(words, ratio, 4.0))
+    return figures
+
+
 BENCHES = {
     "screen": bench_screen,
     "weights": bench_weights,
@@ -437,6 +507,8 @@ BENCHES = {
     "inprocess": bench_inprocess,
     "narrow": bench_narrow,
     "reference": bench_reference,
+    "memory": bench_memory,
+    "gradients": bench_gradients,
 }
 
 

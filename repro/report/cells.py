@@ -51,7 +51,7 @@ def _within_rounding(alike: list[list[CellRow]]) -> Iterator[str]:
             groups.append([rows])
         else:
             group.append(rows)
-    together = [_named([row for rows in group for row in rows]) for group in groups if len(group) > 1]
+    together = [_near(group) for group in groups if len(group) > 1]
     if together:
         yield f"Within rounding of one another: {'; '.join(together)}."
     apart = [(one, two, _apart(one[0], two[0])) for one, two in itertools.combinations(groups, 2)]
@@ -69,6 +69,11 @@ def _within_rounding(alike: list[list[CellRow]]) -> Iterator[str]:
 def _apart(these: list[CellRow], those: list[CellRow]) -> Apart:
     one, two = these[0].sketches, those[0].sketches
     return apart(one, two) if one and two else Apart(why_not="what they end with was not kept")
+
+
+def _near(group: list[list[CellRow]]) -> str:
+    most = max(_apart(one, two).degree or 0.0 for one, two in itertools.combinations(group, 2))
+    return f"{_named([row for rows in group for row in rows])}, at most {most:.2g} of what it allows"
 
 
 def _far(one: list[list[CellRow]], two: list[list[CellRow]], found: Apart) -> str:

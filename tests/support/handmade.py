@@ -88,6 +88,25 @@ class Function(Small):
         return self.function(input_ids)
 
 
+class Angle(nn.Module):
+    """The angle between nearly parallel vectors, by an arccosine: a rounding of a cosine of 1 is all of the angle. From
+    the back, the same sums are added up in another order.
+    """
+
+    back = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.begin, self.end = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.begin(x)
+        at = x.flip(-1) if self.back else x
+        cosine = torch.cosine_similarity(at, at * 1.0001 + 1e-4, -1)[..., None]
+        return self.end(x * cosine.clamp(max=1).acos())  # type: ignore[no-any-return]
+
+
 def inputs_of(tensor: Tensor) -> Inputs:
     return Inputs(None, "seeded", tensor, None)
 

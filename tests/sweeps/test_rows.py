@@ -86,19 +86,26 @@ def sketched(value, **more):
 @pytest.mark.parametrize(
     ("sketches", "said"),
     [
-        ([sketched(1.0), sketched(1.01)], "Within rounding of one another: a and b."),
+        ([sketched(1.0), sketched(1.01)], "Within rounding of one another: a and b, at most 0.14 of what it allows."),
         (
             [sketched(1.0), sketched(1.01), sketched(1.5)],
-            "Within rounding of one another: a and b. Not within rounding: a and c, 7.07 times what rounding allows,",
+            (
+                "Within rounding of one another: a and b, at most 0.14 of what it allows. Not within rounding: a and "
+                "c, 7.07 times what rounding allows,"
+            ),
         ),
         (
             [sketched(1.0), sketched(2.0, likeliest=(3, 5))],
             "Not within rounding: a and b, 14.1 times what rounding allows, 1 of 2 likeliest tokens differ. Which",
         ),
         ([sketched(1.0), sketched(1.0, given="x")], "Not compared: a and b (the token ids are others). Which"),
+        ([sketched(1.0), sketched(2.0, weights="x")], "Not compared: a and b (the random weights are others). Which"),
         (
             [sketched(1.0), sketched(1.05), sketched(1.1)],  # each with its neighbour, and the first not with the last
-            "Within rounding of one another: a and b. Not within rounding: a and c, 1.41 times",
+            (
+                "Within rounding of one another: a and b, at most 0.71 of what it allows. Not "
+                "within rounding: a and c, 1.41 times"
+            ),
         ),
     ],
 )

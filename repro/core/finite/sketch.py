@@ -19,13 +19,15 @@ class Group(Record, frozen=True, kw_only=True):
 
 
 class Sketch(Record, frozen=True, kw_only=True):
-    """The output of one pass. ``given`` is a digest of its token ids. ``why_not``: why there are no groups of it.
+    """The output of one pass. ``given`` is a digest of its token ids, ``weights`` that of random ones: releases draw
+    them in other orders. ``why_not``: why there are no groups of it.
 
     ``floor``: a rounding of the output itself, as a part of its size. ``limits``: how many times the drift is rounding,
     of the whole and of a group. ``likeliest``: the likeliest token of each row at the end, of logits.
     """
 
     given: str | None = None
+    weights: str | None = None
     output: str | None = None
     shape: tuple[int, ...] = ()
     groups: tuple[Group, ...] = ()
@@ -78,6 +80,8 @@ def _apart(this: Sketch, other: Sketch) -> Apart:
         return Apart(why_not=why)
     if this.given != other.given:
         return Apart(why_not="the token ids are others")
+    if this.weights != other.weights:
+        return Apart(why_not="the random weights are others")
     if this.shape != other.shape or this.output != other.output:
         return Apart(why_not=f"{this.output} {list(this.shape)} and {other.output} {list(other.shape)}")
     coarse = max(this, other, key=lambda sketch: sketch.unit)

@@ -59,16 +59,18 @@ def _stage(model: nn.Module, made: Made, this: Way, backend: str, told: Told) ->
         modules=("",),
         is_watchable=False,
     )
-    free = replace(made, recording=replace(_among(made.recording, ("",)), forced=made.recording.free), chosen=("",))
-    found = held_against(model, free, whole, told)
+    outside = replace(_among(made.recording, ("",)), forced=made.recording.free)
+    free = replace(made, way=replace(this, modules=("",)), recording=outside, chosen=("",))
+    found = held_against(model, free, whole, told, again=True)
     end = end_of(found)
     level = _outline(model)
     while level:
         recording = _among(made.recording, level)
-        recording.forced = measure(model, replace(this, modules=level), recording, recording, SEED, forced=True)
+        alone = replace(this, modules=level)
+        recording.forced = measure(model, alone, recording, recording, SEED, forced=True)
         setting = functools.partial(_compiled, model, level, backend)
         way = replace(this, words=words, setting=setting, modules=level, is_watchable=False)
-        inner = held_against(model, replace(made, recording=recording, chosen=level), way, told)
+        inner = held_against(model, replace(made, way=alone, recording=recording, chosen=level), way, told, again=True)
         if not inner.departing and found.departing:
             break
         found = inner

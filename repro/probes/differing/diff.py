@@ -25,7 +25,7 @@ from .inside import blamed, draws, parting, sides
 from .lost import LEAST, UNITS, Lost, lost, said
 
 SEEDS = (1, 2, 3, 4)
-MORE_SEEDS = (5, 6, 7)  # of this way's drift, before anything is said to part
+MORE_SEEDS = (5, 6, 7)  # of a way's drift, before anything is said to part
 MOST_MODULES = 20  # that part are named
 CLEARLY = 2.0  # a side that is this much farther from float64 is the wrong one
 Told = Callable[[int, int, str], None]
@@ -82,7 +82,7 @@ class Against:
 
 def held_against(model: nn.Module, made: Made, way: Way, told: Told, again: bool = False) -> Against:
     """Two passes of the other way, one free and one forced; where something parts, two more that measure its own
-    drift. again: the model can still be run in this way, so its drift is then drawn three times more.
+    drift. again: the model can still be run in this way. Its drift is then drawn three times more; else the other's is.
     """
     ends = Recording(Store())
     free = Held(made.recording, way, forced=False, keep=ends)
@@ -99,16 +99,21 @@ def held_against(model: nn.Module, made: Made, way: Way, told: Told, again: bool
         held = Held(made.recording, way, forced=True, keep=kept)
         hold(model, way, held)
         theirs = measure(model, way, made.recording, kept, SEEDS[2], forced=True) if way.is_watchable else {}
-        drift = _drawn_again(model, made) if again else drift
+        if again:
+            drift = _drawn_again(drift, model, made.way, made.recording, made.recording)
+        elif way.is_watchable:
+            theirs = _drawn_again(theirs, model, way, made.recording, kept)
         pairs = [(pair, pair.ratio(drift.get(pair.this), theirs.get(pair.other))) for pair in held.pairs]
     return Against(model, made, way, pairs, held, kept, free, ends)
 
 
-def _drawn_again(model: nn.Module, made: Made) -> dict[Point, Drift]:
-    """This way's drift, the largest of several draws at each place."""
-    drift = dict(made.recording.forced)
+def _drawn_again(
+    before: dict[Point, Drift], model: nn.Module, way: Way, source: Recording, own: Recording
+) -> dict[Point, Drift]:
+    """A way's drift, the largest of several draws at each place."""
+    drift = dict(before)
     for seed in MORE_SEEDS:
-        drawn = measure(model, made.way, made.recording, made.recording, seed, forced=True)
+        drawn = measure(model, way, source, own, seed, forced=True)
         drift.update((point, found.or_more(drift.get(point))) for point, found in drawn.items())
     return drift
 

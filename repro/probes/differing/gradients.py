@@ -27,6 +27,7 @@ from .held.noise import Noise
 from .held.store import Store
 
 SEEDS = (5, 6, 7)
+MORE_SEEDS = (8, 9, 10)  # of this way's drift, before anything is said to part
 MOST_MODULES = 20  # that part are named
 
 
@@ -215,7 +216,7 @@ def with_gradients(
 
 def held(backward: Backward, this: Way, other: Way) -> dict[str, Any]:
     """Three passes forward and backward, of which one is rounded at random; where something parts, two more that
-    measure the drift of the other way.
+    measure the drift of the other way, and three that draw that of this way again.
     """
     ours, drift, found = Kept(), dict[Place, Apart](), dict[Place, Apart]()
     order = dict.fromkeys(backward.run(this, ours.put))
@@ -235,6 +236,10 @@ def held(backward: Backward, this: Way, other: Way) -> dict[str, Any]:
     alone = [place for place in dict.fromkeys((*order, *met)) if _is_alone(place, ours, met)]
     theirs = Kept()
     if any(map(beyond, ratios.values())):
+        for seed in MORE_SEEDS:
+            drawn = dict[Place, Apart]()
+            backward.run(this, ours.apart(drawn), Noise(seed))
+            moved.update((place, drift_of(row).or_more(moved.get(place))) for place, row in drawn.items())
         again = dict[Place, Apart]()
         backward.run(other, theirs.put)
         backward.run(other, theirs.apart(again), Noise(SEEDS[2]))

@@ -51,6 +51,7 @@ def converted(source: Source, cache: str, progress: Callable[[int, int, str], No
                 check_fits(header.numel * 4, "float32, in which it is converted")
                 _convert(path, sha, folder)
                 note = f"converted from GGUF in {time.monotonic() - begin:.0f} s"
+    _name_for_older(os.path.join(folder, "config.json"))  # of a conversion by an earlier release too
     with open(os.path.join(folder, DONE), encoding="utf-8") as stream:
         names = json.load(stream).get("names") or {}  # a conversion of an earlier release kept none
     return replace(source, folder=folder, note=note, stored_as=names)
@@ -141,6 +142,28 @@ def own_names(path: str, keys: Iterable[str], config: Any) -> dict[str, str]:
                 found[key] = own
                 break
     return found
+
+
+def _name_for_older(path: str) -> None:
+    """The rotary embedding's settings under the names of Transformers 4 too, which does not know ``rope_parameters``
+    and would compute with a base of its own, without a word. Transformers 5 reads both.
+    """
+    with open(path, encoding="utf-8") as stream:
+        config = json.load(stream)
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, dict) or "rope_theta" in config:
+        return
+    whole = dict(rope.get("full_attention", rope))  # of models with two kinds of layers, that of the one kind
+    older = {name: whole.pop(name) for name in ("rope_theta", "partial_rotary_factor") if name in whole}
+    if "rope_theta" in rope.get("sliding_attention", {}):
+        older["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    kind = whole.pop("rope_type", "default")
+    if kind != "default":
+        older["rope_scaling"] = {"type": kind, **whole}  # releases before 4.43 know no "rope_type"
+    half = f"{path}.{os.getpid()}"
+    with open(half, "w", encoding="utf-8") as stream:
+        json.dump({**config, **older}, stream, indent=2, sort_keys=True)
+    os.replace(half, path)
 
 
 def _convert(path: str, sha: str, folder: str) -> None:

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from corpus import families, files
 from support.handmade import emitter, silent
+from transformers import AutoConfig
 
 from repro.probes.checkpoint.resolve import CannotResolve, Source
-from repro.probes.model.gguf import DONE, converted, one_reader, own_names
+from repro.probes.model.gguf import DONE, _name_for_older, converted, one_reader, own_names
 from repro.probes.model.session import Session
 from repro.probes.steps.bisect import run as bisect_step
 from repro.probes.steps.weights import run as weights_step
@@ -37,6 +39,7 @@ def write_llama(path, model, name):
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_rope_dimension_count(HEAD)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("llama")
@@ -72,7 +75,7 @@ def write_llama(path, model, name):
 
 @pytest.fixture(scope="module")
 def model():
-    return families.build("llama")
+    return families.build("llama", rope_theta=20_000.0)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,39 @@ def test_a_tiny_llama_is_converted(file, cache, model):
     found = files.read(cache / "gguf" / sha / files.WEIGHTS)
     assert {key: tensor.dtype for key, tensor in found.items()} == dict.fromkeys(model.state_dict(), torch.float32)
     assert all(torch.equal(found[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_rotary_embedding_has_the_base_of_the_file_in_transformers_4_and_5(file, cache):
+    """Transformers 4 has it as ``rope_theta``, and 10,000 where it finds none. An earlier conversion has it no more."""
+    folder = Path(convert(file, cache).folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert config.pop("rope_theta") == 20_000.0
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    convert(file, cache)
+    assert json.loads((folder / "config.json").read_text("utf-8"))["rope_theta"] == 20_000.0
+    assert AutoConfig.from_pretrained(folder).rope_parameters == config["rope_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("rope", "older"),
+    [
+        (
+            {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}, "sliding_attention": {"rope_theta": 1e4}},
+            {"rope_theta": 1e6, "rope_local_base_freq": 1e4},
+        ),
+        (
+            {"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0},
+            {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}},
+        ),
+    ],
+    ids=["two kinds of layers", "scaled"],
+)
+def test_settings_of_the_rotary_embedding_have_their_older_names_too(tmp_path, rope, older):
+    """As the published configurations of Gemma 3 and of a scaled Llama have them."""
+    (tmp_path / "config.json").write_text(json.dumps({"rope_parameters": rope}), "utf-8")
+    _name_for_older(str(tmp_path / "config.json"))
+    assert json.loads((tmp_path / "config.json").read_text("utf-8")) == {"rope_parameters": rope, **older}
 
 
 def test_every_tensor_keeps_the_name_that_the_file_has_for_it(file, cache, model):

@@ -1,12 +1,19 @@
 """Gradients of two ways: sound models agree, a wrong backward pass is found where it was planted."""
 
+import contextlib
 import types
+from dataclasses import replace
 
 import pytest
 import torch
 from corpus import families
-from support.handmade import case_of, emitter
+from support.handmade import Angle, case_of, emitter
 
+from repro.probes.differing import gradients
+from repro.probes.differing.gradients import Backward
+from repro.probes.differing.held.noise import Noise
+from repro.probes.differing.ways import plain
+from repro.probes.model.ready import ready
 from repro.probes.model.session import Session
 from repro.probes.steps.diff import run
 
@@ -137,3 +144,31 @@ def test_gradients_that_were_there_and_hooks_are_as_they_were(folders):
     assert all(parameter.grad is None for parameter in model.parameters() if parameter is not weight)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
     assert not any(parameter._backward_hooks for parameter in model.parameters())
+
+
+def test_a_gradient_that_few_roundings_move_is_drawn_again_before_it_is_said_to_part(monkeypatch):
+    """Of ways that add up in another order, where the first draws happen to move nothing."""
+
+    class Still(Noise):
+        def __init__(self, seed):
+            super().__init__(seed)
+            if seed in gradients.SEEDS:
+                self._steps = torch.zeros_like(self._steps)
+
+    @contextlib.contextmanager
+    def from_the_back():
+        model.back = True
+        yield
+        model.back = False
+
+    def parts():
+        return gradients.held(Backward(model, (given,), "output"), this, other)["departure"] is not None
+
+    model = Angle()
+    _, given = ready(model, (torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(2)),))
+    this = plain((given,))
+    other = replace(this, setting=from_the_back)
+    monkeypatch.setattr(gradients, "Noise", Still)
+    assert not parts()
+    monkeypatch.setattr(gradients, "MORE_SEEDS", ())
+    assert parts()
