@@ -33,8 +33,9 @@ def _missing_device(name: str) -> str | None:
 
 
 LONG = (
-    "test_prompting.py", "test_crash.py", "test_reduce.py", "test_forms.py", "test_merging.py",
-    "test_compare_command.py", "test_delivery.py", "test_privacy.py", "test_examples.py", "test_scan.py",
+    "test_listing.py", "test_score.py", "test_phases.py", "test_change.py", "test_compiled.py", "test_prompting.py",
+    "test_crash.py", "test_reduce.py", "test_forms.py", "test_merging.py", "test_compare_command.py",
+    "test_delivery.py", "test_privacy.py", "test_examples.py", "test_scan.py",
 )  # fmt: skip
 """Files whose tests take longest: they start first, so that no worker is left with one of them alone at the end."""
 

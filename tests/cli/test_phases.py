@@ -95,7 +95,7 @@ def test_its_sound_twin_is_good(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_step_names_phase_line_gradient_and_example(tmp_path: Path) -> None:
-    status, answer = asked(tmp_path, "--factory", "voice.py:distance", "--train-step", "2")
+    status, answer = asked(tmp_path, "--factory", "voice.py:distance", "--train-step", "2", "--no-reduce")
     assert status == 1
     origin = answer["origin"]
     assert (origin["phase"], origin["train_step"], origin["forward_source"]) == ("backward", 0, line('"loss"'))
@@ -109,7 +109,9 @@ def test_a_training_step_names_phase_line_gradient_and_example(tmp_path: Path) -
 
 
 def test_an_accumulated_step_names_its_micro_batch(tmp_path: Path) -> None:
-    status, answer = asked(tmp_path, "--factory", "voice.py:distance", "--train-step", "--accumulate", "3")
+    status, answer = asked(
+        tmp_path, "--factory", "voice.py:distance", "--train-step", "--accumulate", "3", "--no-reduce"
+    )
     assert (status, answer["origin"]["micro_batch"], answer["train"]["examples"]) == (1, 1, [1])
     assert "in micro batch 1, the first bad gradient is that of" in answer["reason"]
     verdicts = {one["name"]: one["verdict"] for one in answer["ablations"]}
@@ -130,7 +132,7 @@ def test_a_generation_names_the_processor_and_the_greedy_one_works_around_it(tmp
     families.build("llama").save_pretrained(tmp_path / "model")
     config = {"do_sample": True, "temperature": 1e-39, "eos_token_id": None}
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(config))
-    status, answer = asked(tmp_path, "model", "--generate", "4")
+    status, answer = asked(tmp_path, "model", "--generate", "4", "--no-reduce")
     assert status == 1
     origin = answer["origin"]
     assert (origin["phase"], origin["generate_step"], origin["op"]) == ("generate", 0, "aten.div.Tensor")

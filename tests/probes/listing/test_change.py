@@ -1,11 +1,11 @@
 """What the author of a script may change: the changed script is well under plain Python, and little is changed."""
 
 import ast
-import subprocess
 import sys
 
 import pytest
 import torch
+from support.copied import ends
 
 from repro.probes.listing.answer import reduce
 from repro.probes.listing.edits.guards import guards
@@ -60,11 +60,6 @@ assert torch.isfinite(loss), "loss"
 """
 
 
-def ends(text, folder):
-    (folder / "plain.py").write_text(text)
-    return subprocess.run([sys.executable, "-I", "plain.py"], cwd=folder, capture_output=True, check=False).returncode
-
-
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize(
@@ -83,7 +78,7 @@ def test_the_changed_script_is_well_and_the_other_is_not(text, changed, tmp_path
     script = asked(str(tmp_path / "asks.py"))
     _, _, told = reduce(script, bisect(script), Trials(lambda *_, **__: None))
     found = told["listing"]["change"]
-    assert (ends(told["listing"]["text"], tmp_path), ends(found["text"], tmp_path)) == (1, 0)
+    assert (ends(told["listing"]["text"], tmp_path)[0], ends(found["text"], tmp_path)[0]) == (1, 0)
     assert 1 <= len(found["after"]) <= 2
     assert changed in "\n".join(found["after"])
     assert changed not in "\n".join(found["before"]) or changed == "0"
@@ -101,7 +96,7 @@ def test_the_lines_of_the_script_as_it_is_are_told(tmp_path, monkeypatch):
     for before, after in zip(found["script_before"], found["script_after"], strict=True):
         assert before in whole
         whole = whole.replace(before, after)
-    assert (found["script_before"] != [], ends(whole, tmp_path)) == (True, 0)
+    assert (found["script_before"] != [], ends(whole, tmp_path)[0]) == (True, 0)
 
 
 def changes(text, line, mechanism, **more):
@@ -202,7 +197,7 @@ def test_what_was_finite_before_is_as_it_was(text, name, tmp_path, monkeypatch):
     for one, two in zip(before, after, strict=True):
         assert one in changed
         changed = changed.replace(one, two)
-    assert ends(changed, tmp_path) == 0
+    assert ends(changed, tmp_path)[0] == 0
     was, now = value(text, name), value(changed, name)
     good = was.isfinite()
     assert good.any()
