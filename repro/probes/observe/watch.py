@@ -18,7 +18,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .mode import mode
 
 
 @dataclass(frozen=True)
@@ -163,25 +164,6 @@ class StopPass(BaseException):
     """Ends a forward pass that has shown what was wanted. No Exception, so that no handler in the model swallows it."""
 
 
-class _Mode(TorchDispatchMode):
-    supports_higher_order_operators = True  # else torch refuses flex_attention and the like under a mode
-
-    def __init__(self, watch: "Watch") -> None:
-        super().__init__()
-        self._watch = watch
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        other = [kind for kind in types if kind not in PLAIN and kind is not self._watch.own]
-        if any(kind.__name__ == FAKE for kind in other):
-            # Shapes without numbers, as sharded tensors ask for them. The mode that computes them stands behind this
-            # one, and is not asked where NotImplemented is returned.
-            return func(*args, **(kwargs or {}))
-        if other:
-            # A subclass with operators of its own takes itself apart, and its parts come here.
-            return NotImplemented
-        return self._watch.operator(func, args, kwargs or {})
-
-
 class Watch:
     """Knows which module is running and hands each operator to ``visit`` while ``active``.
 
@@ -210,6 +192,18 @@ class Watch:
     def is_deaf(self) -> bool:
         """Whether what runs is the work of a watch inside of this one."""
         return _here.depth > self.depth
+
+    def dispatched(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The operator's result, as PyTorch asks a mode for it."""
+        other = [kind for kind in types if kind not in PLAIN and kind is not self.own]
+        if any(kind.__name__ == FAKE for kind in other):
+            # Shapes without numbers, as sharded tensors ask for them. The mode that computes them stands behind this
+            # one, and is not asked where NotImplemented is returned.
+            return func(*args, **kwargs)
+        if other:
+            # A subclass with operators of its own takes itself apart, and its parts come here.
+            return NotImplemented
+        return self.operator(func, args, kwargs)
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.is_deaf:
@@ -263,7 +257,7 @@ def _running(watch: Watch, handles: Iterator[Any]) -> Iterator[None]:
     watch.depth = _here.depth
     try:
         held.extend(handles)
-        with _Mode(watch), contextlib.suppress(StopPass):
+        with mode(watch.dispatched), contextlib.suppress(StopPass):
             try:
                 yield
             except RuntimeError:  # what TorchScript makes of any exception that comes through it
