@@ -38,6 +38,7 @@ COMPARING = frozenset({"testing", "unittest", "_pytest"})  # parts of the names 
 DECORATING = ("contextlib", "functools")
 TRACEBACK = b"Traceback (most recent call last)"
 DRAIN_SECONDS = 0.3  # how long a pipe that a grandchild holds open is read after the script has ended
+BRINGING_A_COMPILER = (b"compile", b"optim")  # the first step of an optimizer imports it, which takes a second
 LIBRARIES = ("torch", "transformers", "numpy", "safetensors")  # that a script's copies of this process need not import
 
 # ``python -c`` looks for modules in the current folder first, where anything may lie.
@@ -170,10 +171,13 @@ def _pipes() -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def preload(path: str) -> None:
-    """Import here, once, what the script imports of the large libraries and what a dispatch mode needs."""
-    wanted = {"torch._dynamo"}  # since torch 2.1, the first operator under a mode imports it, which takes a second
+    """Import here, once, what the script imports of the large libraries, also where PyTorch imports that by itself."""
+    wanted: set[str] = set()
     with contextlib.suppress(OSError, SyntaxError, ValueError), open(path, "rb") as opened:
-        for node in ast.walk(ast.parse(opened.read())):
+        text = opened.read()
+        if any(word in text for word in BRINGING_A_COMPILER):
+            wanted.add("torch._dynamo")
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in LIBRARIES:
                 wanted.update(f"{node.module}:{name.name}" for name in node.names)
             elif isinstance(node, ast.Import):
