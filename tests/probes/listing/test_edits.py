@@ -189,6 +189,23 @@ def test_an_assertion_stands_in_place_of_the_end_on_what_the_script_asks():
     assert 'loss.backward()\nassert net.weight.grad.isfinite().all(), "net.weight.grad has NaN or Inf"\n' in texts
 
 
+def test_what_a_mask_selects_from_is_not_asserted_on_nor_put_in_its_place():
+    tree = parsed("y = f(x)\nkept = y[mask.bool()]\nlast = y[:, -1]\nsys.exit(int(kept.isnan().any()))\n")
+    values = [(whose(tree.module.body[row]), name, "NaN") for row, name in ((0, "y"), (1, "kept"))]
+    texts = [written(item).text for edit in assertions(tree, values) if (item := edit.make(tree)) is not None]
+    assert any('assert not kept.isnan().any(), "kept has NaN"' in text for text in texts)
+    assert not any("assert not y.isnan().any()" in text or "assert y." in text for text in texts)
+    parts_of = [written(item).text for edit in simpler(tree) if (item := edit.make(tree)) is not None]
+    assert any("last = y\n" in text for text in parts_of)
+    assert not any("kept = y\n" in text for text in parts_of)
+
+
+def test_the_end_may_ask_of_a_part():
+    tree = parsed("y = f(x)\nsys.exit(int(torch.isnan(y[mask.bool()]).any()))\n")
+    texts = [written(item).text for edit in assertions(tree, []) if (item := edit.make(tree)) is not None]
+    assert 'y = f(x)\nassert y[mask.bool()].isfinite().all(), "y[mask.bool()] has NaN or Inf"\n' in texts
+
+
 def test_data_become_tensors_of_their_shape_and_results_of_a_module_do_not():
     tree = parsed("import pandas\nframe = pandas.read_csv('a')\nx = torch.tensor(frame.values)\ny = net(x)\n")
     shapes = {(whose(tree.module.body[row]), name): ((3, 2), "torch.float64") for row, name in ((2, "x"), (3, "y"))}

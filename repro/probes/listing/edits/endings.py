@@ -38,12 +38,15 @@ def _targets(node: ast.stmt) -> Iterator[str]:
 
 def assertions(tree: Tree, bad: Sequence[Bad]) -> Iterator[Edit]:
     """Assertions behind what binds a value that is bad, and in place of what ends the script. A script that ends with a
-    NaN still does so: not each is told by an Inf on the way to it.
+    NaN still does so: not each is told by an Inf on the way to it. Nothing is asked of a value from which the script
+    selects by a mask: what it leaves out may hold a NaN in a sound run.
 
     bad: what binds such a value, in the order in which it was seen.
     """
     end = set(bad[-1][2].split(JOIN)) if bad else set()
-    alike = [(numbers, shown, [kind for kind in held.split(JOIN) if kind in end]) for numbers, shown, held in bad]
+    partly = set(_selected_from(tree))
+    whole = [item for item in bad if item[1] not in partly]
+    alike = [(numbers, shown, [kind for kind in held.split(JOIN) if kind in end]) for numbers, shown, held in whole]
     known = [(numbers, _line(shown, JOIN.join(kinds)), shown) for numbers, shown, kinds in alike if kinds]
     outside = [item for item in known if _depth(tree, item[0]) == 0]
     inside = [item for item in known if _depth(tree, item[0]) > 0]
@@ -79,7 +82,9 @@ def instead_of(raised: str) -> Edit:
 def _line(shown: str, kind: str = "NaN or Inf") -> str:
     """kind: what it must not hold."""
     asked = {"NaN": f"not {shown}.isnan().any()", "Inf": f"not {shown}.isinf().any()"}
-    return f'assert {asked.get(kind, f"{shown}.isfinite().all()")}, "{shown} has {kind}"'
+    said = f"{shown} has {kind}"
+    quoted = repr(said) if '"' in said or "\\" in said else f'"{said}"'
+    return f"assert {asked.get(kind, f'{shown}.isfinite().all()')}, {quoted}"
 
 
 def _ours(line: str) -> list[ast.stmt]:
@@ -181,13 +186,20 @@ def _checked(tree: Tree) -> Iterator[str]:
             continue
         receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
         for item in (*node.args[:1], *([receiver] if receiver is not None else [])):
-            if isinstance(item, (ast.Name, ast.Attribute)) and ast.unparse(item) not in (
-                "torch",
-                "math",
-                "np",
-                "numpy",
-            ):
+            if isinstance(item, (ast.Name, ast.Attribute, ast.Subscript)) and ast.unparse(item) not in LIBRARIES:
                 yield ast.unparse(item)
+
+
+def _selected_from(tree: Tree) -> Iterator[str]:
+    for node in walk(tree.module):
+        if isinstance(node, ast.Subscript) and selects(node):
+            yield ast.unparse(node.value)
+
+
+def selects(node: ast.Subscript) -> bool:
+    """Whether it reads a part by an index that is computed, as by a mask: the whole is something else."""
+    index = walk(node.slice) if isinstance(node.ctx, ast.Load) else ()
+    return any(isinstance(item, (ast.Name, ast.Call, ast.Compare)) for item in index)
 
 
 def _owners(tree: Tree) -> Iterator[str]:

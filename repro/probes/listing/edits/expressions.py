@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from ..text.tree import Tree, children, copied, head_of, is_held, is_ours, number_of, walk
 from .edit import Edit, parts
-from .endings import CHECKS
+from .endings import CHECKS, selects
 
 # What is said to the system stays as it is, or goes as a whole.
 SYSTEM = ("ctypes", "os", "shutil", "signal", "socket", "subprocess")
@@ -160,7 +160,7 @@ def _parts(node: ast.expr, modules: set[str]) -> Iterator[ast.expr]:
         yield from node.values
     elif isinstance(node, ast.IfExp):
         yield from (node.body, node.orelse)
-    elif (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load)) or (
+    elif (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and not selects(node)) or (
         isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and not _is_module(node.value, modules)
     ):
         yield node.value
