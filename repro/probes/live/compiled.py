@@ -30,11 +30,16 @@ def is_tracing() -> bool:
 
 
 def wrappers_of(model: nn.Module) -> list[nn.Module]:
-    """The compiled modules of this process with ``model`` inside."""
+    """The compiled modules of this process with ``model`` inside.
+
+    They refer to their class. All objects there are would be the ones that other threads are just making as well, and
+    those fail where somebody else holds them.
+    """
     kind = getattr(sys.modules.get(FRAMES), "OptimizedModule", None)
     if kind is None:
         return []
-    return [found for found in gc.get_objects() if issubclass(type(found), kind) and inside(found) is model]
+    held = gc.get_referrers(kind, *kind.__subclasses__())
+    return [found for found in held if issubclass(type(found), kind) and inside(found) is model]
 
 
 class _Stance:
