@@ -4,10 +4,10 @@ A field that a step did not fill has its default. ``Number`` fields hold floats;
 strings "nan", "inf" and "-inf", as they travel.
 """
 
-import re
 from typing import Any
 
 from msgspec import field
+from packaging.utils import canonicalize_name
 
 from repro.core.encoding import Number, Record
 from repro.core.records import Outcome
@@ -81,17 +81,12 @@ class Environment(Record, frozen=True, kw_only=True):
 
     def distribution(self, module: str) -> str:
         """The name under which the package of a top-level module is installed, as registries compare it."""
-        return self.modules.get(module) or canonical(module)
+        return self.modules.get(module) or canonicalize_name(module)
 
     def version(self, package: str) -> str | None:
         """The release of an installed package, by that name; None where it is not installed."""
-        known = {canonical(name): version for name, version in {**self.distributions, **self.packages}.items()}
-        return known.get(canonical(package))
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as registries compare it: "typing-extensions" of "typing_extensions"."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+        known = {canonicalize_name(name): version for name, version in {**self.distributions, **self.packages}.items()}
+        return known.get(canonicalize_name(package))
 
 
 # --- files, weights, load --------------------------------------------------------------------------------------------
