@@ -335,7 +335,8 @@ class Script(Section, frozen=True, kw_only=True):
     """The script step: how it ended, and its last lines.
 
     ``unseeded`` names the generators that it draws from and sets no seed of. Of ``further_runs`` of it, unchanged,
-    ``otherwise`` did not end as the first did; ``other_end`` is how.
+    ``otherwise`` did not end as the one that is told of here did; ``other_end`` is how. That is the first run, or one
+    that failed where the first was good, which then is one of the others.
     """
 
     exit_status: int | None = None

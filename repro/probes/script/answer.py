@@ -13,7 +13,7 @@ from ..program.settings import SETTINGS
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
 from . import compiled
-from .chance import LONG, Chance, chance_of, under
+from .chance import LONG, Chance, chance_of, decided_by_draws, failing, under
 from .rounding import Rounded
 from .run import run_plainly
 from .runs import Runs
@@ -30,6 +30,7 @@ class Script:
     watched: Optional[Watched] = None
     found: Optional[Answer] = None
     nonfinite: bool = False
+    unsure: bool = False
     chance: Chance = field(default_factory=Chance)
 
     @property
@@ -39,7 +40,11 @@ class Script:
 
     @property
     def verdict(self) -> str:
-        """An exception that only comes with a NaN or Inf is the fault itself."""
+        """An exception that only comes with a NaN or Inf is the fault itself; ``unsure``: it is bad, and not known why,
+        where another run was good.
+        """
+        if self.unsure:
+            return "skip"
         return "bad" if self.nonfinite else self.runs.plain.verdict
 
     def watch(self) -> Watched:
@@ -65,8 +70,26 @@ def asked(path: str) -> Script:
     chance = Chance() if is_long else chance_of(runs)
     if chance.unseeded and chance.other is not None and chance.seed is not None and plain.verdict != "good":
         runs = under(runs, chance.seed)  # from the numbers with which it fails as it did
-    script = begun(runs)
-    script.chance = chance
+    script = _failing(runs, chance) if plain.verdict == "good" and chance.other is not None else None
+    if script is None:
+        script = begun(runs)
+        script.chance = chance
+    return script
+
+
+def _failing(runs: Runs, chance: Chance) -> Optional[Script]:
+    """A script that was good once and then was not, as seen from a run that was not: bad where what it draws decides,
+    or where a NaN or Inf does; None where that run says nothing of the script.
+    """
+    turned = failing(runs, chance)
+    if turned is None:
+        return None
+    script = begun(turned[0])
+    script.chance = turned[1]
+    if script.runs.plain.verdict != "bad":
+        return script if script.nonfinite else None
+    if not decided_by_draws(*turned):
+        script.unsure = not _is_of_a_value(script)
     return script
 
 
@@ -74,12 +97,12 @@ def begun(runs: Runs) -> Script:
     """What is asked of a script that was run once."""
     script = Script(runs)
     if runs.plain.raised:
-        script.nonfinite = _raises_for_it(script)
+        script.nonfinite = _is_of_a_value(script)
     return script
 
 
-def _raises_for_it(script: Script) -> bool:
-    """Whether the exception that ended the script comes from a NaN or Inf: is it gone where these are repaired?"""
+def _is_of_a_value(script: Script) -> bool:
+    """Whether how the script ended comes from a NaN or Inf: does it end well where these are repaired?"""
     watched = script.watch()
     if not watched.same or watched.seen is None or not watched.seen.candidates:
         return False
@@ -91,8 +114,12 @@ def outcome(script: Script) -> Outcome:
     """The script step."""
     verdict, reason, told = script.runs.plain.outcome
     told.update(script.chance.payload())
+    if script.unsure:
+        return "skip", script.chance.words, told
     if verdict == "good" and script.chance.note:
         return verdict, f"{reason} ({script.chance.note})", told
+    if script.chance.turned:
+        return "bad", f"{reason} ({script.chance.words})", told
     if script.nonfinite:
         return "bad", f"{reason} (it is not raised where the NaN and Inf before it are repaired)", told
     return verdict, reason, told

@@ -28,12 +28,13 @@ LONG = 60.0  # a script that is good and takes so long is not run again for a no
 class Chance:
     """What further runs of a script say of chance.
 
-    unseeded: the generators that it draws from and sets no seed of. asked: the further runs by their seeds. other: the
-    first that did not end as the plain run did; None where all did. seed: the first under which one did.
+    unseeded: the generators that it draws from and sets no seed of. asked: the further runs by their seeds; the plain
+    run is one of them, with none, where another is looked at in its place. other: the first that did not end as the one
+    that is looked at did; None where all did. seed: the first under which one did.
     """
 
     unseeded: tuple[str, ...] = ()
-    asked: tuple[tuple[int, Ran], ...] = ()
+    asked: tuple[tuple[Optional[int], Ran], ...] = ()
     otherwise: int = 0
     other: Optional[Ran] = None
     seed: Optional[int] = None
@@ -47,14 +48,18 @@ class Chance:
         return f"the script does not end the same way twice: {said} ({self.other.verdict}: {self.other.reason})"
 
     @property
+    def turned(self) -> bool:
+        """Whether the plain run was good, and another is looked at in its place."""
+        return any(seed is None for seed, _ in self.asked)
+
+    @property
     def note(self) -> Optional[str]:
         """What is to be said of a script that came out good; None where nothing is."""
-        if not self.unseeded:
-            return None
-        drew = f"it draws random numbers without a seed ({', '.join(self.unseeded)})"
+        drew = f"it draws random numbers without a seed ({', '.join(self.unseeded)})" if self.unseeded else ""
         if self.other is None:
-            return f"{drew}, so another run may end otherwise"
-        return f"{drew}, and another run ended otherwise: {self.other.verdict}: {self.other.reason}"
+            return f"{drew}, so another run may end otherwise" if drew else None
+        ended = f"another run ended otherwise: {self.other.verdict}: {self.other.reason}"
+        return f"{drew}, and {ended}" if drew else ended
 
     def payload(self) -> dict[str, Any]:
         other = None if self.other is None else f"{self.other.verdict}: {self.other.reason}"
@@ -67,7 +72,8 @@ class Chance:
         """Whether a good end with these settings is more than luck: with no seed set, it is good under each of them."""
         if not self.unseeded:
             return True
-        return all(under(runs, seed).run(settings).verdict == "good" for seed, _ in self.asked)
+        seeds = [seed for seed, _ in self.asked if seed is not None]
+        return all(under(runs, seed).run(settings).verdict == "good" for seed in seeds)
 
 
 def under(runs: Runs, seed: int) -> Runs:
@@ -77,7 +83,7 @@ def under(runs: Runs, seed: int) -> Runs:
 
 def chance_of(runs: Runs) -> Chance:
     """How the script ends from other random numbers: once, again where it moves a generator, and under every seed where
-    it sets none itself. Of a script that is good, no more than two runs are asked.
+    it sets none itself. Of a script that is good, no more than two runs are asked, unless one of them was bad.
     """
     begin = time.monotonic()
     asked: list[tuple[int, Ran]] = []
@@ -92,12 +98,37 @@ def chance_of(runs: Runs) -> Chance:
         if number == 1:
             unseeded = tuple(name for name, state in drawn[1].items() if drawn[0].get(name, state) != state)
         late = time.monotonic() - begin > SECONDS
-        if late or (number > 0 and (not unseeded or runs.plain.verdict == "good")):
+        sound = runs.plain.verdict == "good" and all(ran.verdict != "bad" for _, ran in asked)
+        if late or (number > 0 and (not unseeded or sound)):
             break
-    ends = [(seed, ran, _alike(runs.plain, ran)) for seed, ran in asked]
+    return _told(unseeded, tuple(asked), runs.plain)
+
+
+def _told(unseeded: tuple[str, ...], asked: tuple[tuple[Optional[int], Ran], ...], looked_at: Ran) -> Chance:
+    ends = [(seed, ran, _alike(looked_at, ran)) for seed, ran in asked]
     other = next((ran for _, ran, alike in ends if not alike), None)
-    held = next((seed for seed, _, alike in ends if alike), None)
-    return Chance(unseeded, tuple(asked), sum(not alike for *_, alike in ends), other, held)
+    held = next((seed for seed, _, alike in ends if alike and seed is not None), None)
+    return Chance(unseeded, asked, sum(not alike for *_, alike in ends), other, held)
+
+
+def failing(runs: Runs, chance: Chance) -> Optional[tuple[Runs, Chance]]:
+    """The same from a further run that did not end well, for a script whose plain run did; None where all did."""
+    at = next((seed for verdict in ("bad", "skip") for seed, ran in chance.asked if ran.verdict == verdict), None)
+    if at is None:
+        return None
+    looked_at = dict(chance.asked)[at]
+    others = ((None, runs.plain), *((seed, ran) for seed, ran in chance.asked if seed != at))
+    turned = dataclasses.replace(under(runs, at), plain=looked_at)
+    return turned, dataclasses.replace(_told(chance.unseeded, others, looked_at), seed=at)
+
+
+def decided_by_draws(runs: Runs, chance: Chance) -> bool:
+    """Whether the seed of these runs makes the script fail, and another does not: no file of a first run does."""
+    return (
+        bool(chance.unseeded)
+        and any(seed is not None and ran.verdict == "good" for seed, ran in chance.asked)
+        and runs.same(runs.run())
+    )
 
 
 def _alike(one: Ran, two: Ran) -> bool:
