@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import Tensor, nn
 
-from ..model.forward import judged_output, named_outputs, run
+from ..model.forward import judged_pass, named_outputs, run
 from ..model.load import Loaded
 from ..model.ready import Given, left_alone
 from ..observe.screen import in_plain_memory
@@ -259,7 +259,8 @@ def _nodes_before(tensor: Tensor) -> set[Any]:
 
 
 def _is_bad_call(loaded: Loaded, given: Given, cut: Cut) -> bool:
-    return is_bad(judged_output(run(loaded.model, given))[1])
+    name, output, written = judged_pass(loaded.model, given, run(loaded.model, given))
+    return name not in written and is_bad(output)
 
 
 def _batch_dim(model: nn.Module) -> Optional[int]:

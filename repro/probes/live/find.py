@@ -72,7 +72,7 @@ def look_into(loaded: Loaded, given: Given) -> Found:
         if told is not None:
             return Found(loaded, given, None, told, None, before)
         seen = look(loaded.model, given, repeats_good=False)
-        if not seen.bad:
+        if not seen.bad and not seen.written:
             why = "a first pass gave a NaN or Inf, and the same pass made again does not"
             return Found(loaded, given, None, ("skip", why, None), None, before)
         return Found(loaded, given, seen, judge([seen], False), bisect(loaded, [seen]), before)

@@ -2,13 +2,15 @@
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 
 from ..observe.screen import Call, in_plain_memory, screened, spread_of
+from ..observe.written import written_down
 from ..values.figures import describe, digest, is_bad, is_float, same_values, tensors_in, widen
 from ..values.nest import opened
 from .compat import CannotLoad
@@ -31,7 +33,10 @@ OUTPUTS = (
 
 @dataclass(frozen=True)
 class Pass:
-    """The forward passes of one prompt: what was put in, and what was seen."""
+    """The forward passes of one prompt: what was put in, and what was seen.
+
+    written: by the name of an output, how many infinities in it the code writes there itself.
+    """
 
     inputs: Inputs
     output_name: str
@@ -42,10 +47,11 @@ class Pass:
     calls: tuple[Call, ...]
     spread: tuple[dict[str, Any], ...]
     seconds: float
+    written: dict[str, int] = field(default_factory=dict)
 
     @property
     def bad(self) -> bool:
-        return is_bad_figures(self.figures)
+        return is_bad_figures(self.figures) and self.output_name not in self.written
 
     @property
     def uniform(self) -> bool:
@@ -80,14 +86,15 @@ def main_output(output: Any, name: Optional[str] = None) -> tuple[str, Tensor]:
     raise ValueError(f"The model's output has no floating tensor to judge: it is a {type(output).__name__}.")
 
 
-def judged_output(output: Any) -> tuple[str, Tensor]:
+def judged_output(output: Any, written: Container[str] = ()) -> tuple[str, Tensor]:
     """The same; where it is finite, and another of the model's outputs is not, that one: boxes beside classes, a loss
     beside logits.
+
+    written: outputs whose infinities are written there on purpose, which count as finite.
     """
-    name, tensor = main_output(output)
-    if is_bad(tensor):
-        return name, tensor
-    return next(((other, value) for other, value in named_outputs(output).items() if is_bad(value)), (name, tensor))
+    main = main_output(output)
+    candidates = (main, *named_outputs(output).items())
+    return next(((name, value) for name, value in candidates if name not in written and is_bad(value)), main)
 
 
 def named_outputs(output: Any) -> dict[str, Tensor]:
@@ -146,13 +153,13 @@ def look(model: nn.Module, inputs: Inputs, repeats_good: bool = True) -> Pass:
             if refused is None:
                 raise
             raise CannotLoad(refused) from error
-        name, output = judged_output(ran)
+    name, output, written = judged_pass(model, inputs, ran)
     calls = screen.calls()
     figures = describe(output)
     rows: list[dict[str, Any]] = []
     begin = time.monotonic()
     again = None
-    if is_bad_figures(figures):
+    if is_bad_figures(figures) and name not in written:
         with spread_of(model) as rows, screened(model) as whole:
             _, again = main_output(run(model, inputs), name)
         within = whole.calls()
@@ -162,7 +169,20 @@ def look(model: nn.Module, inputs: Inputs, repeats_good: bool = True) -> Pass:
     seconds = time.monotonic() - begin
     ratio = entropy_ratio(output) if name.endswith("logits") else None
     equal = None if again is None else same_values(output, again)
-    return Pass(inputs, name, output, figures, ratio, equal, tuple(calls), tuple(rows), seconds)
+    return Pass(inputs, name, output, figures, ratio, equal, tuple(calls), tuple(rows), seconds, written)
+
+
+def judged_pass(model: nn.Module, inputs: Inputs, ran: Any) -> tuple[str, Tensor, dict[str, int]]:
+    """Name and output that are judged of a pass that gave ``ran``; by the names of the outputs whose infinities the
+    code writes there itself, how many these are. Only where an output is not finite the pass is made again.
+    """
+    name, output = judged_output(ran)
+    if not is_bad(output):
+        return name, output, {}
+    outputs, main = named_outputs(ran), main_output(ran)[0]
+    names = written_down(model, lambda: named_outputs(run(model, inputs)), outputs, main)
+    written = {other: int(torch.isinf(outputs[other]).sum()) for other in outputs if other in names}
+    return (*judged_output(ran, written), written)
 
 
 def record(seen: Pass) -> dict[str, Any]:
@@ -205,6 +225,9 @@ def judge(passes: list[Pass], random_weights: bool) -> tuple[str, str, dict[str,
         return "skip", f"{worst.output_name} has no element, so nothing could be judged", payload
     verb = "are" if worst.output_name.endswith("s") and not worst.output_name.endswith("ss") else "is"
     reason = f"{worst.output_name} {verb} finite, {worst.figures['min']:.6g} to {worst.figures['max']:.6g}"
+    if worst.written:
+        of = " and ".join(f"{count:,} in {name}" for name, count in worst.written.items())
+        reason += f"; beside infinities that the code writes there itself, as a mask does ({of})"
     without = passes[0].inputs.without
     if without:
         reason += "; without {}, which the model takes as well".format(" and ".join(without))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..model.ablations import ABLATIONS, NotApplicable, SameAsCase
-from ..model.forward import Pass, bad_words, is_bad_figures, judged_output
+from ..model.forward import Pass, bad_words, is_bad_figures, judged_pass
 from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
@@ -34,7 +34,7 @@ def check(name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], c
     try:
         with ablation(loaded, tuple(inputs), case) as setting:
             try:
-                outputs = [judged_output(run_model(loaded.model, made))[1] for made in setting.inputs]
+                judged = [judged_pass(loaded.model, made, run_model(loaded.model, made)) for made in setting.inputs]
             except Exception as error:
                 if not setting.may_refuse:
                     raise
@@ -44,8 +44,9 @@ def check(name: str, loaded: Loaded, passes: list[Pass], inputs: list[Inputs], c
         return "skip", str(error) or "the case has this setting itself", payload
     except NotApplicable as error:
         return "skip", str(error), payload
+    outputs = [output for _, output, _ in judged]
     figures = [describe(output) for output in outputs]
-    bad = [is_bad_figures(row) for row in figures]
+    bad = [is_bad_figures(row) and name not in written for row, (name, _, written) in zip(figures, judged)]
     payload["logits"] = figures[bad.index(True) if any(bad) else 0]
     if passes and len(passes) == len(outputs):
         payload["equal_to_case"] = all(same_values(seen.output, output) for seen, output in zip(passes, outputs))

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from ..model.forward import bad_words, is_bad_figures, judged_output
+from ..model.forward import bad_words, is_bad_figures, judged_pass
 from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
@@ -124,10 +124,11 @@ def of_model(loaded: Loaded, inputs: Inputs) -> Outcome:
     try:
         with watched_everywhere(Watch(trace.visit, OUTSIDE), names):
             output = run_model(loaded.model, inputs)
-        name, judged = judged_output(output)
+        name, judged, written = judged_pass(loaded.model, inputs, output)
         figures = describe(judged)
-        verdict = "bad" if is_bad_figures(figures) else "good"
-        reason = f"{name}: {bad_words(figures)}" if verdict == "bad" else f"{name}: all finite"
+        verdict = "bad" if is_bad_figures(figures) and name not in written else "good"
+        finite = "no NaN or Inf but what the code writes there itself" if written else "all finite"
+        reason = f"{name}: {bad_words(figures)}" if verdict == "bad" else f"{name}: {finite}"
     except Exception as raised:  # noqa: BLE001 - the model's own code may raise anything: the rows so far stay
         verdict, reason = "skip", in_words(raised)
     return verdict, f"{counted(trace)}; {reason}", trace.payload(names.classes, loaded.class_name, verdict)

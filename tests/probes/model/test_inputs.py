@@ -236,9 +236,9 @@ def test_the_seeded_length_is_a_prime_that_is_no_size_of_a_layer():
     assert families.LENGTH not in {families.HIDDEN, families.INNER, families.HEADS, families.KV_HEADS, families.VOCAB}
 
 
-def test_distributions_are_validated_again_once_the_last_of_several_threads_is_through():
+def test_distributions_are_validated_again_once_the_last_of_several_threads_is_through(monkeypatch):
     kind = torch.distributions.Distribution
-    assert kind._validate_args is True
+    monkeypatch.setattr(kind, "_validate_args", True)  # PyTorch's compiler ends it for good, if another test imports that
     one, two = unvalidated(), unvalidated()
     with contextlib.ExitStack() as around:
         around.enter_context(one)
