@@ -536,7 +536,9 @@ ADDED = 4.0
 class Rounding(Record, frozen=True, kw_only=True):
     """Of a script without NaN: the operator farthest from float64, in units of its dtype's rounding.
 
-    ``drawn``: those of ``not_judged`` that draw random numbers. ``apart``: how far the two tensors that the script
+    ``drawn``: those of ``not_judged`` that draw random numbers. ``of_itself``: operators whose float64 is their own: in
+    float64 already, or of a library of the program's. ``wrapped``: what is said of the first operation on integers that
+    went beyond their dtype. ``apart``: how far the two tensors that the script
     compared last are from each other, in units of the coarsest dtype of the run. ``nonfinite``: whether an operator
     got or gave a NaN or Inf, of which float64 of the same operator is no judge.
     """
@@ -544,6 +546,8 @@ class Rounding(Record, frozen=True, kw_only=True):
     within: bool | None = None
     operators: int | None = None
     not_judged: tuple[str, ...] = ()
+    of_itself: tuple[str, ...] = ()
+    wrapped: str | None = None
     drawn: tuple[str, ...] = ()
     apart: float | None = None
     op: str | None = None
@@ -564,7 +568,8 @@ class Rounding(Record, frozen=True, kw_only=True):
     @property
     def explains_all(self) -> bool:
         """Whether every operator was held against float64 and is within what its dtype allows, and that is enough."""
-        return bool(self.within) and not self.not_judged and not self.is_more and not self.nonfinite
+        left = self.not_judged or self.wrapped or self.is_more or self.nonfinite
+        return bool(self.within) and not left
 
 
 class Bisect(Section, frozen=True, kw_only=True):

@@ -26,6 +26,8 @@ PARTS = {
 """Ablations of a script that leave out a part of PyTorch which must not change a result."""
 LAYERS = frozenset({"eager", "aot_eager", "inductor"})
 """Backends of torch.compile that are PyTorch's own."""
+NAMES = 4
+"""How many operators a sentence names."""
 NEAR = 16.0
 """A weight within this factor of the dtype's largest number is near it. Trained weights are far smaller."""
 WIDEST = 3.38e38
@@ -352,15 +354,22 @@ def _right_for_its_inputs(answer: Answer) -> Owner | None:
     found = None if answer.bisect is None else answer.bisect.rounding
     if found is None or not found.within or answer.origin is not None:
         return None
-    unknown = [name for name in found.not_judged if name not in found.drawn]
+    unknown = sorted({*found.not_judged, *found.of_itself} - {*found.drawn})
     reason = f"Each of {found.operators} operators is right for the inputs that it got, within rounding of float64."
     if found.drawn:
         reason += f" {listed(list(found.drawn))} draw{'s' if len(found.drawn) == 1 else ''} random numbers."
     if found.is_more:
         units = plain(found.apart or 0.0, 2)
         reason += f" What is compared last differs by {units} units of rounding, more than they add up to."
+    if found.wrapped is not None:
+        return Owner(
+            None,
+            f"{reason} {sentence(found.wrapped)}: it went beyond the integers of its dtype.",
+            "Cast to a wider dtype before the operation, unless it is meant.",
+        )
     if unknown:
-        reason += f" Not judged: {listed(unknown)}."
+        names = unknown if len(unknown) <= NAMES else [*unknown[: NAMES - 1], many(len(unknown) - NAMES + 1, "other")]
+        reason += f" Not judged, or held against themselves alone: {listed(names)}."
         return Owner(None, f"{reason} The difference comes from these, or from what the script passes in.")
     if found.nonfinite:
         return Owner(
@@ -373,7 +382,8 @@ def _right_for_its_inputs(answer: Answer) -> Owner | None:
     return Owner(
         None,
         f"{reason} So the difference comes from what the script passes to them, and from no operator.",
-        "Look at the arguments that differ between the two that are compared: masks, positions, order, padding.",
+        "Look at the arguments that differ between the two that are compared: masks, positions, indices that repeat, "
+        "order, padding.",
     )
 
 

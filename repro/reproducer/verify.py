@@ -43,10 +43,16 @@ def refuse(event, given):
 
 def end(kind, error, trace):
     sys.__excepthook__(kind, error, trace)
-    while trace.tb_next:
+    behind = None
+    while trace:
+        module, name = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_frame.f_code.co_filename
+        if name == sys.argv[0]:
+            behind = []
+        elif behind is not None and module not in ("contextlib", "functools"):
+            behind.append(module)
         trace = trace.tb_next
-    own = kind is AssertionError and trace.tb_frame.f_code.co_filename == sys.argv[0]
-    sys.exit({BAD} if own else {UNCAUGHT})
+    own = behind == [] or (behind and not {{"testing", "unittest", "_pytest"}}.isdisjoint(behind[0].split(".")))
+    sys.exit({BAD} if kind is AssertionError and own else {UNCAUGHT})
 
 sys.addaudithook(refuse)
 sys.excepthook = end
@@ -55,8 +61,8 @@ with open(sys.argv[0], encoding="utf-8") as stream:
     code = compile(stream.read(), sys.argv[0], "exec")
 exec(code, {{"__name__": "__main__", "__file__": sys.argv[0], "__builtins__": __builtins__}})
 """
-"""Runs a script as ``__main__`` without network. An assertion of the script's own that fails is its fault; any other
-uncaught exception is told from that.
+"""Runs a script as ``__main__`` without network. An assertion of the script's own that fails is its fault, and so is
+one of torch.testing and the like that it calls; any other uncaught exception is told from that.
 Source of the events' names: https://docs.python.org/3/library/audit_events.html"""
 KEPT = (
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "WINDIR", "COMSPEC", "PATHEXT", "LD_LIBRARY_PATH",

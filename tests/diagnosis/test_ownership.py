@@ -422,7 +422,10 @@ def test_a_tensor_that_the_file_lacks_is_the_checkpoints_where_its_configuration
          "aten.normal_.default draws random numbers."),
         ({"apart": 3.0, "not_judged": ("aten.normal_.default",), "drawn": ("aten.normal_.default",)}, False,
          "comes from rounding, or from what the script passes to them."),
-        ({"apart": 5e6, "not_judged": ("mine.op.default",)}, False, "Not judged: mine.op.default."),
+        ({"apart": 5e6, "not_judged": ("mine.op.default",)}, False, "held against themselves alone: mine.op.default."),
+        ({"apart": 5e6, "of_itself": ("mine.op.default",)}, False, "held against themselves alone: mine.op.default."),
+        ({"apart": 3.0, "wrapped": "aten.sub.Tensor in uint8 (a.py:3) gives 246 where -10 is right"}, False,
+         "gives 246 where -10 is right: it went beyond the integers of its dtype."),
     ],
 )  # fmt: skip
 def test_where_all_operators_are_right_it_is_said_where_the_difference_comes_from(changed, rounding, says):

@@ -21,6 +21,13 @@ def run(text, **options):
 MARK = "import os, sys\nif os.path.exists({0!r}): sys.exit(0)\nopen({0!r}, 'w').close()\nsys.exit(1)"
 """Ends with 1 when it is run first, and with 0 from then on."""
 
+A_LIBRARY = """
+import types
+made = types.ModuleType("made")
+exec(compile("def f(): assert False, 'of a library'", "made.py", "exec"), vars(made))
+made.f()
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "statuses", "reason"),
@@ -31,8 +38,9 @@ MARK = "import os, sys\nif os.path.exists({0!r}): sys.exit(0)\nopen({0!r}, 'w').
         (MARK, (1, 0, 0), "The runs disagree: exit statuses 1, 0, 0."),
         ("assert 1 == 2, 'the fault'", (1, 1, 1),
          "Run 3 times in a clean interpreter, with exit status 1 each time: the fault is there."),
-        ("import unittest\nunittest.TestCase().fail('a library')", (70,),
-         "It raised an exception that it did not catch: AssertionError: a library."),
+        ("import unittest\nunittest.TestCase().assertEqual(1, 2)", (1, 1, 1),
+         "Run 3 times in a clean interpreter, with exit status 1 each time: the fault is there."),
+        (A_LIBRARY, (70,), "It raised an exception that it did not catch: AssertionError: of a library."),
         ("import no_such_package", (70,),
          "It raised an exception that it did not catch: ModuleNotFoundError: No module named 'no_such_package'."),
         ("import sys\nsys.exit(125)", (125,), "It could not tell: exit status 125."),

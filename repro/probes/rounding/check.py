@@ -111,6 +111,9 @@ class Rounding:
         part = part_of(func, args, call.kwargs, seed, None, self._small) if call.writes else None
         result = call.run()
         floats = [tensor for tensor in tensors_in(result) if is_float(tensor) and unreadable(tensor) is None]
+        if not floats and call.writes:  # it gives nothing back, as a fused optimizer does: what it wrote is its result
+            written = written_by(func, call.args, call.kwargs)
+            floats = [tensor for tensor in written if is_float(tensor) and unreadable(tensor) is None]
         if not floats or (not call.writes and all(is_view(call, tensor) for tensor in floats)):
             return result
         self._look_for_birth(call, args, floats)

@@ -51,7 +51,7 @@ def mechanism_of(departure: Departure) -> Found:
         actual, reference = torch.where(defined, actual, 0.0), torch.where(defined, reference, 0.0)
     finite = torch.isfinite(actual) & torch.isfinite(reference)
     actual, reference = torch.where(finite, actual, 0.0), torch.where(finite, reference, 0.0)
-    for rule in (_strides, _argument, _factor, _elsewhere, _saturated, _narrow):
+    for rule in (_strides, _argument, _untouched, _factor, _elsewhere, _saturated, _narrow):
         found = rule(departure, actual, reference)
         if found is not None:
             return found
@@ -181,10 +181,18 @@ def _with(part: Part, position: int, name: str, value: Any, keyword: bool) -> Pa
 # --- another number, another place -------------------------------------------------------------------------------
 
 
+def _untouched(departure: Departure, actual: Tensor, reference: Tensor) -> Optional[Found]:
+    """An argument as it was given."""
+    for tensor in tensors_in((departure.part.args, departure.part.kwargs)):
+        if tensor.shape == actual.shape and torch.equal(tensor.detach().cpu().to(actual.dtype), actual):
+            return "kernel", "it gives the very numbers that it was given"
+    return None
+
+
 def _factor(departure: Departure, actual: Tensor, reference: Tensor) -> Optional[Found]:
-    """All numbers times one factor, or with one number added."""
+    """All numbers times one factor, or with one number added; not told of one and the same number throughout."""
     square = float((reference * reference).sum())
-    if actual.numel() < 2 or square == 0:
+    if square == 0 or reference.unique().numel() < 2:
         return None
     factor = float((actual * reference).sum()) / square
     if abs(factor) > 1e-6 and _explains(departure, actual, factor * reference, reference):

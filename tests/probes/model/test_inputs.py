@@ -238,7 +238,9 @@ def test_the_seeded_length_is_a_prime_that_is_no_size_of_a_layer():
 
 def test_distributions_are_validated_again_once_the_last_of_several_threads_is_through(monkeypatch):
     kind = torch.distributions.Distribution
-    monkeypatch.setattr(kind, "_validate_args", True)  # PyTorch's compiler ends it for good, if another test imports that
+    monkeypatch.setattr(
+        kind, "_validate_args", True
+    )  # PyTorch's compiler ends it for good, if another test imports that
     one, two = unvalidated(), unvalidated()
     with contextlib.ExitStack() as around:
         around.enter_context(one)

@@ -43,6 +43,39 @@ sys.exit(1 if x.abs().max() > 0 else 0)
 """
 
 
+IN_PLACE = """
+import sys, torch, warnings
+warnings.simplefilter("ignore")
+library = torch.library.Library("aten", "IMPL")
+def made(weights, *_, **__):  # gives nothing back, right or wrong
+    WHAT
+library.impl("_fused_sgd_", made, "CPU")
+weight = torch.nn.Parameter(torch.ones(4))
+optimizer = torch.optim.SGD([weight], lr=0.5, fused=True)
+weight.grad = torch.ones(4)
+optimizer.step()
+library._destroy()
+sys.exit(0 if weight[0].item() == EXPECTED else 1)
+"""
+OF_A_LIBRARY = """
+import torch
+@torch.library.custom_op("mine::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+torch.testing.assert_close(twice(torch.ones(3)), torch.full((3,), 2.0))
+"""
+INTEGERS = """
+import sys, torch
+older, newer = torch.full((2,), 200, dtype=torch.DTYPE), torch.full((2,), 190, dtype=torch.DTYPE)
+moved = (newer - older).float().mul(2)
+sys.exit(1)
+"""
+WITHOUT_ANY = """
+import torch
+torch.testing.assert_close(torch.ones(2) + 1, torch.zeros(2))
+"""
+
+
 def look(folder, text):
     path = folder / "asks.py"
     path.write_text(text, "utf-8")
@@ -100,3 +133,38 @@ def test_how_far_the_two_are_apart_that_are_compared_is_measured(tmp_path, check
     payload = look(tmp_path, text)[2]
     expected = apart / (5.0 * torch.finfo(torch.float32).eps)
     assert payload["rounding"]["apart"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected", "verdict"), [("pass", "0.5", "bad"), ("weights[0].sub_(0.5)", "0.25", "skip")]
+)
+def test_an_operator_that_gives_nothing_back_is_held_by_what_it_writes(tmp_path, what, expected, verdict):
+    found, _, payload = look(tmp_path, IN_PLACE.replace("WHAT", what).replace("EXPECTED", expected))
+    assert found == verdict
+    assert payload["rounding"]["op"] == "aten._fused_sgd_.default"
+    assert payload["rounding"]["not_judged"] == []
+    if verdict == "bad":
+        assert (payload["origin"]["value"], payload["origin"]["reference_value"]) == (1.0, 0.5)
+        assert (payload["origin"]["mechanism"], payload["origin"]["note"]) == (
+            "kernel", "it gives the very numbers that it was given",
+        )  # fmt: skip
+
+
+def test_an_operator_of_a_library_is_held_against_itself_and_that_is_said(tmp_path):
+    rounding = look(tmp_path, OF_A_LIBRARY)[2]["rounding"]
+    assert (rounding["within"], rounding["of_itself"]) == (True, ["mine.twice.default"])
+
+
+@pytest.mark.parametrize(("dtype", "gives"), [("uint8", 246), ("int8", None), ("int16", None), ("int64", None)])
+def test_integers_that_go_beyond_their_dtype_are_named(tmp_path, dtype, gives):
+    values = INTEGERS.replace("200", "100").replace("190", "90") if dtype == "int8" else INTEGERS
+    _, reason, payload = look(tmp_path, values.replace("DTYPE", dtype))
+    said = payload["rounding"]["wrapped"]
+    assert said == (gives and f"aten.sub.Tensor in {dtype} (asks.py:4) gives {gives} where -10 is right")
+    assert said is None or said in reason
+
+
+def test_what_a_comparison_computes_for_its_message_is_none_of_the_scripts(tmp_path):
+    """It divides by 0 where 0 is expected."""
+    rounding = look(tmp_path, WITHOUT_ANY)[2]["rounding"]
+    assert (rounding["operators"], rounding["nonfinite"]) == (1, False)
