@@ -39,7 +39,9 @@ def repeated(path: Path, text: str, times: int, end: str = "") -> None:
 def fuzz(place: Path, tests: str) -> Iterator[str]:
     """A reader's fuzzer with the number of inputs that the session asks for."""
     examples = os.environ.get("REPRO_FUZZ_EXAMPLES", "10000")
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"tests/attacks/fuzz/{tests}"]
+    # Where pytest is forked, what it would rewrite has been imported.
+    options = ["-q", "-n0", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    command = [sys.executable, "-m", "pytest", *options, f"tests/attacks/fuzz/{tests}"]
     env = {
         **os.environ, "REPRO_FUZZ_EXAMPLES": examples, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8",
         "TMPDIR": str(place),

@@ -123,8 +123,6 @@ class World:
         kit = View.taken(env, _is_ours)
         _import(TESTS)
         tests = View.taken(env, _is_ours)
-        for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-            one.atexit = False  # PyTorch takes its operators apart again, which nobody sees
         host.put()  # most of the copies are hosts
         return World(env, path, own, host, kit, tests, dict(_compiled(of_kit)))
 
@@ -229,11 +227,26 @@ def _renew(world: World, view: View, command: Command, env: Mapping[str, str]) -
     logging.root.setLevel(logging.WARNING)
     logging.captureWarnings(False)
     tempfile.tempdir = None
+    _endings()
     concurrent.futures.thread._threads_queues.clear()  # type: ignore[attr-defined] # of threads that were not copied
     zipimport._zip_directory_cache.clear()  # type: ignore[attr-defined]
     _chance_and_threads(world, env)
     zipimport._compile_source = _compiling(world.codes)  # type: ignore[attr-defined]
     subprocess._fork_exec = _forking(world)  # type: ignore[attr-defined]
+
+
+def _endings() -> None:
+    """What is done at the end is what this process will have asked for: the folders that another one would remove are
+    that one's. Of the libraries' own, PyTorch takes its operators apart again, which nobody sees.
+    """
+    atexit._clear()
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+    for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        one.atexit = False
+    atexit.register(logging.shutdown)
+    if processes := sys.modules.get("multiprocessing.util"):
+        processes._finalizer_registry.clear()
+        atexit.register(processes._exit_function)
 
 
 def _signals() -> None:
