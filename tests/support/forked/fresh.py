@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import types
 import warnings
 import weakref
@@ -52,6 +53,8 @@ TESTS = ("hypothesis", "hypothesis.strategies", "pytest", "_pytest.main")
 PR_SET_PDEATHSIG = 1
 _kept: list[Any] = []
 """What a process had before: its files have the numbers of others now, and must never be closed."""
+UNBUFFERED = bool(os.environ.get("PYTHONUNBUFFERED"))
+"""Whether this interpreter was started so; one of another kind is never asked for."""
 UNSEEN = (signal.SIGKILL, signal.SIGSTOP)
 
 
@@ -198,6 +201,8 @@ def become(world: World, command: Command | None, cwd: str | None, env: Mapping[
         _renew(world, view, command, env)
         _write_words(command.words)
         status = contextvars.Context().run(_ended, lambda: _run(command))
+    except BaseException:  # noqa: BLE001 - a fault of this module, which whoever has asked should see
+        os.write(2, f"it could not be forked: {traceback.format_exc()}".encode())
     finally:
         os._exit(status)
 
@@ -219,8 +224,8 @@ def _renew(world: World, view: View, command: Command, env: Mapping[str, str]) -
     sys.orig_argv = list(command.words)
     sys._xoptions.clear()
     sys._xoptions.update({option[3:]: True for option in command.options if option.startswith("-X ")})
-    sys.dont_write_bytecode = "-B" in command.options
-    _streams(utf8="-X utf8" in command.options)
+    sys.dont_write_bytecode = "-B" in command.options or bool(sys.flags.dont_write_bytecode and not command.isolated)
+    _streams(utf8="-X utf8" in command.options, unbuffered=UNBUFFERED and not command.isolated)
     sys.excepthook, sys.unraisablehook = sys.__excepthook__, sys.__unraisablehook__
     threading.excepthook = threading.__excepthook__
     logging.root.handlers.clear()
@@ -270,8 +275,8 @@ def _stderr() -> None:
     raw = io.FileIO(2, "w", closefd=False)
     raw.name = "<stderr>"
     stream = io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=sys.__stderr__.encoding, errors="backslashreplace", newline="\n",
-        line_buffering=True,
+        raw if UNBUFFERED else io.BufferedWriter(raw), encoding=sys.__stderr__.encoding,  # type: ignore[type-var]
+        errors="backslashreplace", newline="\n",
     )  # fmt: skip
     stream.mode = "w"
     sys.stderr = sys.__stderr__ = stream
@@ -280,21 +285,22 @@ def _stderr() -> None:
         os.close(end)
 
 
-def _streams(*, utf8: bool) -> None:
+def _streams(*, utf8: bool, unbuffered: bool) -> None:
     """New ones; but for stderr, which libraries have kept, and which has nothing in it."""
     error = "surrogateescape" if utf8 else sys.__stdout__.errors
     for number, name in enumerate(("stdin", "stdout")):
         raw = io.FileIO(number, "w" if number else "r", closefd=False)
         raw.name = f"<{name}>"
-        buffer = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
+        buffer: Any = io.BufferedReader(raw) if not number else raw if unbuffered else io.BufferedWriter(raw)
         stream = io.TextIOWrapper(
             buffer, encoding="utf-8" if utf8 else sys.__stdout__.encoding, errors=error, newline="\n" if number else None,
-            line_buffering=os.isatty(number),
+            line_buffering=os.isatty(number) and not unbuffered, write_through=unbuffered,
         )  # fmt: skip
         stream.mode = "w" if number else "r"
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.stderr = sys.__stderr__
+    sys.stderr.reconfigure(line_buffering=not unbuffered, write_through=unbuffered)  # type: ignore[union-attr]
 
 
 def _chance_and_threads(world: World, env: Mapping[str, str]) -> None:
@@ -395,8 +401,10 @@ def _ended(run: Callable[[], None]) -> int:
         if stream is not None and not stream.closed:
             try:
                 stream.flush()
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
                 status = 120
+                if stream is sys.stdout and sys.stderr is not None:
+                    print(f"Exception ignored in: {stream!r}\n{type(error).__name__}: {error}", file=sys.stderr)
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
