@@ -120,7 +120,7 @@ def _yaml(text: str, name: str) -> tuple[Tree, list[str]]:
 
 
 def _bounded(loader: Any) -> Any:
-    """A loader that refuses deep lists and objects as soon as they open: its work grows with the square of the depth."""
+    """A loader that refuses deep lists and objects as they open: its work grows with the square of the depth."""
     opened = loader.fetch_flow_collection_start
 
     def open_if_not_too_deep(token: Any) -> None:

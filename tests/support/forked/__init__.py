@@ -11,6 +11,8 @@ What is not the same: how the interpreter itself begins and ends, what it takes 
 the variables when they are imported. Tests of that start it as a user does; so does everything that is not known to be
 equal (``command``), on any system but Linux as well. The product knows nothing of this.
 
+    forked.start(env)                the server
+    forked.allowed(True)             within it,
     forked.popen(command, **how)     as subprocess.Popen
     forked.run(command, **how)       as subprocess.run
     forked.words()                   the words for ``repro`` in a line of a shell
@@ -61,7 +63,7 @@ class Usage:
 
 usage = Usage()
 _server: Server | None = None
-_allowed = True
+_allowed = False
 
 
 def start(env: Mapping[str, str]) -> None:
@@ -128,7 +130,7 @@ def words() -> list[str]:
 
 @contextlib.contextmanager
 def allowed(on: bool) -> Iterator[None]:
-    """Within it, whether anything is forked at all."""
+    """Within it, whether anything is forked; outside of it, nothing is."""
     global _allowed
     before, _allowed = _allowed, on
     try:

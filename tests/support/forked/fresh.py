@@ -339,7 +339,9 @@ def _forking(world: World) -> Callable[..., int]:
         env = dict(os.environ)
         if env_list is not None:
             env = dict(os.fsdecode(item).split("=", 1) for item in env_list)
-        plain = close_fds and len(fds) == 1 and (group, gid, gids, uid, umask, before) == (-1, None, None, None, -1, None)
+        plain = (
+            close_fds and len(fds) == 1 and (group, gid, gids, uid, umask, before) == (-1, None, None, None, -1, None)
+        )
         if command is None or not plain or not fits(command, env, world.env):
             return original(*given)  # type: ignore[no-any-return]
         pid = os.fork()
