@@ -60,7 +60,7 @@ UNSEEN = (signal.SIGKILL, signal.SIGSTOP)
 
 @dataclass(frozen=True)
 class View:
-    """What one kind of process has imported: modules, finders, filters of warnings; and variables that importing set."""
+    """What one kind of process has imported: modules, finders, filters of warnings; and the variables that this set."""
 
     modules: Mapping[str, types.ModuleType]
     finders: Sequence[Any]
@@ -78,8 +78,7 @@ class View:
         """Make this process's modules those of the view. What differs is touched alone: memory that is written to is
         memory of its own.
         """
-        for name in sys.modules.keys() - self.modules.keys():
-            _kept.append(sys.modules.pop(name))
+        _kept.extend([sys.modules.pop(name) for name in sys.modules.keys() - self.modules.keys()])
         sys.modules.update({name: module for name, module in self.modules.items() if name not in sys.modules})
         sys.meta_path[:] = self.finders
         warnings.filters[:] = list(self.filters)  # type: ignore[index]
@@ -111,7 +110,7 @@ class World:
         """Import what the host and the kit import, and keep how it was in between."""
         _stderr()
         env, path = dict(os.environ), [place for place in sys.path if place]
-        own = [os.path.abspath(place) for place in env.get("PYTHONPATH", "").split(os.pathsep) if place]  # noqa: PTH100
+        own = [os.path.abspath(place) for place in env.get("PYTHONPATH", "").split(os.pathsep) if place]
         sources = sorted((ROOT / "repro").rglob("*.py"))
         of_kit = [path for path in sources if path.is_relative_to(ROOT / "repro" / "probes")]
         for source in sources:
@@ -293,8 +292,9 @@ def _streams(*, utf8: bool, unbuffered: bool) -> None:
         raw.name = f"<{name}>"
         buffer: Any = io.BufferedReader(raw) if not number else raw if unbuffered else io.BufferedWriter(raw)
         stream = io.TextIOWrapper(
-            buffer, encoding="utf-8" if utf8 else sys.__stdout__.encoding, errors=error, newline="\n" if number else None,
-            line_buffering=os.isatty(number) and not unbuffered, write_through=unbuffered,
+            buffer, encoding="utf-8" if utf8 else sys.__stdout__.encoding, errors=error,
+            newline="\n" if number else None, line_buffering=os.isatty(number) and not unbuffered,
+            write_through=unbuffered,
         )  # fmt: skip
         stream.mode = "w" if number else "r"
         setattr(sys, name, stream)
@@ -339,9 +339,7 @@ def _forking(world: World) -> Callable[..., int]:
         env = dict(os.environ)
         if env_list is not None:
             env = dict(os.fsdecode(item).split("=", 1) for item in env_list)
-        plain = (
-            close_fds and len(fds) == 1 and (group, gid, gids, uid, umask, before) == (-1, None, None, None, -1, None)
-        )
+        plain = close_fds and len(fds) == 1 and [group, gid, gids, uid, umask, before] == [-1, *[None] * 3, -1, None]
         if command is None or not plain or not fits(command, env, world.env):
             return original(*given)  # type: ignore[no-any-return]
         pid = os.fork()

@@ -59,7 +59,7 @@ def main():
     """Ask for ``python -m repro`` with these arguments; signals go on to it, and its end is this process's end."""
     place, *arguments = sys.argv[1:]
     command = [sys.executable, "-m", "repro", *arguments]
-    connection, pid = ask(place, command, os.getcwd(), dict(os.environ), [0, 1, 2])
+    connection, pid = ask(place, command, os.getcwd(), dict(os.environ), [0, 1, 2])  # noqa: PTH109 - little is imported
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.kill(pid, number))
     status, *_ = ended(connection)
