@@ -43,7 +43,7 @@ print(json.dumps({
     "faults": faulthandler.is_enabled(), "options": dict(sys._xoptions), "bytecode": sys.dont_write_bytecode,
     "recursion": sys.getrecursionlimit(), "limits": [resource.getrlimit(n) for n in range(16)],
     "folder": tempfile.gettempdir(), "torch": "torch" in sys.modules, "name": __name__,
-    "finders": len(sys.meta_path), "traced": sys.gettrace() is None and sys.getprofile() is None,
+    "traced": sys.gettrace() is None and sys.getprofile() is None,
 }))  # repro.cli.main
 """
 ENDS = {
@@ -56,6 +56,7 @@ ENDS = {
     "a hook": "import sys\ndef hook(*_): sys.exit(9)\nsys.excepthook = hook\nraise ValueError",
     "what waits": "import atexit, threading, time; atexit.register(print, 'late')\n"
                   "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()",
+    "a library": "import scipy.stats, numpy as n; print(n.ones(2).sum(), n.__spec__.name, scipy.stats.norm.cdf(0))",
     "a closed stream": "import os; print('nobody'); os.close(1)",
 }  # fmt: skip
 

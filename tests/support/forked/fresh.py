@@ -15,7 +15,8 @@ import contextvars
 import ctypes
 import faulthandler
 import gc
-import importlib
+import importlib.abc
+import importlib.machinery
 import io
 import logging
 import os
@@ -32,7 +33,7 @@ import warnings
 import weakref
 import zipimport
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -125,7 +126,9 @@ class World:
         kit = View.taken(env, _is_ours)
         _import(TESTS)
         tests = View.taken(env, _is_ours)
-        host.put()  # most of the copies are hosts
+        # Most of the copies are hosts.
+        host = replace(host, finders=(_Hidden(kit), *host.finders))
+        host.put()
         return World(env, path, own, host, kit, tests, dict(_compiled(of_kit)))
 
     def view(self, command: Command) -> View:
@@ -134,6 +137,28 @@ class World:
             return self.tests
         is_host = command.what == "repro" or "repro.cli.main" in command.what
         return self.host if is_host else self.kit
+
+
+class _Hidden(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds what was imported in advance and is not seen: a library such as NumPy cannot be loaded twice."""
+
+    def __init__(self, view: View) -> None:
+        self.modules = view.modules
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """For the import system."""
+        return importlib.machinery.ModuleSpec(name, self) if name in self.modules else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        """The module as it is; what it says of itself is its own."""
+        module = self.modules[spec.name]
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """It has been executed."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
 
 
 def _is_ours(name: str) -> bool:
