@@ -4,9 +4,11 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import forked
 from support.verdicts import verdicts_fit_the_schema  # noqa: F401 - a fixture of every test
 
 # Set before anything imports huggingface_hub, which reads them once. Child processes inherit them.
@@ -21,6 +23,20 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 for _inherited in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_MODULES_CACHE", "HF_TOKEN"):
     os.environ.pop(_inherited, None)
+
+_ROOT = Path(__file__).parents[1]
+_VARIABLES = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONIOENCODING": "utf-8"}
+"""What tests start interpreters with, but for what a test adds."""
+
+
+@pytest.fixture(scope="module")
+def forked_interpreters() -> Iterator[None]:
+    """In the tests of a file, ``repro`` and its kit are forked off a process that has imported everything: for tests
+    that are about what the real kit answers, and not about its start.
+    """
+    forked.start(_VARIABLES)
+    with forked.allowed(True):
+        yield
 
 
 def _missing_device(name: str) -> str | None:

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("words", nargs="*", help="parts of names; all attacks without")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--page", type=Path, help="write the summary into this page")
-    parser.add_argument("--slow", action="store_true", help="print how long each one took")
+    parser.add_argument("--slow", action="store_true", help="print how long each one took, and of the processors")
     given = parser.parse_args(argv)
     attacks = [one for one in every() if not given.words or any(word in one.name for word in given.words)]
     begin, results = time.monotonic(), []
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         for result in session.run(attacks, Path(folder), given.jobs):
             results.append(result)
             if given.slow:
-                print(f"{result.seconds:7.1f} s  {result.attack.name}")
+                print(f"{result.seconds:7.1f} s {result.cpu_seconds:7.1f} s  {result.attack.name}")
             for broken in result.broken:
                 print(f"{result.attack.name}: {broken}", flush=True)
             if sys.stderr.isatty():

@@ -20,8 +20,13 @@ A row of ``table/KIND.toml``:
     seconds = 60                             # at most
     memory_mb = 1500                         # at most, of the largest of its processes
     suite = true                             # run in the test suite as well
+    fresh = true                             # by fresh interpreters throughout, as a user starts it; see below
 
 ``{here}`` in a command, a text or a variable is the attack's own folder. What holds of every attack is in ``drive``.
+
+Where the start of the interpreter is not what is attacked, it is forked off one that has its imports behind it
+(``support.forked``). The first row of each kind, every eighth behind it, and those that say how much memory holds are
+by fresh interpreters in any case.
 """
 
 from __future__ import annotations
@@ -35,6 +40,8 @@ from typing import Any
 TABLES = Path(__file__).parent / "table"
 SECONDS = 120.0
 MEMORY_MB = 3000
+FRESH = 8
+"""One row of so many is by fresh interpreters."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Attack:
     seconds: float = SECONDS
     memory_mb: int = MEMORY_MB
     suite: bool = False
+    fresh: bool = False
 
     @property
     def name(self) -> str:
@@ -79,11 +87,13 @@ def every() -> list[Attack]:
 
 def of_table(path: Path) -> list[Attack]:
     """The attacks of one table."""
-    return [_attack(path.stem, dict(row)) for row in tomllib.loads(path.read_text("utf-8"))["attack"]]
+    rows = tomllib.loads(path.read_text("utf-8"))["attack"]
+    return [_attack(path.stem, {"fresh": not number % FRESH, **row}) for number, row in enumerate(rows)]
 
 
 def _attack(kind: str, row: dict[str, Any]) -> Attack:
     name = row.pop("name")
+    row["fresh"] |= "memory_mb" in row
     if model := row.pop("model", None):
         row["models"] = {model: "sound", **row.get("models", {})}
     lists = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}

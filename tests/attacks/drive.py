@@ -14,6 +14,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from support import forked
+
 from . import makers
 from .attack import Attack
 
@@ -40,7 +42,8 @@ def hold(attack: Attack, place: Path) -> list[str]:
         makers.copy_model(model, place / path)
     for file in attack.files:
         _put(place, dict(file))
-    broken = list(makers.deeds()[attack.do](place, **attack.args) if attack.do else _asked(attack, place))
+    with forked.allowed(not attack.fresh):
+        broken = list(makers.deeds()[attack.do](place, **attack.args) if attack.do else _asked(attack, place))
     broken += _forbidden(attack, _handed(attack, place))
     if (place / CANARY).exists():
         broken.append("foreign code ran")
@@ -51,14 +54,15 @@ def hold(attack: Attack, place: Path) -> list[str]:
 
 def _greatest() -> float:
     """MB of the largest process that this one has started and seen to its end."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return max(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit, forked.usage.megabytes)
 
 
 def environment(place: Path, **more: str) -> dict[str, str]:
     """The variables of an attack's processes: this checkout, no network, a cache that all attacks share."""
     return {
         **os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "HF_HUB_OFFLINE": "1",
-        "REPRO": shlex.join([sys.executable, "-m", "repro"]), "HERE": str(place), **more,
+        "REPRO": shlex.join(forked.words()), "HERE": str(place), **more,
     }  # fmt: skip
 
 
@@ -69,7 +73,7 @@ def run(attack: Attack, place: Path) -> tuple[int | None, str, str]:
         command = ["bash", "-c", _here(attack.shell, place)]
     else:
         command = [sys.executable, "-m", "repro", *(_here(word, place) for word in attack.command)]
-    process = subprocess.Popen(
+    process = forked.popen(
         command, cwd=place, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support import forked
 
 from attacks import drive, makers, page, session
 from attacks.attack import Attack, every
@@ -15,6 +16,7 @@ QUICK = [attack for attack in every() if attack.suite]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The models that the quick attacks ask for."""
+    forked.start(drive.environment(Path()))
     wanted = {name for attack in QUICK for name in attack.models.values()}
     makers.prepare_models(tmp_path_factory.mktemp("models"), wanted)
 

@@ -15,6 +15,8 @@ from transformers import GPT2LMHeadModel
 from repro.cli.compare import compare
 from repro.core.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("forked_interpreters")
+
 SIZES = {"small": (16, 2, 100.0), "middle": (32, 3, 10_000.0), "large": (64, 4, 40_000.0)}
 """Hidden size, layers, and what each of the first two layers adds to channel 5: twice 40,000 is beyond float16."""
 

@@ -9,6 +9,8 @@ from corpus import families
 from safetensors.torch import save_file
 from support.hosting import repro
 
+pytestmark = pytest.mark.usefixtures("forked_interpreters")
+
 PROMPT = "w17 w42 w99 w5 w63 w28 w110 w77"
 
 

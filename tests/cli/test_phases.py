@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from support.hosting import repro
 from transformers import ResNetConfig, ResNetForImageClassification
 
+pytestmark = pytest.mark.usefixtures("forked_interpreters")
+
 VOICE = """
 import torch
 from torch import nn

@@ -10,6 +10,8 @@ import pytest
 import torch
 from support.hosting import repro
 
+pytestmark = pytest.mark.usefixtures("forked_interpreters")
+
 diffusers = pytest.importorskip("diffusers", reason="the package diffusers is not installed here")
 
 

@@ -18,6 +18,8 @@ from support.hosting import repro
 from repro.probes.model.compat import CannotLoad
 from repro.probes.model.kinds.processed import processed_inputs
 
+pytestmark = pytest.mark.usefixtures("forked_interpreters")
+
 
 def picture(path: Path, **options: Any) -> Path:
     """A picture that is red at its top and blue below."""

@@ -17,7 +17,7 @@ from repro.probes.protocol.wire import Emitter
 
 peft = pytest.importorskip("peft", reason="the package peft is not installed here")
 # PEFT asks Transformers by names that this one calls old; what it warns of is not ours.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("forked_interpreters")]
 
 IDS = torch.tensor([families.DEFAULT_IDS])
 LINEAR = ["q_proj", "down_proj"]

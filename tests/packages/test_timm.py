@@ -10,6 +10,8 @@ import pytest
 import torch
 from support.hosting import repro
 
+pytestmark = pytest.mark.usefixtures("forked_interpreters")
+
 timm = pytest.importorskip("timm", reason="the package timm is not installed here", exc_type=ImportError)
 
 

@@ -14,6 +14,8 @@ from repro.report.privacy.machine import private_words
 from repro.report.privacy.mask import Mask
 from repro.run.bundle.write import bundle
 
+pytestmark = pytest.mark.usefixtures("forked_interpreters")
+
 INJECTED = BY_NAME["custom-mask-module-residual"]
 STAYS = frozenset({"evidence.jsonl", "verdict.json", "plan.json", "plan.restart.json", "kit.log", "host.log"})
 """What stays on the reporter's machine, as it was; of the rest of the folder, every file may be posted."""

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from support import forked
+
 from repro.cli.options import request_from
 from repro.core.errors import BuildError
 from repro.core.records import Case, Cell, Ending, Observation, Outcome, Plan, Recipe, Verdict
@@ -122,15 +124,14 @@ def environment(**more):
 
 
 def repro(*args, cwd, env=None):
-    """Run ``repro`` to its end."""
-    return subprocess.run(
+    """Run ``repro`` to its end; in a fresh interpreter, but for tests that ask for ``forked_interpreters``."""
+    return forked.run(
         command(*args),
         cwd=cwd,
         env=environment(**(env or {})),
         capture_output=True,
         encoding="utf-8",
         stdin=subprocess.DEVNULL,
-        check=False,
     )
 
 

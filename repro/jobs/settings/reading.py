@@ -106,7 +106,7 @@ def _yaml(text: str, name: str) -> tuple[Tree, list[str]]:
     except ImportError:
         raise ValueError("PyYAML is not installed (pip install pyyaml)") from None
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _bounded(yaml.SafeLoader(text))
         documents = []
         while loader.check_node():
             documents.append(loader.get_node())
@@ -117,6 +117,19 @@ def _yaml(text: str, name: str) -> tuple[Tree, list[str]]:
         return graph.tree(documents[0], ""), graph.notes
     # Each by its number: no rule says that a later one wins.
     return {f"document {n}": graph.tree(node, f"document {n}") for n, node in enumerate(documents, 1)}, graph.notes
+
+
+def _bounded(loader: Any) -> Any:
+    """A loader that refuses deep lists and objects as they open: its work grows with the square of the depth."""
+    opened = loader.fetch_flow_collection_start
+
+    def open_if_not_too_deep(token: Any) -> None:
+        if loader.flow_level >= DEEPEST:
+            raise ValueError(TOO_DEEP)
+        opened(token)
+
+    loader.fetch_flow_collection_start = open_if_not_too_deep
+    return loader
 
 
 class _Graph:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from support import forked
+
 from . import deed, file
 
 ROOT = Path(__file__).parents[3]
@@ -37,9 +39,14 @@ def repeated(path: Path, text: str, times: int, end: str = "") -> None:
 def fuzz(place: Path, tests: str) -> Iterator[str]:
     """A reader's fuzzer with the number of inputs that the session asks for."""
     examples = os.environ.get("REPRO_FUZZ_EXAMPLES", "10000")
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"tests/attacks/fuzz/{tests}"]
-    env = {**os.environ, "REPRO_FUZZ_EXAMPLES": examples, "PYTHONPATH": str(ROOT), "TMPDIR": str(place)}
-    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    # Where pytest is forked, what it would rewrite has been imported.
+    options = ["-q", "-n0", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    command = [sys.executable, "-m", "pytest", *options, f"tests/attacks/fuzz/{tests}"]
+    env = {
+        **os.environ, "REPRO_FUZZ_EXAMPLES": examples, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8",
+        "TMPDIR": str(place),
+    }  # fmt: skip
+    ran = forked.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if ran.returncode or not re.search(r"\b\d+ passed", ran.stdout):
         yield f"pytest ended with {ran.returncode}: {ran.stdout[-3000:]}{ran.stderr[-500:]}"
 

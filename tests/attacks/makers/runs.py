@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support import forked
+
 from . import deed
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +50,7 @@ class Scene:
     def start(self, out: str = "o") -> subprocess.Popen[bytes]:
         """The command, its stderr into a file beside the folder."""
         with (self.place / f"{out}.err").open("ab") as err:
-            return subprocess.Popen(
+            return forked.popen(
                 self.command(out), cwd=self.place, env=self.env, stdin=subprocess.DEVNULL, stdout=err, stderr=err
             )
 
@@ -59,9 +61,9 @@ class Scene:
     def to_the_end(self, out: str = "o", **more: str) -> int:
         """Its exit status."""
         with (self.place / f"{out}.err").open("ab") as err:
-            return subprocess.run(
+            return forked.run(
                 self.command(out), cwd=self.place, env={**self.env, **more}, stdin=subprocess.DEVNULL, stdout=err,
-                stderr=err, timeout=2 * SECONDS, check=False,
+                stderr=err, timeout=2 * SECONDS,
             ).returncode  # fmt: skip
 
 
@@ -352,9 +354,9 @@ def _holder(place: Path, folder: str) -> Iterator[int]:
 
 
 def _repro(place: Path, command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "repro", *command], cwd=place, env=_environment(**more), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, errors="backslashreplace", timeout=2 * SECONDS, check=False,
+        capture_output=True, text=True, errors="backslashreplace", timeout=2 * SECONDS,
     )  # fmt: skip
 
 
