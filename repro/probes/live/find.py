@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import torch
@@ -11,13 +11,14 @@ from torch.nn.parameter import is_lazy
 
 from ..checkpoint.resolve import Source
 from ..model.forward import Pass, judge, look, main_output, named_outputs, run
-from ..model.load import Loaded
+from ..model.load import Loaded, dtype_of
 from ..model.ready import MEMORY, Given, left_alone, ready
 from ..observe.screen import version_of
 from ..observe.watch import aside
 from ..origin.search import bisect
 from ..protocol.wire import Outcome
 from ..values.figures import widen
+from .sharded import ALONE, Together, is_sharded, needs_others
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,30 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
         loaded = Loaded(model, type(model).__name__, Source(MEMORY, None), torch.float32, torch.device("cpu"), None, {})
         return Found(loaded, Given(None, MEMORY, None, None), None, ("skip", why, None), None)
     with aside():
-        return look_into(*ready(model, args, kwargs))
+        loaded, given = ready(model, args, kwargs)
+        if not needs_others(model):
+            return look_into(loaded, given)
+        return _together(loaded, given)
+
+
+def _together(loaded: Loaded, given: Given) -> Found:
+    """A call that every process of a sharded model makes. Where one of them finds it bad, all get the whole weights,
+    and look into their own.
+    """
+    together, model = Together.of(loaded.model), loaded.model
+    if together is None and not any(map(is_sharded, model.parameters())):
+        return Found(loaded, given, None, ("skip", ALONE, None), None)
+    if together is None:  # split within each weight: what one sees, all see
+        return look_into(loaded, given)
+    with left_alone(model):
+        told = _told_at_once(loaded, given)
+    if not together.any(told is None):
+        return Found(loaded, given, None, told or ("skip", ALONE, None), None, state_of(model))
+    with together.whole() as refused:
+        if refused is not None:
+            return Found(loaded, given, None, ("skip", f"{ALONE}; {refused}", None), None)
+        own = dtype_of(model)
+        return look_into(replace(loaded, dtype=own), given.of_a_model_in(own))
 
 
 def look_into(loaded: Loaded, given: Given) -> Found:

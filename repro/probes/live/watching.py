@@ -39,6 +39,7 @@ from ..values.figures import describe, is_bad, scalar
 from .compiled import eagerly
 from .find import Found, look_into
 from .held import held_in, is_odd, is_returning
+from .sharded import needs_others
 
 KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
 UNSCALE = "_amp_foreach_non_finite_check_and_unscale_"
@@ -369,16 +370,21 @@ class Watching:
     """The context of one watch: what is put around the code, and what was seen.
 
     model: its calls can be run again; None where only operators are followed. further: parameters that count beside
-    the model's. judges_masks: whether an output of -inf alone counts, where an operator computed it.
+    the model's. names: of these, by their identity, where they have some. judges_masks: whether an output of -inf alone
+    counts, where an operator computed it.
     """
 
     def __init__(
-        self, model: Optional[nn.Module] = None, further: tuple[Tensor, ...] = (), judges_masks: bool = True
+        self,
+        model: Optional[nn.Module] = None,
+        further: tuple[Tensor, ...] = (),
+        judges_masks: bool = True,
+        names: Optional[Mapping[int, str]] = None,
     ) -> None:
         # A TorchScript module takes no hooks: what holds it, or the operators alone, are followed.
         self._model = None if isinstance(model, torch.jit.ScriptModule) else model
         self.judges_masks = judges_masks
-        self._further = further
+        self._further, self._named = further, names or {}
         self._names = Names()
         self._live = Live(self._names, self)
         self._watch = Watch(self._live.visit, OUTSIDE)
@@ -439,7 +445,7 @@ class Watching:
                         yield kind, name, tensor
         for at, tensor in enumerate(self._further):
             if id(tensor) not in known:
-                yield "parameter", f"the optimizer's parameter {at}", tensor
+                yield "parameter", self._named.get(id(tensor), f"the optimizer's parameter {at}"), tensor
 
     def start(self, frame: Optional[FrameType] = None) -> None:
         """Begin to watch. frame: whose variables count when it is over."""
@@ -498,6 +504,8 @@ class Watching:
         if self._hears and kwargs is not None:
             self._live.call_begins()
             self._call = None
+            if needs_others(module):
+                return
             with self.aside(), contextlib.suppress(Exception):  # of the program's own objects: it is not made again
                 self._call = ready(module, args, kwargs)
 
