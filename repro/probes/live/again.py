@@ -20,7 +20,6 @@ from ..model.load import Loaded
 from ..model.ready import Given, left_alone
 from ..observe.screen import in_plain_memory
 from ..reduce.program import Program
-from ..reduce.reduce import operators_of
 from ..values.figures import finite_mask, is_bad, is_float, tensors_in
 from ..values.nest import rebuild
 from .find import Found, look_into
@@ -140,7 +139,7 @@ class Again:
                 "the call is good when it is made again" if found.seen is None else "its origin could not be confirmed"
             )
             return Told(bad, found, why=why, is_good=found.seen is None)
-        program = operators_of(call.loaded, call.given, origin)
+        program = found.operators
         alone = self._alone(call, partial(_is_bad_call, call.loaded))
         return Told(bad, found, None, program, *alone)
 

@@ -85,6 +85,7 @@ class OfCall(Session):
         self._source, self._loaded = call.loaded.source, call.loaded
         self._inputs, self._passes = [call.given], None if call.seen is None else [call.seen]
         self.bisected = call.bisected
+        self._refused = (call.phase,)
         self.call: Optional[Found] = call
 
     def loaded(self) -> Loaded:

@@ -33,7 +33,6 @@ from ..program.around import Threads, code_of, described, frames, node_here, pha
 from ..program.capture import Capture, Wanted, blank
 from ..program.makers import Look, Rule, is_readable, readable_in
 from ..reduce.program import Program
-from ..reduce.reduce import operators_of
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import describe, is_bad, scalar
 from .compiled import eagerly
@@ -307,8 +306,7 @@ class Live(Capture):
             told = None if call is None or call.bisected is None else call.bisected[2]
             if call is not None and told is not None and told["origin"] is not None:
                 found = {**blank(), **told["origin"], **phase_here()}
-                program = operators_of(call.loaded, call.given, told["origin"])
-                return Sighting(arrival, found, found["confirmed_by"], "", call, program)
+                return Sighting(arrival, found, found["confirmed_by"], "", call, call.operators)
             if unreadable(tensor) is not None:
                 return Sighting(arrival, None, None, "what holds it is no plain tensor")
             self._tape.exit_refs = [self._tape.ref(tensor)]
