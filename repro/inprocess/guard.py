@@ -15,9 +15,10 @@ from repro.core.folders import unused
 from repro.inprocess.finding import Finding
 from repro.inprocess.watching import check_is_module, of_operators, optimizers_of
 from repro.probes.live.again import Bad
-from repro.probes.live.answers import bisect_of_step, guard_outcome
+from repro.probes.live.answers import of_all
 from repro.probes.live.guarding import Guarding
 from repro.probes.live.saved import save
+from repro.probes.live.sharded import Together
 from repro.probes.observe.watch import inside
 from repro.probes.protocol.failures import in_words
 
@@ -134,6 +135,11 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        untold = None if self._guarding is None else self._guarding.untold
+        if untold is not None and error is None:
+            self._bad(untold)
+        elif untold is not None and not self.findings:
+            self.findings.append(self._looked_into(untold, None)[0])
         self.close()
 
     def _count(self, *_: Any) -> None:
@@ -144,10 +150,12 @@ class Guard:
         """The screen has seen something."""
         assert self._guarding is not None  # its hooks are on
         if not self.findings:
-            finding = self._looked_into(bad)
-            self.findings.append(finding)
-            if self.out is not None:
-                self._write(finding, bad, self.out)
+            with self._guarding.whole(bad) as together:
+                finding, is_own = self._looked_into(bad, together)
+                self.findings.append(finding)
+                out, self.out = self.out, None
+                if out is not None and is_own:  # of several processes one writes
+                    self._write(finding, bad, out)
         if self._then == "raise" or (self._then == "skip" and bad.is_too_late):
             self.close()
             raise FaultFound(self.findings[0], self.out)
@@ -157,7 +165,6 @@ class Guard:
     def _write(self, finding: Finding, bad: Bad, out: Path) -> None:
         """The step first: it is what cannot be had again. What cannot be written is said, and ends no training."""
         assert self._guarding is not None
-        self.out = None
         try:
             folder = paths.make(_free(out))  # another process of the same training may have taken it since
             optimizer = next(iter(self._optimizers), None)
@@ -172,17 +179,19 @@ class Guard:
         """The step is left out, once its gradients are there."""
         assert self._guarding is not None
         self.skipped += 1
-        if bad.phase == "forward" and bad.call is not None:
+        if bad.phase == "forward" and bad.call is not None and not bad.agreed:
             bad.call.spoilt = True  # its gradients come later
             return
         for optimizer in self._optimizers:
             self._guarding.leave_out(optimizer)
 
-    def _looked_into(self, bad: Bad) -> Finding:
+    def _looked_into(self, bad: Bad, together: Together | None) -> tuple[Finding, bool]:
+        """The finding, and whether this process has made it."""
         assert self._guarding is not None
         with self.aside():
             told = self._guarding.look_into(bad)
-        return of_operators(self._model, guard_outcome(told, self.step), bisect_of_step(told), told.program)
+        watched, bisected, is_own = of_all(told, self.step, together)
+        return of_operators(self._model, watched, bisected, told.program if is_own else None), is_own
 
 
 def _free(out: Path) -> Path:

@@ -43,7 +43,7 @@ def find(model: nn.Module, /, *args: Any, **inputs: Any) -> Finding:
 
     Raises:
         TypeError: it is no module, or its forward does not take such arguments. What the module itself raises is passed
-            on.
+            on, unless it raises for a NaN or Inf: that is the finding.
     """
     check_is_module(model, "repro.find(module, *inputs)")
     begin = time.monotonic()

@@ -242,3 +242,29 @@ def test_a_mask_among_the_inputs_is_none():
     mask[1] = -INF
     origin = repro.find(Scores(), torch.randn(3, 3), mask).origin
     assert (origin.mechanism, origin.op) == ("invalid", "aten.sub.Tensor")
+
+
+class Checking(nn.Module):
+    """It looks at its own numbers, and refuses NaN; or it refuses what has nothing to do with them."""
+
+    def __init__(self, refuses_nan=True):
+        super().__init__()
+        self.refuses_nan = refuses_nan
+
+    def forward(self, x):
+        ratio = x / x  # BORN
+        if not self.refuses_nan or ratio.isnan().any():
+            raise ValueError("refused")
+        return ratio
+
+
+def test_an_exception_for_a_nan_is_the_finding_and_any_other_is_passed_on(tmp_path):
+    assert repro.find(Checking(), torch.ones(2)).verdict == "good"
+    finding = repro.find(Checking(), torch.zeros(2))
+    line = Checking.forward.__code__.co_firstlineno + 1
+    assert (finding.verdict, finding.origin.source) == ("bad", f"test_find.py:{line}")
+    finding.save_step(tmp_path / "step")
+    assert repro.replay(tmp_path / "step", Checking()).origin.source == finding.origin.source
+    for x in (torch.ones(2), torch.zeros(2)):
+        with pytest.raises(ValueError, match="refused"):
+            repro.find(Checking(refuses_nan=False), x)

@@ -235,64 +235,6 @@ def test_distributed_data_parallel_is_guarded_from_inside(tmp_path):
         dist.destroy_process_group()
 
 
-def test_a_sharded_model_is_screened_and_says_that_it_cannot_repeat_a_step(tmp_path):
-    import torch.distributed as dist
-
-    shard = pytest.importorskip("torch.distributed.fsdp").fully_shard
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        model = nn.Linear(4, 2)
-        shard(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        guard = repro.Guard(model, optimizer)
-        with pytest.raises(repro.FaultFound), guard:  # noqa: PT012 - the loop raises
-            torch.log(model(torch.zeros(1, 4)) * 0).sum().backward()
-            optimizer.step()
-        assert guard.finding.origin is None
-        assert "sharded" in guard.finding.text
-    finally:
-        dist.destroy_process_group()
-
-
-def test_a_watch_of_a_sharded_model_disturbs_nothing_and_names_the_line(tmp_path):
-    """In a process of its own: what PyTorch has once worked out about a sharded operator it does not ask again."""
-    (tmp_path / "run.py").write_text(SHARDED)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "ignore", "run.py"]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert ran.stdout.split() == ["good", "bad", "aten.div.Tensor", "run.py:13"], ran.stderr
-
-
-SHARDED = """
-import torch, torch.distributed as dist
-from torch import nn
-from torch.distributed.fsdp import fully_shard
-import repro
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-    def forward(self, x):
-        size = self.layer(x).square().sum() * x.abs().max()
-        return size.sqrt()
-
-dist.init_process_group("gloo", init_method="file://" + __file__ + ".store", rank=0, world_size=1)
-for x in (torch.ones(2, 4), torch.zeros(2, 4)):
-    torch.manual_seed(0)
-    model = Net()
-    fully_shard(model)
-    optimizer = torch.optim.AdamW(model.parameters())
-    with repro.watch(model, optimizer) as seen:
-        for _ in range(2):
-            model(x).backward()
-            optimizer.step()
-    print(seen.finding.verdict)
-print(seen.finding.origin.op, seen.finding.origin.forward_source)
-dist.destroy_process_group()
-"""
-
-
 def trainer(model, data, folder, callbacks, **options):
     from transformers import Trainer, TrainingArguments
 

@@ -150,6 +150,30 @@ def test_generate_names_its_step():
     assert origin.module.startswith("transformer.h.0.")
 
 
+@pytest.mark.parametrize("settings", [{"num_beams": 3}, {"num_beams": 1}])
+def test_a_choice_among_scores_that_are_all_taken_away_is_a_fault(settings):
+    """Which a processor wrote: the model's logits are finite. One that leaves a token, as each does, is none."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    def processor(left):
+        def take_away(ids, scores):
+            return torch.cat([scores[:, :left], torch.full_like(scores[:, left:], -torch.inf)], 1)  # BORN: scores
+
+        return take_away
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=16, n_positions=16)).eval()
+    for left, verdict in ((0, "bad"), (4, "good")):
+        with repro.watch(model) as seen:
+            model.generate(
+                torch.tensor([[1, 2]]), max_new_tokens=3, logits_processor=[processor(left)], do_sample=False,
+                pad_token_id=0, eos_token_id=99, **settings,
+            )  # fmt: skip
+        assert seen.finding.verdict == verdict
+        if verdict == "bad":
+            assert seen.finding.origin.source == here("scores")
+
+
 def test_everything_is_afterwards_as_it_was_also_where_the_code_raises():
     from inprocess.test_find import same, state_of
 

@@ -7,7 +7,7 @@ made once more from what is left.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Callable, Optional
@@ -20,10 +20,10 @@ from ..model.load import Loaded
 from ..model.ready import Given, left_alone
 from ..observe.screen import in_plain_memory
 from ..reduce.program import Program
-from ..reduce.reduce import operators_of
 from ..values.figures import finite_mask, is_bad, is_float, tensors_in
 from ..values.nest import rebuild
 from .find import Found, look_into
+from .sharded import ALONE, is_sharded, local_of, needs_others
 from .watching import Sighting, Watching
 
 EXAMPLES = 64  # of one batch that are asked one by one
@@ -47,12 +47,17 @@ class Call:
     back: dict[str, Tensor] = field(default_factory=dict)
     spoilt: bool = False
 
+    def bring_to(self, own: torch.dtype) -> None:
+        """The model's own dtype is another one than was seen when the call was kept."""
+        self.loaded, self.given = replace(self.loaded, dtype=own), self.given.of_a_model_in(own)
+
 
 @dataclass(frozen=True)
 class Bad:
     """What was bad when the screen looked. what: in words; phase: "forward", "backward" or "optimizer". call: the call
     of the model that gave it, where it is known. name: of the parameter. is_too_late: whether it was used already.
-    closure: makes again what an optimiser's closure did, where it was that.
+    closure: makes again what an optimiser's closure did, where it was that. agreed: whether all processes of a sharded
+    model know of it, and are at the same place. elsewhere: whether it was not seen in this one.
     """
 
     what: str
@@ -61,6 +66,8 @@ class Bad:
     name: Optional[str] = None
     is_too_late: bool = False
     closure: Optional[Callable[[], Any]] = None
+    agreed: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,15 +88,25 @@ class Told:
 
 
 class Again:
-    """What is known of one step: the model, its calls, and the optimiser where its state is here."""
+    """What is known of one step: the model, its calls, and the optimiser where its state is here.
 
-    def __init__(self, model: nn.Module, calls: Iterable[Call], optimizer: Optional[Any] = None) -> None:
+    names: of the optimiser's parameters, by their identity, where these are not the model's own.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        calls: Iterable[Call],
+        optimizer: Optional[Any] = None,
+        names: Optional[Mapping[int, str]] = None,
+    ) -> None:
         self._model, self._calls, self._optimizer = model, tuple(calls), optimizer
+        self._names = names or {}
 
     def look_into(self, bad: Bad) -> Told:
         """Make again what went bad, watched. What the training holds is afterwards as it was."""
-        if any(type(parameter).__name__ == "DTensor" for parameter in self._model.parameters()):
-            return Told(bad, why="the model is sharded over several processes, and this one cannot repeat a step alone")
+        if any(map(is_sharded, self._model.parameters())) or needs_others(self._model):
+            return Told(bad, why=ALONE)
         for call in {id(call): call for call in (*self._calls, *filter(None, [bad.call]))}.values():
             call.given = call.given.settled()
         with self._kept():
@@ -122,7 +139,7 @@ class Again:
                 "the call is good when it is made again" if found.seen is None else "its origin could not be confirmed"
             )
             return Told(bad, found, why=why, is_good=found.seen is None)
-        program = operators_of(call.loaded, call.given, origin)
+        program = found.operators
         alone = self._alone(call, partial(_is_bad_call, call.loaded))
         return Told(bad, found, None, program, *alone)
 
@@ -177,7 +194,7 @@ class Again:
         if all(parameter.grad is None for parameter in parameters):
             return Told(bad, why="the gradients are gone, so the step cannot be made again")
         before, state = [parameter.detach().clone() for parameter in parameters], optimizer.state
-        watching = Watching(self._model, tuple(parameters))
+        watching = Watching(self._model, tuple(parameters), names=self._names)
         try:
             optimizer.state = defaultdict(dict, {key: _sound(values) for key, values in state.items()})
             with torch.no_grad():
@@ -314,7 +331,6 @@ def local_parts(tensor: Optional[Tensor]) -> Iterator[Tensor]:
     """The numbers of a tensor that are in this process: of a sharded one its part, of a sparse one its values."""
     if tensor is None or not is_float(tensor):
         return
-    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    plain = in_plain_memory(local.detach())
+    plain = in_plain_memory(local_of(tensor).detach())
     if plain is not None and plain.numel() and not plain.is_meta:
         yield plain

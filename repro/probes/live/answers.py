@@ -7,12 +7,17 @@ from ..model.load import Loaded
 from ..model.ready import MEMORY
 from ..model.session import Session
 from ..origin.search import sentence
-from ..protocol.wire import Emitter, Outcome
+from ..protocol.wire import Emitter, Outcome, jsonable
 from ..reduce.program import Program
 from .again import Told
 from .find import Found
+from .sharded import Together
 from .watching import Sighting, Watching
 
+REDUCED = (
+    "the backward pass of each of the {} processes is good when it is made again by itself: the gradients turn bad "
+    "where those of all are added up"
+)
 SHOWN = 8  # examples of a batch that are named
 
 
@@ -80,6 +85,7 @@ class OfCall(Session):
         self._source, self._loaded = call.loaded.source, call.loaded
         self._inputs, self._passes = [call.given], None if call.seen is None else [call.seen]
         self.bisected = call.bisected
+        self._refused = (call.phase,)
         self.call: Optional[Found] = call
 
     def loaded(self) -> Loaded:
@@ -110,9 +116,10 @@ class OfOperators(Session):
         return False
 
 
-def guard_outcome(told: Told, step: Optional[int]) -> Outcome:
-    """The step ``watch`` of a guarded training loop. step: its number, from 1."""
+def guard_outcome(told: Told, step: Optional[int], process: Optional[int] = None) -> Outcome:
+    """The step ``watch`` of a guarded training loop. step: its number, from 1. process: which of several this is."""
     where = "" if step is None else f" in step {step:,}"
+    where += "" if process is None else f", in process {process}"
     first = None if told.sighting is None else (told.sighting.origin or {}).get("gradient")
     what = f"the gradient of {first}" if first else told.bad.what
     words = f"{what} holds a NaN or Inf{where}"
@@ -129,6 +136,22 @@ def guard_outcome(told: Told, step: Optional[int]) -> Outcome:
         "batch": told.batch,
     }  # fmt: skip
     return "bad", words, payload
+
+
+def of_all(told: Told, step: Optional[int], together: Optional[Together]) -> "tuple[Outcome, Outcome, bool]":
+    """The steps ``watch`` and ``bisect`` of a guarded training loop, and whether they are this process's own. together:
+    the processes that hold the model, of which the first with an origin answers for all.
+    """
+    watched, bisected = guard_outcome(told, step, None if together is None else together.rank), bisect_of_step(told)
+    if together is None:
+        return watched, bisected, True
+    rows = together.gathered(jsonable([told.bad.elsewhere, told.is_good, watched, bisected]))
+    chosen = min(rows, key=lambda rank: (rows[rank][3][0] != "bad", rows[rank][0], rank))
+    if chosen != together.rank:
+        watched, bisected = (tuple(outcome) for outcome in rows[chosen][2:])
+    if told.bad.phase == "backward" and all(row[1] for row in rows.values()):
+        bisected = (bisected[0], REDUCED.format(len(rows)), bisected[2])
+    return watched, bisected, chosen == together.rank
 
 
 def bisect_of_step(told: Told) -> Outcome:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import torch
@@ -11,19 +11,25 @@ from torch.nn.parameter import is_lazy
 
 from ..checkpoint.resolve import Source
 from ..model.forward import Pass, judge, look, main_output, named_outputs, run
-from ..model.load import Loaded
+from ..model.load import Loaded, dtype_of
 from ..model.ready import MEMORY, Given, left_alone, ready
 from ..observe.screen import version_of
 from ..observe.watch import aside
 from ..origin.search import bisect
+from ..phases.answer import Phase, outcome, raising
+from ..phases.answer import bisect as bisect_phase
 from ..protocol.wire import Outcome
+from ..reduce.program import Program
+from ..reduce.reduce import operators_of
 from ..values.figures import widen
+from .sharded import ALONE, Together, is_sharded, needs_others
 
 
 @dataclass(frozen=True)
 class Found:
     """What one call showed, and with what it can be asked again: the passes of a bad one (None where it is good), and
-    the answers of the forward and the bisect step (None where it is good). before: the module as it was then.
+    the answers of the forward and the bisect step (None where it is good). before: the module as it was then. phase: of
+    a call that raised for a NaN or Inf, as a program.
     """
 
     loaded: Loaded
@@ -32,11 +38,20 @@ class Found:
     forward: Outcome
     bisected: Optional[Outcome]
     before: "tuple[Any, ...]" = ()
+    phase: Optional[Phase] = None
 
     @property
     def is_as_it_was(self) -> bool:
         """Whether nothing has changed the module's weights or mode since."""
         return self.before == state_of(self.loaded.model)
+
+    @property
+    def operators(self) -> Optional[Program]:
+        """Those that show the fault by themselves; None where no origin is known, or they do not."""
+        if self.phase is not None:
+            return self.phase.operators
+        origin = None if self.bisected is None else (self.bisected[2] or {}).get("origin")
+        return None if origin is None else operators_of(self.loaded, self.given, origin)
 
 
 def state_of(model: nn.Module) -> "tuple[Any, ...]":
@@ -52,7 +67,8 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
     Random state, buffers, modes and hooks are afterwards as they were.
 
     Raises:
-        TypeError: the module's forward does not take such arguments. What the module raises is passed on.
+        TypeError: the module's forward does not take such arguments. What the module raises is passed on, unless it is
+            for a NaN or Inf: it is not raised where these are repaired.
     """
     named: Iterator[tuple[str, Any]] = model.named_parameters()
     lazy = next((name for name, parameter in named if is_lazy(parameter)), None)
@@ -61,14 +77,43 @@ def find(model: nn.Module, args: tuple[Any, ...] = (), kwargs: Optional[Mapping[
         loaded = Loaded(model, type(model).__name__, Source(MEMORY, None), torch.float32, torch.device("cpu"), None, {})
         return Found(loaded, Given(None, MEMORY, None, None), None, ("skip", why, None), None)
     with aside():
-        return look_into(*ready(model, args, kwargs))
+        loaded, given = ready(model, args, kwargs)
+        if not needs_others(model):
+            return look_into(loaded, given)
+        return _together(loaded, given)
+
+
+def _together(loaded: Loaded, given: Given) -> Found:
+    """A call that every process of a sharded model makes. Where one of them finds it bad, all get the whole weights,
+    and look into their own.
+    """
+    together, model = Together.of(loaded.model), loaded.model
+    if together is None and not any(map(is_sharded, model.parameters())):
+        return Found(loaded, given, None, ("skip", ALONE, None), None)
+    if together is None:  # split within each weight: what one sees, all see
+        return look_into(loaded, given)
+    with left_alone(model):
+        told = _told_at_once(loaded, given)
+    if not together.any(told is None):
+        return Found(loaded, given, None, told or ("skip", ALONE, None), None, state_of(model))
+    with together.whole() as refused:
+        if refused is not None:
+            return Found(loaded, given, None, ("skip", f"{ALONE}; {refused}", None), None)
+        own = dtype_of(model)
+        return look_into(replace(loaded, dtype=own), given.of_a_model_in(own))
 
 
 def look_into(loaded: Loaded, given: Given) -> Found:
     """As ``find``, of a call whose beginning is known."""
     with aside(), left_alone(loaded.model):
         before = state_of(loaded.model)
-        told = _told_at_once(loaded, given)
+        try:
+            told = _told_at_once(loaded, given)
+        except Exception:
+            phase = raising(loaded, [given])
+            if phase is None:
+                raise
+            return Found(loaded, given, None, outcome(phase), bisect_phase(phase, False), before, phase)
         if told is not None:
             return Found(loaded, given, None, told, None, before)
         seen = look(loaded.model, given, repeats_good=False)

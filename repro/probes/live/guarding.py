@@ -4,9 +4,11 @@ Of each call of the model, what it was given and the random state are kept until
 step that goes bad can be made again.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Callable, Optional
 
 import torch
@@ -15,12 +17,14 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from ..machine.chance import Chance
 from ..model.forward import named_outputs
+from ..model.load import dtype_of
 from ..model.ready import ready
 from ..observe.watch import ALWAYS, aside, depth
 from ..protocol.failures import in_words
 from ..values.figures import is_bad, widen
 from .again import Again, Bad, Call, Told, local_parts
 from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_of
+from .sharded import ALONE, LATER, PHASES, Together, of_this_process
 
 LOSS = "loss"
 OUTPUTS = 8  # of one call, whose gradients are kept
@@ -45,6 +49,9 @@ class Guarding:
         self._calls: list[Call] = []
         self._current: Optional[Call] = None
         self._lost = UNSEEN  # why there is no call that could be made again
+        self._together = Together.of(model) if self._optimizers else None
+        self._refused: Optional[str] = None  # why the whole weights cannot be here
+        self._own: Optional[Bad] = None  # what this process has seen, and the others of a sharded model do not know yet
         self._waiting: list[tuple[str, Optional[Call], Tensor, Tensor, bool]] = []
         self._depth = depth()
         self._met = False  # whether any call was seen; it is asked once
@@ -257,6 +264,7 @@ class Guarding:
         name = self._first_bad(optimizer, lambda parameter: parameter.grad)
         if name is not None:
             self._told(Bad(f"the gradient of {name}", "backward", self._calls[-1] if self._calls else None, name))
+        self._agree()
 
     def leave_out(self, optimizer: Any) -> None:
         """Without gradients the optimiser leaves every parameter as it is. The model's buffers are put back to what
@@ -280,6 +288,7 @@ class Guarding:
             call = self._call_with_bad_back()
             phase = "optimizer" if call is None else "backward"
             self._told(Bad(f"the parameter {name}", phase, call, name, is_too_late=True))
+        self._agree()
         self._calls.clear()
 
     def _call_with_bad_back(self) -> Optional[Call]:
@@ -288,7 +297,43 @@ class Guarding:
     def _told(self, bad: Bad) -> None:
         self._waiting.clear()
         self._seen_in_step = self._stepping
-        self._report(bad)
+        if self._together is None or bad.closure is not None:
+            self._report(bad)
+        else:
+            self._own = self._own or bad
+
+    def _agree(self) -> None:
+        """All processes of a sharded model are at the same place of a step: if one has seen something, all look into
+        it. Of several phases the earliest; what is bad behind it follows from it.
+        """
+        own, self._own = self._own, None
+        if self._together is None or not self._together.any(own is not None):
+            return
+        seen = self._together.gathered(None if own is None else (own.phase, own.what, own.is_too_late))
+        told = [row for row in seen.values() if row is not None]
+        phase, what, _ = min(told, key=lambda row: PHASES.index(row[0]))
+        if own is None or own.phase != phase:
+            own = Bad(what, phase, elsewhere=True)
+        self._report(replace(own, agreed=True, is_too_late=any(is_late for _, _, is_late in told)))
+
+    @property
+    def untold(self) -> Optional[Bad]:
+        """What this process has seen, where the processes did not come to the place at which they all look into it."""
+        return self._own
+
+    @contextlib.contextmanager
+    def whole(self, bad: Bad) -> Iterator[Optional[Together]]:
+        """For as long as something is looked into: all weights of a sharded model are here. Gives the processes that
+        do the same; None where this one is by itself.
+        """
+        if self._together is None or not bad.agreed:
+            yield None
+            return
+        with self._together.whole() as self._refused:
+            own = dtype_of(self._model)  # that of the weights as they are gathered
+            for call in {id(call): call for call in (*self._calls, *filter(None, [bad.call]))}.values():
+                call.bring_to(own)
+            yield self._together
 
     def _first_bad(self, optimizer: Any, part: Callable[[Tensor], Optional[Tensor]]) -> Optional[str]:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -310,9 +355,18 @@ class Guarding:
             return Told(bad, why=self._lost)
         if bad.phase == "backward" and not self._calls and bad.closure is None:
             return Told(bad, why=self._lost)
+        if bad.elsewhere and bad.phase != "backward":  # what came back to a call of this process may have done it
+            return Told(bad, why="another process has seen it")
+        if self._together is not None and not bad.agreed:
+            return Told(bad, why=LATER)
+        optimizer, names = next(iter(self._optimizers), None), None
         try:
             with aside(), eagerly():
-                return Again(self._model, self._calls, next(iter(self._optimizers), None)).look_into(bad)
+                if bad.agreed:
+                    if self._refused is not None:
+                        return Told(bad, why=f"{ALONE}; {self._refused}")
+                    optimizer, names = of_this_process(optimizer, self._names)
+                return Again(self._model, self._calls, optimizer, names).look_into(bad)
         except Exception as error:  # noqa: BLE001 - of the model's own code, or of PyTorch's around it
             return Told(bad, why=f"the step could not be made again: {in_words(error)}")
 

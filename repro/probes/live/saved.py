@@ -22,6 +22,7 @@ from ..values.figures import digest, dtype_name, tensors_in
 from ..values.nest import rebuild
 from .again import Bad, Call
 from .find import Found
+from .sharded import is_sharded, is_taken_over
 
 STEP, DATA, WEIGHTS, OPTIMIZER = "step.json", "step.pt", "weights.pt", "optimizer.pt"
 LARGEST = 8 << 30  # bytes of weights that are saved; of larger ones only the digest is; the same of an optimizer
@@ -42,10 +43,10 @@ def save(
     left_out: set[str] = set()
     data = [_call(call, left_out) for call in chosen]
     torch.save(data, os.path.join(folder, DATA))
-    state = model.state_dict()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values() if isinstance(tensor, Tensor))
+    state = _state_of(model)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if size <= LARGEST:
-        plain = {name: tensor.detach().cpu() for name, tensor in state.items() if isinstance(tensor, Tensor)}
+        plain = {name: tensor.detach().cpu() for name, tensor in state.items()}
         torch.save(plain, os.path.join(folder, WEIGHTS))
     told = {
         "schema": 1,
@@ -57,12 +58,28 @@ def save(
         "training": model.training,
         "calls": len(data),
         "left_out": sorted(left_out),
-        "weights": {name: _of(tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)},
+        "weights": {name: _of(tensor) for name, tensor in state.items()},
         "torch": torch.__version__,
         "optimizer": None if bad.phase != "optimizer" else _keep_optimizer(folder, model, optimizer),
     }
     with open(os.path.join(folder, STEP), "w", encoding="utf-8") as opened:
         json.dump(told, opened, indent=1)
+
+
+def _state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of the state dict. Of a model that FSDP2 has taken over, those that lie in its modules now: its own
+    state dict shares them out again. What is shared out is not here.
+    """
+    if not is_taken_over(model):
+        named = model.state_dict()
+    else:
+        named = dict(model.named_parameters(remove_duplicate=False))
+        for path, module in model.named_modules(remove_duplicate=False):
+            kept = {
+                name: held for name, held in module._buffers.items() if name not in module._non_persistent_buffers_set
+            }
+            named.update({f"{path}.{name}" if path else name: held for name, held in kept.items()})
+    return {name: held for name, held in named.items() if isinstance(held, Tensor) and not is_sharded(held)}
 
 
 def save_call(folder: str, found: Found) -> None:
@@ -91,6 +108,8 @@ def _keep_optimizer(folder: str, model: nn.Module, optimizer: Any) -> dict[str, 
     told["bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if getattr(torch.optim, kind.__name__, None) is not kind:
         return {**told, "why": f"{kind.__module__}.{kind.__name__} is none of torch.optim's own optimizers"}
+    if any(map(is_sharded, parameters)):
+        return {**told, "why": "its state is shared out among several processes"}
     if not all(id(parameter) in named for parameter in parameters):
         return {**told, "why": "it has parameters that the model does not hold"}
     if told["bytes"] > LARGEST:

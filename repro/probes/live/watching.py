@@ -8,6 +8,7 @@ again, and there the whole search is made.
 """
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -29,22 +30,24 @@ from ..origin.arithmetic import limit_of
 from ..origin.outside import DATA, came_in, literal_in_source
 from ..origin.search import earliest
 from ..origin.walk import End, Origin, chosen
+from ..phases.generation import without_masks
 from ..program.around import Threads, code_of, described, frames, node_here, phase_here
 from ..program.capture import Capture, Wanted, blank
 from ..program.makers import Look, Rule, is_readable, readable_in
 from ..reduce.program import Program
-from ..reduce.reduce import operators_of
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import describe, is_bad, scalar
 from .compiled import eagerly
 from .find import Found, look_into
 from .held import held_in, is_odd, is_returning
+from .sharded import needs_others
 
 KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
 UNSCALE = "_amp_foreach_non_finite_check_and_unscale_"
 BACKWARD = os.path.join("torch", "autograd", "__init__.py")
 AT_ANY_SCALE = ("divide_by_zero", "invalid")  # of finite inputs, whatever their size
 COMPUTED = ("overflow", "divide_by_zero", "kernel")  # of -inf that nobody wrote down
+CHOICES = frozenset(("argmax", "topk", "multinomial"))  # of a token, by its score
 READ_OUT = "_local_scalar_dense"  # a tensor's one element as a number of Python's
 NOTHING = ("nothing", Address("", -1, "", -1))
 
@@ -99,6 +102,8 @@ class Live(Capture):
             self._is_led_back(call)
         elif node is None and call.address.base_name == READ_OUT:
             self._reads_out(call)
+        elif node is None and call.address.base_name in CHOICES:
+            self._chooses(call)
         try:
             result = Look.visit(self, call)
         except Exception as error:
@@ -250,6 +255,17 @@ class Live(Capture):
                 self._read(call, tensor)
             self._numbers[str(value)] = self._sighted(tensor, Arrival("a number", phase_here()["phase"]), None)
 
+    def _chooses(self, call: OpCall) -> None:
+        """A generation chooses its next tokens, outside of every module. No score may be NaN, and one at least of a row
+        is not -inf: else the choice means nothing. Who wrote the -inf down did not mean that.
+        """
+        scores = next(iter(readable_in(call.args)), None)
+        if scores is None or (call.address.module, call.address.call_index) != OUTSIDE or not is_bad(scores):
+            return
+        if is_bad(without_masks(scores)) and phase_here()["phase"] == "generate":
+            arrival = Arrival(f"the scores from which {call.address.op} chooses a token", "generate")
+            self._arrived(scores, arrival, None, takes_literal=True)
+
     def at_the_end(self, variables: Mapping[str, Any]) -> None:
         """The watched code is over. What its variables hold that was made in it has arrived, too."""
         if self._pending is not None:
@@ -291,23 +307,32 @@ class Live(Capture):
 
     # --- the walk back -------------------------------------------------------------------------------------------
 
-    def _arrived(self, tensor: Tensor, arrival: Arrival, again: Optional[Callable[[], Optional[Found]]]) -> None:
+    def _arrived(
+        self,
+        tensor: Tensor,
+        arrival: Arrival,
+        again: Optional[Callable[[], Optional[Found]]],
+        takes_literal: bool = False,
+    ) -> None:
         if self.sighting is None:
-            self.sighting = self._sighted(tensor, arrival, again)
+            self.sighting = self._sighted(tensor, arrival, again, takes_literal)
         if self.sighting is not None:
             self._owner.stop()
 
     def _sighted(
-        self, tensor: Tensor, arrival: Arrival, again: Optional[Callable[[], Optional[Found]]]
+        self,
+        tensor: Tensor,
+        arrival: Arrival,
+        again: Optional[Callable[[], Optional[Found]]],
+        takes_literal: bool = False,
     ) -> Optional[Sighting]:
-        """None where what arrived is what somebody wrote on purpose."""
+        """None where what arrived is what somebody wrote on purpose. takes_literal: that is no excuse here."""
         with self._owner.aside():
             call = None if again is None else again()
             told = None if call is None or call.bisected is None else call.bisected[2]
             if call is not None and told is not None and told["origin"] is not None:
                 found = {**blank(), **told["origin"], **phase_here()}
-                program = operators_of(call.loaded, call.given, told["origin"])
-                return Sighting(arrival, found, found["confirmed_by"], "", call, program)
+                return Sighting(arrival, found, found["confirmed_by"], "", call, call.operators)
             if unreadable(tensor) is not None:
                 return Sighting(arrival, None, None, "what holds it is no plain tensor")
             self._tape.exit_refs = [self._tape.ref(tensor)]
@@ -317,6 +342,8 @@ class Live(Capture):
             if origin.end is End.OUTSIDE:
                 is_data = origin.outside is not None and self._named(origin.outside[0].tensor())[1] == DATA
                 origin = chosen(literal_in_source(origin), is_data)
+            if origin.end is End.LITERAL and takes_literal and origin.step is not None:
+                origin = replace(origin, end=End.OUTSIDE if origin.outside else End.BORN, literal=-math.inf)
             if origin.end is End.LITERAL or (origin.end is End.OUTSIDE and origin.step is None):
                 return None  # meant, or data as they came in: what is computed with them may arrive
             return self._told(arrival, origin, call)
@@ -369,16 +396,21 @@ class Watching:
     """The context of one watch: what is put around the code, and what was seen.
 
     model: its calls can be run again; None where only operators are followed. further: parameters that count beside
-    the model's. judges_masks: whether an output of -inf alone counts, where an operator computed it.
+    the model's. names: of these, by their identity, where they have some. judges_masks: whether an output of -inf alone
+    counts, where an operator computed it.
     """
 
     def __init__(
-        self, model: Optional[nn.Module] = None, further: tuple[Tensor, ...] = (), judges_masks: bool = True
+        self,
+        model: Optional[nn.Module] = None,
+        further: tuple[Tensor, ...] = (),
+        judges_masks: bool = True,
+        names: Optional[Mapping[int, str]] = None,
     ) -> None:
         # A TorchScript module takes no hooks: what holds it, or the operators alone, are followed.
         self._model = None if isinstance(model, torch.jit.ScriptModule) else model
         self.judges_masks = judges_masks
-        self._further = further
+        self._further, self._named = further, names or {}
         self._names = Names()
         self._live = Live(self._names, self)
         self._watch = Watch(self._live.visit, OUTSIDE)
@@ -439,7 +471,7 @@ class Watching:
                         yield kind, name, tensor
         for at, tensor in enumerate(self._further):
             if id(tensor) not in known:
-                yield "parameter", f"the optimizer's parameter {at}", tensor
+                yield "parameter", self._named.get(id(tensor), f"the optimizer's parameter {at}"), tensor
 
     def start(self, frame: Optional[FrameType] = None) -> None:
         """Begin to watch. frame: whose variables count when it is over."""
@@ -498,6 +530,8 @@ class Watching:
         if self._hears and kwargs is not None:
             self._live.call_begins()
             self._call = None
+            if needs_others(module):
+                return
             with self.aside(), contextlib.suppress(Exception):  # of the program's own objects: it is not made again
                 self._call = ready(module, args, kwargs)
 

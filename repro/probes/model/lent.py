@@ -78,10 +78,19 @@ def _kept(tensor: Tensor) -> _Kept:
 
 def _copy(tensor: Tensor) -> Tensor:
     """Of its own memory and no graph."""
-    if tensor.is_meta:
+    if tensor.is_meta or has_no_memory(tensor):
         return tensor
     copied = tensor.detach().clone()
     return copied.requires_grad_() if tensor.requires_grad else copied
+
+
+def has_no_memory(tensor: Tensor) -> bool:
+    """Whether the memory behind a tensor was given back, as FSDP1 does between two passes: a read of it ends the
+    process.
+    """
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided or not tensor.numel():
+        return False
+    return tensor.untyped_storage().nbytes() == 0
 
 
 def _rebuilt(nest: Any, make: Callable[[Tensor], Tensor], made: dict[int, Tensor]) -> Any:

@@ -32,7 +32,7 @@ class Beginning:
         self.chance = Chance.taken()
         self.autocast = Autocast.taken()
         self.lent = Lent(tensors)
-        self._model, self._own = model, dtype_of(model)
+        self._model, self.own = model, dtype_of(model)
         self._standing = Standing(model)
         self._buffers = [
             (module._buffers, name, buffer.detach().clone())
@@ -49,8 +49,8 @@ class Beginning:
         torch.clear_autocast_cache()
         now = dtype_of(self._model)  # another one in an ablation: what had the module's goes along
         for held, name, values in self._buffers:
-            held[name] = values.to(now, copy=True) if values.dtype == self._own else values.clone()
-        self._standing.put(lambda tensor: tensor.to(now) if tensor.dtype == self._own else tensor)
+            held[name] = values.to(now, copy=True) if values.dtype == self.own else values.clone()
+        self._standing.put(lambda tensor: tensor.to(now) if tensor.dtype == self.own else tensor)
 
     def put_buffers_back(self) -> None:
         """The module's own buffers hold again what they held."""
@@ -136,6 +136,12 @@ class Given(Inputs):
         parts = (self.input_ids, self.attention_mask, dict(self.values), self.positional)
         ids, mask, values, positional = rebuild(parts, Tensor, self.as_given)
         return replace(self, input_ids=ids, attention_mask=mask, values=values, positional=positional)
+
+    def of_a_model_in(self, own: torch.dtype) -> "Given":
+        """The same, where this is the dtype that the model had when they were given."""
+        if self.beginning is not None:
+            self.beginning.own = own
+        return replace(self, own=own)
 
     def record(self) -> dict[str, Any]:
         named = [*self.values.items(), *((f"argument {at}", value) for at, value in enumerate(self.positional))]

@@ -43,6 +43,7 @@ class Session:
         self._passes: Any = None
         self._made: Any = None
         self._phase: Any = None
+        self._refused: Optional[tuple[Any]] = None
         self.bisected: Optional[Outcome] = None
         self.departure: Any = None
         self.swallowed: Any = None
@@ -252,6 +253,12 @@ class Session:
         if self._phase is None:
             self._phase = make()
         return self._phase
+
+    def keep_refused(self, make: Any) -> Any:
+        """The forward pass of the case that raises for a NaN, or None; ``make`` gives it the first time."""
+        if self._refused is None:
+            self._refused = (make(),)
+        return self._refused[0]
 
     def load_outcome(self) -> Outcome:
         """What the load checks found."""

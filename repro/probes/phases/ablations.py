@@ -9,8 +9,9 @@ from ..model.compat import checkpoint
 from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..protocol.wire import Outcome
-from .answer import NOTHING_JUDGED, Phase, again, generating, guilty, training
+from .answer import NOTHING_JUDGED, Phase, again, generating, guilty, passing, training
 from .generation import Generation, is_greedy
+from .passing import Passing
 from .training import EPSILON, Training
 
 OTHER_EPSILON = 1e-4
@@ -21,7 +22,7 @@ Change = Callable[[Phase], "tuple[str, str]"]
 
 def check(name: str, phase: Phase, loaded: Loaded, inputs: list[Inputs], case: dict[str, Any]) -> Outcome:
     """Verdict, reason and payload of one ablation of a phase."""
-    own = OWN.get(name)
+    own = None if isinstance(phase.what, Passing) else OWN.get(name)
     change = own[0] if own is not None else ABLATIONS[name][0]
     payload: dict[str, Any] = {"change": change, "same_as_case": False, "logits": None, "equal_to_case": None}
     try:
@@ -45,6 +46,10 @@ def _of_the_model(
     with ABLATIONS[name][1](loaded, tuple(inputs), case) as setting:
         if isinstance(what, Generation):
             changed = generating(loaded, setting.inputs, what.tokens)
+        elif isinstance(what, Passing):
+            changed = passing(loaded, setting.inputs)
+            if changed.verdict == "skip" and setting.may_refuse:
+                raise NotApplicable(f"the model refuses it: {changed.asked.reason}")
         else:
             changed = training(loaded, list(setting.inputs), case, what.own)
         remark = f" ({setting.remark})" if setting.remark else ""

@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
+from ..checkpoint.resolve import CannotResolve
 from ..model.compat import CannotLoad
 from ..model.inputs import Inputs, load_tokenizer
 from ..model.load import Loaded
 from ..program.answer import Asked
 from ..program.callable import Program
 from ..protocol.wire import Outcome
+from ..reduce.program import Program as Operators
 from .generation import Generation
 from .held import held_in
+from .passing import Passing
 from .training import Training, batch_of, settings_for
 
 NOTHING_JUDGED = "generate() gave no scores, so nothing could be judged"
@@ -25,11 +28,11 @@ class Phase:
     """One phase of the case in this process.
 
     ``asked``: what it was asked, of the first input that is bad, or of the first where none is. ``what``: the
-    generation or the training. ``bisected``: whether the origin was looked for in it.
+    generation, the training, or a forward pass that raises. ``bisected``: whether the origin was looked for in it.
     ``examples``: those of a batch that make it bad, once they were asked for.
     """
 
-    what: Union[Generation, Training]
+    what: Union[Generation, Training, Passing]
     asked: Asked
     inputs: int = 0
     bisected: bool = False
@@ -44,6 +47,12 @@ class Phase:
         runs = self.asked.runs
         assert isinstance(runs, Program)  # made here
         return runs
+
+    @property
+    def operators(self) -> Optional[Operators]:
+        """Those that show the fault by themselves, once it was looked for; None where that is not known."""
+        found = None if self.asked.found is None else self.asked.found.found
+        return None if found is None else found.program
 
 
 def asked(session: Any) -> Optional[Phase]:
@@ -64,9 +73,41 @@ def asked(session: Any) -> Optional[Phase]:
 
 def generating(loaded: Loaded, inputs: Iterable[Inputs], tokens: int, **settings: Any) -> Phase:
     """A generation behind each prompt, up to the first that is bad."""
+    return _first_bad(Generation(loaded, made, tokens, **settings) for made in inputs)
+
+
+def passing(loaded: Loaded, inputs: Iterable[Inputs]) -> Phase:
+    """A forward pass of each input, up to the first that is bad: one that gives a NaN or Inf, or raises for one."""
+    return _first_bad(Passing(loaded, made) for made in inputs)
+
+
+def refused(session: Any) -> Optional[Phase]:
+    """The forward pass of a session's case that raises for a NaN or Inf; None where each comes to its end, or raises
+    for another reason. It is asked once.
+    """
+
+    def make() -> Optional[Phase]:
+        try:
+            session.passes()
+        except (CannotLoad, CannotResolve):
+            return None
+        except Exception:  # noqa: BLE001 - of the model's own code; it is raised again where it is for something else
+            return raising(session.loaded(), session.inputs())
+        return None
+
+    phase: Optional[Phase] = session.keep_refused(make)
+    return phase
+
+
+def raising(loaded: Loaded, inputs: Iterable[Inputs]) -> Optional[Phase]:
+    """The first of these forward passes that raises for a NaN or Inf. None where none does."""
+    phase = passing(loaded, inputs)
+    return phase if phase.asked.raises_for_it else None
+
+
+def _first_bad(made: Iterable[Union[Generation, Passing]]) -> Phase:
     found: Optional[Phase] = None
-    for number, made in enumerate(inputs):
-        what = Generation(loaded, made, tokens, **settings)
+    for number, what in enumerate(made):
         phase = Phase(what, Asked.of(what.program()), number)
         if phase.verdict == "bad":
             return phase
@@ -90,9 +131,11 @@ def training(loaded: Loaded, inputs: list[Inputs], case: dict[str, Any], optimiz
 
 
 def outcome(phase: Phase) -> Outcome:
-    """The step ``generate`` or ``train``."""
+    """The step ``generate`` or ``train``, or ``forward`` where that raises."""
     what, plain = phase.what, phase.program.plain
     verdict, reason = phase.verdict, phase.asked.reason
+    if isinstance(what, Passing):
+        return verdict, reason, {"prompts": [{**what.inputs.record(), "verdict": verdict}]}
     told: dict[str, Any] = {"bad": sorted(plain.bad), "note": plain.reason if plain.skipped else None}
     if isinstance(what, Generation):
         new = what.plain.new
@@ -142,7 +185,7 @@ def guilty(phase: Phase) -> list[int]:
     return phase.examples
 
 
-def _guilty(what: Union[Generation, Training]) -> Iterable[int]:
+def _guilty(what: Union[Generation, Training, Passing]) -> Iterable[int]:
     if not isinstance(what, Training) or not 2 <= what.batch.rows <= MOST_EXAMPLES:
         return []
     rows = range(what.batch.rows)
@@ -183,8 +226,9 @@ def bisect(phase: Phase, trusted: bool) -> Outcome:
         return verdict, reason, payload
     if phase.asked.found is not None and phase.asked.found.found is not None:
         origin["held"] = held_in(phase.what.loaded, phase.program, phase.asked.found.found)
-    if isinstance(phase.what, Generation):
+    if not isinstance(phase.what, Training):
         payload["prompt"] = phase.inputs
+    if isinstance(phase.what, Generation):
         origin.update(_token(phase.what, origin, trusted))
         if origin["token_index"] is not None:
             reason += f"; token {origin['token_index']}" + (f" {origin['token']!r}" if origin["token"] else "")

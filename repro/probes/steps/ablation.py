@@ -8,7 +8,7 @@ from ..model.forward import run as run_model
 from ..model.inputs import Inputs
 from ..model.load import Loaded
 from ..phases.ablations import check as check_phase
-from ..phases.answer import asked
+from ..phases.answer import asked, refused
 from ..protocol.failures import in_words
 from ..protocol.wire import Outcome
 from ..values.figures import describe, same_values
@@ -21,7 +21,7 @@ def run(session: Any, step: str) -> Outcome:
         from ..script.answer import asked as asked_script
 
         return of_script(session.keep_script(asked_script), name)
-    phase = asked(session)
+    phase = asked(session) or refused(session)
     if phase is not None:
         return check_phase(name, phase, session.loaded(), session.inputs(), session.case)
     return check(name, session.loaded(), session.known_passes, session.inputs(), session.case)

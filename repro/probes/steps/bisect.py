@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..phases.answer import asked, placed
+from ..phases.answer import asked, placed, refused
 from ..phases.answer import bisect as bisect_phase
 from ..protocol.wire import Outcome
 
@@ -19,6 +19,8 @@ def run(session: Any, step: str) -> Outcome:
     phase = asked(session)
     if phase is not None and not _is_bad_before(session):
         session.bisected = bisect_phase(phase, session.trusted)
+    elif phase is None and (raises := refused(session)) is not None:
+        session.bisected = bisect_phase(raises, session.trusted)
     else:
         from ..origin.search import bisect
 

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 from ..phases.answer import asked as asked_phase
+from ..phases.answer import refused
 from ..program.answer import smallest
 from ..protocol.wire import Outcome
 from ..reduce.trials import Trials
@@ -30,11 +31,9 @@ def run(session: Any, step: str) -> Outcome:
 
         overflow, seen = session.swallowed
         return reduce_swallowed(session.loaded(), overflow, seen, trials)
-    phase = asked_phase(session)
+    phase = asked_phase(session) or refused(session)
     if phase is not None and phase.bisected:
-        of_phase = None if phase.asked.found is None else phase.asked.found.found
-        program = None if of_phase is None else of_phase.program
-        return smallest(program, trials) if verdict == "bad" else (verdict, reason, None)
+        return smallest(phase.operators, trials) if verdict == "bad" else (verdict, reason, None)
     from ..reduce.reduce import reduce
 
     return reduce(session.loaded(), session.passes(), (payload or {}).get("origin"), trials, session.trusted)
