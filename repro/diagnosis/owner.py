@@ -264,7 +264,7 @@ def _data(answer: Answer) -> Owner | None:
     origin = answer.origin
     if origin is None:
         return None
-    if origin.decided_by == "integers" and origin.phase == "loss":
+    if origin.decided_by == "integers" and (origin.phase == "loss" or "_loss" in (origin.op or "")):
         return Owner(
             "caller",
             f"{origin.op} is correct for these inputs: with other labels or lengths the loss is finite.",

@@ -76,6 +76,20 @@ def classify(origin: Origin) -> Answer:
     return mechanism, reference, note
 
 
+def decided_by_integers(step: Step) -> bool:
+    """Whether the operator gives a finite result at this element when the integers that it is given are all 0: whether
+    labels, lengths or indices decide. An operator that refuses such integers says nothing.
+    """
+    if not any(map(_is_integer, step.op.inputs())):
+        return False
+    value = _again(step).value(lambda ref, values: torch.zeros_like(values) if _is_integer(ref) else values)
+    return value is not None and math.isfinite(value)
+
+
+def _is_integer(ref: Ref) -> bool:
+    return not (ref.dtype.is_floating_point or ref.dtype.is_complex or ref.dtype == torch.bool)
+
+
 def literal_note(number: float, dtype: torch.dtype) -> str:
     """The number, and the limit where it is one that another dtype would hold."""
     given = f"the code gives the number {number:.6g} to the operator"

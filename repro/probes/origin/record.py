@@ -17,7 +17,7 @@ from .counterfactual import CASTS, Kin, finite_or_none, kin_of, value_at
 from .dimensions import locate
 from .held import MECHANISMS as HELD
 from .held import decisive, in_a_pass
-from .mechanism import Answer, classify
+from .mechanism import Answer, classify, decided_by_integers
 from .outside import DATA, Leaf, came_in, mechanism_of
 from .passes import Place
 from .places import in_input
@@ -82,6 +82,7 @@ def describe_origin(
         "limit": limit_of(step.output.dtype),
         "note": note,
         "held": held,
+        "decided_by": "integers" if own and decided_by_integers(step) else None,
         "came_in": came_in(leaf.kind, leaf.tensor) if leaf else None,
     }
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..observe.source import Place, excerpt, short, source_place
-from ..observe.tape import Op, Ref, Tape
+from ..observe.tape import Op, Tape
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, base_name, watched_everywhere
-from ..origin.arithmetic import Again, limit_of
-from ..origin.mechanism import classify, literal_note
+from ..origin.arithmetic import limit_of
+from ..origin.mechanism import classify, decided_by_integers, literal_note
 from ..origin.outside import came_in, written_in_source
 from ..origin.walk import LIFTS, End, Origin, Step, chosen, trace
 from ..reduce.program import Program, program_of
@@ -410,21 +410,6 @@ def capture(wanted: Wanted, names: Optional[Names] = None) -> tuple[Any, Any]:
             yield
 
     return around(), lambda: made.found
-
-
-def decided_by_integers(step: Step) -> bool:
-    """Whether the operator gives a finite result at this element when the integers that it is given are all 0: whether
-    labels, lengths or indices decide. An operator that refuses such integers says nothing.
-    """
-    if not any(map(_is_integer, step.op.inputs())):
-        return False
-    again = Again(step.op, step.output, step.index)
-    value = again.value(lambda ref, values: torch.zeros_like(values) if _is_integer(ref) else values)
-    return value is not None and math.isfinite(value)
-
-
-def _is_integer(ref: Ref) -> bool:
-    return not (ref.dtype.is_floating_point or ref.dtype.is_complex or ref.dtype == torch.bool)
 
 
 def blank() -> dict[str, Any]:
