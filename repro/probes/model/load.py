@@ -150,7 +150,7 @@ def own_dtype(model: nn.Module) -> Optional[torch.dtype]:
 
 
 def _held_dtype(model: nn.Module) -> Optional[torch.dtype]:
-    weights = [parameter for parameter in model.parameters() if is_float(parameter)]
+    weights: list[Tensor] = [parameter for parameter in model.parameters() if is_float(parameter)]
     held = weights or [buffer for buffer in model.buffers() if is_float(buffer)]
     return next((one.dtype for one in held if not is_narrow(one)), torch.float32 if weights else None)
 
