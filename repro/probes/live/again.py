@@ -26,6 +26,15 @@ from ..values.nest import rebuild
 from .find import Found, look_into
 from .watching import Sighting, Watching
 
+BEHIND = (
+    "it was made behind the model, by code of the program's own that cannot be made again: `with repro.watch(model):` "
+    "around one step names the operator"
+)
+NOT_AGAIN = (
+    "the calls of the model, and their backward passes from the gradients that came back, are good when they are made "
+    "again; what the program's own code does behind the model (a loss, a gradient of a gradient) was not: "
+    "`with repro.watch(model):` around one step sees it"
+)
 EXAMPLES = 64  # of one batch that are asked one by one
 
 Cut = Callable[[Tensor], Tensor]
@@ -39,20 +48,22 @@ def _whole(tensor: Tensor) -> Tensor:
 class Call:
     """One call of the model: how it can be made again, and the gradients that came back to its outputs.
 
-    spoilt: the step that it belongs to is not to be made.
+    spoilt: the step that it belongs to is not to be made. arrivals: how many gradients have come back so far.
     """
 
     loaded: Loaded
     given: Given
     back: dict[str, Tensor] = field(default_factory=dict)
     spoilt: bool = False
+    arrivals: int = 0
 
 
 @dataclass(frozen=True)
 class Bad:
     """What was bad when the screen looked. what: in words; phase: "forward", "backward" or "optimizer". call: the call
     of the model that gave it, where it is known. name: of the parameter. is_too_late: whether it was used already.
-    closure: makes again what an optimiser's closure did, where it was that.
+    closure: makes again what an optimiser's closure did, where it was that. is_loss: whether it is what a backward pass
+    began at.
     """
 
     what: str
@@ -61,6 +72,7 @@ class Bad:
     name: Optional[str] = None
     is_too_late: bool = False
     closure: Optional[Callable[[], Any]] = None
+    is_loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,8 @@ class Again:
                 return self._forward_again(bad, bad.call)
             if bad.closure is not None:
                 return self._closure_again(bad, bad.closure)
+            if bad.is_loss:
+                return Told(bad, why=BEHIND)
             if bad.phase == "backward":
                 return self._backward_again(bad)
             if self._optimizer is None:
@@ -130,8 +144,7 @@ class Again:
         for call in self._calls:
             name = _bad_behind(call)
             if name is not None:
-                why = f"the gradient that came back to {name} was bad: it was made behind the model, in the loss"
-                return Told(bad, why=why)
+                return Told(bad, why=f"the gradient that came back to {name} was bad: {BEHIND}")
         self._drop_gradients()
         watching = Watching(self._model, judges_masks=False)
         with _watched(watching):
@@ -139,7 +152,7 @@ class Again:
                 _backward(call, call.given, _whole)
         seen = watching.sighting
         if seen is None:
-            return Told(bad, why="the backward pass is good when it is made again", is_good=True)
+            return Told(bad, why=NOT_AGAIN, is_good=True)
         if seen.origin is not None and seen.origin.get("forward_source"):
             seen.origin["source"] = seen.origin["forward_source"]  # the pass was started from here, not by the program
         guilty = next((call for call in self._calls if self._gives_bad_gradient(call, call.given)), None)

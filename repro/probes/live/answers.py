@@ -124,10 +124,8 @@ def guard_outcome(told: Told, step: Optional[int]) -> Outcome:
         words += f"; each of the {told.batch} examples in the batch gives one alone"
     elif told.examples is not None and told.batch:
         words += f"; none of the {told.batch} examples in the batch gives one alone"
-    payload = {
-        "arrived": what, "phase": told.bad.phase, "step": step, "examples": told.examples,
-        "batch": told.batch,
-    }  # fmt: skip
+    phase = "loss" if told.bad.is_loss else told.bad.phase
+    payload = {"arrived": what, "phase": phase, "step": step, "examples": told.examples, "batch": told.batch}
     return "bad", words, payload
 
 

@@ -21,6 +21,7 @@ from ..protocol.failures import in_words
 from ..values.figures import is_bad, widen
 from .again import Again, Bad, Call, Told, local_parts
 from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_of
+from .losses import hear, hear_no_more
 
 LOSS = "loss"
 OUTPUTS = 8  # of one call, whose gradients are kept
@@ -46,6 +47,7 @@ class Guarding:
         self._current: Optional[Call] = None
         self._lost = UNSEEN  # why there is no call that could be made again
         self._waiting: list[tuple[str, Optional[Call], Tensor, Tensor, bool]] = []
+        self._losses: list[tuple[Tensor, Any]] = []  # that backward passes began at, and what each was multiplied by
         self._depth = depth()
         self._met = False  # whether any call was seen; it is asked once
         self._stepping = False  # whether the optimiser is in its step
@@ -66,6 +68,8 @@ class Guarding:
             if not by_hand:
                 self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        if self._optimizers:
+            hear(self._begins_backward)
 
     def _put_on(self) -> None:
         """The hooks stand where calls come in and nothing is compiled: on the wrapper of a compiled module, not in it.
@@ -104,11 +108,13 @@ class Guarding:
     def close(self) -> None:
         """Take the hooks off."""
         self._take_off()
+        hear_no_more(self._begins_backward)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._calls.clear()
         self._waiting.clear()
+        self._losses.clear()
         self._current = None
 
     # --- the screen ----------------------------------------------------------------------------------------------
@@ -173,6 +179,7 @@ class Guarding:
         met: set[int] = set()
 
         def keep(gradient: Tensor, name: str) -> None:
+            call.arrivals += 1
             if name != LOSS and LOSS in call.back:  # it has come through the loss
                 return
             before = call.back.get(name)
@@ -183,6 +190,25 @@ class Guarding:
             if tensor.requires_grad and id(tensor) not in met:
                 met.add(id(tensor))
                 tensor.register_hook(functools.partial(keep, name=name))
+
+    def _begins_backward(self, loss: Tensor, run: Callable[[], None]) -> None:
+        """A backward pass. What it began at is the loss of this model where gradients come back to it."""
+        before, made = self._arrivals, loss.grad_fn
+        scale = getattr(made, "_saved_other", None) if type(made).__name__ == "MulBackward0" else None
+        run()
+        if self._arrivals != before and type(loss) is Tensor and not is_tracing() and not self.is_deaf:
+            del self._losses[: max(0, len(self._losses) + 1 - CALLS)]
+            self._losses.append((loss.detach().sum(), scale))
+
+    @property
+    def _arrivals(self) -> int:
+        return sum(call.arrivals for call in self._calls)
+
+    def _is_a_loss_bad(self) -> bool:
+        """Whether one is NaN or infinite. An infinity is none of the loss's where a loss scaler may have made it."""
+        losses, self._losses = self._losses, []
+        values = [(value.item(), scale) for value, scale in losses]
+        return any(value != value or (math.isinf(abs(value)) and not _is_of_scaler(scale)) for value, scale in values)
 
     def _read(self) -> None:
         """Look at what was measured: on an accelerator, the one time in a step that it is waited for."""
@@ -255,8 +281,11 @@ class Guarding:
             self.leave_out(optimizer)
             return
         name = self._first_bad(optimizer, lambda parameter: parameter.grad)
-        if name is not None:
-            self._told(Bad(f"the gradient of {name}", "backward", self._calls[-1] if self._calls else None, name))
+        last = self._calls[-1] if self._calls else None
+        if self._is_a_loss_bad():
+            self._told(Bad("the loss", "backward", last, is_loss=True))
+        elif name is not None:
+            self._told(Bad(f"the gradient of {name}", "backward", last, name))
 
     def leave_out(self, optimizer: Any) -> None:
         """Without gradients the optimiser leaves every parameter as it is. The model's buffers are put back to what
@@ -280,6 +309,7 @@ class Guarding:
             call = self._call_with_bad_back()
             phase = "optimizer" if call is None else "backward"
             self._told(Bad(f"the parameter {name}", phase, call, name, is_too_late=True))
+        self._losses.clear()
         self._calls.clear()
 
     def _call_with_bad_back(self) -> Optional[Call]:
@@ -315,6 +345,14 @@ class Guarding:
                 return Again(self._model, self._calls, next(iter(self._optimizers), None)).look_into(bad)
         except Exception as error:  # noqa: BLE001 - of the model's own code, or of PyTorch's around it
             return Told(bad, why=f"the step could not be made again: {in_words(error)}")
+
+
+def _is_of_scaler(scale: Any) -> bool:
+    """Whether a loss was multiplied by what a loss scaler multiplies with: a power of two."""
+    if not isinstance(scale, Tensor) or scale.numel() != 1 or scale.is_complex():
+        return False
+    value = float(scale)
+    return math.isfinite(value) and value > 1 and math.frexp(value)[0] == 0.5
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
