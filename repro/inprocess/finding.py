@@ -78,6 +78,8 @@ class Finding:
         """
         result = self._recording.write(Path(out), _Listener())
         self.answer = result.answer
+        if not self and self.answer.verdict is Outcome.BAD:  # finite, and wrong
+            self.verdict, self.reason = self.answer.verdict.value, self.answer.reason
         self._folder = result.folder
         return result.folder / "report.md"
 
@@ -110,9 +112,10 @@ class Finding:
 
     @property
     def _call(self) -> Found | None:
-        """The bad call of a module; None where the fault is none of one call's, or it is not known how it was made."""
+        """The call that gave a NaN or Inf; None where the fault is none of one call's, or it cannot be made again."""
         session = self._recording.session
-        return session.call if self and isinstance(session, (OfCall, OfOperators)) else None
+        call = session.call if self and isinstance(session, (OfCall, OfOperators)) else None
+        return call if call is not None and call.forward[0] == Outcome.BAD.value else None
 
     @property
     def _no_step(self) -> str:

@@ -35,6 +35,7 @@ NOT_AGAIN = (
     "again; what the program's own code does behind the model (a loss, a gradient of a gradient) was not: "
     "`with repro.watch(model):` around one step sees it"
 )
+LOSS, BUFFER = "loss", "buffer"
 EXAMPLES = 64  # of one batch that are asked one by one
 
 Cut = Callable[[Tensor], Tensor]
@@ -62,8 +63,8 @@ class Call:
 class Bad:
     """What was bad when the screen looked. what: in words; phase: "forward", "backward" or "optimizer". call: the call
     of the model that gave it, where it is known. name: of the parameter. is_too_late: whether it was used already.
-    closure: makes again what an optimiser's closure did, where it was that. is_loss: whether it is what a backward pass
-    began at.
+    closure: makes again what an optimiser's closure did, where it was that. kind: LOSS for what a backward pass began
+    at, BUFFER for one of the model's.
     """
 
     what: str
@@ -72,7 +73,7 @@ class Bad:
     name: Optional[str] = None
     is_too_late: bool = False
     closure: Optional[Callable[[], Any]] = None
-    is_loss: bool = False
+    kind: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,13 @@ class Again:
         for call in {id(call): call for call in (*self._calls, *filter(None, [bad.call]))}.values():
             call.given = call.given.settled()
         with self._kept():
+            if bad.kind == BUFFER:
+                return self._buffers_again(bad)
             if bad.phase == "forward" and bad.call is not None:
                 return self._forward_again(bad, bad.call)
             if bad.closure is not None:
                 return self._closure_again(bad, bad.closure)
-            if bad.is_loss:
+            if bad.kind == LOSS:
                 return Told(bad, why=BEHIND)
             if bad.phase == "backward":
                 return self._backward_again(bad)
@@ -158,6 +161,21 @@ class Again:
         guilty = next((call for call in self._calls if self._gives_bad_gradient(call, call.given)), None)
         alone = (None, None) if guilty is None else self._alone(guilty, partial(self._gives_bad_gradient, guilty))
         return Told(bad, None, seen, seen.program, *alone, why=seen.why)
+
+    def _buffers_again(self, bad: Bad) -> Told:
+        """The calls of the model, from the buffers with which each began."""
+        for call in self._calls:
+            if call.given.beginning is not None:
+                call.given.beginning.put()
+            watching = Watching(self._model, judges_masks=False)
+            with _watched(watching), contextlib.suppress(Exception):  # the same as when the program made the call
+                call.given.call(call.loaded.model, call.given.arguments())
+            seen = watching.sighting
+            if seen is not None:
+                if seen.origin is not None:
+                    seen.origin["phase"] = "forward"  # it is made again within the optimizer's step
+                return Told(bad, None, seen, seen.program, why=seen.why)
+        return Told(bad, why="no call of the model puts it there: the program writes to it between them")
 
     def _closure_again(self, bad: Bad, closure: Callable[[], Any]) -> Told:
         """What an optimiser's closure did, from the weights that it was called with. What the program itself counts or

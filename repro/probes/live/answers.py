@@ -9,7 +9,7 @@ from ..model.session import Session
 from ..origin.search import sentence
 from ..protocol.wire import Emitter, Outcome
 from ..reduce.program import Program
-from .again import Told
+from .again import LOSS, Told
 from .find import Found
 from .watching import Sighting, Watching
 
@@ -124,7 +124,7 @@ def guard_outcome(told: Told, step: Optional[int]) -> Outcome:
         words += f"; each of the {told.batch} examples in the batch gives one alone"
     elif told.examples is not None and told.batch:
         words += f"; none of the {told.batch} examples in the batch gives one alone"
-    phase = "loss" if told.bad.is_loss else told.bad.phase
+    phase = told.bad.kind if told.bad.kind == LOSS else told.bad.phase
     payload = {"arrived": what, "phase": phase, "step": step, "examples": told.examples, "batch": told.batch}
     return "bad", words, payload
 

@@ -19,11 +19,10 @@ from ..model.ready import ready
 from ..observe.watch import ALWAYS, aside, depth
 from ..protocol.failures import in_words
 from ..values.figures import is_bad, widen
-from .again import Again, Bad, Call, Told, local_parts
+from .again import BUFFER, LOSS, Again, Bad, Call, Told, local_parts
 from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_of
 from .losses import hear, hear_no_more
 
-LOSS = "loss"
 OUTPUTS = 8  # of one call, whose gradients are kept
 CALLS = 64  # of the model, between two steps of the optimiser, that are kept
 UNSEEN = "the model ran inside of compiled code only, where its inputs cannot be kept: compile the model by itself"
@@ -60,6 +59,13 @@ class Guarding:
         self._bad_before = frozenset(
             name for name, parameter in model.named_parameters() if any(map(is_bad, local_parts(parameter)))
         )
+        # Those that hold none when the guard begins; of the others it is what they are for, or was there before.
+        self._buffers = [
+            (name, module._buffers, key)
+            for path, module in model.named_modules()
+            for key in (() if isinstance(module, torch.jit.ScriptModule) else module._buffers)
+            if _is_sound(module._buffers[key]) and (name := f"{path}.{key}" if path else key)
+        ]
         self._class_name = type(model).__name__
         self._handles: list[Any] = []
         self._on_model: list[Any] = []
@@ -283,9 +289,11 @@ class Guarding:
         name = self._first_bad(optimizer, lambda parameter: parameter.grad)
         last = self._calls[-1] if self._calls else None
         if self._is_a_loss_bad():
-            self._told(Bad("the loss", "backward", last, is_loss=True))
+            self._told(Bad("the loss", "backward", last, kind=LOSS))
         elif name is not None:
             self._told(Bad(f"the gradient of {name}", "backward", last, name))
+        elif (buffer := self._first_bad_buffer()) is not None:
+            self._told(Bad(f"the buffer {buffer}", "forward", None, buffer, kind=BUFFER))
 
     def leave_out(self, optimizer: Any) -> None:
         """Without gradients the optimiser leaves every parameter as it is. The model's buffers are put back to what
@@ -328,6 +336,13 @@ class Guarding:
         bad = next((parameter for parameter, tensor in held if is_bad(tensor)), None)
         return None if bad is None else self._names.get(id(bad), "a parameter of the optimizer")
 
+    def _first_bad_buffer(self) -> Optional[str]:
+        """One that holds a NaN or +inf; -inf alone may be a mask's."""
+        held = [(name, part) for name, buffers, key in self._buffers for part in local_parts(buffers.get(key))]
+        if not held or _are_finite([part for _, part in held]):
+            return None
+        return next((name for name, part in held if not bool((part < math.inf).all())), None)
+
     def look_into(self, bad: Bad) -> Told:
         """Make again what went bad. The hooks of the screen say nothing meanwhile. What goes wrong in that is told, and
         never reaches the program.
@@ -336,7 +351,7 @@ class Guarding:
             return Told(bad, why=BEFORE)
         if self._steps_inside and bad.phase != "optimizer":
             return Told(bad, why=STEPS)
-        if bad.phase == "forward" and bad.call is None:
+        if bad.phase == "forward" and bad.call is None and not (bad.kind == BUFFER and self._calls):
             return Told(bad, why=self._lost)
         if bad.phase == "backward" and not self._calls and bad.closure is None:
             return Told(bad, why=self._lost)
@@ -345,6 +360,12 @@ class Guarding:
                 return Again(self._model, self._calls, next(iter(self._optimizers), None)).look_into(bad)
         except Exception as error:  # noqa: BLE001 - of the model's own code, or of PyTorch's around it
             return Told(bad, why=f"the step could not be made again: {in_words(error)}")
+
+
+def _is_sound(buffer: Optional[Tensor]) -> bool:
+    """Whether it holds numbers, all of them finite."""
+    parts = list(local_parts(buffer))
+    return bool(parts) and not any(part.is_complex() or is_bad(part) for part in parts)
 
 
 def _is_of_scaler(scale: Any) -> bool:

@@ -46,6 +46,7 @@ BACKWARD = os.path.join("torch", "autograd", "__init__.py")
 AT_ANY_SCALE = ("divide_by_zero", "invalid")  # of finite inputs, whatever their size
 COMPUTED = ("overflow", "divide_by_zero", "kernel")  # of -inf that nobody wrote down
 READ_OUT = "_local_scalar_dense"  # a tensor's one element as a number of Python's
+UNNAMED = "no operator says that it wrote there (a batch norm writes to its running figures without saying so)"
 NOTHING = ("nothing", Address("", -1, "", -1))
 
 
@@ -85,6 +86,7 @@ class Live(Capture):
         self._alive: list[Any] = []
         self._numbers: dict[str, Optional[Sighting]] = {}  # bad numbers that the program took out of tensors
         self.before: frozenset[str] = frozenset()  # variables that held a bad value before
+        self.sound: frozenset[str] = frozenset()  # buffers of the model that held none before
         self.foreign: Optional[str] = None  # a variable with a bad value that no watched operator made
         self.scaled = 0  # gradients that a loss scaler threw away
         self.sighting: Optional[Sighting] = None
@@ -256,7 +258,7 @@ class Live(Capture):
             self._settle()
         if self.sighting is not None:
             return
-        named = {f"the parameter {name}": held for kind, name, held in self._owner.held() if kind == "parameter"}
+        named = {f"the {kind} {name}": held for kind, name, held in self._owner.held()}
         held = list(held_in(variables))
         named.update((f"the variable {path}", thing) for path, thing in held if isinstance(thing, Tensor))
         parts = [(words, part) for words, tensor in named.items() for part in readable_in(tensor)]
@@ -264,6 +266,9 @@ class Live(Capture):
             if self.sighting is None and self._is_made_here(tensor):
                 seen = self._sighted(tensor, Arrival(words, phase_here()["phase"]), None)
                 self.sighting = None if seen is None or seen.written_down else seen
+        for words in self.sound:
+            if self.sighting is None and _holds_one(named.get(words)):
+                self.sighting = Sighting(Arrival(words, "forward"), None, None, UNNAMED)
         if self.threads.started and self.sighting is None:
             foreign = (path for path, thing in held if path not in self.before and self._is_foreign(thing))
             self.foreign = next((f"the variable {path}" for path in foreign), None)
@@ -446,6 +451,9 @@ class Watching:
         self._frame, self._thread = frame, threading.get_ident()
         if frame is not None:
             self._live.before = frozenset(path for path, thing in held_in(frame.f_locals) if _is_odd_thing(thing))
+        if self._model is not None:
+            held = ((f"the {kind} {name}", tensor) for kind, name, tensor in self.held() if kind == "buffer")
+            self._live.sound = frozenset(words for words, tensor in held if is_readable(tensor) and not is_bad(tensor))
         self._around = contextlib.ExitStack()
         self._around.enter_context(self._live.threads.counted())
         self._around.enter_context(eagerly())
@@ -523,6 +531,11 @@ class Watching:
         if self._model is None and self._hears and not self._watch.stack:
             with aside():
                 self._live.call_ends(self._names.classes.get(name, name), output, None)
+
+
+def _holds_one(tensor: Optional[Tensor]) -> bool:
+    """Whether it holds a NaN or Inf other than a mask's."""
+    return tensor is not None and is_readable(tensor) and is_bad(tensor) and bool(kinds_in([tensor]) - MASK)
 
 
 def _is_odd_thing(thing: Any) -> bool:
