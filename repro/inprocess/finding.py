@@ -26,6 +26,14 @@ LABELS = (
 """Fields of an origin that are shown, and their names for people."""
 
 
+VARIABLE = "the variable "
+"""How the words begin that say that something arrived in one."""
+
+MEANT = (
+    "If it is meant, such as the Inf of a distance without a path: a variable that is deleted in the block, or whose "
+    "name begins with _, is not looked at."
+)
+
 GUARD = (
     "repro.Guard(model, optimizer, out=FOLDER) around the loop saves the step that goes bad; repro.watch(model) knows "
     "the calls of that model."
@@ -135,6 +143,8 @@ class Finding:
         if origin is not None:
             width = max(len(label) for _, label in LABELS)
             lines += [f"  {label:<{width}}  {value}" for label, value in _rows(origin)]
+        if self and self.answer.watch is not None and (self.answer.watch.arrived or "").startswith(VARIABLE):
+            lines.append(f"  {MEANT}")
         if self._call is not None:
             lines.append("  .save_step(FOLDER) saves the call for `repro replay`.")
         if self and self._folder is None:

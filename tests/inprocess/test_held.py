@@ -217,3 +217,14 @@ def test_a_good_watch_says_where_it_looked():
     assert "variables of test_a_good_watch_says_where_it_looked" in seen.finding.text
     assert "is still in use elsewhere" in seen.finding.text
     assert loss == 0
+
+
+def test_a_variable_whose_value_is_meant_is_left_out_as_the_finding_says():
+    mse = torch.zeros(1)
+    with repro.watch() as seen:
+        psnr = -10 * torch.log10(mse)
+    assert (seen.finding.verdict, "name begins with _" in repr(seen.finding)) == ("bad", True)
+    del psnr
+    with repro.watch() as seen:
+        _psnr = -10 * torch.log10(mse)
+    assert seen.finding.verdict == "good"
