@@ -26,6 +26,14 @@ LABELS = (
 """Fields of an origin that are shown, and their names for people."""
 
 
+VARIABLE = "the variable "
+"""How the words begin that say that something arrived in one."""
+
+MEANT = (
+    "If it is meant, such as the Inf of a distance without a path: a variable that is deleted in the block, or whose "
+    "name begins with _, is not looked at."
+)
+
 GUARD = (
     "repro.Guard(model, optimizer, out=FOLDER) around the loop saves the step that goes bad; repro.watch(model) knows "
     "the calls of that model."
@@ -78,6 +86,8 @@ class Finding:
         """
         result = self._recording.write(Path(out), _Listener())
         self.answer = result.answer
+        if not self and self.answer.verdict is Outcome.BAD:  # finite, and wrong
+            self.verdict, self.reason = self.answer.verdict.value, self.answer.reason
         self._folder = result.folder
         return result.folder / "report.md"
 
@@ -110,9 +120,10 @@ class Finding:
 
     @property
     def _call(self) -> Found | None:
-        """The bad call of a module; None where the fault is none of one call's, or it is not known how it was made."""
+        """The call that gave a NaN or Inf; None where the fault is none of one call's, or it cannot be made again."""
         session = self._recording.session
-        return session.call if self and isinstance(session, (OfCall, OfOperators)) else None
+        call = session.call if self and isinstance(session, (OfCall, OfOperators)) else None
+        return call if call is not None and call.forward[0] == Outcome.BAD.value else None
 
     @property
     def _no_step(self) -> str:
@@ -132,6 +143,8 @@ class Finding:
         if origin is not None:
             width = max(len(label) for _, label in LABELS)
             lines += [f"  {label:<{width}}  {value}" for label, value in _rows(origin)]
+        if self and self.answer.watch is not None and (self.answer.watch.arrived or "").startswith(VARIABLE):
+            lines.append(f"  {MEANT}")
         if self._call is not None:
             lines.append("  .save_step(FOLDER) saves the call for `repro replay`.")
         if self and self._folder is None:

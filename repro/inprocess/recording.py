@@ -20,7 +20,10 @@ from repro.diagnosis.answer import answer
 from repro.diagnosis.verdict import judge
 from repro.engine.evidence import Evidence
 from repro.engine.kit import pack
+from repro.probes.live.answers import OfCall
+from repro.probes.model.ready import left_alone
 from repro.probes.model.session import Session
+from repro.probes.observe.watch import aside
 from repro.probes.protocol.failures import in_words
 from repro.probes.protocol.wire import Emitter, jsonable
 from repro.probes.steps import registry
@@ -61,6 +64,13 @@ class Recording:
         request = self.request()
         known = {step: self._observation(request, step, told) for step, told in self._measured().items()}
         return answer(judge(known, request.case, request.deciding), known, self._header(request))
+
+    def ask(self, step: str) -> bool:
+        """Answer a step now, from the very module, which is left alone; whether it is bad."""
+        assert isinstance(self.session, OfCall)
+        with aside(), left_alone(self.session.loaded().model):
+            self.told[step] = self._asked(step)
+        return self.told[step][0] == Outcome.BAD.value
 
     def write(self, folder: Path, listener: Any) -> Result:
         """Answer the steps that are left, and write the same folder as a command.

@@ -16,6 +16,7 @@ from repro.inprocess.recording import Recording, Told
 from repro.probes.live.answers import OfCall, OfOperators, bisect_outcome, watch_outcome
 from repro.probes.live.find import Found
 from repro.probes.live.find import find as look_for
+from repro.probes.live.swallowed import overflows_inside
 from repro.probes.live.watching import Watching
 from repro.probes.observe.source import is_inner
 from repro.probes.observe.watch import inside
@@ -31,7 +32,9 @@ def find(model: nn.Module, /, *args: Any, **inputs: Any) -> Finding:
     """Call the module once and say whether its output is good; if not, where the first bad value is born.
 
     The call is made as the program itself would make it here: in the module's own mode, under this autocast, with or
-    without gradients. Random state, buffers, hooks and modes are afterwards as they were.
+    without gradients. Random state, buffers, hooks and modes are afterwards as they were. Where the output is finite
+    and something overflows inside in float16, it is asked whether the output is wrong for it, as the command asks; in
+    other dtypes ``Finding.report`` asks that.
 
     Args:
         model: Any module; where torch.compile wraps it, the module inside is called.
@@ -104,6 +107,8 @@ def of_found(found: Found, seconds: float = 0.0) -> Finding:
         attn=loaded.attn,
         seconds={"forward": seconds},
     )
+    if found.forward[0] == "good" and overflows_inside(loaded, found.given) and recording.ask("reference"):
+        return Finding(recording, "reference")
     return Finding(recording, "forward")
 
 

@@ -268,3 +268,26 @@ def test_an_exception_for_a_nan_is_the_finding_and_any_other_is_passed_on(tmp_pa
     for x in (torch.ones(2), torch.zeros(2)):
         with pytest.raises(ValueError, match="refused"):
             repro.find(Checking(refuses_nan=False), x)
+
+
+class Rms(nn.Module):
+    """The inverse root of a mean of squares, and scores with a mask of -inf beside it."""
+
+    def forward(self, x):
+        mask = torch.ones(x.shape[-1], x.shape[-1]).triu(1).bool()
+        scores = ((x[:, None] + x[:, :, None]) * 0).masked_fill(mask, -INF).softmax(-1)
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) + scores.sum(-1) * 0
+
+
+def test_an_overflow_in_float16_that_is_swallowed_is_asked_whether_it_matters(tmp_path):
+    """300 squared is beyond 65504, 1 / sqrt(inf) is 0, and so is the output, where 1 is right."""
+    model = Rms()
+    chance = torch.get_rng_state()
+    finding = repro.find(model, torch.full((1, 8), 300.0).half())
+    assert (finding.verdict, finding.origin.op) == ("bad", "aten.pow.Tensor_Scalar")
+    assert torch.equal(chance, torch.get_rng_state())
+    assert repro.find(model, torch.full((1, 8), 30.0).half()).verdict == "good"
+    wide = repro.find(model, torch.full((1, 8), 1e25))
+    assert wide.verdict == "good"  # in float32 the report asks
+    wide.report(tmp_path / "out")
+    assert (wide.verdict, wide.origin.op) == ("bad", "aten.pow.Tensor_Scalar")

@@ -17,6 +17,7 @@ from inprocess.programs import Net, batches, line_of
 from inprocess.test_find import same, state_of
 
 ZEROS = 7
+INF = float("inf")
 
 
 def train(fault="", *, own_loss=True, steps=12, **options):
@@ -113,6 +114,70 @@ def test_a_loss_that_is_made_behind_the_model_is_not_blamed_on_it():
         optimizer.step()
     assert guard.finding.origin is None
     assert "made behind the model" in guard.finding.text
+
+
+def trained_by(loss_of, then="note", scale=1.0, **options):
+    """(guard, whether a weight changed) of one step, whose loss is made behind the model."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plain = torch.autograd.backward
+    with repro.Guard(model, optimizer, then=then, **options) as guard, repro.Guard(nn.Linear(1, 1), optimizer):
+        (loss_of(model(torch.randn(2, 4))) * scale).backward()
+        optimizer.step()
+    assert torch.autograd.backward is plain
+    return guard, not torch.equal(before, model.weight)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_loss_is_screened_whose_gradients_are_finite(ignored, tmp_path):
+    def loss(output):
+        return F.cross_entropy(output, torch.tensor([-100, -100 if ignored else 0]))
+
+    guard, changed = trained_by(loss, out=tmp_path / "out")
+    assert (guard.finding is not None, changed) == (ignored, not ignored)  # the gradients are 0
+    if ignored:
+        assert (guard.finding.answer.watch.arrived, guard.finding.answer.watch.phase) == ("the loss", "loss")
+        assert "repro.watch" in guard.finding.text
+        assert repro.replay(tmp_path / "out" / "step", nn.Linear(4, 3)).verdict == "skip"
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_step_with_a_bad_loss_is_left_out(bad):
+    guard, changed = trained_by(lambda output: output.sum() + (-1.0 if bad else 1.0) * torch.tensor(INF), then="skip")
+    assert (guard.skipped, changed) == (1, False)  # either is infinite
+    guard, changed = trained_by(lambda output: output.sum() + (float("nan") if bad else 0.0), then="skip")
+    assert (guard.skipped, changed) == (bad, not bad)
+
+
+def test_a_loss_that_a_scaler_made_infinite_is_none():
+    scale = torch.tensor(2.0**16)
+    assert trained_by(lambda output: output.sum() + 1e35, scale=scale)[0].finding is None
+    assert trained_by(lambda output: output.sum() + float("nan"), scale=scale)[0].finding is not None
+
+
+def test_a_loss_of_another_model_is_none_of_the_guard_s():
+    model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with repro.Guard(model, optimizer) as guard:
+        (other(torch.ones(1, 2)).sum() + float("nan")).backward()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert guard.finding is None
+
+
+def test_a_penalty_on_a_gradient_is_said_not_to_be_made_again():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+    nn.init.constant_(model[0].bias, -5.0)  # no unit is on: the gradient is 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with repro.Guard(model, optimizer, then="note") as guard:
+        x = torch.randn(3, 2, requires_grad=True)
+        (gradient,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        gradient.pow(2).sum(1).sqrt().mean().backward()
+        optimizer.step()
+    assert all(word in guard.finding.text for word in ("a gradient of a gradient", "was not", "repro.watch(model)"))
 
 
 def test_a_step_of_the_optimiser_is_made_again_from_what_is_left():

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -164,3 +165,66 @@ def test_minus_infinity_counts_in_an_output_where_an_operator_computed_it():
             model(x)
         assert seen.finding.verdict == verdict
     assert seen.finding.origin.op == "aten.log.default"
+
+
+KEPT = {}
+
+
+class Register:
+    """Keeps what it is given in the class itself."""
+
+
+def kept_in(kind, x):
+    """The finding of a block that keeps 0 / x in one way, beside one of the same kind that was there before."""
+    queue, found, kinds, counts = collections.deque(maxlen=3), set(), collections.defaultdict(list), np.zeros(3)
+    old = np.full(3, np.nan)
+    with repro.watch() as seen:
+        ratio = torch.zeros(2) / x
+        if kind == "queue":
+            queue.append(ratio)
+        elif kind == "set":
+            found.add(ratio)
+        elif kind == "dict with a default":
+            kinds["a"].append(ratio)
+        elif kind == "global":
+            KEPT["x"] = ratio
+        elif kind == "class":
+            Register.last = ratio
+        elif kind == "copy":
+            counts[:2] = ratio.numpy()
+        del ratio
+    assert len(old) == 3
+    return seen.finding
+
+
+@pytest.mark.parametrize("kind", ["queue", "set", "dict with a default", "global", "class", "copy", "nowhere"])
+def test_a_variable_of_any_kind_is_looked_into(kind):
+    assert kept_in(kind, torch.ones(2)).verdict == "good"
+    finding = kept_in(kind, torch.zeros(2))
+    assert finding.verdict == {"copy": "skip", "nowhere": "good"}.get(kind, "bad")
+    if kind == "copy":
+        assert "array counts" in finding.text
+    elif kind != "nowhere":
+        assert finding.origin.op == "aten.div.Tensor"
+
+
+def test_a_good_watch_says_where_it_looked():
+    """A graph still needs the NaN that nothing else has."""
+    x = torch.zeros(2, requires_grad=True)
+    with repro.watch() as seen:
+        loss = torch.where(x == 0, x, x.log() * (x / x)).sum()
+    assert seen.finding.verdict == "good"
+    assert "variables of test_a_good_watch_says_where_it_looked" in seen.finding.text
+    assert "is still in use elsewhere" in seen.finding.text
+    assert loss == 0
+
+
+def test_a_variable_whose_value_is_meant_is_left_out_as_the_finding_says():
+    mse = torch.zeros(1)
+    with repro.watch() as seen:
+        psnr = -10 * torch.log10(mse)
+    assert (seen.finding.verdict, "name begins with _" in repr(seen.finding)) == ("bad", True)
+    del psnr
+    with repro.watch() as seen:
+        _psnr = -10 * torch.log10(mse)
+    assert seen.finding.verdict == "good"

@@ -123,3 +123,23 @@ def test_a_saved_step_is_what_was_given(tmp_path):
     assert torch.equal(row["inputs"]["x"], batch(True))
     assert row["by_place"] == ["x"]
     assert repro.replay(tmp_path / "out" / "step", InPlace()).origin.element == (3, 0)
+
+
+class Sums(nn.Module):
+    """It holds nothing, or a buffer: what it computes in is what it is given."""
+
+    def __init__(self, held=None):
+        super().__init__()
+        self.register_buffer("held", held)
+
+    def forward(self, x):
+        return x.cumsum(-1)
+
+
+@pytest.mark.parametrize("held", [None, torch.ones(1, dtype=torch.float16)])
+def test_inputs_of_a_module_without_weights_keep_their_dtype(held):
+    finding = repro.find(Sums(held), torch.full((1, 1000), 100.0, dtype=torch.float16))
+    assert (finding.verdict, finding.origin.mechanism, finding.origin.element) == ("bad", "overflow", (0, 655))
+    assert finding.origin.reference_value == 65600  # 656 times 100: beyond 65504
+    for x in (torch.full((1, 600), 100.0, dtype=torch.float16), torch.full((1, 2), 1e300, dtype=torch.float64)):
+        assert repro.find(Sums(held), x).verdict == "good"

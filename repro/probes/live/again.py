@@ -26,6 +26,16 @@ from .find import Found, look_into
 from .sharded import ALONE, is_sharded, local_of, needs_others
 from .watching import Sighting, Watching
 
+BEHIND = (
+    "it was made behind the model, by code of the program's own that cannot be made again: `with repro.watch(model):` "
+    "around one step names the operator"
+)
+NOT_AGAIN = (
+    "the calls of the model, and their backward passes from the gradients that came back, are good when they are made "
+    "again; what the program's own code does behind the model (a loss, a gradient of a gradient) was not: "
+    "`with repro.watch(model):` around one step sees it"
+)
+LOSS, BUFFER = "loss", "buffer"
 EXAMPLES = 64  # of one batch that are asked one by one
 
 Cut = Callable[[Tensor], Tensor]
@@ -39,13 +49,14 @@ def _whole(tensor: Tensor) -> Tensor:
 class Call:
     """One call of the model: how it can be made again, and the gradients that came back to its outputs.
 
-    spoilt: the step that it belongs to is not to be made.
+    spoilt: the step that it belongs to is not to be made. arrivals: how many gradients have come back so far.
     """
 
     loaded: Loaded
     given: Given
     back: dict[str, Tensor] = field(default_factory=dict)
     spoilt: bool = False
+    arrivals: int = 0
 
     def bring_to(self, own: torch.dtype) -> None:
         """The model's own dtype is another one than was seen when the call was kept."""
@@ -57,7 +68,8 @@ class Bad:
     """What was bad when the screen looked. what: in words; phase: "forward", "backward" or "optimizer". call: the call
     of the model that gave it, where it is known. name: of the parameter. is_too_late: whether it was used already.
     closure: makes again what an optimiser's closure did, where it was that. agreed: whether all processes of a sharded
-    model know of it, and are at the same place. elsewhere: whether it was not seen in this one.
+    model know of it, and are at the same place. elsewhere: whether it was not seen in this one. kind: LOSS for what a
+    backward pass began at, BUFFER for one of the model's.
     """
 
     what: str
@@ -68,6 +80,7 @@ class Bad:
     closure: Optional[Callable[[], Any]] = None
     agreed: bool = False
     elsewhere: bool = False
+    kind: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +123,14 @@ class Again:
         for call in {id(call): call for call in (*self._calls, *filter(None, [bad.call]))}.values():
             call.given = call.given.settled()
         with self._kept():
+            if bad.kind == BUFFER:
+                return self._buffers_again(bad)
             if bad.phase == "forward" and bad.call is not None:
                 return self._forward_again(bad, bad.call)
             if bad.closure is not None:
                 return self._closure_again(bad, bad.closure)
+            if bad.kind == LOSS:
+                return Told(bad, why=BEHIND)
             if bad.phase == "backward":
                 return self._backward_again(bad)
             if self._optimizer is None:
@@ -147,8 +164,7 @@ class Again:
         for call in self._calls:
             name = _bad_behind(call)
             if name is not None:
-                why = f"the gradient that came back to {name} was bad: it was made behind the model, in the loss"
-                return Told(bad, why=why)
+                return Told(bad, why=f"the gradient that came back to {name} was bad: {BEHIND}")
         self._drop_gradients()
         watching = Watching(self._model, judges_masks=False)
         with _watched(watching):
@@ -156,12 +172,27 @@ class Again:
                 _backward(call, call.given, _whole)
         seen = watching.sighting
         if seen is None:
-            return Told(bad, why="the backward pass is good when it is made again", is_good=True)
+            return Told(bad, why=NOT_AGAIN, is_good=True)
         if seen.origin is not None and seen.origin.get("forward_source"):
             seen.origin["source"] = seen.origin["forward_source"]  # the pass was started from here, not by the program
         guilty = next((call for call in self._calls if self._gives_bad_gradient(call, call.given)), None)
         alone = (None, None) if guilty is None else self._alone(guilty, partial(self._gives_bad_gradient, guilty))
         return Told(bad, None, seen, seen.program, *alone, why=seen.why)
+
+    def _buffers_again(self, bad: Bad) -> Told:
+        """The calls of the model, from the buffers with which each began."""
+        for call in self._calls:
+            if call.given.beginning is not None:
+                call.given.beginning.put()
+            watching = Watching(self._model, judges_masks=False)
+            with _watched(watching), contextlib.suppress(Exception):  # the same as when the program made the call
+                call.given.call(call.loaded.model, call.given.arguments())
+            seen = watching.sighting
+            if seen is not None:
+                if seen.origin is not None:
+                    seen.origin["phase"] = "forward"  # it is made again within the optimizer's step
+                return Told(bad, None, seen, seen.program, why=seen.why)
+        return Told(bad, why="no call of the model puts it there: the program writes to it between them")
 
     def _closure_again(self, bad: Bad, closure: Callable[[], Any]) -> Told:
         """What an optimiser's closure did, from the weights that it was called with. What the program itself counts or

@@ -9,7 +9,7 @@ from ..model.session import Session
 from ..origin.search import sentence
 from ..protocol.wire import Emitter, Outcome, jsonable
 from ..reduce.program import Program
-from .again import Told
+from .again import LOSS, Told
 from .find import Found
 from .sharded import Together
 from .watching import Sighting, Watching
@@ -28,7 +28,9 @@ def watch_outcome(watching: Watching) -> Outcome:
     if seen is not None:
         arrival = {"arrived": seen.arrival.words, "phase": seen.arrival.phase}
         return "bad", f"a NaN or Inf arrived in {seen.arrival.words}", {**payload, **arrival}
-    words = f"no NaN or Inf arrived anywhere; {watching.operators:,} operators"
+    words = f"no NaN or Inf arrived in {watching.looked_at}; {watching.operators:,} operators"
+    if watching.leaves_some:
+        words += "; one that an operator made is still in use elsewhere, such as in what a backward pass needs"
     if watching.scaled:
         words += f"; {watching.scaled} overflows of scaled gradients, which the loss scaler threw away"
     if watching.threads:
@@ -47,6 +49,9 @@ def watch_outcome(watching: Watching) -> Outcome:
             "a NaN or Inf that an operator made is still in use, and the block returned a value that no variable holds"
         )
         return "skip", f"{why}: give it a name in the block before it is returned, and it is looked at", payload
+    if watching.copied is not None:
+        why = f"an operator made a NaN or Inf, and the array {watching.copied}, which is NumPy's own, holds one since"
+        return "skip", f"{why}: whether it is that one is not known", payload
     return "good", words, payload
 
 
@@ -131,10 +136,8 @@ def guard_outcome(told: Told, step: Optional[int], process: Optional[int] = None
         words += f"; each of the {told.batch} examples in the batch gives one alone"
     elif told.examples is not None and told.batch:
         words += f"; none of the {told.batch} examples in the batch gives one alone"
-    payload = {
-        "arrived": what, "phase": told.bad.phase, "step": step, "examples": told.examples,
-        "batch": told.batch,
-    }  # fmt: skip
+    phase = told.bad.kind if told.bad.kind == LOSS else told.bad.phase
+    payload = {"arrived": what, "phase": phase, "step": step, "examples": told.examples, "batch": told.batch}
     return "bad", words, payload
 
 

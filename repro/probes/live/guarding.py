@@ -22,11 +22,11 @@ from ..model.ready import ready
 from ..observe.watch import ALWAYS, aside, depth
 from ..protocol.failures import in_words
 from ..values.figures import is_bad, widen
-from .again import Again, Bad, Call, Told, local_parts
+from .again import BUFFER, LOSS, Again, Bad, Call, Told, local_parts
 from .compiled import InPlace, compiled_in_place, eagerly, is_tracing, wrappers_of
+from .losses import hear, hear_no_more
 from .sharded import ALONE, LATER, PHASES, Together, of_this_process
 
-LOSS = "loss"
 OUTPUTS = 8  # of one call, whose gradients are kept
 CALLS = 64  # of the model, between two steps of the optimiser, that are kept
 UNSEEN = "the model ran inside of compiled code only, where its inputs cannot be kept: compile the model by itself"
@@ -53,6 +53,7 @@ class Guarding:
         self._refused: Optional[str] = None  # why the whole weights cannot be here
         self._own: Optional[Bad] = None  # what this process has seen, and the others of a sharded model do not know yet
         self._waiting: list[tuple[str, Optional[Call], Tensor, Tensor, bool]] = []
+        self._losses: list[tuple[Tensor, Any]] = []  # that backward passes began at, and what each was multiplied by
         self._depth = depth()
         self._met = False  # whether any call was seen; it is asked once
         self._stepping = False  # whether the optimiser is in its step
@@ -65,6 +66,13 @@ class Guarding:
         self._bad_before = frozenset(
             name for name, parameter in model.named_parameters() if any(map(is_bad, local_parts(parameter)))
         )
+        # Those that hold none when the guard begins; of the others it is what they are for, or was there before.
+        self._buffers = [
+            (name, module._buffers, key)
+            for path, module in model.named_modules()
+            for key in (() if isinstance(module, torch.jit.ScriptModule) else module._buffers)
+            if _is_sound(module._buffers[key]) and (name := f"{path}.{key}" if path else key)
+        ]
         self._class_name = type(model).__name__
         self._handles: list[Any] = []
         self._on_model: list[Any] = []
@@ -73,6 +81,8 @@ class Guarding:
             if not by_hand:
                 self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        if self._optimizers:
+            hear(self._begins_backward)
 
     def _put_on(self) -> None:
         """The hooks stand where calls come in and nothing is compiled: on the wrapper of a compiled module, not in it.
@@ -111,11 +121,13 @@ class Guarding:
     def close(self) -> None:
         """Take the hooks off."""
         self._take_off()
+        hear_no_more(self._begins_backward)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._calls.clear()
         self._waiting.clear()
+        self._losses.clear()
         self._current = None
 
     # --- the screen ----------------------------------------------------------------------------------------------
@@ -180,6 +192,7 @@ class Guarding:
         met: set[int] = set()
 
         def keep(gradient: Tensor, name: str) -> None:
+            call.arrivals += 1
             if name != LOSS and LOSS in call.back:  # it has come through the loss
                 return
             before = call.back.get(name)
@@ -190,6 +203,25 @@ class Guarding:
             if tensor.requires_grad and id(tensor) not in met:
                 met.add(id(tensor))
                 tensor.register_hook(functools.partial(keep, name=name))
+
+    def _begins_backward(self, loss: Tensor, run: Callable[[], None]) -> None:
+        """A backward pass. What it began at is the loss of this model where gradients come back to it."""
+        before, made = self._arrivals, loss.grad_fn
+        scale = getattr(made, "_saved_other", None) if type(made).__name__ == "MulBackward0" else None
+        run()
+        if self._arrivals != before and type(loss) is Tensor and not is_tracing() and not self.is_deaf:
+            del self._losses[: max(0, len(self._losses) + 1 - CALLS)]
+            self._losses.append((loss.detach().sum(), scale))
+
+    @property
+    def _arrivals(self) -> int:
+        return sum(call.arrivals for call in self._calls)
+
+    def _is_a_loss_bad(self) -> bool:
+        """Whether one is NaN or infinite. An infinity is none of the loss's where a loss scaler may have made it."""
+        losses, self._losses = self._losses, []
+        values = [(value.item(), scale) for value, scale in losses]
+        return any(value != value or (math.isinf(abs(value)) and not _is_of_scaler(scale)) for value, scale in values)
 
     def _read(self) -> None:
         """Look at what was measured: on an accelerator, the one time in a step that it is waited for."""
@@ -262,8 +294,13 @@ class Guarding:
             self.leave_out(optimizer)
             return
         name = self._first_bad(optimizer, lambda parameter: parameter.grad)
-        if name is not None:
-            self._told(Bad(f"the gradient of {name}", "backward", self._calls[-1] if self._calls else None, name))
+        last = self._calls[-1] if self._calls else None
+        if self._is_a_loss_bad():
+            self._told(Bad("the loss", "backward", last, kind=LOSS))
+        elif name is not None:
+            self._told(Bad(f"the gradient of {name}", "backward", last, name))
+        elif (buffer := self._first_bad_buffer()) is not None:
+            self._told(Bad(f"the buffer {buffer}", "forward", None, buffer, kind=BUFFER))
         self._agree()
 
     def leave_out(self, optimizer: Any) -> None:
@@ -289,6 +326,7 @@ class Guarding:
             phase = "optimizer" if call is None else "backward"
             self._told(Bad(f"the parameter {name}", phase, call, name, is_too_late=True))
         self._agree()
+        self._losses.clear()
         self._calls.clear()
 
     def _call_with_bad_back(self) -> Optional[Call]:
@@ -343,6 +381,13 @@ class Guarding:
         bad = next((parameter for parameter, tensor in held if is_bad(tensor)), None)
         return None if bad is None else self._names.get(id(bad), "a parameter of the optimizer")
 
+    def _first_bad_buffer(self) -> Optional[str]:
+        """One that holds a NaN or +inf; -inf alone may be a mask's."""
+        held = [(name, part) for name, buffers, key in self._buffers for part in local_parts(buffers.get(key))]
+        if not held or _are_finite([part for _, part in held]):
+            return None
+        return next((name for name, part in held if not bool((part < math.inf).all())), None)
+
     def look_into(self, bad: Bad) -> Told:
         """Make again what went bad. The hooks of the screen say nothing meanwhile. What goes wrong in that is told, and
         never reaches the program.
@@ -351,7 +396,7 @@ class Guarding:
             return Told(bad, why=BEFORE)
         if self._steps_inside and bad.phase != "optimizer":
             return Told(bad, why=STEPS)
-        if bad.phase == "forward" and bad.call is None:
+        if bad.phase == "forward" and bad.call is None and not (bad.kind == BUFFER and self._calls):
             return Told(bad, why=self._lost)
         if bad.phase == "backward" and not self._calls and bad.closure is None:
             return Told(bad, why=self._lost)
@@ -369,6 +414,20 @@ class Guarding:
                 return Again(self._model, self._calls, optimizer, names).look_into(bad)
         except Exception as error:  # noqa: BLE001 - of the model's own code, or of PyTorch's around it
             return Told(bad, why=f"the step could not be made again: {in_words(error)}")
+
+
+def _is_sound(buffer: Optional[Tensor]) -> bool:
+    """Whether it holds numbers, all of them finite."""
+    parts = list(local_parts(buffer))
+    return bool(parts) and not any(part.is_complex() or is_bad(part) for part in parts)
+
+
+def _is_of_scaler(scale: Any) -> bool:
+    """Whether a loss was multiplied by what a loss scaler multiplies with: a power of two."""
+    if not isinstance(scale, Tensor) or scale.numel() != 1 or scale.is_complex():
+        return False
+    value = float(scale)
+    return math.isfinite(value) and value > 1 and math.frexp(value)[0] == 0.5
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:

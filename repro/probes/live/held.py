@@ -1,10 +1,11 @@
-"""What a function's variables hold when watched code is over: tensors, arrays and numbers, also inside of lists, dicts
-and objects.
+"""What a function's variables hold when watched code is over: tensors, arrays and numbers, also inside of lists, dicts,
+sets, queues, objects and classes.
 """
 
 import dis
 import math
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from types import FrameType, ModuleType
 from typing import Any, Optional
@@ -16,6 +17,7 @@ from ..values.figures import is_bad
 from ..values.nest import parts_of
 
 DEEPEST, MOST = 4, 20_000  # levels and things that are looked at
+READ_AT_ONCE = 64 << 20  # bytes of an array
 KNOWN = frozenset(getattr(sys, "stdlib_module_names", ("builtins",))) | {
     "torch",
     "numpy",
@@ -29,6 +31,12 @@ AFTER_BLOCK = frozenset((
     "POP_TOP", "SWAP", "ROT_TWO", "COPY", "NOP", "LOAD_CONST", "PUSH_NULL", "PRECALL", "CALL", "CACHE", "POP_ITER",
 ))  # fmt: skip
 """What the interpreter does between leaving a block and the next, or the function. It computes no expression."""
+
+
+def variables_of(frame: FrameType) -> dict[str, Any]:
+    """A function's own variables, and the global ones that its code names."""
+    named = {name: frame.f_globals[name] for name in frame.f_code.co_names if name in frame.f_globals}
+    return {**named, **frame.f_locals}
 
 
 def held_in(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -63,6 +71,16 @@ def _thing(value: Any) -> Optional[Any]:
     return _behind(value) if getattr(value, "ndim", 0) else float(value) if kind == "f" else None
 
 
+def bad_copies_in(variables: Mapping[str, Any]) -> Iterator[str]:
+    """The variables that are arrays of NumPy's own memory, of a size that is read at once, with a NaN or +inf in it."""
+    for name, value in variables.items():
+        kind = getattr(getattr(value, "dtype", None), "kind", None)
+        if type(value).__module__ != "numpy" or kind != "f" or not 0 < getattr(value, "nbytes", 0) <= READ_AT_ONCE:
+            continue
+        if _behind(value) is None and not bool((value < math.inf).all()):
+            yield name
+
+
 def _behind(array: Any) -> Optional[Tensor]:
     """The tensor whose memory an array of NumPy's shows; None where it is its own, or all that it shows is finite."""
     base = array
@@ -73,14 +91,16 @@ def _behind(array: Any) -> Optional[Tensor]:
 
 def _below(path: str, value: Any, most: int) -> Iterator[tuple[str, Any]]:
     """What stands in a value, as far as there is room."""
-    if most <= 0 or isinstance(value, (type, ModuleType)):
+    if most <= 0 or isinstance(value, ModuleType):
         return
-    if isinstance(value, (list, tuple)):
-        yield from ((f"{path}[{at}]", item) for at, item in zip(range(most), value))
-    elif type(value) is dict:
-        yield from ((f"{path}[{key!r}]", item) for (key, item), _ in zip(list(value.items()), range(most)))
-    elif type(value).__module__.partition(".")[0] not in KNOWN:
-        parts = zip(parts_of(value).items(), range(most))
+    if isinstance(value, (list, tuple, deque)):
+        yield from ((f"{path}[{at}]", item) for at, item in zip(range(most), list(value)))
+    elif isinstance(value, (set, frozenset)):
+        yield from ((f"an item of {path}", item) for item, _ in zip(list(value), range(most)))
+    elif isinstance(value, dict):
+        yield from ((f"{path}[{key!r}]", item) for (key, item), _ in zip(list(dict.items(value)), range(most)))
+    elif (value if isinstance(value, type) else type(value)).__module__.partition(".")[0] not in KNOWN:
+        parts = zip((dict(vars(value)) if isinstance(value, type) else parts_of(value)).items(), range(most))
         yield from ((f"{path}.{key}", item) for (key, item), _ in parts if not str(key).startswith("_"))
 
 

@@ -54,6 +54,7 @@ def save(
         "phase": bad.phase,
         "what": bad.what,
         "parameter": bad.name,
+        "kind": bad.kind,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "training": model.training,
         "calls": len(data),
@@ -212,7 +213,13 @@ def read(folder: str, model: nn.Module) -> tuple[dict[str, Any], list[Call], Bad
         raise NoStep(f"{folder}: {type(error).__name__}: {one_line(str(error), 500)}") from error
     if not calls and optimizer is None:
         raise NoStep(f"{folder} holds no call of the model, so there is nothing to make again.")
-    return told, calls, Bad(what, phase, calls[-1] if calls else None, told.get("parameter")), optimizer
+    kind = told.get("kind")
+    return (
+        told,
+        calls,
+        Bad(what, phase, calls[-1] if calls else None, told.get("parameter"), kind=kind),
+        optimizer,
+    )
 
 
 def _loaded(path: str) -> Any:

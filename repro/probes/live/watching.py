@@ -39,7 +39,7 @@ from ..reduce.seen import MASK, kinds_in
 from ..values.figures import describe, is_bad, scalar
 from .compiled import eagerly
 from .find import Found, look_into
-from .held import held_in, is_odd, is_returning
+from .held import bad_copies_in, held_in, is_odd, is_returning, variables_of
 from .sharded import needs_others
 
 KEPT_BYTES = 2 << 30  # of recorded results: beyond it the recording stops, and only a call that can be repeated is told
@@ -49,6 +49,7 @@ AT_ANY_SCALE = ("divide_by_zero", "invalid")  # of finite inputs, whatever their
 COMPUTED = ("overflow", "divide_by_zero", "kernel")  # of -inf that nobody wrote down
 CHOICES = frozenset(("argmax", "topk", "multinomial"))  # of a token, by its score
 READ_OUT = "_local_scalar_dense"  # a tensor's one element as a number of Python's
+UNNAMED = "no operator says that it wrote there (a batch norm writes to its running figures without saying so)"
 NOTHING = ("nothing", Address("", -1, "", -1))
 
 
@@ -88,6 +89,10 @@ class Live(Capture):
         self._alive: list[Any] = []
         self._numbers: dict[str, Optional[Sighting]] = {}  # bad numbers that the program took out of tensors
         self.before: frozenset[str] = frozenset()  # variables that held a bad value before
+        self.copies: frozenset[str] = frozenset()  # arrays of NumPy's own that held a bad value before
+        self.copied: Optional[str] = None  # one that does now, and an operator made one meanwhile
+        self.has_made = False  # whether an operator made a bad value, other than a mask's
+        self.sound: frozenset[str] = frozenset()  # buffers of the model that held none before
         self.foreign: Optional[str] = None  # a variable with a bad value that no watched operator made
         self.scaled = 0  # gradients that a loss scaler threw away
         self.sighting: Optional[Sighting] = None
@@ -124,7 +129,9 @@ class Live(Capture):
         return call.run()
 
     def made(self, call: OpCall, spoilt: list[Tensor]) -> None:
-        self._alive.extend(_weakly(tensor) for tensor in spoilt if kinds_in([tensor]) - MASK)
+        kept = [_weakly(tensor) for tensor in spoilt if kinds_in([tensor]) - MASK]
+        self.has_made = self.has_made or bool(kept)
+        self._alive.extend(kept)
         self._begin(call)
 
     def came(self, call: OpCall, kind: str, reader: Address, tensor: Tensor) -> None:
@@ -272,7 +279,7 @@ class Live(Capture):
             self._settle()
         if self.sighting is not None:
             return
-        named = {f"the parameter {name}": held for kind, name, held in self._owner.held() if kind == "parameter"}
+        named = {f"the {kind} {name}": held for kind, name, held in self._owner.held()}
         held = list(held_in(variables))
         named.update((f"the variable {path}", thing) for path, thing in held if isinstance(thing, Tensor))
         parts = [(words, part) for words, tensor in named.items() for part in readable_in(tensor)]
@@ -280,9 +287,14 @@ class Live(Capture):
             if self.sighting is None and self._is_made_here(tensor):
                 seen = self._sighted(tensor, Arrival(words, phase_here()["phase"]), None)
                 self.sighting = None if seen is None or seen.written_down else seen
+        for words in self.sound:
+            if self.sighting is None and _holds_one(named.get(words)):
+                self.sighting = Sighting(Arrival(words, "forward"), None, None, UNNAMED)
         if self.threads.started and self.sighting is None:
             foreign = (path for path, thing in held if path not in self.before and self._is_foreign(thing))
             self.foreign = next((f"the variable {path}" for path in foreign), None)
+        if self.has_made and self.sighting is None:
+            self.copied = next((name for name in bad_copies_in(variables) if name not in self.copies), None)
         for path, thing in held:
             sighting = self._numbers.get(str(thing)) if isinstance(thing, float) and path not in self.before else None
             if self.sighting is None and sighting is not None and not sighting.written_down:
@@ -417,8 +429,10 @@ class Watching:
         self._watch.entered, self._watch.left = self._entered, self._left
         self._call: Optional[tuple[Loaded, Given]] = None
         self._frame: Optional[FrameType] = None
+        self._watched: Optional[str] = None  # the function whose variables count
         self._around: Optional[contextlib.ExitStack] = None
         self._thread: Optional[int] = None
+        self.leaves_some = False  # whether memory with a bad value is in use where nobody looked
         self.returns_some = False  # whether the block returned what no variable holds, and a bad value was left
         self.further_variables: dict[str, Any] = {}
 
@@ -452,6 +466,18 @@ class Watching:
         return self._live.foreign
 
     @property
+    def copied(self) -> Optional[str]:
+        """An array of NumPy's own memory that holds a bad value since, where an operator made one."""
+        return self._live.copied
+
+    @property
+    def looked_at(self) -> str:
+        """Where a NaN or Inf could have arrived, in words."""
+        whose = "the modules that ran" if self._model is None else type(self._model).__name__
+        words = f"the outputs, losses, gradients, parameters and buffers of {whose}"
+        return words + ("" if self._watched is None else f", or the variables of {self._watched}")
+
+    @property
     def threads(self) -> int:
         """How many threads the code started. What ran in them was not looked at."""
         return self._live.threads.started
@@ -476,8 +502,14 @@ class Watching:
     def start(self, frame: Optional[FrameType] = None) -> None:
         """Begin to watch. frame: whose variables count when it is over."""
         self._frame, self._thread = frame, threading.get_ident()
+        self._watched = None if frame is None else frame.f_code.co_name.replace("<module>", "the program")
         if frame is not None:
-            self._live.before = frozenset(path for path, thing in held_in(frame.f_locals) if _is_odd_thing(thing))
+            variables = variables_of(frame)
+            self._live.before = frozenset(path for path, thing in held_in(variables) if _is_odd_thing(thing))
+            self._live.copies = frozenset(bad_copies_in(variables))
+        if self._model is not None:
+            held = ((f"the {kind} {name}", tensor) for kind, name, tensor in self.held() if kind == "buffer")
+            self._live.sound = frozenset(words for words, tensor in held if is_readable(tensor) and not is_bad(tensor))
         self._around = contextlib.ExitStack()
         self._around.enter_context(self._live.threads.counted())
         self._around.enter_context(eagerly())
@@ -496,10 +528,11 @@ class Watching:
         self._watch.active = False
         try:
             if self._live.sighting is None and threading.get_ident() == self._thread:
-                variables = {**({} if self._frame is None else self._frame.f_locals), **self.further_variables}
+                variables = {**({} if self._frame is None else variables_of(self._frame)), **self.further_variables}
                 with aside():
                     self._live.at_the_end(variables)
                 found = self.sighting is not None
+                self.leaves_some = not found and self._live.leaves_some
                 self.returns_some = not found and self._frame is not None and self._leaves_some(self._frame)
         finally:
             self._around.close()
@@ -557,6 +590,11 @@ class Watching:
         if self._model is None and self._hears and not self._watch.stack:
             with aside():
                 self._live.call_ends(self._names.classes.get(name, name), output, None)
+
+
+def _holds_one(tensor: Optional[Tensor]) -> bool:
+    """Whether it holds a NaN or Inf other than a mask's."""
+    return tensor is not None and is_readable(tensor) and is_bad(tensor) and bool(kinds_in([tensor]) - MASK)
 
 
 def _is_odd_thing(thing: Any) -> bool:

@@ -15,7 +15,7 @@ from ..values.figures import describe, digest, is_bad, is_float, same_values, te
 from ..values.nest import opened
 from .compat import CannotLoad
 from .inputs import Inputs, not_taken, unvalidated
-from .load import dtype_of
+from .load import own_dtype
 
 # Entropy of the next-token distribution as a part of log(vocabulary). Measured: real Gemma 3 270M gives 0.11 to 0.36 on
 # five prompts; GPT-2, Pythia and Gemma shapes with random weights give 0.986 to 0.990.
@@ -69,8 +69,8 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def arguments_of(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
-    """What the model is called with: pictures and sounds in the dtype that the weights have now."""
-    return inputs.arguments(dtype_of(model) if inputs.is_cast else None)
+    """What the model is called with: pictures and sounds in the dtype that the weights have now, if there are any."""
+    return inputs.arguments(own_dtype(model) if inputs.is_cast else None)
 
 
 def main_output(output: Any, name: Optional[str] = None) -> tuple[str, Tensor]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -133,9 +134,35 @@ def _not_built(error: Exception, place: str) -> CannotLoad:
     return CannotLoad(because("The model could not be loaded", why_not_built(place), error))
 
 
+_BROUGHT: "WeakKeyDictionary[nn.Module, torch.dtype]" = WeakKeyDictionary()
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The dtype that the model computes in: that of its first weight that is not quantised."""
-    return next((p.dtype for p in model.parameters() if is_float(p) and not is_narrow(p)), torch.float32)
+    return own_dtype(model) or torch.float32
+
+
+def own_dtype(model: nn.Module) -> Optional[torch.dtype]:
+    """The same; of a model without floating weights that of its first floating buffer, and of one without either the
+    dtype that it was brought to. None where it was brought to none: it computes in that of what it is given.
+    """
+    return _held_dtype(model) or _BROUGHT.get(model)
+
+
+def _held_dtype(model: nn.Module) -> Optional[torch.dtype]:
+    weights: list[Tensor] = [parameter for parameter in model.parameters() if is_float(parameter)]
+    held = weights or [buffer for buffer in model.buffers() if is_float(buffer)]
+    return next((one.dtype for one in held if not is_narrow(one)), torch.float32 if weights else None)
+
+
+def bring(model: nn.Module, dtype: Optional[torch.dtype]) -> Optional[torch.dtype]:
+    """From here on a model that holds no number computes in ``dtype``; None for that of its inputs. Gives what it was
+    brought to before.
+    """
+    before = _BROUGHT.pop(model, None)
+    if dtype is not None and _held_dtype(model) is None:
+        _BROUGHT[model] = dtype
+    return before
 
 
 def pick_device(name: Optional[str]) -> torch.device:

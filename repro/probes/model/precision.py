@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..values.figures import dtype_name, is_bad, is_float
 from .compared.quantised import method_in
 from .compat import DTYPE_FIELDS, config_parts, kept_in_float32, skeleton
-from .load import Loaded, file_tensor
+from .load import Loaded, bring, file_tensor
 from .ready import MEMORY
 
 
@@ -121,7 +121,9 @@ def widened(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Parameters, buffers and the configuration's dtype are as before when the context ends."""
+    """Parameters, buffers and the configuration's dtype are as before when the context ends; so is the dtype that a
+    model without any of these is brought to.
+    """
     tensors = [(tensor, tensor.data) for _, tensor in list(model.named_parameters()) + list(model.named_buffers())]
     buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]  # a pass may put others there
     fields = [
@@ -130,9 +132,11 @@ def restored(model: nn.Module) -> Iterator[None]:
         for name in DTYPE_FIELDS
         if name in vars(part)
     ]
+    brought = bring(model, None)
     try:
         yield
     finally:
+        bring(model, brought)
         for held, before in buffers:
             held.update(before)
         for tensor, data in tensors:
@@ -142,6 +146,8 @@ def restored(model: nn.Module) -> Iterator[None]:
 
 
 def set_config_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+    """What a model says of its dtype, where that is not said by its weights."""
+    bring(model, dtype)
     for part in config_parts(getattr(model, "config", None)):
         for name in DTYPE_FIELDS:
             if name in vars(part):

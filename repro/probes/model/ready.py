@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from ..checkpoint.resolve import Source
 from ..machine.autocast import Autocast
 from ..machine.chance import Chance
-from ..values.figures import describe, is_float, tensors_in
+from ..values.figures import describe, tensors_in
 from ..values.nest import rebuild
 from .inputs import MASK, Inputs
 from .kinds.facts import IDS
 from .lent import Lent, Standing
-from .load import Loaded, dtype_of
+from .load import Loaded, own_dtype
 
 MEMORY = "memory"  # the kind of a source that is no file, and of inputs that nobody made
 
@@ -28,11 +28,11 @@ class Beginning:
     and inputs, as they were, and the autocast that it is in. Each pass begins with ``put``, so that all are alike.
     """
 
-    def __init__(self, model: nn.Module, tensors: Iterable[Tensor] = ()) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype, tensors: Iterable[Tensor] = ()) -> None:
         self.chance = Chance.taken()
         self.autocast = Autocast.taken()
         self.lent = Lent(tensors)
-        self._model, self.own = model, dtype_of(model)
+        self._model, self.own = model, dtype
         self._standing = Standing(model)
         self._buffers = [
             (module._buffers, name, buffer.detach().clone())
@@ -47,7 +47,7 @@ class Beginning:
         """
         self.chance.put()
         torch.clear_autocast_cache()
-        now = dtype_of(self._model)  # another one in an ablation: what had the module's goes along
+        now = own_dtype(self._model) or self.own  # another one in an ablation: what had the module's goes along
         for held, name, values in self._buffers:
             held[name] = values.to(now, copy=True) if values.dtype == self.own else values.clone()
         self._standing.put(lambda tensor: tensor.to(now) if tensor.dtype == self.own else tensor)
@@ -163,12 +163,9 @@ def ready(
     """
     values, positional, by_place = _by_name(model, args, dict(kwargs or {}))
     tensors = list(tensors_in([*values.values(), *positional]))
-    parameter = next(model.parameters(), None)
-    if parameter is not None:
-        dtype, device = dtype_of(model), parameter.device
-    else:
-        dtype = next((tensor.dtype for tensor in tensors if is_float(tensor)), torch.float32)
-        device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    held = next(itertools.chain(model.parameters(), tensors), None)
+    device = torch.device("cpu") if held is None else held.device
+    dtype = own_dtype(model) or next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
     loaded = Loaded(
         model=model,
         class_name=type(model).__name__,
@@ -181,7 +178,7 @@ def ready(
     ids, mask = (_taken(values, name) for name in (IDS, MASK))
     given = Given(
         None, MEMORY, ids, mask, values=values, positional=positional, by_place=by_place, own=dtype,
-        gradients=torch.is_grad_enabled(), beginning=Beginning(model, tensors),
+        gradients=torch.is_grad_enabled(), beginning=Beginning(model, dtype, tensors),
     )  # fmt: skip
     return loaded, given
 

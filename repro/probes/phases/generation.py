@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..model.compat import CannotLoad
 from ..model.inputs import Inputs
-from ..model.load import Loaded, dtype_of
+from ..model.load import Loaded, own_dtype
 from ..program.callable import Program
 
 SEED = 0
@@ -63,7 +63,7 @@ class Generation:
         """One generation, its random choices from a seed of their own."""
         torch.manual_seed(SEED)
         model: Any = self.loaded.model
-        given = self.inputs.arguments(dtype_of(model) if self.inputs.is_cast else None)
+        given = self.inputs.arguments(own_dtype(model) if self.inputs.is_cast else None)
         given.pop("decoder_input_ids", None)  # it makes its own
         given.update(self.settings)
         seen = Seen()

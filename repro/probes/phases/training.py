@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..model.compat import CannotLoad
 from ..model.forward import main_output
 from ..model.inputs import IDS, Inputs, accepts
-from ..model.load import Loaded, dtype_of
+from ..model.load import Loaded, own_dtype
 from ..program.callable import Program
 from ..protocol.failures import in_words
 from ..values.nest import items_in, rebuild
@@ -251,7 +251,7 @@ def _labels(model: nn.Module, batch: Batch) -> Iterator[tuple[dict[str, Any], st
 def _joined(loaded: Loaded, inputs: list[Inputs]) -> Batch:
     """The inputs along the first dimension; shorter prompts are filled up behind their end."""
     first = inputs[0]
-    dtype = dtype_of(loaded.model) if first.is_cast else None
+    dtype = own_dtype(loaded.model) if first.is_cast else None
     if len(inputs) == 1 or first.further or any(made.input_ids is None for made in inputs):
         values, positional = first.arguments(dtype), tuple(getattr(first, "positional", ()))
         return Batch(values, positional, _rows([values, positional]))

@@ -102,11 +102,16 @@ class Capture(Look):
             raise StopPass
         followed = self._source is not None or bool(self._handed)
         bad = self._followed(call) if followed else []
-        result = super().visit(call)
+        try:
+            result = super().visit(call)
+        except Exception as error:
+            if error is call.raised and bad and self.found is None:  # it raises for what it was given
+                self._follow(call, bad, None)
+            raise
         if not followed and self._source is not None:  # it came in here
             bad = [self._source[0]]
         if bad and self.found is None:
-            self._follow(call, bad)
+            self._follow(call, bad, result)
         return result
 
     def run(self, call: OpCall) -> Any:
@@ -291,9 +296,11 @@ class Capture(Look):
             bad = [tensor for tensor in bad if tensor.untyped_storage().data_ptr() in self._handed]
         return bad
 
-    def _follow(self, call: OpCall, bad: list[Tensor]) -> None:
-        """The first operator that computes with the bad value, and does not only move it, reads it."""
-        moved = next(readable_in(call.run()), None)
+    def _follow(self, call: OpCall, bad: list[Tensor], result: Any) -> None:
+        """The first operator that computes with the bad value, and does not only move it, reads it. result: None where
+        it raises.
+        """
+        moved = next(readable_in([result]), None)
         if moved is not None and (_is_view(moved, bad[0]) or _only_moves(call, moved, bad[0])):
             return
         place = self._place(call)
@@ -302,7 +309,7 @@ class Capture(Look):
         came = came_in(kind, tensor)
         record = {**blank(), **place, "came_in": came, "tensor": name, "inputs": [describe(item) for item in bad]}
         first = first_bad_index(tensor)
-        output = next(tensors_in(call.run()), None)
+        output = next(tensors_in([result]), None)
         record.update(
             element=first,
             value=scalar(tensor, first),

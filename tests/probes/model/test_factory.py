@@ -47,6 +47,12 @@ def with_optimizer():
 def lazy(): return nn.Sequential(nn.LazyLinear(2), nn.LazyBatchNorm1d()), torch.randn(4, 3)
 def lazy_alone(): return nn.Sequential(nn.LazyLinear(2))
 def compiled(): return torch.compile(Net(), backend="eager"), torch.randn(4, 3)
+class Empty(nn.Module):
+    def forward(self, x): return x * 1
+
+
+def half(): return Empty(), torch.ones(2).half()
+def empty_alone(): return Empty()
 def raises(): raise ValueError("no such checkpoint")
 def nothing(): return None
 def wrong_inputs(): return Net(), 7
@@ -109,6 +115,21 @@ def test_a_dtype_is_that_of_module_and_inputs_and_an_ablation_has_another(factor
     with in_dtype(found.loaded, torch.float32):
         assert look(found.loaded.model, found.inputs).output.dtype == torch.float32
     assert found.loaded.model.norm.running_mean.dtype == torch.bfloat16
+
+
+def test_a_module_that_holds_nothing_has_the_dtype_of_its_inputs_or_the_one_asked_for(
+    factory: Path, tmp_path: Path
+) -> None:
+    save_file({"x": torch.ones(2).half()}, tmp_path / "in.safetensors")
+    for name, wanted in (("half", None), ("half", "float64"), ("empty_alone", None), ("empty_alone", "float64")):
+        case = {"factory": f"{factory}:{name}", "model": f"{factory}:{name}", "dtype": wanted, "prompts": []}
+        case["inputs"] = str(tmp_path / "in.safetensors") if name == "empty_alone" else None
+        session = Session({**case, "weights": "checkpoint"}, str(tmp_path / "cache"), Emitter(io.StringIO()))
+        (seen,) = session.passes()
+        assert seen.output.dtype == getattr(torch, wanted or "float16"), case
+        with in_dtype(session.loaded(), torch.float32):
+            assert name == "empty_alone" or look(session.loaded().model, seen.inputs).output.dtype == torch.float32
+        assert look(session.loaded().model, seen.inputs).output.dtype == seen.output.dtype
 
 
 @pytest.mark.parametrize(

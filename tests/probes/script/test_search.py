@@ -126,6 +126,18 @@ def test_a_script_that_is_not_bad_has_no_origin(tmp_path: Path, line: str, verdi
     assert (found[0], found[2]) == (verdict, None)
 
 
+@pytest.mark.parametrize(("value", "verdict"), [("nan", "bad"), ("1", "skip")])
+def test_an_operator_that_raises_for_a_nan_of_the_script_is_bad(tmp_path: Path, value: str, verdict: str) -> None:
+    """The operator that reads it first is the one that raises; repaired, an assertion behind it ends the script."""
+    given = f'm = torch.tensor([[float("{value}"), 0.0], [0.0, 1.0]])'
+    refused = "torch.linalg.svdvals(m)" if value == "nan" else "torch.linalg.cholesky(m - 2)"
+    asked_of = asked(script(tmp_path, given, refused, "assert not m.isfinite().all()"))
+    assert asked_of.verdict == verdict
+    if verdict == "bad":
+        origin = (bisect(asked_of)[2] or {})["origin"]
+        assert (origin["mechanism"], origin["source"]) == ("literal", "script.py:5")
+
+
 def test_an_assertion_of_the_script_is_its_answer(tmp_path: Path) -> None:
     path = script(tmp_path, "y = torch.zeros(2) / torch.zeros(2)", "assert not y.isnan().any(), 'nan'")
     assert origin_of(path)["op"] == "aten.div.Tensor"

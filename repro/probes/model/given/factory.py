@@ -24,11 +24,11 @@ from ...checkpoint.resolve import CannotResolve
 from ...observe.source import is_inner
 from ...observe.watch import inside
 from ...protocol.failures import in_words
-from ...values.figures import same_values
+from ...values.figures import same_values, tensors_in
 from ...values.nest import rebuild
 from ..compat import CannotLoad
 from ..inputs import Inputs
-from ..load import Loaded, file_tensors, pick_device
+from ..load import Loaded, bring, file_tensors, own_dtype, pick_device
 from ..ready import ready
 
 SEED = 0
@@ -59,7 +59,8 @@ def make(case: dict[str, Any]) -> Made:
     kinds, rows = _weights(module, case)
     device = pick_device(case.get("device")) if case.get("device") else None
     dtype = getattr(torch, case["dtype"]) if case.get("dtype") else None
-    own = next((item.dtype for item in module.parameters() if item.is_floating_point()), None)
+    own = own_dtype(module) or next((item.dtype for item in tensors_in(inputs) if item.is_floating_point()), None)
+    bring(module, dtype)
     module.eval()
     if device is not None or dtype is not None:
         module.to(device=device, dtype=dtype)

@@ -11,7 +11,7 @@ from ...checkpoint.contents import Unreadable
 from ...values.figures import dtype_name, is_float
 from ..compat import CannotLoad
 from ..inputs import MASK, SEED, Inputs, load_tokenizer, texts_of, with_decoder
-from ..load import Loaded
+from ..load import Loaded, own_dtype
 from .draws import Further, cast
 from .facts import IDS, Facts
 from .tensors import read_tensors
@@ -91,7 +91,7 @@ def inputs_of(
 
 
 def _further(loaded: Loaded, name: str, value: Tensor, made: str, length: Optional[int]) -> Further:
-    given = cast(value, loaded.dtype).to(loaded.device)
+    given = cast(value, own_dtype(loaded.model)).to(loaded.device)
     by_token = length is not None and name in BY_TOKEN and value.dim() > 1 and value.shape[1] == length
     stored = None if given.dtype == value.dtype else dtype_name(value.dtype)
     return Further(name, given, None, made, by_token=by_token, stored=stored)
