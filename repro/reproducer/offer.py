@@ -43,6 +43,9 @@ fetch it, and behind it where not. The caller gets the lines to change, else the
 of another package a script that imports it. A checkpoint's authors get what reads the tensor, or the files. Where there
 is no such script, it is the smallest."""
 
+BYTES_OF_PARAMETER = 8
+SHARE = 1 / 8
+"""Of the memory that the parameters of a model may take, for several runs that load it to go on at the same time."""
 UNSEEDED_RUNS = 20
 """Of a script that draws random numbers without a seed: one that shows its fault nine times of ten passes three runs in
 73 % of all cases, and twenty in 12 %."""
@@ -202,7 +205,8 @@ def offer(
     def ask(script: Script, handed: str) -> Tried:
         if listener is not None:
             listener.note(f"verifying the reproducer that {script.does}")
-        found = _tried(script, handed, python, _run_of(script, answer, run))
+        together = script.checkpoint is None or _fits_again(answer)
+        found = _tried(script, handed, python, _run_of(script, answer, run), together=together)
         if found.result.verified and not _beside_it(script, answer):  # it does without what it looks for
             found = dataclasses.replace(found, script=dataclasses.replace(found.script, reads=()))
         tried.append(dataclasses.replace(found, result=_qualified(found.script, found.result)))
@@ -363,11 +367,20 @@ def _beside_it(script: Script, answer: Answer) -> dict[str, Path]:
     return found
 
 
-def _tried(script: Script, text: str, python: str, run: Callable[..., Verification]) -> Tried:
+def _fits_again(answer: Answer) -> bool:
+    """Whether runs of a script that loads the whole model may go on at the same time: on a CPU, where each parameter,
+    twice in float32 while it is loaded and converted, fits into a small part of the memory.
+    """
+    memory = None if answer.environment is None else answer.environment.memory_bytes
+    parameters = answer.model.parameters
+    if memory is None or parameters is None or answer.cell.device != "cpu":
+        return False
+    return parameters * BYTES_OF_PARAMETER <= memory * SHARE
+
+
+def _tried(script: Script, text: str, python: str, run: Callable[..., Verification], *, together: bool) -> Tried:
     """A script run with the text that is handed on; and as it was made, where what is masked is needed to run."""
     handed = dataclasses.replace(script, text=text)
-    # Where each run loads a whole model, the memory is for one.
-    together = script.checkpoint is None
     ask = functools.partial(run, runs=UNSEEDED_RUNS) if script.unseeded else run
     result = _same_fault(script, ask(python, handed.text, script.argv, together=together))
     if result.verified or handed.text == script.text:

@@ -142,6 +142,8 @@ def verify(
         if ended[0][0] in (GOOD, BAD) and runs > 1:
             with concurrent.futures.ThreadPoolExecutor(min(runs - 1, TOGETHER) if together else 1) as pool:
                 ended += pool.map(once, range(1, runs))
+            if sys.platform != "win32" and together:  # where the memory was not for several, the system has killed one
+                ended = [once(runs + at) if end[0] == -signal.SIGKILL else end for at, end in enumerate(ended)]
         statuses = [status for status, _, _ in ended]
         output, errors = (said.replace(str(script.parent) + os.sep, "") for said in ended[-1][1:])
     verified = statuses == [BAD] * runs

@@ -16,6 +16,7 @@ from support.running import in_process, outcome
 from repro.core.answer import CheckpointFiles, ModelInfo, StepRow
 from repro.core.encoding import decode, replace
 from repro.core.payloads import (
+    Environment,
     Files,
     Finding,
     Forward,
@@ -220,6 +221,34 @@ def test_a_bad_value_is_named_with_its_index(folder, tmp_path):
     text = (tmp_path / "run" / "reproducer.py").read_text()
     assert "a in model.safetensors contains 1 NaN and 1 -inf, the first at [1]." in text
     assert found.checkpoint.sha256["model.safetensors"] in text.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "memory", "device", "together"),
+    [
+        (268_098_176, 24 << 30, "cpu", True),
+        (268_098_176, 8 << 30, "cpu", False),
+        (268_098_176, 24 << 30, "cuda", False),
+        (None, 24 << 30, "cpu", False),
+        (268_098_176, None, "cpu", False),
+    ],
+)
+def test_runs_that_load_the_model_go_on_at_once_where_there_is_room(
+    folder, tmp_path, parameters, memory, device, together
+):
+    seen = []
+
+    def run(python, text, argv, *, together):
+        seen.append(together)
+        return in_process(python, text, argv, together=together)
+
+    write_file(folder / "model.safetensors", [("a", "F32", [3], struct.pack("<3f", 1, float("nan"), float("-inf")))])
+    made = answer(
+        folder, "weights", weights=NAN, environment=Environment(memory_bytes=memory),
+        model=ModelInfo(id=str(folder), parameters=parameters), cell=replace(CELL, device=device),
+    )  # fmt: skip
+    offer(made, sys.executable, tmp_path, Mask(Private()), run=run)
+    assert seen == [together]
 
 
 def test_a_repaired_file_passes(folder):

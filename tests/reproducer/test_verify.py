@@ -133,6 +133,26 @@ verify(sys.executable, f"import os; os.kill({os.getpid()}, 9)", runs=1)
 """
 
 
+CROWDED = """
+import os, signal, sys
+with open({0!r}, "a") as mark:
+    mark.write("x")
+    number = mark.tell()
+if number in (2, 3):
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(1)
+"""
+"""Ends with 1, but where it is run second or third."""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals end no process there")
+@pytest.mark.parametrize(("together", "statuses"), [(True, (1, 1, 1)), (False, (1, -9, -9))])
+def test_a_run_that_was_killed_beside_others_is_made_again_alone(tmp_path, together, statuses):
+    """Memory that is enough for one may be too little for several."""
+    found = run(CROWDED.format(str(tmp_path / "mark")), runs=3, together=together)
+    assert found.exit_statuses == statuses
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals end no process there")
 def test_what_a_killed_host_left_is_removed_by_the_next_and_nothing_else(tmp_path, monkeypatch):
     ran = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
