@@ -245,7 +245,8 @@ LIMITS_OF_RELEASES: tuple[Decorator, ...] = (
     ),
     FILE_LIMITS,
 )
-REDUCE = click.option("--reduce/--no-reduce", default=True, help="Reduce the case and write a verified reproducer.")
+_REDUCE = "Reduce the case and write a verified reproducer. Without it, a script is not asked where its fault is born."
+REDUCE = click.option("--reduce/--no-reduce", default=True, help=_REDUCE)
 BUNDLE = click.option("--bundle/--no-bundle", "deliver", default=True, help="Write report.html and bundle.zip.")
 PRIVATE = click.option("--private-prompts", is_flag=True, help="Withhold prompt texts from everything that is shared.")
 DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")

@@ -94,6 +94,13 @@ class Session:
         """The case's own passes: those of this process, or made again where they ended well in an earlier one."""
         return self.passes() if self.passed else self._passes or []
 
+    @property
+    def has_passed(self) -> bool:
+        """Whether the case's own passes came to an end, well or not, in this process or an earlier one: one that has
+        ended the process would end this one as well.
+        """
+        return bool(self.passed) or self._passes is not None or self._refused is not None
+
     def source(self) -> Source:
         """Where the files are; a .gguf file is converted into the cache the first time it is met.
 

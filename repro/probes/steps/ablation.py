@@ -21,7 +21,7 @@ def run(session: Any, step: str) -> Outcome:
         from ..script.answer import asked as asked_script
 
         return of_script(session.keep_script(asked_script), name)
-    phase = asked(session) or refused(session)
+    phase = asked(session) or (refused(session) if session.has_passed else None)
     if phase is not None:
         return check_phase(name, phase, session.loaded(), session.inputs(), session.case)
     return check(name, session.loaded(), session.known_passes, session.inputs(), session.case)
