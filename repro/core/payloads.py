@@ -538,9 +538,9 @@ class Rounding(Record, frozen=True, kw_only=True):
 
     ``drawn``: those of ``not_judged`` that draw random numbers. ``of_itself``: operators whose float64 is their own: in
     float64 already, or of a library of the program's. ``wrapped``: what is said of the first operation on integers that
-    went beyond their dtype. ``apart``: how far the two tensors that the script
-    compared last are from each other, in units of the coarsest dtype of the run. ``nonfinite``: whether an operator
-    got or gave a NaN or Inf, of which float64 of the same operator is no judge.
+    went beyond their dtype. ``apart``: how far the two tensors that the script compared last are from each other, in
+    units of the coarsest dtype of the run. ``nonfinite``: whether an operator got or gave a NaN or Inf, of which
+    float64 of the same operator is no judge.
     """
 
     within: bool | None = None

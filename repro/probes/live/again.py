@@ -23,7 +23,7 @@ from ..reduce.program import Program
 from ..values.figures import finite_mask, is_bad, is_float, tensors_in
 from ..values.nest import rebuild
 from .find import Found, look_into
-from .sharded import ALONE, is_sharded, local_of, needs_others
+from .sharded import ALONE, is_split, local_of
 from .watching import Sighting, Watching
 
 BEHIND = (
@@ -118,7 +118,7 @@ class Again:
 
     def look_into(self, bad: Bad) -> Told:
         """Make again what went bad, watched. What the training holds is afterwards as it was."""
-        if any(map(is_sharded, self._model.parameters())) or needs_others(self._model):
+        if is_split(self._model):
             return Told(bad, why=ALONE)
         for call in {id(call): call for call in (*self._calls, *filter(None, [bad.call]))}.values():
             call.given = call.given.settled()

@@ -34,6 +34,11 @@ def needs_others(model: nn.Module) -> bool:
     return any(one.device_mesh.size() > 1 for one in held) or any(part.world_size > 1 for part in first)
 
 
+def is_split(model: nn.Module) -> bool:
+    """Whether one process cannot repeat its pass alone, as plain tensors in its own memory."""
+    return any(map(is_sharded, model.parameters())) or needs_others(model)
+
+
 def local_of(tensor: Any) -> Any:
     """The part of a tensor that lies in this process; what is no sharded tensor, as it is."""
     return tensor.to_local() if is_sharded(tensor) else tensor

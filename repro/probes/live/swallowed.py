@@ -11,9 +11,9 @@ from ..model.load import Loaded
 from ..model.ready import Given, left_alone
 from ..observe.tape import unreadable
 from ..observe.watch import OpCall, Watch, aside, watched
-from ..values.figures import is_bad, tensors_in
+from ..values.figures import any_bad_in, is_bad, tensors_in
 from ..values.nest import items_in
-from .sharded import is_sharded, needs_others
+from .sharded import is_split
 
 NARROW = torch.float16
 
@@ -21,7 +21,7 @@ NARROW = torch.float16
 def overflows_inside(loaded: Loaded, given: Given) -> bool:
     """One more pass, where anything of it is in float16: whether an operator makes a NaN or Inf of finite numbers."""
     parameters = list(loaded.model.parameters())
-    if any(map(is_sharded, parameters)) or needs_others(loaded.model):  # its passes are made by all processes
+    if is_split(loaded.model):  # its passes are made by all processes
         return False
     autocast = () if given.beginning is None else given.beginning.autocast.kinds
     used = {tensor.dtype for tensor in (*parameters, *tensors_in([given.arguments(), given.positional]))}
@@ -30,10 +30,11 @@ def overflows_inside(loaded: Loaded, given: Given) -> bool:
     born: list[str] = []
 
     def visit(call: OpCall) -> Any:
-        sound = not born and not any(map(_is_bad, tensors_in((call.args, call.kwargs))))
-        sound = sound and all(map(_is_finite, items_in((call.args, call.kwargs), float)))
+        nest = (call.args, call.kwargs)
+        sound = not born and not any_bad_in([*filter(_is_read, tensors_in(nest)), *items_in(nest, float)])
         result = call.run()
-        if sound and any(tensor.dtype == NARROW and _is_bad(tensor) for tensor in tensors_in(result)):
+        made = (tensor for tensor in tensors_in(result) if tensor.dtype == NARROW and _is_read(tensor))
+        if sound and any(map(is_bad, made)):
             born.append(call.address.op)
         return result
 
@@ -42,9 +43,5 @@ def overflows_inside(loaded: Loaded, given: Given) -> bool:
     return bool(born)
 
 
-def _is_finite(number: float) -> bool:
-    return number - number == 0
-
-
-def _is_bad(tensor: torch.Tensor) -> bool:
-    return unreadable(tensor) is None and is_bad(tensor)
+def _is_read(tensor: torch.Tensor) -> bool:
+    return unreadable(tensor) is None

@@ -304,7 +304,7 @@ class Live(Capture):
     def _is_foreign(self, tensor: Any) -> bool:
         if not isinstance(tensor, Tensor) or not is_readable(tensor) or self._memory.state(tensor) is not None:
             return False
-        return is_bad(tensor) and bool(kinds_in([tensor]) - MASK)
+        return _holds_one(tensor)
 
     @property
     def leaves_some(self) -> bool:
@@ -313,9 +313,7 @@ class Live(Capture):
 
     def _is_made_here(self, tensor: Tensor) -> bool:
         """Whether it holds a NaN or Inf, other than a mask's, that an operator put there meanwhile."""
-        if not is_readable(tensor) or self._memory.state(tensor) is not True:
-            return False
-        return bool(kinds_in([tensor]) - MASK)
+        return is_readable(tensor) and self._memory.state(tensor) is True and _holds_one(tensor)
 
     # --- the walk back -------------------------------------------------------------------------------------------
 
@@ -594,7 +592,7 @@ class Watching:
 
 def _holds_one(tensor: Optional[Tensor]) -> bool:
     """Whether it holds a NaN or Inf other than a mask's."""
-    return tensor is not None and is_readable(tensor) and is_bad(tensor) and bool(kinds_in([tensor]) - MASK)
+    return tensor is not None and is_readable(tensor) and bool(kinds_in([tensor]) - MASK)
 
 
 def _is_odd_thing(thing: Any) -> bool:

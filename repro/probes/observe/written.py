@@ -16,11 +16,11 @@ from .tape import plain, unreadable
 from .watch import OpCall, Watch, watched
 
 NUMBERS = (4096.0, 8192.0)  # powers of two, which float16 and bfloat16 hold, and far from what is added to a mask
-WRITING = frozenset((
-    "full", "full_like", "new_full", "fill", "scalar_tensor", "masked_fill", "index_fill", "where", "scatter",
-    "constant_pad_nd", "eq", "ne",
+LIFTS = frozenset(("lift_fresh", "lift_fresh_copy"))  # torch.tensor hands its number to these
+LITERAL = LIFTS | frozenset((  # what only passes on a number
+    "full", "full_like", "new_full", "fill", "scalar_tensor", "masked_fill", "where", "constant_pad_nd",
 ))  # fmt: skip
-LIFTING = frozenset(("lift_fresh", "lift_fresh_copy"))  # torch.tensor hands its number to these
+WRITING = LITERAL - LIFTS | frozenset(("index_fill", "scatter", "eq", "ne"))  # of which an argument is the number
 Outputs = dict[str, Tensor]
 
 
@@ -62,7 +62,7 @@ def _run_with(call: OpCall, number: float) -> Any:
         call.args = tuple(_finite(value, number) for value in call.args)
         call.kwargs = {key: _finite(value, number) for key, value in call.kwargs.items()}
     result = call.run()
-    if name in LIFTING:
+    if name in LIFTS:
         for tensor in tensors_in(result):
             if is_float(tensor) and unreadable(tensor) is None and is_bad(tensor) and not tensor.is_complex():
                 values = plain(tensor)

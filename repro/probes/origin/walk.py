@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..observe.tape import Op, Ref, Tape
+from ..observe.written import LIFTS
 from ..values.figures import finite_mask, first_bad_index, is_bad, is_float, scalar, unravel
 from .arithmetic import LOW, Again, limit_of
 
@@ -25,17 +26,11 @@ STEPS = 20_000  # operators walked back before giving up: far above the number i
 UNWRITTEN = frozenset((
     "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "resize", "resize_as",
 ))  # fmt: skip
-# What only passes on a number or draws one. Nothing is decided by these two: they are for those who count operators.
-LITERAL = frozenset((
-    "full", "full_like", "new_full", "fill", "scalar_tensor", "masked_fill", "where", "constant_pad_nd",
-    "lift_fresh", "lift_fresh_copy",
-))  # fmt: skip
+# What only draws a number. Nothing is decided by it here: it is for those who count operators.
 RANDOM = frozenset((
     "bernoulli", "dropout", "native_dropout", "rand", "rand_like", "randn", "randn_like", "normal", "uniform",
     "multinomial",
 ))  # fmt: skip
-
-LIFTS = frozenset(("lift_fresh", "lift_fresh_copy"))
 
 # What a bad input element is replaced by when it is made finite. No operator is known that makes an infinity or a NaN
 # of both: 1 is a pole of atanh, erfinv and logit, 0.5 is outside of acosh; 0 would be 1/0 and log(0).

@@ -15,10 +15,11 @@ from torch import Tensor
 from ..observe.source import Place, excerpt, short, source_place
 from ..observe.tape import Op, Tape
 from ..observe.watch import OUTSIDE, Address, Names, OpCall, StopPass, Watch, base_name, watched_everywhere
+from ..observe.written import LIFTS
 from ..origin.arithmetic import limit_of
 from ..origin.mechanism import classify, decided_by_integers, literal_note
 from ..origin.outside import came_in, written_in_source
-from ..origin.walk import LIFTS, End, Origin, Step, chosen, trace
+from ..origin.walk import End, Origin, Step, chosen, trace
 from ..reduce.program import Program, program_of
 from ..reduce.seen import first_of_each_kind
 from ..values.figures import describe, dtype_name, first_bad_index, is_bad, same_values, scalar, tensors_in, widen

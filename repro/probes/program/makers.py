@@ -17,8 +17,9 @@ from ..observe.memory import ByMemory
 from ..observe.source import source_line
 from ..observe.tape import unreadable, written_by
 from ..observe.watch import OUTSIDE, PLAIN, Address, Names, OpCall, Watch, watched_everywhere
+from ..observe.written import LITERAL
 from ..origin.counterfactual import repair
-from ..origin.walk import LITERAL, UNWRITTEN
+from ..origin.walk import UNWRITTEN
 from ..reduce.seen import MASK, kinds_in
 from ..values.figures import is_bad, is_float, tensors_in, widen
 from ..values.nest import items_in, rebuild

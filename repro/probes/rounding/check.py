@@ -1,7 +1,6 @@
 """Every operator of a pass held against float64 of its own inputs: each answers for its own error only."""
 
 import collections
-import math
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -12,8 +11,8 @@ from ..observe.source import source_here
 from ..observe.tape import is_view, unreadable, written_by
 from ..observe.watch import Address, OpCall
 from ..origin.walk import RANDOM, UNWRITTEN
-from ..values.figures import dtype_name, is_bad, is_float, scalar, tensors_in, unravel
-from ..values.nest import items_in, rebuild
+from ..values.figures import any_bad_in, dtype_name, is_bad, is_float, scalar, tensors_in, unravel
+from ..values.nest import rebuild
 from .allowed import Held, held
 from .attention import is_attention
 from .part import SMALL, Part, part_of
@@ -131,7 +130,7 @@ class Rounding:
         for number, tensor in enumerate(floats):
             if len(self.born) == self._first or tensor.dtype not in SUMMED or bool(torch.isfinite(tensor.sum())):
                 continue  # a sum of numbers may overflow, and one with a NaN or Inf in it is never finite
-            if not is_bad(tensor) or _is_given_bad((args, call.kwargs)):
+            if not is_bad(tensor) or any_bad_in((args, call.kwargs)):
                 continue
             place = unravel(int((~torch.isfinite(tensor)).reshape(-1).to(torch.uint8).argmax()), tuple(tensor.shape))
             value = scalar(tensor, place)
@@ -184,11 +183,6 @@ class Rounding:
         self.sampled += seen and not part.is_whole
         if not seen:
             self.not_judged[call.address.op] += 1
-
-
-def _is_given_bad(nest: Any) -> bool:
-    """Whether a tensor or a plain number among the arguments is NaN or infinite."""
-    return any(map(is_bad, tensors_in(nest))) or not all(map(math.isfinite, items_in(nest, float)))
 
 
 def _seed(call: OpCall) -> str:

@@ -43,8 +43,8 @@ class Chance:
     def words(self) -> str:
         """One sentence on a script that does not end the same way twice."""
         assert self.other is not None  # else there is nothing to say
-        drew = f"it draws random numbers without a seed ({', '.join(self.unseeded)}), and " if self.unseeded else ""
-        said = f"{drew}{self.otherwise} of {len(self.asked)} further runs ended otherwise"
+        ended = f"{self.otherwise} of {len(self.asked)} further runs ended otherwise"
+        said = ", and ".join(filter(None, (self._drew, ended)))
         return f"the script does not end the same way twice: {said} ({self.other.verdict}: {self.other.reason})"
 
     @property
@@ -55,11 +55,14 @@ class Chance:
     @property
     def note(self) -> Optional[str]:
         """What is to be said of a script that came out good; None where nothing is."""
-        drew = f"it draws random numbers without a seed ({', '.join(self.unseeded)})" if self.unseeded else ""
         if self.other is None:
-            return f"{drew}, so another run may end otherwise" if drew else None
+            return f"{self._drew}, so another run may end otherwise" if self._drew else None
         ended = f"another run ended otherwise: {self.other.verdict}: {self.other.reason}"
-        return f"{drew}, and {ended}" if drew else ended
+        return ", and ".join(filter(None, (self._drew, ended)))
+
+    @property
+    def _drew(self) -> str:
+        return f"it draws random numbers without a seed ({', '.join(self.unseeded)})" if self.unseeded else ""
 
     def payload(self) -> dict[str, Any]:
         other = None if self.other is None else f"{self.other.verdict}: {self.other.reason}"

@@ -163,13 +163,13 @@ class Compared:
             return call.run()
         if torch.Tag.nondeterministic_seeded in getattr(call.func, "tags", ()):
             self._drawn.add(call.address.op)
-        before = _wide(call) if call.address.base_name in WRAPPING else None
+        before = _wide(call) if self._wrapped is None and call.address.base_name in WRAPPING else None
         result = self._made.visit(call)
         for tensor in readable_in([result]):
             self._coarsest = max(self._coarsest, torch.finfo(tensor.dtype).eps)
         given = readable_in([call.args, call.kwargs, result])
         self._nonfinite = self._nonfinite or any(map(is_bad, given))
-        if self._wrapped is None and call.address.base_name in WRAPPING:
+        if before is not None:
             self._wrapped = _wrapped(call, before, result)
         return result
 
@@ -210,7 +210,7 @@ def _wrapped(call: OpCall, before: Any, result: Any) -> Optional[str]:
 
     before: the arguments in int64. Source: PyTorch computes integers modulo 2 to the power of their bits.
     """
-    again = None if before is None else functional(call.func)
+    again = functional(call.func)
     seen = next((tensor for tensor in tensors_in(result) if tensor.dtype in NARROW), None)
     if again is None or seen is None:
         return None

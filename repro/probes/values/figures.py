@@ -86,6 +86,11 @@ def tensors_in(nest: Any) -> Iterator[Tensor]:
     return items_in(nest, Tensor)
 
 
+def any_bad_in(nest: Any) -> bool:
+    """Whether a tensor or a plain number of a nest is NaN or infinite."""
+    return any(map(is_bad, tensors_in(nest))) or not all(map(math.isfinite, items_in(nest, float)))
+
+
 def digest(tensor: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes."""
     dense = tensor.detach().cpu().contiguous()
